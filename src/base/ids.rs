@@ -1,0 +1,184 @@
+//! Ids: `UUIDv7` (RFC 9562 §5.7) behind a prefix that tells what they name, `conn_0199…`.
+//!
+//! In PostgreSQL they are plain `uuid`; outside they are always text with the prefix, so that an id
+//! of the wrong kind is refused before any query runs.
+
+/// The text is not an id of the kind that was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not an id of the form {prefix}_xxxxxxxx-xxxx-7xxx-xxxx-xxxxxxxxxxxx")]
+pub struct InvalidId {
+    /// The prefix that was expected, without the underscore.
+    pub prefix: &'static str,
+}
+
+/// A new `UUIDv7`.
+fn new_uuid() -> uuid::Uuid {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the one place that makes ids"
+    )]
+    uuid::Uuid::now_v7()
+}
+
+/// Takes `prefix_uuid` apart; only the hyphenated lower-case form counts, so that one thing has one name.
+fn parse(prefix: &'static str, text: &str) -> Result<uuid::Uuid, InvalidId> {
+    let invalid = InvalidId { prefix };
+    let uuid_text = text
+        .strip_prefix(prefix)
+        .and_then(|rest| rest.strip_prefix('_'))
+        .ok_or(invalid)?;
+    let uuid = uuid::Uuid::try_parse(uuid_text).map_err(|_| invalid)?;
+    let mut canonical = [0; uuid::fmt::Hyphenated::LENGTH];
+    if uuid.as_hyphenated().encode_lower(&mut canonical) == uuid_text {
+        Ok(uuid)
+    } else {
+        Err(invalid)
+    }
+}
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident, $prefix:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, sqlx::Type)]
+        #[sqlx(transparent, no_pg_array)]
+        pub struct $name(uuid::Uuid);
+
+        impl $name {
+            /// The prefix, without the underscore that follows it.
+            pub const PREFIX: &'static str = $prefix;
+
+            /// A new id, later in order than all that this process made before.
+            #[must_use]
+            #[expect(clippy::new_without_default, reason = "an id out of nowhere should be asked for by name")]
+            pub fn new() -> Self {
+                Self(new_uuid())
+            }
+
+            /// The id without its prefix, as PostgreSQL holds it.
+            #[must_use]
+            pub const fn uuid(self) -> uuid::Uuid {
+                self.0
+            }
+        }
+
+        impl From<uuid::Uuid> for $name {
+            fn from(uuid: uuid::Uuid) -> Self {
+                Self(uuid)
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                write!(f, concat!($prefix, "_{}"), self.0.as_hyphenated())
+            }
+        }
+
+        impl std::fmt::Debug for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                std::fmt::Display::fmt(self, f)
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = InvalidId;
+
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                parse($prefix, text).map(Self)
+            }
+        }
+
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+
+        impl utoipa::PartialSchema for $name {
+            fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
+                utoipa::openapi::ObjectBuilder::new()
+                    .schema_type(utoipa::openapi::schema::Type::String)
+                    .pattern(Some(concat!("^", $prefix, "_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")))
+                    .examples([concat!($prefix, "_0199f3a2-7c1e-7d3b-9a54-3f2b8c0d6e71")])
+                    .build()
+                    .into()
+            }
+        }
+
+        impl utoipa::ToSchema for $name {}
+    };
+}
+
+id!(
+    /// A Dapi application, the tenant boundary.
+    AppId, "app"
+);
+id!(
+    /// The app's own user. The only name by which the audit trail knows a user.
+    UserId, "usr"
+);
+id!(
+    /// One linked bank login of one user.
+    ConnectionId, "conn"
+);
+id!(
+    /// A connect session.
+    SessionId, "cs"
+);
+id!(
+    /// A key that seals data or hashes it.
+    DataKeyId, "key"
+);
+id!(
+    /// A row of the audit trail.
+    AuditEventId, "evt"
+);
+id!(
+    /// One of the secrets of an OAuth client.
+    ClientSecretId, "sec"
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_reads_back_as_it_was_written() {
+        let id = ConnectionId::new();
+        assert_eq!(id.to_string().parse(), Ok(id));
+    }
+
+    #[test]
+    fn ids_made_one_after_the_other_sort_in_that_order() {
+        let ids: Vec<_> = (0..1000).map(|_| ConnectionId::new()).collect();
+        assert!(ids.is_sorted());
+    }
+
+    #[test]
+    fn an_id_of_another_kind_or_spelling_is_refused() {
+        let id = ConnectionId::new().to_string();
+        let simple = id.replace('-', "");
+        let upper = format!("conn_{}", id["conn_".len()..].to_uppercase());
+        let wrong_kind = id.replace("conn_", "usr_");
+        for text in [
+            "",
+            "conn",
+            "conn_",
+            "conn_x",
+            &id[5..],
+            &simple,
+            &upper,
+            &wrong_kind,
+            &format!("{id} "),
+        ] {
+            let refused = InvalidId { prefix: "conn" };
+            assert_eq!(text.parse::<ConnectionId>(), Err(refused), "{text:?}");
+        }
+    }
+}

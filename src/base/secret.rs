@@ -1,0 +1,143 @@
+//! Secret text: it cannot be printed, serialised or compared by accident, and is wiped when dropped.
+
+use zeroize::Zeroizing;
+
+/// Text that stays out of logs, answers and error messages.
+///
+/// There is no `Display` and no `Serialize`; `Debug` shows a placeholder. [`expose`](Self::expose)
+/// is the only way to its content, so that a search for that word finds every use.
+#[derive(Clone)]
+pub struct SecretText(Zeroizing<String>);
+
+impl SecretText {
+    /// Takes the text over; the original is not copied.
+    #[must_use]
+    pub fn new(text: String) -> Self {
+        Self(Zeroizing::new(text))
+    }
+
+    /// The text itself.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether both hold the same bytes, in a time that tells nothing but their lengths.
+    #[must_use]
+    pub fn same_as(&self, other: &Self) -> bool {
+        subtle::ConstantTimeEq::ct_eq(self.expose().as_bytes(), other.expose().as_bytes()).into()
+    }
+}
+
+impl std::fmt::Debug for SecretText {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("(secret)")
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for SecretText {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(Self::new)
+    }
+}
+
+/// A secret that can be sealed: it turns into bytes and comes back from them.
+pub trait Sealable: Sized {
+    /// The bytes to seal.
+    fn expose_bytes(&self) -> &[u8];
+
+    /// The secret from the bytes that were sealed; `None` where they cannot be one.
+    fn from_bytes(bytes: Zeroizing<Vec<u8>>) -> Option<Self>;
+}
+
+impl Sealable for SecretText {
+    fn expose_bytes(&self) -> &[u8] {
+        self.expose().as_bytes()
+    }
+
+    fn from_bytes(mut bytes: Zeroizing<Vec<u8>>) -> Option<Self> {
+        String::from_utf8(std::mem::take(&mut *bytes))
+            .ok()
+            .map(Self::new)
+    }
+}
+
+/// Declares a kind of secret text of its own, so that a token cannot be passed where a code is due.
+macro_rules! secret_text {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, serde::Deserialize)]
+        #[serde(transparent)]
+        pub struct $name($crate::base::secret::SecretText);
+
+        impl $name {
+            /// Takes the text over.
+            #[must_use]
+            pub fn new(text: String) -> Self {
+                Self($crate::base::secret::SecretText::new(text))
+            }
+
+            /// The text itself.
+            #[must_use]
+            pub fn expose(&self) -> &str {
+                self.0.expose()
+            }
+
+            /// Whether both are the same, in a time that tells nothing but their lengths.
+            #[must_use]
+            pub fn same_as(&self, other: &Self) -> bool {
+                self.0.same_as(&other.0)
+            }
+        }
+
+        impl std::fmt::Debug for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(concat!(stringify!($name), "(secret)"))
+            }
+        }
+
+        impl $crate::base::secret::Sealable for $name {
+            fn expose_bytes(&self) -> &[u8] {
+                self.0.expose_bytes()
+            }
+
+            fn from_bytes(bytes: zeroize::Zeroizing<Vec<u8>>) -> Option<Self> {
+                <$crate::base::secret::SecretText as $crate::base::secret::Sealable>::from_bytes(bytes).map(Self)
+            }
+        }
+    };
+}
+pub(crate) use secret_text;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    secret_text!(
+        /// A secret for this test.
+        Whisper
+    );
+
+    #[test]
+    fn a_secret_does_not_show_when_printed() {
+        let whisper = Whisper::new("canary".to_owned());
+        assert_eq!(format!("{whisper:?}"), "Whisper(secret)");
+        assert_eq!(
+            format!("{:?}", SecretText::new("canary".to_owned())),
+            "(secret)"
+        );
+    }
+
+    #[test]
+    fn secrets_compare_by_content() {
+        let one = Whisper::new("canary".to_owned());
+        assert!(one.same_as(&Whisper::new("canary".to_owned())));
+        assert!(!one.same_as(&Whisper::new("canarx".to_owned())));
+        assert!(!one.same_as(&Whisper::new("canary ".to_owned())));
+    }
+
+    #[test]
+    fn bytes_that_are_not_text_make_no_secret() {
+        assert!(Whisper::from_bytes(Zeroizing::new(vec![0xff, 0xfe])).is_none());
+    }
+}

@@ -1,0 +1,73 @@
+//! Text from outside, checked once and then trusted.
+
+/// Why a piece of text was refused; names no part of it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidText {
+    /// Empty, or nothing but white space.
+    #[error("must not be empty")]
+    Empty,
+    /// Longer than allowed, in bytes of UTF-8.
+    #[error("must not be longer than {0} bytes")]
+    TooLong(usize),
+    /// U+0000, which PostgreSQL's `text` cannot hold (SQLSTATE 22021).
+    #[error("must not contain a NUL character")]
+    Nul,
+}
+
+/// Accepts text that PostgreSQL can hold and that has something in it, up to `max_bytes`.
+pub fn check(text: &str, max_bytes: usize) -> Result<(), InvalidText> {
+    if text.trim().is_empty() {
+        Err(InvalidText::Empty)
+    } else if text.len() > max_bytes {
+        Err(InvalidText::TooLong(max_bytes))
+    } else if text.contains('\0') {
+        Err(InvalidText::Nul)
+    } else {
+        Ok(())
+    }
+}
+
+/// Text of somebody else's making, fit to be stored and shown: no NUL, no more than `max_bytes`,
+/// cut at a character.
+#[must_use]
+pub fn tame(text: &str, max_bytes: usize) -> String {
+    let mut tamed = text.replace('\0', "\u{fffd}");
+    if tamed.len() > max_bytes {
+        let mut end = max_bytes.saturating_sub('…'.len_utf8());
+        while !tamed.is_char_boundary(end) {
+            end -= 1;
+        }
+        tamed.truncate(end);
+        tamed.push('…');
+    }
+    tamed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_that_postgresql_cannot_hold_is_refused_before_it_gets_there() {
+        assert_eq!(check("a\0b", 10), Err(InvalidText::Nul));
+    }
+
+    #[test]
+    fn text_without_content_is_refused() {
+        assert_eq!(check("", 10), Err(InvalidText::Empty));
+        assert_eq!(check(" \t", 10), Err(InvalidText::Empty));
+    }
+
+    #[test]
+    fn text_up_to_the_limit_is_accepted() {
+        assert_eq!(check("äöü", 6), Ok(()));
+        assert_eq!(check("äöü!", 6), Err(InvalidText::TooLong(6)));
+    }
+
+    #[test]
+    fn foreign_text_is_cut_at_a_character_and_loses_its_nuls() {
+        assert_eq!(tame("a\0b", 10), "a\u{fffd}b");
+        assert_eq!(tame("ääää", 7), "ää…");
+        assert_eq!(tame("ääää", 8), "ääää");
+    }
+}

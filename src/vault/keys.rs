@@ -1,0 +1,194 @@
+//! Data keys and hash keys, open and wrapped.
+
+use aes_gcm::aead::KeyInit;
+use aes_gcm::{Aes256Gcm, Key};
+use aws_lc_rs::hmac;
+
+use super::master::MasterKeyId;
+use crate::base::ids::{AppId, DataKeyId, UserId};
+
+/// Whose key it is, which is also what it is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyOwner {
+    /// Seals the service's own secrets: signing keys.
+    Service,
+    /// Hashes access codes.
+    CodeHash,
+    /// Hashes client secrets and session tokens.
+    SecretHash,
+    /// Seals what belongs to an app: its Dapi secret.
+    App(AppId),
+    /// Seals what is held for one user: codes, tokens, user secrets.
+    User {
+        /// The user's app.
+        app: AppId,
+        /// The user.
+        user: UserId,
+    },
+}
+
+impl KeyOwner {
+    /// The word for it in the database.
+    #[must_use]
+    pub fn purpose(self) -> &'static str {
+        match self {
+            Self::Service => "service",
+            Self::CodeHash => "code_hash",
+            Self::SecretHash => "secret_hash",
+            Self::App(_) => "app",
+            Self::User { .. } => "user",
+        }
+    }
+
+    /// The app that it belongs to, directly or through its user.
+    #[must_use]
+    pub fn app(self) -> Option<AppId> {
+        match self {
+            Self::App(app) | Self::User { app, .. } => Some(app),
+            Self::Service | Self::CodeHash | Self::SecretHash => None,
+        }
+    }
+
+    /// The user that it belongs to.
+    #[must_use]
+    pub fn user(self) -> Option<UserId> {
+        match self {
+            Self::User { user, .. } => Some(user),
+            Self::Service | Self::CodeHash | Self::SecretHash | Self::App(_) => None,
+        }
+    }
+
+    /// The owner as the database tells it; `None` for what its CHECK constraint rules out.
+    pub(super) fn from_columns(
+        purpose: &str,
+        app: Option<AppId>,
+        user: Option<UserId>,
+    ) -> Option<Self> {
+        match (purpose, app, user) {
+            ("service", None, None) => Some(Self::Service),
+            ("code_hash", None, None) => Some(Self::CodeHash),
+            ("secret_hash", None, None) => Some(Self::SecretHash),
+            ("app", Some(app), None) => Some(Self::App(app)),
+            ("user", Some(app), Some(user)) => Some(Self::User { app, user }),
+            _ => None,
+        }
+    }
+
+    /// Whether the key hashes rather than seals.
+    pub(super) fn hashes(self) -> bool {
+        matches!(self, Self::CodeHash | Self::SecretHash)
+    }
+}
+
+/// A data key or hash key as the database holds it: useless without its master key.
+#[derive(Clone, Debug)]
+pub struct WrappedKey {
+    /// The key's id; sealed values name their key by it.
+    pub id: DataKeyId,
+    /// Whose it is.
+    pub owner: KeyOwner,
+    /// The master key that wrapped it.
+    pub master_key_id: MasterKeyId,
+    /// Format version, nonce, ciphertext and tag.
+    pub wrapped: Vec<u8>,
+}
+
+/// A key that seals, open in memory; wiped when dropped.
+pub struct DataKey {
+    id: DataKeyId,
+    cipher: Aes256Gcm,
+}
+
+impl DataKey {
+    pub(super) fn new(id: DataKeyId, bytes: &[u8; 32]) -> Self {
+        Self {
+            id,
+            cipher: Aes256Gcm::new(&Key::<Aes256Gcm>::from(*bytes)),
+        }
+    }
+
+    /// The id that values sealed under it carry.
+    #[must_use]
+    pub fn id(&self) -> DataKeyId {
+        self.id
+    }
+
+    pub(super) fn cipher(&self) -> &Aes256Gcm {
+        &self.cipher
+    }
+}
+
+impl std::fmt::Debug for DataKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "DataKey({})", self.id)
+    }
+}
+
+/// A key for keyed hashes, HMAC-SHA-256 (RFC 2104).
+pub struct HashKey(hmac::Key);
+
+impl HashKey {
+    pub(super) fn new(bytes: &[u8; 32]) -> Self {
+        Self(hmac::Key::new(hmac::HMAC_SHA256, bytes))
+    }
+
+    /// The keyed hash of `parts`. Each part goes in behind its length, so that no two lists of parts
+    /// hash alike by running into each other.
+    #[must_use]
+    pub fn hash(&self, parts: &[&[u8]]) -> KeyedHash {
+        let mut context = hmac::Context::with_key(&self.0);
+        for part in parts {
+            context.update(&(part.len() as u64).to_be_bytes());
+            context.update(part);
+        }
+        let mut hash = [0; 32];
+        hash.copy_from_slice(context.sign().as_ref());
+        KeyedHash(hash)
+    }
+}
+
+impl std::fmt::Debug for HashKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("HashKey")
+    }
+}
+
+/// A keyed hash: what the database may hold in place of a secret.
+#[derive(Clone, Copy, Debug)]
+pub struct KeyedHash([u8; 32]);
+
+impl KeyedHash {
+    /// The bytes, for the database.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Whether the stored hash is this one, in a time that tells nothing.
+    #[must_use]
+    pub fn matches(&self, stored: &[u8]) -> bool {
+        subtle::ConstantTimeEq::ct_eq(self.0.as_slice(), stored).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_do_not_run_into_each_other() {
+        let key = HashKey::new(&[1; 32]);
+        let hash = |parts: &[&[u8]]| key.hash(parts).0;
+        assert_eq!(hash(&[b"ab", b"c"]), hash(&[b"ab", b"c"]));
+        assert_ne!(hash(&[b"ab", b"c"]), hash(&[b"a", b"bc"]));
+        assert_ne!(hash(&[b"abc"]), hash(&[b"abc", b""]));
+    }
+
+    #[test]
+    fn another_key_hashes_differently() {
+        let (one, two) = (HashKey::new(&[1; 32]), HashKey::new(&[2; 32]));
+        assert!(one.hash(&[b"x"]).matches(one.hash(&[b"x"]).as_bytes()));
+        assert!(!one.hash(&[b"x"]).matches(two.hash(&[b"x"]).as_bytes()));
+        assert!(!one.hash(&[b"x"]).matches(b"short"));
+    }
+}

@@ -1,0 +1,328 @@
+//! [`Sealed`]: a secret encrypted in place.
+//!
+//! AES-256-GCM with a random 96-bit nonce. SP 800-38D §8.3 allows 2³² seals under one key; a data
+//! key belongs to one user, one app or the service and stays many orders below. The format is
+//! `version (1) ‖ data key id (16) ‖ nonce (12) ‖ ciphertext ‖ tag (16)`. The associated data binds
+//! a ciphertext to its table, column, app, user, row and key: moved anywhere else, it does not open.
+
+use std::marker::PhantomData;
+
+use aes_gcm::aead::{Aead, Payload};
+use sqlx::Postgres;
+use sqlx::encode::IsNull;
+use sqlx::error::BoxDynError;
+use sqlx::postgres::{PgArgumentBuffer, PgTypeInfo, PgValueRef};
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+use super::VaultError;
+use super::keys::DataKey;
+use crate::base::ids::{AppId, DataKeyId, UserId};
+use crate::base::secret::Sealable;
+
+pub(super) const NONCE_BYTES: usize = 12;
+const KEY_ID_BYTES: usize = 16;
+const TAG_BYTES: usize = 16;
+const HEADER_BYTES: usize = 1 + KEY_ID_BYTES + NONCE_BYTES;
+const SEALED_V1: u8 = 1;
+
+/// Random bytes from the operating system's generator.
+pub(super) fn random<const N: usize>() -> Result<[u8; N], VaultError> {
+    let mut bytes = [0; N];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| VaultError::NoRandomness)?;
+    Ok(bytes)
+}
+
+/// Where a sealed value belongs. Sealing and opening name the same place or do not meet.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    /// The table.
+    pub table: &'static str,
+    /// The column.
+    pub column: &'static str,
+    /// The app, `None` for what belongs to the service.
+    pub app: Option<AppId>,
+    /// The user, `None` for what belongs to an app or to the service.
+    pub user: Option<UserId>,
+    /// The row.
+    pub row: Uuid,
+}
+
+impl Place {
+    fn associated_data(&self, key: DataKeyId) -> AssociatedData {
+        let mut aad = AssociatedData::new(self.table, self.column);
+        aad.id(self.app.map(AppId::uuid));
+        aad.id(self.user.map(UserId::uuid));
+        aad.id(Some(self.row));
+        aad.id(Some(key.uuid()));
+        aad
+    }
+}
+
+/// Associated data: every part behind its length, so that none can pass for another.
+pub(super) struct AssociatedData(Vec<u8>);
+
+impl AssociatedData {
+    pub(super) fn new(table: &str, column: &str) -> Self {
+        let mut aad = Self(Vec::with_capacity(160));
+        aad.part(b"strongroom");
+        aad.part(table.as_bytes());
+        aad.part(column.as_bytes());
+        aad
+    }
+
+    pub(super) fn part(&mut self, part: &[u8]) {
+        self.0.extend_from_slice(&(part.len() as u64).to_be_bytes());
+        self.0.extend_from_slice(part);
+    }
+
+    pub(super) fn id(&mut self, id: Option<Uuid>) {
+        match id {
+            Some(id) => self.part(id.as_bytes()),
+            None => self.part(&[]),
+        }
+    }
+
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// A secret of kind `T`, encrypted. The only form in which a secret reaches PostgreSQL.
+pub struct Sealed<T> {
+    bytes: Vec<u8>,
+    kind: PhantomData<fn() -> T>,
+}
+
+impl<T: Sealable> Sealed<T> {
+    /// Encrypts `secret` for `place` under `key`.
+    ///
+    /// # Errors
+    /// Only where the operating system gives no random numbers.
+    pub fn seal(secret: &T, key: &DataKey, place: &Place) -> Result<Self, VaultError> {
+        let nonce: [u8; NONCE_BYTES] = random()?;
+        let aad = place.associated_data(key.id());
+        let payload = Payload {
+            msg: secret.expose_bytes(),
+            aad: aad.as_bytes(),
+        };
+        let ciphertext = key
+            .cipher()
+            .encrypt(&nonce.into(), payload)
+            .map_err(|_| VaultError::DoesNotOpen)?;
+        let mut bytes = Vec::with_capacity(HEADER_BYTES + ciphertext.len());
+        bytes.push(SEALED_V1);
+        bytes.extend_from_slice(key.id().uuid().as_bytes());
+        bytes.extend_from_slice(&nonce);
+        bytes.extend_from_slice(&ciphertext);
+        Ok(Self::from_checked(bytes))
+    }
+
+    /// Decrypts, where `key` is the one that sealed it and `place` is where it was sealed for.
+    ///
+    /// # Errors
+    /// [`VaultError::DoesNotOpen`], which does not tell why.
+    pub fn open(&self, key: &DataKey, place: &Place) -> Result<T, VaultError> {
+        let (header, ciphertext) = self
+            .bytes
+            .split_first_chunk::<HEADER_BYTES>()
+            .ok_or(VaultError::DoesNotOpen)?;
+        let (_, nonce) = header
+            .split_last_chunk::<NONCE_BYTES>()
+            .ok_or(VaultError::DoesNotOpen)?;
+        if self.key_id() != Some(key.id()) {
+            return Err(VaultError::DoesNotOpen);
+        }
+        let aad = place.associated_data(key.id());
+        let payload = Payload {
+            msg: ciphertext,
+            aad: aad.as_bytes(),
+        };
+        let opened = key
+            .cipher()
+            .decrypt(&(*nonce).into(), payload)
+            .map(Zeroizing::new);
+        let plain = opened.map_err(|_| VaultError::DoesNotOpen)?;
+        T::from_bytes(plain).ok_or(VaultError::DoesNotOpen)
+    }
+
+    /// The id of the data key that sealed it.
+    #[must_use]
+    pub fn key_id(&self) -> Option<DataKeyId> {
+        let id = self.bytes.get(1..=KEY_ID_BYTES)?;
+        Uuid::from_slice(id).ok().map(DataKeyId::from)
+    }
+}
+
+impl<T> Sealed<T> {
+    const fn from_checked(bytes: Vec<u8>) -> Self {
+        Self {
+            bytes,
+            kind: PhantomData,
+        }
+    }
+
+    /// The bytes as they came from a column; `None` where they cannot be a sealed value.
+    #[must_use]
+    pub fn from_bytes(bytes: Vec<u8>) -> Option<Self> {
+        let sound = bytes.len() >= HEADER_BYTES + TAG_BYTES && bytes.first() == Some(&SEALED_V1);
+        sound.then(|| Self::from_checked(bytes))
+    }
+
+    /// The bytes for a column.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl<T> Clone for Sealed<T> {
+    fn clone(&self) -> Self {
+        Self::from_checked(self.bytes.clone())
+    }
+}
+
+impl<T> std::fmt::Debug for Sealed<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Sealed({} bytes)", self.bytes.len())
+    }
+}
+
+impl<T> sqlx::Type<Postgres> for Sealed<T> {
+    fn type_info() -> PgTypeInfo {
+        <[u8] as sqlx::Type<Postgres>>::type_info()
+    }
+}
+
+impl<T> sqlx::Encode<'_, Postgres> for Sealed<T> {
+    fn encode_by_ref(&self, buf: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
+        <&[u8] as sqlx::Encode<Postgres>>::encode(self.as_bytes(), buf)
+    }
+}
+
+impl<T> sqlx::Decode<'_, Postgres> for Sealed<T> {
+    fn decode(value: PgValueRef<'_>) -> Result<Self, BoxDynError> {
+        let bytes = <Vec<u8> as sqlx::Decode<Postgres>>::decode(value)?;
+        Self::from_bytes(bytes).ok_or_else(|| "not a sealed value".into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::secret::SecretText;
+
+    fn key() -> DataKey {
+        DataKey::new(DataKeyId::new(), &random().unwrap())
+    }
+
+    fn place() -> Place {
+        Place {
+            table: "connections",
+            column: "access_token",
+            app: Some(AppId::new()),
+            user: Some(UserId::new()),
+            row: AppId::new().uuid(),
+        }
+    }
+
+    fn token() -> SecretText {
+        SecretText::new("the token".to_owned())
+    }
+
+    #[test]
+    fn what_was_sealed_opens_in_its_place() {
+        let (key, place) = (key(), place());
+        let sealed = Sealed::seal(&token(), &key, &place).unwrap();
+        assert!(sealed.open(&key, &place).unwrap().same_as(&token()));
+        assert_eq!(sealed.key_id(), Some(key.id()));
+    }
+
+    #[test]
+    fn a_ciphertext_opens_in_no_other_place() {
+        let (key, place) = (key(), place());
+        let sealed = Sealed::seal(&token(), &key, &place).unwrap();
+        for other in [
+            Place {
+                table: "apps",
+                ..place
+            },
+            Place {
+                column: "user_secret",
+                ..place
+            },
+            Place { app: None, ..place },
+            Place {
+                app: Some(AppId::new()),
+                ..place
+            },
+            Place {
+                user: None,
+                ..place
+            },
+            Place {
+                user: Some(UserId::new()),
+                ..place
+            },
+            Place {
+                row: AppId::new().uuid(),
+                ..place
+            },
+        ] {
+            assert!(
+                matches!(sealed.open(&key, &other), Err(VaultError::DoesNotOpen)),
+                "{other:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn another_key_does_not_open_it_even_under_the_same_id() {
+        let (key, place) = (key(), place());
+        let sealed = Sealed::seal(&token(), &key, &place).unwrap();
+        assert!(sealed.open(&self::key(), &place).is_err());
+        assert!(
+            sealed
+                .open(&DataKey::new(key.id(), &random().unwrap()), &place)
+                .is_err()
+        );
+    }
+
+    #[test]
+    fn a_damaged_or_shortened_ciphertext_is_refused_without_a_panic() {
+        let (key, place) = (key(), place());
+        let sealed = Sealed::seal(&token(), &key, &place).unwrap();
+        for index in 0..sealed.as_bytes().len() {
+            let mut damaged = sealed.as_bytes().to_vec();
+            damaged[index] ^= 1;
+            let opened = Sealed::<SecretText>::from_bytes(damaged).map(|s| s.open(&key, &place));
+            assert!(opened.is_none_or(|result| result.is_err()), "byte {index}");
+            let short = Sealed::<SecretText>::from_bytes(sealed.as_bytes()[..index].to_vec());
+            assert!(
+                short.is_none_or(|s| s.open(&key, &place).is_err()),
+                "length {index}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_same_secret_never_looks_the_same_twice() {
+        let (key, place) = (key(), place());
+        let one = Sealed::seal(&token(), &key, &place).unwrap();
+        let two = Sealed::seal(&token(), &key, &place).unwrap();
+        assert_ne!(one.as_bytes(), two.as_bytes());
+    }
+
+    #[test]
+    fn an_empty_secret_and_a_large_one_come_back_whole() {
+        let (key, place) = (key(), place());
+        for text in [String::new(), "x".repeat(1 << 20)] {
+            let secret = SecretText::new(text);
+            let opened = Sealed::seal(&secret, &key, &place)
+                .unwrap()
+                .open(&key, &place)
+                .unwrap();
+            assert!(opened.same_as(&secret));
+        }
+    }
+}

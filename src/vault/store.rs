@@ -1,0 +1,176 @@
+//! The vault's tables: `master_keys` and `data_keys`.
+
+use sqlx::PgConnection;
+
+use super::keys::{KeyOwner, WrappedKey};
+use super::master::{MasterKeyId, MasterKeys};
+use super::{Vault, VaultError};
+use crate::base::ids::{AppId, DataKeyId, UserId};
+
+/// Holds every master key against what the database knows, makes new ones known, and makes sure
+/// that none which still wraps something is missing.
+pub(super) async fn check_masters(
+    conn: &mut PgConnection,
+    masters: &MasterKeys,
+) -> Result<(), VaultError> {
+    for key in masters.iter() {
+        let known = sqlx::query_scalar!(
+            "WITH added AS (
+                INSERT INTO master_keys (id, check_value) VALUES ($1, $2)
+                ON CONFLICT (id) DO NOTHING
+                RETURNING check_value)
+            SELECT check_value AS \"check_value!\" FROM added
+            UNION ALL SELECT check_value FROM master_keys WHERE id = $1",
+            key.id().as_str(),
+            key.check_value(),
+        )
+        .fetch_optional(&mut *conn)
+        .await?;
+        // None: another replica is making the same key known in this moment, with the same bytes or
+        // it will be the one to find out.
+        if known.is_some_and(|value| value != key.check_value()) {
+            return Err(VaultError::WrongMasterKey(key.id().clone()));
+        }
+    }
+    let ids: Vec<String> = masters.iter().map(|key| key.id().to_string()).collect();
+    let missing = sqlx::query_scalar!(
+        "SELECT m.id AS \"id: MasterKeyId\" FROM master_keys m
+         WHERE m.id <> ALL ($1) AND EXISTS (SELECT FROM data_keys d WHERE d.master_key_id = m.id)
+         ORDER BY m.id LIMIT 1",
+        &ids,
+    )
+    .fetch_optional(conn)
+    .await?;
+    missing.map_or(Ok(()), |id| Err(VaultError::UnknownMasterKey(id)))
+}
+
+/// The service's key for one purpose, made where it does not exist yet. Replicas that start at the
+/// same moment agree on one.
+pub(super) async fn service_key(
+    conn: &mut PgConnection,
+    masters: &MasterKeys,
+    owner: KeyOwner,
+) -> Result<WrappedKey, VaultError> {
+    if let Some(key) = find_service_key(conn, owner).await? {
+        return Ok(key);
+    }
+    insert_key(conn, &masters.new_key(owner)?).await?;
+    find_service_key(conn, owner)
+        .await?
+        .ok_or(VaultError::Database(sqlx::Error::RowNotFound))
+}
+
+async fn find_service_key(
+    conn: &mut PgConnection,
+    owner: KeyOwner,
+) -> Result<Option<WrappedKey>, VaultError> {
+    let row = sqlx::query!(
+        "SELECT id AS \"id: DataKeyId\", master_key_id AS \"master_key_id: MasterKeyId\", wrapped
+         FROM data_keys WHERE purpose = $1 AND app_id IS NULL",
+        owner.purpose(),
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(row.map(|row| WrappedKey {
+        id: row.id,
+        owner,
+        master_key_id: row.master_key_id,
+        wrapped: row.wrapped,
+    }))
+}
+
+/// Keeps a wrapped key. Where its owner already has one, that one stays.
+pub async fn insert_key(conn: &mut PgConnection, key: &WrappedKey) -> Result<(), VaultError> {
+    sqlx::query!(
+        "INSERT INTO data_keys (id, purpose, app_id, user_id, master_key_id, wrapped)
+         VALUES ($1, $2, $3, $4, $5, $6)
+         ON CONFLICT DO NOTHING",
+        key.id.uuid(),
+        key.owner.purpose(),
+        key.owner.app().map(AppId::uuid),
+        key.owner.user().map(UserId::uuid),
+        key.master_key_id.as_str(),
+        &key.wrapped,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// How much hangs on a master key.
+#[derive(Debug, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KeyUse {
+    /// The master key.
+    pub id: MasterKeyId,
+    /// How many data keys it wraps.
+    pub wraps: i64,
+}
+
+/// Every master key that the database knows, with the number of data keys that it wraps.
+pub async fn key_uses(conn: &mut PgConnection) -> Result<Vec<KeyUse>, VaultError> {
+    let uses = sqlx::query_as!(
+        KeyUse,
+        "SELECT m.id AS \"id: MasterKeyId\", count(d.id) AS \"wraps!\"
+         FROM master_keys m LEFT JOIN data_keys d ON d.master_key_id = m.id
+         GROUP BY m.id, m.created_at ORDER BY m.created_at, m.id",
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(uses)
+}
+
+/// Re-wraps up to `limit` data keys that another master key than the first one wraps, in one
+/// transaction. Returns how many; none left when that is fewer than `limit`. May be stopped and
+/// started again at any time, on several machines at once.
+pub async fn rewrap_some(
+    conn: &mut PgConnection,
+    vault: &Vault,
+    limit: i64,
+) -> Result<usize, VaultError> {
+    let mut tx = sqlx::Connection::begin(conn).await?;
+    let rows = sqlx::query!(
+        "SELECT id AS \"id: DataKeyId\", purpose, app_id AS \"app_id: AppId\",
+                user_id AS \"user_id: UserId\", master_key_id AS \"master_key_id: MasterKeyId\", wrapped
+         FROM data_keys WHERE master_key_id <> $1
+         ORDER BY master_key_id, id LIMIT $2 FOR UPDATE SKIP LOCKED",
+        vault.masters().first().id().as_str(),
+        limit,
+    )
+    .fetch_all(&mut *tx)
+    .await?;
+    let count = rows.len();
+    for row in rows {
+        let owner = KeyOwner::from_columns(&row.purpose, row.app_id, row.user_id)
+            .ok_or(VaultError::DoesNotOpen)?;
+        let old = WrappedKey {
+            id: row.id,
+            owner,
+            master_key_id: row.master_key_id,
+            wrapped: row.wrapped,
+        };
+        let new = vault.masters().rewrap(&old)?;
+        sqlx::query!(
+            "UPDATE data_keys SET master_key_id = $2, wrapped = $3 WHERE id = $1",
+            new.id.uuid(),
+            new.master_key_id.as_str(),
+            new.wrapped,
+        )
+        .execute(&mut *tx)
+        .await?;
+    }
+    tx.commit().await?;
+    Ok(count)
+}
+
+/// Forgets a master key that wraps nothing any more. `false` where it still does, or is unknown.
+pub async fn retire(conn: &mut PgConnection, id: &MasterKeyId) -> Result<bool, VaultError> {
+    let done = sqlx::query!(
+        "DELETE FROM master_keys m WHERE m.id = $1
+         AND NOT EXISTS (SELECT FROM data_keys d WHERE d.master_key_id = m.id)",
+        id.as_str(),
+    )
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
