@@ -4,4 +4,6 @@
 //! tokens sealed per user in PostgreSQL, lends them to an app's backends and revokes them for sure.
 
 pub mod base;
+pub mod config;
+pub mod http;
 pub mod vault;

@@ -13,20 +13,15 @@ pub struct InvalidId {
 
 /// A new `UUIDv7`.
 fn new_uuid() -> uuid::Uuid {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "this is the one place that makes ids"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that makes ids")]
     uuid::Uuid::now_v7()
 }
 
 /// Takes `prefix_uuid` apart; only the hyphenated lower-case form counts, so that one thing has one name.
 fn parse(prefix: &'static str, text: &str) -> Result<uuid::Uuid, InvalidId> {
     let invalid = InvalidId { prefix };
-    let uuid_text = text
-        .strip_prefix(prefix)
-        .and_then(|rest| rest.strip_prefix('_'))
-        .ok_or(invalid)?;
+    let uuid_text =
+        text.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('_')).ok_or(invalid)?;
     let uuid = uuid::Uuid::try_parse(uuid_text).map_err(|_| invalid)?;
     let mut canonical = [0; uuid::fmt::Hyphenated::LENGTH];
     if uuid.as_hyphenated().encode_lower(&mut canonical) == uuid_text {

@@ -1,7 +1,11 @@
-//! What every room knows and what knows no room: ids, the clock, secret text, checked text, paging.
+//! What every room knows and what knows no room: ids, the clock, secret text, checked text, paging,
+//! scopes, who acts, trace context.
 
+pub mod actor;
 pub mod clock;
 pub mod ids;
 pub mod paging;
+pub mod scope;
 pub mod secret;
 pub mod text;
+pub mod trace;

@@ -43,9 +43,7 @@ impl std::str::FromStr for Cursor {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| InvalidCursor)?;
-        Uuid::from_slice(&bytes)
-            .map(Self)
-            .map_err(|_| InvalidCursor)
+        Uuid::from_slice(&bytes).map(Self).map_err(|_| InvalidCursor)
     }
 }
 
@@ -64,11 +62,7 @@ impl<T> Page<T> {
     pub fn from_query(mut items: Vec<T>, limit: u8, id: impl Fn(&T) -> Uuid) -> Self {
         let more = items.len() > usize::from(limit);
         items.truncate(usize::from(limit));
-        let next = if more {
-            items.last().map(|item| Cursor::after(id(item)))
-        } else {
-            None
-        };
+        let next = if more { items.last().map(|item| Cursor::after(id(item))) } else { None };
         Self { items, next }
     }
 }
@@ -95,9 +89,6 @@ mod tests {
         let ids = |n: u128| (0..n).map(Uuid::from_u128).collect::<Vec<_>>();
         assert_eq!(Page::from_query(ids(2), 2, |id| *id).next, None);
         let page = Page::from_query(ids(3), 2, |id| *id);
-        assert_eq!(
-            (page.items.len(), page.next),
-            (2, Some(Cursor::after(Uuid::from_u128(1))))
-        );
+        assert_eq!((page.items.len(), page.next), (2, Some(Cursor::after(Uuid::from_u128(1)))));
     }
 }

@@ -56,9 +56,7 @@ impl Sealable for SecretText {
     }
 
     fn from_bytes(mut bytes: Zeroizing<Vec<u8>>) -> Option<Self> {
-        String::from_utf8(std::mem::take(&mut *bytes))
-            .ok()
-            .map(Self::new)
+        String::from_utf8(std::mem::take(&mut *bytes)).ok().map(Self::new)
     }
 }
 
@@ -122,10 +120,7 @@ mod tests {
     fn a_secret_does_not_show_when_printed() {
         let whisper = Whisper::new("canary".to_owned());
         assert_eq!(format!("{whisper:?}"), "Whisper(secret)");
-        assert_eq!(
-            format!("{:?}", SecretText::new("canary".to_owned())),
-            "(secret)"
-        );
+        assert_eq!(format!("{:?}", SecretText::new("canary".to_owned())), "(secret)");
     }
 
     #[test]

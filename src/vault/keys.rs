@@ -101,10 +101,7 @@ pub struct DataKey {
 
 impl DataKey {
     pub(super) fn new(id: DataKeyId, bytes: &[u8; 32]) -> Self {
-        Self {
-            id,
-            cipher: Aes256Gcm::new(&Key::<Aes256Gcm>::from(*bytes)),
-        }
+        Self { id, cipher: Aes256Gcm::new(&Key::<Aes256Gcm>::from(*bytes)) }
     }
 
     /// The id that values sealed under it carry.

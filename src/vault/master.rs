@@ -99,43 +99,26 @@ impl MasterKey {
     ) -> Result<WrappedKey, VaultError> {
         let nonce: [u8; NONCE_BYTES] = random()?;
         let aad = wrapping_aad(id, owner, &self.id);
-        let payload = Payload {
-            msg: bytes,
-            aad: aad.as_bytes(),
-        };
-        let ciphertext = self
-            .cipher
-            .encrypt(&nonce.into(), payload)
-            .map_err(|_| VaultError::DoesNotOpen)?;
+        let payload = Payload { msg: bytes, aad: aad.as_bytes() };
+        let ciphertext =
+            self.cipher.encrypt(&nonce.into(), payload).map_err(|_| VaultError::DoesNotOpen)?;
         let mut wrapped = Vec::with_capacity(1 + NONCE_BYTES + ciphertext.len());
         wrapped.push(WRAPPED_V1);
         wrapped.extend_from_slice(&nonce);
         wrapped.extend_from_slice(&ciphertext);
-        Ok(WrappedKey {
-            id,
-            owner,
-            master_key_id: self.id.clone(),
-            wrapped,
-        })
+        Ok(WrappedKey { id, owner, master_key_id: self.id.clone(), wrapped })
     }
 
     fn unwrap(&self, key: &WrappedKey) -> Result<Zeroizing<[u8; 32]>, VaultError> {
         let (version, rest) = key.wrapped.split_first().ok_or(VaultError::DoesNotOpen)?;
-        let (nonce, ciphertext) = rest
-            .split_first_chunk::<NONCE_BYTES>()
-            .ok_or(VaultError::DoesNotOpen)?;
+        let (nonce, ciphertext) =
+            rest.split_first_chunk::<NONCE_BYTES>().ok_or(VaultError::DoesNotOpen)?;
         if *version != WRAPPED_V1 {
             return Err(VaultError::DoesNotOpen);
         }
         let aad = wrapping_aad(key.id, key.owner, &self.id);
-        let payload = Payload {
-            msg: ciphertext,
-            aad: aad.as_bytes(),
-        };
-        let opened = self
-            .cipher
-            .decrypt(&(*nonce).into(), payload)
-            .map(Zeroizing::new);
+        let payload = Payload { msg: ciphertext, aad: aad.as_bytes() };
+        let opened = self.cipher.decrypt(&(*nonce).into(), payload).map(Zeroizing::new);
         let bytes = opened.map_err(|_| VaultError::DoesNotOpen)?;
         <[u8; 32]>::try_from(bytes.as_slice())
             .map(Zeroizing::new)
@@ -180,10 +163,7 @@ pub struct MasterKeys {
 impl MasterKeys {
     /// Reads `id:base64,id:base64`, white space around the entries ignored.
     pub fn parse(text: &str) -> Result<Self, InvalidMasterKey> {
-        let entries = text
-            .split(',')
-            .map(str::trim)
-            .filter(|entry| !entry.is_empty());
+        let entries = text.split(',').map(str::trim).filter(|entry| !entry.is_empty());
         let mut keys = Vec::new();
         for (index, entry) in entries.enumerate() {
             let key = parse_entry(index + 1, entry)?;
@@ -194,10 +174,7 @@ impl MasterKeys {
         }
         let mut keys = keys.into_iter();
         let first = keys.next().ok_or(InvalidMasterKey::None)?;
-        Ok(Self {
-            first,
-            others: keys.collect(),
-        })
+        Ok(Self { first, others: keys.collect() })
     }
 
     /// A new random key as base64, for an operator to keep.
@@ -252,9 +229,7 @@ impl MasterKeys {
 }
 
 fn parse_entry(number: usize, entry: &str) -> Result<MasterKey, InvalidMasterKey> {
-    let (id, encoded) = entry
-        .split_once(':')
-        .ok_or(InvalidMasterKey::Form(number))?;
+    let (id, encoded) = entry.split_once(':').ok_or(InvalidMasterKey::Form(number))?;
     let id = MasterKeyId::parse(id).ok_or(InvalidMasterKey::Form(number))?;
     let decoded = STANDARD.decode(encoded).map(Zeroizing::new);
     let bytes = decoded.map_err(|_| InvalidMasterKey::Bytes(id.clone()))?;
@@ -278,24 +253,14 @@ mod tests {
     #[test]
     fn the_first_key_wraps_and_all_unwrap() {
         let old = masters(&format!("old:{KEY}"));
-        let owner = KeyOwner::User {
-            app: AppId::new(),
-            user: UserId::new(),
-        };
+        let owner = KeyOwner::User { app: AppId::new(), user: UserId::new() };
         let wrapped = old.new_key(owner).unwrap();
         let rotated = masters(&format!("new:{OTHER}, old:{KEY}"));
         assert!(rotated.unwrap_data_key(&wrapped).is_ok());
-        assert_eq!(
-            rotated.new_key(owner).unwrap().master_key_id.as_str(),
-            "new"
-        );
+        assert_eq!(rotated.new_key(owner).unwrap().master_key_id.as_str(), "new");
         let rewrapped = rotated.rewrap(&wrapped).unwrap();
         assert_eq!(rewrapped.id, wrapped.id);
-        assert!(
-            masters(&format!("new:{OTHER}"))
-                .unwrap_data_key(&rewrapped)
-                .is_ok()
-        );
+        assert!(masters(&format!("new:{OTHER}")).unwrap_data_key(&rewrapped).is_ok());
     }
 
     #[test]
@@ -306,36 +271,18 @@ mod tests {
         let other_owners = [
             KeyOwner::Service,
             KeyOwner::App(app),
-            KeyOwner::User {
-                app,
-                user: UserId::new(),
-            },
-            KeyOwner::User {
-                app: AppId::new(),
-                user,
-            },
+            KeyOwner::User { app, user: UserId::new() },
+            KeyOwner::User { app: AppId::new(), user },
         ];
         for owner in other_owners {
-            let moved = WrappedKey {
-                owner,
-                ..wrapped.clone()
-            };
+            let moved = WrappedKey { owner, ..wrapped.clone() };
             assert!(
-                matches!(
-                    masters.unwrap_data_key(&moved),
-                    Err(VaultError::DoesNotOpen)
-                ),
+                matches!(masters.unwrap_data_key(&moved), Err(VaultError::DoesNotOpen)),
                 "{owner:?}"
             );
         }
-        let renamed = WrappedKey {
-            id: DataKeyId::new(),
-            ..wrapped
-        };
-        assert!(matches!(
-            masters.unwrap_data_key(&renamed),
-            Err(VaultError::DoesNotOpen)
-        ));
+        let renamed = WrappedKey { id: DataKeyId::new(), ..wrapped };
+        assert!(matches!(masters.unwrap_data_key(&renamed), Err(VaultError::DoesNotOpen)));
     }
 
     #[test]
@@ -351,10 +298,8 @@ mod tests {
         let masters = masters(&format!("k:{KEY}"));
         let wrapped = masters.new_key(KeyOwner::Service).unwrap();
         for length in 0..wrapped.wrapped.len() {
-            let short = WrappedKey {
-                wrapped: wrapped.wrapped[..length].to_vec(),
-                ..wrapped.clone()
-            };
+            let short =
+                WrappedKey { wrapped: wrapped.wrapped[..length].to_vec(), ..wrapped.clone() };
             assert!(masters.unwrap_data_key(&short).is_err());
         }
         for index in 0..wrapped.wrapped.len() {
@@ -373,18 +318,9 @@ mod tests {
             (KEY.to_owned(), InvalidMasterKey::Form(1)),
             (format!("a:{KEY},b c:{KEY}"), InvalidMasterKey::Form(2)),
             (format!(":{KEY}"), InvalidMasterKey::Form(1)),
-            (
-                format!("k:{short}"),
-                InvalidMasterKey::Bytes(MasterKeyId("k".into())),
-            ),
-            (
-                "k:not base64".to_owned(),
-                InvalidMasterKey::Bytes(MasterKeyId("k".into())),
-            ),
-            (
-                format!("k:{KEY},k:{OTHER}"),
-                InvalidMasterKey::Twice(MasterKeyId("k".into())),
-            ),
+            (format!("k:{short}"), InvalidMasterKey::Bytes(MasterKeyId("k".into()))),
+            ("k:not base64".to_owned(), InvalidMasterKey::Bytes(MasterKeyId("k".into()))),
+            (format!("k:{KEY},k:{OTHER}"), InvalidMasterKey::Twice(MasterKeyId("k".into()))),
         ] {
             let told = MasterKeys::parse(&text).unwrap_err();
             assert_eq!(told, mistake);
@@ -394,10 +330,7 @@ mod tests {
 
     #[test]
     fn a_generated_key_is_accepted_and_never_the_same() {
-        let (one, two) = (
-            MasterKeys::generate().unwrap(),
-            MasterKeys::generate().unwrap(),
-        );
+        let (one, two) = (MasterKeys::generate().unwrap(), MasterKeys::generate().unwrap());
         assert_ne!(*one, *two);
         assert!(MasterKeys::parse(&format!("k:{}", *one)).is_ok());
     }

@@ -102,14 +102,9 @@ impl<T: Sealable> Sealed<T> {
     pub fn seal(secret: &T, key: &DataKey, place: &Place) -> Result<Self, VaultError> {
         let nonce: [u8; NONCE_BYTES] = random()?;
         let aad = place.associated_data(key.id());
-        let payload = Payload {
-            msg: secret.expose_bytes(),
-            aad: aad.as_bytes(),
-        };
-        let ciphertext = key
-            .cipher()
-            .encrypt(&nonce.into(), payload)
-            .map_err(|_| VaultError::DoesNotOpen)?;
+        let payload = Payload { msg: secret.expose_bytes(), aad: aad.as_bytes() };
+        let ciphertext =
+            key.cipher().encrypt(&nonce.into(), payload).map_err(|_| VaultError::DoesNotOpen)?;
         let mut bytes = Vec::with_capacity(HEADER_BYTES + ciphertext.len());
         bytes.push(SEALED_V1);
         bytes.extend_from_slice(key.id().uuid().as_bytes());
@@ -123,25 +118,15 @@ impl<T: Sealable> Sealed<T> {
     /// # Errors
     /// [`VaultError::DoesNotOpen`], which does not tell why.
     pub fn open(&self, key: &DataKey, place: &Place) -> Result<T, VaultError> {
-        let (header, ciphertext) = self
-            .bytes
-            .split_first_chunk::<HEADER_BYTES>()
-            .ok_or(VaultError::DoesNotOpen)?;
-        let (_, nonce) = header
-            .split_last_chunk::<NONCE_BYTES>()
-            .ok_or(VaultError::DoesNotOpen)?;
+        let (header, ciphertext) =
+            self.bytes.split_first_chunk::<HEADER_BYTES>().ok_or(VaultError::DoesNotOpen)?;
+        let (_, nonce) = header.split_last_chunk::<NONCE_BYTES>().ok_or(VaultError::DoesNotOpen)?;
         if self.key_id() != Some(key.id()) {
             return Err(VaultError::DoesNotOpen);
         }
         let aad = place.associated_data(key.id());
-        let payload = Payload {
-            msg: ciphertext,
-            aad: aad.as_bytes(),
-        };
-        let opened = key
-            .cipher()
-            .decrypt(&(*nonce).into(), payload)
-            .map(Zeroizing::new);
+        let payload = Payload { msg: ciphertext, aad: aad.as_bytes() };
+        let opened = key.cipher().decrypt(&(*nonce).into(), payload).map(Zeroizing::new);
         let plain = opened.map_err(|_| VaultError::DoesNotOpen)?;
         T::from_bytes(plain).ok_or(VaultError::DoesNotOpen)
     }
@@ -156,10 +141,7 @@ impl<T: Sealable> Sealed<T> {
 
 impl<T> Sealed<T> {
     const fn from_checked(bytes: Vec<u8>) -> Self {
-        Self {
-            bytes,
-            kind: PhantomData,
-        }
+        Self { bytes, kind: PhantomData }
     }
 
     /// The bytes as they came from a column; `None` where they cannot be a sealed value.
@@ -243,36 +225,15 @@ mod tests {
         let (key, place) = (key(), place());
         let sealed = Sealed::seal(&token(), &key, &place).unwrap();
         for other in [
-            Place {
-                table: "apps",
-                ..place
-            },
-            Place {
-                column: "user_secret",
-                ..place
-            },
+            Place { table: "apps", ..place },
+            Place { column: "user_secret", ..place },
             Place { app: None, ..place },
-            Place {
-                app: Some(AppId::new()),
-                ..place
-            },
-            Place {
-                user: None,
-                ..place
-            },
-            Place {
-                user: Some(UserId::new()),
-                ..place
-            },
-            Place {
-                row: AppId::new().uuid(),
-                ..place
-            },
+            Place { app: Some(AppId::new()), ..place },
+            Place { user: None, ..place },
+            Place { user: Some(UserId::new()), ..place },
+            Place { row: AppId::new().uuid(), ..place },
         ] {
-            assert!(
-                matches!(sealed.open(&key, &other), Err(VaultError::DoesNotOpen)),
-                "{other:?}"
-            );
+            assert!(matches!(sealed.open(&key, &other), Err(VaultError::DoesNotOpen)), "{other:?}");
         }
     }
 
@@ -281,11 +242,7 @@ mod tests {
         let (key, place) = (key(), place());
         let sealed = Sealed::seal(&token(), &key, &place).unwrap();
         assert!(sealed.open(&self::key(), &place).is_err());
-        assert!(
-            sealed
-                .open(&DataKey::new(key.id(), &random().unwrap()), &place)
-                .is_err()
-        );
+        assert!(sealed.open(&DataKey::new(key.id(), &random().unwrap()), &place).is_err());
     }
 
     #[test]
@@ -298,10 +255,7 @@ mod tests {
             let opened = Sealed::<SecretText>::from_bytes(damaged).map(|s| s.open(&key, &place));
             assert!(opened.is_none_or(|result| result.is_err()), "byte {index}");
             let short = Sealed::<SecretText>::from_bytes(sealed.as_bytes()[..index].to_vec());
-            assert!(
-                short.is_none_or(|s| s.open(&key, &place).is_err()),
-                "length {index}"
-            );
+            assert!(short.is_none_or(|s| s.open(&key, &place).is_err()), "length {index}");
         }
     }
 
@@ -318,10 +272,7 @@ mod tests {
         let (key, place) = (key(), place());
         for text in [String::new(), "x".repeat(1 << 20)] {
             let secret = SecretText::new(text);
-            let opened = Sealed::seal(&secret, &key, &place)
-                .unwrap()
-                .open(&key, &place)
-                .unwrap();
+            let opened = Sealed::seal(&secret, &key, &place).unwrap().open(&key, &place).unwrap();
             assert!(opened.same_as(&secret));
         }
     }

@@ -55,9 +55,7 @@ pub(super) async fn service_key(
         return Ok(key);
     }
     insert_key(conn, &masters.new_key(owner)?).await?;
-    find_service_key(conn, owner)
-        .await?
-        .ok_or(VaultError::Database(sqlx::Error::RowNotFound))
+    find_service_key(conn, owner).await?.ok_or(VaultError::Database(sqlx::Error::RowNotFound))
 }
 
 async fn find_service_key(

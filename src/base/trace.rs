@@ -1,0 +1,147 @@
+//! W3C Trace Context (Level 1, §3): accepted from callers, passed on to Dapi.
+
+use std::fmt::Write as _;
+
+/// The largest `tracestate` that is passed on, in bytes (§3.3.1.5 asks for at least 512).
+const MAX_STATE: usize = 512;
+
+/// One position in a distributed trace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TraceContext {
+    trace_id: [u8; 16],
+    span_id: [u8; 8],
+    flags: u8,
+    state: Option<String>,
+}
+
+impl TraceContext {
+    /// The beginning of a trace of one's own.
+    #[must_use]
+    pub fn fresh() -> Self {
+        Self { trace_id: random(), span_id: random(), flags: 0, state: None }
+    }
+
+    /// A new position in the caller's trace, or the beginning of another where the caller's headers
+    /// are missing or not sound (§2.3: an unreadable `traceparent` is as good as none).
+    #[must_use]
+    pub fn continued_from(traceparent: Option<&str>, tracestate: Option<&str>) -> Self {
+        let Some((trace_id, flags)) = traceparent.and_then(parse_parent) else {
+            return Self::fresh();
+        };
+        let sound = |state: &&str| {
+            state.len() <= MAX_STATE
+                && state.bytes().all(|b| b == b'\t' || (0x20..0x7f).contains(&b))
+        };
+        let state = tracestate.filter(sound).map(str::to_owned);
+        Self { trace_id, span_id: random(), flags, state }
+    }
+
+    /// The trace's id as 32 hex digits.
+    #[must_use]
+    pub fn trace_id(&self) -> String {
+        hex(&self.trace_id)
+    }
+
+    /// The `traceparent` for a call that is part of this trace.
+    #[must_use]
+    pub fn traceparent(&self) -> String {
+        format!("00-{}-{}-{:02x}", hex(&self.trace_id), hex(&self.span_id), self.flags)
+    }
+
+    /// The `tracestate` for it.
+    #[must_use]
+    pub fn tracestate(&self) -> Option<&str> {
+        self.state.as_deref()
+    }
+}
+
+fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    // Ids that are not random cost a readable trace and nothing else.
+    if aws_lc_rs::rand::fill(&mut bytes).is_err() {
+        bytes.fill(1);
+    }
+    bytes
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// §3.2.2: four fields of lower-case hex; a higher version may append more, `ff` is none.
+fn parse_parent(text: &str) -> Option<([u8; 16], u8)> {
+    let mut fields = text.split('-');
+    let [version] = unhex::<1>(fields.next()?)?;
+    let trace_id = unhex::<16>(fields.next()?)?;
+    let span_id = unhex::<8>(fields.next()?)?;
+    let [flags] = unhex::<1>(fields.next()?)?;
+    let complete = version != 0 || fields.next().is_none();
+    let sound = version != 0xff && trace_id != [0; 16] && span_id != [0; 8] && complete;
+    sound.then_some((trace_id, flags & 1))
+}
+
+fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let lower = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+    if text.len() != N * 2 || !text.bytes().all(lower) {
+        return None;
+    }
+    let mut bytes = [0; N];
+    for (byte, index) in bytes.iter_mut().zip((0..).step_by(2)) {
+        *byte = u8::from_str_radix(text.get(index..index + 2)?, 16).ok()?;
+    }
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+    #[test]
+    fn a_callers_trace_goes_on_under_a_new_position() {
+        let context = TraceContext::continued_from(Some(PARENT), Some("vendor=1"));
+        assert_eq!(context.trace_id(), "4bf92f3577b34da6a3ce929d0e0e4736");
+        assert!(context.traceparent().starts_with("00-4bf92f3577b34da6a3ce929d0e0e4736-"));
+        assert!(context.traceparent().ends_with("-01"));
+        assert!(!context.traceparent().contains("00f067aa0ba902b7"));
+        assert_eq!(context.tracestate(), Some("vendor=1"));
+    }
+
+    #[test]
+    fn headers_that_are_not_sound_begin_a_new_trace() {
+        let zero = "00-00000000000000000000000000000000-00f067aa0ba902b7-01";
+        let zero_span = "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01";
+        for parent in [
+            "",
+            "x",
+            zero,
+            zero_span,
+            &PARENT.to_uppercase(),
+            &PARENT.replacen("00", "ff", 1),
+            &format!("{PARENT}-1"),
+        ] {
+            let context = TraceContext::continued_from(Some(parent), Some("vendor=1"));
+            assert_ne!(context.trace_id(), "4bf92f3577b34da6a3ce929d0e0e4736", "{parent}");
+            assert_eq!(context.tracestate(), None);
+        }
+    }
+
+    #[test]
+    fn a_later_version_may_bring_more_fields() {
+        let later = format!("{}-more", PARENT.replacen("00", "01", 1));
+        let context = TraceContext::continued_from(Some(&later), None);
+        assert_eq!(context.trace_id(), "4bf92f3577b34da6a3ce929d0e0e4736");
+    }
+
+    #[test]
+    fn a_state_with_line_breaks_or_of_excessive_length_is_left_behind() {
+        for state in ["a=1\r\nx: y", &"a".repeat(513)] {
+            assert_eq!(TraceContext::continued_from(Some(PARENT), Some(state)).tracestate(), None);
+        }
+    }
+}

@@ -1,0 +1,161 @@
+use super::*;
+
+const KEY: &str = "k1:QkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkI=";
+
+fn minimal() -> Environment {
+    [("DATABASE_URL", "postgres://u:canary@db/x"), ("STRONGROOM_MASTER_KEYS", KEY)]
+        .into_iter()
+        .collect()
+}
+
+fn with(name: &str, value: &str) -> Result<Config, ConfigError> {
+    let mut environment = minimal();
+    environment.set(name, value);
+    Config::from_environment(&environment)
+}
+
+#[test]
+fn a_database_and_a_master_key_are_enough() {
+    let config = Config::from_environment(&minimal()).unwrap();
+    assert_eq!(config.http.listen.to_string(), "127.0.0.1:8080");
+    assert_eq!(config.http.metrics_listen.to_string(), "127.0.0.1:9090");
+    assert_eq!(config.http.public_url.as_str(), "http://127.0.0.1:8080");
+    assert_eq!(config.dapi.base_url.as_str(), "https://api.dapi.com/v2");
+    assert_eq!(config.dapi.delink_path, "/users/DelinkUser");
+    assert_eq!(config.dapi.exchange_timeout, Duration::from_secs(120));
+    assert_eq!(config.pace.answer_within, Duration::from_secs(10));
+    assert!(config.database.migrate && config.pace.code_exp_cap && config.dapi.exchange_probe);
+    assert!(config.default_app.is_none() && config.bootstrap.is_none());
+}
+
+#[test]
+fn all_mistakes_are_told_at_once_and_no_secret_with_them() {
+    let environment = [
+        ("DATABASE_URL", "mysql://u:canary@db/x"),
+        ("STRONGROOM_MASTER_KEYS", "k1:canary"),
+        ("STRONGROOM_LISTEN", "nowhere"),
+        ("STRONGROOM_METRICS_LISTEN", "9090"),
+        ("STRONGROOM_PUBLIC_URL", "https://host/path?canary"),
+        ("STRONGROOM_CORS_ORIGINS", "https://a.example, *"),
+        ("STRONGROOM_TRUSTED_PROXIES", "10.0.0.0/33"),
+        ("STRONGROOM_MIGRATE", "yes"),
+        ("STRONGROOM_SWEEP_INTERVAL", "0"),
+        ("STRONGROOM_ANSWER_WITHIN", "10s"),
+        ("DAPI_BASE_URL", "ftp://canary"),
+        ("DAPI_DELINK_PATH", "users"),
+        ("DAPI_APP_SECRET", "canary"),
+        ("STRONGROOM_BOOTSTRAP_CLIENT_ID", "not-only-letters"),
+        ("STRONGROOM_BOOTSTRAP_CLIENT_SECRET", "canary"),
+        ("STRONGROOM_LOG_FORMAT", "xml"),
+    ];
+    let error = Config::from_environment(&environment.into_iter().collect()).unwrap_err();
+    let told: Vec<_> = error.mistakes().iter().filter_map(|line| line.split(':').next()).collect();
+    let expected: Vec<_> = environment.iter().map(|(name, _)| *name).collect();
+    for name in &expected {
+        let told_of = if *name == "DAPI_APP_SECRET" { "DAPI_APP_KEY" } else { name };
+        assert!(told.contains(&told_of), "{name} is missing in {error}");
+    }
+    assert_eq!(told.len(), expected.len(), "{error}");
+    assert!(!error.to_string().contains("canary"), "{error}");
+}
+
+#[test]
+fn a_missing_master_key_comes_with_the_way_to_make_one() {
+    let environment = [("DATABASE_URL", "postgres://db/x")].into_iter().collect();
+    let error = Config::from_environment(&environment).unwrap_err();
+    assert_eq!(
+        error.mistakes(),
+        ["STRONGROOM_MASTER_KEYS: is missing; `strongroom keys generate` makes one"]
+    );
+}
+
+#[test]
+fn an_empty_variable_counts_as_not_set() {
+    assert!(with("DAPI_APP_KEY", "").unwrap().default_app.is_none());
+    assert!(with("STRONGROOM_LISTEN", "").is_ok());
+}
+
+#[test]
+fn a_secret_can_come_from_a_file_without_its_line_break() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("keys");
+    std::fs::write(&path, format!("{KEY}\n")).unwrap();
+    let mut environment: Environment = [("DATABASE_URL", "postgres://db/x")].into_iter().collect();
+    environment.set("STRONGROOM_MASTER_KEYS_FILE", path.to_str().unwrap());
+    let config = Config::from_environment(&environment).unwrap();
+    assert_eq!(config.master_keys.first().id().as_str(), "k1");
+}
+
+#[test]
+fn a_secret_from_two_places_or_from_a_missing_file_is_a_mistake() {
+    let error = with("STRONGROOM_MASTER_KEYS_FILE", "/nowhere").unwrap_err();
+    assert_eq!(
+        error.mistakes(),
+        ["STRONGROOM_MASTER_KEYS: is set, and so is STRONGROOM_MASTER_KEYS_FILE; set one of them"]
+    );
+    let error = with("DAPI_APP_SECRET_FILE", "/nowhere").unwrap_err();
+    assert!(
+        error.mistakes()[0].starts_with("DAPI_APP_SECRET_FILE: names a file that cannot be read")
+    );
+}
+
+#[test]
+fn a_public_url_loses_its_last_slash_and_may_have_no_path() {
+    let url = |text: &str| with("STRONGROOM_PUBLIC_URL", text).map(|config| config.http.public_url);
+    assert_eq!(url("https://bank.example/").unwrap().as_str(), "https://bank.example");
+    assert_eq!(url("http://localhost:8080").unwrap().as_str(), "http://localhost:8080");
+    for wrong in [
+        "bank.example",
+        "https://bank.example/x",
+        "https://bank.example?q",
+        "https://u@bank.example",
+    ] {
+        assert!(url(wrong).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn an_origin_must_be_exact() {
+    let origins = |text: &str| with("STRONGROOM_CORS_ORIGINS", text).map(|c| c.http.cors_origins);
+    assert_eq!(
+        origins("https://a.example, http://localhost:3000").unwrap(),
+        ["https://a.example", "http://localhost:3000"]
+    );
+    for wrong in ["*", "null", "https://a.example/", "https://a.example:443", "a.example", ","] {
+        assert!(origins(wrong).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn a_proxy_is_trusted_by_network_or_by_address() {
+    let config = with("STRONGROOM_TRUSTED_PROXIES", "10.0.0.0/8, ::1").unwrap();
+    assert_eq!(config.http.trusted_proxies.len(), 2);
+}
+
+#[test]
+fn a_mistyped_name_is_noticed() {
+    let config = with("STRONGROOM_LISTENS", "127.0.0.1:1").unwrap();
+    assert_eq!(config.unknown, ["STRONGROOM_LISTENS"]);
+}
+
+#[test]
+fn the_configuration_shows_no_secret_when_printed() {
+    let mut environment = minimal();
+    environment.set("DAPI_APP_KEY", "key");
+    environment.set("DAPI_APP_SECRET", "canary");
+    environment.set("STRONGROOM_BOOTSTRAP_CLIENT_ID", "boot");
+    environment.set("STRONGROOM_BOOTSTRAP_CLIENT_SECRET", "canary0123456789canary0123456789");
+    let printed = format!("{:?}", Config::from_environment(&environment).unwrap());
+    assert!(!printed.contains("canary"), "{printed}");
+}
+
+#[test]
+fn the_example_names_every_variable_and_no_other() {
+    let example = include_str!("../../.env.example");
+    let names = example.lines().filter_map(|line| line.trim_start_matches("# ").split_once('='));
+    let names: std::collections::BTreeSet<_> = names
+        .map(|(name, _)| name)
+        .filter(|name| name.chars().all(|c| c.is_ascii_uppercase() || c == '_'))
+        .collect();
+    assert_eq!(names, VARIABLES.iter().copied().collect());
+}

@@ -1,0 +1,274 @@
+//! Who is calling and whether they may, decided before a handler runs.
+//!
+//! A handler names what it needs in its signature: `Authorized<needs::TokensRead>`. So nobody can
+//! forget the check, and the compiler, the OpenAPI document and the reader see the same thing.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use actix_web::dev::Payload;
+use actix_web::http::header::AUTHORIZATION;
+use actix_web::{FromRequest, HttpMessage, HttpRequest, web};
+use tracing_actix_web::RequestId;
+
+use super::peer::TrustedProxies;
+use super::problem::Problem;
+use crate::base::actor::{Actor, Who};
+use crate::base::ids::{AppId, SessionId, UserId};
+use crate::base::scope::{Scope, Scopes};
+use crate::base::trace::TraceContext;
+
+/// An OAuth client that was let in by its access token.
+#[derive(Clone, Debug)]
+pub struct Client {
+    /// The app that it belongs to; it sees nothing else.
+    pub app: AppId,
+    /// Its id.
+    pub id: Arc<str>,
+    /// What its token allows and it is still allowed.
+    pub scopes: Scopes,
+}
+
+/// A browser that was let in by its connect session.
+#[derive(Clone, Debug)]
+pub struct Session {
+    /// The session.
+    pub id: SessionId,
+    /// The app.
+    pub app: AppId,
+    /// The user that it was made for.
+    pub user: UserId,
+    /// The app's own name for that user.
+    pub client_user_id: String,
+}
+
+/// Whoever stands behind a bearer token.
+#[derive(Clone, Debug)]
+pub enum Principal {
+    /// A backend.
+    Client(Client),
+    /// A browser.
+    Session(Session),
+}
+
+/// What the authentication layer found, kept with the request until an extractor asks.
+pub struct Authentication(pub Result<Principal, Problem>);
+
+/// The bearer token of a request (RFC 6750 §2.1); `None` where no credentials were sent.
+///
+/// # Errors
+/// A header that is repeated, of another scheme, or not of the form `Bearer token`.
+pub fn bearer(req: &HttpRequest) -> Result<Option<&str>, Problem> {
+    let mut values = req.headers().get_all(AUTHORIZATION);
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(Problem::malformed_credentials());
+    }
+    let text = value.to_str().map_err(|_| Problem::malformed_credentials())?;
+    let (scheme, token) = text.split_once(' ').unwrap_or((text, ""));
+    let token = token.trim();
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return Err(Problem::invalid_token("Bearer is the only scheme that is accepted here"));
+    }
+    if token.is_empty() || token.contains(' ') {
+        return Err(Problem::malformed_credentials());
+    }
+    Ok(Some(token))
+}
+
+/// The scope that a handler needs, as a type.
+pub trait Needs {
+    /// The scope.
+    const SCOPE: Scope;
+}
+
+macro_rules! needs {
+    ($($name:ident),* $(,)?) => {
+        /// The scopes as types, for signatures.
+        pub mod needs {
+            $(
+                #[doc = concat!("The handler needs [`Scope::", stringify!($name), "`](crate::base::scope::Scope::", stringify!($name), ").")]
+                #[derive(Debug)]
+                pub struct $name;
+
+                impl super::Needs for $name {
+                    const SCOPE: super::Scope = super::Scope::$name;
+                }
+            )*
+        }
+    };
+}
+needs!(SessionsCreate, ConnectionsWrite, ConnectionsRead, ConnectionsRevoke, TokensRead, Admin);
+
+/// The circumstances of a request, whoever it comes from.
+#[derive(Clone, Debug)]
+struct Circumstances {
+    ip: Option<std::net::IpAddr>,
+    request_id: Option<uuid::Uuid>,
+    trace: TraceContext,
+}
+
+impl Circumstances {
+    fn of(req: &HttpRequest) -> Self {
+        let proxies = req.app_data::<web::Data<TrustedProxies>>();
+        let extensions = req.extensions();
+        Self {
+            ip: proxies.and_then(|proxies| proxies.caller(req)),
+            request_id: extensions.get::<RequestId>().map(|id| **id),
+            trace: extensions.get().cloned().unwrap_or_else(TraceContext::fresh),
+        }
+    }
+
+    fn actor(self, who: Who) -> Actor {
+        Actor { who, ip: self.ip, request_id: self.request_id }
+    }
+}
+
+fn principal(req: &HttpRequest) -> Result<Principal, Problem> {
+    let found = req.extensions_mut().remove::<Authentication>();
+    found.map_or_else(|| Err(Problem::no_credentials()), |authentication| authentication.0)
+}
+
+/// A client whose token has the scope that `N` names.
+#[derive(Debug)]
+pub struct Authorized<N> {
+    /// The client.
+    pub client: Client,
+    /// The same, for the audit trail.
+    pub actor: Actor,
+    /// The caller's trace.
+    pub trace: TraceContext,
+    needs: PhantomData<N>,
+}
+
+impl<N: Needs> Authorized<N> {
+    fn check(client: Client, circumstances: Circumstances) -> Result<Self, Problem> {
+        if !client.scopes.contains(N::SCOPE) {
+            return Err(Problem::insufficient_scope(N::SCOPE));
+        }
+        let trace = circumstances.trace.clone();
+        let actor = circumstances.actor(Who::Client { id: client.id.clone(), scope: N::SCOPE });
+        Ok(Self { client, actor, trace, needs: PhantomData })
+    }
+}
+
+impl<N: Needs> FromRequest for Authorized<N> {
+    type Error = Problem;
+    type Future = std::future::Ready<Result<Self, Problem>>;
+
+    fn from_request(req: &HttpRequest, _: &mut Payload) -> Self::Future {
+        std::future::ready(principal(req).and_then(|principal| match principal {
+            Principal::Client(client) => Self::check(client, Circumstances::of(req)),
+            Principal::Session(_) => Err(Problem::insufficient_scope(N::SCOPE)),
+        }))
+    }
+}
+
+/// A browser with a connect session, or a client whose token has the scope that `N` names.
+#[derive(Debug)]
+pub enum SessionOr<N> {
+    /// A browser.
+    Session {
+        /// Its session.
+        session: Session,
+        /// The same, for the audit trail.
+        actor: Actor,
+        /// The caller's trace.
+        trace: TraceContext,
+    },
+    /// A backend.
+    Client(Authorized<N>),
+}
+
+impl<N> SessionOr<N> {
+    /// The app; nothing of another is ever seen.
+    #[must_use]
+    pub fn app(&self) -> AppId {
+        match self {
+            Self::Session { session, .. } => session.app,
+            Self::Client(authorized) => authorized.client.app,
+        }
+    }
+
+    /// The session, where it is one.
+    #[must_use]
+    pub fn session(&self) -> Option<&Session> {
+        match self {
+            Self::Session { session, .. } => Some(session),
+            Self::Client(_) => None,
+        }
+    }
+
+    /// Who it is, for the audit trail.
+    #[must_use]
+    pub fn actor(&self) -> &Actor {
+        match self {
+            Self::Session { actor, .. } => actor,
+            Self::Client(authorized) => &authorized.actor,
+        }
+    }
+
+    /// The caller's trace.
+    #[must_use]
+    pub fn trace(&self) -> &TraceContext {
+        match self {
+            Self::Session { trace, .. } => trace,
+            Self::Client(authorized) => &authorized.trace,
+        }
+    }
+}
+
+impl<N: Needs> FromRequest for SessionOr<N> {
+    type Error = Problem;
+    type Future = std::future::Ready<Result<Self, Problem>>;
+
+    fn from_request(req: &HttpRequest, _: &mut Payload) -> Self::Future {
+        std::future::ready(principal(req).and_then(|principal| {
+            let circumstances = Circumstances::of(req);
+            match principal {
+                Principal::Client(client) => {
+                    Authorized::check(client, circumstances).map(Self::Client)
+                }
+                Principal::Session(session) => {
+                    let trace = circumstances.trace.clone();
+                    let actor = circumstances.actor(Who::Session(session.id));
+                    Ok(Self::Session { session, actor, trace })
+                }
+            }
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::test::TestRequest;
+
+    use super::*;
+
+    fn bearer_of(headers: &[&str]) -> Result<Option<String>, String> {
+        let mut request = TestRequest::default();
+        for header in headers {
+            request = request.append_header((AUTHORIZATION, *header));
+        }
+        let request = request.to_http_request();
+        bearer(&request)
+            .map(|token| token.map(str::to_owned))
+            .map_err(|p| p.code().as_str().to_owned())
+    }
+
+    #[test]
+    fn a_bearer_token_is_taken_whatever_the_case_of_its_scheme() {
+        assert_eq!(bearer_of(&["Bearer abc"]), Ok(Some("abc".to_owned())));
+        assert_eq!(bearer_of(&["bEARER  abc"]), Ok(Some("abc".to_owned())));
+        assert_eq!(bearer_of(&[]), Ok(None));
+    }
+
+    #[test]
+    fn credentials_of_another_form_are_refused() {
+        for header in ["Bearer", "Bearer ", "Bearer a b"] {
+            assert_eq!(bearer_of(&[header]), Err("invalid_request".to_owned()), "{header}");
+        }
+        assert_eq!(bearer_of(&["Basic YTpi"]), Err("unauthorized".to_owned()));
+        assert_eq!(bearer_of(&["Bearer a", "Bearer a"]), Err("invalid_request".to_owned()));
+    }
+}

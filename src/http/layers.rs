@@ -1,0 +1,159 @@
+//! The layers around every request: its log line, its trace, its number, what it answers when
+//! something panics, and the one place where problems get their bodies.
+
+use std::panic::AssertUnwindSafe;
+use std::time::Instant;
+
+use actix_web::body::{BoxBody, EitherBody, MessageBody};
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::error::InternalError;
+use actix_web::http::header::{
+    CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS,
+};
+use actix_web::middleware::Next;
+use actix_web::{Error, HttpMessage, HttpResponse, web};
+use futures_util::FutureExt as _;
+use tracing::Span;
+use tracing_actix_web::{RequestId, RootSpanBuilder};
+
+use super::metrics::Metrics;
+use super::problem::Problem;
+use crate::base::trace::TraceContext;
+
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const TRACEPARENT: &str = "traceparent";
+const TRACESTATE: &str = "tracestate";
+
+/// The span of a request: what an operator searches for, and nothing that could hold a secret (no
+/// query string, no header, no body).
+pub struct RequestSpan;
+
+impl RootSpanBuilder for RequestSpan {
+    fn on_request_start(request: &ServiceRequest) -> Span {
+        let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
+        let trace = TraceContext::continued_from(header(TRACEPARENT), header(TRACESTATE));
+        let request_id = request.extensions().get::<RequestId>().copied();
+        let span = tracing::info_span!(
+            "request",
+            request_id = request_id.map(tracing::field::display),
+            trace_id = trace.trace_id(),
+            method = %request.method(),
+            path = request.path(),
+        );
+        request.extensions_mut().insert(trace);
+        span
+    }
+
+    fn on_request_end<B: MessageBody>(_: Span, _: &Result<ServiceResponse<B>, Error>) {}
+}
+
+/// Counts and logs a request, turns a panic into a problem, and writes problems out.
+pub async fn answer<B: MessageBody + 'static>(
+    req: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<EitherBody<B, BoxBody>>, Error> {
+    let started = Instant::now();
+    let method = req.method().clone();
+    let metrics = req.app_data::<web::Data<Metrics>>().cloned();
+    let request_id = req.extensions().get::<RequestId>().map(ToString::to_string);
+
+    let result = AssertUnwindSafe(next.call(req)).catch_unwind().await;
+    let answered = match result {
+        Ok(Ok(response)) => Ok(finish(response, request_id.as_deref())),
+        Ok(Err(error)) => Err(finish_error(&error, request_id.as_deref())),
+        // The panic itself was logged by the hook, within this request's span.
+        Err(_) => {
+            let problem = Problem::internal("a handler panicked");
+            Err(InternalError::from_response("panic", response(&problem, request_id.as_deref()))
+                .into())
+        }
+    };
+
+    let (status, route) = match &answered {
+        Ok(response) => (response.status(), response.request().match_pattern()),
+        Err(error) => (error.as_response_error().status_code(), None),
+    };
+    let took = started.elapsed();
+    tracing::info!(
+        status = status.as_u16(),
+        route = route.as_deref().unwrap_or("unmatched"),
+        micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+        "answered"
+    );
+    if let Some(metrics) = metrics {
+        metrics.count(&method, route, status, took);
+    }
+    answered
+}
+
+/// An answer that a handler made: problems get their bodies, everything the headers that all have.
+fn finish<B: MessageBody>(
+    response: ServiceResponse<B>,
+    request_id: Option<&str>,
+) -> ServiceResponse<EitherBody<B, BoxBody>> {
+    let problem = problem_of(&response);
+    let mut response = match problem {
+        None => response.map_into_left_body(),
+        Some((headers, body)) => response.map_body(|head, _| {
+            let kept = head.headers_mut();
+            headers.into_iter().for_each(|(name, value)| kept.append(name, value));
+            kept.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+            EitherBody::Right { body: BoxBody::new(body) }
+        }),
+    };
+    common_headers(response.headers_mut(), request_id);
+    response
+}
+
+type ProblemParts = (Vec<(HeaderName, HeaderValue)>, String);
+
+/// The problem that an answer stands for: one that a handler returned, or an error or empty refusal
+/// that the framework made by itself.
+fn problem_of<B: MessageBody>(response: &ServiceResponse<B>) -> Option<ProblemParts> {
+    let status = response.status();
+    let request_id = response.request().extensions().get::<RequestId>().map(ToString::to_string);
+    let error = response.response().error();
+    if let Some(problem) = error.and_then(|error| error.as_error::<Problem>()) {
+        return Some((problem.headers().to_vec(), problem.body(request_id).to_string()));
+    }
+    let refused = status.is_client_error() || status.is_server_error();
+    let empty = matches!(
+        response.response().body().size(),
+        actix_web::body::BodySize::None | actix_web::body::BodySize::Sized(0)
+    );
+    let own = error.is_some() && !response.headers().contains_key(CONTENT_TYPE);
+    (refused && (empty || own))
+        .then(|| (Vec::new(), Problem::of_status(status).body(request_id).to_string()))
+}
+
+/// An error that a layer returned in place of an answer.
+fn finish_error(error: &Error, request_id: Option<&str>) -> Error {
+    let status = error.as_response_error().status_code();
+    let answer = match error.as_error::<Problem>() {
+        Some(problem) => response(problem, request_id),
+        None => response(&Problem::of_status(status), request_id),
+    };
+    InternalError::from_response("refused", answer).into()
+}
+
+fn response(problem: &Problem, request_id: Option<&str>) -> HttpResponse {
+    let mut builder = HttpResponse::build(actix_web::ResponseError::status_code(problem));
+    for (name, value) in problem.headers() {
+        builder.append_header((name.clone(), value.clone()));
+    }
+    let body = problem.body(request_id.map(str::to_owned)).to_string();
+    let mut response = builder.content_type("application/problem+json").body(body);
+    common_headers(response.headers_mut(), request_id);
+    response
+}
+
+/// Nothing of this service belongs into a cache unless a handler says so.
+fn common_headers(headers: &mut HeaderMap, request_id: Option<&str>) {
+    if let Some(id) = request_id.and_then(|id| HeaderValue::from_str(id).ok()) {
+        headers.insert(X_REQUEST_ID, id);
+    }
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if !headers.contains_key(CACHE_CONTROL) {
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+}

@@ -1,0 +1,11 @@
+//! What every feature's routes import: problems, who is calling, strict bodies, the caller's
+//! address, and the layers around every request.
+//!
+//! Knows: base.
+
+pub mod body;
+pub mod caller;
+pub mod layers;
+pub mod metrics;
+pub mod peer;
+pub mod problem;

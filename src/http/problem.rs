@@ -1,0 +1,326 @@
+//! Problems (RFC 9457): one table of codes, one way to answer them.
+//!
+//! A problem says what the caller can do about it. What went wrong inside goes to the log under the
+//! same request id, never into the answer.
+
+use std::borrow::Cow;
+use std::fmt::{Display, Formatter};
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::{HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use actix_web::{HttpResponse, ResponseError};
+use serde_json::{Map, Value};
+
+use crate::base::scope::Scope;
+
+macro_rules! codes {
+    ($($(#[$doc:meta])* $variant:ident $code:literal $status:ident $title:literal;)*) => {
+        /// What kind of problem it is; clients decide by its [`as_str`](ProblemCode::as_str).
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum ProblemCode {
+            $($(#[$doc])* $variant,)*
+        }
+
+        impl ProblemCode {
+            /// Every code there is.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+
+            /// The code as callers see it.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $code,)* }
+            }
+
+            /// The HTTP status that goes with it.
+            #[must_use]
+            pub const fn status(self) -> StatusCode {
+                match self { $(Self::$variant => StatusCode::$status,)* }
+            }
+
+            /// What it means, the same for every occurrence (RFC 9457 §3.1.3).
+            #[must_use]
+            pub const fn title(self) -> &'static str {
+                match self { $(Self::$variant => $title,)* }
+            }
+        }
+    };
+}
+
+codes! {
+    /// Not what the endpoint takes.
+    InvalidRequest "invalid_request" BAD_REQUEST "The request is not what this endpoint takes";
+    /// No credentials, or not good ones.
+    Unauthorized "unauthorized" UNAUTHORIZED "A valid access token is needed";
+    /// The token lacks the scope.
+    InsufficientScope "insufficient_scope" FORBIDDEN "The access token lacks a scope";
+    /// The result is for another user than the session's.
+    UserMismatch "user_mismatch" FORBIDDEN "The connect session belongs to another user";
+    /// Unknown, or another app's.
+    NotFound "not_found" NOT_FOUND "There is no such thing here";
+    /// The path exists, the method does not.
+    MethodNotAllowed "method_not_allowed" METHOD_NOT_ALLOWED "This path does not take this method";
+    /// The body did not arrive in time.
+    RequestTimeout "request_timeout" REQUEST_TIMEOUT "The request's body did not arrive in time";
+    /// The code came from another user before.
+    CodeAlreadyReceived "code_already_received" CONFLICT "Another user has handed in this access code";
+    /// The login belongs to another user.
+    ConnectionOfAnotherUser "connection_of_another_user" CONFLICT "This bank login is connected for another user";
+    /// Dapi consumed the code and its answer was lost.
+    CodeOrphaned "code_orphaned" CONFLICT "The exchange's answer was lost; the user has to connect again";
+    /// There is no usable token.
+    ConnectionNotActive "connection_not_active" CONFLICT "The connection is not active";
+    /// The window is closed.
+    CodeExpired "code_expired" GONE "The access code's window is closed; the user has to connect again";
+    /// More than the limit.
+    BodyTooLarge "body_too_large" PAYLOAD_TOO_LARGE "The request's body is too large";
+    /// Not JSON.
+    UnsupportedMediaType "unsupported_media_type" UNSUPPORTED_MEDIA_TYPE "This endpoint takes JSON";
+    /// Connect did not succeed.
+    ConnectFailed "connect_failed" UNPROCESSABLE_ENTITY "Connect did not succeed";
+    /// Dapi refused the code.
+    CodeRejected "code_rejected" UNPROCESSABLE_ENTITY "Dapi refused the access code";
+    /// Too many.
+    TooManyRequests "too_many_requests" TOO_MANY_REQUESTS "Too many requests";
+    /// Our fault.
+    Internal "internal" INTERNAL_SERVER_ERROR "Something went wrong inside";
+    /// Another API's answer could not be used.
+    UpstreamFailed "upstream_failed" BAD_GATEWAY "The API behind gave no usable answer";
+    /// The database cannot be reached.
+    Unavailable "unavailable" SERVICE_UNAVAILABLE "The service cannot work at the moment";
+    /// Another API did not answer in time.
+    UpstreamTimeout "upstream_timeout" GATEWAY_TIMEOUT "The API behind did not answer in time";
+}
+
+impl ProblemCode {
+    /// The code that stands for a status that no handler of ours chose.
+    fn of_status(status: StatusCode) -> Self {
+        let same = |code: &&Self| code.status() == status;
+        match Self::ALL.iter().find(same) {
+            Some(code) => *code,
+            None if status.is_server_error() => Self::Internal,
+            None => Self::InvalidRequest,
+        }
+    }
+}
+
+/// One occurrence of a problem.
+#[derive(Debug)]
+pub struct Problem {
+    code: ProblemCode,
+    status: StatusCode,
+    detail: Cow<'static, str>,
+    members: Map<String, Value>,
+    headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl Problem {
+    /// A problem of this kind; `detail` says what is the matter this time and what to do.
+    #[must_use]
+    pub fn new(code: ProblemCode, detail: impl Into<Cow<'static, str>>) -> Self {
+        let (detail, status) = (detail.into(), code.status());
+        Self { code, status, detail, members: Map::new(), headers: Vec::new() }
+    }
+
+    /// A field that is missing or wrong.
+    #[must_use]
+    pub fn invalid_field(field: &str, what: impl Display) -> Self {
+        Self::new(ProblemCode::InvalidRequest, format!("{field}: {what}"))
+            .with("field", Value::from(field))
+    }
+
+    /// What cannot be found, or what another app owns: the two look alike.
+    #[must_use]
+    pub fn not_found() -> Self {
+        Self::new(ProblemCode::NotFound, "Nothing of this id is here.")
+    }
+
+    /// A defect of ours. `cause` goes to the log.
+    #[must_use]
+    pub fn internal(cause: impl Display) -> Self {
+        tracing::error!(%cause, "internal error");
+        Self::new(ProblemCode::Internal, "The log tells more under this request id.")
+    }
+
+    /// What this service needs is out of reach. `cause` goes to the log.
+    #[must_use]
+    pub fn unavailable(cause: impl Display) -> Self {
+        tracing::warn!(%cause, "unavailable");
+        Self::new(ProblemCode::Unavailable, "Nothing was changed; try again in a moment.")
+            .retry_after(1)
+    }
+
+    /// No credentials were sent: a challenge without an error (RFC 6750 §3.1).
+    #[must_use]
+    pub fn no_credentials() -> Self {
+        let detail = "Send `Authorization: Bearer` with an access token from /oauth2/token.";
+        Self::new(ProblemCode::Unauthorized, detail).challenge("Bearer realm=\"strongroom\"")
+    }
+
+    /// Credentials that do not count (RFC 6750 §3.1 `invalid_token`).
+    #[must_use]
+    pub fn invalid_token(why: &'static str) -> Self {
+        Self::new(ProblemCode::Unauthorized, why).challenge(&format!(
+            "Bearer realm=\"strongroom\", error=\"invalid_token\", error_description=\"{why}\""
+        ))
+    }
+
+    /// An `Authorization` header that is none (RFC 6750 §3.1 `invalid_request`).
+    #[must_use]
+    pub fn malformed_credentials() -> Self {
+        let why = "The Authorization header is malformed or repeated";
+        Self::new(ProblemCode::InvalidRequest, why).challenge(&format!(
+            "Bearer realm=\"strongroom\", error=\"invalid_request\", error_description=\"{why}\""
+        ))
+    }
+
+    /// Good credentials that do not reach so far (RFC 6750 §3.1 `insufficient_scope`).
+    #[must_use]
+    pub fn insufficient_scope(needed: Scope) -> Self {
+        Self::new(ProblemCode::InsufficientScope, format!("This needs the scope {needed}."))
+            .with("scope", Value::from(needed.as_str()))
+            .challenge(&format!(
+                "Bearer realm=\"strongroom\", error=\"insufficient_scope\", scope=\"{needed}\""
+            ))
+    }
+
+    /// What kind of problem it is.
+    #[must_use]
+    pub fn code(&self) -> ProblemCode {
+        self.code
+    }
+
+    /// With a further member in the body.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: Value) -> Self {
+        self.members.insert(name.to_owned(), value);
+        self
+    }
+
+    /// With a header in the answer.
+    #[must_use]
+    pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
+    /// With the number of seconds after which trying again makes sense.
+    #[must_use]
+    pub fn retry_after(self, seconds: u64) -> Self {
+        self.header(RETRY_AFTER, HeaderValue::from(seconds))
+    }
+
+    fn challenge(self, text: &str) -> Self {
+        match HeaderValue::from_str(text) {
+            Ok(value) => self.header(WWW_AUTHENTICATE, value),
+            Err(_) => self,
+        }
+    }
+
+    /// A problem for an answer that the framework made by itself.
+    pub(super) fn of_status(status: StatusCode) -> Self {
+        let code = ProblemCode::of_status(status);
+        Self {
+            status,
+            ..Self::new(code, status.canonical_reason().unwrap_or("The request was refused."))
+        }
+    }
+
+    /// The body (RFC 9457 §3.1).
+    pub(super) fn body(&self, request_id: Option<String>) -> Value {
+        let mut body = Map::new();
+        let code = self.code.as_str();
+        body.insert("type".to_owned(), format!("/problems/{code}").into());
+        body.insert("title".to_owned(), self.code.title().into());
+        body.insert("status".to_owned(), self.status.as_u16().into());
+        body.insert("detail".to_owned(), self.detail.as_ref().into());
+        body.insert("code".to_owned(), code.into());
+        body.insert("requestID".to_owned(), request_id.into());
+        body.extend(self.members.clone());
+        Value::Object(body)
+    }
+
+    pub(super) fn headers(&self) -> &[(HeaderName, HeaderValue)] {
+        &self.headers
+    }
+}
+
+impl Display for Problem {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.code.as_str(), self.detail)
+    }
+}
+
+impl std::error::Error for Problem {}
+
+/// The answer without its body: the outermost layer writes it, because it knows the request's id.
+impl ResponseError for Problem {
+    fn status_code(&self) -> StatusCode {
+        self.status
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        HttpResponse::new(self.status)
+    }
+}
+
+/// No database is the one internal trouble that passes by itself.
+impl From<sqlx::Error> for Problem {
+    fn from(error: sqlx::Error) -> Self {
+        if is_outage(&error) { Self::unavailable(error) } else { Self::internal(error) }
+    }
+}
+
+/// Whether the database cannot be reached or is not ready, rather than having refused something.
+#[must_use]
+pub fn is_outage(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::WorkerCrashed => true,
+        // Class 08: connection exception; 57: operator intervention, which is how a server that
+        // shuts down or starts up says so; 53: out of memory, disk or connections; 25006: a standby.
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| {
+            ["08", "57", "53"].iter().any(|class| code.starts_with(class)) || code == "25006"
+        }),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_is_its_own() {
+        let mut codes: Vec<_> = ProblemCode::ALL.iter().map(|code| code.as_str()).collect();
+        codes.sort_unstable();
+        codes.dedup();
+        assert_eq!(codes.len(), ProblemCode::ALL.len());
+    }
+
+    #[test]
+    fn an_internal_cause_stays_inside() {
+        let problem = Problem::internal("canary");
+        assert!(!problem.body(None).to_string().contains("canary"));
+        assert_eq!(problem.status_code(), StatusCode::INTERNAL_SERVER_ERROR);
+    }
+
+    #[test]
+    fn a_status_of_the_frameworks_own_gets_the_code_that_fits() {
+        for (status, code) in [
+            (404, "not_found"),
+            (405, "method_not_allowed"),
+            (431, "invalid_request"),
+            (501, "internal"),
+        ] {
+            let body = Problem::of_status(StatusCode::from_u16(status).unwrap()).body(None);
+            assert_eq!(
+                (body["status"].as_u64(), body["code"].as_str()),
+                (Some(status.into()), Some(code))
+            );
+        }
+    }
+}
