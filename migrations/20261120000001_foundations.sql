@@ -75,7 +75,6 @@ CREATE TABLE clients (
     last_used_at   timestamptz
 );
 CREATE INDEX clients_of_an_app ON clients (app_id, id);
-CREATE UNIQUE INDEX clients_only_one_bootstrap ON clients (bootstrap) WHERE bootstrap;
 
 -- A client's secrets as keyed hashes: 256 random bits need no slow password hash.
 CREATE TABLE client_secrets (

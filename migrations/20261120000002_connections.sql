@@ -107,11 +107,22 @@ CREATE TABLE connect_session_results (
     PRIMARY KEY (session_id, connection_id)
 );
 
+-- A UUIDv7 (RFC 9562 §5.7) by this database's clock: 48 bits of milliseconds, then random.
+CREATE FUNCTION new_uuid_v7() RETURNS uuid LANGUAGE sql VOLATILE AS $$
+    SELECT encode(
+        set_bit(set_bit(
+            overlay(uuid_send(gen_random_uuid())
+                    PLACING substring(int8send(floor(extract(epoch FROM strongroom_now()) * 1000)::bigint) FROM 3)
+                    FROM 1 FOR 6),
+            52, 1), 53, 1),
+        'hex')::uuid
+$$;
+
 -- Every change and every reading of a secret, written in the transaction of what it tells. It names
 -- a user by the random id alone and holds no secret.
 CREATE TABLE audit_events (
     app_id        uuid NOT NULL,
-    id            uuid NOT NULL,
+    id            uuid NOT NULL DEFAULT new_uuid_v7(),
     at            timestamptz NOT NULL DEFAULT strongroom_now(),
     action        text NOT NULL,
     outcome       text NOT NULL,
@@ -120,7 +131,7 @@ CREATE TABLE audit_events (
     client_id     text,
     session_id    uuid,
     scope         text,
-    ip            inet,
+    ip            text,
     request_id    uuid,
     user_id       uuid,
     connection_id uuid,
@@ -134,3 +145,25 @@ BEGIN
 END $$;
 CREATE TRIGGER audit_events_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_events
     FOR EACH STATEMENT EXECUTE FUNCTION audit_events_are_append_only();
+
+-- Who does something, as one value that statements pass on.
+CREATE TYPE audit_actor AS (
+    actor      text,
+    client_id  text,
+    session_id uuid,
+    scope      text,
+    ip         text,
+    request_id uuid
+);
+
+-- The one way into the audit trail, so that a statement can change something and record it at once.
+CREATE FUNCTION record_audit(
+    app_id uuid, actor audit_actor, action text, outcome text,
+    user_id uuid, connection_id uuid, reason text
+) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO audit_events (app_id, action, outcome, actor, client_id, session_id, scope, ip,
+                              request_id, user_id, connection_id, reason)
+    VALUES (app_id, action, outcome, actor.actor, actor.client_id, actor.session_id, actor.scope,
+            actor.ip, actor.request_id, user_id, connection_id, reason);
+END $$;

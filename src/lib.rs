@@ -3,7 +3,14 @@
 //! It exchanges the access codes that Dapi's Connect layer returns for access tokens, keeps the
 //! tokens sealed per user in PostgreSQL, lends them to an app's backends and revokes them for sure.
 
+pub mod apps;
+pub mod audit;
 pub mod base;
 pub mod config;
+pub mod connections;
+pub mod dapi;
 pub mod http;
+pub mod oauth;
+pub mod sessions;
+pub mod users;
 pub mod vault;

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use time::OffsetDateTime;
 
@@ -38,6 +38,14 @@ impl Clock {
     #[must_use]
     pub fn unix_seconds(&self) -> i64 {
         self.now().unix_timestamp()
+    }
+
+    /// A moment for measuring how long ago something was; follows the turns of this clock.
+    #[must_use]
+    pub fn instant(&self) -> Instant {
+        let ahead = u64::try_from(self.ahead_seconds.load(Ordering::Relaxed)).unwrap_or(0);
+        let now = Instant::now();
+        now.checked_add(Duration::from_secs(ahead)).unwrap_or(now)
     }
 
     /// Turns this clock, and every clone of it, forward. For tests.

@@ -135,6 +135,10 @@ id!(
     AuditEventId, "evt"
 );
 id!(
+    /// An access token that this service issued, its `jti`.
+    AccessTokenId, "at"
+);
+id!(
     /// One of the secrets of an OAuth client.
     ClientSecretId, "sec"
 );

@@ -49,7 +49,7 @@ pub enum VaultError {
 }
 
 /// The open vault: everything that seals, opens and hashes.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Vault {
     masters: Arc<MasterKeys>,
     service: Arc<DataKey>,

@@ -1,0 +1,93 @@
+//! Apps: Dapi applications, the tenant boundary.
+//!
+//! Knows: base, vault, dapi, audit.
+
+mod store;
+
+pub use store::{App, add, ensure_default, find, list};
+
+use crate::base::ids::AppId;
+use crate::base::secret::SecretText;
+use crate::dapi::AppCredentials;
+use crate::vault::{KeyOwner, Place, Sealed, Vault, VaultError, WrappedKey};
+
+/// The name of the app that the environment describes.
+pub const DEFAULT: &str = "default";
+
+/// Accepts the name of an app: lower-case letters, digits and hyphens, at most 63.
+#[must_use]
+pub fn is_name(text: &str) -> bool {
+    let inside = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    text.len() <= 63 && text.chars().all(inside) && !text.is_empty() && !text.starts_with('-')
+}
+
+/// Why an app could not be kept.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The name is taken.
+    #[error("there is an app named `{0}` already")]
+    NameTaken(String),
+    /// The vault or the database.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+}
+
+impl From<sqlx::Error> for AppError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Vault(VaultError::Database(error))
+    }
+}
+
+/// An app's Dapi secret as statements bring it along: sealed, with its wrapped key.
+#[derive(Clone, Debug)]
+pub struct SealedCredentials {
+    /// The app.
+    pub app: AppId,
+    /// Dapi's application key.
+    pub app_key: String,
+    /// Dapi's application secret.
+    pub app_secret: Sealed<SecretText>,
+    /// The app's data key.
+    pub key: WrappedKey,
+}
+
+impl SealedCredentials {
+    /// The credentials, ready for a call.
+    pub fn open(self, vault: &Vault) -> Result<AppCredentials, VaultError> {
+        let app_secret =
+            self.app_secret.open(&vault.unwrap(&self.key)?, &secret_place(self.app))?;
+        Ok(AppCredentials { app_key: self.app_key, app_secret })
+    }
+}
+
+fn secret_place(app: AppId) -> Place {
+    Place { table: "apps", column: "app_secret", app: Some(app), user: None, row: app.uuid() }
+}
+
+fn seal_secret(
+    vault: &Vault,
+    app: AppId,
+    key: &WrappedKey,
+    secret: &SecretText,
+) -> Result<Sealed<SecretText>, VaultError> {
+    Sealed::seal(secret, &vault.unwrap(key)?, &secret_place(app))
+}
+
+fn new_key(vault: &Vault, app: AppId) -> Result<WrappedKey, VaultError> {
+    vault.new_key(KeyOwner::App(app))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_lower_case_letters_digits_and_hyphens() {
+        for name in ["default", "a", "0-shop", &"a".repeat(63)] {
+            assert!(is_name(name), "{name}");
+        }
+        for name in ["", "-a", "A", "a b", "a_b", "ä", &"a".repeat(64)] {
+            assert!(!is_name(name), "{name}");
+        }
+    }
+}

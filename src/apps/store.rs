@@ -1,0 +1,150 @@
+//! The table `apps`.
+
+use serde::Serialize;
+use sqlx::{Connection as _, PgConnection};
+use time::OffsetDateTime;
+
+use super::{AppError, DEFAULT, SealedCredentials, new_key, seal_secret};
+use crate::audit;
+use crate::base::actor::Actor;
+use crate::base::ids::{AppId, DataKeyId};
+use crate::base::secret::SecretText;
+use crate::config::DefaultApp;
+use crate::vault::{self, KeyOwner, MasterKeyId, Sealed, Vault, WrappedKey};
+
+/// An app, without its secret.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct App {
+    /// Its id.
+    pub id: AppId,
+    /// Its name.
+    pub name: String,
+    /// Dapi's application key.
+    pub app_key: String,
+    /// When it was added.
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+}
+
+/// All apps by name.
+pub async fn list(conn: &mut PgConnection) -> sqlx::Result<Vec<App>> {
+    sqlx::query_as!(
+        App,
+        "SELECT id AS \"id: AppId\", name, app_key, created_at FROM apps ORDER BY name",
+    )
+    .fetch_all(conn)
+    .await
+}
+
+/// The app of this name.
+pub async fn find(conn: &mut PgConnection, name: &str) -> sqlx::Result<Option<App>> {
+    sqlx::query_as!(
+        App,
+        "SELECT id AS \"id: AppId\", name, app_key, created_at FROM apps WHERE name = $1",
+        name,
+    )
+    .fetch_optional(conn)
+    .await
+}
+
+/// Adds an app with a data key of its own.
+pub async fn add(
+    conn: &mut PgConnection,
+    vault: &Vault,
+    actor: &Actor,
+    name: &str,
+    app_key: &str,
+    app_secret: &SecretText,
+) -> Result<App, AppError> {
+    let id = AppId::new();
+    let key = new_key(vault, id)?;
+    let sealed = seal_secret(vault, id, &key, app_secret)?;
+    let mut tx = conn.begin().await?;
+    let app = sqlx::query_as!(
+        App,
+        "INSERT INTO apps (id, name, app_key, app_secret) VALUES ($1, $2, $3, $4)
+         ON CONFLICT (name) DO NOTHING
+         RETURNING id AS \"id: AppId\", name, app_key, created_at",
+        id.uuid(),
+        name,
+        app_key,
+        sealed.as_bytes(),
+    )
+    .fetch_optional(&mut *tx)
+    .await?
+    .ok_or_else(|| AppError::NameTaken(name.to_owned()))?;
+    vault::insert_key(&mut tx, &key).await?;
+    record(&mut tx, actor, id, "app.added").await?;
+    tx.commit().await?;
+    Ok(app)
+}
+
+/// Makes the app `default` what the environment says, which may have changed since the last start.
+pub async fn ensure_default(
+    conn: &mut PgConnection,
+    vault: &Vault,
+    wanted: &DefaultApp,
+) -> Result<(), AppError> {
+    let actor = Actor::service();
+    let Some(held) = held_default(conn).await? else {
+        let added = add(conn, vault, &actor, DEFAULT, &wanted.app_key, &wanted.app_secret).await;
+        return match added {
+            // Another replica started in the same moment, with the same environment.
+            Ok(_) | Err(AppError::NameTaken(_)) => Ok(()),
+            Err(error) => Err(error),
+        };
+    };
+    let (id, key) = (held.app, held.key.clone());
+    let held = held.open(vault)?;
+    if held.app_key == wanted.app_key && held.app_secret.same_as(&wanted.app_secret) {
+        return Ok(());
+    }
+    let sealed = seal_secret(vault, id, &key, &wanted.app_secret)?;
+    let mut tx = conn.begin().await?;
+    sqlx::query!(
+        "UPDATE apps SET app_key = $2, app_secret = $3, updated_at = strongroom_now() WHERE id = $1",
+        id.uuid(),
+        wanted.app_key,
+        sealed.as_bytes(),
+    )
+    .execute(&mut *tx)
+    .await?;
+    record(&mut tx, &actor, id, "app.changed").await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+async fn held_default(conn: &mut PgConnection) -> sqlx::Result<Option<SealedCredentials>> {
+    let row = sqlx::query!(
+        "SELECT a.id AS \"id: AppId\", a.app_key, a.app_secret AS \"app_secret: Sealed<SecretText>\",
+                k.id AS \"key_id: DataKeyId\", k.master_key_id AS \"master_key_id: MasterKeyId\", k.wrapped
+         FROM apps a JOIN data_keys k ON k.app_id = a.id AND k.purpose = 'app'
+         WHERE a.name = $1",
+        DEFAULT,
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(row.map(|row| SealedCredentials {
+        app: row.id,
+        app_key: row.app_key,
+        app_secret: row.app_secret,
+        key: WrappedKey {
+            id: row.key_id,
+            owner: KeyOwner::App(row.id),
+            master_key_id: row.master_key_id,
+            wrapped: row.wrapped,
+        },
+    }))
+}
+
+async fn record(
+    conn: &mut PgConnection,
+    actor: &Actor,
+    app: AppId,
+    action: &'static str,
+) -> sqlx::Result<()> {
+    let event =
+        audit::Event { app, action, outcome: "ok", user: None, connection: None, reason: None };
+    audit::record(conn, actor, &event).await
+}

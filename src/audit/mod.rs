@@ -1,0 +1,83 @@
+//! The audit trail: append-only rows that tell every change and every reading of a secret.
+//!
+//! A row is written in the transaction of what it tells, by the SQL function `record_audit`, which
+//! statements of other rooms call with an [`AuditActor`]. It names a user by the random `usr_` id
+//! alone and never holds a secret.
+//!
+//! Knows: base.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use crate::base::actor::{Actor, Who};
+use crate::base::ids::{AppId, ConnectionId, SessionId, UserId};
+
+/// An [`Actor`] as `record_audit` takes it: PostgreSQL's composite type `audit_actor`.
+#[derive(Clone, Debug, sqlx::Type)]
+#[sqlx(type_name = "audit_actor")]
+pub struct AuditActor {
+    actor: Cow<'static, str>,
+    client_id: Option<Arc<str>>,
+    session_id: Option<Uuid>,
+    scope: Option<Cow<'static, str>>,
+    ip: Option<String>,
+    request_id: Option<Uuid>,
+}
+
+impl From<&Actor> for AuditActor {
+    fn from(actor: &Actor) -> Self {
+        let (word, client_id, session_id, scope) = match &actor.who {
+            Who::Client { id, scope } => {
+                ("client", Some(Arc::clone(id)), None, Some(scope.as_str()))
+            }
+            Who::Session(id) => ("session", None, Some(SessionId::uuid(*id)), None),
+            Who::Operator => ("operator", None, None, None),
+            Who::Service => ("service", None, None, None),
+        };
+        Self {
+            actor: Cow::Borrowed(word),
+            client_id,
+            session_id,
+            scope: scope.map(Cow::Borrowed),
+            ip: actor.ip.map(|ip| ip.to_string()),
+            request_id: actor.request_id,
+        }
+    }
+}
+
+/// What happened to whom.
+#[derive(Debug)]
+pub struct Event<'a> {
+    /// The app.
+    pub app: AppId,
+    /// What was done, such as `client.created`.
+    pub action: &'static str,
+    /// How it ended.
+    pub outcome: &'static str,
+    /// The user that it concerns.
+    pub user: Option<UserId>,
+    /// The connection that it concerns.
+    pub connection: Option<ConnectionId>,
+    /// The reason that was given, or what else is worth knowing.
+    pub reason: Option<&'a str>,
+}
+
+/// Records an event, in the transaction that `conn` is in.
+pub async fn record(conn: &mut PgConnection, actor: &Actor, event: &Event<'_>) -> sqlx::Result<()> {
+    sqlx::query!(
+        "SELECT record_audit($1, $2, $3, $4, $5, $6, $7)",
+        event.app.uuid(),
+        AuditActor::from(actor) as AuditActor,
+        event.action,
+        event.outcome,
+        event.user.map(UserId::uuid),
+        event.connection.map(ConnectionId::uuid),
+        event.reason,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}

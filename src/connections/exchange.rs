@@ -1,0 +1,546 @@
+//! The exchange: a code for a token, by a call that cannot be repeated safely.
+//!
+//! 1. [`receive`] commits the intent: the sealed code under a lease with a fencing epoch.
+//! 2. [`PendingExchange::run`] calls Dapi with no transaction open, in a task that no disconnect
+//!    ends, and
+//! 3. commits the outcome under that epoch: sealed token, wiped code, audit row, all or nothing.
+//!
+//! The background work enters at the same [`PendingExchange`], so there is one way, not two. Which
+//! outcome follows from which answer is decided in [`model`](super::model).
+
+use std::time::{Duration, Instant};
+
+use sqlx::Connection as _;
+use time::OffsetDateTime;
+use tokio::task::JoinHandle;
+
+use super::model::{self, Answer, Attempt, Failure, State, Status, Step};
+use super::store::{self, Claimed, End, Locked, NewCode, NewConnection, SealedToken};
+use super::{Context, Failed, Places, backoff};
+use crate::audit::AuditActor;
+use crate::base::actor::Actor;
+use crate::base::ids::{AppId, ConnectionId, SessionId};
+use crate::base::trace::TraceContext;
+use crate::dapi::{
+    AccessCode, AppCredentials, Busy, ExchangeAnswer, ExchangedToken, Permit, UserSecret,
+};
+use crate::http::problem::is_outage;
+use crate::users;
+use crate::vault::{DataKey, KeyedHash, Sealed, Vault, VaultError};
+
+/// How many different results one session may hand in.
+const SESSION_RESULTS: i64 = 10;
+/// How much later than its `exp` a code still counts: clocks differ, and within this Dapi decides.
+const EXP_MARGIN: time::Duration = time::Duration::seconds(60);
+/// The first wait before an exchange is tried again, and the longest.
+const RETRY: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(120));
+/// How long an answer is kept in memory for a database that does not take it.
+const HOLD_ANSWER: Duration = Duration::from_secs(15 * 60);
+
+/// A result of Connect's as it is handed in, checked.
+#[derive(Debug)]
+pub struct Submission {
+    /// The app.
+    pub app: AppId,
+    /// The session that hands it in, where it is one.
+    pub session: Option<SessionId>,
+    /// The app's own name for the user.
+    pub client_user_id: String,
+    /// The code.
+    pub code: AccessCode,
+    /// Connect's user secret.
+    pub user_secret: UserSecret,
+    /// Dapi's name for the bank login.
+    pub connection_id: String,
+    /// Dapi's name for the user.
+    pub dapi_user_id: Option<String>,
+    /// Dapi's name for the token.
+    pub token_id: Option<String>,
+}
+
+/// What became of a submission.
+#[derive(Debug)]
+pub enum Received {
+    /// A new connection; its exchange is under way where it could be begun.
+    New(ConnectionId, Option<JoinHandle<()>>),
+    /// The code made this connection before.
+    Repeated(ConnectionId),
+    /// Another user handed in the code.
+    CodeOfAnotherUser,
+    /// Another user has this bank login connected.
+    LoginOfAnotherUser,
+    /// The window was closed already.
+    Expired,
+    /// The session has handed in as many results as it may.
+    SessionExhausted,
+}
+
+/// The keyed hash by which a code is known, unique per app.
+fn code_hash(vault: &Vault, app: AppId, code: &AccessCode) -> KeyedHash {
+    vault.code_hashes().hash(&[b"access code", app.uuid().as_bytes(), code.expose().as_bytes()])
+}
+
+/// Receives a result: commits the intent and begins the exchange, or tells why not.
+pub async fn receive(
+    context: &Context,
+    actor: &Actor,
+    trace: &TraceContext,
+    submission: Submission,
+) -> Result<Received, Failed> {
+    let hash = code_hash(&context.vault, submission.app, &submission.code);
+    let mut conn = context.pool.acquire().await?;
+    // A code that is received twice in the same moment is found by its hash the second time round.
+    for _ in 0..3 {
+        let found = store::look_up(
+            &mut conn,
+            submission.app,
+            &submission.client_user_id,
+            hash.as_bytes(),
+            &submission.connection_id,
+        )
+        .await?;
+        let ends = window_cap(context, &submission.code);
+        let user = found.user.as_ref().map(|(user, _)| *user);
+        match found.existing {
+            Some((_, owner)) if user != Some(owner) => return Ok(Received::CodeOfAnotherUser),
+            Some((id, _)) => return repeated(&mut conn, submission.session, id).await,
+            None if found.of_another_user => return Ok(Received::LoginOfAnotherUser),
+            None if ends.is_some_and(|ends| ends <= found.now) => return Ok(Received::Expired),
+            None => {}
+        }
+        let intent = Intent { actor, trace, hash: &hash, ends };
+        if let Some(received) =
+            commit_intent(context, &mut conn, &intent, &submission, found).await?
+        {
+            return Ok(received);
+        }
+    }
+    Err(Failed::Database(sqlx::Error::RowNotFound))
+}
+
+async fn repeated(
+    conn: &mut sqlx::PgConnection,
+    session: Option<SessionId>,
+    id: ConnectionId,
+) -> Result<Received, Failed> {
+    let Some(session) = session else { return Ok(Received::Repeated(id)) };
+    let mut tx = conn.begin().await?;
+    let noted = store::note_session_result(&mut tx, session, id, SESSION_RESULTS).await?;
+    tx.commit().await?;
+    Ok(if noted { Received::Repeated(id) } else { Received::SessionExhausted })
+}
+
+fn window_cap(context: &Context, code: &AccessCode) -> Option<OffsetDateTime> {
+    let exp = code.expires_at().filter(|_| context.pace.code_exp_cap)?;
+    Some(exp.saturating_add(EXP_MARGIN))
+}
+
+struct Intent<'a> {
+    actor: &'a Actor,
+    trace: &'a TraceContext,
+    hash: &'a KeyedHash,
+    ends: Option<OffsetDateTime>,
+}
+
+/// Commits the intent. `None` where the same code was committed by somebody else meanwhile.
+async fn commit_intent(
+    context: &Context,
+    conn: &mut sqlx::PgConnection,
+    intent: &Intent<'_>,
+    submission: &Submission,
+    found: store::Found,
+) -> Result<Option<Received>, Failed> {
+    let (user, user_key) = match found.user {
+        Some(user) => user,
+        None => {
+            let name = &submission.client_user_id;
+            let user = users::ensure(conn, &context.vault, submission.app, name).await?;
+            (user.id, user.key)
+        }
+    };
+    let key = context.vault.unwrap(&user_key)?;
+    let id = ConnectionId::new();
+    let places = Places { app: submission.app, user, id };
+    let sealed_code = Sealed::seal(&submission.code, &key, &places.code())?;
+    let user_secret = Sealed::seal(&submission.user_secret, &key, &places.user_secret())?;
+
+    let permit = context.dapi.gate().try_enter();
+    let (permit, wait) = match permit {
+        _ if found.revoking => (None, store::WAIT_FOR_DELINKING),
+        Ok(permit) => (Some(permit), Duration::ZERO),
+        Err(Busy { retry_after }) => (None, retry_after),
+    };
+    let new = NewConnection {
+        app: submission.app,
+        id,
+        user,
+        connection_id: &submission.connection_id,
+        dapi_user_id: submission.dapi_user_id.as_deref(),
+        token_id: submission.token_id.as_deref(),
+        user_secret: &user_secret,
+    };
+    let code = NewCode {
+        hash: intent.hash,
+        sealed: &sealed_code,
+        ends: intent.ends,
+        lease: permit.as_ref().map(|_| context.exchange_lease()),
+        wait,
+    };
+    let exchange = permit.map(|permit| -> Result<_, VaultError> {
+        Ok(PendingExchange {
+            places,
+            connection_id: submission.connection_id.clone(),
+            epoch: 1,
+            code: submission.code.clone(),
+            user_secret: user_secret.clone(),
+            key,
+            credentials: found.credentials.open(&context.vault)?,
+            trace: intent.trace.clone(),
+            permit,
+        })
+    });
+    let exchange = exchange.transpose()?;
+    fail::fail_point!("exchange::before_intent");
+    match keep(conn, &AuditActor::from(intent.actor), submission.session, &new, &code).await? {
+        Kept::Yes => {}
+        Kept::CodeTaken => return Ok(None),
+        Kept::SessionExhausted => return Ok(Some(Received::SessionExhausted)),
+    }
+    fail::fail_point!("exchange::leased");
+    if exchange.is_none() {
+        context.wake.notify_one();
+    }
+    Ok(Some(Received::New(id, exchange.map(|exchange| exchange.spawn(context)))))
+}
+
+enum Kept {
+    Yes,
+    CodeTaken,
+    SessionExhausted,
+}
+
+async fn keep(
+    conn: &mut sqlx::PgConnection,
+    actor: &AuditActor,
+    session: Option<SessionId>,
+    new: &NewConnection<'_>,
+    code: &NewCode<'_>,
+) -> Result<Kept, sqlx::Error> {
+    let Some(session) = session else {
+        let kept = store::insert_pending(conn, actor, new, code).await?;
+        return Ok(if kept { Kept::Yes } else { Kept::CodeTaken });
+    };
+    let mut tx = conn.begin().await?;
+    if !store::note_session_result(&mut tx, session, new.id, SESSION_RESULTS).await? {
+        return Ok(Kept::SessionExhausted);
+    }
+    if !store::insert_pending(&mut tx, actor, new, code).await? {
+        return Ok(Kept::CodeTaken);
+    }
+    tx.commit().await?;
+    Ok(Kept::Yes)
+}
+
+/// An exchange whose intent is committed and whose lease is held. It has to be run: nobody else will
+/// until the lease ends.
+#[must_use = "the lease is held and nobody else exchanges this code until it ends"]
+pub struct PendingExchange {
+    places: Places,
+    connection_id: String,
+    epoch: i32,
+    code: AccessCode,
+    /// Sealed as it was received: a late token finds it wiped in the row.
+    user_secret: Sealed<UserSecret>,
+    key: DataKey,
+    credentials: AppCredentials,
+    trace: TraceContext,
+    permit: Permit,
+}
+
+/// An exchange's outcome, sealed and ready to be committed, as often as it takes.
+struct Outcome {
+    places: Places,
+    connection_id: String,
+    epoch: i32,
+    answer: Answer,
+    token: Option<SealedToken>,
+    retry_after: Option<Duration>,
+}
+
+impl PendingExchange {
+    /// Takes up an exchange that the background work claimed.
+    pub(super) fn from_claimed(
+        vault: &Vault,
+        claimed: Claimed<AccessCode>,
+        permit: Permit,
+    ) -> Result<Self, VaultError> {
+        let places = Places { app: claimed.app, user: claimed.user, id: claimed.id };
+        let key = vault.unwrap(&claimed.user_key)?;
+        Ok(Self {
+            places,
+            connection_id: claimed.connection_id,
+            epoch: claimed.epoch,
+            code: claimed.secret.open(&key, &places.code())?,
+            user_secret: claimed.user_secret,
+            key,
+            credentials: claimed.credentials.open(vault)?,
+            trace: TraceContext::fresh(),
+            permit,
+        })
+    }
+
+    /// Runs it in a task of its own, for which a shutdown waits.
+    pub(super) fn spawn(self, context: &Context) -> JoinHandle<()> {
+        let context = context.clone();
+        let span =
+            tracing::info_span!("exchange", connection = %self.places.id, epoch = self.epoch);
+        let tasks = context.tasks.clone();
+        tasks.spawn(tracing::Instrument::instrument(async move { self.run(&context).await }, span))
+    }
+
+    /// Calls Dapi and commits what comes of it.
+    async fn run(self, context: &Context) {
+        let started = Instant::now();
+        let id = self.places.id;
+        fail::fail_point!("exchange::before_call");
+        let Self { permit, code, credentials, connection_id, trace, .. } = &self;
+        let answer = context.dapi.exchange(permit, credentials, code, connection_id, trace).await;
+        fail::fail_point!("exchange::answered");
+        let outcome = match self.outcome(answer) {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                tracing::error!(cause = %error, "an answer could not be sealed");
+                context.metrics.answers_lost.inc();
+                return;
+            }
+        };
+        let what = commit_outcome(context, &outcome).await;
+        fail::fail_point!("exchange::concluded");
+        context.metrics.exchange(what, started.elapsed());
+        context.settled.tell(id);
+        let more_to_do = matches!(what, "unsettled" | "held" | "revoked" | "lost");
+        if more_to_do || context.dapi.gate().turned_away() {
+            context.wake.notify_one();
+        }
+    }
+
+    /// Seals what came. The permit ends here: what follows is the database's business.
+    fn outcome(self, answer: ExchangeAnswer) -> Result<Outcome, VaultError> {
+        let (answer, token, retry_after) = match answer {
+            ExchangeAnswer::Token(token) => (Answer::Token, Some(self.seal(token)?), None),
+            ExchangeAnswer::Refused(refusal) => {
+                let failure = Failure { kind: refusal.kind, detail: refusal.message };
+                (Answer::Refused(failure), None, None)
+            }
+            ExchangeAnswer::Unsettled(unsettled) if unsettled.may_have_consumed => {
+                (Answer::Unanswered(unsettled.what), None, unsettled.retry_after)
+            }
+            ExchangeAnswer::Unsettled(unsettled) => {
+                (Answer::NotProcessed(unsettled.what), None, unsettled.retry_after)
+            }
+            ExchangeAnswer::NotSent(what) => (Answer::NotProcessed(what), None, None),
+        };
+        let Self { places, connection_id, epoch, .. } = self;
+        Ok(Outcome { places, connection_id, epoch, answer, token, retry_after })
+    }
+
+    fn seal(&self, token: ExchangedToken) -> Result<SealedToken, VaultError> {
+        let access_token =
+            Sealed::seal(&token.access_token, &self.key, &self.places.access_token())?;
+        Ok(SealedToken {
+            access_token,
+            user_secret: self.user_secret.clone(),
+            token_id: token.token_id,
+            dapi_user_id: token.user_id,
+        })
+    }
+}
+
+/// Commits an outcome, and goes on trying where the database does not take it. Whether a COMMIT that
+/// went unanswered was applied is read back by the epoch, so that trying again is safe.
+async fn commit_outcome(context: &Context, outcome: &Outcome) -> &'static str {
+    let given_up = Instant::now() + HOLD_ANSWER;
+    let mut wait = Duration::from_millis(50);
+    let mut waiting = None;
+    loop {
+        let error = match conclude(context, outcome).await {
+            Ok(what) => return what,
+            Err(error) => error,
+        };
+        waiting.get_or_insert_with(|| Waiting::new(context));
+        tracing::warn!(cause = %error, "an outcome could not be committed, trying again");
+        if Instant::now() + wait > given_up {
+            tracing::error!("an outcome was given up; the lease's end brings the next attempt");
+            context.metrics.answers_lost.inc();
+            return "lost";
+        }
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(Duration::from_secs(2));
+    }
+}
+
+/// Counts an answer that waits in memory for the database.
+struct Waiting<'a>(&'a Context);
+
+impl<'a> Waiting<'a> {
+    fn new(context: &'a Context) -> Self {
+        context.metrics.answers_waiting.inc();
+        Self(context)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.metrics.answers_waiting.dec();
+    }
+}
+
+async fn conclude(context: &Context, outcome: &Outcome) -> Result<&'static str, sqlx::Error> {
+    let Places { app, id, .. } = outcome.places;
+    let mut conn = context.pool.acquire().await?;
+    if let Some(token) = &outcome.token {
+        match store::activate_alone(&mut conn, app, id, outcome.epoch, token).await {
+            Ok(true) => return Ok("active"),
+            Err(error) if is_outage(&error) => return Err(error),
+            // Not so simple: another connection of the login has to be looked at.
+            Ok(false) | Err(_) => {}
+        }
+    }
+    let mut tx = conn.begin().await?;
+    let what = conclude_locked(context, &mut tx, outcome).await?;
+    tx.commit().await?;
+    Ok(what)
+}
+
+async fn conclude_locked(
+    context: &Context,
+    tx: &mut sqlx::PgConnection,
+    outcome: &Outcome,
+) -> Result<&'static str, sqlx::Error> {
+    let Places { app, user, id } = outcome.places;
+    let locked = store::lock_login(tx, app, &outcome.connection_id, Some(id), user).await?;
+    // The user was erased meanwhile, and with them the key that would open the token.
+    let Some(me) = locked.me else { return Ok("erased") };
+    if me.settled_epoch == Some(outcome.epoch) {
+        return Ok("active");
+    }
+    let attempt = Attempt {
+        current: me.lease_epoch == outcome.epoch,
+        unanswered_before: me.unanswered,
+        window_open: me.window_open,
+        probe: context.dapi.settings().exchange_probe,
+    };
+    let step = model::after_exchange(me.state, attempt, locked.login, outcome.answer.clone());
+    take_step(context, tx, &me, &step, outcome).await?;
+    Ok(step_name(&step))
+}
+
+fn step_name(step: &Step) -> &'static str {
+    match step {
+        Step::Activate { .. } => "active",
+        Step::Hold => "held",
+        Step::GiveWay { .. } => "superseded",
+        Step::Fail(status, _) => status.as_str(),
+        Step::TryAgain { .. } => "unsettled",
+        Step::Delink | Step::EndRevocation { .. } => "revoked",
+        Step::DropToken => "dropped",
+        Step::Nothing => "stale",
+    }
+}
+
+async fn take_step(
+    context: &Context,
+    tx: &mut sqlx::PgConnection,
+    me: &Locked,
+    step: &Step,
+    outcome: &Outcome,
+) -> Result<(), sqlx::Error> {
+    let epoch = outcome.epoch;
+    match (step, &outcome.token) {
+        (Step::Hold, Some(token)) => {
+            store::keep_token(tx, me, epoch, token, store::WAIT_FOR_DELINKING).await
+        }
+        (Step::Delink, Some(token)) => {
+            store::keep_token(tx, me, epoch, token, Duration::ZERO).await
+        }
+        (Step::TryAgain { unanswered, what }, _) => {
+            tracing::warn!(what, "an exchange settled nothing and will be tried again");
+            let wait = backoff(RETRY.0, RETRY.1, me.attempts, outcome.retry_after);
+            store::try_again(tx, me, *unanswered, what, wait).await
+        }
+        (Step::DropToken, _) => {
+            tracing::error!("a token came that no connection could take; it stays live at Dapi");
+            context.metrics.tokens_dropped.inc();
+            Ok(())
+        }
+        _ => settle(context, tx, me, step, Some((epoch, outcome.token.as_ref()))).await,
+    }
+}
+
+/// The steps that end a connection or activate it, with a token that has just come or with the one
+/// that is held.
+pub(super) async fn settle(
+    context: &Context,
+    tx: &mut sqlx::PgConnection,
+    me: &Locked,
+    step: &Step,
+    came: Option<(i32, Option<&SealedToken>)>,
+) -> Result<(), sqlx::Error> {
+    let actor = AuditActor::from(&Actor::service());
+    let (epoch, token) = came.map_or((None, None), |(epoch, token)| (Some(epoch), token));
+    let ended = match step {
+        Step::Activate { supersedes } => {
+            if let Some(older) = supersedes {
+                let superseded = End { replaced_by: Some(me.id), ..End::new(Status::Invalidated) };
+                store::end(tx, &actor, me.app, *older, &superseded).await?;
+                context.metrics.revocation("superseded");
+            }
+            return store::activate(tx, me, epoch, token).await;
+        }
+        Step::GiveWay { to } => End { replaced_by: Some(*to), ..End::new(Status::Invalidated) },
+        Step::Fail(status, failure) => {
+            if token.is_some() {
+                context.metrics.tokens_dropped.inc();
+            }
+            End { failure: Some(failure), ..End::new(*status) }
+        }
+        Step::EndRevocation { confirmed, what } => {
+            let status = match me.state {
+                State::Revoking(kind, _) => kind.ends(*confirmed),
+                _ => Status::Invalidated,
+            };
+            context.metrics.revocation(if *confirmed { "confirmed" } else { "unconfirmed" });
+            End { confirmed: *confirmed, last_error: what.as_deref(), ..End::new(status) }
+        }
+        Step::Hold | Step::Delink | Step::TryAgain { .. } | Step::DropToken | Step::Nothing => {
+            return Ok(());
+        }
+    };
+    store::end(tx, &actor, me.app, me.id, &ended).await
+}
+
+/// How often somebody who waits looks at the database: news of this process come without that, news
+/// of another replica do not.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
+/// Waits until a connection is `done`, or `deadline`; returns it as it then is.
+pub(super) async fn wait_until(
+    context: &Context,
+    app: AppId,
+    id: ConnectionId,
+    deadline: Instant,
+    done: fn(Status) -> bool,
+) -> Result<Option<model::Connection>, Failed> {
+    let ticket = context.settled.ticket(id);
+    loop {
+        let news = ticket.news();
+        let found = store::find(&mut *context.pool.acquire().await?, app, id).await?;
+        let left = deadline.saturating_duration_since(Instant::now());
+        match found {
+            Some(connection) if !done(connection.status) && !left.is_zero() => {}
+            found => return Ok(found),
+        }
+        // Whether it was news or time makes no difference: the row tells.
+        let _ = tokio::time::timeout(left.min(LOOK_AGAIN), news).await;
+    }
+}

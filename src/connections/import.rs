@@ -1,0 +1,132 @@
+//! Importing a token that the app already holds: without this no running app could move in.
+
+use sqlx::Connection as _;
+
+use super::exchange::settle;
+use super::model::{self, Failure, Step};
+use super::store::{self, NewConnection};
+use super::{Context, Failed, Places};
+use crate::audit::AuditActor;
+use crate::base::actor::Actor;
+use crate::base::ids::{AppId, ConnectionId};
+use crate::dapi::{AccessToken, UserSecret};
+use crate::users::{self, User};
+use crate::vault::Sealed;
+
+/// A token to be imported, checked.
+#[derive(Debug)]
+pub(super) struct Import {
+    pub(super) app: AppId,
+    pub(super) client_user_id: String,
+    pub(super) connection_id: String,
+    pub(super) access_token: AccessToken,
+    pub(super) user_secret: UserSecret,
+    pub(super) dapi_user_id: Option<String>,
+    pub(super) token_id: Option<String>,
+}
+
+/// What became of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Imported {
+    /// A new connection.
+    New(ConnectionId),
+    /// This user's connection holds this very token already.
+    Repeated(ConnectionId),
+    /// The login is another user's.
+    LoginOfAnotherUser,
+}
+
+/// Imports a token. It supersedes what the user had linked of the same login.
+pub(super) async fn import(
+    context: &Context,
+    actor: &Actor,
+    import: &Import,
+) -> Result<Imported, Failed> {
+    let mut conn = context.pool.acquire().await?;
+    let user = users::ensure(&mut conn, &context.vault, import.app, &import.client_user_id).await?;
+    let mut attempts = 0;
+    loop {
+        match try_import(context, &mut conn, actor, import, &user).await {
+            // Somebody linked the same login in the same moment; now there is a row to lock.
+            Err(Failed::Database(error)) if attempts < 3 && is_conflict(&error) => attempts += 1,
+            result => return result,
+        }
+    }
+}
+
+fn is_conflict(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_unique_violation)
+}
+
+async fn try_import(
+    context: &Context,
+    conn: &mut sqlx::PgConnection,
+    actor: &Actor,
+    import: &Import,
+    user: &User,
+) -> Result<Imported, Failed> {
+    let id = ConnectionId::new();
+    let places = Places { app: import.app, user: user.id, id };
+    let key = context.vault.unwrap(&user.key)?;
+    let token = Sealed::seal(&import.access_token, &key, &places.access_token())?;
+    let user_secret = Sealed::seal(&import.user_secret, &key, &places.user_secret())?;
+
+    let mut tx = conn.begin().await?;
+    let login = &import.connection_id;
+    let locked = store::lock_login(&mut tx, import.app, login, None, user.id).await?;
+    let older = locked.login.older_active;
+    if let Some(older) = older
+        && holds(&mut tx, import, older, user, &key).await?
+    {
+        return Ok(Imported::Repeated(older));
+    }
+    let active = match model::pending_takes_token(locked.login) {
+        Step::Fail(_, Failure { .. }) => return Ok(Imported::LoginOfAnotherUser),
+        Step::Hold => false,
+        _ => true,
+    };
+    if let Some(older) = older.filter(|_| active) {
+        settle_older(context, &mut tx, import.app, login, older, id).await?;
+    }
+    let new = NewConnection {
+        app: import.app,
+        id,
+        user: user.id,
+        connection_id: login,
+        dapi_user_id: import.dapi_user_id.as_deref(),
+        token_id: import.token_id.as_deref(),
+        user_secret: &user_secret,
+    };
+    store::insert_imported(&mut tx, &AuditActor::from(actor), &new, &token, active).await?;
+    tx.commit().await?;
+    Ok(Imported::New(id))
+}
+
+async fn settle_older(
+    context: &Context,
+    tx: &mut sqlx::PgConnection,
+    app: AppId,
+    login: &str,
+    older: ConnectionId,
+    newer: ConnectionId,
+) -> Result<(), Failed> {
+    let Some((_, user)) = store::login_of(tx, app, older).await? else { return Ok(()) };
+    if let Some(me) = store::lock_login(tx, app, login, Some(older), user).await?.me {
+        settle(context, tx, &me, &Step::GiveWay { to: newer }, None).await?;
+    }
+    Ok(())
+}
+
+/// Whether the connection holds this very token.
+async fn holds(
+    tx: &mut sqlx::PgConnection,
+    import: &Import,
+    id: ConnectionId,
+    user: &User,
+    key: &crate::vault::DataKey,
+) -> Result<bool, Failed> {
+    let places = Places { app: import.app, user: user.id, id };
+    let held = store::held_token(tx, import.app, id).await?;
+    let held = held.map(|sealed| sealed.open(key, &places.access_token())).transpose()?;
+    Ok(held.is_some_and(|held| held.same_as(&import.access_token)))
+}

@@ -1,0 +1,135 @@
+//! What is counted about connections.
+
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+use super::store::Backlog;
+use crate::http::metrics::LATENCY_BUCKETS;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    outcome: &'static str,
+}
+
+type Seconds = Gauge<f64, AtomicU64>;
+
+/// Counters of connections. Clones count together.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    exchanges: Family<Outcome, Counter>,
+    exchange_duration: Histogram,
+    revocations: Family<Outcome, Counter>,
+    pub(super) tokens_dropped: Counter,
+    pub(super) answers_waiting: Gauge,
+    pub(super) answers_lost: Counter,
+    pub(super) swept: Counter,
+    pub(super) sweeps: Counter,
+    pub(super) sweeps_failed: Counter,
+    pub(super) reveals: Counter,
+    pending: Gauge,
+    oldest_pending: Seconds,
+    revoking: Gauge,
+    oldest_revoking: Seconds,
+}
+
+impl Metrics {
+    /// Registers the metrics.
+    pub fn register(registry: &mut Registry) -> Self {
+        let m = Self {
+            exchanges: Family::default(),
+            exchange_duration: Histogram::new(LATENCY_BUCKETS),
+            revocations: Family::default(),
+            tokens_dropped: Counter::default(),
+            answers_waiting: Gauge::default(),
+            answers_lost: Counter::default(),
+            swept: Counter::default(),
+            sweeps: Counter::default(),
+            sweeps_failed: Counter::default(),
+            reveals: Counter::default(),
+            pending: Gauge::default(),
+            oldest_pending: Seconds::default(),
+            revoking: Gauge::default(),
+            oldest_revoking: Seconds::default(),
+        };
+        registry.register(
+            "exchanges",
+            "Exchange attempts by what came of them",
+            m.exchanges.clone(),
+        );
+        registry.register_with_unit(
+            "exchange_duration",
+            "Time from taking up an exchange to its committed outcome",
+            Unit::Seconds,
+            m.exchange_duration.clone(),
+        );
+        registry.register("revocations", "Revocations by how they ended", m.revocations.clone());
+        registry.register(
+            "tokens_dropped",
+            "Tokens that Dapi minted and that no connection could take: live there, unknown here",
+            m.tokens_dropped.clone(),
+        );
+        registry.register(
+            "exchange_answers_waiting",
+            "Answers of Dapi held in memory because the database does not take them",
+            m.answers_waiting.clone(),
+        );
+        registry.register(
+            "exchange_answers_lost",
+            "Answers of Dapi that the database did not take in time",
+            m.answers_lost.clone(),
+        );
+        registry.register(
+            "codes_swept",
+            "Codes that ended because their window closed",
+            m.swept.clone(),
+        );
+        registry.register("background_rounds", "Rounds of the background work", m.sweeps.clone());
+        registry.register(
+            "background_rounds_failed",
+            "Rounds of the background work that failed",
+            m.sweeps_failed.clone(),
+        );
+        registry.register("token_reveals", "Tokens read in the clear", m.reveals.clone());
+        registry.register("connections_pending", "Connections in `pending`", m.pending.clone());
+        registry.register_with_unit(
+            "connections_pending_oldest",
+            "Age of the oldest connection in `pending`",
+            Unit::Seconds,
+            m.oldest_pending.clone(),
+        );
+        registry.register(
+            "connections_revoking",
+            "Connections in `revoking`: revoked here, perhaps still live at Dapi",
+            m.revoking.clone(),
+        );
+        registry.register_with_unit(
+            "connections_revoking_oldest",
+            "Age of the oldest revocation that Dapi has not confirmed",
+            Unit::Seconds,
+            m.oldest_revoking.clone(),
+        );
+        m
+    }
+
+    pub(super) fn exchange(&self, outcome: &'static str, took: std::time::Duration) {
+        self.exchanges.get_or_create(&Outcome { outcome }).inc();
+        self.exchange_duration.observe(took.as_secs_f64());
+    }
+
+    pub(super) fn revocation(&self, outcome: &'static str) {
+        self.revocations.get_or_create(&Outcome { outcome }).inc();
+    }
+
+    pub(super) fn backlog(&self, backlog: &Backlog) {
+        self.pending.set(backlog.pending.0);
+        self.oldest_pending.set(backlog.pending.1);
+        self.revoking.set(backlog.revoking.0);
+        self.oldest_revoking.set(backlog.revoking.1);
+    }
+}

@@ -1,0 +1,114 @@
+//! Connections: the main job.
+//!
+//! `model` holds the rules and does no I/O; `store` holds the SQL; `exchange`, `import`, `revocation`,
+//! `reveal` and `sweep` are what happens to a connection; `routes` is HTTP in and out.
+//!
+//! Knows: base, vault, dapi, http, audit, apps, users.
+
+pub mod exchange;
+pub mod import;
+mod metrics;
+pub mod model;
+mod reveal;
+mod revocation;
+pub mod routes;
+mod settled;
+pub mod store;
+pub mod sweep;
+#[cfg(test)]
+mod tests;
+
+pub use metrics::Metrics;
+pub use settled::Settled;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::PgPool;
+use tokio::sync::Notify;
+use tokio_util::task::TaskTracker;
+
+use crate::base::ids::{AppId, ConnectionId, UserId};
+use crate::config::Pace;
+use crate::dapi;
+use crate::vault::{Place, Vault, VaultError};
+
+/// What the use cases work with. Every thread has a pool and a client of its own; the rest is shared.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// PostgreSQL.
+    pub pool: PgPool,
+    /// What seals and opens.
+    pub vault: Vault,
+    /// Dapi.
+    pub dapi: dapi::Client,
+    /// How long things wait.
+    pub pace: Arc<Pace>,
+    /// Calls to Dapi under way. No caller's disconnect ends them; a shutdown waits for them.
+    pub tasks: TaskTracker,
+    /// Tells waiting requests of what was concluded in this process.
+    pub settled: Settled,
+    /// Wakes the background work.
+    pub wake: Arc<Notify>,
+    /// What is counted.
+    pub metrics: Metrics,
+}
+
+impl Context {
+    /// How long a lease on an exchange lives: the call's time limit and a little for the commit.
+    fn exchange_lease(&self) -> Duration {
+        self.dapi.settings().exchange_timeout + LEASE_MARGIN
+    }
+
+    /// How long a lease on a delinking lives.
+    fn delink_lease(&self) -> Duration {
+        self.dapi.settings().call_timeout + LEASE_MARGIN
+    }
+}
+
+const LEASE_MARGIN: Duration = Duration::from_secs(10);
+
+/// Why a use case could not be carried through.
+#[derive(Debug, thiserror::Error)]
+pub enum Failed {
+    /// The vault.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+    /// The database.
+    #[error(transparent)]
+    Database(#[from] sqlx::Error),
+}
+
+/// Where a connection's secrets are sealed for.
+#[derive(Clone, Copy, Debug)]
+struct Places {
+    app: AppId,
+    user: UserId,
+    id: ConnectionId,
+}
+
+impl Places {
+    fn code(self) -> Place {
+        self.column("code")
+    }
+
+    fn access_token(self) -> Place {
+        self.column("access_token")
+    }
+
+    fn user_secret(self) -> Place {
+        self.column("user_secret")
+    }
+
+    fn column(self, column: &'static str) -> Place {
+        let Self { app, user, id } = self;
+        Place { table: "connections", column, app: Some(app), user: Some(user), row: id.uuid() }
+    }
+}
+
+/// A wait that doubles with every attempt, from `first` up to `longest`; longer where Dapi asked.
+fn backoff(first: Duration, longest: Duration, attempts: i32, asked: Option<Duration>) -> Duration {
+    let doublings = u32::try_from(attempts.saturating_sub(1)).unwrap_or(0).min(20);
+    let wait = first.saturating_mul(1 << doublings).min(longest);
+    asked.map_or(wait, |asked| wait.max(asked.min(Duration::from_secs(3600))))
+}

@@ -1,0 +1,91 @@
+//! Reading a token in the clear: the scoped and audited exception.
+
+use std::time::Duration;
+
+use super::model::Status;
+use super::store;
+use super::{Context, Failed, Places};
+use crate::audit::AuditActor;
+use crate::base::actor::Actor;
+use crate::base::ids::{AppId, ConnectionId};
+use crate::dapi::{AccessToken, UserSecret};
+use crate::vault::{KeyOwner, WrappedKey};
+
+/// How often a row that somebody has locked is tried again, and how long in between: a revocation or
+/// a supersession holds it for one commit.
+const LOCKED: (u32, Duration) = (200, Duration::from_millis(5));
+
+/// A token in the clear, with what belongs to it.
+#[derive(Debug)]
+pub(super) struct Token {
+    pub(super) client_user_id: String,
+    pub(super) connection_id: String,
+    pub(super) dapi_user_id: Option<String>,
+    pub(super) token_id: Option<String>,
+    pub(super) access_token: AccessToken,
+    pub(super) user_secret: UserSecret,
+}
+
+/// What became of the wish to read it.
+#[derive(Debug)]
+pub(super) enum Reveal {
+    /// The token; that it was read is committed.
+    Token(Box<Token>),
+    /// There is no usable token.
+    NotActive(Status),
+    /// There is no such connection.
+    Unknown,
+    /// The connection was being changed for longer than this was willing to wait.
+    Busy,
+}
+
+/// Reads a token. The reading is on record before the token leaves.
+pub(super) async fn reveal(
+    context: &Context,
+    actor: &Actor,
+    app: AppId,
+    id: ConnectionId,
+    reason: &str,
+) -> Result<Reveal, Failed> {
+    let actor = AuditActor::from(actor);
+    let mut conn = context.pool.acquire().await?;
+    for _ in 0..LOCKED.0 {
+        if let Some(row) = store::reveal(&mut conn, &actor, app, id, reason).await? {
+            context.metrics.reveals.inc();
+            let token = open(context, app, id, row)?;
+            return Ok(Reveal::Token(Box::new(token)));
+        }
+        match store::find(&mut conn, app, id).await? {
+            None => return Ok(Reveal::Unknown),
+            Some(connection) if connection.status != Status::Active => {
+                return Ok(Reveal::NotActive(connection.status));
+            }
+            Some(_) => tokio::time::sleep(LOCKED.1).await,
+        }
+    }
+    Ok(Reveal::Busy)
+}
+
+fn open(
+    context: &Context,
+    app: AppId,
+    id: ConnectionId,
+    row: store::Revealed,
+) -> Result<Token, Failed> {
+    let places = Places { app, user: row.user, id };
+    let owner = KeyOwner::User { app, user: row.user };
+    let key = context.vault.unwrap(&WrappedKey {
+        id: row.key_id,
+        owner,
+        master_key_id: row.master_key_id,
+        wrapped: row.wrapped,
+    })?;
+    Ok(Token {
+        access_token: row.access_token.open(&key, &places.access_token())?,
+        user_secret: row.user_secret.open(&key, &places.user_secret())?,
+        client_user_id: row.client_user_id,
+        connection_id: row.connection_id,
+        dapi_user_id: row.dapi_user_id,
+        token_id: row.token_id,
+    })
+}

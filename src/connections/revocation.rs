@@ -1,0 +1,195 @@
+//! Revocation: acknowledged here at once, told to Dapi until it confirms.
+//!
+//! The acknowledgement is one commit; after it no token is read and no call starts. Telling Dapi is
+//! the background work's, through the same table, with growing waits and without giving up in
+//! silence: attempts and the last error stand on the connection, and what is outstanding is counted.
+
+use std::time::{Duration, Instant};
+
+use super::exchange::settle;
+use super::model::{self, RevocationKind, RevocationStep, Status, Step};
+use super::store::{self, ClaimedDelink, End, NewRevocation};
+use super::{Context, Failed, Places, backoff};
+use crate::audit::AuditActor;
+use crate::base::actor::Actor;
+use crate::base::ids::{AppId, ConnectionId};
+use crate::base::trace::TraceContext;
+use crate::dapi::{AccessToken, AppCredentials, DelinkAnswer, Permit, UserSecret};
+use crate::vault::{Vault, VaultError};
+
+/// The first wait before Dapi is told again, and the longest.
+const RETRY: (Duration, Duration) = (Duration::from_secs(4), Duration::from_secs(3600));
+
+/// A revocation that somebody asks for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Request<'a> {
+    pub(super) kind: RevocationKind,
+    pub(super) reason: Option<&'a str>,
+    /// Whether Dapi is to be told.
+    pub(super) tell_dapi: bool,
+}
+
+/// What became of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// It is acknowledged, or was before.
+    Acknowledged,
+    /// There is nothing to revoke.
+    NotActive,
+    /// There is no such connection.
+    Unknown,
+}
+
+/// Acknowledges a revocation: when this returns, nothing reads or uses the token any more.
+pub(super) async fn revoke(
+    context: &Context,
+    actor: &Actor,
+    app: AppId,
+    id: ConnectionId,
+    request: Request<'_>,
+) -> Result<Asked, Failed> {
+    let mut tx = context.pool.begin().await?;
+    let Some((connection_id, user)) = store::login_of(&mut tx, app, id).await? else {
+        return Ok(Asked::Unknown);
+    };
+    let locked = store::lock_login(&mut tx, app, &connection_id, Some(id), user).await?;
+    let Some(me) = locked.me else { return Ok(Asked::Unknown) };
+    let actor = AuditActor::from(actor);
+    let new = NewRevocation { kind: request.kind, reason: request.reason };
+    match model::on_revocation(me.state, me.lease_epoch > 0, request.tell_dapi) {
+        RevocationStep::Begin => store::begin_revocation(&mut tx, &actor, app, id, &new).await?,
+        RevocationStep::End { confirmed } => {
+            store::note_revocation(&mut tx, app, id, &new).await?;
+            let end = End { confirmed, ..End::new(request.kind.ends(confirmed)) };
+            store::end(&mut tx, &actor, app, id, &end).await?;
+            context.metrics.revocation(if confirmed { "confirmed" } else { "unconfirmed" });
+        }
+        RevocationStep::Already => return Ok(Asked::Acknowledged),
+        RevocationStep::NotActive => return Ok(Asked::NotActive),
+    }
+    fail::fail_point!("revocation::before_commit");
+    tx.commit().await?;
+    fail::fail_point!("revocation::committed");
+    context.settled.tell(id);
+    context.wake.notify_one();
+    Ok(Asked::Acknowledged)
+}
+
+/// A token under a lease that Dapi is about to be told of.
+#[must_use = "the lease is held and nobody else tells Dapi until it ends"]
+pub(super) struct PendingDelink {
+    places: Places,
+    connection_id: String,
+    epoch: i32,
+    attempts: i32,
+    token: AccessToken,
+    user_secret: UserSecret,
+    credentials: AppCredentials,
+    permit: Permit,
+}
+
+impl PendingDelink {
+    /// Takes up a delinking that the background work claimed.
+    pub(super) fn from_claimed(
+        vault: &Vault,
+        delink: ClaimedDelink,
+        permit: Permit,
+    ) -> Result<Self, VaultError> {
+        let ClaimedDelink { claimed, attempts, .. } = delink;
+        let places = Places { app: claimed.app, user: claimed.user, id: claimed.id };
+        let key = vault.unwrap(&claimed.user_key)?;
+        Ok(Self {
+            places,
+            connection_id: claimed.connection_id,
+            epoch: claimed.epoch,
+            attempts,
+            token: claimed.secret.open(&key, &places.access_token())?,
+            user_secret: claimed.user_secret.open(&key, &places.user_secret())?,
+            credentials: claimed.credentials.open(vault)?,
+            permit,
+        })
+    }
+
+    /// Tells Dapi in a task of its own, for which a shutdown waits.
+    pub(super) fn spawn(self, context: &Context) -> tokio::task::JoinHandle<()> {
+        let context = context.clone();
+        let span = tracing::info_span!("delink", connection = %self.places.id, epoch = self.epoch);
+        let tasks = context.tasks.clone();
+        tasks.spawn(tracing::Instrument::instrument(async move { self.run(&context).await }, span))
+    }
+
+    async fn run(self, context: &Context) {
+        let trace = TraceContext::fresh();
+        let Self { permit, credentials, token, user_secret, .. } = &self;
+        fail::fail_point!("delink::before_call");
+        let answer = context.dapi.delink(permit, credentials, token, user_secret, &trace).await;
+        fail::fail_point!("delink::answered");
+        let given_up = Instant::now() + context.delink_lease();
+        let mut wait = Duration::from_millis(50);
+        // Repeating the call is safe, so the answer is not worth more than its lease.
+        while let Err(error) = self.conclude(context, &answer).await {
+            tracing::warn!(cause = %error, "a delinking's outcome could not be committed");
+            if Instant::now() + wait > given_up {
+                return;
+            }
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(Duration::from_secs(2));
+        }
+        context.settled.tell(self.places.id);
+        context.wake.notify_one();
+    }
+
+    async fn conclude(&self, context: &Context, answer: &DelinkAnswer) -> Result<(), sqlx::Error> {
+        let Places { app, user, id } = self.places;
+        let (what, retry_after) = match answer {
+            DelinkAnswer::Delinked => return self.confirm(context, None).await,
+            DelinkAnswer::AlreadyGone(refusal) => {
+                let gone = format!("{}: {}", refusal.kind, refusal.message);
+                return self.confirm(context, Some(gone)).await;
+            }
+            DelinkAnswer::Failed { what, retry_after } => (what, *retry_after),
+        };
+        tracing::warn!(what, attempts = self.attempts, %user, "Dapi did not confirm a delinking");
+        let wait = backoff(RETRY.0, RETRY.1, self.attempts, retry_after);
+        let mut conn = context.pool.acquire().await?;
+        store::delink_failed(&mut conn, app, id, self.epoch, what, wait).await
+    }
+
+    /// Whatever lease it was told under, a confirmation is one.
+    async fn confirm(&self, context: &Context, what: Option<String>) -> Result<(), sqlx::Error> {
+        let Places { app, user, id } = self.places;
+        let mut tx = context.pool.begin().await?;
+        let locked = store::lock_login(&mut tx, app, &self.connection_id, Some(id), user).await?;
+        if let Some(me) = locked.me.filter(|me| me.status == Status::Revoking) {
+            let step = Step::EndRevocation { confirmed: true, what };
+            settle(context, &mut tx, &me, &step, None).await?;
+        }
+        tx.commit().await
+    }
+}
+
+/// Ends a revocation that Dapi will not be told of: it was tried for as long as it is going to be, or
+/// the login is in use by another connection.
+pub(super) async fn end_untold(
+    context: &Context,
+    delink: &ClaimedDelink,
+) -> Result<(), sqlx::Error> {
+    let claimed = &delink.claimed;
+    let mut tx = context.pool.begin().await?;
+    let locked = store::lock_login(
+        &mut tx,
+        claimed.app,
+        &claimed.connection_id,
+        Some(claimed.id),
+        claimed.user,
+    )
+    .await?;
+    if let Some(me) = locked.me.filter(|me| me.status == Status::Revoking) {
+        let step = model::end_of_untold_revocation(locked.login, delink.given_up);
+        tracing::error!(connection = %me.id, ?step, "a revocation ends without Dapi's confirmation");
+        settle(context, &mut tx, &me, &step, None).await?;
+    }
+    tx.commit().await?;
+    context.settled.tell(claimed.id);
+    Ok(())
+}

@@ -1,0 +1,118 @@
+//! `/v1/connections`: HTTP in and out, one use case a file.
+
+pub mod create;
+pub mod import;
+pub mod read;
+pub mod revoke;
+pub mod token;
+
+use actix_web::http::header::{HeaderValue, LOCATION};
+use serde_json::json;
+
+use super::Failed;
+use super::model::{Connection, Status};
+use crate::base::ids::ConnectionId;
+use crate::base::text::{self, InvalidText};
+use crate::dapi::{AccessCode, AccessToken, UserSecret};
+use crate::http::problem::{Problem, ProblemCode};
+use crate::vault::VaultError;
+
+/// The longest name of Dapi's (`connectionID`, `userID`, `tokenID`), in bytes. They are 40 to 90.
+const MAX_NAME: usize = 1024;
+/// The longest code, token or user secret, in bytes: far above what Dapi hands out.
+const MAX_SECRET: usize = 16 * 1024;
+/// The longest reason, in bytes.
+const MAX_REASON: usize = 500;
+
+impl From<Failed> for Problem {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::Database(error) | Failed::Vault(VaultError::Database(error)) => error.into(),
+            Failed::Vault(error) => Self::internal(error),
+        }
+    }
+}
+
+/// A required field.
+fn required<T>(field: &str, value: Option<T>) -> Result<T, Problem> {
+    value.ok_or_else(|| Problem::invalid_field(field, "is missing"))
+}
+
+fn sound(field: &str, checked: Result<(), InvalidText>) -> Result<(), Problem> {
+    checked.map_err(|what| Problem::invalid_field(field, what))
+}
+
+fn name(field: &str, value: Option<String>) -> Result<String, Problem> {
+    let value = required(field, value)?;
+    sound(field, text::check(&value, MAX_NAME))?;
+    Ok(value)
+}
+
+/// A name that may be left out; an empty one counts as left out.
+fn optional_name(field: &str, value: Option<String>) -> Result<Option<String>, Problem> {
+    let value = value.filter(|value| !value.is_empty());
+    value.map(|value| name(field, Some(value))).transpose()
+}
+
+fn client_user_id(value: &str) -> Result<(), Problem> {
+    sound("clientUserID", crate::users::check_client_user_id(value))
+}
+
+fn reason(value: &str) -> Result<(), Problem> {
+    sound("reason", text::check(value, MAX_REASON))
+}
+
+/// A secret that callers hand in.
+trait Checked: Sized {
+    fn text(&self) -> &str;
+
+    fn checked(field: &str, value: Option<Self>) -> Result<Self, Problem> {
+        let value = required(field, value)?;
+        sound(field, text::check(value.text(), MAX_SECRET))?;
+        Ok(value)
+    }
+}
+
+impl Checked for AccessCode {
+    fn text(&self) -> &str {
+        self.expose()
+    }
+}
+
+impl Checked for AccessToken {
+    fn text(&self) -> &str {
+        self.expose()
+    }
+}
+
+impl Checked for UserSecret {
+    fn text(&self) -> &str {
+        self.expose()
+    }
+}
+
+fn location(id: ConnectionId) -> (actix_web::http::header::HeaderName, String) {
+    (LOCATION, format!("/v1/connections/{id}"))
+}
+
+/// A problem about a connection that exists: says which, and how its exchange failed.
+fn about(problem: Problem, connection: &Connection) -> Problem {
+    let problem =
+        problem.with("id", json!(connection.id)).with("failure", json!(connection.failure));
+    match HeaderValue::from_str(&location(connection.id).1) {
+        Ok(value) => problem.header(LOCATION, value),
+        Err(_) => problem,
+    }
+}
+
+fn not_active(id: ConnectionId, status: Status) -> Problem {
+    let detail = format!("The connection is {}.", status.as_str());
+    Problem::new(ProblemCode::ConnectionNotActive, detail)
+        .with("id", json!(id))
+        .with("connectionStatus", json!(status))
+}
+
+fn login_of_another_user() -> Problem {
+    let detail = "Revoke it there before it is connected here.";
+    Problem::new(ProblemCode::ConnectionOfAnotherUser, detail)
+}

@@ -1,0 +1,94 @@
+//! `POST /v1/connections/{id}/token`: the token in the clear, as a scoped and audited exception.
+
+use actix_web::http::header::{CACHE_CONTROL, PRAGMA};
+use actix_web::{HttpResponse, web};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::{not_active, reason};
+use crate::base::ids::ConnectionId;
+use crate::connections::Context;
+use crate::connections::reveal::{self, Reveal};
+use crate::http::body::{Body, Id};
+use crate::http::caller::{Authorized, needs};
+use crate::http::problem::{Problem, ProblemCode};
+
+/// Why the token is read.
+#[derive(Deserialize, ToSchema)]
+pub struct RevealRequest {
+    /// In words, for the audit trail.
+    #[schema(example = "nightly balance run", max_length = 500)]
+    reason: String,
+}
+
+/// The token and what calls to Dapi need with it.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RevealedToken<'a> {
+    /// The connection.
+    id: ConnectionId,
+    /// The permanent token.
+    access_token: &'a str,
+    /// Connect's user secret.
+    user_secret: &'a str,
+    /// The app's own name for the user.
+    #[serde(rename = "clientUserID")]
+    client_user_id: &'a str,
+    /// Dapi's name for the bank login.
+    #[serde(rename = "connectionID")]
+    connection_id: &'a str,
+    /// Dapi's name for the user.
+    #[serde(rename = "userID")]
+    user_id: Option<&'a str>,
+    /// Dapi's name for the token.
+    #[serde(rename = "tokenID")]
+    token_id: Option<&'a str>,
+}
+
+/// Reads a token in the clear. That it was read is on record before it leaves.
+#[utoipa::path(
+    post, path = "/v1/connections/{id}/token", tag = "Connections",
+    security(("bearer" = ["tokens:read"])),
+    params(("id" = ConnectionId, Path, description = "The connection")),
+    request_body = RevealRequest,
+    responses(
+        (status = 200, description = "The token; never cached", body = RevealedToken),
+        (status = 400, description = "`invalid_request`"),
+        (status = 401, description = "`unauthorized`"),
+        (status = 403, description = "`insufficient_scope`"),
+        (status = 404, description = "`not_found`"),
+        (status = 409, description = "`connection_not_active`, with `connectionStatus`"),
+        (status = 415, description = "`unsupported_media_type`"),
+        (status = 503, description = "`unavailable`"),
+    )
+)]
+pub async fn token(
+    caller: Authorized<needs::TokensRead>,
+    context: web::Data<Context>,
+    id: Id<ConnectionId>,
+    body: Body<RevealRequest>,
+) -> Result<HttpResponse, Problem> {
+    reason(&body.0.reason)?;
+    let app = caller.client.app;
+    let revealed = reveal::reveal(&context, &caller.actor, app, id.0, &body.0.reason).await?;
+    let token = match revealed {
+        Reveal::Token(token) => token,
+        Reveal::NotActive(status) => return Err(not_active(id.0, status)),
+        Reveal::Unknown => return Err(Problem::not_found()),
+        Reveal::Busy => {
+            let detail = "The connection is being changed; try again in a moment.";
+            return Err(Problem::new(ProblemCode::Unavailable, detail).retry_after(1));
+        }
+    };
+    let mut answer = HttpResponse::Ok();
+    answer.insert_header((CACHE_CONTROL, "no-store")).insert_header((PRAGMA, "no-cache"));
+    Ok(answer.json(RevealedToken {
+        id: id.0,
+        access_token: token.access_token.expose(),
+        user_secret: token.user_secret.expose(),
+        client_user_id: &token.client_user_id,
+        connection_id: &token.connection_id,
+        user_id: token.dapi_user_id.as_deref(),
+        token_id: token.token_id.as_deref(),
+    }))
+}

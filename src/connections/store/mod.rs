@@ -1,0 +1,36 @@
+//! The table `connections`. Times are the database's; every statement is scoped by app, but for the
+//! background work, which serves them all.
+
+mod intake;
+mod login;
+mod queue;
+mod read;
+mod reveal;
+mod steps;
+
+pub(super) use intake::*;
+pub(super) use login::*;
+pub(super) use queue::*;
+pub use read::{Filter, find, find_of_session, list};
+pub(super) use reveal::*;
+pub(super) use steps::*;
+
+use std::time::Duration;
+
+use sqlx::postgres::types::PgInterval;
+
+use super::model::Status;
+
+/// A connection that stands in the way of a waiting one is looked at again after this long, should
+/// its end not wake the waiting one by itself.
+pub(super) const WAIT_FOR_DELINKING: Duration = Duration::from_secs(5);
+
+fn interval(duration: Duration) -> PgInterval {
+    let microseconds = i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
+    PgInterval { months: 0, days: 0, microseconds }
+}
+
+/// The CHECK constraints rule other words out.
+fn parse_status(text: &str) -> sqlx::Result<Status> {
+    Status::parse(text).ok_or_else(|| sqlx::Error::Decode(format!("status `{text}`").into()))
+}

@@ -1,0 +1,195 @@
+//! What callers see of connections.
+
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::parse_status;
+use crate::base::ids::{AppId, ConnectionId, SessionId};
+use crate::base::paging::{Cursor, Page};
+use crate::connections::model::{Connection, Failure, Revocation, RevocationKind, Status};
+
+/// A row as it is shown.
+struct Shown {
+    id: ConnectionId,
+    status: String,
+    client_user_id: String,
+    connection_id: String,
+    dapi_user_id: Option<String>,
+    token_id: Option<String>,
+    created_at: OffsetDateTime,
+    code_expires_at: Option<OffsetDateTime>,
+    activated_at: Option<OffsetDateTime>,
+    failure_type: Option<String>,
+    failure_detail: Option<String>,
+    revocation_kind: Option<String>,
+    revocation_reason: Option<String>,
+    revocation_requested_at: Option<OffsetDateTime>,
+    revocation_confirmed_at: Option<OffsetDateTime>,
+    revocation_attempts: i32,
+    revocation_last_error: Option<String>,
+    due_at: Option<OffsetDateTime>,
+    replaced_by: Option<ConnectionId>,
+}
+
+impl TryFrom<Shown> for Connection {
+    type Error = sqlx::Error;
+
+    fn try_from(row: Shown) -> sqlx::Result<Self> {
+        let status = parse_status(&row.status)?;
+        let failure = row
+            .failure_type
+            .map(|kind| Failure { kind, detail: row.failure_detail.unwrap_or_default() });
+        let kind = row.revocation_kind.as_deref().and_then(RevocationKind::parse);
+        let revocation =
+            kind.zip(row.revocation_requested_at).map(|(kind, requested_at)| Revocation {
+                kind,
+                reason: row.revocation_reason,
+                requested_at,
+                confirmed_at: row.revocation_confirmed_at,
+                attempts: row.revocation_attempts,
+                last_error: row.revocation_last_error,
+                next_attempt_at: row.due_at.filter(|_| status == Status::Revoking),
+            });
+        Ok(Self {
+            id: row.id,
+            status,
+            client_user_id: row.client_user_id,
+            connection_id: row.connection_id,
+            user_id: row.dapi_user_id,
+            token_id: row.token_id,
+            created_at: row.created_at,
+            code_expires_at: row.code_expires_at,
+            activated_at: row.activated_at,
+            failure,
+            revocation,
+            replaced_by: row.replaced_by,
+        })
+    }
+}
+
+macro_rules! select_shown {
+    ($rest:tt, $($argument:expr),* $(,)?) => {
+        sqlx::query_as!(
+            Shown,
+            "SELECT c.id AS \"id: ConnectionId\", c.status, u.client_user_id, c.connection_id,
+                    c.dapi_user_id, c.token_id, c.created_at, c.code_expires_at, c.activated_at,
+                    c.failure_type, c.failure_detail, c.revocation_kind, c.revocation_reason,
+                    c.revocation_requested_at, c.revocation_confirmed_at, c.revocation_attempts,
+                    c.revocation_last_error, c.due_at, c.replaced_by AS \"replaced_by: ConnectionId\"
+             FROM connections c JOIN users u ON u.id = c.user_id " + $rest,
+            $($argument),*
+        )
+    };
+}
+
+/// One connection of the app.
+pub async fn find(
+    conn: &mut PgConnection,
+    app: AppId,
+    id: ConnectionId,
+) -> sqlx::Result<Option<Connection>> {
+    select_shown!("WHERE c.app_id = $1 AND c.id = $2", app.uuid(), id.uuid())
+        .fetch_optional(conn)
+        .await?
+        .map(Connection::try_from)
+        .transpose()
+}
+
+/// One connection that a session handed in.
+pub async fn find_of_session(
+    conn: &mut PgConnection,
+    app: AppId,
+    session: SessionId,
+    id: ConnectionId,
+) -> sqlx::Result<Option<Connection>> {
+    select_shown!(
+        "JOIN connect_session_results r ON r.connection_id = c.id
+         WHERE c.app_id = $1 AND r.session_id = $2 AND c.id = $3",
+        app.uuid(),
+        session.uuid(),
+        id.uuid(),
+    )
+    .fetch_optional(conn)
+    .await?
+    .map(Connection::try_from)
+    .transpose()
+}
+
+/// Which connections a list holds.
+#[derive(Debug, Clone, Copy)]
+pub struct Filter<'a> {
+    /// The app.
+    pub app: AppId,
+    /// Only what this session handed in.
+    pub session: Option<SessionId>,
+    /// Only this user's.
+    pub client_user_id: Option<&'a str>,
+    /// Only in this status.
+    pub status: Option<Status>,
+    /// How many at most.
+    pub limit: u8,
+    /// Only what comes behind this.
+    pub cursor: Option<Cursor>,
+}
+
+/// Connections, newest first. Each kind of filter has a statement of its own, so that each is
+/// answered from the index that fits it.
+pub async fn list(conn: &mut PgConnection, filter: &Filter<'_>) -> sqlx::Result<Page<Connection>> {
+    let app = filter.app.uuid();
+    let before = filter.cursor.map_or(Uuid::max(), Cursor::id);
+    let limit = i64::from(filter.limit) + 1;
+    let status = filter.status.map(Status::as_str);
+    let rows =
+        match (filter.session, filter.client_user_id, status) {
+            (Some(session), user, status) => {
+                select_shown!(
+                    "JOIN connect_session_results r ON r.connection_id = c.id
+                 WHERE c.app_id = $1 AND r.session_id = $2
+                   AND ($3::text IS NULL OR u.client_user_id = $3)
+                   AND ($4::text IS NULL OR c.status = $4) AND c.id < $5
+                 ORDER BY c.id DESC LIMIT $6",
+                    app,
+                    session.uuid(),
+                    user,
+                    status,
+                    before,
+                    limit,
+                )
+                .fetch_all(conn)
+                .await?
+            }
+            (None, Some(user), status) => {
+                select_shown!(
+                "WHERE c.user_id = (SELECT id FROM users WHERE app_id = $1 AND client_user_id = $2)
+                   AND ($3::text IS NULL OR c.status = $3) AND c.id < $4
+                 ORDER BY c.id DESC LIMIT $5",
+                app, user, status, before, limit,
+            )
+                .fetch_all(conn)
+                .await?
+            }
+            (None, None, Some(status)) => select_shown!(
+                "WHERE c.app_id = $1 AND c.status = $2 AND c.id < $3 ORDER BY c.id DESC LIMIT $4",
+                app,
+                status,
+                before,
+                limit,
+            )
+            .fetch_all(conn)
+            .await?,
+            (None, None, None) => {
+                select_shown!(
+                    "WHERE c.app_id = $1 AND c.id < $2 ORDER BY c.id DESC LIMIT $3",
+                    app,
+                    before,
+                    limit,
+                )
+                .fetch_all(conn)
+                .await?
+            }
+        };
+    let connections: Vec<_> =
+        rows.into_iter().map(Connection::try_from).collect::<Result<_, _>>()?;
+    Ok(Page::from_query(connections, filter.limit, |connection| connection.id.uuid()))
+}

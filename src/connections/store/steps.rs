@@ -1,0 +1,316 @@
+//! What each step of a connection's life writes.
+//!
+//! Every statement that changes a connection records it in the audit trail in the same breath.
+
+use std::time::Duration;
+
+use sqlx::PgConnection;
+
+use super::{Locked, interval};
+use crate::audit::AuditActor;
+use crate::base::actor::Actor;
+use crate::base::ids::{AppId, ConnectionId};
+use crate::connections::model::{Failure, RevocationKind, Status};
+use crate::dapi::{AccessToken, UserSecret};
+use crate::vault::Sealed;
+
+/// A token with what Dapi told about it, sealed for its connection.
+#[derive(Debug, Clone)]
+pub(in crate::connections) struct SealedToken {
+    pub(in crate::connections) access_token: Sealed<AccessToken>,
+    /// The user secret as it was received; a late token finds it wiped.
+    pub(in crate::connections) user_secret: Sealed<UserSecret>,
+    pub(in crate::connections) token_id: Option<String>,
+    pub(in crate::connections) dapi_user_id: Option<String>,
+}
+
+/// Activates a pending connection under its lease, where it is the login's only one that counts: the
+/// ordinary case in one statement. `false` where it is not so simple.
+pub(in crate::connections) async fn activate_alone(
+    conn: &mut PgConnection,
+    app: AppId,
+    id: ConnectionId,
+    epoch: i32,
+    token: &SealedToken,
+) -> sqlx::Result<bool> {
+    let done = sqlx::query!(
+        "WITH changed AS (
+            UPDATE connections c
+            SET status = 'active', access_token = $4, code = NULL, activated_at = strongroom_now(),
+                token_id = coalesce($5, token_id), dapi_user_id = coalesce($6, dapi_user_id),
+                leased_until = NULL, due_at = NULL, settled_epoch = $3
+            WHERE app_id = $1 AND id = $2 AND status = 'pending' AND code IS NOT NULL AND lease_epoch = $3
+              AND NOT EXISTS (
+                  SELECT FROM connections o
+                  WHERE o.app_id = c.app_id AND o.connection_id = c.connection_id AND o.id <> c.id
+                    AND o.status IN ('active', 'revoking'))
+            RETURNING app_id, id, user_id)
+         SELECT record_audit(app_id, $7, 'connection.activated', 'active', user_id, id, NULL) FROM changed",
+        app.uuid(),
+        id.uuid(),
+        epoch,
+        token.access_token.as_bytes(),
+        token.token_id,
+        token.dapi_user_id,
+        AuditActor::from(&Actor::service()) as AuditActor,
+    )
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Activates a locked connection: with this token, or with the one that it holds.
+pub(in crate::connections) async fn activate(
+    conn: &mut PgConnection,
+    me: &Locked,
+    epoch: Option<i32>,
+    token: Option<&SealedToken>,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "WITH changed AS (
+            UPDATE connections
+            SET status = 'active', access_token = coalesce($3, access_token),
+                user_secret = coalesce(user_secret, $4), code = NULL,
+                token_id = coalesce($5, token_id), dapi_user_id = coalesce($6, dapi_user_id),
+                activated_at = strongroom_now(), leased_until = NULL, due_at = NULL,
+                failure_type = NULL, failure_detail = NULL, settled_epoch = coalesce($7, settled_epoch)
+            WHERE app_id = $1 AND id = $2
+            RETURNING app_id, id, user_id)
+         SELECT record_audit(app_id, $8, 'connection.activated', 'active', user_id, id, $9) FROM changed",
+        me.app.uuid(),
+        me.id.uuid(),
+        token.map(|token| token.access_token.as_bytes()),
+        token.map(|token| token.user_secret.as_bytes()),
+        token.and_then(|token| token.token_id.as_deref()),
+        token.and_then(|token| token.dapi_user_id.as_deref()),
+        epoch,
+        AuditActor::from(&Actor::service()) as AuditActor,
+        (me.status == Status::Orphaned).then_some("a late answer"),
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Keeps the token of a connection that does not become active (yet), to be looked at after `wait`.
+pub(in crate::connections) async fn keep_token(
+    conn: &mut PgConnection,
+    me: &Locked,
+    epoch: i32,
+    token: &SealedToken,
+    wait: Duration,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "WITH changed AS (
+            UPDATE connections
+            SET access_token = $3, code = NULL,
+                token_id = coalesce($4, token_id), dapi_user_id = coalesce($5, dapi_user_id),
+                leased_until = NULL, due_at = strongroom_now() + $6::interval, settled_epoch = $7
+            WHERE app_id = $1 AND id = $2
+            RETURNING app_id, id, user_id, status)
+         SELECT record_audit(app_id, $8, 'connection.exchanged', status, user_id, id, NULL) FROM changed",
+        me.app.uuid(),
+        me.id.uuid(),
+        token.access_token.as_bytes(),
+        token.token_id,
+        token.dapi_user_id,
+        interval(wait),
+        epoch,
+        AuditActor::from(&Actor::service()) as AuditActor,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Leaves a locked connection to be looked at again after `wait`.
+pub(in crate::connections) async fn postpone(
+    conn: &mut PgConnection,
+    me: &Locked,
+    wait: Duration,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "UPDATE connections SET leased_until = NULL, due_at = strongroom_now() + $3::interval
+         WHERE app_id = $1 AND id = $2",
+        me.app.uuid(),
+        me.id.uuid(),
+        interval(wait),
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Gives the lease back after an attempt that settled nothing. The next one follows after `wait`, or
+/// somebody looks at it when the window closes, whichever comes first.
+pub(in crate::connections) async fn try_again(
+    conn: &mut PgConnection,
+    me: &Locked,
+    unanswered: bool,
+    what: &str,
+    wait: Duration,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "UPDATE connections
+         SET unanswered = $3, leased_until = NULL,
+             due_at = least(strongroom_now() + $4::interval, greatest(code_expires_at, strongroom_now())),
+             revocation_last_error = CASE WHEN status = 'revoking' THEN $5 ELSE revocation_last_error END
+         WHERE app_id = $1 AND id = $2",
+        me.app.uuid(),
+        me.id.uuid(),
+        unanswered,
+        interval(wait),
+        what,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// How a connection ends.
+#[derive(Debug)]
+pub(in crate::connections) struct End<'a> {
+    pub(in crate::connections) status: Status,
+    pub(in crate::connections) failure: Option<&'a Failure>,
+    /// Whether it is certain that Dapi holds nothing usable, where it was revoked.
+    pub(in crate::connections) confirmed: bool,
+    /// What was left open.
+    pub(in crate::connections) last_error: Option<&'a str>,
+    pub(in crate::connections) replaced_by: Option<ConnectionId>,
+}
+
+impl End<'_> {
+    /// An end in this status, with nothing more to say.
+    pub(in crate::connections) const fn new(status: Status) -> Self {
+        Self { status, failure: None, confirmed: false, last_error: None, replaced_by: None }
+    }
+}
+
+/// Ends a connection: its secrets are destroyed and nobody looks at it any more. What waited for its
+/// delinking is looked at now.
+pub(in crate::connections) async fn end(
+    conn: &mut PgConnection,
+    actor: &AuditActor,
+    app: AppId,
+    id: ConnectionId,
+    end: &End<'_>,
+) -> sqlx::Result<()> {
+    let status = end.status.as_str();
+    let reason = end.failure.map(|failure| failure.kind.as_str()).or(end.last_error);
+    sqlx::query!(
+        "WITH changed AS (
+            UPDATE connections
+            SET status = $3, code = NULL, access_token = NULL, user_secret = NULL,
+                due_at = NULL, leased_until = NULL,
+                failure_type = $4, failure_detail = $5, replaced_by = $6,
+                revocation_confirmed_at =
+                    CASE WHEN $7 AND revocation_kind IS NOT NULL THEN strongroom_now() END,
+                revocation_last_error = coalesce($8, revocation_last_error)
+            WHERE app_id = $1 AND id = $2
+            RETURNING app_id, id, user_id, connection_id),
+         woken AS (
+            UPDATE connections w SET due_at = strongroom_now()
+            FROM changed
+            WHERE w.app_id = changed.app_id AND w.connection_id = changed.connection_id
+              AND w.id <> changed.id AND w.status = 'pending' AND w.leased_until IS NULL
+              AND w.due_at > strongroom_now())
+         SELECT record_audit(app_id, $9, 'connection.' || $3, $3, user_id, id, $10) FROM changed",
+        app.uuid(),
+        id.uuid(),
+        status,
+        end.failure.map(|failure| failure.kind.as_str()),
+        end.failure.map(|failure| failure.detail.as_str()),
+        end.replaced_by.map(ConnectionId::uuid),
+        end.confirmed,
+        end.last_error,
+        actor as &AuditActor,
+        reason,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// A revocation that somebody asks for.
+#[derive(Debug)]
+pub(in crate::connections) struct NewRevocation<'a> {
+    pub(in crate::connections) kind: RevocationKind,
+    pub(in crate::connections) reason: Option<&'a str>,
+}
+
+/// Acknowledges a revocation: from the commit on the connection is unusable. A lease that is alive
+/// lives on, because its holder brings what there is to delink.
+pub(in crate::connections) async fn begin_revocation(
+    conn: &mut PgConnection,
+    actor: &AuditActor,
+    app: AppId,
+    id: ConnectionId,
+    new: &NewRevocation<'_>,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "WITH changed AS (
+            UPDATE connections
+            SET status = 'revoking', revocation_kind = $3, revocation_reason = $4,
+                revocation_requested_at = strongroom_now(),
+                due_at = coalesce(leased_until, strongroom_now())
+            WHERE app_id = $1 AND id = $2
+            RETURNING app_id, id, user_id)
+         SELECT record_audit(app_id, $5, 'connection.' || $3, 'revoking', user_id, id, $4) FROM changed",
+        app.uuid(),
+        id.uuid(),
+        new.kind.as_str(),
+        new.reason,
+        actor as &AuditActor,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Notes what was asked for on a connection that ends at once; [`end`] follows in the transaction.
+pub(in crate::connections) async fn note_revocation(
+    conn: &mut PgConnection,
+    app: AppId,
+    id: ConnectionId,
+    new: &NewRevocation<'_>,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "UPDATE connections
+         SET status = 'revoking', revocation_kind = $3,
+             revocation_reason = $4,
+             revocation_requested_at = coalesce(revocation_requested_at, strongroom_now()),
+             due_at = coalesce(due_at, strongroom_now())
+         WHERE app_id = $1 AND id = $2",
+        app.uuid(),
+        id.uuid(),
+        new.kind.as_str(),
+        new.reason,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Gives the lease back after a delinking that was not confirmed.
+pub(in crate::connections) async fn delink_failed(
+    conn: &mut PgConnection,
+    app: AppId,
+    id: ConnectionId,
+    epoch: i32,
+    what: &str,
+    wait: Duration,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "UPDATE connections
+         SET leased_until = NULL, due_at = strongroom_now() + $4::interval, revocation_last_error = $5
+         WHERE app_id = $1 AND id = $2 AND status = 'revoking' AND lease_epoch = $3",
+        app.uuid(),
+        id.uuid(),
+        epoch,
+        interval(wait),
+        what,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,240 @@
+//! The client: bounded in time and size, without redirects, without retries of what may have left.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use reqwest::header::{HeaderMap, RETRY_AFTER};
+use reqwest::redirect;
+use serde::Serialize;
+use url::Url;
+
+use super::wire::{self, Received};
+use super::{
+    AccessCode, AccessToken, AppCredentials, DelinkAnswer, ExchangeAnswer, Gate, Metrics, Permit,
+    Unsettled, UserSecret,
+};
+use crate::base::trace::TraceContext;
+use crate::config::DapiConfig;
+
+/// The largest answer to an exchange or a delinking that is read, in bytes.
+const MAX_ANSWER: usize = 256 * 1024;
+/// How long a connection may take, DNS, TCP and TLS together.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pauses between attempts that provably sent nothing.
+const UNSENT_PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(400)];
+
+/// Calls Dapi. Clones share connections and limits.
+#[derive(Clone, Debug)]
+pub struct Client {
+    http: reqwest::Client,
+    settings: Arc<DapiConfig>,
+    gate: Gate,
+    metrics: Metrics,
+}
+
+/// Why no answer came.
+enum NoAnswer {
+    NotSent(String),
+    Lost(String),
+}
+
+impl Client {
+    /// A client with connections of its own.
+    ///
+    /// # Errors
+    /// Where TLS cannot be set up, for want of root certificates for example.
+    pub fn new(settings: Arc<DapiConfig>, gate: Gate, metrics: Metrics) -> reqwest::Result<Self> {
+        #[expect(clippy::disallowed_methods, reason = "this is Dapi's room")]
+        let http = reqwest::Client::builder()
+            .user_agent(concat!("strongroom/", env!("CARGO_PKG_VERSION")))
+            .redirect(redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .connect_timeout(CONNECT_TIMEOUT)
+            // Shorter than servers keep idle connections, so that a request rarely meets a dying one.
+            .pool_idle_timeout(Duration::from_secs(20))
+            .http1_only()
+            .build()?;
+        Ok(Self { http, settings, gate, metrics })
+    }
+
+    /// The gate through which every call goes.
+    #[must_use]
+    pub fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    /// How calls are made.
+    #[must_use]
+    pub fn settings(&self) -> &DapiConfig {
+        &self.settings
+    }
+
+    /// Exchanges a code for a token: `POST /auth/ExchangeToken`.
+    ///
+    /// Attempts that provably sent nothing are repeated at once, a few times; nothing else is.
+    pub async fn exchange(
+        &self,
+        _permit: &Permit,
+        app: &AppCredentials,
+        code: &AccessCode,
+        connection_id: &str,
+        trace: &TraceContext,
+    ) -> ExchangeAnswer {
+        #[derive(Serialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Request<'a> {
+            app_secret: &'a str,
+            access_code: &'a str,
+            #[serde(rename = "connectionID")]
+            connection_id: &'a str,
+        }
+        let body = Request {
+            app_secret: app.app_secret.expose(),
+            access_code: code.expose(),
+            connection_id,
+        };
+        let started = Instant::now();
+        let limit = self.settings.exchange_timeout;
+        let url = self.url("/auth/ExchangeToken");
+        let received = self.post(url, None, &body, trace, limit).await;
+        let secrets = [app.app_secret.expose(), code.expose()];
+        let answer = match received {
+            Ok(received) => wire::exchange(&received, &secrets),
+            Err(NoAnswer::NotSent(what)) => ExchangeAnswer::NotSent(what),
+            Err(NoAnswer::Lost(what)) => ExchangeAnswer::Unsettled(Unsettled {
+                what,
+                may_have_consumed: true,
+                retry_after: None,
+            }),
+        };
+        self.metrics.count("exchange", exchange_outcome(&answer), started.elapsed());
+        answer
+    }
+
+    /// Delinks a token: `POST /users/DelinkUser`, or wherever the settings say.
+    pub async fn delink(
+        &self,
+        _permit: &Permit,
+        app: &AppCredentials,
+        token: &AccessToken,
+        user_secret: &UserSecret,
+        trace: &TraceContext,
+    ) -> DelinkAnswer {
+        #[derive(Serialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Request<'a> {
+            app_secret: &'a str,
+            user_secret: &'a str,
+        }
+        let body =
+            Request { app_secret: app.app_secret.expose(), user_secret: user_secret.expose() };
+        let started = Instant::now();
+        let url = self.url(&self.settings.delink_path);
+        let limit = self.settings.call_timeout;
+        let received = self.post(url, Some(token), &body, trace, limit).await;
+        let secrets = [app.app_secret.expose(), user_secret.expose(), token.expose()];
+        let answer = match received {
+            Ok(received) => wire::delink(&received, &self.settings.gone_types, &secrets),
+            Err(NoAnswer::NotSent(what) | NoAnswer::Lost(what)) => {
+                DelinkAnswer::Failed { what, retry_after: None }
+            }
+        };
+        self.metrics.count("delink", delink_outcome(&answer), started.elapsed());
+        answer
+    }
+
+    fn url(&self, path: &str) -> Url {
+        let mut url = self.settings.base_url.clone();
+        let base = url.path().trim_end_matches('/').to_owned();
+        url.set_path(&format!("{base}{path}"));
+        url
+    }
+
+    /// One POST with everything that bounds it, repeated only where nothing can have left.
+    async fn post<B: Serialize>(
+        &self,
+        url: Url,
+        token: Option<&AccessToken>,
+        body: &B,
+        trace: &TraceContext,
+        limit: Duration,
+    ) -> Result<Received, NoAnswer> {
+        let deadline = Instant::now() + limit;
+        let mut pauses = UNSENT_PAUSES.iter();
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let mut request = self.http.post(url.clone()).json(body).timeout(left);
+            request = request.header("traceparent", trace.traceparent());
+            if let Some(state) = trace.tracestate() {
+                request = request.header("tracestate", state);
+            }
+            if let Some(token) = token {
+                request = request.bearer_auth(token.expose());
+            }
+            match request.send().await {
+                Ok(response) => return self.receive(response).await,
+                Err(error) if error.is_connect() => match pauses.next() {
+                    Some(pause) => tokio::time::sleep(*pause).await,
+                    None => return Err(NoAnswer::NotSent(describe(&error))),
+                },
+                Err(error) => return Err(NoAnswer::Lost(describe(&error))),
+            }
+        }
+    }
+
+    async fn receive(&self, mut response: reqwest::Response) -> Result<Received, NoAnswer> {
+        let retry_after = retry_after(response.headers());
+        let status = response.status();
+        if let (reqwest::StatusCode::TOO_MANY_REQUESTS, Some(wish)) = (status, retry_after) {
+            self.gate.hold(wish);
+        }
+        let mut bytes = Vec::new();
+        let body = loop {
+            match response.chunk().await {
+                Ok(Some(chunk)) if bytes.len() + chunk.len() > MAX_ANSWER => {
+                    break Err("an answer of excessive size");
+                }
+                Ok(Some(chunk)) => bytes.extend_from_slice(&chunk),
+                Ok(None) => break Ok(bytes),
+                Err(_) => break Err("an answer that broke off"),
+            }
+        };
+        Ok(Received { status, retry_after, body })
+    }
+}
+
+/// `Retry-After` in seconds (RFC 9110 §10.2.3); the form with a date is rare enough to do without.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?;
+    text.trim().parse().ok().map(Duration::from_secs)
+}
+
+/// What reqwest says, down to the cause, without the URL.
+fn describe(error: &reqwest::Error) -> String {
+    if error.is_timeout() {
+        let phase = if error.is_connect() { "connecting" } else { "waiting for the answer" };
+        return format!("time ran out while {phase}");
+    }
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    crate::base::text::tame(&cause.to_string(), 200)
+}
+
+fn exchange_outcome(answer: &ExchangeAnswer) -> &'static str {
+    match answer {
+        ExchangeAnswer::Token(_) => "token",
+        ExchangeAnswer::Refused(_) => "refused",
+        ExchangeAnswer::Unsettled(_) => "unsettled",
+        ExchangeAnswer::NotSent(_) => "not_sent",
+    }
+}
+
+fn delink_outcome(answer: &DelinkAnswer) -> &'static str {
+    match answer {
+        DelinkAnswer::Delinked => "delinked",
+        DelinkAnswer::AlreadyGone(_) => "already_gone",
+        DelinkAnswer::Failed { .. } => "failed",
+    }
+}

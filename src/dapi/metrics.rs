@@ -1,0 +1,48 @@
+//! What is counted about calls to Dapi.
+
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Labels {
+    call: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Call {
+    call: &'static str,
+}
+
+/// Upper bounds of latency buckets in seconds, up to Dapi's own time limit.
+const BUCKETS: [f64; 12] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 120.0];
+
+/// Counters of calls. Clones count together.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    calls: Family<Labels, Counter>,
+    latency: Family<Call, Histogram, fn() -> Histogram>,
+}
+
+impl Metrics {
+    /// Registers the metrics.
+    pub fn register(registry: &mut Registry) -> Self {
+        let histogram: fn() -> Histogram = || Histogram::new(BUCKETS);
+        let metrics =
+            Self { calls: Family::default(), latency: Family::new_with_constructor(histogram) };
+        registry.register("dapi_calls", "Calls to Dapi by outcome", metrics.calls.clone());
+        let help = "Time from a call to Dapi to its answer";
+        registry.register("dapi_call_duration_seconds", help, metrics.latency.clone());
+        metrics
+    }
+
+    pub(super) fn count(&self, call: &'static str, outcome: &'static str, took: Duration) {
+        self.calls.get_or_create(&Labels { call, outcome }).inc();
+        self.latency.get_or_create(&Call { call }).observe(took.as_secs_f64());
+    }
+}

@@ -1,0 +1,158 @@
+//! Dapi's side: its words, its wire and the client that speaks it.
+//!
+//! Dapi's answers are sorted here into what a caller has to decide by: settled or not, and whether
+//! the request can have reached Dapi at all. What the answers then mean for a connection is decided
+//! in `connections`.
+//!
+//! Knows: base, config.
+
+mod client;
+mod gate;
+mod metrics;
+mod wire;
+
+pub use client::Client;
+pub use gate::{Busy, Gate, Permit};
+pub use metrics::Metrics;
+pub use wire::scrub;
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use time::OffsetDateTime;
+
+use crate::base::secret::{SecretText, secret_text};
+
+secret_text!(
+    /// The single-use code that Connect hands to a frontend.
+    AccessCode
+);
+secret_text!(
+    /// The permanent token for one bank login.
+    AccessToken
+);
+secret_text!(
+    /// Connect's `userSecret`, without which nothing can be read or delinked.
+    UserSecret
+);
+
+impl AccessCode {
+    /// When the code runs out by its own `exp`, where it is a JWT (RFC 7519 §4.1.4). Nothing is
+    /// verified, this is a hint; an opaque code has none.
+    #[must_use]
+    pub fn expires_at(&self) -> Option<OffsetDateTime> {
+        #[derive(serde::Deserialize)]
+        struct Claims {
+            exp: f64,
+        }
+        let mut parts = self.expose().split('.');
+        let (_, payload, _) = (parts.next()?, parts.next()?, parts.next()?);
+        if parts.next().is_some() {
+            return None;
+        }
+        let json = URL_SAFE_NO_PAD.decode(payload.trim_end_matches('=')).ok()?;
+        let claims: Claims = serde_json::from_slice(&json).ok()?;
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "out of range is refused by the next line"
+        )]
+        OffsetDateTime::from_unix_timestamp(claims.exp as i64).ok()
+    }
+}
+
+/// A Dapi application, as calls need it.
+#[derive(Clone, Debug)]
+pub struct AppCredentials {
+    /// Dapi's application key.
+    pub app_key: String,
+    /// Dapi's application secret.
+    pub app_secret: SecretText,
+}
+
+/// What an exchange brought.
+#[derive(Debug)]
+pub enum ExchangeAnswer {
+    /// The token.
+    Token(ExchangedToken),
+    /// Dapi settled it: no.
+    Refused(Refusal),
+    /// The request went out, or may have, and no answer came that settles it.
+    Unsettled(Unsettled),
+    /// The request provably never left: no DNS, no connection, no TLS.
+    NotSent(String),
+}
+
+/// The token and what Dapi tells with it.
+#[derive(Debug, Clone)]
+pub struct ExchangedToken {
+    /// The permanent token.
+    pub access_token: AccessToken,
+    /// Dapi's id of the token.
+    pub token_id: Option<String>,
+    /// Dapi's id of the user.
+    pub user_id: Option<String>,
+}
+
+/// A refusal in Dapi's words, without secrets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// Dapi's `type`, an open set.
+    pub kind: String,
+    /// Dapi's `msg`.
+    pub message: String,
+}
+
+/// An answer that leaves it open whether the code was consumed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unsettled {
+    /// What came instead of an answer.
+    pub what: String,
+    /// Whether Dapi may have consumed the code. Only a 429 says for sure that it looked at nothing.
+    pub may_have_consumed: bool,
+    /// How long Dapi asked to be left alone.
+    pub retry_after: Option<Duration>,
+}
+
+/// What a delinking brought.
+#[derive(Debug)]
+pub enum DelinkAnswer {
+    /// Dapi delinked the token.
+    Delinked,
+    /// There is nothing to delink any more.
+    AlreadyGone(Refusal),
+    /// Neither; to be tried again.
+    Failed {
+        /// What happened, without secrets.
+        what: String,
+        /// How long Dapi asked to be left alone.
+        retry_after: Option<Duration>,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn jwt(payload: &str) -> AccessCode {
+        let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
+        AccessCode::new(format!("{}.{}.c2ln", part(r#"{"alg":"HS256"}"#), part(payload)))
+    }
+
+    #[test]
+    fn a_code_that_is_a_jwt_tells_when_it_ends() {
+        let ends = OffsetDateTime::from_unix_timestamp(1_700_000_000).unwrap();
+        assert_eq!(jwt(r#"{"exp":1700000000,"jti":"x"}"#).expires_at(), Some(ends));
+        assert_eq!(jwt(r#"{"exp":1700000000.9}"#).expires_at(), Some(ends));
+    }
+
+    #[test]
+    fn a_code_of_another_form_has_no_end_of_its_own() {
+        for code in ["", "opaque", "a.b.c", "a.b.c.d"] {
+            assert_eq!(AccessCode::new(code.to_owned()).expires_at(), None, "{code}");
+        }
+        for payload in ["{}", r#"{"exp":"soon"}"#, r#"{"exp":1e300}"#, r#"{"exp":null}"#, "[]"] {
+            assert_eq!(jwt(payload).expires_at(), None, "{payload}");
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! Who says they are calling: client credentials from HTTP Basic, a form or JSON.
+//!
+//! RFC 6749 §2.3.1 for Basic and the form; JSON is what several client-credentials APIs take and what
+//! some client libraries send. Exactly one method counts.
+
+use actix_web::http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use actix_web::{Error, HttpRequest, web};
+use base64::Engine as _;
+use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
+use serde::Deserialize;
+use url::form_urlencoded;
+
+use super::error::OAuthError;
+use crate::base::secret::SecretText;
+use crate::http::body;
+
+/// Standard base64, with or without its padding.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &base64::alphabet::STANDARD,
+    GeneralPurposeConfig::with_decode_padding_mode(
+        GeneralPurposeConfig::new(),
+        DecodePaddingMode::Indifferent,
+    ),
+);
+
+/// The parameters of a request to an OAuth endpoint. What was left out or sent empty is `None`.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Parameters {
+    pub(super) grant_type: Option<String>,
+    pub(super) scope: Option<String>,
+    client_id: Option<String>,
+    client_secret: Option<SecretText>,
+}
+
+/// An id and the secret that is said to belong to it.
+#[derive(Debug)]
+pub(super) struct Presented {
+    pub(super) id: String,
+    pub(super) secret: SecretText,
+}
+
+/// Reads a request: its parameters and the one pair of credentials that it presents.
+pub(super) async fn read(
+    req: &HttpRequest,
+    payload: web::Payload,
+) -> Result<(Parameters, Presented), Error> {
+    let has_credentials = |(name, _): (std::borrow::Cow<'_, str>, _)| name == "client_secret";
+    if form_urlencoded::parse(req.query_string().as_bytes()).any(has_credentials) {
+        return Err(OAuthError::invalid_request("Credentials must not be in the URI").into());
+    }
+    let body = body::read(payload).await?;
+    let media_type = req.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let mut parameters = parse_body(media_type, &body)?;
+    let presented = presented(req, &mut parameters)?;
+    Ok((parameters, presented))
+}
+
+fn parse_body(media_type: Option<&str>, body: &[u8]) -> Result<Parameters, OAuthError> {
+    let parameters = match media_type {
+        Some(media_type) if body::is_json(media_type) => body::parse_json(body).map_err(|_| {
+            OAuthError::invalid_request("The body is not a JSON object of strings, each given once")
+        })?,
+        Some(media_type) if is_form(media_type) => parse_form(body)?,
+        _ if body.is_empty() => Parameters::default(),
+        _ => {
+            return Err(OAuthError::invalid_request(
+                "Send a form or JSON, and say which by Content-Type",
+            ));
+        }
+    };
+    Ok(parameters.without_empty())
+}
+
+fn is_form(media_type: &str) -> bool {
+    let essence = media_type.split(';').next().unwrap_or_default().trim();
+    essence.eq_ignore_ascii_case("application/x-www-form-urlencoded")
+}
+
+/// §3.2: a parameter must not come twice, an unknown one is ignored.
+fn parse_form(body: &[u8]) -> Result<Parameters, OAuthError> {
+    let mut parameters = Parameters::default();
+    for (name, value) in form_urlencoded::parse(body) {
+        let value = value.into_owned();
+        let repeated = match name.as_ref() {
+            "grant_type" => parameters.grant_type.replace(value).is_some(),
+            "scope" => parameters.scope.replace(value).is_some(),
+            "client_id" => parameters.client_id.replace(value).is_some(),
+            "client_secret" => parameters.client_secret.replace(SecretText::new(value)).is_some(),
+            _ => false,
+        };
+        if repeated {
+            return Err(OAuthError::invalid_request("A parameter is given twice"));
+        }
+    }
+    Ok(parameters)
+}
+
+impl Parameters {
+    /// §3.2: a parameter without a value counts as left out.
+    fn without_empty(self) -> Self {
+        let some = |text: Option<String>| text.filter(|text| !text.is_empty());
+        Self {
+            grant_type: some(self.grant_type),
+            scope: some(self.scope),
+            client_id: some(self.client_id),
+            client_secret: self.client_secret.filter(|secret| !secret.expose().is_empty()),
+        }
+    }
+}
+
+/// The one pair of credentials (§2.3: a client must not use more than one method).
+fn presented(req: &HttpRequest, parameters: &mut Parameters) -> Result<Presented, OAuthError> {
+    let mut headers = req.headers().get_all(AUTHORIZATION);
+    let header = headers.next();
+    if headers.next().is_some() {
+        return Err(OAuthError::invalid_request("Authorization is given twice"));
+    }
+    let (id, secret) = (parameters.client_id.take(), parameters.client_secret.take());
+    let Some(header) = header else {
+        return match (id, secret) {
+            (Some(id), Some(secret)) => Ok(Presented { id, secret }),
+            _ => Err(OAuthError::invalid_client()),
+        };
+    };
+    let basic = basic(header).ok_or_else(OAuthError::invalid_client)?;
+    if secret.is_some() {
+        return Err(OAuthError::invalid_request("Two ways of authenticating in one request"));
+    }
+    if id.is_some_and(|id| id != basic.id) {
+        return Err(OAuthError::invalid_request("client_id differs from the one in Authorization"));
+    }
+    Ok(basic)
+}
+
+/// HTTP Basic (RFC 7617) whose two halves are form-encoded (RFC 6749 §2.3.1). Clients disagree on
+/// the encoding, which is why ids and secrets are letters and digits: they decode to themselves.
+fn basic(header: &HeaderValue) -> Option<Presented> {
+    let (scheme, encoded) = header.to_str().ok()?.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let decoded = BASE64.decode(encoded.trim()).ok().map(zeroize::Zeroizing::new)?;
+    let text = std::str::from_utf8(&decoded).ok()?;
+    let (id, secret) = text.split_once(':')?;
+    Some(Presented { id: form_decoded(id)?, secret: SecretText::new(form_decoded(secret)?) })
+}
+
+fn form_decoded(text: &str) -> Option<String> {
+    let spaced = text.replace('+', " ");
+    let decoded = percent_encoding::percent_decode_str(&spaced).decode_utf8().ok()?;
+    Some(decoded.into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::test::TestRequest;
+
+    use base64::engine::general_purpose;
+
+    use super::*;
+
+    fn with_basic(credentials: &str) -> HttpRequest {
+        let value = format!("Basic {}", general_purpose::STANDARD.encode(credentials));
+        TestRequest::post().insert_header((AUTHORIZATION, value)).to_http_request()
+    }
+
+    fn read_form(req: &HttpRequest, form: &str) -> Result<(String, String), String> {
+        let parsed = parse_body(Some("application/x-www-form-urlencoded"), form.as_bytes());
+        let mut parameters = parsed.map_err(|error| error.to_string())?;
+        let presented = presented(req, &mut parameters).map_err(|error| error.to_string())?;
+        Ok((presented.id, presented.secret.expose().to_owned()))
+    }
+
+    fn pair(id: &str, secret: &str) -> (String, String) {
+        (id.to_owned(), secret.to_owned())
+    }
+
+    #[test]
+    fn basic_halves_are_form_decoded() {
+        assert_eq!(read_form(&with_basic("ab:c1"), "").unwrap(), pair("ab", "c1"));
+        assert_eq!(read_form(&with_basic("%61b:%63%31"), "").unwrap(), pair("ab", "c1"));
+        assert_eq!(read_form(&with_basic("a+b:c:d"), "").unwrap(), pair("a b", "c:d"));
+    }
+
+    #[test]
+    fn the_form_carries_credentials_too() {
+        let bare = TestRequest::post().to_http_request();
+        let form = "client_id=ab&client_secret=c1&grant_type=client_credentials&unknown=1";
+        assert_eq!(read_form(&bare, form).unwrap(), pair("ab", "c1"));
+    }
+
+    #[test]
+    fn two_methods_in_one_request_are_refused() {
+        let told = read_form(&with_basic("ab:c1"), "client_id=ab&client_secret=c1").unwrap_err();
+        assert!(told.starts_with("invalid_request"), "{told}");
+        let told = read_form(&with_basic("ab:c1"), "client_id=other").unwrap_err();
+        assert!(told.starts_with("invalid_request"), "{told}");
+        assert!(read_form(&with_basic("ab:c1"), "client_id=ab").is_ok());
+    }
+
+    #[test]
+    fn a_parameter_given_twice_is_refused_and_an_empty_one_counts_as_left_out() {
+        let bare = TestRequest::post().to_http_request();
+        let told = read_form(&bare, "client_id=ab&client_id=ab&client_secret=c1").unwrap_err();
+        assert!(told.starts_with("invalid_request"), "{told}");
+        let told = read_form(&bare, "client_id=ab&client_secret=").unwrap_err();
+        assert!(told.starts_with("invalid_client"), "{told}");
+        assert!(read_form(&with_basic("ab:c1"), "client_id=&client_secret=").is_ok());
+        let twice = br#"{"client_id":"a","client_id":"a"}"#;
+        assert!(parse_body(Some("application/json"), twice).is_err());
+    }
+
+    #[test]
+    fn a_header_that_is_no_basic_authenticates_nobody() {
+        for value in ["Basic", "Basic !", "Basic YWI", "Bearer x", "Digest x", "Basic /w=="] {
+            let req = TestRequest::post().insert_header((AUTHORIZATION, value)).to_http_request();
+            let told = read_form(&req, "client_id=ab&client_secret=c1").unwrap_err();
+            assert!(told.starts_with("invalid_client"), "{value}: {told}");
+        }
+    }
+}

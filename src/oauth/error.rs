@@ -1,0 +1,123 @@
+//! Errors in OAuth's own shape (RFC 6749 §5.2), not problem documents.
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::{CACHE_CONTROL, PRAGMA, RETRY_AFTER, WWW_AUTHENTICATE};
+use actix_web::{HttpResponse, ResponseError};
+use serde_json::json;
+
+use crate::http::problem::is_outage;
+
+/// The codes of RFC 6749 §5.2, and `server_error` and `temporarily_unavailable` of §4.1.2.1, which
+/// the token endpoint borrows for what is not the client's fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OAuthErrorCode {
+    /// Something is missing, repeated or malformed.
+    InvalidRequest,
+    /// Unknown client, wrong secret, no credentials, or a way of authenticating that is not offered.
+    InvalidClient,
+    /// The scope is unknown, malformed or more than the client may have.
+    InvalidScope,
+    /// Another grant than `client_credentials`.
+    UnsupportedGrantType,
+    /// Our fault.
+    ServerError,
+    /// The database cannot be reached.
+    TemporarilyUnavailable,
+}
+
+impl OAuthErrorCode {
+    /// The word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidRequest => "invalid_request",
+            Self::InvalidClient => "invalid_client",
+            Self::InvalidScope => "invalid_scope",
+            Self::UnsupportedGrantType => "unsupported_grant_type",
+            Self::ServerError => "server_error",
+            Self::TemporarilyUnavailable => "temporarily_unavailable",
+        }
+    }
+
+    const fn status(self) -> StatusCode {
+        match self {
+            Self::InvalidClient => StatusCode::UNAUTHORIZED,
+            Self::ServerError => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::TemporarilyUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::InvalidRequest | Self::InvalidScope | Self::UnsupportedGrantType => {
+                StatusCode::BAD_REQUEST
+            }
+        }
+    }
+}
+
+/// One error.
+#[derive(Debug)]
+pub struct OAuthError {
+    code: OAuthErrorCode,
+    description: &'static str,
+}
+
+impl OAuthError {
+    /// An error with a description of printable ASCII without quotes (§5.2).
+    #[must_use]
+    pub const fn new(code: OAuthErrorCode, description: &'static str) -> Self {
+        Self { code, description }
+    }
+
+    /// What a wrong secret and an unknown client have in common: the whole answer.
+    #[must_use]
+    pub const fn invalid_client() -> Self {
+        Self::new(OAuthErrorCode::InvalidClient, "Unknown client or wrong secret")
+    }
+
+    /// Something is missing, repeated or malformed.
+    #[must_use]
+    pub const fn invalid_request(description: &'static str) -> Self {
+        Self::new(OAuthErrorCode::InvalidRequest, description)
+    }
+
+    /// The code.
+    #[must_use]
+    pub const fn code(&self) -> OAuthErrorCode {
+        self.code
+    }
+}
+
+impl std::fmt::Display for OAuthError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.code.as_str(), self.description)
+    }
+}
+
+impl std::error::Error for OAuthError {}
+
+impl ResponseError for OAuthError {
+    fn status_code(&self) -> StatusCode {
+        self.code.status()
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        let mut answer = HttpResponse::build(self.status_code());
+        answer.insert_header((CACHE_CONTROL, "no-store")).insert_header((PRAGMA, "no-cache"));
+        if self.code == OAuthErrorCode::InvalidClient {
+            answer
+                .insert_header((WWW_AUTHENTICATE, "Basic realm=\"strongroom\", charset=\"UTF-8\""));
+        }
+        if self.code == OAuthErrorCode::TemporarilyUnavailable {
+            answer.insert_header((RETRY_AFTER, "1"));
+        }
+        answer.json(json!({ "error": self.code.as_str(), "error_description": self.description }))
+    }
+}
+
+impl From<sqlx::Error> for OAuthError {
+    fn from(error: sqlx::Error) -> Self {
+        if is_outage(&error) {
+            tracing::warn!(cause = %error, "unavailable");
+            return Self::new(OAuthErrorCode::TemporarilyUnavailable, "Try again in a moment");
+        }
+        tracing::error!(cause = %error, "internal error");
+        Self::new(OAuthErrorCode::ServerError, "The log tells more under this request id")
+    }
+}

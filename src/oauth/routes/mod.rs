@@ -1,0 +1,3 @@
+//! The OAuth endpoints, one a file.
+
+pub mod token;

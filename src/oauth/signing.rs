@@ -1,0 +1,285 @@
+//! Keys that sign access tokens (RFC 7515), parsed once and kept parsed.
+
+use aws_lc_rs::encoding::AsDer as _;
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::rsa;
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, RSA_PKCS1_SHA256,
+};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Serialize;
+use serde_json::{Value, json};
+use zeroize::Zeroizing;
+
+use crate::base::secret::Sealable;
+
+/// The algorithms that Strongroom signs with (RFC 7518 §3.1, RFC 8037 §3.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Algorithm {
+    /// ECDSA on P-256 with SHA-256.
+    Es256,
+    /// RSASSA-PKCS1-v1_5 with SHA-256.
+    Rs256,
+    /// Ed25519.
+    EdDsa,
+}
+
+impl Algorithm {
+    /// The `alg` of a header.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Es256 => "ES256",
+            Self::Rs256 => "RS256",
+            Self::EdDsa => "EdDSA",
+        }
+    }
+
+    /// The algorithm of this `alg`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Es256, Self::Rs256, Self::EdDsa].into_iter().find(|alg| alg.as_str() == text)
+    }
+
+    pub(super) const fn for_verifying(self) -> jsonwebtoken::Algorithm {
+        match self {
+            Self::Es256 => jsonwebtoken::Algorithm::ES256,
+            Self::Rs256 => jsonwebtoken::Algorithm::RS256,
+            Self::EdDsa => jsonwebtoken::Algorithm::EdDSA,
+        }
+    }
+}
+
+/// A private key as PKCS #8, to be sealed.
+pub struct PrivateKey(Zeroizing<Vec<u8>>);
+
+impl Sealable for PrivateKey {
+    fn expose_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    fn from_bytes(bytes: Zeroizing<Vec<u8>>) -> Option<Self> {
+        Some(Self(bytes))
+    }
+}
+
+enum Pair {
+    Ec(EcdsaKeyPair),
+    Rsa(rsa::KeyPair),
+    Ed(Ed25519KeyPair),
+}
+
+/// A key that signs, with everything that verifying needs.
+pub struct SigningKey {
+    algorithm: Algorithm,
+    pair: Pair,
+    jwk: Value,
+    kid: String,
+    verifying: jsonwebtoken::DecodingKey,
+}
+
+impl std::fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SigningKey({} {})", self.algorithm.as_str(), self.kid)
+    }
+}
+
+impl SigningKey {
+    /// A new random private key; RSA with 2048 bits (RFC 7518 §3.3 asks for no less). `None` where
+    /// the operating system gave no random numbers.
+    #[must_use]
+    pub fn generate(algorithm: Algorithm) -> Option<PrivateKey> {
+        let random = SystemRandom::new();
+        let pkcs8 = match algorithm {
+            Algorithm::Es256 => {
+                let document =
+                    EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random).ok()?;
+                document.as_ref().to_vec()
+            }
+            Algorithm::Rs256 => {
+                let pair = rsa::KeyPair::generate(rsa::KeySize::Rsa2048).ok()?;
+                let der: aws_lc_rs::encoding::Pkcs8V1Der<'_> = pair.as_der().ok()?;
+                der.as_ref().to_vec()
+            }
+            Algorithm::EdDsa => Ed25519KeyPair::generate_pkcs8(&random).ok()?.as_ref().to_vec(),
+        };
+        Some(PrivateKey(Zeroizing::new(pkcs8)))
+    }
+
+    /// The key from its private half; `None` where that is no key of this algorithm.
+    #[must_use]
+    pub fn from_private(algorithm: Algorithm, private: &PrivateKey) -> Option<Self> {
+        let pkcs8 = private.0.as_slice();
+        let pair = match algorithm {
+            Algorithm::Es256 => {
+                Pair::Ec(EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8).ok()?)
+            }
+            Algorithm::Rs256 => Pair::Rsa(rsa::KeyPair::from_pkcs8(pkcs8).ok()?),
+            Algorithm::EdDsa => Pair::Ed(Ed25519KeyPair::from_pkcs8(pkcs8).ok()?),
+        };
+        let public = Public::of(&pair)?;
+        let kid = public.thumbprint();
+        let jwk = public.jwk(algorithm, &kid);
+        Some(Self { algorithm, jwk, verifying: public.verifying, kid, pair })
+    }
+
+    /// The key's id: its thumbprint (RFC 7638).
+    #[must_use]
+    pub fn kid(&self) -> &str {
+        &self.kid
+    }
+
+    /// The public half as a JWK (RFC 7517 §4).
+    #[must_use]
+    pub fn jwk(&self) -> &Value {
+        &self.jwk
+    }
+
+    pub(super) fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+
+    pub(super) fn verifying(&self) -> &jsonwebtoken::DecodingKey {
+        &self.verifying
+    }
+
+    /// A JWT of `claims` in the compact form (RFC 7515 §7.1); `None` only where the library fails.
+    #[must_use]
+    pub fn sign<C: Serialize>(&self, typ: &str, claims: &C) -> Option<String> {
+        let header = json!({ "alg": self.algorithm.as_str(), "typ": typ, "kid": self.kid });
+        let part = |json: &[u8]| URL_SAFE_NO_PAD.encode(json);
+        let payload = part(&serde_json::to_vec(claims).ok()?);
+        let message = format!("{}.{payload}", part(header.to_string().as_bytes()));
+        let signature = self.signature(message.as_bytes())?;
+        Some(format!("{message}.{}", part(&signature)))
+    }
+
+    fn signature(&self, message: &[u8]) -> Option<Vec<u8>> {
+        let random = SystemRandom::new();
+        match &self.pair {
+            Pair::Ec(pair) => Some(pair.sign(&random, message).ok()?.as_ref().to_vec()),
+            Pair::Ed(pair) => Some(pair.try_sign(message).ok()?.as_ref().to_vec()),
+            Pair::Rsa(pair) => {
+                let mut signature = vec![0; pair.public_modulus_len()];
+                pair.sign(&RSA_PKCS1_SHA256, &random, message, &mut signature).ok()?;
+                Some(signature)
+            }
+        }
+    }
+}
+
+/// A public key as its JWK's required members, in the order of RFC 7638 §3.2.
+struct Public {
+    members: Vec<(&'static str, String)>,
+    verifying: jsonwebtoken::DecodingKey,
+}
+
+impl Public {
+    fn of(pair: &Pair) -> Option<Self> {
+        let part = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+        match pair {
+            Pair::Ec(pair) => {
+                let point = pair.public_key().as_ref();
+                // SEC 1 §2.3.3: 04, then x and y of 32 bytes each.
+                let (x, y) = point.strip_prefix(&[4])?.split_at_checked(32)?;
+                let (x, y) = (part(x), part(y));
+                let verifying = jsonwebtoken::DecodingKey::from_ec_components(&x, &y).ok()?;
+                let members =
+                    vec![("crv", "P-256".to_owned()), ("kty", "EC".to_owned()), ("x", x), ("y", y)];
+                Some(Self { members, verifying })
+            }
+            Pair::Ed(pair) => {
+                let x = part(pair.public_key().as_ref());
+                let verifying = jsonwebtoken::DecodingKey::from_ed_components(&x).ok()?;
+                let members =
+                    vec![("crv", "Ed25519".to_owned()), ("kty", "OKP".to_owned()), ("x", x)];
+                Some(Self { members, verifying })
+            }
+            Pair::Rsa(pair) => {
+                let public = pair.public_key();
+                let n = part(public.modulus().big_endian_without_leading_zero());
+                let e = part(public.exponent().big_endian_without_leading_zero());
+                let verifying = jsonwebtoken::DecodingKey::from_rsa_components(&n, &e).ok()?;
+                Some(Self {
+                    members: vec![("e", e), ("kty", "RSA".to_owned()), ("n", n)],
+                    verifying,
+                })
+            }
+        }
+    }
+
+    /// RFC 7638 §3: SHA-256 over the required members, sorted, without white space.
+    fn thumbprint(&self) -> String {
+        let member = |(name, value): &(&str, String)| format!("\"{name}\":\"{value}\"");
+        let members: Vec<_> = self.members.iter().map(member).collect();
+        let json = format!("{{{}}}", members.join(","));
+        let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, json.as_bytes());
+        URL_SAFE_NO_PAD.encode(hash)
+    }
+
+    fn jwk(&self, algorithm: Algorithm, kid: &str) -> Value {
+        let mut jwk = json!({ "use": "sig", "alg": algorithm.as_str(), "kid": kid });
+        if let Some(object) = jwk.as_object_mut() {
+            object.extend(self.members.iter().map(|(k, v)| ((*k).to_owned(), json!(v))));
+        }
+        jwk
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: [Algorithm; 3] = [Algorithm::Es256, Algorithm::Rs256, Algorithm::EdDsa];
+
+    fn key(algorithm: Algorithm) -> SigningKey {
+        SigningKey::from_private(algorithm, &SigningKey::generate(algorithm).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn what_a_key_signs_verifies_with_its_published_half() {
+        for algorithm in ALL {
+            let key = key(algorithm);
+            let jwt = key.sign("JWT", &json!({ "sub": "x" })).unwrap();
+            let jwk: jsonwebtoken::jwk::Jwk = serde_json::from_value(key.jwk().clone()).unwrap();
+            let published = jsonwebtoken::DecodingKey::from_jwk(&jwk).unwrap();
+            let mut validation = jsonwebtoken::Validation::new(algorithm.for_verifying());
+            validation.required_spec_claims.clear();
+            validation.validate_exp = false;
+            let claims = jsonwebtoken::decode::<Value>(&jwt, &published, &validation).unwrap();
+            assert_eq!(claims.claims["sub"], "x");
+        }
+    }
+
+    #[test]
+    fn a_key_has_the_same_id_whenever_it_is_read() {
+        for algorithm in ALL {
+            let private = SigningKey::generate(algorithm).unwrap();
+            let read = || SigningKey::from_private(algorithm, &private).unwrap();
+            assert_eq!(read().kid(), read().kid());
+            assert_ne!(read().kid(), key(algorithm).kid());
+        }
+    }
+
+    #[test]
+    fn a_key_is_not_read_as_one_of_another_algorithm() {
+        for algorithm in ALL {
+            let private = SigningKey::generate(algorithm).unwrap();
+            for other in ALL.into_iter().filter(|other| *other != algorithm) {
+                assert!(SigningKey::from_private(other, &private).is_none());
+            }
+        }
+    }
+
+    #[test]
+    fn the_published_half_holds_nothing_private() {
+        for algorithm in ALL {
+            let key = key(algorithm);
+            let names: Vec<_> = key.jwk().as_object().unwrap().keys().cloned().collect();
+            for private in ["d", "p", "q", "dp", "dq", "qi", "k"] {
+                assert!(!names.contains(&private.to_owned()), "{names:?}");
+            }
+        }
+    }
+}

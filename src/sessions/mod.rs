@@ -1,0 +1,30 @@
+//! Connect sessions: a short-lived token that lets one browser hand in one user's results and read
+//! the connections that it made, and nothing else.
+//!
+//! Knows: base, vault, http, audit, users.
+
+pub mod routes;
+mod store;
+
+pub use store::find;
+
+use crate::base::secret::SecretText;
+use crate::vault::{HashKey, KeyedHash, VaultError};
+
+/// How a session's token begins, which tells it from an access token.
+pub const TOKEN_PREFIX: &str = "cs_";
+/// How long a session lives, in minutes: as long as an access code.
+const MINUTES: i32 = 30;
+
+/// A new session token: the prefix and 256 random bits in base64url.
+fn new_token() -> Result<SecretText, VaultError> {
+    use base64::Engine as _;
+    let mut bytes = zeroize::Zeroizing::new([0_u8; 32]);
+    aws_lc_rs::rand::fill(bytes.as_mut_slice()).map_err(|_| VaultError::NoRandomness)?;
+    let text = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes.as_slice());
+    Ok(SecretText::new(format!("{TOKEN_PREFIX}{text}")))
+}
+
+fn token_hash(key: &HashKey, token: &str) -> KeyedHash {
+    key.hash(&[b"connect session", token.as_bytes()])
+}

@@ -1,0 +1,92 @@
+//! `POST /v1/connect-sessions`.
+
+use actix_web::{HttpResponse, web};
+use serde::{Deserialize, Serialize};
+use sqlx::PgPool;
+use time::OffsetDateTime;
+use utoipa::ToSchema;
+
+use super::{new_token, store, token_hash};
+use crate::audit;
+use crate::base::ids::SessionId;
+use crate::http::body::Body;
+use crate::http::caller::{Authorized, needs};
+use crate::http::problem::Problem;
+use crate::users;
+use crate::vault::{Vault, VaultError};
+
+/// For whom the session is.
+#[derive(Deserialize, ToSchema)]
+pub struct SessionRequest {
+    /// The app's own name for the user.
+    #[serde(rename = "clientUserID")]
+    #[schema(example = "user-42", max_length = 256)]
+    client_user_id: String,
+}
+
+/// A connect session; hand its token to the browser of the user that it was made for.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SessionResponse<'a> {
+    /// The token, shown once.
+    token: &'a str,
+    /// When it ends: 30 minutes from now.
+    #[serde(with = "time::serde::rfc3339")]
+    expires_at: OffsetDateTime,
+    /// The user.
+    #[serde(rename = "clientUserID")]
+    client_user_id: &'a str,
+}
+
+fn failed(error: VaultError) -> Problem {
+    match error {
+        VaultError::Database(error) => error.into(),
+        error => Problem::internal(error),
+    }
+}
+
+/// Makes a connect session: its bearer may hand in up to ten results of this user's and read the
+/// connections that they became.
+#[utoipa::path(
+    post, path = "/v1/connect-sessions", tag = "Connections",
+    security(("bearer" = ["sessions:create"])),
+    request_body = SessionRequest,
+    responses(
+        (status = 201, description = "A session", body = SessionResponse),
+        (status = 400, description = "`invalid_request`"),
+        (status = 401, description = "`unauthorized`"),
+        (status = 403, description = "`insufficient_scope`"),
+        (status = 415, description = "`unsupported_media_type`"),
+        (status = 503, description = "`unavailable`"),
+    )
+)]
+pub async fn create(
+    caller: Authorized<needs::SessionsCreate>,
+    pool: web::Data<PgPool>,
+    vault: web::Data<Vault>,
+    body: Body<SessionRequest>,
+) -> Result<HttpResponse, Problem> {
+    let client_user_id = body.0.client_user_id;
+    users::check_client_user_id(&client_user_id)
+        .map_err(|what| Problem::invalid_field("clientUserID", what))?;
+    let (app, id) = (caller.client.app, SessionId::new());
+    let token = new_token().map_err(failed)?;
+    let hash = token_hash(vault.secret_hashes(), token.expose());
+
+    let mut tx = pool.begin().await?;
+    let user = users::ensure(&mut tx, &vault, app, &client_user_id).await.map_err(failed)?;
+    let expires_at = store::insert(&mut tx, id, app, user.id, &hash, &caller.client.id).await?;
+    let event = audit::Event {
+        app,
+        action: "session.created",
+        outcome: "ok",
+        user: Some(user.id),
+        connection: None,
+        reason: None,
+    };
+    audit::record(&mut tx, &caller.actor, &event).await?;
+    tx.commit().await?;
+    let body =
+        SessionResponse { token: token.expose(), expires_at, client_user_id: &client_user_id };
+    Ok(HttpResponse::Created().json(body))
+}

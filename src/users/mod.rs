@@ -1,0 +1,88 @@
+//! The app's own users and their data keys.
+//!
+//! Knows: base, vault.
+
+use sqlx::PgConnection;
+
+use crate::base::ids::{AppId, DataKeyId, UserId};
+use crate::base::text::{self, InvalidText};
+use crate::vault::{KeyOwner, MasterKeyId, Vault, VaultError, WrappedKey};
+
+/// The longest `clientUserID`, in bytes.
+pub const MAX_CLIENT_USER_ID: usize = 256;
+
+/// Accepts what an app may call its user.
+pub fn check_client_user_id(text: &str) -> Result<(), InvalidText> {
+    text::check(text, MAX_CLIENT_USER_ID)
+}
+
+/// A user and the key that seals everything held for them.
+#[derive(Clone, Debug)]
+pub struct User {
+    /// The random name by which everything here knows the user.
+    pub id: UserId,
+    /// The user's data key, wrapped.
+    pub key: WrappedKey,
+}
+
+/// The user of this name; `None` where the app never told of them.
+pub async fn find(
+    conn: &mut PgConnection,
+    app: AppId,
+    client_user_id: &str,
+) -> sqlx::Result<Option<User>> {
+    let row = sqlx::query!(
+        "SELECT u.id AS \"id: UserId\", k.id AS \"key_id: DataKeyId\",
+                k.master_key_id AS \"master_key_id: MasterKeyId\", k.wrapped
+         FROM users u JOIN data_keys k ON k.user_id = u.id AND k.purpose = 'user'
+         WHERE u.app_id = $1 AND u.client_user_id = $2",
+        app.uuid(),
+        client_user_id,
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(row.map(|row| {
+        let owner = KeyOwner::User { app, user: row.id };
+        let key = WrappedKey {
+            id: row.key_id,
+            owner,
+            master_key_id: row.master_key_id,
+            wrapped: row.wrapped,
+        };
+        User { id: row.id, key }
+    }))
+}
+
+/// The user of this name, made with a data key of their own where they are new.
+///
+/// User and key come in one statement, so that there is never a user without a key; of two that are
+/// made at once one stays.
+pub async fn ensure(
+    conn: &mut PgConnection,
+    vault: &Vault,
+    app: AppId,
+    client_user_id: &str,
+) -> Result<User, VaultError> {
+    if let Some(user) = find(conn, app, client_user_id).await? {
+        return Ok(user);
+    }
+    let id = UserId::new();
+    let key = vault.new_key(KeyOwner::User { app, user: id })?;
+    sqlx::query!(
+        "WITH added AS (
+            INSERT INTO users (id, app_id, client_user_id) VALUES ($1, $2, $3)
+            ON CONFLICT (app_id, client_user_id) DO NOTHING
+            RETURNING id)
+         INSERT INTO data_keys (id, purpose, app_id, user_id, master_key_id, wrapped)
+         SELECT $4, 'user', $2, added.id, $5, $6 FROM added",
+        id.uuid(),
+        app.uuid(),
+        client_user_id,
+        key.id.uuid(),
+        key.master_key_id.as_str(),
+        key.wrapped,
+    )
+    .execute(&mut *conn)
+    .await?;
+    find(conn, app, client_user_id).await?.ok_or(VaultError::Database(sqlx::Error::RowNotFound))
+}
