@@ -11,6 +11,7 @@ pub mod connections;
 pub mod dapi;
 pub mod http;
 pub mod oauth;
+pub mod sandbox;
 pub mod sessions;
 pub mod users;
 pub mod vault;

@@ -1,0 +1,91 @@
+//! A map that forgets: beyond its capacity the oldest entry goes. It keeps the sandbox's memory
+//! within bounds however long a benchmark runs.
+//!
+//! Knows: nobody.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::Hash;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Takes a lock. A panic elsewhere while it was held is no reason to stop: every change under the
+/// sandbox's locks is a single step.
+pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A map of at most `capacity` entries.
+#[derive(Debug)]
+pub(super) struct Bounded<K, V> {
+    entries: HashMap<K, V>,
+    order: VecDeque<K>,
+    capacity: usize,
+}
+
+impl<K: Clone + Eq + Hash, V> Bounded<K, V> {
+    pub(super) fn new(capacity: usize) -> Self {
+        Self {
+            entries: HashMap::new(),
+            order: VecDeque::new(),
+            capacity: capacity.max(1),
+        }
+    }
+
+    pub(super) fn get(&self, key: &K) -> Option<&V> {
+        self.entries.get(key)
+    }
+
+    pub(super) fn get_mut(&mut self, key: &K) -> Option<&mut V> {
+        self.entries.get_mut(key)
+    }
+
+    /// Puts the entry in; where there are too many, the oldest is forgotten.
+    pub(super) fn insert(&mut self, key: K, value: V) {
+        if self.entries.insert(key.clone(), value).is_none() {
+            self.order.push_back(key);
+            if self.order.len() > self.capacity
+                && let Some(oldest) = self.order.pop_front()
+            {
+                self.entries.remove(&oldest);
+            }
+        }
+    }
+
+    /// The values, newest first.
+    pub(super) fn newest(&self) -> impl Iterator<Item = &V> {
+        self.order.iter().rev().filter_map(|key| self.get(key))
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.entries.clear();
+        self.order.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn beyond_its_capacity_a_map_forgets_the_oldest() {
+        let mut map = Bounded::new(2);
+        for n in 1..=3 {
+            map.insert(n, n * 10);
+        }
+        assert_eq!((map.get(&1), map.get(&2)), (None, Some(&20)));
+        assert_eq!(map.newest().copied().collect::<Vec<_>>(), [30, 20]);
+        assert_eq!(map.len(), 2);
+    }
+
+    #[test]
+    fn replacing_a_value_forgets_nobody() {
+        let mut map = Bounded::new(2);
+        map.insert(1, 10);
+        map.insert(2, 20);
+        map.insert(1, 11);
+        assert_eq!((map.get(&1), map.get(&2)), (Some(&11), Some(&20)));
+    }
+}

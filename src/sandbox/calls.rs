@@ -1,0 +1,243 @@
+//! The journal of calls: what was called, when and how it ended, so that a test can claim "exactly
+//! one exchange". It holds no secret: a code is known by its `tokenID`, a token likewise.
+//!
+//! The last ten thousand calls are kept, and counters for as many codes as the sandbox remembers.
+//!
+//! Knows: bounded.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex};
+
+use serde::Serialize;
+use time::OffsetDateTime;
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use super::bounded::{Bounded, locked};
+
+/// How many calls are kept.
+const MOST_CALLS: usize = 10_000;
+
+/// One call to Dapi's API.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CallRecord {
+    /// Counts the calls from 1.
+    pub number: u64,
+    /// The endpoint, as Dapi spells it; `(unknown)` where there is none.
+    pub path: &'static str,
+    /// When it arrived.
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
+    /// The login that it was about, where that is known.
+    #[serde(rename = "connectionID")]
+    pub connection_id: Option<String>,
+    /// The code's or the token's id, where it is known.
+    #[serde(rename = "tokenID")]
+    pub token_id: Option<Uuid>,
+    /// The caller's `traceparent` header.
+    pub traceparent: Option<String>,
+    /// Whether it came through the root, as SDKs in apps call.
+    pub pass_through: bool,
+    /// The effect of the fault that struck it.
+    pub fault: Option<&'static str>,
+    /// What Dapi made of it: `done`, `user_input_required`, a refusal's `type`; `null` while the
+    /// work is not done, and for good where a fault came first.
+    pub outcome: Option<Cow<'static, str>>,
+    /// Whether the caller was answered, or cut off.
+    pub ended: bool,
+}
+
+/// How often a code came.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct CodeCount {
+    /// Exchanges that were asked for with this code.
+    pub calls: u64,
+    /// Exchanges that gave a token.
+    pub exchanged: u64,
+}
+
+/// The journal, as the control API shows it.
+#[derive(Clone, Debug, Serialize)]
+pub struct CallReport {
+    /// All calls since the start or since they were forgotten.
+    pub total: u64,
+    /// Calls by path.
+    pub paths: BTreeMap<&'static str, u64>,
+    /// The codes of the calls listed below, by their `tokenID`.
+    pub codes: BTreeMap<Uuid, CodeCount>,
+    /// The newest calls, newest first.
+    pub calls: Vec<CallRecord>,
+}
+
+struct Journal {
+    calls: VecDeque<CallRecord>,
+    last_number: u64,
+    total: u64,
+    paths: BTreeMap<&'static str, u64>,
+    codes: Bounded<Uuid, CodeCount>,
+}
+
+/// The journal of a sandbox.
+pub(super) struct Calls {
+    journal: Arc<Mutex<Journal>>,
+    arrived: Notify,
+}
+
+/// A call that is under way. Dropped without an end, it was cut off.
+pub(super) struct Entry {
+    journal: Arc<Mutex<Journal>>,
+    number: u64,
+}
+
+/// What is known of a call when it arrives.
+pub(super) struct Arrival {
+    pub(super) path: &'static str,
+    pub(super) at: OffsetDateTime,
+    pub(super) connection_id: Option<String>,
+    pub(super) token_id: Option<Uuid>,
+    pub(super) traceparent: Option<String>,
+    pub(super) pass_through: bool,
+    pub(super) fault: Option<&'static str>,
+    /// Whether it is a known code that came to be exchanged.
+    pub(super) exchange: bool,
+}
+
+impl Calls {
+    pub(super) fn new(capacity: usize) -> Self {
+        let journal = Journal {
+            calls: VecDeque::new(),
+            last_number: 0,
+            total: 0,
+            paths: BTreeMap::new(),
+            codes: Bounded::new(capacity),
+        };
+        Self {
+            journal: Arc::new(Mutex::new(journal)),
+            arrived: Notify::new(),
+        }
+    }
+
+    /// Notes a call that arrived.
+    pub(super) fn note(&self, arrival: Arrival) -> Entry {
+        let number = locked(&self.journal).note(arrival);
+        self.arrived.notify_waiters();
+        Entry {
+            journal: Arc::clone(&self.journal),
+            number,
+        }
+    }
+
+    /// How many calls came to `path`.
+    pub(super) fn count(&self, path: &str) -> u64 {
+        locked(&self.journal).paths.get(path).copied().unwrap_or(0)
+    }
+
+    /// How often the code of this `tokenID` came.
+    pub(super) fn code(&self, token_id: Uuid) -> CodeCount {
+        let journal = locked(&self.journal);
+        journal.codes.get(&token_id).copied().unwrap_or_default()
+    }
+
+    /// Waits until `count` calls came to `path`.
+    pub(super) async fn reached(&self, path: &str, count: u64) {
+        loop {
+            let arrival = self.arrived.notified();
+            if self.count(path) >= count {
+                return;
+            }
+            arrival.await;
+        }
+    }
+
+    /// The journal, with the newest calls that `fits`.
+    pub(super) fn report(&self, limit: usize, fits: impl Fn(&CallRecord) -> bool) -> CallReport {
+        let journal = locked(&self.journal);
+        let newest = journal.calls.iter().rev().filter(|call| fits(call));
+        let calls: Vec<_> = newest.take(limit).cloned().collect();
+        let ids = calls.iter().filter_map(|call| call.token_id);
+        CallReport {
+            total: journal.total,
+            paths: journal.paths.clone(),
+            codes: ids
+                .filter_map(|id| Some((id, *journal.codes.get(&id)?)))
+                .collect(),
+            calls,
+        }
+    }
+
+    pub(super) fn forget(&self) {
+        let mut journal = locked(&self.journal);
+        journal.calls.clear();
+        journal.paths.clear();
+        journal.codes.clear();
+        journal.total = 0;
+    }
+}
+
+impl Journal {
+    fn note(&mut self, arrival: Arrival) -> u64 {
+        self.last_number += 1;
+        self.total += 1;
+        *self.paths.entry(arrival.path).or_default() += 1;
+        if let Some(id) = arrival.token_id.filter(|_| arrival.exchange) {
+            self.code(id, |count| count.calls += 1);
+        }
+        if self.calls.len() >= MOST_CALLS {
+            self.calls.pop_front();
+        }
+        self.calls.push_back(CallRecord {
+            number: self.last_number,
+            path: arrival.path,
+            at: arrival.at,
+            connection_id: arrival.connection_id,
+            token_id: arrival.token_id,
+            traceparent: arrival.traceparent,
+            pass_through: arrival.pass_through,
+            fault: arrival.fault,
+            outcome: None,
+            ended: false,
+        });
+        self.last_number
+    }
+
+    fn code(&mut self, id: Uuid, change: impl FnOnce(&mut CodeCount)) {
+        if let Some(count) = self.codes.get_mut(&id) {
+            change(count);
+        } else {
+            let mut count = CodeCount::default();
+            change(&mut count);
+            self.codes.insert(id, count);
+        }
+    }
+
+    /// The call of this number, unless it was forgotten.
+    fn call(&mut self, number: u64) -> Option<&mut CallRecord> {
+        let first = self.calls.front()?.number;
+        let place = usize::try_from(number.checked_sub(first)?).ok()?;
+        self.calls.get_mut(place)
+    }
+}
+
+impl Entry {
+    /// Notes what Dapi made of the call.
+    pub(super) fn outcome(&self, outcome: Cow<'static, str>) {
+        if let Some(call) = locked(&self.journal).call(self.number) {
+            call.outcome = Some(outcome);
+        }
+    }
+
+    /// Notes that a code was exchanged.
+    pub(super) fn exchanged(&self, token_id: Uuid) {
+        locked(&self.journal).code(token_id, |count| count.exchanged += 1);
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        if let Some(call) = locked(&self.journal).call(self.number) {
+            call.ended = true;
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! The control API: what tests and curious people do to a sandbox over HTTP, under `/sandbox`.
+//!
+//! It reads JSON whatever the `Content-Type` says, so that `curl -d` works as it is, and tells
+//! what is wrong with a request as problem+json (RFC 9457).
+//!
+//! Knows: actix, handle and the types that it takes.
+
+use std::time::Duration;
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::CONTENT_TYPE;
+use actix_web::web::{self, ServiceConfig, ThinData};
+use actix_web::{HttpRequest, HttpResponse, Responder};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+use uuid::Uuid;
+
+use super::Sandbox;
+use super::endpoint::{ENDPOINTS, Endpoint};
+use super::faults::Fault;
+use super::handle::ConnectOptions;
+use super::settings::RulesChange;
+
+const INDEX: &str = include_str!("pages/index.txt");
+const DEFAULT_LIMIT: usize = 100;
+const MOST_LISTED: usize = 10_000;
+/// How far the clock can be turned in one go: ten years.
+const FARTHEST_ADVANCE: u64 = 10 * 365 * 24 * 60 * 60;
+const LONGEST_KIND: usize = 100;
+
+type Control = ThinData<Sandbox>;
+type Handled = Result<HttpResponse, Problem>;
+
+/// A request that cannot be served, in the words of RFC 9457.
+#[derive(Debug, thiserror::Error)]
+#[error("{detail}")]
+struct Problem {
+    status: StatusCode,
+    detail: String,
+}
+
+impl Problem {
+    fn bad_request(detail: impl Into<String>) -> Self {
+        Self {
+            status: StatusCode::BAD_REQUEST,
+            detail: detail.into(),
+        }
+    }
+
+    /// Something that was sent cannot be used.
+    fn refused(error: &impl std::fmt::Display) -> Self {
+        Self::bad_request(error.to_string())
+    }
+
+    fn not_found(detail: impl Into<String>) -> Self {
+        Self {
+            status: StatusCode::NOT_FOUND,
+            detail: detail.into(),
+        }
+    }
+}
+
+impl actix_web::ResponseError for Problem {
+    fn status_code(&self) -> StatusCode {
+        self.status
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        let body = json!({
+            "type": "about:blank",
+            "title": self.status.canonical_reason(),
+            "status": self.status.as_u16(),
+            "detail": self.detail,
+        });
+        HttpResponse::build(self.status)
+            .insert_header((CONTENT_TYPE, "application/problem+json"))
+            .body(body.to_string())
+    }
+}
+
+/// The routes of the control API.
+pub(super) fn routes(config: &mut ServiceConfig) {
+    config.service(
+        web::scope("/sandbox")
+            .route("", web::get().to(index))
+            .route("/", web::get().to(index))
+            .route("/connect", web::post().to(connect))
+            .service(
+                web::resource("/faults")
+                    .get(faults)
+                    .post(set_fault)
+                    .delete(clear_faults),
+            )
+            .service(web::resource("/settings").get(rules).put(change_rules))
+            .service(web::resource("/calls").get(calls).delete(forget_calls))
+            .route("/tokens", web::get().to(tokens))
+            .route("/tokens/{token_id}/kill", web::post().to(kill))
+            .route("/clock", web::post().to(turn_clock))
+            .default_service(web::to(nowhere)),
+    );
+}
+
+/// Reads a body; an empty one counts as `{}`.
+fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    let body = if body.trim_ascii().is_empty() {
+        b"{}"
+    } else {
+        body
+    };
+    let mut json = serde_json::Deserializer::from_slice(body);
+    let value: T = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let place = error.path().to_string();
+        match place.as_str() {
+            "." => Problem::refused(error.inner()),
+            _ => Problem::bad_request(format!("`{place}`: {}", error.inner())),
+        }
+    })?;
+    json.end().map_err(|error| Problem::refused(&error))?;
+    Ok(value)
+}
+
+fn ok(value: impl serde::Serialize) -> HttpResponse {
+    HttpResponse::Ok().json(value)
+}
+
+/// What can be done, for humans.
+pub(super) async fn index(request: HttpRequest) -> impl Responder {
+    let paths: Vec<_> = ENDPOINTS
+        .iter()
+        .map(|endpoint| format!("  POST /v2/{}", endpoint.path))
+        .collect();
+    HttpResponse::Ok()
+        .insert_header((CONTENT_TYPE, "text/plain; charset=utf-8"))
+        .body(
+            INDEX
+                .replace("{endpoints}", &paths.join("\n"))
+                .replace("localhost:PORT", request.connection_info().host()),
+        )
+}
+
+async fn nowhere() -> Handled {
+    let detail = "the control API has no such path or method; GET /sandbox tells what it has";
+    Err(Problem::not_found(detail))
+}
+
+async fn connect(sandbox: Control, body: web::Bytes) -> Handled {
+    let options: ConnectOptions = read(&body)?;
+    if !options.succeeds() {
+        return Ok(ok(json!({
+            "success": false,
+            "status": "failed",
+            "type": "INVALID_CREDENTIALS",
+            "msg": "the bank refused this login",
+        })));
+    }
+    let result = sandbox
+        .connect(&options)
+        .map_err(|error| Problem::refused(&error))?;
+    Ok(ok(result.to_json()))
+}
+
+async fn faults(sandbox: Control) -> HttpResponse {
+    ok(json!({"faults": sandbox.faults()}))
+}
+
+async fn set_fault(sandbox: Control, body: web::Bytes) -> Handled {
+    let fault: Fault = read(&body)?;
+    let set = sandbox
+        .set_fault(fault)
+        .map_err(|error| Problem::refused(&error))?;
+    Ok(HttpResponse::Created().json(set))
+}
+
+async fn clear_faults(sandbox: Control) -> HttpResponse {
+    sandbox.clear_faults();
+    HttpResponse::NoContent().finish()
+}
+
+async fn rules(sandbox: Control) -> HttpResponse {
+    ok(sandbox.rules().to_json())
+}
+
+async fn change_rules(sandbox: Control, body: web::Bytes) -> Handled {
+    let change: RulesChange = read(&body)?;
+    sandbox.change_rules(change);
+    Ok(ok(sandbox.rules().to_json()))
+}
+
+/// Which calls are listed.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct CallQuery {
+    path: Option<String>,
+    #[serde(rename = "tokenID")]
+    token_id: Option<Uuid>,
+    #[serde(rename = "connectionID")]
+    connection_id: Option<String>,
+    limit: Option<usize>,
+}
+
+fn query<T: DeserializeOwned>(request: &HttpRequest) -> Result<T, Problem> {
+    let read = web::Query::<T>::from_query(request.query_string());
+    let read = read.map_err(|error| Problem::refused(&error))?;
+    Ok(read.into_inner())
+}
+
+async fn calls(sandbox: Control, request: HttpRequest) -> Handled {
+    let wanted: CallQuery = query(&request)?;
+    let path = match &wanted.path {
+        Some(path) => Some(
+            Endpoint::at(path)
+                .ok_or_else(|| Problem::bad_request(format!("no endpoint `{path}`")))?
+                .path,
+        ),
+        None => None,
+    };
+    let limit = wanted.limit.unwrap_or(DEFAULT_LIMIT).min(MOST_LISTED);
+    let report = sandbox.0.0.calls.report(limit, |call| {
+        path.is_none_or(|path| path == call.path)
+            && (wanted.token_id.is_none() || wanted.token_id == call.token_id)
+            && (wanted.connection_id.is_none() || wanted.connection_id == call.connection_id)
+    });
+    Ok(ok(report))
+}
+
+async fn forget_calls(sandbox: Control) -> HttpResponse {
+    sandbox.forget_calls();
+    HttpResponse::NoContent().finish()
+}
+
+/// How many tokens are listed.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TokenQuery {
+    limit: Option<usize>,
+}
+
+async fn tokens(sandbox: Control, request: HttpRequest) -> Handled {
+    let wanted: TokenQuery = query(&request)?;
+    let limit = wanted.limit.unwrap_or(DEFAULT_LIMIT).min(MOST_LISTED);
+    let known = sandbox.0.0.links.tokens_known();
+    Ok(ok(json!({"total": known, "tokens": sandbox.tokens(limit)})))
+}
+
+/// What a token dies of.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Kill {
+    #[serde(rename = "type", default = "user_delinked")]
+    kind: String,
+}
+
+fn user_delinked() -> String {
+    "USER_DELINKED".to_owned()
+}
+
+async fn kill(sandbox: Control, token_id: web::Path<String>, body: web::Bytes) -> Handled {
+    let kill: Kill = read(&body)?;
+    if kill.kind.is_empty() || kill.kind.len() > LONGEST_KIND {
+        let detail = format!("`type` has to be 1 to {LONGEST_KIND} bytes long");
+        return Err(Problem::bad_request(detail));
+    }
+    let id = Uuid::try_parse(&token_id).ok();
+    let info = id.and_then(|id| sandbox.kill_token(id, &kill.kind));
+    info.map(ok)
+        .ok_or_else(|| Problem::not_found("no such token; GET /sandbox/tokens lists them"))
+}
+
+/// How far to turn the clock.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Advance {
+    advance_seconds: u64,
+}
+
+async fn turn_clock(sandbox: Control, body: web::Bytes) -> Handled {
+    let Advance { advance_seconds } = read(&body)?;
+    if advance_seconds > FARTHEST_ADVANCE {
+        let detail = format!("`advanceSeconds` is at most {FARTHEST_ADVANCE}");
+        return Err(Problem::bad_request(detail));
+    }
+    sandbox
+        .clock()
+        .advance(Duration::from_secs(advance_seconds));
+    let now = sandbox.clock().now();
+    let now = now.format(&time::format_description::well_known::Rfc3339);
+    Ok(ok(json!({"now": now.unwrap_or_default()})))
+}

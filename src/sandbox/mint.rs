@@ -1,0 +1,236 @@
+//! The mint: ids, secrets, codes and tokens that look like Dapi's.
+//!
+//! Dapi's codes and tokens are JWTs signed with HS256; a code has an `exp`, a token has none, and
+//! both carry the `tokenID` that Connect's result tells too. Everything here is drawn from one
+//! seed: nothing in the sandbox is worth guessing.
+//!
+//! Knows: nobody.
+
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use aws_lc_rs::{digest, hmac};
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// `{"alg":"HS256","typ":"JWT"}`
+const JWT_HEADER: &str = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9";
+const USER_SECRET_BYTES: usize = 512;
+const OPAQUE_CODE_BYTES: usize = 48;
+const CONNECTION_ID_BYTES: usize = 20;
+
+/// The SHA-256 digest under which a secret is remembered.
+pub(super) type Digest = [u8; 32];
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Claims<'a> {
+    app_key: &'a str,
+    salt: String,
+    #[serde(rename = "tokenID")]
+    token_id: Uuid,
+    jti: Uuid,
+    iat: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exp: Option<i64>,
+}
+
+/// What is read back from a token.
+#[derive(Deserialize)]
+struct TokenClaims {
+    jti: Uuid,
+}
+
+/// Draws ids and secrets, signs codes and tokens.
+pub(super) struct Mint {
+    key: hmac::Key,
+    drawn: AtomicU64,
+}
+
+impl Mint {
+    /// A mint with a seed of its own.
+    pub(super) fn new() -> Self {
+        let entropy = RandomState::new();
+        let seed: Vec<u8> = (0_u64..4)
+            .flat_map(|n| entropy.hash_one(n).to_be_bytes())
+            .collect();
+        Self {
+            key: hmac::Key::new(hmac::HMAC_SHA256, &seed),
+            drawn: AtomicU64::new(0),
+        }
+    }
+
+    /// Bytes that no other draw gives.
+    fn draw<const N: usize>(&self) -> [u8; N] {
+        let number = self.drawn.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+        let mut bytes = [0; N];
+        for (block, chunk) in (0_u64..).zip(bytes.chunks_mut(32)) {
+            let tag = hmac::sign(&self.key, &[number, block.to_be_bytes()].concat());
+            for (to, from) in chunk.iter_mut().zip(tag.as_ref()) {
+                *to = *from;
+            }
+        }
+        bytes
+    }
+
+    /// A random UUID (version 4), the form of Dapi's `tokenID` and the tail of its `operationID`.
+    pub(super) fn uuid(&self) -> Uuid {
+        uuid::Builder::from_random_bytes(self.draw()).into_uuid()
+    }
+
+    /// 512 bytes in base64, as Connect hands them out.
+    pub(super) fn user_secret(&self) -> String {
+        STANDARD.encode(self.draw::<USER_SECRET_BYTES>())
+    }
+
+    /// 40 hexadecimal digits.
+    pub(super) fn connection_id(&self) -> String {
+        hex(&self.draw::<CONNECTION_ID_BYTES>())
+    }
+
+    /// A code that tells nothing about itself.
+    pub(super) fn opaque_code(&self) -> String {
+        URL_SAFE_NO_PAD.encode(self.draw::<OPAQUE_CODE_BYTES>())
+    }
+
+    /// A code that expires at `expires_at`.
+    pub(super) fn code(
+        &self,
+        app_key: &str,
+        token_id: Uuid,
+        issued_at: i64,
+        expires_at: i64,
+    ) -> String {
+        self.sign(app_key, token_id, issued_at, Some(expires_at))
+    }
+
+    /// A token that never expires. The same arguments give the same token.
+    pub(super) fn token(&self, app_key: &str, token_id: Uuid, issued_at: i64) -> String {
+        self.sign(app_key, token_id, issued_at, None)
+    }
+
+    /// The id in a token that this mint made; `None` for any other text.
+    pub(super) fn token_id(&self, token: &str) -> Option<Uuid> {
+        let (signed, signature) = token.rsplit_once('.')?;
+        let signature = URL_SAFE_NO_PAD.decode(signature).ok()?;
+        hmac::verify(&self.key, signed.as_bytes(), &signature).ok()?;
+        let (_, payload) = signed.split_once('.')?;
+        let payload = URL_SAFE_NO_PAD.decode(payload).ok()?;
+        let claims: TokenClaims = serde_json::from_slice(&payload).ok()?;
+        Some(claims.jti)
+    }
+
+    fn sign(&self, app_key: &str, token_id: Uuid, iat: i64, exp: Option<i64>) -> String {
+        let claims = Claims {
+            app_key,
+            salt: STANDARD.encode(hmac::sign(&self.key, token_id.as_bytes())),
+            token_id,
+            jti: token_id,
+            iat,
+            exp,
+        };
+        // The claims are plain text and numbers: there is nothing in them that fails to serialise.
+        let payload = serde_json::to_vec(&claims).unwrap_or_default();
+        let mut jwt = format!("{JWT_HEADER}.{}", URL_SAFE_NO_PAD.encode(payload));
+        let signature = URL_SAFE_NO_PAD.encode(hmac::sign(&self.key, jwt.as_bytes()));
+        jwt.push('.');
+        jwt.push_str(&signature);
+        jwt
+    }
+}
+
+/// The digest under which `secret` is remembered.
+pub(super) fn digest_of(secret: &str) -> Digest {
+    let mut bytes = [0; 32];
+    let digest = digest::digest(&digest::SHA256, secret.as_bytes());
+    for (to, from) in bytes.iter_mut().zip(digest.as_ref()) {
+        *to = *from;
+    }
+    bytes
+}
+
+/// 64 bytes in base64 that stand for `name`: the form of Dapi's `userID` and account ids.
+pub(super) fn id_of(name: &str) -> String {
+    STANDARD.encode(digest::digest(&digest::SHA512, name.as_bytes()))
+}
+
+/// 40 hexadecimal digits that stand for `name`: the form of a `connectionID`.
+pub(super) fn connection_id_of(name: &str) -> String {
+    let digest = digest_of(name);
+    hex(digest.get(..CONNECTION_ID_BYTES).unwrap_or_default())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claims(jwt: &str) -> serde_json::Value {
+        let payload = jwt.split('.').nth(1).unwrap();
+        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn what_is_drawn_has_the_forms_that_dapi_uses() {
+        let mint = Mint::new();
+        assert_eq!(STANDARD.decode(mint.user_secret()).unwrap().len(), 512);
+        assert_eq!(STANDARD.decode(id_of("anyone")).unwrap().len(), 64);
+        for id in [mint.connection_id(), connection_id_of("anyone")] {
+            assert!(id.len() == 40 && id.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        }
+        assert_eq!(mint.uuid().get_version_num(), 4);
+    }
+
+    #[test]
+    fn no_two_draws_are_alike() {
+        let mint = Mint::new();
+        let drawn: std::collections::HashSet<_> = (0..1000).map(|_| mint.uuid()).collect();
+        assert_eq!(drawn.len(), 1000);
+        assert_ne!(Mint::new().uuid(), Mint::new().uuid());
+    }
+
+    #[test]
+    fn a_code_expires_and_a_token_does_not() {
+        let mint = Mint::new();
+        let id = mint.uuid();
+        let code = claims(&mint.code("key", id, 1000, 2800));
+        assert_eq!((&code["iat"], &code["exp"]), (&1000.into(), &2800.into()));
+        let token = claims(&mint.token("key", id, 1000));
+        assert_eq!(token.get("exp"), None);
+        for claims in [code, token] {
+            assert_eq!(claims["jti"], id.to_string());
+            assert_eq!(claims["tokenID"], id.to_string());
+            assert_eq!(claims["appKey"], "key");
+        }
+    }
+
+    #[test]
+    fn a_token_names_its_id_only_while_nobody_touched_it() {
+        let mint = Mint::new();
+        let id = mint.uuid();
+        let token = mint.token("key", id, 1000);
+        assert_eq!(mint.token_id(&token), Some(id));
+        assert_eq!(Mint::new().token_id(&token), None);
+        let touched = token.replacen("eyJ", "eyK", 2);
+        for text in ["", ".", "a.b.c", &touched, &token[1..]] {
+            assert_eq!(mint.token_id(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_same_token_can_be_made_again() {
+        let mint = Mint::new();
+        let id = mint.uuid();
+        assert_eq!(mint.token("key", id, 1000), mint.token("key", id, 1000));
+    }
+}
