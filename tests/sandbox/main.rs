@@ -1,0 +1,18 @@
+//! The sandbox over real HTTP: what it promises, and what a plain socket sees when it misbehaves.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that panics says where"
+)]
+
+mod calls;
+mod control;
+mod data;
+mod delink;
+mod exchange;
+mod faults;
+mod page;
+mod pass_through;
+mod payment;
+mod support;
