@@ -33,10 +33,13 @@ function tell(event, result) {
 function show(next, focus = true) {
   step = next;
   for (const name of steps) byId(name).hidden = name !== next;
-  const reached = steps.indexOf(next);
-  document.querySelectorAll(".steps li").forEach((mark, place) => {
-    mark.classList.toggle("past", place <= reached);
-  });
+  // Whoever failed stays as far as they came.
+  if (next !== "done" || !byId("done").classList.contains("failed")) {
+    const reached = steps.indexOf(next);
+    document.querySelectorAll(".steps li").forEach((mark, place) => {
+      mark.classList.toggle("past", place <= reached);
+    });
+  }
   byId("back").hidden = next !== "login" && next !== "otp";
   byId("exit").hidden = finished;
   if (focus) byId(`${next}-title`).focus();
