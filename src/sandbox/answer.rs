@@ -10,6 +10,11 @@ use serde_json::{Map, Value, json};
 /// The fields of an answer beside those that every answer has.
 pub(super) type Fields = Map<String, Value>;
 
+/// Fields with one field in them.
+pub(super) fn field(name: &str, value: Value) -> Fields {
+    Fields::from_iter([(name.to_owned(), value)])
+}
+
 /// The one-time password that is right, always.
 pub(super) const RIGHT_OTP: &str = "123456";
 

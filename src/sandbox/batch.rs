@@ -1,15 +1,15 @@
 //! Batches of transfers, as companies make them: a file for the bank or the transfers themselves.
 //!
-//! Knows: answer, bank, body, data, model, payment.
+//! Knows: answer, body, data, model, payees, payment.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use time::Date;
 
-use super::answer::{Fields, Refusal, reason};
+use super::answer::{Fields, Refusal, field, reason};
 use super::body::{Body, missing};
-use super::data::{self, field};
+use super::data;
 use super::model::Login;
 use super::payees::account_of;
 use super::payment::{Work, reference_of};

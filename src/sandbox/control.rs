@@ -3,7 +3,7 @@
 //! It reads JSON whatever the `Content-Type` says, so that `curl -d` works as it is, and tells
 //! what is wrong with a request as problem+json (RFC 9457).
 //!
-//! Knows: actix, handle and the types that it takes.
+//! Knows: actix, endpoint, handle and the types that it takes.
 
 use std::time::Duration;
 

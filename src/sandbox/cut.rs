@@ -5,9 +5,9 @@
 //! its first piece before it flushes. A body that fails at once ends the connection with the
 //! buffer unsent, so the caller sees the connection close without a single byte. A body that gives
 //! a piece, then waits for one turn, has that piece flushed before it fails. The tests hold this
-//! against what a plain socket sees.
+//! against what a plain socket sees. To actix either is an error, and it logs one.
 //!
-//! Knows: nobody.
+//! Knows: actix.
 
 use std::io;
 use std::pin::Pin;

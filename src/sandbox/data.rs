@@ -5,7 +5,7 @@
 use serde_json::{Value, json};
 use time::{Date, Duration};
 
-use super::answer::{Fields, Refusal, reason};
+use super::answer::{Fields, Refusal, field, reason};
 use super::bank::{Account, Dice, Holder, pick};
 use super::body::{Body, missing};
 
@@ -23,11 +23,6 @@ pub(super) enum Detail {
     Categorized,
     /// And the brand.
     Enriched,
-}
-
-/// One field, as a handler returns it.
-pub(super) fn field(name: &str, value: Value) -> Fields {
-    Fields::from_iter([(name.to_owned(), value)])
 }
 
 pub(super) fn identity(holder: &Holder) -> Fields {

@@ -1,7 +1,7 @@
 //! [`Sandbox`]: the handle on a sandbox's memory, with the same power in process as the control
 //! API has over HTTP.
 //!
-//! Knows: base, api, bank, calls, faults, mint, model, settings.
+//! Knows: base, api, bank, calls, endpoint, faults, mint, model, settings.
 
 use std::borrow::Cow;
 use std::sync::Arc;

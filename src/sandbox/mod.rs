@@ -9,7 +9,7 @@
 //! It shares no type with the client in `dapi`: two sides that share their structs hide a drift of
 //! the contract.
 //!
-//! Bounds: 200,000 logins, codes and tokens each ([`Settings::capacity`]), 10,000 operations and
+//! Bounds: 100,000 logins, codes and tokens each ([`Settings::capacity`]), 10,000 operations and
 //! calls, 1,000 faults, 50 added beneficiaries a login; the oldest is forgotten first.
 //!
 //! Knows: base. The wire, control and Connect's page know actix; nothing else in here does.

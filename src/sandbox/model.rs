@@ -30,9 +30,6 @@ pub(super) struct Login {
     tokens: Mutex<Vec<Weak<Token>>>,
 }
 
-/// Whose login it is: app, `connectionID`, `userID`.
-type LoginKey = (String, String, String);
-
 /// One way through Connect: a login, and the user secret that was handed out there.
 struct Link {
     login: Arc<Login>,
@@ -145,7 +142,8 @@ pub(super) struct Exchanged {
 pub(super) struct Links {
     pub(super) mint: Mint,
     apps: Vec<Arc<App>>,
-    logins: Mutex<Bounded<LoginKey, Arc<Login>>>,
+    /// By the digest of app, `connectionID` and `userID`.
+    logins: Mutex<Bounded<Digest, Arc<Login>>>,
     codes: Mutex<Bounded<Digest, Arc<Code>>>,
     tokens: Mutex<Bounded<Uuid, Arc<Token>>>,
 }
@@ -217,7 +215,7 @@ impl Links {
             bank,
             ..
         } = request;
-        let key = (app.key.clone(), connection_id.clone(), user_id.clone());
+        let key = mint::digest_of(&format!("{:?}", (&app.key, &connection_id, &user_id)));
         let mut logins = locked(&self.logins);
         if let Some(known) = logins.get(&key) {
             return Arc::clone(known);

@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
-use super::answer::{Fields, RIGHT_OTP, Refusal, reason};
+use super::answer::{Fields, RIGHT_OTP, Refusal, field, reason};
 use super::body::Body;
 use super::bounded::{Bounded, locked};
 
@@ -81,7 +81,7 @@ impl Operations {
     /// Whether this step takes up an operation that waits for the user, of the same token and path.
     pub(super) fn awaits(&self, step: Step<'_>) -> bool {
         let entries = locked(&self.entries);
-        entries.get(&step.id.to_owned()).is_some_and(|operation| {
+        entries.get(step.id).is_some_and(|operation| {
             operation.status == Status::AwaitsInput
                 && operation.path == step.path
                 && operation.token == step.token
@@ -137,7 +137,7 @@ impl Operations {
 
     fn find(&self, id: &str, token: Option<Uuid>) -> Result<Operation, Refusal> {
         locked(&self.entries)
-            .get(&id.to_owned())
+            .get(id)
             .filter(|operation| token.is_none() || operation.token == token)
             .cloned()
             .ok_or_else(|| reason::INVALID_OPERATION_ID.because("no such operation"))
@@ -175,7 +175,7 @@ impl Operations {
             return Err(reason::INVALID_OPERATION_ID.because("this operation is no pull"));
         };
         transfer.insert("status".to_owned(), json!(operation.status.name()));
-        Ok(super::data::field("transfer", Value::Object(transfer)))
+        Ok(field("transfer", Value::Object(transfer)))
     }
 }
 

@@ -5,10 +5,10 @@
 use serde_json::{Value, json};
 use time::{Duration, OffsetDateTime};
 
-use super::answer::{Fields, Refusal, reason};
+use super::answer::{Fields, Refusal, field, reason};
 use super::bank::Holder;
 use super::body::{Body, missing};
-use super::data::{COOL_DOWN_HOURS, field};
+use super::data::COOL_DOWN_HOURS;
 
 /// How many added beneficiaries a login remembers.
 const MOST_ADDED: usize = 50;

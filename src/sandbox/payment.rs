@@ -1,16 +1,16 @@
 //! Moving money: transfers on both rails and ACH pulls. What a handler returns is only prepared;
 //! it takes effect once the user's one-time password was right.
 //!
-//! Knows: answer, body, data, model, payees.
+//! Knows: answer, bank, body, bounded, data, model, payees.
 
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
-use super::answer::{Fields, Refusal, reason};
+use super::answer::{Fields, Refusal, field, reason};
 use super::bank::Account;
 use super::body::Body;
 use super::bounded::locked;
-use super::data::{self, field};
+use super::data;
 use super::model::Login;
 use super::payees::{Payee, Rail, account_of};
 

@@ -13,7 +13,7 @@ pub const DEFAULT_APP_KEY: &str = "sandbox-app-key";
 /// The secret of the app that a sandbox has where nothing else is said. It guards nothing.
 pub const DEFAULT_APP_SECRET: &str = "sandbox-app-secret";
 
-const DEFAULT_CAPACITY: usize = 200_000;
+const DEFAULT_CAPACITY: usize = 100_000;
 const DEFAULT_WORKERS: usize = 2;
 const HALF_AN_HOUR: Duration = Duration::from_mins(30);
 /// Ten years: longer makes no sense and would leave the calendar.
@@ -37,7 +37,8 @@ pub struct Settings {
     pub apps: Vec<App>,
     /// The rules at the start.
     pub rules: Rules,
-    /// How many logins, codes and tokens are kept, each; beyond that the oldest is forgotten.
+    /// How many logins, codes and tokens are kept, each; beyond that the oldest is forgotten. One
+    /// of each together takes about two kilobytes.
     pub capacity: usize,
     /// Threads that answer requests.
     pub workers: usize,

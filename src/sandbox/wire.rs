@@ -139,6 +139,9 @@ impl Visit {
             let login = token.as_ref().map(|token| &*token.login().connection_id);
             (token.as_ref().map(|token| token.id), login)
         };
+        // Before the journal tells that the call is here: whoever waits for that and then calls
+        // with the same token is sure to meet it.
+        let turn = token.clone().map(Turn::begin);
         let strike = state.faults.take(call.endpoint.path, connection_id);
         let entry = state.calls.note(Arrival {
             path: call.endpoint.path,
@@ -150,7 +153,7 @@ impl Visit {
         });
         Self {
             state: Arc::clone(state),
-            turn: token.map(Turn::begin),
+            turn,
             call,
             strike,
             entry,

@@ -193,6 +193,20 @@ async fn a_call_hangs_until_the_faults_are_cleared() {
 }
 
 #[tokio::test]
+async fn a_server_that_stops_does_not_wait_for_what_hangs() {
+    let test = TestSandbox::start();
+    let linked = test.connect();
+    test.fault(Fault::new(Effect::Hang));
+    let stop = async {
+        test.sandbox.calls_reached(EXCHANGE, 1).await;
+        let stopped = test.handle.stop(true);
+        tokio::time::timeout(Duration::from_secs(10), stopped).await
+    };
+    let (raw, stopped) = tokio::join!(exchange_raw(&test, &linked), stop);
+    assert!(stopped.is_ok() && raw.bytes.is_empty());
+}
+
+#[tokio::test]
 async fn any_status_can_be_had_with_its_headers() {
     let test = TestSandbox::start();
     let linked = test.connect();

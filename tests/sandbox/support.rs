@@ -2,6 +2,7 @@
 
 use std::net::{SocketAddr, TcpListener};
 
+use actix_web::dev::ServerHandle;
 use reqwest::Method;
 use serde_json::{Value, json};
 use strongroom::sandbox::{
@@ -13,6 +14,7 @@ pub(crate) struct TestSandbox {
     pub(crate) sandbox: Sandbox,
     pub(crate) address: SocketAddr,
     pub(crate) http: reqwest::Client,
+    pub(crate) handle: ServerHandle,
 }
 
 /// What came back.
@@ -73,7 +75,9 @@ impl TestSandbox {
         });
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        tokio::spawn(server(&sandbox, listener).unwrap());
+        let server = server(&sandbox, listener).unwrap();
+        let handle = server.handle();
+        tokio::spawn(server);
         #[expect(clippy::disallowed_methods, reason = "the tests are the caller here")]
         let http = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
@@ -83,6 +87,7 @@ impl TestSandbox {
             sandbox,
             address,
             http,
+            handle,
         }
     }
 
