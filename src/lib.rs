@@ -9,6 +9,7 @@ pub mod base;
 pub mod config;
 pub mod connections;
 pub mod dapi;
+pub mod dev;
 pub mod http;
 pub mod oauth;
 pub mod sandbox;
