@@ -5,7 +5,9 @@
 
 pub mod apps;
 pub mod audit;
+pub mod background;
 pub mod base;
+pub mod cli;
 pub mod config;
 pub mod connections;
 pub mod dapi;
@@ -13,6 +15,8 @@ pub mod dev;
 pub mod http;
 pub mod oauth;
 pub mod sandbox;
+pub mod service;
 pub mod sessions;
+pub mod telemetry;
 pub mod users;
 pub mod vault;

@@ -64,7 +64,7 @@ mod tests {
         let clock = Clock::system();
         let clone = clock.clone();
         let before = clone.unix_seconds();
-        clock.advance(Duration::from_secs(3600));
+        clock.advance(Duration::from_hours(1));
         assert!(clone.unix_seconds() >= before + 3600);
     }
 }

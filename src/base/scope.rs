@@ -56,6 +56,22 @@ impl Scope {
         }
     }
 
+    /// What it lets a client do, in words.
+    #[must_use]
+    pub const fn describe(self) -> &'static str {
+        match self {
+            Self::SessionsCreate => "make connect sessions",
+            Self::ConnectionsWrite => "hand in Connect's results, import tokens",
+            Self::ConnectionsRead => "see connections, never their secrets",
+            Self::ConnectionsRevoke => "delink and invalidate",
+            Self::TokensRead => "read tokens in the clear",
+            Self::DapiCall => "call Dapi on a connection's behalf",
+            Self::UsersErase => "erase a user",
+            Self::UpstreamsUse => "use other APIs' tokens",
+            Self::Admin => "administer the client's own app",
+        }
+    }
+
     const fn bit(self) -> u16 {
         1 << self as u16
     }

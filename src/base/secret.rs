@@ -126,6 +126,7 @@ mod tests {
     #[test]
     fn secrets_compare_by_content() {
         let one = Whisper::new("canary".to_owned());
+        assert_eq!(one.expose(), "canary");
         assert!(one.same_as(&Whisper::new("canary".to_owned())));
         assert!(!one.same_as(&Whisper::new("canarx".to_owned())));
         assert!(!one.same_as(&Whisper::new("canary ".to_owned())));

@@ -33,9 +33,9 @@ const SESSION_RESULTS: i64 = 10;
 /// How much later than its `exp` a code still counts: clocks differ, and within this Dapi decides.
 const EXP_MARGIN: time::Duration = time::Duration::seconds(60);
 /// The first wait before an exchange is tried again, and the longest.
-const RETRY: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(120));
+const RETRY: (Duration, Duration) = (Duration::from_secs(2), Duration::from_mins(2));
 /// How long an answer is kept in memory for a database that does not take it.
-const HOLD_ANSWER: Duration = Duration::from_secs(15 * 60);
+const HOLD_ANSWER: Duration = Duration::from_mins(15);
 
 /// A result of Connect's as it is handed in, checked.
 #[derive(Debug)]
@@ -150,13 +150,12 @@ async fn commit_intent(
     submission: &Submission,
     found: store::Found,
 ) -> Result<Option<Received>, Failed> {
-    let (user, user_key) = match found.user {
-        Some(user) => user,
-        None => {
-            let name = &submission.client_user_id;
-            let user = users::ensure(conn, &context.vault, submission.app, name).await?;
-            (user.id, user.key)
-        }
+    let (user, user_key) = if let Some(user) = found.user {
+        user
+    } else {
+        let name = &submission.client_user_id;
+        let user = users::ensure(conn, &context.vault, submission.app, name).await?;
+        (user.id, user.key)
     };
     let key = context.vault.unwrap(&user_key)?;
     let id = ConnectionId::new();

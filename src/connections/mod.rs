@@ -110,5 +110,5 @@ impl Places {
 fn backoff(first: Duration, longest: Duration, attempts: i32, asked: Option<Duration>) -> Duration {
     let doublings = u32::try_from(attempts.saturating_sub(1)).unwrap_or(0).min(20);
     let wait = first.saturating_mul(1 << doublings).min(longest);
-    asked.map_or(wait, |asked| wait.max(asked.min(Duration::from_secs(3600))))
+    asked.map_or(wait, |asked| wait.max(asked.min(Duration::from_hours(1))))
 }

@@ -254,6 +254,7 @@ impl Login {
 
 /// The circumstances of an exchange's attempt.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts about one attempt")]
 pub struct Attempt {
     /// Nobody took a later lease meanwhile.
     pub current: bool,

@@ -17,7 +17,7 @@ const LOCKED: (u32, Duration) = (200, Duration::from_millis(5));
 
 /// A token in the clear, with what belongs to it.
 #[derive(Debug)]
-pub(super) struct Token {
+pub(super) struct RevealedSecrets {
     pub(super) client_user_id: String,
     pub(super) connection_id: String,
     pub(super) dapi_user_id: Option<String>,
@@ -30,7 +30,7 @@ pub(super) struct Token {
 #[derive(Debug)]
 pub(super) enum Reveal {
     /// The token; that it was read is committed.
-    Token(Box<Token>),
+    Secrets(Box<RevealedSecrets>),
     /// There is no usable token.
     NotActive(Status),
     /// There is no such connection.
@@ -52,8 +52,8 @@ pub(super) async fn reveal(
     for _ in 0..LOCKED.0 {
         if let Some(row) = store::reveal(&mut conn, &actor, app, id, reason).await? {
             context.metrics.reveals.inc();
-            let token = open(context, app, id, row)?;
-            return Ok(Reveal::Token(Box::new(token)));
+            let secrets = open(context, app, id, row)?;
+            return Ok(Reveal::Secrets(Box::new(secrets)));
         }
         match store::find(&mut conn, app, id).await? {
             None => return Ok(Reveal::Unknown),
@@ -71,7 +71,7 @@ fn open(
     app: AppId,
     id: ConnectionId,
     row: store::Revealed,
-) -> Result<Token, Failed> {
+) -> Result<RevealedSecrets, Failed> {
     let places = Places { app, user: row.user, id };
     let owner = KeyOwner::User { app, user: row.user };
     let key = context.vault.unwrap(&WrappedKey {
@@ -80,7 +80,7 @@ fn open(
         master_key_id: row.master_key_id,
         wrapped: row.wrapped,
     })?;
-    Ok(Token {
+    Ok(RevealedSecrets {
         access_token: row.access_token.open(&key, &places.access_token())?,
         user_secret: row.user_secret.open(&key, &places.user_secret())?,
         client_user_id: row.client_user_id,

@@ -18,7 +18,7 @@ use crate::dapi::{AccessToken, AppCredentials, DelinkAnswer, Permit, UserSecret}
 use crate::vault::{Vault, VaultError};
 
 /// The first wait before Dapi is told again, and the longest.
-const RETRY: (Duration, Duration) = (Duration::from_secs(4), Duration::from_secs(3600));
+const RETRY: (Duration, Duration) = (Duration::from_secs(4), Duration::from_hours(1));
 
 /// A revocation that somebody asks for.
 #[derive(Debug, Clone, Copy)]

@@ -85,7 +85,9 @@ async fn expire(context: &Context) -> Result<usize, Failed> {
     let mut conn = context.pool.acquire().await?;
     let ended = store::sweep_expired(&mut conn, BATCH).await?;
     context.metrics.swept.inc_by(ended.len() as u64);
-    ended.iter().for_each(|id| context.settled.tell(*id));
+    for id in &ended {
+        context.settled.tell(*id);
+    }
     Ok(ended.len())
 }
 
@@ -211,7 +213,7 @@ async fn delink(context: &Context, round: &mut Round) -> Result<(), Failed> {
                 round.calls.push(pending.spawn(context));
             }
             Err(error) => {
-                tracing::error!(connection = %id, cause = %error, "a token does not open")
+                tracing::error!(connection = %id, cause = %error, "a token does not open");
             }
         }
     }

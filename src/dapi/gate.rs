@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// The longest that one `Retry-After` closes the gate: a mistake of Dapi's must not stop everything.
-const LONGEST_HOLD: Duration = Duration::from_secs(60);
+const LONGEST_HOLD: Duration = Duration::from_mins(1);
 
 /// Lets calls through. Clones are the same gate.
 #[derive(Clone, Debug)]
@@ -60,10 +60,19 @@ impl Gate {
         self.turned_away.load(Ordering::Relaxed) && self.turned_away.swap(false, Ordering::Relaxed)
     }
 
+    /// Lets nobody through any more: the process is about to end.
+    pub fn close(&self) {
+        self.permits.close();
+    }
+
     /// How many calls could be made now.
     #[must_use]
     pub fn free(&self) -> usize {
-        if self.closed_for().is_some() { 0 } else { self.permits.available_permits() }
+        if self.closed_for().is_some() || self.permits.is_closed() {
+            0
+        } else {
+            self.permits.available_permits()
+        }
     }
 
     fn closed_for(&self) -> Option<Duration> {
@@ -98,7 +107,7 @@ mod tests {
     #[test]
     fn the_gate_stays_closed_while_dapi_asked_for_it_but_never_long() {
         let gate = Gate::new(2);
-        gate.hold(Duration::from_secs(7200));
+        gate.hold(Duration::from_hours(2));
         let busy = gate.try_enter().unwrap_err();
         assert!(busy.retry_after <= LONGEST_HOLD && busy.retry_after > Duration::from_secs(50));
         assert_eq!(gate.free(), 0);

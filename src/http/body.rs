@@ -121,9 +121,9 @@ fn wrong_field(path: &str, message: &str) -> Problem {
 
 /// The query of a URL as type `T`.
 #[derive(Debug)]
-pub struct Query<T>(pub T);
+pub struct UrlQuery<T>(pub T);
 
-impl<T: DeserializeOwned> FromRequest for Query<T> {
+impl<T: DeserializeOwned> FromRequest for UrlQuery<T> {
     type Error = Problem;
     type Future = std::future::Ready<Result<Self, Problem>>;
 

@@ -1,7 +1,7 @@
 //! Who is calling and whether they may, decided before a handler runs.
 //!
 //! A handler names what it needs in its signature: `Authorized<needs::TokensRead>`. So nobody can
-//! forget the check, and the compiler, the OpenAPI document and the reader see the same thing.
+//! forget the check, and the compiler, the `OpenAPI` document and the reader see the same thing.
 
 use std::marker::PhantomData;
 use std::sync::Arc;

@@ -96,7 +96,9 @@ fn finish<B: MessageBody>(
         None => response.map_into_left_body(),
         Some((headers, body)) => response.map_body(|head, _| {
             let kept = head.headers_mut();
-            headers.into_iter().for_each(|(name, value)| kept.append(name, value));
+            for (name, value) in headers {
+                kept.append(name, value);
+            }
             kept.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
             EitherBody::Right { body: BoxBody::new(body) }
         }),

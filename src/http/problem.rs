@@ -103,9 +103,12 @@ impl ProblemCode {
     }
 }
 
-/// One occurrence of a problem.
+/// One occurrence of a problem. Boxed, because it travels as the rare half of many results.
 #[derive(Debug)]
-pub struct Problem {
+pub struct Problem(Box<Occurrence>);
+
+#[derive(Debug)]
+struct Occurrence {
     code: ProblemCode,
     status: StatusCode,
     detail: Cow<'static, str>,
@@ -118,7 +121,8 @@ impl Problem {
     #[must_use]
     pub fn new(code: ProblemCode, detail: impl Into<Cow<'static, str>>) -> Self {
         let (detail, status) = (detail.into(), code.status());
-        Self { code, status, detail, members: Map::new(), headers: Vec::new() }
+        let (members, headers) = (Map::new(), Vec::new());
+        Self(Box::new(Occurrence { code, status, detail, members, headers }))
     }
 
     /// A field that is missing or wrong.
@@ -186,20 +190,20 @@ impl Problem {
     /// What kind of problem it is.
     #[must_use]
     pub fn code(&self) -> ProblemCode {
-        self.code
+        self.0.code
     }
 
     /// With a further member in the body.
     #[must_use]
     pub fn with(mut self, name: &str, value: Value) -> Self {
-        self.members.insert(name.to_owned(), value);
+        self.0.members.insert(name.to_owned(), value);
         self
     }
 
     /// With a header in the answer.
     #[must_use]
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.headers.push((name, value));
+        self.0.headers.push((name, value));
         self
     }
 
@@ -218,35 +222,34 @@ impl Problem {
 
     /// A problem for an answer that the framework made by itself.
     pub(super) fn of_status(status: StatusCode) -> Self {
-        let code = ProblemCode::of_status(status);
-        Self {
-            status,
-            ..Self::new(code, status.canonical_reason().unwrap_or("The request was refused."))
-        }
+        let reason = status.canonical_reason().unwrap_or("The request was refused.");
+        let mut problem = Self::new(ProblemCode::of_status(status), reason);
+        problem.0.status = status;
+        problem
     }
 
     /// The body (RFC 9457 §3.1).
     pub(super) fn body(&self, request_id: Option<String>) -> Value {
         let mut body = Map::new();
-        let code = self.code.as_str();
+        let code = self.0.code.as_str();
         body.insert("type".to_owned(), format!("/problems/{code}").into());
-        body.insert("title".to_owned(), self.code.title().into());
-        body.insert("status".to_owned(), self.status.as_u16().into());
-        body.insert("detail".to_owned(), self.detail.as_ref().into());
+        body.insert("title".to_owned(), self.0.code.title().into());
+        body.insert("status".to_owned(), self.0.status.as_u16().into());
+        body.insert("detail".to_owned(), self.0.detail.as_ref().into());
         body.insert("code".to_owned(), code.into());
         body.insert("requestID".to_owned(), request_id.into());
-        body.extend(self.members.clone());
+        body.extend(self.0.members.clone());
         Value::Object(body)
     }
 
     pub(super) fn headers(&self) -> &[(HeaderName, HeaderValue)] {
-        &self.headers
+        &self.0.headers
     }
 }
 
 impl Display for Problem {
     fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: {}", self.code.as_str(), self.detail)
+        write!(f, "{}: {}", self.0.code.as_str(), self.0.detail)
     }
 }
 
@@ -255,11 +258,11 @@ impl std::error::Error for Problem {}
 /// The answer without its body: the outermost layer writes it, because it knows the request's id.
 impl ResponseError for Problem {
     fn status_code(&self) -> StatusCode {
-        self.status
+        self.0.status
     }
 
     fn error_response(&self) -> HttpResponse {
-        HttpResponse::new(self.status)
+        HttpResponse::new(self.0.status)
     }
 }
 

@@ -128,13 +128,15 @@ impl Directory {
             let known = self.read();
             (known.directory_generation, known.revocation_generation)
         };
-        let snapshot = match directory == known_directory {
-            true => None,
-            false => Some(Arc::new(self.snapshot(conn, vault).await?)),
+        let snapshot = if directory == known_directory {
+            None
+        } else {
+            Some(Arc::new(self.snapshot(conn, vault).await?))
         };
-        let revoked = match revocations == known_revocations {
-            true => Vec::new(),
-            false => store::revoked_since(conn, known_revocations).await?,
+        let revoked = if revocations == known_revocations {
+            Vec::new()
+        } else {
+            store::revoked_since(conn, known_revocations).await?
         };
 
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);

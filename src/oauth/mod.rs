@@ -19,5 +19,5 @@ mod tokens;
 pub use directory::{Directory, STALE_AFTER};
 pub use error::{OAuthError, OAuthErrorCode};
 pub use signing::{Algorithm, SigningKey};
-pub use store::ensure_signing_key;
+pub use store::{ensure_signing_key, forget_ended_tokens};
 pub use tokens::{Issuer, verify};

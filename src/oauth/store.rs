@@ -1,7 +1,6 @@
 //! The tables `clients`, `client_secrets`, `signing_keys`, `revoked_tokens`.
 
 use sqlx::PgConnection;
-use sqlx::postgres::types::PgInterval;
 use uuid::Uuid;
 
 use super::clients::{ClientInfo, NewClient};
@@ -233,16 +232,10 @@ pub(super) async fn revoked_since(
     Ok(rows.into_iter().map(|row| (row.jti, row.left)).collect())
 }
 
-/// Forgets revoked tokens that have run out by themselves; `margin` keeps them a while longer, for
-/// clocks that differ.
-pub async fn forget_ended_tokens(
-    conn: &mut PgConnection,
-    margin_seconds: i64,
-) -> sqlx::Result<u64> {
-    let margin = PgInterval { months: 0, days: 0, microseconds: margin_seconds * 1_000_000 };
+/// Forgets revoked tokens that ran out by themselves an hour ago: clocks differ.
+pub async fn forget_ended_tokens(conn: &mut PgConnection) -> sqlx::Result<u64> {
     let done = sqlx::query!(
-        "DELETE FROM revoked_tokens WHERE expires_at < (SELECT strongroom_now()) - $1::interval",
-        margin,
+        "DELETE FROM revoked_tokens WHERE expires_at < (SELECT strongroom_now()) - interval '1 hour'",
     )
     .execute(conn)
     .await?;

@@ -59,11 +59,7 @@ pub(super) mod reason {
 impl Reason {
     /// A refusal for this reason; `msg` explains it to a human.
     pub(super) fn because(self, msg: impl Into<String>) -> Refusal {
-        Refusal {
-            status: self.0,
-            kind: Cow::Borrowed(self.1),
-            msg: msg.into(),
-        }
+        Refusal { status: self.0, kind: Cow::Borrowed(self.1), msg: msg.into() }
     }
 }
 
@@ -93,14 +89,8 @@ impl Answer {
     pub(super) fn done(operation_id: &str, mut fields: Fields) -> Self {
         fields.insert("success".to_owned(), json!(true));
         fields.entry("status").or_insert_with(|| json!("done"));
-        fields
-            .entry("operationID")
-            .or_insert_with(|| json!(operation_id));
-        Self {
-            status: 200,
-            outcome: Cow::Borrowed("done"),
-            body: Value::Object(fields),
-        }
+        fields.entry("operationID").or_insert_with(|| json!(operation_id));
+        Self { status: 200, outcome: Cow::Borrowed("done"), body: Value::Object(fields) }
     }
 
     /// The call waits for the user's one-time password.
@@ -129,11 +119,7 @@ impl Answer {
         if let Some(id) = operation_id {
             fields.insert("operationID".to_owned(), json!(id));
         }
-        Self {
-            status: refusal.status,
-            outcome: refusal.kind,
-            body: Value::Object(fields),
-        }
+        Self { status: refusal.status, outcome: refusal.kind, body: Value::Object(fields) }
     }
 
     /// The body as it goes over the wire.

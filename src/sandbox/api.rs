@@ -112,9 +112,7 @@ impl State {
         let code = body.text("accessCode")?;
         let connection_id = body.text("connectionID")?;
         let app = self.links.app_with_secret(secret)?;
-        let given = self
-            .links
-            .exchange(app, code, connection_id, rules, step.now)?;
+        let given = self.links.exchange(app, code, connection_id, rules, step.now)?;
         self.operations.end_done(step, None);
         let fields = Fields::from_iter([
             ("accessToken".to_owned(), json!(given.access_token)),
@@ -220,10 +218,7 @@ impl State {
 
 impl From<Answer> for Done {
     fn from(answer: Answer) -> Self {
-        Self {
-            answer,
-            exchanged: None,
-        }
+        Self { answer, exchanged: None }
     }
 }
 

@@ -78,18 +78,9 @@ pub(super) static BANKS: [Bank; 4] = [
     },
 ];
 
-const AED: Currency = Currency {
-    code: "AED",
-    name: "United Arab Emirates Dirham",
-};
-const GBP: Currency = Currency {
-    code: "GBP",
-    name: "Pound Sterling",
-};
-const USD: Currency = Currency {
-    code: "USD",
-    name: "United States Dollar",
-};
+const AED: Currency = Currency { code: "AED", name: "United Arab Emirates Dirham" };
+const GBP: Currency = Currency { code: "GBP", name: "Pound Sterling" };
+const USD: Currency = Currency { code: "USD", name: "United States Dollar" };
 
 impl Bank {
     /// The bank of this id.
@@ -106,8 +97,7 @@ impl Bank {
 
     /// The bank account's number as an IBAN, where the country has them.
     pub(super) fn iban(&self, number: &str) -> Option<String> {
-        self.iban_prefix
-            .map(|prefix| iban(self.country, &format!("{prefix}{number}")))
+        self.iban_prefix.map(|prefix| iban(self.country, &format!("{prefix}{number}")))
     }
 
     /// The number of a bank account, as long as the country has them.
@@ -118,12 +108,10 @@ impl Bank {
 
 /// An IBAN with check digits that add up (ISO 13616).
 fn iban(country: &str, account: &str) -> String {
-    let remainder = format!("{account}{country}00")
-        .bytes()
-        .fold(0_u32, |rest, byte| match byte {
-            b'0'..=b'9' => (rest * 10 + u32::from(byte - b'0')) % 97,
-            _ => (rest * 100 + u32::from(byte.saturating_sub(b'A')) + 10) % 97,
-        });
+    let remainder = format!("{account}{country}00").bytes().fold(0_u32, |rest, byte| match byte {
+        b'0'..=b'9' => (rest * 10 + u32::from(byte - b'0')) % 97,
+        _ => (rest * 100 + u32::from(byte.saturating_sub(b'A')) + 10) % 97,
+    });
     format!("{country}{:02}{account}", 98 - remainder)
 }
 
@@ -202,10 +190,7 @@ pub(super) struct Holder {
 
 impl Holder {
     pub(super) fn new(bank: &'static Bank, connection_id: &str) -> Self {
-        Self {
-            bank,
-            connection_id: connection_id.to_owned(),
-        }
+        Self { bank, connection_id: connection_id.to_owned() }
     }
 
     /// Dice that belong to this holder and to `what`.
@@ -219,9 +204,7 @@ impl Holder {
     }
 
     pub(super) fn name(&self) -> &'static str {
-        pick(&mut self.dice("name"), &NAMES)
-            .copied()
-            .unwrap_or("Sam Sandbox")
+        pick(&mut self.dice("name"), &NAMES).copied().unwrap_or("Sam Sandbox")
     }
 
     /// Two accounts: a current one and savings.

@@ -24,11 +24,7 @@ pub(super) struct Bounded<K, V> {
 
 impl<K: Clone + Eq + Hash, V> Bounded<K, V> {
     pub(super) fn new(capacity: usize) -> Self {
-        Self {
-            entries: HashMap::new(),
-            order: VecDeque::new(),
-            capacity: capacity.max(1),
-        }
+        Self { entries: HashMap::new(), order: VecDeque::new(), capacity: capacity.max(1) }
     }
 
     pub(super) fn get<Q>(&self, key: &Q) -> Option<&V>

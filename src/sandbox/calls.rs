@@ -113,20 +113,14 @@ impl Calls {
             paths: BTreeMap::new(),
             codes: Bounded::new(capacity),
         };
-        Self {
-            journal: Arc::new(Mutex::new(journal)),
-            arrived: Notify::new(),
-        }
+        Self { journal: Arc::new(Mutex::new(journal)), arrived: Notify::new() }
     }
 
     /// Notes a call that arrived.
     pub(super) fn note(&self, arrival: Arrival) -> Entry {
         let number = locked(&self.journal).note(arrival);
         self.arrived.notify_waiters();
-        Entry {
-            journal: Arc::clone(&self.journal),
-            number,
-        }
+        Entry { journal: Arc::clone(&self.journal), number }
     }
 
     /// How many calls came to `path`.
@@ -160,9 +154,7 @@ impl Calls {
         CallReport {
             total: journal.total,
             paths: journal.paths.clone(),
-            codes: ids
-                .filter_map(|id| Some((id, *journal.codes.get(&id)?)))
-                .collect(),
+            codes: ids.filter_map(|id| Some((id, *journal.codes.get(&id)?))).collect(),
             calls,
         }
     }

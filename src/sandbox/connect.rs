@@ -65,10 +65,7 @@ async fn page(request: HttpRequest) -> HttpResponse {
 fn read(request: &HttpRequest) -> Result<String, String> {
     let query = web::Query::<Query>::from_query(request.query_string());
     let query = query.map_err(|error| error.to_string())?.into_inner();
-    if query
-        .code_lifetime
-        .is_some_and(|seconds| seconds.parse::<u64>().is_err())
-    {
+    if query.code_lifetime.is_some_and(|seconds| seconds.parse::<u64>().is_err()) {
         return Err("codeLifetime has to be a number of seconds".to_owned());
     }
     match query.origin {
@@ -96,9 +93,7 @@ fn html(
 }
 
 fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
 async fn style() -> HttpResponse {
@@ -126,11 +121,7 @@ mod tests {
 
     #[test]
     fn an_origin_counts_only_as_browsers_spell_it() {
-        for origin in [
-            "http://localhost:8080",
-            "https://app.example",
-            "http://[::1]:3000",
-        ] {
+        for origin in ["http://localhost:8080", "https://app.example", "http://[::1]:3000"] {
             assert_eq!(exact_origin(origin), Ok(origin));
         }
         for other in [
@@ -155,11 +146,7 @@ mod tests {
         for bank in &BANKS {
             let choice = format!("data-bank=\"{}\"", bank.id);
             assert_eq!(PAGE.matches(&choice).count(), 1, "{}", bank.id);
-            assert!(
-                PAGE.contains(&bank.name.replace('&', "&amp;")),
-                "{}",
-                bank.name
-            );
+            assert!(PAGE.contains(&bank.name.replace('&', "&amp;")), "{}", bank.name);
         }
         assert_eq!(PAGE.matches("data-bank=").count(), BANKS.len());
     }

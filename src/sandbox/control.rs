@@ -42,10 +42,7 @@ struct Problem {
 
 impl Problem {
     fn bad_request(detail: impl Into<String>) -> Self {
-        Self {
-            status: StatusCode::BAD_REQUEST,
-            detail: detail.into(),
-        }
+        Self { status: StatusCode::BAD_REQUEST, detail: detail.into() }
     }
 
     /// Something that was sent cannot be used.
@@ -54,10 +51,7 @@ impl Problem {
     }
 
     fn not_found(detail: impl Into<String>) -> Self {
-        Self {
-            status: StatusCode::NOT_FOUND,
-            detail: detail.into(),
-        }
+        Self { status: StatusCode::NOT_FOUND, detail: detail.into() }
     }
 }
 
@@ -86,12 +80,7 @@ pub(super) fn routes(config: &mut ServiceConfig) {
             .route("", web::get().to(index))
             .route("/", web::get().to(index))
             .route("/connect", web::post().to(connect))
-            .service(
-                web::resource("/faults")
-                    .get(faults)
-                    .post(set_fault)
-                    .delete(clear_faults),
-            )
+            .service(web::resource("/faults").get(faults).post(set_fault).delete(clear_faults))
             .service(web::resource("/settings").get(rules).put(change_rules))
             .service(web::resource("/calls").get(calls).delete(forget_calls))
             .route("/tokens", web::get().to(tokens))
@@ -103,11 +92,7 @@ pub(super) fn routes(config: &mut ServiceConfig) {
 
 /// Reads a body; an empty one counts as `{}`.
 fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
-    let body = if body.trim_ascii().is_empty() {
-        b"{}"
-    } else {
-        body
-    };
+    let body = if body.trim_ascii().is_empty() { b"{}" } else { body };
     let mut json = serde_json::Deserializer::from_slice(body);
     let value: T = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let place = error.path().to_string();
@@ -126,17 +111,13 @@ fn ok(value: impl serde::Serialize) -> HttpResponse {
 
 /// What can be done, for humans.
 pub(super) async fn index(request: HttpRequest) -> impl Responder {
-    let paths: Vec<_> = ENDPOINTS
-        .iter()
-        .map(|endpoint| format!("  POST /v2/{}", endpoint.path))
-        .collect();
-    HttpResponse::Ok()
-        .insert_header((CONTENT_TYPE, "text/plain; charset=utf-8"))
-        .body(
-            INDEX
-                .replace("{endpoints}", &paths.join("\n"))
-                .replace("localhost:PORT", request.connection_info().host()),
-        )
+    let paths: Vec<_> =
+        ENDPOINTS.iter().map(|endpoint| format!("  POST /v2/{}", endpoint.path)).collect();
+    HttpResponse::Ok().insert_header((CONTENT_TYPE, "text/plain; charset=utf-8")).body(
+        INDEX
+            .replace("{endpoints}", &paths.join("\n"))
+            .replace("localhost:PORT", request.connection_info().host()),
+    )
 }
 
 async fn nowhere() -> Handled {
@@ -154,9 +135,7 @@ async fn connect(sandbox: Control, body: web::Bytes) -> Handled {
             "msg": "the bank refused this login",
         })));
     }
-    let result = sandbox
-        .connect(&options)
-        .map_err(|error| Problem::refused(&error))?;
+    let result = sandbox.connect(&options).map_err(|error| Problem::refused(&error))?;
     Ok(ok(result.to_json()))
 }
 
@@ -166,9 +145,7 @@ async fn faults(sandbox: Control) -> HttpResponse {
 
 async fn set_fault(sandbox: Control, body: web::Bytes) -> Handled {
     let fault: Fault = read(&body)?;
-    let set = sandbox
-        .set_fault(fault)
-        .map_err(|error| Problem::refused(&error))?;
+    let set = sandbox.set_fault(fault).map_err(|error| Problem::refused(&error))?;
     Ok(HttpResponse::Created().json(set))
 }
 
@@ -263,8 +240,7 @@ async fn kill(sandbox: Control, token_id: web::Path<String>, body: web::Bytes) -
     }
     let id = Uuid::try_parse(&token_id).ok();
     let info = id.and_then(|id| sandbox.kill_token(id, &kill.kind));
-    info.map(ok)
-        .ok_or_else(|| Problem::not_found("no such token; GET /sandbox/tokens lists them"))
+    info.map(ok).ok_or_else(|| Problem::not_found("no such token; GET /sandbox/tokens lists them"))
 }
 
 /// How far to turn the clock.
@@ -280,9 +256,7 @@ async fn turn_clock(sandbox: Control, body: web::Bytes) -> Handled {
         let detail = format!("`advanceSeconds` is at most {FARTHEST_ADVANCE}");
         return Err(Problem::bad_request(detail));
     }
-    sandbox
-        .clock()
-        .advance(Duration::from_secs(advance_seconds));
+    sandbox.clock().advance(Duration::from_secs(advance_seconds));
     let now = sandbox.clock().now();
     let now = now.format(&time::format_description::well_known::Rfc3339);
     Ok(ok(json!({"now": now.unwrap_or_default()})))

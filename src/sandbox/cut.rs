@@ -26,22 +26,14 @@ pub(super) struct Cut {
 impl Cut {
     /// Closes the connection before anything is sent.
     pub(super) fn at_once() -> Self {
-        Self {
-            piece: None,
-            announced: 1,
-            flushing: false,
-        }
+        Self { piece: None, announced: 1, flushing: false }
     }
 
     /// Announces the whole body and sends half of it.
     pub(super) fn half_of(mut body: Bytes) -> Self {
         let announced = body.len() as u64;
         body.truncate(body.len() / 2);
-        Self {
-            piece: Some(body),
-            announced,
-            flushing: true,
-        }
+        Self { piece: Some(body), announced, flushing: true }
     }
 }
 

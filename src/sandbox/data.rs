@@ -154,12 +154,7 @@ struct Merchant {
 }
 
 const fn merchant(name: &'static str, category: &'static str, from: u32, to: u32) -> Merchant {
-    Merchant {
-        name,
-        category,
-        from,
-        to,
-    }
+    Merchant { name, category, from, to }
 }
 
 const MERCHANTS: [Merchant; 8] = [
@@ -186,9 +181,8 @@ pub(super) fn transactions(
     };
     let (from, to) = date_range(body, today)?;
     let days = (0..=(to - from).whole_days()).map(|days| to - Duration::days(days));
-    let list: Vec<_> = days
-        .flat_map(|day| transactions_of_day(holder, &source, day, detail))
-        .collect();
+    let list: Vec<_> =
+        days.flat_map(|day| transactions_of_day(holder, &source, day, detail)).collect();
     Ok(field("transactions", json!(list)))
 }
 

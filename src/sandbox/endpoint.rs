@@ -54,46 +54,19 @@ pub(super) static ENDPOINTS: [Endpoint; 28] = [
     at("data/cards/get", Deed::Cards),
     at("data/balance/get", Deed::Balance),
     at("data/transactions/get", Deed::Transactions(Detail::Plain)),
-    at(
-        "data/categorizedTransactions/get",
-        Deed::Transactions(Detail::Categorized),
-    ),
-    at(
-        "data/enrichedTransactions/get",
-        Deed::Transactions(Detail::Enriched),
-    ),
+    at("data/categorizedTransactions/get", Deed::Transactions(Detail::Categorized)),
+    at("data/enrichedTransactions/get", Deed::Transactions(Detail::Enriched)),
     at("metadata/accounts/get", Deed::Metadata),
-    at(
-        "payment/beneficiaries/get",
-        Deed::Beneficiaries(Rail::Payment),
-    ),
-    at(
-        "payment/beneficiaries/create",
-        Deed::AddBeneficiary(Rail::Payment),
-    ),
-    at(
-        "payment/transfer/create",
-        Deed::Transfer(Rail::Payment, Receiver::Named),
-    ),
-    at(
-        "payment/transfer/autoflow",
-        Deed::Transfer(Rail::Payment, Receiver::Described),
-    ),
+    at("payment/beneficiaries/get", Deed::Beneficiaries(Rail::Payment)),
+    at("payment/beneficiaries/create", Deed::AddBeneficiary(Rail::Payment)),
+    at("payment/transfer/create", Deed::Transfer(Rail::Payment, Receiver::Named)),
+    at("payment/transfer/autoflow", Deed::Transfer(Rail::Payment, Receiver::Described)),
     at(PULL_PATH, Deed::Pull),
     at("ach/pull/get", Deed::PullStatus),
     at("wire/beneficiaries/get", Deed::Beneficiaries(Rail::Wire)),
-    at(
-        "wire/beneficiaries/create",
-        Deed::AddBeneficiary(Rail::Wire),
-    ),
-    at(
-        "wire/transfer/create",
-        Deed::Transfer(Rail::Wire, Receiver::Named),
-    ),
-    at(
-        "wire/transfer/autoflow",
-        Deed::Transfer(Rail::Wire, Receiver::Described),
-    ),
+    at("wire/beneficiaries/create", Deed::AddBeneficiary(Rail::Wire)),
+    at("wire/transfer/create", Deed::Transfer(Rail::Wire, Receiver::Named)),
+    at("wire/transfer/autoflow", Deed::Transfer(Rail::Wire, Receiver::Described)),
     at("batch/transfers/get", Deed::BatchTransfers),
     at("batch/items/get", Deed::BatchItems),
     at("batch/file/create", Deed::BatchFile),
@@ -114,9 +87,7 @@ impl Endpoint {
             Some((version, rest)) if version.eq_ignore_ascii_case("v2") => rest,
             _ => path,
         };
-        ENDPOINTS
-            .iter()
-            .find(|endpoint| endpoint.path.eq_ignore_ascii_case(path))
+        ENDPOINTS.iter().find(|endpoint| endpoint.path.eq_ignore_ascii_case(path))
     }
 
     /// Whether a call asks the user for a one-time password.
@@ -154,25 +125,14 @@ mod tests {
 
     #[test]
     fn other_paths_are_nobodys() {
-        for path in [
-            "",
-            "/",
-            "/v2",
-            "/v3/auth/ExchangeToken",
-            "auth",
-            "v2/v2/data/cards/get",
-        ] {
+        for path in ["", "/", "/v2", "/v3/auth/ExchangeToken", "auth", "v2/v2/data/cards/get"] {
             assert!(Endpoint::at(path).is_none(), "{path}");
         }
     }
 
     #[test]
     fn calls_that_read_no_money_never_ask() {
-        for path in [
-            "auth/ExchangeToken",
-            "metadata/accounts/get",
-            "operation/get",
-        ] {
+        for path in ["auth/ExchangeToken", "metadata/accounts/get", "operation/get"] {
             assert!(!Endpoint::at(path).unwrap().asks(Mfa::Everything), "{path}");
         }
     }

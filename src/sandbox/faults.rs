@@ -126,14 +126,7 @@ impl Fault {
     /// A fault that strikes every call until it is cleared.
     #[must_use]
     pub fn new(effect: Effect) -> Self {
-        Self {
-            path: None,
-            connection_id: None,
-            times: None,
-            when: None,
-            delay_millis: 0,
-            effect,
-        }
+        Self { path: None, connection_id: None, times: None, when: None, delay_millis: 0, effect }
     }
 
     /// A gateway's answer: a status with a body that is not Dapi's.
@@ -325,11 +318,7 @@ impl Faults {
             return Err(InvalidFault::TooMany);
         }
         list.last_id += 1;
-        let set = SetFault {
-            id: list.last_id,
-            struck: 0,
-            fault,
-        };
+        let set = SetFault { id: list.last_id, struck: 0, fault };
         list.set.push(set.clone());
         self.count.store(list.set.len(), Ordering::Release);
         Ok(set)
@@ -375,9 +364,7 @@ mod tests {
     use super::*;
 
     fn struck(faults: &Faults, path: &str) -> Option<&'static str> {
-        faults
-            .take(path, Some("c1"))
-            .map(|strike| strike.fault.name())
+        faults.take(path, Some("c1")).map(|strike| strike.fault.name())
     }
 
     #[test]
@@ -391,12 +378,8 @@ mod tests {
     #[test]
     fn the_first_fault_that_fits_strikes() {
         let faults = Faults::default();
-        faults
-            .set(Fault::new(Effect::Hang).on("data/cards/get"))
-            .unwrap();
-        faults
-            .set(Fault::new(Effect::Garbage).of_connection("c2"))
-            .unwrap();
+        faults.set(Fault::new(Effect::Hang).on("data/cards/get")).unwrap();
+        faults.set(Fault::new(Effect::Garbage).of_connection("c2")).unwrap();
         faults.set(Fault::new(Effect::Drop)).unwrap();
         assert_eq!(struck(&faults, "auth/ExchangeToken"), Some("drop"));
         assert_eq!(struck(&faults, "data/cards/get"), Some("hang"));
@@ -408,18 +391,12 @@ mod tests {
     fn what_could_never_strike_is_refused() {
         let faults = Faults::default();
         let set = |fault: Fault| faults.set(fault).map(|_| ()).unwrap_err();
-        assert_eq!(
-            set(Fault::status(503).on("nowhere")),
-            InvalidFault::Path("nowhere".into())
-        );
+        assert_eq!(set(Fault::status(503).on("nowhere")), InvalidFault::Path("nowhere".into()));
         assert_eq!(set(Fault::status(99)), InvalidFault::Status(99));
         assert_eq!(set(Fault::status(503).times(0)), InvalidFault::Never);
-        for (name, value) in [
-            ("A B", "x"),
-            ("A", "\n"),
-            ("Content-Length", "1"),
-            ("Connection", "up"),
-        ] {
+        for (name, value) in
+            [("A B", "x"), ("A", "\n"), ("Content-Length", "1"), ("Connection", "up")]
+        {
             let effect = Effect::Status(Status {
                 code: 503,
                 headers: [(name.to_owned(), value.to_owned())].into(),

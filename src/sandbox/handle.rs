@@ -179,20 +179,9 @@ impl Sandbox {
     /// Sends a user through Connect. `options.success` is the caller's business.
     pub fn connect(&self, options: &ConnectOptions) -> Result<ConnectResult, InvalidConnect> {
         let request = self.link_request(options)?;
-        let Linked {
-            access_code,
-            connection_id,
-            user_secret,
-            user_id,
-            token_id,
-        } = self.0.links.link(request, self.0.clock.now());
-        Ok(ConnectResult {
-            access_code,
-            connection_id,
-            user_secret,
-            user_id,
-            token_id,
-        })
+        let Linked { access_code, connection_id, user_secret, user_id, token_id } =
+            self.0.links.link(request, self.0.clock.now());
+        Ok(ConnectResult { access_code, connection_id, user_secret, user_id, token_id })
     }
 
     fn link_request(&self, options: &ConnectOptions) -> Result<LinkRequest, InvalidConnect> {
@@ -216,11 +205,9 @@ impl Sandbox {
             ),
         };
         let owner = user.unwrap_or(&connection_id);
-        let lifetime = options
-            .code_lifetime
-            .map_or(self.rules().code_lifetime, |seconds| {
-                std::time::Duration::from_secs(seconds).min(LONGEST_CODE_LIFETIME)
-            });
+        let lifetime = options.code_lifetime.map_or(self.rules().code_lifetime, |seconds| {
+            std::time::Duration::from_secs(seconds).min(LONGEST_CODE_LIFETIME)
+        });
         Ok(LinkRequest {
             user_id: mint::id_of(&format!("{}/{owner}", app.key)),
             app: Arc::clone(app),
@@ -295,9 +282,7 @@ impl Sandbox {
 
 impl std::fmt::Debug for Sandbox {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Sandbox")
-            .field("rules", &self.rules())
-            .finish_non_exhaustive()
+        f.debug_struct("Sandbox").field("rules", &self.rules()).finish_non_exhaustive()
     }
 }
 

@@ -53,13 +53,8 @@ impl Mint {
     /// A mint with a seed of its own.
     pub(super) fn new() -> Self {
         let entropy = RandomState::new();
-        let seed: Vec<u8> = (0_u64..4)
-            .flat_map(|n| entropy.hash_one(n).to_be_bytes())
-            .collect();
-        Self {
-            key: hmac::Key::new(hmac::HMAC_SHA256, &seed),
-            drawn: AtomicU64::new(0),
-        }
+        let seed: Vec<u8> = (0_u64..4).flat_map(|n| entropy.hash_one(n).to_be_bytes()).collect();
+        Self { key: hmac::Key::new(hmac::HMAC_SHA256, &seed), drawn: AtomicU64::new(0) }
     }
 
     /// Bytes that no other draw gives.

@@ -67,11 +67,7 @@ pub fn server(sandbox: &Sandbox, listener: TcpListener) -> io::Result<Server> {
             .app_data(PayloadConfig::new(wire::LONGEST_BODY))
             .configure(control::routes)
             .configure(connect::routes)
-            .service(
-                web::resource("/")
-                    .get(control::index)
-                    .default_service(web::to(wire::dapi)),
-            )
+            .service(web::resource("/").get(control::index).default_service(web::to(wire::dapi)))
             .default_service(web::to(wire::dapi))
     };
     let server = HttpServer::new(app)

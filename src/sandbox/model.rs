@@ -186,35 +186,15 @@ impl Links {
         };
         let login = self.login(request);
         let (connection_id, user_id) = (login.connection_id.clone(), login.user_id.clone());
-        let link = Arc::new(Link {
-            login,
-            user_secret: mint::digest_of(&user_secret),
-        });
-        let code = Code {
-            link,
-            token_id,
-            expires_at,
-            exchanged: Mutex::new(None),
-        };
+        let link = Arc::new(Link { login, user_secret: mint::digest_of(&user_secret) });
+        let code = Code { link, token_id, expires_at, exchanged: Mutex::new(None) };
         locked(&self.codes).insert(mint::digest_of(&access_code), Arc::new(code));
-        Linked {
-            access_code,
-            connection_id,
-            user_secret,
-            user_id,
-            token_id,
-        }
+        Linked { access_code, connection_id, user_secret, user_id, token_id }
     }
 
     /// The login, the same one as before where it is known.
     fn login(&self, request: LinkRequest) -> Arc<Login> {
-        let LinkRequest {
-            app,
-            connection_id,
-            user_id,
-            bank,
-            ..
-        } = request;
+        let LinkRequest { app, connection_id, user_id, bank, .. } = request;
         let key = mint::digest_of(&format!("{:?}", (&app.key, &connection_id, &user_id)));
         let mut logins = locked(&self.logins);
         if let Some(known) = logins.get(&key) {
@@ -276,10 +256,7 @@ impl Links {
             }
         };
         let issued_at = token.issued_at.unix_timestamp();
-        Ok(Exchanged {
-            access_token: self.mint.token(&app.key, token.id, issued_at),
-            token,
-        })
+        Ok(Exchanged { access_token: self.mint.token(&app.key, token.id, issued_at), token })
     }
 
     fn issue(&self, code: &Code, id: Uuid, now: OffsetDateTime) -> Arc<Token> {
@@ -351,10 +328,7 @@ pub(super) fn delink(token: &Token, cuts: DelinkCuts) {
     match cuts {
         DelinkCuts::Token => token.kill(delinked),
         DelinkCuts::Login => {
-            for sibling in locked(&token.login().tokens)
-                .iter()
-                .filter_map(Weak::upgrade)
-            {
+            for sibling in locked(&token.login().tokens).iter().filter_map(Weak::upgrade) {
                 sibling.kill(delinked.clone());
             }
         }

@@ -73,9 +73,7 @@ pub(super) struct Operations {
 
 impl Operations {
     pub(super) fn new() -> Self {
-        Self {
-            entries: Mutex::new(Bounded::new(MOST_OPERATIONS)),
-        }
+        Self { entries: Mutex::new(Bounded::new(MOST_OPERATIONS)) }
     }
 
     /// Whether this step takes up an operation that waits for the user, of the same token and path.

@@ -37,9 +37,7 @@ pub(super) struct Payee {
 
 impl Payee {
     fn to_json(&self) -> Value {
-        let iban = self
-            .account
-            .starts_with(|first: char| first.is_ascii_alphabetic());
+        let iban = self.account.starts_with(|first: char| first.is_ascii_alphabetic());
         json!({
             "id": self.id,
             "name": self.name,
@@ -116,9 +114,7 @@ impl Payees {
             let msg = "the bank has not confirmed this beneficiary yet";
             return Err(reason::BENEFICIARY_NOT_ACTIVATED.because(msg));
         }
-        let ready = payee
-            .added_at
-            .map(|at| at + Duration::hours(COOL_DOWN_HOURS));
+        let ready = payee.added_at.map(|at| at + Duration::hours(COOL_DOWN_HOURS));
         if ready.is_some_and(|ready| now < ready) {
             let msg = format!("a new beneficiary waits {COOL_DOWN_HOURS} hours");
             return Err(reason::BENEFICIARY_COOL_DOWN_PERIOD.because(msg));
@@ -131,9 +127,9 @@ impl Payees {
 pub(super) fn account_of(body: Body<'_>) -> Result<&str, Refusal> {
     match body.text_if_given("iban")? {
         Some(iban) => Ok(iban),
-        None => body
-            .text_if_given("accountNumber")?
-            .ok_or_else(|| missing("iban or accountNumber")),
+        None => {
+            body.text_if_given("accountNumber")?.ok_or_else(|| missing("iban or accountNumber"))
+        }
     }
 }
 

@@ -27,10 +27,7 @@ pub(super) struct Work {
 
 impl From<Fields> for Work {
     fn from(fields: Fields) -> Self {
-        Self {
-            fields,
-            ..Self::default()
-        }
+        Self { fields, ..Self::default() }
     }
 }
 
@@ -97,10 +94,7 @@ pub(super) fn pull(login: &Login, body: Body<'_>) -> Result<Work, Refusal> {
     let account = data::account(&login.holder, wanted, "senderID")?;
     let amount = wanted.amount()?;
     check_covered(&account, amount)?;
-    Ok(Work {
-        transfer: Some(details(login, amount)),
-        ..Work::default()
-    })
+    Ok(Work { transfer: Some(details(login, amount)), ..Work::default() })
 }
 
 /// `beneficiaries/create`.
@@ -111,10 +105,7 @@ pub(super) fn beneficiary(
     now: OffsetDateTime,
 ) -> Result<Work, Refusal> {
     let payee = locked(&login.payees).wanted(&login.holder, rail, body, now)?;
-    Ok(Work {
-        payee: Some(payee),
-        ..Work::default()
-    })
+    Ok(Work { payee: Some(payee), ..Work::default() })
 }
 
 /// `beneficiaries/get`.

@@ -71,19 +71,11 @@ fn read(request: &HttpRequest, body: Result<Bytes, actix_web::Error>) -> Result<
             .and_then(Endpoint::at)
             .ok_or_else(|| reason::PARAMETER_ERROR.because("action names no endpoint"))?,
     };
-    Ok(Call {
-        endpoint,
-        bearer: bearer(request),
-        fields,
-    })
+    Ok(Call { endpoint, bearer: bearer(request), fields })
 }
 
 fn bearer(request: &HttpRequest) -> Option<String> {
-    let value = request
-        .headers()
-        .get(header::AUTHORIZATION)?
-        .to_str()
-        .ok()?;
+    let value = request.headers().get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = value.split_once(' ')?;
     let token = token.trim();
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then(|| token.to_owned())
@@ -126,10 +118,7 @@ enum End {
 
 impl Visit {
     fn arrive(state: &Arc<State>, request: &HttpRequest, call: Call) -> Self {
-        let token = call
-            .bearer
-            .as_deref()
-            .and_then(|bearer| state.links.token(bearer));
+        let token = call.bearer.as_deref().and_then(|bearer| state.links.token(bearer));
         let exchange = call.endpoint.deed == Deed::Exchange;
         let text = |name: &str| call.fields.get(name).and_then(Value::as_str);
         let (token_id, connection_id) = if exchange {
@@ -151,13 +140,7 @@ impl Visit {
             exchange,
             ..unknown(state, request)
         });
-        Self {
-            state: Arc::clone(state),
-            turn,
-            call,
-            strike,
-            entry,
-        }
+        Self { state: Arc::clone(state), turn, call, strike, entry }
     }
 
     /// Carries the call out, in a task of its own where that takes time.
@@ -263,11 +246,7 @@ fn spoil(effect: Effect, answer: Option<&Answer>) -> HttpResponse {
         Effect::Status(status) => foreign(status),
         Effect::Refuse(refuse) => send(&Answer::refused(
             None,
-            Refusal {
-                status: refuse.status,
-                kind: refuse.kind.into(),
-                msg: refuse.msg,
-            },
+            Refusal { status: refuse.status, kind: refuse.kind.into(), msg: refuse.msg },
         )),
     }
 }

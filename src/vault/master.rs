@@ -26,6 +26,7 @@ pub struct MasterKeyId(String);
 
 impl MasterKeyId {
     /// Accepts 1 to 32 letters, digits, `-` and `_`.
+    #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let sound = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
         ((1..=32).contains(&text.len()) && text.chars().all(sound)).then(|| Self(text.to_owned()))
@@ -136,8 +137,8 @@ impl std::fmt::Debug for MasterKey {
 fn wrapping_aad(id: DataKeyId, owner: KeyOwner, master: &MasterKeyId) -> AssociatedData {
     let mut aad = AssociatedData::new("data_keys", "wrapped");
     aad.part(owner.purpose().as_bytes());
-    aad.id(owner.app().map(|app| app.uuid()));
-    aad.id(owner.user().map(|user| user.uuid()));
+    aad.id(owner.app().map(super::super::base::ids::AppId::uuid));
+    aad.id(owner.user().map(super::super::base::ids::UserId::uuid));
     aad.id(Some(id.uuid()));
     aad.part(master.as_str().as_bytes());
     aad

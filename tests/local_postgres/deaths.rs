@@ -23,12 +23,8 @@ async fn own_a_server_until_killed() {
     };
     let server = start(folder, durability).await;
     let mut out = std::io::stdout();
-    writeln!(out, "{}", server.url())
-        .and_then(|()| out.flush())
-        .expect("stdout");
-    std::io::stdin()
-        .read_to_end(&mut Vec::new())
-        .expect("stdin");
+    writeln!(out, "{}", server.url()).and_then(|()| out.flush()).expect("stdout");
+    std::io::stdin().read_to_end(&mut Vec::new()).expect("stdin");
     server.stop().await.unwrap();
 }
 
@@ -139,21 +135,14 @@ async fn a_database_that_was_half_made_when_its_owner_was_killed_is_made_anew() 
     let temporary = temporary();
     let folder = temporary.path().join("db");
     let mut child = child(&folder, Durability::Durable);
-    let unfinished = || {
-        names_in(&folder)
-            .into_iter()
-            .find(|name| name.starts_with("data.new-"))
-    };
+    let unfinished = || names_in(&folder).into_iter().find(|name| name.starts_with("data.new-"));
     eventually("initdb writes", || {
         unfinished().is_some_and(|name| folder.join(name).join("PG_VERSION").exists())
     })
     .await;
     child.kill().unwrap();
     child.wait().unwrap();
-    assert!(
-        !folder.join("data").exists(),
-        "initdb was quicker than this test"
-    );
+    assert!(!folder.join("data").exists(), "initdb was quicker than this test");
     // What a failing machine leaves, where even the supervisor could not clean up.
     std::fs::create_dir_all(folder.join("data.new-1/base")).unwrap();
 
@@ -174,12 +163,7 @@ async fn killing_the_server_itself_loses_no_acknowledged_row() {
     let writer = tokio::spawn(async move {
         let mut acknowledged = 0_i64;
         let insert = "INSERT INTO kept VALUES ($1)";
-        while sqlx::query(insert)
-            .bind(acknowledged + 1)
-            .execute(&mut connection)
-            .await
-            .is_ok()
-        {
+        while sqlx::query(insert).bind(acknowledged + 1).execute(&mut connection).await.is_ok() {
             acknowledged += 1;
         }
         acknowledged
@@ -199,10 +183,7 @@ async fn killing_the_server_itself_loses_no_acknowledged_row() {
         .fetch_one(&mut connect(&server).await)
         .await
         .unwrap();
-    assert!(
-        acknowledged > 0 && found >= acknowledged,
-        "{found} of {acknowledged}"
-    );
+    assert!(acknowledged > 0 && found >= acknowledged, "{found} of {acknowledged}");
     server.stop().await.unwrap();
 }
 
@@ -212,19 +193,12 @@ async fn signals_of_the_terminal_reach_neither_the_server_nor_its_supervisor() {
     let folder = temporary.path().join("db");
     let server = start(&folder, Durability::Throwaway).await;
     let ps = |field: &str, pid: &str| {
-        let output = Command::new("ps")
-            .args(["-o", field, "-p", pid])
-            .output()
-            .unwrap();
+        let output = Command::new("ps").args(["-o", field, "-p", pid]).output().unwrap();
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     };
     let pid = server_pid(&folder);
     let supervisor = ps("ppid=", &pid);
-    assert_eq!(
-        ps("pgid=", &pid),
-        supervisor,
-        "the supervisor leads a group of its own"
-    );
+    assert_eq!(ps("pgid=", &pid), supervisor, "the supervisor leads a group of its own");
     assert_ne!(ps("pgid=", &std::process::id().to_string()), supervisor);
     for name in ["INT", "TERM", "HUP"] {
         assert!(signal(name, &supervisor));

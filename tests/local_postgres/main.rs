@@ -63,25 +63,17 @@ async fn start(folder: impl Into<PathBuf>, durability: Durability) -> LocalPostg
 }
 
 async fn connect(server: &LocalPostgres) -> PgConnection {
-    PgConnection::connect_with(&server.connect_options())
-        .await
-        .expect("a connection")
+    PgConnection::connect_with(&server.connect_options()).await.expect("a connection")
 }
 
 async fn run(server: &LocalPostgres, sql: &'static str) {
     let mut connection = connect(server).await;
-    sqlx::raw_sql(sql)
-        .execute(&mut connection)
-        .await
-        .expect(sql);
+    sqlx::raw_sql(sql).execute(&mut connection).await.expect(sql);
 }
 
 async fn text(server: &LocalPostgres, sql: &'static str) -> String {
     let mut connection = connect(server).await;
-    sqlx::query_scalar(sql)
-        .fetch_one(&mut connection)
-        .await
-        .expect(sql)
+    sqlx::query_scalar(sql).fetch_one(&mut connection).await.expect(sql)
 }
 
 /// The process id of the server, line 1 of its file.
@@ -97,10 +89,7 @@ fn socket_folder(server: &LocalPostgres) -> PathBuf {
 }
 
 fn signal(name: &str, pid: &str) -> bool {
-    let status = Command::new("kill")
-        .args(["-s", name, pid])
-        .stderr(Stdio::null())
-        .status();
+    let status = Command::new("kill").args(["-s", name, pid]).stderr(Stdio::null()).status();
     status.expect("kill").success()
 }
 
@@ -116,13 +105,7 @@ fn names_in(folder: &Path) -> Vec<String> {
     let mut names: Vec<_> = std::fs::read_dir(folder)
         .into_iter()
         .flatten()
-        .map(|entry| {
-            entry
-                .expect("an entry")
-                .file_name()
-                .into_string()
-                .expect("a name")
-        })
+        .map(|entry| entry.expect("an entry").file_name().into_string().expect("a name"))
         .collect();
     names.sort();
     names
@@ -135,21 +118,9 @@ fn is_root(folder: &TempDir) -> bool {
 /// This test binary once more, as a process that owns a server and can be killed.
 fn child(folder: &Path, durability: Durability) -> Child {
     Command::new(std::env::current_exe().expect("this binary"))
-        .args([
-            "--exact",
-            "deaths::own_a_server_until_killed",
-            "--ignored",
-            "--nocapture",
-        ])
+        .args(["--exact", "deaths::own_a_server_until_killed", "--ignored", "--nocapture"])
         .env(CHILD_FOLDER, folder)
-        .env(
-            CHILD_THROWAWAY,
-            if durability == Durability::Throwaway {
-                "1"
-            } else {
-                ""
-            },
-        )
+        .env(CHILD_THROWAWAY, if durability == Durability::Throwaway { "1" } else { "" })
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -167,9 +138,5 @@ fn url_of(child: &mut Child) -> String {
 
 /// Shown with `--nocapture`.
 fn eprint_time(what: &str, began: Instant) {
-    let _ = writeln!(
-        std::io::stderr(),
-        "{what}, to the first answer: {:?}",
-        began.elapsed()
-    );
+    let _ = writeln!(std::io::stderr(), "{what}, to the first answer: {:?}", began.elapsed());
 }

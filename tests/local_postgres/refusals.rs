@@ -15,9 +15,7 @@ async fn data_of_another_major_version_are_named_and_left_alone() {
     server.stop().await.unwrap();
     std::fs::write(folder.join("data/PG_VERSION"), "9\n").unwrap();
 
-    let error = LocalPostgres::start(settings(&folder, Durability::Durable))
-        .await
-        .unwrap_err();
+    let error = LocalPostgres::start(settings(&folder, Durability::Durable)).await.unwrap_err();
     let at = folder.display();
     assert_eq!(
         error.to_string(),
@@ -69,23 +67,15 @@ async fn without_programs_the_error_names_every_way_to_them() {
 async fn a_server_that_does_not_start_is_told_with_the_end_of_its_log() {
     let temporary = temporary();
     let folder = temporary.path().join("db");
-    start(&folder, Durability::Durable)
-        .await
-        .stop()
-        .await
-        .unwrap();
+    start(&folder, Durability::Durable).await.stop().await.unwrap();
     let file = folder.join("data/postgresql.conf");
     let configuration = std::fs::read_to_string(&file).unwrap();
     std::fs::write(&file, configuration + "\nnonsense = on\n").unwrap();
 
-    let error = LocalPostgres::start(settings(&folder, Durability::Durable))
-        .await
-        .unwrap_err();
+    let error = LocalPostgres::start(settings(&folder, Durability::Durable)).await.unwrap_err();
     assert!(matches!(error, StartError::Exited { .. }), "{error}");
     assert!(
-        error
-            .to_string()
-            .contains("unrecognized configuration parameter \"nonsense\""),
+        error.to_string().contains("unrecognized configuration parameter \"nonsense\""),
         "{error}"
     );
 }
@@ -96,9 +86,7 @@ async fn a_folder_that_holds_something_else_is_refused_and_left_alone() {
     let folder = temporary.path().join("photographs");
     std::fs::create_dir(&folder).unwrap();
     std::fs::write(folder.join("cat.jpg"), "meow").unwrap();
-    let error = LocalPostgres::start(settings(&folder, Durability::Throwaway))
-        .await
-        .unwrap_err();
+    let error = LocalPostgres::start(settings(&folder, Durability::Throwaway)).await.unwrap_err();
     assert!(matches!(error, StartError::NotADatabase(_)), "{error}");
     assert_eq!(names_in(&folder), ["cat.jpg"]);
 }
@@ -122,9 +110,7 @@ async fn programs_that_roots_server_user_cannot_run_are_told_with_the_way_out() 
         "{error}"
     );
     assert!(
-        error
-            .to_string()
-            .contains("move it to a folder that its own user may enter"),
+        error.to_string().contains("move it to a folder that its own user may enter"),
         "{error}"
     );
 }
@@ -135,9 +121,7 @@ async fn a_throwaway_start_leaves_a_database_alone_that_is_there_to_stay() {
     let folder = temporary.path().join("db");
     let server = start(&folder, Durability::Durable).await;
     server.stop().await.unwrap();
-    let error = LocalPostgres::start(settings(&folder, Durability::Throwaway))
-        .await
-        .unwrap_err();
+    let error = LocalPostgres::start(settings(&folder, Durability::Throwaway)).await.unwrap_err();
     assert!(matches!(error, StartError::NotThrowaway(_)), "{error}");
     assert!(folder.join("data/base").exists());
 }

@@ -15,18 +15,12 @@ async fn calls_are_counted_by_path_and_by_code() {
     assert_eq!(test.sandbox.calls_to("auth/ExchangeToken"), 3);
     assert_eq!(test.sandbox.calls_to("/v2/auth/exchangetoken"), 3);
     let counts = [&one, &two].map(|linked| test.sandbox.calls_of_code(linked.token_id));
-    assert_eq!(
-        counts.map(|count| (count.calls, count.exchanged)),
-        [(2, 1), (1, 1)]
-    );
+    assert_eq!(counts.map(|count| (count.calls, count.exchanged)), [(2, 1), (1, 1)]);
 
     let shown = test.get("/sandbox/calls").await.body;
     assert_eq!(shown["total"], 3);
     assert_eq!(shown["paths"]["auth/ExchangeToken"], 3);
-    assert_eq!(
-        shown["codes"][one.token_id.to_string()],
-        json!({"calls": 2, "exchanged": 1})
-    );
+    assert_eq!(shown["codes"][one.token_id.to_string()], json!({"calls": 2, "exchanged": 1}));
     let outcomes: Vec<_> = shown["calls"].as_array().unwrap().iter().collect();
     assert_eq!(outcomes[0]["outcome"], "done");
     assert_eq!(outcomes[1]["outcome"], "ACCESS_CODE_USED");
@@ -47,13 +41,8 @@ async fn the_journal_can_be_narrowed_and_forgotten() {
     assert_eq!(count("limit=2").await, 2);
     assert_eq!(count("path=data/accounts/get").await, 1);
     assert_eq!(count(&format!("tokenID={}", user.linked.token_id)).await, 2);
-    assert_eq!(
-        count(&format!("connectionID={}", user.linked.connection_id)).await,
-        2
-    );
-    let reply = test
-        .send(reqwest::Method::DELETE, "/sandbox/calls", &json!({}))
-        .await;
+    assert_eq!(count(&format!("connectionID={}", user.linked.connection_id)).await, 2);
+    let reply = test.send(reqwest::Method::DELETE, "/sandbox/calls", &json!({})).await;
     assert_eq!(reply.status, 204);
     assert_eq!(count("").await, 0);
     assert_eq!(test.sandbox.calls_of_code(user.linked.token_id).calls, 0);
@@ -66,19 +55,13 @@ async fn the_journal_knows_the_callers_trace_and_no_secret() {
     let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     let body = json!({"appSecret": "sandbox-app-secret", "userSecret": user.linked.user_secret});
     let request = test.http.post(test.url("/v2/data/accounts/get"));
-    let request = request
-        .bearer_auth(&user.token)
-        .header("traceparent", trace);
+    let request = request.bearer_auth(&user.token).header("traceparent", trace);
     request.json(&body).send().await.unwrap();
     let shown = test.get("/sandbox/calls").await.body;
     assert_eq!(shown["calls"][0]["traceparent"], trace);
     let tokens = test.get("/sandbox/tokens").await.body;
     for text in [shown.to_string(), tokens.to_string()] {
-        for secret in [
-            &user.token,
-            &user.linked.access_code,
-            &user.linked.user_secret,
-        ] {
+        for secret in [&user.token, &user.linked.access_code, &user.linked.user_secret] {
             assert!(!text.contains(secret.as_str()));
         }
         assert!(!text.contains("sandbox-app-secret"));
@@ -94,10 +77,7 @@ async fn a_call_under_way_is_in_the_journal_without_an_end() {
     let hanging = tokio::spawn(hanging.json(&TestSandbox::exchange_body(&linked)).send());
     test.sandbox.calls_reached("auth/ExchangeToken", 1).await;
     let call = test.sandbox.calls(1).calls.remove(0);
-    assert_eq!(
-        (call.ended, call.outcome, call.fault),
-        (false, None, Some("hang"))
-    );
+    assert_eq!((call.ended, call.outcome, call.fault), (false, None, Some("hang")));
     test.sandbox.clear_faults();
     assert!(hanging.await.unwrap().is_err());
     let call = test.sandbox.calls(1).calls.remove(0);
@@ -116,10 +96,7 @@ async fn what_is_no_endpoint_is_counted_under_one_name() {
 
 #[tokio::test]
 async fn a_full_sandbox_forgets_its_oldest_codes_and_tokens() {
-    let test = TestSandbox::start_with(Settings {
-        capacity: 2,
-        ..Settings::default()
-    });
+    let test = TestSandbox::start_with(Settings { capacity: 2, ..Settings::default() });
     let user = test.user().await;
     let waiting = test.connect();
     test.user().await;

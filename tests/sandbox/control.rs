@@ -39,10 +39,7 @@ async fn the_same_user_at_the_same_bank_is_the_same_login() {
     let link = async |user: &str, bank: &str, username: &str| {
         let body = json!({"clientUserID": user, "bank": bank, "username": username});
         let reply = test.post("/sandbox/connect", &body).await;
-        (
-            reply.body["connectionID"].clone(),
-            reply.body["userID"].clone(),
-        )
+        (reply.body["connectionID"].clone(), reply.body["userID"].clone())
     };
     let first = link("ada", "lumen", "ada77").await;
     assert_eq!(link("ada", "lumen", "ada77").await, first);
@@ -84,18 +81,13 @@ async fn faults_are_set_listed_and_cleared() {
     let test = TestSandbox::start();
     let fault = json!({"effect": "drop", "path": "/v2/AUTH/exchangetoken", "times": 2});
     let set = test.post("/sandbox/faults", &fault).await;
-    assert_eq!(
-        (set.status, &set.body["path"]),
-        (201, &json!("auth/ExchangeToken"))
-    );
+    assert_eq!((set.status, &set.body["path"]), (201, &json!("auth/ExchangeToken")));
     let status = json!({"effect": {"status": {"code": 503}}, "connectionID": "c1"});
     test.post("/sandbox/faults", &status).await;
     let list = test.get("/sandbox/faults").await.body;
     assert_eq!(list["faults"].as_array().unwrap().len(), 2);
     assert_eq!(list["faults"][0]["times"], 2);
-    let cleared = test
-        .send(Method::DELETE, "/sandbox/faults", &json!({}))
-        .await;
+    let cleared = test.send(Method::DELETE, "/sandbox/faults", &json!({})).await;
     assert_eq!(cleared.status, 204);
     let list = test.get("/sandbox/faults").await.body;
     assert_eq!(list, json!({"faults": []}));
@@ -110,10 +102,7 @@ async fn a_fault_that_makes_no_sense_is_told() {
         (json!({"effect": "drop", "path": "nowhere"}), "nowhere"),
         (json!({"effect": "drop", "times": 0}), "times"),
         (json!({"effect": {"status": {"code": 99}}}), "99"),
-        (
-            json!({"effect": {"status": {"code": 429, "headers": {"a b": "c"}}}}),
-            "a b",
-        ),
+        (json!({"effect": {"status": {"code": 429, "headers": {"a b": "c"}}}}), "a b"),
         (json!({"effect": {"huge": {"bytes": -1}}}), "effect"),
         (json!({"effect": "drop", "when": "never"}), "when"),
     ];
@@ -130,18 +119,12 @@ async fn rules_are_changed_one_by_one() {
     let before = test.get("/sandbox/settings").await.body;
     assert_eq!(before["secondExchange"], "refuse");
     let change = json!({"secondExchange": "mintAnother", "codeLifetime": 60});
-    let after = test
-        .send(Method::PUT, "/sandbox/settings", &change)
-        .await
-        .body;
+    let after = test.send(Method::PUT, "/sandbox/settings", &change).await.body;
     assert_eq!(after["secondExchange"], "mintAnother");
     assert_eq!(after["codeLifetime"], 60);
     assert_eq!(after["delinkCuts"], before["delinkCuts"]);
     // What GET shows can be put back as it is.
-    let restored = test
-        .send(Method::PUT, "/sandbox/settings", &before)
-        .await
-        .body;
+    let restored = test.send(Method::PUT, "/sandbox/settings", &before).await.body;
     assert_eq!(restored, before);
     let wrong = json!({"secondExchange": "maybe"});
     let reply = test.send(Method::PUT, "/sandbox/settings", &wrong).await;
@@ -153,22 +136,15 @@ async fn tokens_are_listed_and_killed() {
     let test = TestSandbox::start();
     let user = test.user().await;
     let list = test.get("/sandbox/tokens").await.body;
-    assert_eq!(
-        (&list["total"], &list["tokens"][0]["live"]),
-        (&json!(1), &json!(true))
-    );
+    assert_eq!((&list["total"], &list["tokens"][0]["live"]), (&json!(1), &json!(true)));
     assert_eq!(list["tokens"][0]["connectionID"], user.linked.connection_id);
     let path = format!("/sandbox/tokens/{}/kill", user.linked.token_id);
-    let killed = test
-        .post(&path, &json!({"type": "INVALID_CONNECTION"}))
-        .await;
+    let killed = test.post(&path, &json!({"type": "INVALID_CONNECTION"})).await;
     assert_eq!((killed.status, &killed.body["live"]), (200, &json!(false)));
     let refused = user.call("data/accounts/get", json!({})).await;
     assert_eq!(refused.refusal(), (401, "INVALID_CONNECTION"));
     for id in ["x", "00000000-0000-4000-8000-000000000000"] {
-        let reply = test
-            .post(&format!("/sandbox/tokens/{id}/kill"), &json!({}))
-            .await;
+        let reply = test.post(&format!("/sandbox/tokens/{id}/kill"), &json!({})).await;
         detail(&reply, 404);
     }
 }
@@ -177,17 +153,11 @@ async fn tokens_are_listed_and_killed() {
 async fn the_clock_turns_forward() {
     let test = TestSandbox::start();
     let linked = test.connect();
-    let reply = test
-        .post("/sandbox/clock", &json!({"advanceSeconds": 1800}))
-        .await;
+    let reply = test.post("/sandbox/clock", &json!({"advanceSeconds": 1800})).await;
     assert!(reply.body["now"].is_string());
     let late = test.exchange(&linked).await;
     assert_eq!(late.refusal(), (400, "ACCESS_CODE_EXPIRED"));
-    for wrong in [
-        json!({}),
-        json!({"advanceSeconds": -1}),
-        json!({"advanceSeconds": u64::MAX}),
-    ] {
+    for wrong in [json!({}), json!({"advanceSeconds": -1}), json!({"advanceSeconds": u64::MAX})] {
         detail(&test.post("/sandbox/clock", &wrong).await, 400);
     }
 }
@@ -199,10 +169,7 @@ async fn the_index_tells_what_there_is() {
         let response = test.http.get(test.url(path)).send().await.unwrap();
         let shown = response.text().await.unwrap();
         assert!(shown.contains("POST /v2/auth/ExchangeToken"), "{path}");
-        assert!(
-            shown.contains(&format!("{}/sandbox/connect", test.address)),
-            "{path}"
-        );
+        assert!(shown.contains(&format!("{}/sandbox/connect", test.address)), "{path}");
         assert!(!shown.contains("{endpoints}"), "{path}");
     }
     detail(&test.get("/sandbox/nowhere").await, 404);
@@ -215,10 +182,7 @@ async fn malformed_json_is_told_with_its_place() {
         let request = test.http.post(test.url("/sandbox/connect")).body(body);
         let response = request.send().await.unwrap();
         assert_eq!(response.status(), 400, "{body}");
-        let kind = response.headers()["content-type"]
-            .to_str()
-            .unwrap()
-            .to_owned();
+        let kind = response.headers()["content-type"].to_str().unwrap().to_owned();
         assert_eq!(kind, "application/problem+json");
         assert!(response.text().await.unwrap().contains("line 1"), "{body}");
     }

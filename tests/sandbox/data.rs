@@ -26,10 +26,7 @@ async fn every_login_has_a_person_accounts_and_a_card() {
     let cards = user.call("data/cards/get", json!({})).await.done();
     assert_eq!(cards["cards"][0]["type"], "credit");
     let metadata = user.call("metadata/accounts/get", json!({})).await.done();
-    assert_eq!(
-        metadata["accountsMetadata"]["transactionRange"]["value"],
-        365
-    );
+    assert_eq!(metadata["accountsMetadata"]["transactionRange"]["value"], 365);
 }
 
 #[tokio::test]
@@ -48,11 +45,7 @@ async fn one_login_shows_the_same_in_every_sandbox() {
             "accountID": account["id"], "fromDate": day(&test, 30), "toDate": day(&test, 1),
         });
         let booked = user.call("data/transactions/get", range).await.done();
-        seen.push((
-            identity["identity"].clone(),
-            account,
-            booked["transactions"].clone(),
-        ));
+        seen.push((identity["identity"].clone(), account, booked["transactions"].clone()));
     }
     assert_eq!(seen[0], seen[1]);
 }
@@ -62,19 +55,13 @@ async fn a_balance_is_an_accounts_or_a_cards() {
     let test = TestSandbox::start();
     let user = test.user().await;
     let account = user.account(0).await;
-    let body = user
-        .call("data/balance/get", json!({"accountID": account["id"]}))
-        .await
-        .done();
+    let body = user.call("data/balance/get", json!({"accountID": account["id"]})).await.done();
     assert!(body["balance"]["amount"].as_f64().unwrap() > 0.0);
     assert_eq!(body["balance"]["accountNumber"], account["number"]);
     let cards = user.call("data/cards/get", json!({})).await.done();
     let card = json!({"cardID": cards["cards"][0]["id"]});
     let body = user.call("data/balance/get", card).await.done();
-    assert_eq!(
-        body["balance"]["cardNumber"],
-        cards["cards"][0]["cardNumber"]
-    );
+    assert_eq!(body["balance"]["cardNumber"], cards["cards"][0]["cardNumber"]);
     let refused = [
         (json!({"accountID": "none"}), (404, "INVALID_ACCOUNT_ID")),
         (json!({"cardID": "none"}), (404, "INVALID_CARD_ID")),
@@ -93,32 +80,18 @@ async fn transactions_lie_in_the_range_and_tell_as_much_as_asked() {
     let (from, to) = (day(&test, 60), day(&test, 0));
     let range = json!({"accountID": user.account(0).await["id"], "fromDate": from, "toDate": to});
     let mut lists = Vec::new();
-    for path in [
-        "transactions",
-        "categorizedTransactions",
-        "enrichedTransactions",
-    ] {
-        let body = user
-            .call(&format!("data/{path}/get"), range.clone())
-            .await
-            .done();
+    for path in ["transactions", "categorizedTransactions", "enrichedTransactions"] {
+        let body = user.call(&format!("data/{path}/get"), range.clone()).await.done();
         lists.push(body["transactions"].as_array().unwrap().clone());
     }
     assert!(lists[0].len() > 10);
     for booked in &lists[0] {
         let date = &booked["date"].as_str().unwrap()[..10];
         assert!(from.as_str() <= date && date <= to.as_str(), "{booked}");
-        assert_eq!(
-            (booked.get("category"), booked.get("brandDetails")),
-            (None, None)
-        );
+        assert_eq!((booked.get("category"), booked.get("brandDetails")), (None, None));
     }
     assert!(lists[1].iter().all(|booked| booked["category"].is_string()));
-    assert!(
-        lists[2]
-            .iter()
-            .all(|booked| booked["brandDetails"]["name"].is_string())
-    );
+    assert!(lists[2].iter().all(|booked| booked["brandDetails"]["name"].is_string()));
     assert!(lists.iter().all(|list| list.len() == lists[0].len()));
 }
 
@@ -131,11 +104,7 @@ async fn a_date_range_that_the_bank_does_not_have_is_refused() {
         (day(&test, 1), day(&test, 2), (400, "INVALID_DATE_RANGE")),
         (day(&test, 400), day(&test, 2), (400, "INVALID_DATE_RANGE")),
         (day(&test, -2), day(&test, -1), (400, "INVALID_DATE_RANGE")),
-        (
-            "Invalid date".to_owned(),
-            day(&test, 2),
-            (400, "PARAMETER_ERROR"),
-        ),
+        ("Invalid date".to_owned(), day(&test, 2), (400, "PARAMETER_ERROR")),
         (String::new(), day(&test, 2), (422, "PARAMETER_MISSING")),
     ];
     for (from, to, refusal) in refused {
@@ -147,14 +116,9 @@ async fn a_date_range_that_the_bank_does_not_have_is_refused() {
 
 #[tokio::test]
 async fn data_calls_ask_for_a_password_where_that_is_the_rule() {
-    let test = TestSandbox::with_rules(Rules {
-        mfa: Mfa::Everything,
-        ..Rules::default()
-    });
+    let test = TestSandbox::with_rules(Rules { mfa: Mfa::Everything, ..Rules::default() });
     let user = test.user().await;
-    let done = user
-        .call_with_otp("data/identity/get", json!({}), "123456")
-        .await;
+    let done = user.call_with_otp("data/identity/get", json!({}), "123456").await;
     assert!(done.done()["identity"]["name"].is_string());
     // Auth, metadata and operation calls never ask.
     user.call("metadata/accounts/get", json!({})).await.done();

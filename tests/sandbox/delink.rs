@@ -32,10 +32,7 @@ async fn a_token_needs_its_own_secrets() {
     let test = TestSandbox::start();
     let (user, other) = (test.user().await, test.user().await);
     let refused = [
-        (
-            json!({"userSecret": other.linked.user_secret}),
-            "INVALID_USER_SECRET",
-        ),
+        (json!({"userSecret": other.linked.user_secret}), "INVALID_USER_SECRET"),
         (json!({"appSecret": "wrong"}), "INVALID_APP_SECRET"),
         (json!({"userSecret": null}), "PARAMETER_MISSING"),
     ];
@@ -54,11 +51,7 @@ async fn an_unknown_token_is_no_connection() {
     let user = test.user().await;
     let stranger = TestSandbox::start();
     let foreign = stranger.user().await.token;
-    for token in [
-        "nonsense",
-        &foreign,
-        &user.linked.access_code.replace('.', "x"),
-    ] {
+    for token in ["nonsense", &foreign, &user.linked.access_code.replace('.', "x")] {
         let reply = user.send("users/DelinkUser", token, &json!({})).await;
         assert_eq!(reply.refusal(), (401, "INVALID_CONNECTION"));
     }
@@ -83,10 +76,7 @@ async fn a_token_is_worth_nothing_with_another_apps_secret() {
 #[tokio::test]
 async fn delinking_ends_one_token_or_the_whole_login_as_told() {
     for (delink_cuts, survives) in [(DelinkCuts::Token, true), (DelinkCuts::Login, false)] {
-        let test = TestSandbox::with_rules(Rules {
-            delink_cuts,
-            ..Rules::default()
-        });
+        let test = TestSandbox::with_rules(Rules { delink_cuts, ..Rules::default() });
         let first = test.user().await;
         let again = ConnectOptions {
             connection_id: Some(first.linked.connection_id.clone()),
@@ -104,21 +94,15 @@ async fn delinking_ends_one_token_or_the_whole_login_as_told() {
 
 #[tokio::test]
 async fn one_login_of_two_users_is_not_cut_by_one_of_them() {
-    let test = TestSandbox::with_rules(Rules {
-        delink_cuts: DelinkCuts::Login,
-        ..Rules::default()
-    });
+    let test =
+        TestSandbox::with_rules(Rules { delink_cuts: DelinkCuts::Login, ..Rules::default() });
     let link = |user: &str| ConnectOptions {
         connection_id: Some("shared".to_owned()),
         client_user_id: Some(user.to_owned()),
         ..ConnectOptions::default()
     };
-    let ada = test
-        .user_of(test.sandbox.connect(&link("ada")).unwrap())
-        .await;
-    let bob = test
-        .user_of(test.sandbox.connect(&link("bob")).unwrap())
-        .await;
+    let ada = test.user_of(test.sandbox.connect(&link("ada")).unwrap()).await;
+    let bob = test.user_of(test.sandbox.connect(&link("bob")).unwrap()).await;
     assert_ne!(ada.linked.user_id, bob.linked.user_id);
     ada.call("users/DelinkUser", json!({})).await.done();
     bob.call("data/accounts/get", json!({})).await.done();
@@ -198,10 +182,7 @@ async fn two_tokens_do_not_get_in_each_others_way() {
 
 #[tokio::test]
 async fn the_rule_of_one_call_per_token_can_be_lifted() {
-    let test = TestSandbox::with_rules(Rules {
-        one_call_per_token: false,
-        ..Rules::default()
-    });
+    let test = TestSandbox::with_rules(Rules { one_call_per_token: false, ..Rules::default() });
     let user = test.user().await;
     hold(&test, 2);
     let release = async {

@@ -14,10 +14,7 @@ fn claims(jwt: &str) -> Value {
 }
 
 fn answering(second_exchange: SecondExchange) -> TestSandbox {
-    TestSandbox::with_rules(Rules {
-        second_exchange,
-        ..Rules::default()
-    })
+    TestSandbox::with_rules(Rules { second_exchange, ..Rules::default() })
 }
 
 #[tokio::test]
@@ -107,14 +104,9 @@ async fn a_code_dies_when_its_window_closes() {
 #[tokio::test]
 async fn a_code_can_live_as_long_as_connect_is_told() {
     let test = TestSandbox::start();
-    let options = ConnectOptions {
-        code_lifetime: Some(300),
-        ..ConnectOptions::default()
-    };
-    let (first, second) = (
-        test.sandbox.connect(&options).unwrap(),
-        test.sandbox.connect(&options).unwrap(),
-    );
+    let options = ConnectOptions { code_lifetime: Some(300), ..ConnectOptions::default() };
+    let (first, second) =
+        (test.sandbox.connect(&options).unwrap(), test.sandbox.connect(&options).unwrap());
     test.sandbox.clock().advance(Duration::from_secs(298));
     test.exchange(&first).await.done();
     test.sandbox.clock().advance(Duration::from_secs(3));
@@ -125,10 +117,7 @@ async fn a_code_can_live_as_long_as_connect_is_told() {
 #[tokio::test]
 async fn an_opaque_code_works_like_any_other() {
     let test = TestSandbox::start();
-    let options = ConnectOptions {
-        opaque: true,
-        ..ConnectOptions::default()
-    };
+    let options = ConnectOptions { opaque: true, ..ConnectOptions::default() };
     let linked = test.sandbox.connect(&options).unwrap();
     assert!(!linked.access_code.contains('.'));
     test.exchange(&linked).await.done();
@@ -178,11 +167,7 @@ async fn a_code_is_worth_nothing_to_another_app() {
 #[tokio::test]
 async fn unknown_fields_headers_and_spellings_do_not_matter() {
     let test = TestSandbox::start();
-    for path in [
-        "/v2/auth/exchangetoken",
-        "/V2/AUTH/ExchangeToken",
-        "/v2/auth/ExchangeToken/",
-    ] {
+    for path in ["/v2/auth/exchangetoken", "/V2/AUTH/ExchangeToken", "/v2/auth/ExchangeToken/"] {
         let mut body = TestSandbox::exchange_body(&test.connect());
         body["action"] = json!("whatever");
         let request = test.http.post(test.url(path)).json(&body);

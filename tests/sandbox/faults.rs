@@ -20,22 +20,13 @@ struct Raw {
 
 impl Raw {
     fn head_and_body(&self) -> (&str, &[u8]) {
-        let end = self
-            .bytes
-            .windows(4)
-            .position(|four| four == b"\r\n\r\n")
-            .unwrap();
-        (
-            std::str::from_utf8(&self.bytes[..end]).unwrap(),
-            &self.bytes[end + 4..],
-        )
+        let end = self.bytes.windows(4).position(|four| four == b"\r\n\r\n").unwrap();
+        (std::str::from_utf8(&self.bytes[..end]).unwrap(), &self.bytes[end + 4..])
     }
 
     fn length_announced(&self) -> usize {
         let (head, _) = self.head_and_body();
-        let line = head
-            .lines()
-            .find_map(|line| line.strip_prefix("content-length: "));
+        let line = head.lines().find_map(|line| line.strip_prefix("content-length: "));
         line.unwrap().parse().unwrap()
     }
 }
@@ -46,9 +37,7 @@ async fn exchange_raw(test: &TestSandbox, linked: &ConnectResult) -> Raw {
     let address = test.address;
     let talk = move || {
         let mut socket = TcpStream::connect(address).unwrap();
-        socket
-            .set_read_timeout(Some(Duration::from_secs(10)))
-            .unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         let length = body.len();
         let request = format!(
             "POST /v2/auth/ExchangeToken HTTP/1.1\r\nhost: sandbox\r\nconnection: close\r\n\
@@ -131,13 +120,7 @@ async fn a_huge_body_is_as_huge_as_told_and_ends_in_the_answer() {
     for content_length in [true, false] {
         let linked = test.connect();
         let bytes = 3_000_000;
-        test.fault(
-            Fault::new(Effect::Huge(Huge {
-                bytes,
-                content_length,
-            }))
-            .times(1),
-        );
+        test.fault(Fault::new(Effect::Huge(Huge { bytes, content_length })).times(1));
         let response = test.http.post(test.url("/v2/auth/ExchangeToken"));
         let response = response.json(&TestSandbox::exchange_body(&linked));
         let response = response.send().await.unwrap();
@@ -152,10 +135,7 @@ async fn a_huge_body_is_as_huge_as_told_and_ends_in_the_answer() {
 async fn a_caller_may_leave_a_huge_body_unread() {
     let test = TestSandbox::start();
     let linked = test.connect();
-    let huge = Huge {
-        bytes: u64::MAX / 2,
-        content_length: false,
-    };
+    let huge = Huge { bytes: u64::MAX / 2, content_length: false };
     test.fault(Fault::new(Effect::Huge(huge)).times(1));
     let request = test.http.post(test.url("/v2/auth/ExchangeToken"));
     let request = request.json(&TestSandbox::exchange_body(&linked));
@@ -171,10 +151,9 @@ async fn a_caller_may_leave_a_huge_body_unread() {
 #[tokio::test]
 async fn a_call_hangs_until_the_faults_are_cleared() {
     let test = TestSandbox::start();
-    for (fault, done) in [
-        (Fault::new(Effect::Hang).before(), false),
-        (Fault::new(Effect::Hang).after(), true),
-    ] {
+    for (fault, done) in
+        [(Fault::new(Effect::Hang).before(), false), (Fault::new(Effect::Hang).after(), true)]
+    {
         let linked = test.connect();
         let before = test.sandbox.calls_to(EXCHANGE);
         test.fault(fault.times(1));
@@ -257,10 +236,7 @@ async fn a_refusal_can_be_had_in_dapis_own_form() {
 async fn a_delay_delays_on_either_side_of_the_work() {
     let test = TestSandbox::start();
     let delay = Duration::from_millis(150);
-    for fault in [
-        Fault::new(Effect::Answer).before(),
-        Fault::new(Effect::Answer).after(),
-    ] {
+    for fault in [Fault::new(Effect::Answer).before(), Fault::new(Effect::Answer).after()] {
         test.fault(fault.delayed(delay).times(1));
         let start = Instant::now();
         test.exchange(&test.connect()).await.done();
@@ -292,18 +268,11 @@ async fn a_call_is_carried_out_though_its_caller_goes_away() {
 async fn a_fault_strikes_where_it_was_told_and_nowhere_else() {
     let test = TestSandbox::start();
     let (one, two) = (test.user().await, test.user().await);
-    test.fault(
-        Fault::status(503)
-            .on("data/accounts/get")
-            .of_connection(&one.linked.connection_id),
-    );
+    test.fault(Fault::status(503).on("data/accounts/get").of_connection(&one.linked.connection_id));
     let body = || serde_json::json!({});
     two.call("data/accounts/get", body()).await.done();
     one.call("data/identity/get", body()).await.done();
-    let request = test
-        .http
-        .post(test.url("/v2/data/accounts/get"))
-        .bearer_auth(&one.token);
+    let request = test.http.post(test.url("/v2/data/accounts/get")).bearer_auth(&one.token);
     assert_eq!(request.json(&body()).send().await.unwrap().status(), 503);
     assert_eq!(test.sandbox.faults()[0].struck, 1);
 }

@@ -1,10 +1,6 @@
 //! The sandbox over real HTTP: what it promises, and what a plain socket sees when it misbehaves.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a test that panics says where"
-)]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that panics says where")]
 
 mod calls;
 mod control;

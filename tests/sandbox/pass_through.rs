@@ -7,11 +7,7 @@ use crate::support::TestSandbox;
 #[tokio::test]
 async fn the_action_in_the_body_names_the_endpoint() {
     let test = TestSandbox::start();
-    for action in [
-        "auth/ExchangeToken",
-        "/auth/ExchangeToken",
-        "AUTH/exchangetoken",
-    ] {
+    for action in ["auth/ExchangeToken", "/auth/ExchangeToken", "AUTH/exchangetoken"] {
         let linked = test.connect();
         let mut body = TestSandbox::exchange_body(&linked);
         body["action"] = json!(action);
@@ -20,13 +16,7 @@ async fn the_action_in_the_body_names_the_endpoint() {
         assert_eq!(response.status(), 200, "{action}");
     }
     assert_eq!(test.sandbox.calls_to("auth/ExchangeToken"), 3);
-    assert!(
-        test.sandbox
-            .calls(3)
-            .calls
-            .iter()
-            .all(|call| call.pass_through)
-    );
+    assert!(test.sandbox.calls(3).calls.iter().all(|call| call.pass_through));
 }
 
 #[tokio::test]
@@ -46,11 +36,7 @@ async fn the_token_comes_in_the_header_as_ever() {
 #[tokio::test]
 async fn an_unknown_action_is_refused() {
     let test = TestSandbox::start();
-    for body in [
-        json!({}),
-        json!({"action": "nothing/at/all"}),
-        json!({"action": 7}),
-    ] {
+    for body in [json!({}), json!({"action": "nothing/at/all"}), json!({"action": 7})] {
         let reply = test.post("/", &body).await;
         assert_eq!(reply.refusal(), (400, "PARAMETER_ERROR"), "{body}");
     }

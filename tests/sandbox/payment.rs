@@ -19,10 +19,7 @@ async fn transfer(user: &User<'_>, amount: f64) -> Value {
 }
 
 fn without_mfa() -> TestSandbox {
-    TestSandbox::with_rules(Rules {
-        mfa: Mfa::Never,
-        ..Rules::default()
-    })
+    TestSandbox::with_rules(Rules { mfa: Mfa::Never, ..Rules::default() })
 }
 
 #[tokio::test]
@@ -78,15 +75,12 @@ async fn a_password_counts_for_its_own_operation_alone() {
     let others = with_answers(transfer(&other, 12.5).await);
     for reply in [
         other.call("payment/transfer/create", others).await,
-        user.call("wire/transfer/create", with_answers(body.clone()))
-            .await,
+        user.call("wire/transfer/create", with_answers(body.clone())).await,
     ] {
         assert_eq!(reply.refusal(), (404, "INVALID_OPERATION_ID"));
     }
     // Neither of them ended it.
-    let done = user
-        .call("payment/transfer/create", with_answers(body))
-        .await;
+    let done = user.call("payment/transfer/create", with_answers(body)).await;
     done.done();
 }
 
@@ -152,10 +146,7 @@ async fn a_new_beneficiary_waits_a_day() {
         user.call(&path, add.clone()).await.done();
         let twice = user.call(&path, add).await;
         assert_eq!(twice.refusal(), (400, "BENEFICIARY_ALREADY_EXISTS"));
-        let list = user
-            .call(&format!("{rail}/beneficiaries/get"), json!({}))
-            .await
-            .done();
+        let list = user.call(&format!("{rail}/beneficiaries/get"), json!({})).await.done();
         let list = list["beneficiaries"].as_array().unwrap();
         let added = list.iter().find(|one| one["name"] == "Nora New").unwrap();
         let body = json!({
@@ -173,18 +164,11 @@ async fn a_new_beneficiary_waits_a_day() {
 async fn a_beneficiary_that_the_bank_has_not_confirmed_gets_nothing() {
     let test = without_mfa();
     let user = test.user().await;
-    let list = user
-        .call("payment/beneficiaries/get", json!({}))
-        .await
-        .done();
+    let list = user.call("payment/beneficiaries/get", json!({})).await.done();
     let list = list["beneficiaries"].as_array().unwrap();
-    for (status, refusal) in [
-        ("approved", None),
-        (
-            "waiting_for_confirmation",
-            Some((400, "BENEFICIARY_NOT_ACTIVATED")),
-        ),
-    ] {
+    for (status, refusal) in
+        [("approved", None), ("waiting_for_confirmation", Some((400, "BENEFICIARY_NOT_ACTIVATED")))]
+    {
         let payee = list.iter().find(|one| one["status"] == status).unwrap();
         let body = json!({
             "senderID": user.account(0).await["id"], "amount": 1, "receiverID": payee["id"],
@@ -201,18 +185,13 @@ async fn a_pull_can_be_looked_up() {
     let pull = json!({"senderID": user.account(0).await["id"], "amount": 20.25});
     // Java's SDK sends the pull as an object of its own, Go's does not.
     for body in [pull.clone(), json!({"transfer": pull})] {
-        let done = user
-            .call_with_otp("ach/pull/create", body, "123456")
-            .await
-            .done();
+        let done = user.call_with_otp("ach/pull/create", body, "123456").await.done();
         let lookup = json!({"operationID": done["operationID"]});
         let found = user.call("ach/pull/get", lookup).await.done();
         assert_eq!(found["transfer"]["amount"], 20.25);
         assert_eq!(found["transfer"]["status"], "done");
     }
-    let none = user
-        .call("ach/pull/get", json!({"operationID": "none"}))
-        .await;
+    let none = user.call("ach/pull/get", json!({"operationID": "none"})).await;
     assert_eq!(none.refusal(), (404, "INVALID_OPERATION_ID"));
 }
 
@@ -227,10 +206,7 @@ async fn batches_are_made_and_listed() {
     let mut batch = json!({
         "senderID": user.account(0).await["id"], "type": "local", "items": [item(1.5), item(2.0)],
     });
-    let made = user
-        .call("batch/transfers/create", batch.clone())
-        .await
-        .done();
+    let made = user.call("batch/transfers/create", batch.clone()).await.done();
     assert_eq!(made["details"]["totalAmountSucceeded"], 3.5);
     let file = user.call("batch/file/create", batch.clone()).await.done();
     assert_eq!(file["fileExtension"], "csv");
@@ -249,10 +225,7 @@ async fn batches_are_made_and_listed() {
     });
     let past = user.call("batch/transfers/get", range).await.done();
     let reference = past["transfers"][0]["reference"].clone();
-    let items = user
-        .call("batch/items/get", json!({"reference": reference}))
-        .await
-        .done();
+    let items = user.call("batch/items/get", json!({"reference": reference})).await.done();
     assert_eq!(items["transfers"]["reference"], reference);
 }
 
@@ -294,9 +267,7 @@ async fn an_operation_can_be_followed() {
 async fn a_call_that_failed_is_an_operation_that_failed() {
     let test = TestSandbox::start();
     let user = test.user().await;
-    let failed = user
-        .call("data/balance/get", json!({"accountID": "none"}))
-        .await;
+    let failed = user.call("data/balance/get", json!({"accountID": "none"})).await;
     let lookup = json!({"operationID": failed.body["operationID"], "appKey": APP_KEY});
     let info = user.call("operation/get", lookup).await.body["opInfo"].clone();
     assert_eq!(info["status"], "failed");

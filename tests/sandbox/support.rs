@@ -51,10 +51,7 @@ impl TestSandbox {
     }
 
     pub(crate) fn with_rules(rules: Rules) -> Self {
-        Self::start_with(Settings {
-            rules,
-            ..Settings::default()
-        })
+        Self::start_with(Settings { rules, ..Settings::default() })
     }
 
     pub(crate) fn with_apps(keys: [&str; 2]) -> Self {
@@ -62,33 +59,20 @@ impl TestSandbox {
             key: key.to_owned(),
             secret: strongroom::base::secret::SecretText::new(format!("secret of {key}")),
         });
-        Self::start_with(Settings {
-            apps: apps.into(),
-            ..Settings::default()
-        })
+        Self::start_with(Settings { apps: apps.into(), ..Settings::default() })
     }
 
     pub(crate) fn start_with(settings: Settings) -> Self {
-        let sandbox = Sandbox::new(Settings {
-            workers: 1,
-            ..settings
-        });
+        let sandbox = Sandbox::new(Settings { workers: 1, ..settings });
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let server = server(&sandbox, listener).unwrap();
         let handle = server.handle();
         tokio::spawn(server);
         #[expect(clippy::disallowed_methods, reason = "the tests are the caller here")]
-        let http = reqwest::Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .unwrap();
-        Self {
-            sandbox,
-            address,
-            http,
-            handle,
-        }
+        let http =
+            reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+        Self { sandbox, address, http, handle }
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
@@ -130,8 +114,7 @@ impl TestSandbox {
     }
 
     pub(crate) async fn exchange(&self, linked: &ConnectResult) -> Reply {
-        self.post("/v2/auth/ExchangeToken", &Self::exchange_body(linked))
-            .await
+        self.post("/v2/auth/ExchangeToken", &Self::exchange_body(linked)).await
     }
 
     /// A user who went through Connect and whose code was exchanged.
@@ -141,11 +124,7 @@ impl TestSandbox {
 
     pub(crate) async fn user_of(&self, linked: ConnectResult) -> User<'_> {
         let body = self.exchange(&linked).await.done();
-        User {
-            sandbox: self,
-            token: body["accessToken"].as_str().unwrap().to_owned(),
-            linked,
-        }
+        User { sandbox: self, token: body["accessToken"].as_str().unwrap().to_owned(), linked }
     }
 }
 
@@ -160,12 +139,8 @@ impl User<'_> {
     /// Calls Dapi's API with the token and both secrets put in.
     pub(crate) async fn call(&self, path: &str, mut body: Value) -> Reply {
         let fields = body.as_object_mut().unwrap();
-        fields
-            .entry("appSecret")
-            .or_insert_with(|| json!(DEFAULT_APP_SECRET));
-        fields
-            .entry("userSecret")
-            .or_insert_with(|| json!(self.linked.user_secret));
+        fields.entry("appSecret").or_insert_with(|| json!(DEFAULT_APP_SECRET));
+        fields.entry("userSecret").or_insert_with(|| json!(self.linked.user_secret));
         self.send(path, &self.token, &body).await
     }
 
@@ -173,10 +148,7 @@ impl User<'_> {
         let url = self.sandbox.url(&format!("/v2/{path}"));
         let request = self.sandbox.http.post(url).bearer_auth(token).json(body);
         let response = request.send().await.unwrap();
-        Reply {
-            status: response.status().as_u16(),
-            body: response.json().await.unwrap(),
-        }
+        Reply { status: response.status().as_u16(), body: response.json().await.unwrap() }
     }
 
     pub(crate) async fn account(&self, place: usize) -> Value {

@@ -9,7 +9,7 @@ use crate::base::paging::{Cursor, DEFAULT_LIMIT, MAX_LIMIT};
 use crate::connections::Context;
 use crate::connections::model::{Connection, Status};
 use crate::connections::store::{self, Filter};
-use crate::http::body::{Id, Query};
+use crate::http::body::{Id, UrlQuery};
 use crate::http::caller::{SessionOr, needs};
 use crate::http::problem::Problem;
 
@@ -56,7 +56,7 @@ pub struct ConnectionList {
 pub async fn list(
     caller: SessionOr<needs::ConnectionsRead>,
     context: web::Data<Context>,
-    query: Query<ListQuery>,
+    query: UrlQuery<ListQuery>,
 ) -> Result<HttpResponse, Problem> {
     let query = query.0;
     if let Some(user) = &query.client_user_id {

@@ -71,8 +71,8 @@ pub async fn token(
     reason(&body.0.reason)?;
     let app = caller.client.app;
     let revealed = reveal::reveal(&context, &caller.actor, app, id.0, &body.0.reason).await?;
-    let token = match revealed {
-        Reveal::Token(token) => token,
+    let secrets = match revealed {
+        Reveal::Secrets(secrets) => secrets,
         Reveal::NotActive(status) => return Err(not_active(id.0, status)),
         Reveal::Unknown => return Err(Problem::not_found()),
         Reveal::Busy => {
@@ -84,11 +84,11 @@ pub async fn token(
     answer.insert_header((CACHE_CONTROL, "no-store")).insert_header((PRAGMA, "no-cache"));
     Ok(answer.json(RevealedToken {
         id: id.0,
-        access_token: token.access_token.expose(),
-        user_secret: token.user_secret.expose(),
-        client_user_id: &token.client_user_id,
-        connection_id: &token.connection_id,
-        user_id: token.dapi_user_id.as_deref(),
-        token_id: token.token_id.as_deref(),
+        access_token: secrets.access_token.expose(),
+        user_secret: secrets.user_secret.expose(),
+        client_user_id: &secrets.client_user_id,
+        connection_id: &secrets.connection_id,
+        user_id: secrets.dapi_user_id.as_deref(),
+        token_id: secrets.token_id.as_deref(),
     }))
 }

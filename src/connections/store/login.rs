@@ -10,6 +10,7 @@ use crate::connections::model::{Held, Login, RevocationKind, State, Status};
 
 /// A connection that is locked until the transaction ends, with what decides about it.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts about one row")]
 pub(in crate::connections) struct Locked {
     pub(in crate::connections) app: AppId,
     pub(in crate::connections) id: ConnectionId,

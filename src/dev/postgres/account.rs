@@ -24,10 +24,7 @@ impl Account {
         ["postgres", "nobody"]
             .into_iter()
             .filter_map(|name| User::from_name(name).ok().flatten())
-            .map(|user| Self {
-                uid: user.uid.as_raw(),
-                gid: user.gid.as_raw(),
-            })
+            .map(|user| Self { uid: user.uid.as_raw(), gid: user.gid.as_raw() })
             .collect()
     }
 
@@ -41,9 +38,7 @@ impl Account {
     pub(super) async fn can_enter(self, folder: &Path) -> bool {
         let mut command = command(Path::new("/bin/sh"), Some(self));
         command.args(["-c", "cd \"$1\"", "sh"]).arg(folder);
-        let status = tokio::process::Command::from(command)
-            .stderr(Stdio::null())
-            .status();
+        let status = tokio::process::Command::from(command).stderr(Stdio::null()).status();
         status.await.is_ok_and(|status| status.success())
     }
 }

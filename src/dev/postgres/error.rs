@@ -12,10 +12,7 @@ use super::home::Home;
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// There is no PostgreSQL on this machine.
-    #[error(
-        "no PostgreSQL was found on this machine. Any one of these helps:\n{}",
-        ways()
-    )]
+    #[error("no PostgreSQL was found on this machine. Any one of these helps:\n{}", ways())]
     NoPrograms,
     /// The folder that was named has no PostgreSQL in it.
     #[error(
@@ -118,15 +115,11 @@ impl StartError {
     }
 
     pub(super) fn too_slow(home: &Home) -> Self {
-        Self::TooSlow {
-            log: home.log_tail(),
-        }
+        Self::TooSlow { log: home.log_tail() }
     }
 
     pub(super) fn exited(home: &Home) -> Self {
-        Self::Exited {
-            log: home.log_tail(),
-        }
+        Self::Exited { log: home.log_tail() }
     }
 }
 

@@ -67,11 +67,7 @@ impl Home {
             }
             _ => return Err(StartError::Foreign { folder, owner }),
         };
-        Ok(Self {
-            folder,
-            handle,
-            account,
-        })
+        Ok(Self { folder, handle, account })
     }
 
     /// Takes the folder's lock, which its owner holds for life. `false` where it is taken.
@@ -184,9 +180,7 @@ fn fallback(wanted: &Path) -> PathBuf {
         .as_ref()
         .iter()
         .take(8)
-        .fold(String::from("strongroom-"), |name, byte| {
-            format!("{name}{byte:02x}")
-        });
+        .fold(String::from("strongroom-"), |name, byte| format!("{name}{byte:02x}"));
     Path::new(FALLBACK_PARENT).join(name)
 }
 

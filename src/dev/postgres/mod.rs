@@ -180,9 +180,8 @@ impl LocalPostgres {
     /// Starts a server as the holder of the folder's lock.
     async fn own(home: Home, settings: &Settings) -> Result<Self, StartError> {
         let deadline = Instant::now() + START_LIMIT;
-        let programs = Programs::find(settings, &home)
-            .await
-            .inspect_err(|_| home.remove_if_empty())?;
+        let programs =
+            Programs::find(settings, &home).await.inspect_err(|_| home.remove_if_empty())?;
         if let Some(socket) = unowned_server(&home).await {
             return Self::shared(&home, socket);
         }
@@ -205,11 +204,7 @@ impl LocalPostgres {
             folder: home.folder().to_owned(),
             socket,
             version: programs.major(),
-            owned: Some(Owned {
-                server,
-                _litter: litter,
-                _home: home,
-            }),
+            owned: Some(Owned { server, _litter: litter, _home: home }),
         })
     }
 }

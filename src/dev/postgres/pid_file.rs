@@ -28,10 +28,7 @@ impl PidFile {
         let mut lines = text.lines();
         let socket = lines.nth(4)?;
         let status = lines.nth(2)?;
-        Some(Self {
-            socket: PathBuf::from(socket),
-            ready: status.trim() == "ready",
-        })
+        Some(Self { socket: PathBuf::from(socket), ready: status.trim() == "ready" })
     }
 }
 
@@ -47,24 +44,9 @@ mod tests {
     fn the_fifth_and_the_eighth_line_of_the_pid_file_count() {
         let text = "4711\n/x/data\n1762000000\n5432\n/tmp/s\n\n 1 2\nready   \n";
         let socket = PathBuf::from("/tmp/s");
-        assert_eq!(
-            PidFile::parse(text),
-            Some(PidFile {
-                socket: socket.clone(),
-                ready: true
-            })
-        );
+        assert_eq!(PidFile::parse(text), Some(PidFile { socket: socket.clone(), ready: true }));
         let starting = text.replace("ready   ", "starting");
-        assert_eq!(
-            PidFile::parse(&starting),
-            Some(PidFile {
-                socket,
-                ready: false
-            })
-        );
-        assert_eq!(
-            PidFile::parse("4711\n/x/data\n1762000000\n5432\n/tmp/s\n\n"),
-            None
-        );
+        assert_eq!(PidFile::parse(&starting), Some(PidFile { socket, ready: false }));
+        assert_eq!(PidFile::parse("4711\n/x/data\n1762000000\n5432\n/tmp/s\n\n"), None);
     }
 }

@@ -127,9 +127,8 @@ impl Place {
 
 /// Where `pg_config` says that the programs are. Debian puts it, unlike them, on the `PATH`.
 async fn pg_config(path: Option<&OsStr>, home: &Home) -> Option<PathBuf> {
-    let program = in_path(path)
-        .map(|folder| folder.join("pg_config"))
-        .find(|file| is_program(file))?;
+    let program =
+        in_path(path).map(|folder| folder.join("pg_config")).find(|file| is_program(file))?;
     let text = output(home, &program, "--bindir").await.ok()?;
     Some(PathBuf::from(text.trim()))
 }
@@ -141,10 +140,7 @@ fn in_path(path: Option<&OsStr>) -> impl Iterator<Item = PathBuf> {
 
 /// Where packages put the programs when they do not put them on the `PATH`, newest version first.
 fn usual(root: &Path) -> Vec<PathBuf> {
-    VERSIONED
-        .iter()
-        .flat_map(|(parent, prefix)| versions(&root.join(parent), prefix))
-        .collect()
+    VERSIONED.iter().flat_map(|(parent, prefix)| versions(&root.join(parent), prefix)).collect()
 }
 
 fn versions(parent: &Path, prefix: &str) -> Vec<PathBuf> {
@@ -153,12 +149,7 @@ fn versions(parent: &Path, prefix: &str) -> Vec<PathBuf> {
         .flatten()
         .filter_map(|entry| {
             let entry = entry.ok()?;
-            let version = entry
-                .file_name()
-                .to_str()?
-                .strip_prefix(prefix)?
-                .parse()
-                .ok()?;
+            let version = entry.file_name().to_str()?.strip_prefix(prefix)?.parse().ok()?;
             Some((version, entry.path().join("bin")))
         })
         .collect();
@@ -173,11 +164,7 @@ fn real_folder(folder: &Path) -> Option<PathBuf> {
     let target = folder.join("initdb").canonicalize().ok()?;
     [target.parent()?, &folder]
         .into_iter()
-        .find(|folder| {
-            ["initdb", "postgres"]
-                .iter()
-                .all(|name| is_program(&folder.join(name)))
-        })
+        .find(|folder| ["initdb", "postgres"].iter().all(|name| is_program(&folder.join(name))))
         .map(Path::to_owned)
 }
 
@@ -190,9 +177,7 @@ fn is_program(file: &Path) -> bool {
 async fn output(home: &Home, program: &Path, argument: &str) -> Result<String, String> {
     let mut command = home.command(program);
     command.arg(argument);
-    let output = tokio::process::Command::from(command)
-        .kill_on_drop(true)
-        .output();
+    let output = tokio::process::Command::from(command).kill_on_drop(true).output();
     let output = match tokio::time::timeout(PROBE_LIMIT, output).await {
         Ok(output) => output.map_err(|error| error.to_string())?,
         Err(_) => return Err(format!("no answer within {} s", PROBE_LIMIT.as_secs())),

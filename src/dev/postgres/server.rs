@@ -170,9 +170,7 @@ pub(super) async fn make_data(
     deadline: Instant,
 ) -> Result<(), StartError> {
     remove_unfinished(home);
-    let unfinished = home
-        .folder()
-        .join(format!("{UNFINISHED}{}", std::process::id()));
+    let unfinished = home.folder().join(format!("{UNFINISHED}{}", std::process::id()));
     let mut arguments = Vec::from([OsStr::new("-D"), unfinished.as_os_str()].map(OsString::from));
     let options = ["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C"];
     arguments.extend(options.map(OsString::from));
@@ -188,9 +186,7 @@ pub(super) async fn make_data(
     match made.ended(deadline).await {
         Some(status) if status.success() => {}
         Some(_) => {
-            return Err(StartError::NotMade {
-                log: home.log_tail(),
-            });
+            return Err(StartError::NotMade { log: home.log_tail() });
         }
         None => return Err(StartError::too_slow(home)),
     }
@@ -200,10 +196,7 @@ pub(super) async fn make_data(
 
 /// Removes what interrupted starts left. The caller holds the lock, so none of it is in use.
 fn remove_unfinished(home: &Home) {
-    let entries = std::fs::read_dir(home.folder())
-        .into_iter()
-        .flatten()
-        .flatten();
+    let entries = std::fs::read_dir(home.folder()).into_iter().flatten().flatten();
     for entry in entries {
         if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
             let _ = std::fs::remove_dir_all(entry.path());
@@ -224,12 +217,9 @@ fn arguments(data: &Path, socket: &Path, durability: Durability) -> Vec<OsString
         OsStr::new("listen_addresses="),
     ];
     if durability == Durability::Throwaway {
-        for setting in [
-            "fsync=off",
-            "synchronous_commit=off",
-            "full_page_writes=off",
-            "autovacuum=off",
-        ] {
+        for setting in
+            ["fsync=off", "synchronous_commit=off", "full_page_writes=off", "autovacuum=off"]
+        {
             arguments.extend([OsStr::new("-c"), OsStr::new(setting)]);
         }
     }

@@ -54,9 +54,7 @@ pub(super) async fn sweep(home: &Home) {
 }
 
 fn is_old_folder_of(home: &Home, folder: &Path) -> bool {
-    let ours = folder
-        .file_name()
-        .is_some_and(|name| name.to_string_lossy().starts_with(PREFIX));
+    let ours = folder.file_name().is_some_and(|name| name.to_string_lossy().starts_with(PREFIX));
     let old = |modified| Clock::system().now() - OffsetDateTime::from(modified) > SWEPT_AFTER;
     ours && folder.symlink_metadata().is_ok_and(|metadata| {
         metadata.is_dir()
@@ -77,10 +75,7 @@ fn remove(folder: &Path) {
 
 async fn answers(folder: &Path) -> bool {
     let connection = UnixStream::connect(socket(folder));
-    matches!(
-        tokio::time::timeout(ANSWER_LIMIT, connection).await,
-        Ok(Ok(_))
-    )
+    matches!(tokio::time::timeout(ANSWER_LIMIT, connection).await, Ok(Ok(_)))
 }
 
 fn socket(folder: &Path) -> PathBuf {

@@ -67,12 +67,12 @@ pub async fn token(
     let client = issuer.directory().authenticate(&pool, &vault, &presented).await?;
     check_grant(parameters.grant_type.as_deref())?;
     let scopes = grant_scopes(parameters.scope.as_deref(), client.scopes)?;
-    let issued = issuer.issue(&client, scopes)?;
+    let token = issuer.issue(&client, scopes)?;
     let body = TokenResponse {
-        access_token: issued.access_token,
+        access_token: token.access_token,
         token_type: "Bearer",
-        expires_in: issued.expires_in,
-        scope: issued.scopes.to_string(),
+        expires_in: token.expires_in,
+        scope: token.scopes.to_string(),
     };
     let mut answer = HttpResponse::Ok();
     answer.insert_header((CACHE_CONTROL, "no-store")).insert_header((PRAGMA, "no-cache"));

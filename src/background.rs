@@ -1,0 +1,105 @@
+//! The one loop that drives the background work, woken by a timer and by a bell, and the refresher
+//! that keeps the OAuth directory in step. Safe to run in every replica.
+//!
+//! Knows: connections, oauth.
+
+use std::time::{Duration, Instant};
+
+use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
+
+use crate::connections::{self, sweep};
+use crate::oauth::{self, Directory};
+use crate::vault::Vault;
+
+/// The least pause between two rounds: what is due may be another replica's already.
+const BREATHER: Duration = Duration::from_millis(20);
+/// How often sessions and tokens that ended are forgotten and the gauges are brought up to date.
+const HOUSEKEEPING: Duration = Duration::from_secs(15);
+/// How often the directory is refreshed.
+const REFRESH: Duration = Duration::from_secs(1);
+
+/// Runs rounds until `stop`: as soon as something is due, when the bell rings, and at the latest when
+/// the interval has passed.
+pub async fn run(context: connections::Context, stop: CancellationToken) {
+    let mut last_housekeeping: Option<Instant> = None;
+    loop {
+        let pause = match one_round(&context).await {
+            Ok(pause) => pause,
+            Err(error) => {
+                tracing::warn!(cause = %error, "a round of the background work failed");
+                sweep::failed(&context);
+                context.pace.sweep_interval.min(Duration::from_secs(1))
+            }
+        };
+        if last_housekeeping.is_none_or(|last| last.elapsed() >= HOUSEKEEPING) {
+            last_housekeeping = Some(Instant::now());
+            if let Err(error) = housekeeping(&context).await {
+                tracing::warn!(cause = %error, "housekeeping failed");
+            }
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = pause_unless_woken(&context, pause) => {}
+        }
+    }
+}
+
+async fn pause_unless_woken(context: &connections::Context, pause: Duration) {
+    tokio::time::sleep(BREATHER).await;
+    // Whether it was the bell or the time makes no difference.
+    let _ = tokio::time::timeout(pause, context.wake.notified()).await;
+}
+
+/// One round; returns how long to pause.
+async fn one_round(context: &connections::Context) -> Result<Duration, connections::Failed> {
+    let round = sweep::round(context).await?;
+    if round.expired + round.exchanges + round.delinks + round.settled > 0 {
+        tracing::info!(
+            expired = round.expired,
+            exchanges = round.exchanges,
+            delinks = round.delinks,
+            settled = round.settled,
+            "the background work took something up"
+        );
+    }
+    let interval = context.pace.sweep_interval;
+    if round.gate_full {
+        return Ok(interval);
+    }
+    Ok(sweep::next_due(context).await?.map_or(interval, |due| due.min(interval)))
+}
+
+async fn housekeeping(context: &connections::Context) -> Result<(), connections::Failed> {
+    sweep::housekeeping(context).await?;
+    let mut conn = context.pool.acquire().await?;
+    oauth::forget_ended_tokens(&mut conn).await?;
+    Ok(())
+}
+
+/// Refreshes the directory every second until `stop`. A refresh that hangs is given up, so that a
+/// database that comes back is noticed.
+pub async fn refresh_directory(
+    directory: Directory,
+    pool: PgPool,
+    vault: Vault,
+    stop: CancellationToken,
+) {
+    loop {
+        let refresh = async {
+            let mut conn = pool.acquire().await?;
+            directory.refresh(&mut conn, &vault).await
+        };
+        match tokio::time::timeout(oauth::STALE_AFTER, refresh).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(cause = %error, "the directory could not be refreshed");
+            }
+            Err(_) => tracing::warn!("the directory's refresh took too long"),
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(REFRESH) => {}
+        }
+    }
+}

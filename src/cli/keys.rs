@@ -1,0 +1,152 @@
+//! `strongroom keys`.
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use super::Failure;
+use super::output::{Output, table};
+use super::session::Session;
+use crate::config::Environment;
+use crate::vault::{self, MasterKeyId, MasterKeys};
+
+/// Master keys: they wrap the data keys that seal everything.
+///
+/// To rotate: add a new key last to `STRONGROOM_MASTER_KEYS` on all replicas and restart them, then
+/// make it the first and restart them again, run `strongroom keys rewrap`, then
+/// `strongroom keys retire OLD`, and drop the old key from the variable. Nothing stops meanwhile.
+#[derive(Debug, Args)]
+pub(super) struct Keys {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Generate(Generate),
+    List(List),
+    Rewrap(Rewrap),
+    Retire(Retire),
+}
+
+/// Make a master key: prints an entry for `STRONGROOM_MASTER_KEYS`.
+///
+/// Example: export `STRONGROOM_MASTER_KEYS=$(strongroom` keys generate)
+///
+/// Keep a copy where the database's backups are not. Without the key, what is sealed stays sealed for
+/// ever.
+#[derive(Debug, Args)]
+struct Generate {
+    /// What to call it: letters, digits, - and _. Today's date where it is left out.
+    #[arg(long)]
+    id: Option<String>,
+}
+
+/// List the master keys that the database knows, with what hangs on each.
+#[derive(Debug, Args)]
+struct List {}
+
+/// Wrap every data key with the first master key. May be stopped and started again at any time.
+#[derive(Debug, Args)]
+struct Rewrap {}
+
+/// Forget a master key that wraps nothing any more.
+#[derive(Debug, Args)]
+struct Retire {
+    /// The key's id.
+    id: String,
+}
+
+/// How many data keys one transaction re-wraps.
+const BATCH: i64 = 500;
+
+impl Keys {
+    pub(super) async fn run(
+        self,
+        environment: &Environment,
+        output: &Output,
+    ) -> Result<(), Failure> {
+        match self.command {
+            Command::Generate(generate) => generate.run(output),
+            Command::List(_) => list(environment, output).await,
+            Command::Rewrap(_) => rewrap(environment, output).await,
+            Command::Retire(retire) => retire.run(environment, output).await,
+        }
+    }
+}
+
+fn parse_id(text: &str) -> Result<MasterKeyId, Failure> {
+    let told = || "a key's id is 1 to 32 letters, digits, - and _".to_owned();
+    MasterKeyId::parse(text).ok_or_else(|| Failure::Usage(told()))
+}
+
+impl Generate {
+    fn run(self, output: &Output) -> Result<(), Failure> {
+        let today = || crate::base::clock::Clock::system().now().date().to_string();
+        let id = parse_id(&self.id.unwrap_or_else(today))?;
+        let key = MasterKeys::generate()?;
+        let entry = zeroize::Zeroizing::new(format!("{id}:{}", *key));
+        output.result(&json!({ "id": id, "masterKey": *entry }), || entry.to_string());
+        Ok(())
+    }
+}
+
+async fn list(environment: &Environment, output: &Output) -> Result<(), Failure> {
+    let Session { mut conn, vault } = Session::open(environment).await?;
+    let uses = vault::key_uses(&mut conn).await?;
+    let held = |id: &MasterKeyId| vault.masters().iter().position(|key| key.id() == id);
+    output.result(&uses, || {
+        let row = |key: &vault::KeyUse| {
+            let state = match held(&key.id) {
+                Some(0) => "wraps",
+                Some(_) => "opens",
+                None => "not given",
+            };
+            [key.id.to_string(), state.to_owned(), key.wraps.to_string()]
+        };
+        table(["ID", "STATE", "DATA KEYS"], &uses.iter().map(row).collect::<Vec<_>>())
+    });
+    Ok(())
+}
+
+async fn rewrap(environment: &Environment, output: &Output) -> Result<(), Failure> {
+    let Session { mut conn, vault } = Session::open(environment).await?;
+    let first = vault.masters().first().id().clone();
+    let uses = vault::key_uses(&mut conn).await?;
+    let total: i64 = uses.iter().filter(|key| key.id != first).map(|key| key.wraps).sum();
+    let mut done = 0;
+    loop {
+        let count = vault::rewrap_some(&mut conn, &vault, BATCH).await?;
+        done += count;
+        output.progress(&format!("{done} of {total} data keys"));
+        if count == 0 {
+            break;
+        }
+    }
+    output.progress_done();
+    output.result(&json!({ "rewrapped": done, "masterKey": first }), || {
+        format!("Re-wrapped {done} data keys with `{first}`.")
+    });
+    Ok(())
+}
+
+impl Retire {
+    async fn run(self, environment: &Environment, output: &Output) -> Result<(), Failure> {
+        let id = parse_id(&self.id)?;
+        let Session { mut conn, vault } = Session::open(environment).await?;
+        if *vault.masters().first().id() == id {
+            let told = format!(
+                "`{id}` is the first key of STRONGROOM_MASTER_KEYS: it wraps new data keys"
+            );
+            return Err(Failure::Usage(told));
+        }
+        if !vault::retire(&mut conn, &id).await? {
+            let told =
+                format!("`{id}` still wraps data keys or is unknown; see `strongroom keys list`");
+            return Err(Failure::Other(told));
+        }
+        output.result(&json!({ "retired": id }), || {
+            format!("`{id}` is forgotten; drop it from STRONGROOM_MASTER_KEYS.")
+        });
+        Ok(())
+    }
+}

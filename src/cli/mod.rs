@@ -1,0 +1,146 @@
+//! The command line: one file a command.
+//!
+//! Exit status: 0 done, 1 it did not work, 2 the command or the configuration is wrong.
+//!
+//! Knows: everything.
+
+mod apps;
+mod clients;
+mod keys;
+mod migrate;
+mod output;
+mod sandbox;
+mod serve;
+mod session;
+mod sweep;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{ConfigError, Environment};
+use crate::service::StartError;
+use output::Output;
+
+/// Strongroom: the service behind a "connect your bank" button.
+///
+/// It exchanges the access codes that Dapi's Connect layer returns for access tokens, keeps the
+/// tokens sealed per user in PostgreSQL, lends them to your backends and revokes them for sure.
+///
+/// To try it without database or Dapi account: strongroom dev
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100, arg_required_else_help = true)]
+pub struct Cli {
+    /// How results are printed.
+    #[arg(long, global = true, value_enum, default_value_t = output::Format::Text)]
+    output: output::Format,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Serve(serve::Serve),
+    Sandbox(sandbox::Sandbox),
+    Migrate(migrate::Migrate),
+    Apps(apps::Apps),
+    Clients(clients::Clients),
+    Keys(keys::Keys),
+    Sweep(sweep::Sweep),
+}
+
+/// Why a command did not work.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// An argument that only makes sense together with what is in the database or in a file.
+    #[error("{0}")]
+    Usage(String),
+    /// Everything else, in words for whoever typed the command.
+    #[error("{0}")]
+    Other(String),
+}
+
+impl Failure {
+    fn other(error: impl std::fmt::Display) -> Self {
+        Self::Other(error.to_string())
+    }
+
+    fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Config(_) | Self::Usage(_) => ExitCode::from(2),
+            Self::Other(_) => ExitCode::FAILURE,
+        }
+    }
+}
+
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Self {
+        Self::other(error)
+    }
+}
+
+impl From<sqlx::Error> for Failure {
+    fn from(error: sqlx::Error) -> Self {
+        Self::other(error)
+    }
+}
+
+impl From<crate::vault::VaultError> for Failure {
+    fn from(error: crate::vault::VaultError) -> Self {
+        Self::other(error)
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self::other(error)
+    }
+}
+
+/// Runs the command that this process was started with.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let environment = Environment::of_process();
+    let output = Output::new(cli.output);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let result = runtime
+        .map_err(Failure::other)
+        .and_then(|runtime| runtime.block_on(cli.command.run(&environment, &output)));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            output.error(&failure);
+            failure.exit_code()
+        }
+    }
+}
+
+impl Command {
+    async fn run(self, environment: &Environment, output: &Output) -> Result<(), Failure> {
+        match self {
+            Self::Serve(command) => command.run(environment).await,
+            Self::Sandbox(command) => command.run(output).await,
+            Self::Migrate(command) => command.run(environment, output).await,
+            Self::Apps(command) => command.run(environment, output).await,
+            Self::Clients(command) => command.run(environment, output).await,
+            Self::Keys(command) => command.run(environment, output).await,
+            Self::Sweep(command) => command.run(environment, output).await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,80 @@
+//! `strongroom serve`.
+
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::Failure;
+use crate::base::clock::Clock;
+use crate::config::{Config, Environment};
+use crate::service::Service;
+use crate::telemetry;
+
+/// Run the service.
+///
+/// It is configured by environment variables alone; .env.example lists them all. At the least it
+/// needs `DATABASE_URL` and `STRONGROOM_MASTER_KEYS` (`strongroom keys generate` makes one). Any number
+/// of replicas may run on one database.
+///
+/// SIGTERM or Ctrl-C drains it: readiness goes off and calls to Dapi that are under way end. A
+/// second one ends it at once, which loses nothing but time.
+#[derive(Debug, Args)]
+pub(super) struct Serve {}
+
+impl Serve {
+    pub(super) async fn run(self, environment: &Environment) -> Result<(), Failure> {
+        let config = Config::from_environment(environment)?;
+        telemetry::init(&config.log);
+        warn_about(&config);
+        let service = Service::build(config, Clock::system()).await?;
+        tracing::info!(
+            address = %service.address(),
+            metrics = %service.metrics_address(),
+            version = env!("CARGO_PKG_VERSION"),
+            "serving"
+        );
+        service.run(shutdown_signal()?).await?;
+        Ok(())
+    }
+}
+
+/// What works and is probably not meant.
+fn warn_about(config: &Config) {
+    for name in &config.unknown {
+        tracing::warn!(name, "this variable is none of Strongroom's; is it mistyped?");
+    }
+    if config.bootstrap.is_some() {
+        tracing::warn!(
+            "STRONGROOM_BOOTSTRAP_CLIENT_ID is set: a client with every scope exists; make clients \
+             that can do less by `strongroom clients create`, and unset it"
+        );
+    }
+    if !config.http.public_url.is_protected() {
+        tracing::warn!(
+            url = config.http.public_url.as_str(),
+            "STRONGROOM_PUBLIC_URL is not https: access tokens and results cross the network in the clear"
+        );
+    }
+}
+
+/// Resolves at the first SIGTERM or SIGINT; the second one ends the process.
+pub(super) fn shutdown_signal() -> std::io::Result<impl Future<Output = ()>> {
+    let (mut terminate, mut interrupt) =
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let (first_came, first) = tokio::sync::oneshot::channel();
+    tokio::spawn(async move {
+        let mut next = async || {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        };
+        next().await;
+        let _ = first_came.send(());
+        next().await;
+        tracing::warn!("ended at once; leases take over what was under way");
+        std::process::exit(130);
+    });
+    Ok(async move {
+        let _ = first.await;
+    })
+}

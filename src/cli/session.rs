@@ -1,0 +1,39 @@
+//! What commands need that work on the database: a connection and the open vault.
+
+use sqlx::PgConnection;
+
+use super::Failure;
+use crate::config::{DatabaseConfig, Environment, Reader, read_master_keys};
+use crate::service::{Database, migrate};
+use crate::vault::Vault;
+
+/// A database that is migrated, and its vault.
+pub(super) struct Session {
+    pub(super) conn: PgConnection,
+    pub(super) vault: Vault,
+}
+
+impl Session {
+    /// Opens both by `DATABASE_URL` and `STRONGROOM_MASTER_KEYS`.
+    pub(super) async fn open(environment: &Environment) -> Result<Self, Failure> {
+        let mut reader = Reader::new(environment);
+        let database = DatabaseConfig::read(&mut reader);
+        let masters = read_master_keys(&mut reader);
+        let (config, masters) = reader.finish(database.zip(masters))?;
+        let database = Database::reach(&config).await?;
+        if config.migrate {
+            migrate(&config).await?;
+        }
+        let mut conn = database.connect().await?;
+        let vault = Vault::open(&mut conn, masters).await?;
+        Ok(Self { conn, vault })
+    }
+}
+
+/// The app of this name.
+pub(super) async fn app(conn: &mut PgConnection, name: &str) -> Result<crate::apps::App, Failure> {
+    let app = crate::apps::find(conn, name).await?;
+    app.ok_or_else(|| {
+        Failure::Usage(format!("there is no app named `{name}`; `strongroom apps list` shows them"))
+    })
+}

@@ -1,0 +1,321 @@
+//! The service: puts the parts together, runs them, drains them. The only room that knows every
+//! feature.
+//!
+//! Building is apart from running, so that a test binds port 0 and asks for the address.
+
+mod database;
+mod openapi;
+mod routes;
+mod status;
+
+pub use database::{Database, StartError, migrate};
+pub use openapi::document;
+pub use status::Readiness;
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::dev::Server;
+use actix_web::{App, HttpServer, middleware, web};
+use prometheus_client::registry::Registry;
+use sqlx::PgPool;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing_actix_web::TracingLogger;
+
+use crate::background;
+use crate::base::clock::Clock;
+use crate::config::{Config, PublicUrl};
+use crate::connections::{self, Context, Settled};
+use crate::dapi::{self, Gate};
+use crate::http::layers::{self, RequestSpan};
+use crate::http::peer::TrustedProxies;
+use crate::oauth::{Directory, Issuer};
+use crate::telemetry::Pools;
+use crate::vault::Vault;
+use crate::{http, oauth};
+
+/// How long a request's head may take to arrive.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an idle connection is kept.
+const KEEP_ALIVE: Duration = Duration::from_secs(75);
+/// How long answers that are being written may take once everything else is done, in seconds.
+const LAST_ANSWERS: u64 = 5;
+
+/// A service that is built and listens, and does not run yet.
+pub struct Service {
+    address: SocketAddr,
+    metrics_address: SocketAddr,
+    api: Server,
+    metrics: Server,
+    context: Context,
+    directory: Directory,
+    readiness: Readiness,
+    grace: Duration,
+}
+
+/// What all threads share.
+#[derive(Clone)]
+struct Shared {
+    database: Arc<Database>,
+    vault: Vault,
+    issuer: Issuer,
+    dapi: Arc<crate::config::DapiConfig>,
+    gate: Gate,
+    pace: Arc<crate::config::Pace>,
+    tasks: TaskTracker,
+    settled: Settled,
+    wake: Arc<Notify>,
+    metrics: Metrics,
+    readiness: Readiness,
+    proxies: TrustedProxies,
+    cors_origins: Arc<[String]>,
+}
+
+#[derive(Clone)]
+struct Metrics {
+    http: http::metrics::Metrics,
+    dapi: dapi::Metrics,
+    connections: connections::Metrics,
+    pools: Pools,
+}
+
+impl Metrics {
+    fn register(registry: &mut Registry) -> Self {
+        Self {
+            http: http::metrics::Metrics::register(registry),
+            dapi: dapi::Metrics::register(registry),
+            connections: connections::Metrics::register(registry),
+            pools: Pools::register(registry),
+        }
+    }
+}
+
+impl Shared {
+    /// What use cases work with, over `pool`. Dapi's client has connections of its own, so that each
+    /// thread's stay with it.
+    fn context(&self, pool: PgPool) -> Result<Context, StartError> {
+        self.metrics.pools.add(pool.clone());
+        let dapi = Arc::clone(&self.dapi);
+        let client = dapi::Client::new(dapi, self.gate.clone(), self.metrics.dapi.clone());
+        Ok(Context {
+            pool,
+            vault: self.vault.clone(),
+            dapi: client.map_err(StartError::Tls)?,
+            pace: Arc::clone(&self.pace),
+            tasks: self.tasks.clone(),
+            settled: self.settled.clone(),
+            wake: Arc::clone(&self.wake),
+            metrics: self.metrics.connections.clone(),
+        })
+    }
+}
+
+impl Service {
+    /// Builds everything and begins to listen: database, migrations, vault, apps, clients, keys.
+    ///
+    /// # Errors
+    /// Whatever keeps the service from working, in words for the operator.
+    pub async fn build(config: Config, clock: Clock) -> Result<Self, StartError> {
+        let database = Arc::new(Database::open(&config).await?);
+        let mut conn = database.connect().await?;
+        let vault = Vault::open(&mut conn, config.master_keys).await?;
+        if let Some(app) = &config.default_app {
+            crate::apps::ensure_default(&mut conn, &vault, app).await?;
+        }
+        oauth::clients::ensure_bootstrap(&mut conn, &vault, config.bootstrap.as_ref()).await?;
+        oauth::ensure_signing_key(&mut conn, &vault, oauth::Algorithm::Es256).await?;
+        let directory = Directory::load(&mut conn, &vault, clock.clone()).await?;
+        drop(conn);
+
+        let listener = listen("STRONGROOM_LISTEN", config.http.listen)?;
+        let metrics_listener = listen("STRONGROOM_METRICS_LISTEN", config.http.metrics_listen)?;
+        let (address, metrics_address) = (listener.local_addr()?, metrics_listener.local_addr()?);
+        let public_url = public_url(&config.http.public_url, config.http.listen, address);
+
+        let mut registry = Registry::with_prefix("strongroom");
+        let shared = Shared {
+            issuer: Issuer::new(public_url.as_str(), directory.clone(), clock),
+            dapi: Arc::new(config.dapi.clone()),
+            gate: Gate::new(config.dapi.max_concurrent_calls),
+            pace: Arc::new(config.pace),
+            tasks: TaskTracker::new(),
+            settled: Settled::default(),
+            wake: Arc::default(),
+            metrics: Metrics::register(&mut registry),
+            readiness: Readiness::new(directory.clone()),
+            proxies: TrustedProxies::new(config.http.trusted_proxies),
+            cors_origins: config.http.cors_origins.into(),
+            vault,
+            database,
+        };
+        let context = shared.context(shared.database.background_pool())?;
+        let readiness = shared.readiness.clone();
+        let workers = usize::try_from(config.http.workers).unwrap_or(1);
+        Ok(Self {
+            address,
+            metrics_address,
+            api: api_server(shared, listener, workers)?,
+            metrics: metrics_server(registry, metrics_listener)?,
+            context,
+            directory,
+            readiness,
+            grace: config.http.shutdown_grace,
+        })
+    }
+
+    /// Where the API listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where the metrics are.
+    #[must_use]
+    pub fn metrics_address(&self) -> SocketAddr {
+        self.metrics_address
+    }
+
+    /// What the background work works with; for tests and for the command line's own rounds.
+    #[must_use]
+    pub fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// The OAuth directory of this replica.
+    #[must_use]
+    pub fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
+    /// Runs until `shutdown` resolves, then drains: readiness goes off and no new call to Dapi
+    /// begins; calls that are under way end, up to the grace period; then the listeners close.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> std::io::Result<()> {
+        let stop = CancellationToken::new();
+        let background = tokio::spawn(background::run(self.context.clone(), stop.clone()));
+        self.run_without_background(stop, shutdown).await?;
+        // It only has to finish its round: what it began is on the tracker, which was waited for.
+        let _ = tokio::time::timeout(Duration::from_secs(LAST_ANSWERS), background).await;
+        Ok(())
+    }
+
+    /// The same without the background work, which a test then drives by itself.
+    pub async fn run_without_background(
+        self,
+        stop: CancellationToken,
+        shutdown: impl Future<Output = ()>,
+    ) -> std::io::Result<()> {
+        let Self { api, metrics, context, directory, readiness, grace, .. } = self;
+        let refresher = tokio::spawn(background::refresh_directory(
+            directory,
+            context.pool.clone(),
+            context.vault.clone(),
+            stop.clone(),
+        ));
+        let (api_handle, metrics_handle) = (api.handle(), metrics.handle());
+        let mut api = tokio::spawn(api);
+        let metrics = tokio::spawn(metrics);
+        tokio::select! {
+            () = shutdown => {}
+            ended = &mut api => return ended.map_err(std::io::Error::other)?,
+        }
+
+        tracing::info!("draining");
+        readiness.drain();
+        context.dapi.gate().close();
+        stop.cancel();
+        context.tasks.close();
+        if tokio::time::timeout(grace, context.tasks.wait()).await.is_err() {
+            let left = context.tasks.len();
+            tracing::error!(
+                left,
+                "the grace period ended before every call to Dapi had; leases take over"
+            );
+        }
+        api_handle.stop(true).await;
+        metrics_handle.stop(false).await;
+        let _ = refresher.await;
+        let _ = metrics.await;
+        context.pool.close().await;
+        tracing::info!("stopped");
+        Ok(())
+    }
+}
+
+/// What the background work works with, for one round by hand: no listener, no directory.
+pub async fn context_of_one_round(config: Config) -> Result<Context, StartError> {
+    let database = Database::open(&config).await?;
+    let vault = Vault::open(&mut database.connect().await?, config.master_keys).await?;
+    let mut registry = Registry::default();
+    let metrics = dapi::Metrics::register(&mut registry);
+    let gate = Gate::new(config.dapi.max_concurrent_calls);
+    let dapi = dapi::Client::new(Arc::new(config.dapi), gate, metrics).map_err(StartError::Tls)?;
+    Ok(Context {
+        pool: database.background_pool(),
+        vault,
+        dapi,
+        pace: Arc::new(config.pace),
+        tasks: TaskTracker::new(),
+        settled: Settled::default(),
+        wake: Arc::default(),
+        metrics: connections::Metrics::register(&mut registry),
+    })
+}
+
+/// A port that was left to the system to choose belongs into the public URL.
+fn public_url(configured: &PublicUrl, listen: SocketAddr, address: SocketAddr) -> PublicUrl {
+    if listen.port() == 0 && *configured == PublicUrl::of_listener(listen) {
+        return PublicUrl::of_listener(address);
+    }
+    configured.clone()
+}
+
+fn listen(name: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    let bound = TcpListener::bind(address);
+    bound.map_err(|cause| StartError::Listen { name, address, cause })
+}
+
+fn api_server(shared: Shared, listener: TcpListener, workers: usize) -> Result<Server, StartError> {
+    // Made here, so that what cannot be made is told before anything runs. One for each thread: a
+    // pool or client that threads share costs a quarter of the throughput.
+    let pools = (0..workers).map(|_| shared.context(shared.database.worker_pool(workers)));
+    let contexts: Vec<_> = pools.collect::<Result<_, _>>()?;
+    let contexts = Arc::new(std::sync::Mutex::new(contexts.into_iter().cycle()));
+    let factory = move || {
+        let next = contexts.lock().ok().and_then(|mut contexts| contexts.next());
+        let shared = shared.clone();
+        App::new()
+            .configure(|config| routes::data(config, &shared, next))
+            .configure(|config| routes::all(config, &shared.cors_origins))
+            .default_service(web::to(routes::not_found))
+            .wrap(middleware::from_fn(layers::answer))
+            .wrap(TracingLogger::<RequestSpan>::new())
+    };
+    let server = HttpServer::new(factory)
+        .workers(workers)
+        .disable_signals()
+        .client_request_timeout(HEAD_TIMEOUT)
+        .keep_alive(KEEP_ALIVE)
+        .shutdown_timeout(LAST_ANSWERS)
+        .listen(listener)?;
+    Ok(server.run())
+}
+
+fn metrics_server(registry: Registry, listener: TcpListener) -> Result<Server, StartError> {
+    let registry = web::Data::new(registry);
+    let factory = move || {
+        App::new()
+            .app_data(registry.clone())
+            .route("/metrics", web::get().to(status::metrics))
+            .default_service(web::to(routes::not_found))
+    };
+    let server = HttpServer::new(factory)
+        .workers(1)
+        .disable_signals()
+        .client_request_timeout(HEAD_TIMEOUT)
+        .shutdown_timeout(LAST_ANSWERS)
+        .listen(listener)?;
+    Ok(server.run())
+}

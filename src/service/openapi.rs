@@ -1,0 +1,90 @@
+//! The `OpenAPI` document, written by the handlers' own annotations.
+
+use utoipa::openapi::security::{
+    ClientCredentials, Flow, HttpAuthScheme, HttpBuilder, OAuth2, Scopes, SecurityScheme,
+};
+use utoipa::{Modify, OpenApi};
+
+use crate::base::scope::Scope;
+use crate::connections::routes as connection;
+use crate::oauth::routes as oauth;
+use crate::sessions::routes as session;
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Strongroom",
+        description = "The service behind a \"connect your bank\" button: it exchanges Dapi's access codes, keeps the tokens sealed, lends them out and revokes them for sure.\n\nErrors are problem documents (RFC 9457) whose `code` says what kind of problem it is; the OAuth endpoints answer errors as RFC 6749 has them."
+    ),
+    paths(
+        oauth::token::token,
+        session::create,
+        connection::create::create,
+        connection::import::import,
+        connection::read::list,
+        connection::read::get,
+        connection::token::token,
+        connection::revoke::delink,
+        connection::revoke::invalidate,
+        super::status::healthz,
+        super::status::readyz,
+        super::status::problem,
+    ),
+    components(schemas(Problem)),
+    modifiers(&Security),
+    tags(
+        (name = "Connections", description = "Linked bank logins"),
+        (name = "OAuth", description = "Access tokens by client credentials"),
+        (name = "Status", description = "For operators and load balancers"),
+    )
+)]
+struct Document;
+
+/// A problem document (RFC 9457).
+#[derive(utoipa::ToSchema)]
+#[expect(dead_code, reason = "describes what `http::problem` writes")]
+struct Problem {
+    /// Leads to what the code means.
+    #[schema(example = "/problems/not_found")]
+    r#type: String,
+    /// What the code means, in words.
+    title: String,
+    /// The HTTP status.
+    #[schema(example = 404)]
+    status: u16,
+    /// What is the matter this time.
+    detail: String,
+    /// What kind of problem it is.
+    #[schema(example = "not_found")]
+    code: String,
+    /// The request's id, under which the log tells more; also in the header `X-Request-ID`.
+    #[schema(rename = "requestID")]
+    request_id: String,
+}
+
+struct Security;
+
+impl Modify for Security {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let scopes = Scopes::from_iter(Scope::ALL.map(|scope| (scope.as_str(), scope.describe())));
+        let flow = Flow::ClientCredentials(ClientCredentials::new("/oauth2/token", scopes));
+        let session = HttpBuilder::new()
+            .scheme(HttpAuthScheme::Bearer)
+            .description(Some("A connect session's token, from `POST /v1/connect-sessions`"))
+            .build();
+        let basic = HttpBuilder::new()
+            .scheme(HttpAuthScheme::Basic)
+            .description(Some("A client's id and secret"))
+            .build();
+        let components = document.components.get_or_insert_default();
+        components.add_security_scheme("bearer", SecurityScheme::OAuth2(OAuth2::new([flow])));
+        components.add_security_scheme("connect_session", SecurityScheme::Http(session));
+        components.add_security_scheme("client_basic", SecurityScheme::Http(basic));
+    }
+}
+
+/// The `OpenAPI` document of this release.
+#[must_use]
+pub fn document() -> utoipa::openapi::OpenApi {
+    Document::openapi()
+}

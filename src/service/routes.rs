@@ -1,0 +1,148 @@
+//! The route table.
+
+use actix_cors::Cors;
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::header::{
+    ALLOW, AUTHORIZATION, CONTENT_TYPE, HeaderValue, LOCATION, RETRY_AFTER,
+};
+use actix_web::middleware::{self, Next};
+use actix_web::{Error, HttpMessage, HttpResponse, Resource, web};
+use utoipa_swagger_ui::SwaggerUi;
+
+use super::{Shared, openapi, status};
+use crate::connections::{Context, routes as connection};
+use crate::http::caller::{Authentication, Principal, bearer};
+use crate::http::problem::{Problem, ProblemCode};
+use crate::oauth::{self, Issuer};
+use crate::sessions;
+use crate::vault::Vault;
+
+/// What handlers ask for.
+pub(super) fn data(config: &mut web::ServiceConfig, shared: &Shared, context: Option<Context>) {
+    let Some(context) = context else { return };
+    config
+        .app_data(web::Data::new(context.pool.clone()))
+        .app_data(web::Data::new(context))
+        .app_data(web::Data::new(shared.vault.clone()))
+        .app_data(web::Data::new(shared.issuer.clone()))
+        .app_data(web::Data::new(shared.readiness.clone()))
+        .app_data(web::Data::new(shared.proxies.clone()))
+        .app_data(web::Data::new(shared.metrics.http.clone()));
+}
+
+/// Every route. Each has a line in the `OpenAPI` document, and each operation of that document a row in
+/// the test of authorization.
+pub(super) fn all(config: &mut web::ServiceConfig, cors_origins: &[String]) {
+    config
+        .service(
+            at("/healthz", "GET, HEAD")
+                .route(web::get().to(status::healthz))
+                .route(web::head().to(status::healthz)),
+        )
+        .service(
+            at("/readyz", "GET, HEAD")
+                .route(web::get().to(status::readyz))
+                .route(web::head().to(status::readyz)),
+        )
+        .service(at("/problems/{code}", "GET").route(web::get().to(status::problem)))
+        .service(at("/oauth2/token", "POST").route(web::post().to(oauth::routes::token::token)))
+        .service(web::redirect("/docs", "/docs/"))
+        .service(SwaggerUi::new("/docs/{_:.*}").url("/openapi.json", openapi::document()))
+        .service(
+            web::scope("/v1")
+                .service(
+                    at("/connect-sessions", "POST").route(web::post().to(sessions::routes::create)),
+                )
+                .service(
+                    at("/connections", "GET, POST")
+                        .route(web::get().to(connection::read::list))
+                        .route(web::post().to(connection::create::create))
+                        .wrap(cors(cors_origins)),
+                )
+                .service(
+                    at("/connections/import", "POST")
+                        .route(web::post().to(connection::import::import)),
+                )
+                .service(
+                    at("/connections/{id}", "GET")
+                        .route(web::get().to(connection::read::get))
+                        .wrap(cors(cors_origins)),
+                )
+                .service(
+                    at("/connections/{id}/token", "POST")
+                        .route(web::post().to(connection::token::token)),
+                )
+                .service(
+                    at("/connections/{id}/delink", "POST")
+                        .route(web::post().to(connection::revoke::delink)),
+                )
+                .service(
+                    at("/connections/{id}/invalidate", "POST")
+                        .route(web::post().to(connection::revoke::invalidate)),
+                )
+                .wrap(middleware::from_fn(authenticate)),
+        );
+}
+
+/// A path that answers other methods than its own with a problem that names them (RFC 9110 §15.5.6).
+fn at(path: &str, allow: &'static str) -> Resource {
+    web::resource(path).default_service(web::to(move || async move {
+        let problem = Problem::new(ProblemCode::MethodNotAllowed, format!("It takes {allow}."));
+        Err::<HttpResponse, _>(problem.header(ALLOW, HeaderValue::from_static(allow)))
+    }))
+}
+
+/// What has no route.
+pub(super) async fn not_found() -> Result<HttpResponse, Problem> {
+    Err(Problem::new(
+        ProblemCode::NotFound,
+        "There is nothing at this path; /docs lists what there is.",
+    ))
+}
+
+/// Pages of exactly these origins may hand in results and read what became of them.
+fn cors(origins: &[String]) -> Cors {
+    let exposed =
+        [LOCATION, RETRY_AFTER, actix_web::http::header::HeaderName::from_static("x-request-id")];
+    let cors = Cors::default()
+        .allowed_methods(["GET", "POST"])
+        .allowed_headers([AUTHORIZATION, CONTENT_TYPE])
+        .expose_headers(&exposed)
+        .max_age(600);
+    origins.iter().fold(cors, |cors, origin| cors.allowed_origin(origin))
+}
+
+/// Finds out who is calling and keeps it with the request; whether they may is for the handler's
+/// extractor to decide.
+async fn authenticate(
+    req: ServiceRequest,
+    next: Next<impl actix_web::body::MessageBody>,
+) -> Result<ServiceResponse<impl actix_web::body::MessageBody>, Error> {
+    let found = principal(&req).await.transpose();
+    if let Some(found) = found {
+        req.extensions_mut().insert(Authentication(found));
+    }
+    next.call(req).await
+}
+
+async fn principal(req: &ServiceRequest) -> Result<Option<Principal>, Problem> {
+    let Some(token) = bearer(req.request())? else { return Ok(None) };
+    if token.starts_with(sessions::TOKEN_PREFIX) {
+        return session(req, token).await.map(Some);
+    }
+    let issuer = req.app_data::<web::Data<Issuer>>();
+    let issuer = issuer.ok_or_else(|| Problem::internal("no issuer"))?;
+    oauth::verify(issuer, token).map(|client| Some(Principal::Client(client)))
+}
+
+async fn session(req: &ServiceRequest, token: &str) -> Result<Principal, Problem> {
+    let context = req.app_data::<web::Data<Context>>();
+    let vault = req.app_data::<web::Data<Vault>>();
+    let (context, vault) =
+        context.zip(vault).ok_or_else(|| Problem::internal("no database or no vault"))?;
+    let mut conn = context.pool.acquire().await?;
+    let session = sessions::find(&mut conn, vault, token).await?;
+    let session = session
+        .ok_or_else(|| Problem::invalid_token("The connect session has ended or never was"))?;
+    Ok(Principal::Session(session))
+}

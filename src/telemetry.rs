@@ -1,0 +1,77 @@
+//! Logs and metrics.
+//!
+//! Logs are structured events on standard output; every event of a request carries its id and its
+//! trace. Nothing secret reaches them: secrets cannot be printed, and no body, header or query is
+//! ever logged.
+//!
+//! Knows: config.
+
+use std::io::IsTerminal as _;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+use sqlx::PgPool;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{Layer as _, fmt};
+
+use crate::config::{LogConfig, LogFormat};
+
+/// Begins to log, and logs panics in place of printing them. Once in a process; a second call
+/// changes nothing.
+pub fn init(config: &LogConfig) {
+    // Checked when the configuration was read.
+    let filter: Targets = config.filter.parse().unwrap_or_else(|_| Targets::new());
+    let layer = match config.format {
+        LogFormat::Json => fmt::layer().json().flatten_event(true).with_span_list(false).boxed(),
+        LogFormat::Text => {
+            let colours = std::io::stdout().is_terminal();
+            fmt::layer().compact().with_target(false).with_ansi(colours).boxed()
+        }
+    };
+    let first = tracing_subscriber::registry().with(layer.with_filter(filter)).try_init().is_ok();
+    if first {
+        std::panic::set_hook(Box::new(|panic| tracing::error!(%panic, "panicked")));
+    }
+}
+
+/// The pools of this process, for their gauges.
+#[derive(Clone, Debug, Default)]
+pub struct Pools(Arc<Mutex<Vec<PgPool>>>);
+
+impl Pools {
+    /// Registers the gauges.
+    pub fn register(registry: &mut Registry) -> Self {
+        let pools = Self::default();
+        registry.register_collector(Box::new(pools.clone()));
+        pools
+    }
+
+    /// Adds a pool.
+    pub fn add(&self, pool: PgPool) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(pool);
+    }
+}
+
+impl Collector for Pools {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let pools = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let open: i64 = pools.iter().map(|pool| i64::from(pool.size())).sum();
+        let idle = pools.iter().map(PgPool::num_idle).sum::<usize>();
+        let idle = i64::try_from(idle).unwrap_or(i64::MAX);
+        let gauges = [
+            ("database_connections_open", "Connections to PostgreSQL", open),
+            ("database_connections_idle", "Connections to PostgreSQL that nobody uses", idle),
+        ];
+        for (name, help, value) in gauges {
+            let gauge = ConstGauge::new(value);
+            let metric = encoder.encode_descriptor(name, help, None, gauge.metric_type())?;
+            gauge.encode(metric)?;
+        }
+        Ok(())
+    }
+}
