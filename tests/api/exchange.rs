@@ -1,0 +1,474 @@
+//! The main job: a Connect result becomes an active connection, or a truthful account of why not.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use strongroom::sandbox::{
+    ConnectOptions, Effect, Fault, Huge, Refuse, RulesChange, SecondExchange, Status,
+};
+
+use crate::support::{Answer, TestApp, for_user, id, with};
+
+const EXCHANGE: &str = "auth/ExchangeToken";
+
+fn code_lives(seconds: u64) -> ConnectOptions {
+    ConnectOptions { code_lifetime: Some(seconds), ..ConnectOptions::default() }
+}
+
+fn status(code: u16, headers: &[(&str, &str)]) -> Fault {
+    let headers = headers.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    Fault::new(Effect::Status(Status { code, headers, body: String::new() })).on(EXCHANGE)
+}
+
+fn refused() -> Fault {
+    let refuse =
+        Refuse { kind: "CODE_UNKNOWN".to_owned(), msg: "no such code".to_owned(), status: 400 };
+    Fault::new(Effect::Refuse(refuse)).on(EXCHANGE)
+}
+
+/// Hands in a result while the background work waits for its tick, and lets the first attempt end.
+async fn first_attempt(app: &TestApp, result: &Value) -> Value {
+    let answer = app.hand_in("ada", result).await;
+    assert!([201, 202].contains(&answer.status), "{} {}", answer.status, answer.text);
+    app.settled(id(&answer.json)).await
+}
+
+#[tokio::test]
+async fn a_result_becomes_an_active_connection() {
+    let app = TestApp::spawn().await;
+    let result = app.connect();
+    let answer = app.hand_in("ada", &result).await;
+    assert_eq!(answer.status, 201, "{}", answer.text);
+    let connection = &answer.json;
+    assert_eq!(connection["status"], "active");
+    assert_eq!(connection["clientUserID"], "ada");
+    for name in ["connectionID", "userID", "tokenID"] {
+        assert_eq!(connection[name], result[name], "{name}");
+    }
+    for name in ["failure", "revocation", "replacedBy"] {
+        assert!(connection[name].is_null(), "{name}");
+    }
+    assert_eq!(answer.header("location"), format!("/v1/connections/{}", id(connection)));
+    assert!(connection["activatedAt"].is_string() && connection["codeExpiresAt"].is_string());
+    assert_eq!(app.sandbox.calls_to(EXCHANGE), 1);
+    let found = app.api.get(&app.token().await, answer.header("location")).await;
+    assert_eq!(found.json, *connection);
+}
+
+#[tokio::test]
+async fn the_same_code_again_gives_the_same_connection() {
+    let app = TestApp::spawn().await;
+    let result = app.connect();
+    let first = app.hand_in("ada", &result).await;
+    let again = app.hand_in("ada", &result).await;
+    assert_eq!((first.status, again.status), (201, 200));
+    assert_eq!(first.json, again.json);
+    let other_fields = with(&result, json!({ "userSecret": "other", "connectionID": "other" }));
+    let again = app.hand_in("ada", &other_fields).await;
+    assert_eq!((again.status, &again.json), (200, &first.json), "the first body's fields stand");
+    assert_eq!(app.sandbox.calls_to(EXCHANGE), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_code_posted_two_hundred_times_at_once_to_two_replicas_is_exchanged_once() {
+    let app = TestApp::spawn().await;
+    let other = app.replica().await;
+    let token = app.token().await;
+    app.sandbox
+        .set_fault(Fault::new(Effect::Answer).on(EXCHANGE).delayed(Duration::from_millis(300)))
+        .unwrap();
+    let body = for_user(&app.connect(), "ada");
+    let mut posts = tokio::task::JoinSet::new();
+    for number in 0..200 {
+        let (api, token, body) = (
+            if number % 2 == 0 { app.api.clone() } else { other.clone() },
+            token.clone(),
+            body.clone(),
+        );
+        posts.spawn(async move { api.post(&token, "/v1/connections", &body).await });
+    }
+    let answers: Vec<Answer> = posts.join_all().await;
+    let created = answers.iter().filter(|answer| answer.status == 201).count();
+    let repeated = answers.iter().filter(|answer| answer.status == 200).count();
+    assert_eq!((created, repeated), (1, 199));
+    assert!(answers.iter().all(|answer| answer.json == answers[0].json));
+    assert_eq!(app.sandbox.calls_to(EXCHANGE), 1);
+    assert_eq!(app.database.value("SELECT count(*) FROM connections").await, "1");
+}
+
+#[tokio::test]
+async fn a_refused_code_is_told_in_dapis_words_and_stays_as_rejected() {
+    let app = TestApp::spawn().await;
+    app.sandbox.set_fault(refused().times(1)).unwrap();
+    let result = app.connect();
+    let answer = app.hand_in("ada", &result).await;
+    assert_eq!(answer.problem(), (422, "code_rejected"));
+    assert_eq!(answer.json["failure"], json!({ "type": "CODE_UNKNOWN", "detail": "no such code" }));
+    let connection = app.api.connection(&app.token().await, id(&answer.json)).await;
+    assert_eq!(connection["status"], "rejected");
+    assert_eq!(connection["failure"]["type"], "CODE_UNKNOWN");
+    let again = app.hand_in("ada", &result).await;
+    assert_eq!(again.problem(), (422, "code_rejected"));
+    assert_eq!(app.sandbox.calls_to(EXCHANGE), 1, "a settled refusal is not asked again");
+}
+
+#[tokio::test]
+async fn a_connect_that_failed_has_nothing_to_exchange() {
+    let app = TestApp::spawn().await;
+    for result in
+        [json!({ "success": false }), json!({ "success": false, "error": { "type": "X" } })]
+    {
+        assert_eq!(app.hand_in("ada", &result).await.problem(), (422, "connect_failed"));
+    }
+    assert_eq!(app.database.value("SELECT count(*) FROM connections").await, "0");
+}
+
+#[tokio::test]
+async fn a_code_of_another_user_is_refused_before_anything_else_is_looked_at() {
+    let app = TestApp::spawn().await;
+    let result = app.connect();
+    app.hand_in("ada", &result).await;
+    // The login is another user's as well, and this is told first.
+    let answer = app.hand_in("bob", &result).await;
+    assert_eq!(answer.problem(), (409, "code_already_received"));
+    assert!(!answer.text.contains("ada") && !answer.text.contains("conn_"));
+}
+
+#[tokio::test]
+async fn a_code_whose_window_is_closed_is_refused_without_a_call() {
+    let app = TestApp::spawn().await;
+    let result = app.connect_with(&code_lives(20));
+    app.turn_clock(Duration::from_secs(81)).await;
+    assert_eq!(app.hand_in("ada", &result).await.problem(), (410, "code_expired"));
+    assert_eq!(app.sandbox.calls_to(EXCHANGE), 0);
+    assert_eq!(app.database.value("SELECT count(*) FROM connections").await, "0");
+}
+
+#[tokio::test]
+async fn the_window_is_thirty_minutes_capped_by_the_codes_own_end_and_a_minute_for_clocks() {
+    let app = TestApp::spawn().await;
+    let minutes =
+        "SELECT round(extract(epoch FROM code_expires_at - created_at) / 60, 1) FROM connections";
+    app.active_from("ada", &app.connect_with(&code_lives(300))).await;
+    app.active_from("ada", &app.connect_with(&code_lives(7200))).await;
+    let opaque = ConnectOptions { opaque: true, ..code_lives(300) };
+    app.active_from("ada", &app.connect_with(&opaque)).await;
+    assert_eq!(app.database.values(minutes).await, ["6.0", "30.0", "30.0"]);
+}
+
+#[tokio::test]
+async fn the_cap_by_the_codes_own_end_can_be_turned_off() {
+    let app = TestApp::builder().set("STRONGROOM_CODE_EXP_CAP", "false").spawn().await;
+    let minutes =
+        "SELECT round(extract(epoch FROM code_expires_at - created_at) / 60, 1) FROM connections";
+    app.active_from("ada", &app.connect_with(&code_lives(300))).await;
+    assert_eq!(app.database.value(minutes).await, "30.0");
+}
+
+#[tokio::test]
+async fn a_slow_dapi_makes_a_pending_connection_that_becomes_active_by_itself() {
+    let app = TestApp::builder().set("STRONGROOM_ANSWER_WITHIN", "1").spawn().await;
+    app.sandbox.set_fault(Fault::new(Effect::Hang).on(EXCHANGE).before()).unwrap();
+    let result = app.connect();
+    let answer = app.hand_in("ada", &result).await;
+    assert_eq!((answer.status, answer.connection_status()), (202, "pending"));
+    assert_eq!(answer.header("retry-after"), "2");
+    assert_eq!(answer.header("location"), format!("/v1/connections/{}", id(&answer.json)));
+    let again = app.hand_in("ada", &result).await;
+    assert_eq!((again.status, id(&again.json)), (202, id(&answer.json)));
+    app.sandbox.clear_faults();
+    // A hanging call is let go without an answer, so the background work asks again.
+    let token = app.token().await;
+    for _ in 0..1000 {
+        if app.api.connection(&token, id(&answer.json)).await["status"] == "active" {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("it stays pending");
+}
+
+#[tokio::test]
+async fn whatever_settles_nothing_leaves_the_connection_pending_until_dapi_settles_it() {
+    let faults = [
+        status(408, &[]),
+        status(429, &[]),
+        status(302, &[("Location", "/v2/elsewhere")]),
+        status(500, &[]),
+        status(503, &[]),
+        Fault::new(Effect::Garbage).on(EXCHANGE).before(),
+        Fault::new(Effect::HalfAnswer).on(EXCHANGE).before(),
+        Fault::new(Effect::Drop).on(EXCHANGE),
+        Fault::new(Effect::Huge(Huge { bytes: 50 << 20, content_length: false }))
+            .on(EXCHANGE)
+            .before(),
+        Fault::new(Effect::Huge(Huge { bytes: 50 << 20, content_length: true }))
+            .on(EXCHANGE)
+            .before(),
+    ];
+    let app = TestApp::by_hand().await;
+    for fault in faults {
+        let name = format!("{:?}", fault.effect);
+        app.sandbox.set_fault(fault.times(1)).unwrap();
+        let pending = first_attempt(&app, &app.connect()).await;
+        assert_eq!(pending["status"], "pending", "{name}");
+        app.turn_clock(Duration::from_secs(2)).await;
+        assert_eq!(app.tick().await.exchanges, 1, "{name}");
+        let connection = app.api.connection(&app.token().await, id(&pending)).await;
+        assert_eq!(connection["status"], "active", "{name} {connection}");
+    }
+}
+
+#[tokio::test]
+async fn a_probe_comes_after_two_seconds_at_the_earliest_and_then_ever_later() {
+    let app = TestApp::by_hand().await;
+    app.sandbox.set_fault(status(503, &[])).unwrap();
+    first_attempt(&app, &app.connect()).await;
+    assert_eq!(app.tick().await.exchanges, 0);
+    let mut waits = Vec::new();
+    for _ in 0..8 {
+        let mut wait = 0;
+        while app.tick().await.exchanges == 0 {
+            wait += 1;
+            app.turn_clock(Duration::from_secs(1)).await;
+        }
+        waits.push(wait);
+    }
+    assert_eq!(waits, [2, 4, 8, 16, 32, 64, 120, 120]);
+}
+
+#[tokio::test]
+async fn a_retry_after_of_dapis_is_honoured() {
+    let app = TestApp::by_hand().await;
+    app.sandbox.set_fault(status(503, &[("Retry-After", "40")]).times(1)).unwrap();
+    first_attempt(&app, &app.connect()).await;
+    app.turn_clock(Duration::from_secs(39)).await;
+    assert_eq!(app.tick().await.exchanges, 0);
+    app.turn_clock(Duration::from_secs(1)).await;
+    assert_eq!(app.tick().await.exchanges, 1);
+}
+
+#[tokio::test]
+async fn a_refusal_after_an_unanswered_attempt_makes_an_orphan() {
+    let lost = [
+        Fault::new(Effect::Drop).on(EXCHANGE).after(),
+        Fault::new(Effect::HalfAnswer).on(EXCHANGE).after(),
+        status(502, &[]).after(),
+    ];
+    let app = TestApp::by_hand().await;
+    for fault in lost {
+        app.sandbox.set_fault(fault.times(1)).unwrap();
+        let result = app.connect();
+        let pending = first_attempt(&app, &result).await;
+        assert_eq!(pending["status"], "pending");
+        app.turn_clock(Duration::from_secs(2)).await;
+        app.tick().await;
+        let orphan = app.api.connection(&app.token().await, id(&pending)).await;
+        assert_eq!(orphan["status"], "orphaned");
+        assert_eq!(orphan["failure"]["type"], "answer_lost");
+        let answer = app.hand_in("ada", &result).await;
+        assert_eq!(answer.problem(), (409, "code_orphaned"));
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_after_too_many_requests_is_a_plain_rejection() {
+    let app = TestApp::by_hand().await;
+    app.sandbox.set_fault(status(429, &[]).times(1)).unwrap();
+    let pending = first_attempt(&app, &app.connect()).await;
+    app.sandbox.set_fault(refused().times(1)).unwrap();
+    app.turn_clock(Duration::from_secs(2)).await;
+    app.tick().await;
+    let connection = app.api.connection(&app.token().await, id(&pending)).await;
+    assert_eq!(connection["status"], "rejected");
+}
+
+#[tokio::test]
+async fn a_lost_answer_is_fetched_again_where_dapi_gives_a_token_twice() {
+    let app = TestApp::by_hand().await;
+    for truth in [SecondExchange::SameToken, SecondExchange::MintAnother] {
+        app.sandbox
+            .change_rules(RulesChange { second_exchange: Some(truth), ..RulesChange::default() });
+        app.sandbox.set_fault(Fault::new(Effect::Drop).on(EXCHANGE).after().times(1)).unwrap();
+        let pending = first_attempt(&app, &app.connect()).await;
+        app.turn_clock(Duration::from_secs(2)).await;
+        app.tick().await;
+        let connection = app.api.connection(&app.token().await, id(&pending)).await;
+        assert_eq!(connection["status"], "active", "{truth:?}");
+    }
+}
+
+#[tokio::test]
+async fn without_probing_the_first_unanswered_attempt_makes_an_orphan() {
+    let app = TestApp::builder().set("DAPI_EXCHANGE_PROBE", "false").by_hand().spawn().await;
+    app.sandbox.set_fault(Fault::new(Effect::Drop).on(EXCHANGE).times(1)).unwrap();
+    let orphan = first_attempt(&app, &app.connect()).await;
+    assert_eq!(orphan["status"], "orphaned");
+    // Too many requests is an answer: nothing was looked at, so asking again is safe.
+    app.sandbox.set_fault(status(429, &[]).times(1)).unwrap();
+    let pending = first_attempt(&app, &app.connect()).await;
+    assert_eq!(pending["status"], "pending");
+    app.turn_clock(Duration::from_secs(2)).await;
+    app.tick().await;
+    let connection = app.api.connection(&app.token().await, id(&pending)).await;
+    assert_eq!(connection["status"], "active");
+}
+
+#[tokio::test]
+async fn a_code_that_dapi_never_settles_expires_with_its_window() {
+    let app = TestApp::by_hand().await;
+    for (fault, told) in [(status(503, &[]), "outcome_unknown"), (status(429, &[]), "code_expired")]
+    {
+        app.sandbox.set_fault(fault).unwrap();
+        let result = app.connect_with(&code_lives(20));
+        let pending = first_attempt(&app, &result).await;
+        app.turn_clock(Duration::from_secs(81)).await;
+        assert_eq!(app.tick().await.expired, 1);
+        let connection = app.api.connection(&app.token().await, id(&pending)).await;
+        assert_eq!(
+            (&connection["status"], &connection["failure"]["type"]),
+            (&json!("expired"), &json!(told))
+        );
+        assert_eq!(app.hand_in("ada", &result).await.problem(), (410, "code_expired"));
+        app.sandbox.clear_faults();
+    }
+    let held = "SELECT count(*) FROM connections WHERE code IS NOT NULL OR user_secret IS NOT NULL";
+    assert_eq!(app.database.value(held).await, "0");
+}
+
+#[tokio::test]
+async fn a_dapi_that_cannot_be_reached_consumes_nothing() {
+    // Nothing listens on port 1.
+    let app =
+        TestApp::builder().set("DAPI_BASE_URL", "http://127.0.0.1:1/v2").by_hand().spawn().await;
+    let pending = first_attempt(&app, &app.connect_with(&code_lives(20))).await;
+    assert_eq!(pending["status"], "pending");
+    app.turn_clock(Duration::from_secs(81)).await;
+    app.tick().await;
+    let connection = app.api.connection(&app.token().await, id(&pending)).await;
+    assert_eq!(connection["failure"]["type"], "code_expired");
+}
+
+#[tokio::test]
+async fn the_sweep_does_not_end_a_code_whose_lease_is_alive() {
+    let app = TestApp::by_hand().await;
+    app.sandbox
+        .set_fault(
+            Fault::new(Effect::Answer).on(EXCHANGE).before().delayed(Duration::from_secs(60)),
+        )
+        .unwrap();
+    let answer = app.hand_in("ada", &app.connect_with(&code_lives(20))).await;
+    app.sandbox.calls_reached(EXCHANGE, 1).await;
+    app.turn_clock(Duration::from_secs(81)).await;
+    assert_eq!(app.tick().await.expired, 0);
+    app.sandbox.clear_faults();
+    let connection = app.settled(id(&answer.json)).await;
+    // The sandbox's clock was turned as well, so that Dapi itself refuses the code by now.
+    assert_eq!(connection["status"], "rejected");
+}
+
+#[tokio::test]
+async fn more_than_may_be_called_at_once_waits_safely_for_its_turn() {
+    let app = TestApp::builder().set("DAPI_MAX_CONCURRENT_CALLS", "1").spawn().await;
+    app.sandbox
+        .set_fault(Fault::new(Effect::Answer).on(EXCHANGE).delayed(Duration::from_millis(100)))
+        .unwrap();
+    let (one, two, three) = (app.connect(), app.connect(), app.connect());
+    let answers = tokio::join!(
+        app.hand_in("ada", &one),
+        app.hand_in("bob", &two),
+        app.hand_in("eve", &three)
+    );
+    for answer in [answers.0, answers.1, answers.2] {
+        assert_eq!((answer.status, answer.connection_status()), (201, "active"));
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_hangs_up_changes_nothing() {
+    let app = TestApp::spawn().await;
+    app.sandbox
+        .set_fault(
+            Fault::new(Effect::Answer).on(EXCHANGE).delayed(Duration::from_millis(200)).times(1),
+        )
+        .unwrap();
+    let (token, body) = (app.token().await, for_user(&app.connect(), "ada"));
+    let request =
+        app.api.request(reqwest::Method::POST, "/v1/connections").bearer_auth(&token).json(&body);
+    let hung_up = tokio::spawn(request.send());
+    app.sandbox.calls_reached(EXCHANGE, 1).await;
+    hung_up.abort();
+    let again = app.api.post(&token, "/v1/connections", &body).await;
+    assert_eq!((again.status, again.connection_status()), (200, "active"));
+    assert_eq!(app.sandbox.calls_to(EXCHANGE), 1);
+}
+
+#[tokio::test]
+async fn a_callers_trace_reaches_dapi() {
+    let app = TestApp::spawn().await;
+    let body = for_user(&app.connect(), "ada");
+    let request = app
+        .api
+        .request(reqwest::Method::POST, "/v1/connections")
+        .bearer_auth(app.token().await)
+        .header("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+        .json(&body);
+    assert_eq!(app.api.send(request).await.status, 201);
+    let calls = serde_json::to_value(app.sandbox.calls(10)).unwrap().to_string();
+    assert!(calls.contains("00-4bf92f3577b34da6a3ce929d0e0e4736-"), "{calls}");
+    assert!(!calls.contains("00f067aa0ba902b7"), "the position is Strongroom's own: {calls}");
+}
+
+#[tokio::test]
+async fn an_exchange_leaves_its_trail() {
+    let app = TestApp::spawn().await;
+    app.active("zoe@example.com").await;
+    assert_eq!(
+        app.database.audit().await,
+        [
+            "app.added ok",
+            "client.created ok",
+            "connection.received pending",
+            "connection.activated active"
+        ]
+    );
+    let named = "SELECT count(*) FROM audit_events a WHERE a::text LIKE '%zoe%'";
+    assert_eq!(
+        app.database.value(named).await,
+        "0",
+        "the trail knows a user by the random id alone"
+    );
+}
+
+#[tokio::test]
+async fn a_body_that_lacks_something_or_has_it_wrong_is_refused_by_name() {
+    let app = TestApp::spawn().await;
+    let result = for_user(&app.connect(), "ada");
+    let wrong = [
+        ("success", json!(null)),
+        ("success", json!("true")),
+        ("accessCode", json!(null)),
+        ("accessCode", json!("")),
+        ("accessCode", json!(7)),
+        ("accessCode", json!("a\u{0}b")),
+        ("accessCode", json!("x".repeat(16 * 1024 + 1))),
+        ("userSecret", json!(null)),
+        ("userSecret", json!(["x"])),
+        ("connectionID", json!(null)),
+        ("connectionID", json!("  ")),
+        ("connectionID", json!("x".repeat(1025))),
+        ("userID", json!({})),
+        ("tokenID", json!("\u{0}")),
+        ("clientUserID", json!(null)),
+        ("clientUserID", json!("x".repeat(257))),
+        ("clientUserID", json!("a\u{0}")),
+    ];
+    let token = app.token().await;
+    for (field, value) in wrong {
+        let body = with(&result, json!({ field: value.clone() }));
+        let answer = app.api.post(&token, "/v1/connections", &body).await;
+        assert_eq!(answer.problem(), (400, "invalid_request"), "{field} {value}");
+        assert_eq!(answer.json["field"], field, "{}", answer.text);
+    }
+    assert_eq!(app.database.value("SELECT count(*) FROM connections").await, "0");
+}

@@ -1,0 +1,137 @@
+//! A database of its own for each test: a copy of one that is migrated once, in a throw-away cluster
+//! that is started once a run, or in the one that `TEST_DATABASE_URL` names.
+
+use std::time::Duration;
+
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, PgPool};
+use strongroom::dev::postgres::{Durability, LocalPostgres, Settings};
+use tokio::sync::OnceCell;
+
+static CLUSTER: OnceCell<Cluster> = OnceCell::const_new();
+
+struct Cluster {
+    postgres: LocalPostgres,
+    template: String,
+}
+
+impl Cluster {
+    async fn get() -> &'static Self {
+        CLUSTER.get_or_init(Self::start).await
+    }
+
+    async fn start() -> Self {
+        let folder = format!("/tmp/strongroom-test-{}", uuid::Uuid::from_u128(rand()).simple());
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "tests look for PostgreSQL where they are told"
+        )]
+        let (programs, path) = (std::env::var_os("PG_BIN"), std::env::var_os("PATH"));
+        let postgres = LocalPostgres::start(Settings {
+            folder: folder.into(),
+            durability: Durability::Throwaway,
+            programs: programs.filter(|value| !value.is_empty()).map(Into::into),
+            path,
+        })
+        .await
+        .unwrap();
+        let cluster = Self { postgres, template: "template_strongroom".to_owned() };
+        cluster.make_template().await;
+        cluster
+    }
+
+    async fn make_template(&self) {
+        let mut conn = self.connect("postgres").await;
+        let sql = format!("CREATE DATABASE {}", self.template);
+        conn.execute(AssertSqlSafe(sql)).await.unwrap();
+        conn.close().await.unwrap();
+        let mut conn = self.connect(&self.template).await;
+        sqlx::migrate!().run(&mut conn).await.unwrap();
+        // The clock that the tests turn.
+        conn.execute(
+            "CREATE TABLE test_clock (ahead interval NOT NULL);
+             INSERT INTO test_clock VALUES ('0');
+             CREATE OR REPLACE FUNCTION strongroom_now() RETURNS timestamptz LANGUAGE sql VOLATILE
+             AS $$ SELECT clock_timestamp() + ahead FROM test_clock $$;",
+        )
+        .await
+        .unwrap();
+        conn.close().await.unwrap();
+    }
+
+    fn options(&self, database: &str) -> PgConnectOptions {
+        self.postgres.connect_options().database(database)
+    }
+
+    async fn connect(&self, database: &str) -> PgConnection {
+        PgConnection::connect_with(&self.options(database)).await.unwrap()
+    }
+}
+
+/// Random enough for a name.
+fn rand() -> u128 {
+    use std::hash::{BuildHasher as _, Hasher as _};
+    let random = || std::hash::RandomState::new().build_hasher().finish();
+    u128::from(random()) << 64 | u128::from(random())
+}
+
+pub struct TestDatabase {
+    url: String,
+    pub pool: PgPool,
+}
+
+impl TestDatabase {
+    pub async fn new() -> Self {
+        let cluster = Cluster::get().await;
+        let name = format!("test_{}", uuid::Uuid::from_u128(rand()).simple());
+        let mut conn = cluster.connect("postgres").await;
+        let sql = format!("CREATE DATABASE {name} TEMPLATE {}", cluster.template);
+        conn.execute(AssertSqlSafe(sql)).await.unwrap();
+        conn.close().await.unwrap();
+        let url = cluster.postgres.url().replace("///postgres?", &format!("///{name}?"));
+        let pool = PgPool::connect_lazy_with(cluster.options(&name));
+        Self { url, pool }
+    }
+
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    pub async fn turn_clock(&self, by: Duration) {
+        sqlx::query("UPDATE test_clock SET ahead = ahead + $1 * interval '1 second'")
+            .bind(by.as_secs_f64())
+            .execute(&self.pool)
+            .await
+            .unwrap();
+    }
+
+    pub async fn execute(&self, sql: &'static str) {
+        self.pool.execute(sql).await.unwrap();
+    }
+
+    /// The one value that a query answers, as text.
+    pub async fn value(&self, sql: &'static str) -> String {
+        let wrapped = format!("SELECT coalesce(v::text, 'null') FROM ({sql}) AS t(v)");
+        sqlx::query_scalar(AssertSqlSafe(wrapped)).fetch_one(&self.pool).await.unwrap()
+    }
+
+    /// Every row of a query of one column, as text.
+    pub async fn values(&self, sql: &'static str) -> Vec<String> {
+        let wrapped = format!("SELECT coalesce(v::text, 'null') FROM ({sql}) AS t(v)");
+        sqlx::query_scalar(AssertSqlSafe(wrapped)).fetch_all(&self.pool).await.unwrap()
+    }
+
+    pub async fn is_leased(&self, connection: &str) -> bool {
+        let uuid: uuid::Uuid = connection.trim_start_matches("conn_").parse().unwrap();
+        sqlx::query_scalar("SELECT leased_until IS NOT NULL FROM connections WHERE id = $1")
+            .bind(uuid)
+            .fetch_one(&self.pool)
+            .await
+            .unwrap()
+    }
+
+    /// What the audit trail tells, `action outcome`, in order.
+    pub async fn audit(&self) -> Vec<String> {
+        self.values("SELECT action || ' ' || outcome FROM audit_events ORDER BY id").await
+    }
+}

@@ -1,0 +1,309 @@
+//! A service of one's own for each test: a fresh database, a sandbox, clients, and hands on all of
+//! their clocks.
+
+mod client;
+mod database;
+
+pub use client::{Answer, Api};
+pub use database::TestDatabase;
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use strongroom::base::clock::Clock;
+use strongroom::base::scope::Scopes;
+use strongroom::config::{Config, Environment};
+use strongroom::connections::{Context, sweep};
+use strongroom::oauth::Directory;
+use strongroom::sandbox::{self, ConnectOptions, Sandbox};
+use strongroom::service::Service;
+use tokio_util::sync::CancellationToken;
+
+pub const BOOTSTRAP_ID: &str = "bootstrap";
+pub const BOOTSTRAP_SECRET: &str = "bootstrap0123456789bootstrap012345";
+pub const MASTER_KEY: &str = "k1:QkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkI=";
+
+/// A service that runs, with everything around it.
+pub struct TestApp {
+    pub api: Api,
+    pub sandbox: Sandbox,
+    pub sandbox_url: String,
+    pub database: TestDatabase,
+    pub clock: Clock,
+    pub context: Context,
+    pub metrics_url: String,
+    directories: Mutex<Vec<Directory>>,
+    environment: Environment,
+    background: bool,
+    stop: CancellationToken,
+}
+
+/// What a test wants otherwise than usual.
+pub struct Builder {
+    environment: Environment,
+    background: bool,
+}
+
+impl Builder {
+    /// Sets a variable of the service's environment.
+    pub fn set(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.environment.set(name, value);
+        self
+    }
+
+    /// Without the background work: the test drives it by [`TestApp::tick`], and requests do not wait
+    /// for it.
+    pub fn by_hand(mut self) -> Self {
+        self.background = false;
+        self.set("STRONGROOM_ANSWER_WITHIN", "0")
+    }
+
+    pub async fn spawn(mut self) -> TestApp {
+        let database = TestDatabase::new().await;
+        let clock = Clock::system();
+        let sandbox = Sandbox::with_clock(
+            sandbox::Settings { workers: 1, ..sandbox::Settings::default() },
+            clock.clone(),
+        );
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let sandbox_url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(sandbox::server(&sandbox, listener).unwrap());
+        if self.environment.get("DAPI_BASE_URL").is_none() {
+            self.environment.set("DAPI_BASE_URL", format!("{sandbox_url}/v2"));
+        }
+        self.environment.set("DATABASE_URL", database.url());
+        let stop = CancellationToken::new();
+        let run = run(&self.environment, &clock, self.background, &stop).await;
+        TestApp {
+            api: Api::new(run.address),
+            sandbox,
+            sandbox_url,
+            database,
+            clock,
+            context: run.context,
+            directories: Mutex::new(vec![run.directory]),
+            metrics_url: format!("http://{}/metrics", run.metrics_address),
+            environment: self.environment,
+            background: self.background,
+            stop,
+        }
+    }
+}
+
+struct Run {
+    address: SocketAddr,
+    metrics_address: SocketAddr,
+    context: Context,
+    directory: Directory,
+}
+
+async fn run(
+    environment: &Environment,
+    clock: &Clock,
+    background: bool,
+    stop: &CancellationToken,
+) -> Run {
+    let config = Config::from_environment(environment).unwrap();
+    let service = Service::build(config, clock.clone()).await.unwrap();
+    let run = Run {
+        address: service.address(),
+        metrics_address: service.metrics_address(),
+        context: service.context().clone(),
+        directory: service.directory().clone(),
+    };
+    let stopped = stop.clone().cancelled_owned();
+    if background {
+        tokio::spawn(service.run(stopped));
+    } else {
+        tokio::spawn(service.run_without_background(CancellationToken::new(), stopped));
+    }
+    run
+}
+
+impl TestApp {
+    pub fn builder() -> Builder {
+        let environment = [
+            ("STRONGROOM_MASTER_KEYS", MASTER_KEY),
+            ("STRONGROOM_LISTEN", "127.0.0.1:0"),
+            ("STRONGROOM_METRICS_LISTEN", "127.0.0.1:0"),
+            // The same for every replica, whose ports differ.
+            ("STRONGROOM_PUBLIC_URL", "http://strongroom.test"),
+            ("STRONGROOM_WORKERS", "1"),
+            ("STRONGROOM_DATABASE_CONNECTIONS", "8"),
+            ("STRONGROOM_SHUTDOWN_GRACE", "5"),
+            ("STRONGROOM_BOOTSTRAP_CLIENT_ID", BOOTSTRAP_ID),
+            ("STRONGROOM_BOOTSTRAP_CLIENT_SECRET", BOOTSTRAP_SECRET),
+            ("DAPI_APP_KEY", sandbox::DEFAULT_APP_KEY),
+            ("DAPI_APP_SECRET", sandbox::DEFAULT_APP_SECRET),
+        ];
+        Builder { environment: environment.into_iter().collect(), background: true }
+    }
+
+    /// A service with everything as usual.
+    pub async fn spawn() -> Self {
+        Self::builder().spawn().await
+    }
+
+    /// A service whose background work waits for [`tick`](Self::tick).
+    pub async fn by_hand() -> Self {
+        Self::builder().by_hand().spawn().await
+    }
+
+    /// Another replica on the same database, the same Dapi and the same clocks.
+    pub async fn replica(&self) -> Api {
+        let run = run(&self.environment, &self.clock, self.background, &self.stop).await;
+        self.directories.lock().unwrap().push(run.directory);
+        Api::new(run.address)
+    }
+
+    /// One round of the background work, with all the calls that it makes.
+    pub async fn tick(&self) -> sweep::Round {
+        sweep::round(&self.context).await.unwrap().finish().await
+    }
+
+    /// Moves every clock forward. The directories are refreshed, as they would have been many times
+    /// over meanwhile.
+    pub async fn turn_clock(&self, by: Duration) {
+        self.clock.advance(by);
+        self.database.turn_clock(by).await;
+        self.refresh_directories().await;
+    }
+
+    /// What every replica does each second.
+    pub async fn refresh_directories(&self) {
+        let directories = self.directories.lock().unwrap().clone();
+        let mut conn = self.context.pool.acquire().await.unwrap();
+        for directory in directories {
+            directory.refresh(&mut conn, &self.context.vault).await.unwrap();
+        }
+    }
+
+    /// A result as Connect hands it to a frontend.
+    pub fn connect(&self) -> Value {
+        self.connect_with(&ConnectOptions::default())
+    }
+
+    pub fn connect_with(&self, options: &ConnectOptions) -> Value {
+        serde_json::from_str(&self.sandbox.connect(options).unwrap().to_json().to_string()).unwrap()
+    }
+
+    /// Another result for the same bank login.
+    pub fn connect_again(&self, result: &Value) -> Value {
+        self.connect_with(&ConnectOptions {
+            connection_id: Some(result["connectionID"].as_str().unwrap().to_owned()),
+            ..ConnectOptions::default()
+        })
+    }
+
+    /// An access token of the bootstrap client with every scope.
+    pub async fn token(&self) -> String {
+        self.api.token(BOOTSTRAP_ID, BOOTSTRAP_SECRET, None).await
+    }
+
+    /// An access token with these scopes only.
+    pub async fn token_for(&self, scope: &str) -> String {
+        self.api.token(BOOTSTRAP_ID, BOOTSTRAP_SECRET, Some(scope)).await
+    }
+
+    /// An access token of a client of another app, with every scope.
+    pub async fn token_of_another_app(&self) -> String {
+        let mut conn = self.context.pool.acquire().await.unwrap();
+        let actor = strongroom::base::actor::Actor::operator();
+        let secret = strongroom::base::secret::SecretText::new("other-secret".to_owned());
+        let vault = &self.context.vault;
+        let app = match strongroom::apps::find(&mut conn, "other").await.unwrap() {
+            Some(app) => app,
+            None => strongroom::apps::add(&mut conn, vault, &actor, "other", "other-key", &secret)
+                .await
+                .unwrap(),
+        };
+        let new = strongroom::oauth::clients::NewClient {
+            app: app.id,
+            name: "stranger",
+            scopes: Scopes::all(),
+            token_lifetime: Duration::from_secs(3600),
+        };
+        let made =
+            strongroom::oauth::clients::create(&mut conn, vault, &actor, &new).await.unwrap();
+        let token = self.api.token(&made.id, made.secret.expose(), None).await;
+        self.refresh_directories().await;
+        token
+    }
+
+    /// Hands in a result for a user as a backend does.
+    pub async fn hand_in(&self, user: &str, result: &Value) -> Answer {
+        let token = self.token().await;
+        self.api.hand_in(&token, user, result).await
+    }
+
+    /// An active connection of this user.
+    pub async fn active(&self, user: &str) -> Value {
+        self.active_from(user, &self.connect()).await
+    }
+
+    pub async fn active_from(&self, user: &str, result: &Value) -> Value {
+        let answer = self.hand_in(user, result).await;
+        assert!([201, 202].contains(&answer.status), "{} {}", answer.status, answer.json);
+        let connection = self.api.connection(&self.token().await, id(&answer.json)).await;
+        if connection["status"] == "pending" {
+            self.settled(id(&answer.json)).await;
+        }
+        let connection = self.api.connection(&self.token().await, id(&answer.json)).await;
+        assert_eq!(connection["status"], "active", "{connection}");
+        connection
+    }
+
+    /// Waits for the exchange that is under way, if one is, by asking the row, not the time.
+    pub async fn settled(&self, id: &str) -> Value {
+        let token = self.token().await;
+        for _ in 0..2000 {
+            if !self.database.is_leased(id).await {
+                return self.api.connection(&token, id).await;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        panic!("the exchange of {id} does not end");
+    }
+
+    pub async fn metrics(&self) -> String {
+        reqwest::get(&self.metrics_url).await.unwrap().text().await.unwrap()
+    }
+
+    /// The value of a metric without labels, or with exactly these.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let metrics = self.metrics().await;
+        let line = metrics.lines().find(|line| line.split(' ').next() == Some(name));
+        line.map_or(0.0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
+    }
+}
+
+impl Drop for TestApp {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// The id of a connection.
+pub fn id(connection: &Value) -> &str {
+    connection["id"].as_str().unwrap_or_else(|| panic!("no id in {connection}"))
+}
+
+/// The result with these members changed; `null` takes one away.
+pub fn with(result: &Value, changes: Value) -> Value {
+    let mut changed = result.clone();
+    let object = changed.as_object_mut().unwrap();
+    for (name, value) in changes.as_object().unwrap() {
+        if value.is_null() {
+            object.remove(name);
+        } else {
+            object.insert(name.clone(), value.clone());
+        }
+    }
+    changed
+}
+
+pub fn for_user(result: &Value, user: &str) -> Value {
+    with(result, json!({ "clientUserID": user }))
+}
