@@ -490,9 +490,7 @@ pub(super) async fn settle(
     let ended = match step {
         Step::Activate { supersedes } => {
             if let Some(older) = supersedes {
-                let superseded = End { replaced_by: Some(me.id), ..End::new(Status::Invalidated) };
-                store::end(tx, &actor, me.app, *older, &superseded).await?;
-                context.metrics.revocation("superseded");
+                supersede(context, tx, me.app, *older, me.id).await?;
             }
             return store::activate(tx, me, epoch, token).await;
         }
@@ -516,6 +514,21 @@ pub(super) async fn settle(
         }
     };
     store::end(tx, &actor, me.app, me.id, &ended).await
+}
+
+/// Ends an older connection of a login in favour of a newer one: destroyed here, but not delinked,
+/// which could cut the new link.
+pub(super) async fn supersede(
+    context: &Context,
+    tx: &mut sqlx::PgConnection,
+    app: AppId,
+    older: ConnectionId,
+    newer: ConnectionId,
+) -> Result<(), sqlx::Error> {
+    context.metrics.revocation("superseded");
+    let actor = AuditActor::from(&Actor::service());
+    let superseded = End { replaced_by: Some(newer), ..End::new(Status::Invalidated) };
+    store::end(tx, &actor, app, older, &superseded).await
 }
 
 /// How often somebody who waits looks at the database: news of this process come without that, news

@@ -2,8 +2,8 @@
 
 use sqlx::Connection as _;
 
-use super::exchange::settle;
-use super::model::{self, Failure, Step};
+use super::exchange::supersede;
+use super::model::{self, Step};
 use super::store::{self, NewConnection};
 use super::{Context, Failed, Places};
 use crate::audit::AuditActor;
@@ -44,13 +44,14 @@ pub(super) async fn import(
 ) -> Result<Imported, Failed> {
     let mut conn = context.pool.acquire().await?;
     let user = users::ensure(&mut conn, &context.vault, import.app, &import.client_user_id).await?;
-    let mut attempts = 0;
-    loop {
-        match try_import(context, &mut conn, actor, import, &user).await {
-            // Somebody linked the same login in the same moment; now there is a row to lock.
-            Err(Failed::Database(error)) if attempts < 3 && is_conflict(&error) => attempts += 1,
-            result => return result,
+    let first = try_import(context, &mut conn, actor, import, &user).await;
+    match first {
+        // An exchange of the same login was activated in the same moment, by the one statement that
+        // does not wait for the login's lock. Now there is a row to be seen.
+        Err(Failed::Database(error)) if is_conflict(&error) => {
+            try_import(context, &mut conn, actor, import, &user).await
         }
+        result => result,
     }
 }
 
@@ -74,20 +75,21 @@ async fn try_import(
     let mut tx = conn.begin().await?;
     let login = &import.connection_id;
     let locked = store::lock_login(&mut tx, import.app, login, None, user.id).await?;
-    let older = locked.login.older_active;
-    if let Some(older) = older
+    if let Some(older) = locked.login.older_active
         && holds(&mut tx, import, older, user, &key).await?
     {
         return Ok(Imported::Repeated(older));
     }
     let active = match model::pending_takes_token(locked.login) {
-        Step::Fail(_, Failure { .. }) => return Ok(Imported::LoginOfAnotherUser),
+        Step::Activate { supersedes } => {
+            if let Some(older) = supersedes {
+                supersede(context, &mut tx, import.app, older, id).await?;
+            }
+            true
+        }
         Step::Hold => false,
-        _ => true,
+        _ => return Ok(Imported::LoginOfAnotherUser),
     };
-    if let Some(older) = older.filter(|_| active) {
-        settle_older(context, &mut tx, import.app, login, older, id).await?;
-    }
     let new = NewConnection {
         app: import.app,
         id,
@@ -100,21 +102,6 @@ async fn try_import(
     store::insert_imported(&mut tx, &AuditActor::from(actor), &new, &token, active).await?;
     tx.commit().await?;
     Ok(Imported::New(id))
-}
-
-async fn settle_older(
-    context: &Context,
-    tx: &mut sqlx::PgConnection,
-    app: AppId,
-    login: &str,
-    older: ConnectionId,
-    newer: ConnectionId,
-) -> Result<(), Failed> {
-    let Some((_, user)) = store::login_of(tx, app, older).await? else { return Ok(()) };
-    if let Some(me) = store::lock_login(tx, app, login, Some(older), user).await?.me {
-        settle(context, tx, &me, &Step::GiveWay { to: newer }, None).await?;
-    }
-    Ok(())
 }
 
 /// Whether the connection holds this very token.

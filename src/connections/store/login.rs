@@ -1,5 +1,9 @@
 //! Locking a bank login: every decision about a connection that depends on others of the same login
-//! is made while all of them are locked, in the order of their ids.
+//! is made while the login is locked, so that nobody adds or changes one meanwhile.
+//!
+//! The lock is PostgreSQL's advisory one, for the transaction: rows that do not exist yet cannot be
+//! locked, and `FOR UPDATE` does not see those that another transaction has just added. The rows are
+//! locked as well, against whoever changes one of them without looking at the login.
 
 use sqlx::PgConnection;
 use time::OffsetDateTime;
@@ -44,6 +48,13 @@ pub(in crate::connections) async fn lock_login(
     id: Option<ConnectionId>,
     user: UserId,
 ) -> sqlx::Result<LockedLogin> {
+    sqlx::query!(
+        "SELECT pg_advisory_xact_lock(hashtextextended($1::uuid::text || $2::text, 0))",
+        app.uuid(),
+        connection_id,
+    )
+    .execute(&mut *conn)
+    .await?;
     let rows = sqlx::query!(
         "SELECT id AS \"id: ConnectionId\", user_id AS \"user_id: UserId\", status, created_at,
                 code IS NOT NULL AS \"has_code!\", lease_epoch, settled_epoch,
