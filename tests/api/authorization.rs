@@ -1,1 +1,201 @@
-//! later
+//! Who may do what: every operation of the OpenAPI document, with no token, a bad one, every single
+//! scope, and a token of another app. An operation without a row here fails the test.
+
+use std::collections::BTreeSet;
+
+use reqwest::Method;
+use serde_json::json;
+use strongroom::base::scope::Scope;
+
+use crate::support::{Answer, TestApp, id};
+
+/// What an operation asks of its caller.
+enum Needs {
+    /// Nothing.
+    Nothing,
+    /// Client credentials, in OAuth's own way.
+    Credentials,
+    /// An access token with this scope.
+    Scope(Scope),
+    /// An access token with this scope, or a connect session.
+    ScopeOrSession(Scope),
+}
+
+/// One row: method, path as in the document, needs. `{id}` is a connection of the app.
+fn table() -> Vec<(&'static str, &'static str, Needs)> {
+    use Needs::{Credentials, Nothing, Scope as S, ScopeOrSession};
+    vec![
+        ("get", "/healthz", Nothing),
+        ("get", "/readyz", Nothing),
+        ("get", "/problems/{code}", Nothing),
+        ("post", "/oauth2/token", Credentials),
+        ("post", "/v1/connect-sessions", S(Scope::SessionsCreate)),
+        ("get", "/v1/connections", ScopeOrSession(Scope::ConnectionsRead)),
+        ("post", "/v1/connections", ScopeOrSession(Scope::ConnectionsWrite)),
+        ("post", "/v1/connections/import", S(Scope::ConnectionsWrite)),
+        ("get", "/v1/connections/{id}", ScopeOrSession(Scope::ConnectionsRead)),
+        ("post", "/v1/connections/{id}/token", S(Scope::TokensRead)),
+        ("post", "/v1/connections/{id}/delink", S(Scope::ConnectionsRevoke)),
+        ("post", "/v1/connections/{id}/invalidate", S(Scope::ConnectionsRevoke)),
+    ]
+}
+
+struct Operation {
+    method: Method,
+    path: String,
+}
+
+impl Operation {
+    fn new(method: &str, path: &str, connection: &str) -> Self {
+        let path = path.replace("{id}", connection).replace("{code}", "not_found");
+        Self { method: method.to_uppercase().parse().unwrap(), path }
+    }
+
+    async fn call(&self, app: &TestApp, token: Option<&str>) -> Answer {
+        let mut request = app.api.request(self.method.clone(), &self.path);
+        if let Some(token) = token {
+            request = request.bearer_auth(token);
+        }
+        if self.method == Method::POST {
+            request = request.json(&json!({}));
+        }
+        app.api.send(request).await
+    }
+}
+
+#[tokio::test]
+async fn every_operation_of_the_document_is_in_the_table_and_the_other_way_round() {
+    let document = serde_json::to_value(strongroom::service::document()).unwrap();
+    let documented: BTreeSet<_> = document["paths"]
+        .as_object()
+        .unwrap()
+        .iter()
+        .flat_map(|(path, item)| {
+            let methods = item.as_object().unwrap().keys();
+            methods
+                .filter(|key| *key != "parameters")
+                .map(move |method| (method.clone(), path.clone()))
+        })
+        .collect();
+    let listed = table().into_iter().map(|(method, path, _)| (method.to_owned(), path.to_owned()));
+    assert_eq!(documented, listed.collect());
+}
+
+#[tokio::test]
+async fn without_a_token_there_is_a_challenge_and_no_error() {
+    let app = TestApp::spawn().await;
+    let connection = app.active("ada").await;
+    for (method, path, needs) in table() {
+        let answer = Operation::new(method, path, id(&connection)).call(&app, None).await;
+        match needs {
+            Needs::Nothing => assert_eq!(answer.status, 200, "{path}"),
+            Needs::Credentials => {
+                assert_eq!((answer.status, &answer.json["error"]), (401, &json!("invalid_client")));
+                assert!(answer.header("www-authenticate").starts_with("Basic realm="), "{path}");
+            }
+            Needs::Scope(_) | Needs::ScopeOrSession(_) => {
+                assert_eq!(answer.problem(), (401, "unauthorized"), "{path}");
+                assert_eq!(
+                    answer.header("www-authenticate"),
+                    "Bearer realm=\"strongroom\"",
+                    "{path}"
+                );
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_bad_token_is_told_apart_from_none() {
+    let app = TestApp::spawn().await;
+    let connection = app.active("ada").await;
+    let session_of_nobody = format!("cs_{}", "x".repeat(43));
+    for (method, path, needs) in table() {
+        if matches!(needs, Needs::Nothing | Needs::Credentials) {
+            continue;
+        }
+        for token in ["x", "a.b.c", &session_of_nobody] {
+            let operation = Operation::new(method, path, id(&connection));
+            let answer = operation.call(&app, Some(token)).await;
+            assert_eq!(answer.problem(), (401, "unauthorized"), "{path}");
+            let challenge = answer.header("www-authenticate");
+            assert!(challenge.contains("error=\"invalid_token\""), "{path}: {challenge}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn each_scope_opens_what_it_is_for_and_nothing_else() {
+    let app = TestApp::spawn().await;
+    let connection = app.active("ada").await;
+    for scope in Scope::ALL {
+        let token = app.token_for(scope.as_str()).await;
+        for (method, path, needs) in table() {
+            let operation = Operation::new(method, path, id(&connection));
+            let needed = match needs {
+                Needs::Nothing | Needs::Credentials => continue,
+                Needs::Scope(needed) | Needs::ScopeOrSession(needed) => needed,
+            };
+            let answer = operation.call(&app, Some(&token)).await;
+            if scope == needed {
+                assert!(
+                    ![401, 403].contains(&answer.status),
+                    "{scope} {method} {path}: {}",
+                    answer.text
+                );
+            } else {
+                assert_eq!(
+                    answer.problem(),
+                    (403, "insufficient_scope"),
+                    "{scope} {method} {path}"
+                );
+                assert_eq!(answer.json["scope"], needed.as_str());
+                let challenge = answer.header("www-authenticate");
+                let expected = format!("error=\"insufficient_scope\", scope=\"{needed}\"");
+                assert!(challenge.contains(&expected), "{challenge}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_session_opens_only_what_a_browser_needs() {
+    let app = TestApp::spawn().await;
+    let connection = app.active("ada").await;
+    let session = app.api.session(&app.token().await, "ada").await;
+    for (method, path, needs) in table() {
+        let operation = Operation::new(method, path, id(&connection));
+        match needs {
+            Needs::Nothing | Needs::Credentials => {}
+            Needs::Scope(_) => {
+                let answer = operation.call(&app, Some(&session)).await;
+                assert_eq!(answer.problem(), (403, "insufficient_scope"), "{method} {path}");
+            }
+            Needs::ScopeOrSession(_) => {
+                let answer = operation.call(&app, Some(&session)).await;
+                assert!(![401, 403].contains(&answer.status), "{method} {path}: {}", answer.text);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn to_another_app_what_exists_looks_like_what_does_not() {
+    let app = TestApp::spawn().await;
+    let connection = app.active("ada").await;
+    let stranger = app.token_of_another_app().await;
+    let nothing = "conn_01999999-0000-7000-8000-000000000000";
+    for (method, path, _) in table().into_iter().filter(|(_, path, _)| path.contains("{id}")) {
+        let request = |id: &str| {
+            let request =
+                app.api.request(method.to_uppercase().parse().unwrap(), &path.replace("{id}", id));
+            request.bearer_auth(&stranger).json(&json!({ "reason": "x" }))
+        };
+        let mut foreign = app.api.send(request(id(&connection))).await;
+        let mut unknown = app.api.send(request(nothing)).await;
+        assert_eq!(foreign.problem(), (404, "not_found"), "{method} {path}");
+        foreign.json["requestID"].take();
+        unknown.json["requestID"].take();
+        assert_eq!(foreign.json, unknown.json, "{method} {path}");
+    }
+}

