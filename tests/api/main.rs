@@ -8,6 +8,9 @@ mod support;
 mod authorization;
 mod background;
 mod canary;
+#[cfg(feature = "failpoints")]
+mod crashes;
+mod drain;
 mod exchange;
 mod http_edges;
 mod import;
@@ -15,6 +18,7 @@ mod late_tokens;
 mod lists;
 mod logins;
 mod oauth;
+mod outages;
 mod revocation;
 mod sealing;
 mod sessions;

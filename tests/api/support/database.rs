@@ -97,6 +97,15 @@ impl TestDatabase {
         &self.url
     }
 
+    /// PostgreSQL's socket.
+    pub fn socket(&self) -> std::path::PathBuf {
+        let query = self.url.split_once('?').unwrap().1;
+        let find = |name: &str| {
+            query.split('&').find_map(|pair| pair.strip_prefix(name)).unwrap().to_owned()
+        };
+        std::path::Path::new(&find("host=")).join(format!(".s.PGSQL.{}", find("port=")))
+    }
+
     pub async fn turn_clock(&self, by: Duration) {
         sqlx::query("UPDATE test_clock SET ahead = ahead + $1 * interval '1 second'")
             .bind(by.as_secs_f64())

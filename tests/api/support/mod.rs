@@ -3,9 +3,13 @@
 
 mod client;
 mod database;
+mod process;
+mod proxy;
 
 pub use client::{Answer, Api};
 pub use database::TestDatabase;
+pub use process::Process;
+pub use proxy::{Cut, Proxy};
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Mutex;
@@ -25,31 +29,51 @@ pub const BOOTSTRAP_ID: &str = "bootstrap";
 pub const BOOTSTRAP_SECRET: &str = "bootstrap0123456789bootstrap012345";
 pub const MASTER_KEY: &str = "k1:QkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkI=";
 
-/// A service that runs, with everything around it.
-pub struct TestApp {
-    pub api: Api,
+/// Everything around a service: a database, a Dapi, an environment.
+pub struct Stage {
     pub sandbox: Sandbox,
     pub sandbox_url: String,
     pub database: TestDatabase,
     pub clock: Clock,
+    pub environment: Environment,
+}
+
+/// A service that runs, with everything around it.
+pub struct TestApp {
+    stage: Stage,
+    pub api: Api,
     pub context: Context,
     pub metrics_url: String,
     directories: Mutex<Vec<Directory>>,
-    environment: Environment,
     background: bool,
     stop: CancellationToken,
+}
+
+impl std::ops::Deref for TestApp {
+    type Target = Stage;
+
+    fn deref(&self) -> &Stage {
+        &self.stage
+    }
 }
 
 /// What a test wants otherwise than usual.
 pub struct Builder {
     environment: Environment,
     background: bool,
+    database: Option<TestDatabase>,
 }
 
 impl Builder {
     /// Sets a variable of the service's environment.
     pub fn set(mut self, name: &str, value: impl Into<String>) -> Self {
         self.environment.set(name, value);
+        self
+    }
+
+    /// On this database.
+    pub fn on(mut self, database: TestDatabase) -> Self {
+        self.database = Some(database);
         self
     }
 
@@ -60,8 +84,12 @@ impl Builder {
         self.set("STRONGROOM_ANSWER_WITHIN", "0")
     }
 
-    pub async fn spawn(mut self) -> TestApp {
-        let database = TestDatabase::new().await;
+    /// Everything around a service, and no service.
+    pub async fn stage(mut self) -> Stage {
+        let database = match self.database {
+            Some(database) => database,
+            None => TestDatabase::new().await,
+        };
         let clock = Clock::system();
         let sandbox = Sandbox::with_clock(
             sandbox::Settings { workers: 1, ..sandbox::Settings::default() },
@@ -73,20 +101,24 @@ impl Builder {
         if self.environment.get("DAPI_BASE_URL").is_none() {
             self.environment.set("DAPI_BASE_URL", format!("{sandbox_url}/v2"));
         }
-        self.environment.set("DATABASE_URL", database.url());
+        if self.environment.get("DATABASE_URL").is_none() {
+            self.environment.set("DATABASE_URL", database.url());
+        }
+        Stage { sandbox, sandbox_url, database, clock, environment: self.environment }
+    }
+
+    pub async fn spawn(self) -> TestApp {
+        let background = self.background;
+        let stage = self.stage().await;
         let stop = CancellationToken::new();
-        let run = run(&self.environment, &clock, self.background, &stop).await;
+        let run = run(&stage.environment, &stage.clock, background, &stop).await;
         TestApp {
+            stage,
             api: Api::new(run.address),
-            sandbox,
-            sandbox_url,
-            database,
-            clock,
             context: run.context,
             directories: Mutex::new(vec![run.directory]),
             metrics_url: format!("http://{}/metrics", run.metrics_address),
-            environment: self.environment,
-            background: self.background,
+            background,
             stop,
         }
     }
@@ -138,7 +170,7 @@ impl TestApp {
             ("DAPI_APP_KEY", sandbox::DEFAULT_APP_KEY),
             ("DAPI_APP_SECRET", sandbox::DEFAULT_APP_SECRET),
         ];
-        Builder { environment: environment.into_iter().collect(), background: true }
+        Builder { environment: environment.into_iter().collect(), background: true, database: None }
     }
 
     /// A service with everything as usual.
@@ -180,6 +212,13 @@ impl TestApp {
         }
     }
 
+    /// An access token of the bootstrap client with every scope.
+    pub async fn token(&self) -> String {
+        self.api.token(BOOTSTRAP_ID, BOOTSTRAP_SECRET, None).await
+    }
+}
+
+impl Stage {
     /// A result as Connect hands it to a frontend.
     pub fn connect(&self) -> Value {
         self.connect_with(&ConnectOptions::default())
@@ -196,12 +235,9 @@ impl TestApp {
             ..ConnectOptions::default()
         })
     }
+}
 
-    /// An access token of the bootstrap client with every scope.
-    pub async fn token(&self) -> String {
-        self.api.token(BOOTSTRAP_ID, BOOTSTRAP_SECRET, None).await
-    }
-
+impl TestApp {
     /// An access token with these scopes only.
     pub async fn token_for(&self, scope: &str) -> String {
         self.api.token(BOOTSTRAP_ID, BOOTSTRAP_SECRET, Some(scope)).await
