@@ -17,6 +17,22 @@ struct Outcome {
     outcome: &'static str,
 }
 
+/// What can come of an exchange; told from the start, so that an alert has something to compare with.
+const EXCHANGES: [&str; 10] = [
+    "active",
+    "held",
+    "superseded",
+    "rejected",
+    "orphaned",
+    "expired",
+    "unsettled",
+    "revoked",
+    "dropped",
+    "lost",
+];
+/// How a revocation can end.
+const REVOCATIONS: [&str; 3] = ["confirmed", "unconfirmed", "superseded"];
+
 type Seconds = Gauge<f64, AtomicU64>;
 
 /// Counters of connections. Clones count together.
@@ -57,6 +73,12 @@ impl Metrics {
             revoking: Gauge::default(),
             oldest_revoking: Seconds::default(),
         };
+        for outcome in EXCHANGES {
+            drop(m.exchanges.get_or_create(&Outcome { outcome }));
+        }
+        for outcome in REVOCATIONS {
+            drop(m.revocations.get_or_create(&Outcome { outcome }));
+        }
         registry.register(
             "exchanges",
             "Exchange attempts by what came of them",

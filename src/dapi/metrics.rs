@@ -19,6 +19,12 @@ struct Call {
     call: &'static str,
 }
 
+/// What can come of each call; told from the start, so that an alert has something to compare with.
+const OUTCOMES: &[(&str, &[&str])] = &[
+    ("exchange", &["token", "refused", "unsettled", "not_sent"]),
+    ("delink", &["delinked", "already_gone", "failed"]),
+];
+
 /// Upper bounds of latency buckets in seconds, up to Dapi's own time limit.
 const BUCKETS: [f64; 12] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 120.0];
 
@@ -35,6 +41,11 @@ impl Metrics {
         let histogram: fn() -> Histogram = || Histogram::new(BUCKETS);
         let metrics =
             Self { calls: Family::default(), latency: Family::new_with_constructor(histogram) };
+        for (call, outcomes) in OUTCOMES {
+            for outcome in *outcomes {
+                drop(metrics.calls.get_or_create(&Labels { call, outcome }));
+            }
+        }
         registry.register("dapi_calls", "Calls to Dapi by outcome", metrics.calls.clone());
         let help = "Time from a call to Dapi to its answer";
         registry.register("dapi_call_duration_seconds", help, metrics.latency.clone());

@@ -3,6 +3,19 @@
 //! Tests are sentences about behaviour. Time is turned, not waited for: `TestApp::turn_clock` moves
 //! the database's clock, the service's and the sandbox's together.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::float_cmp,
+    clippy::disallowed_methods,
+    clippy::duration_suboptimal_units,
+    clippy::format_collect,
+    clippy::needless_pass_by_value,
+    clippy::similar_names,
+    reason = "a test that panics says where, counts exactly, and is a client of its own"
+)]
+
 mod support;
 
 mod authorization;

@@ -56,7 +56,6 @@ pub struct Api {
 
 impl Api {
     pub fn new(address: SocketAddr) -> Self {
-        #[expect(clippy::disallowed_methods, reason = "the tests are a client of their own")]
         let http = reqwest::Client::builder().timeout(Duration::from_secs(60)).build().unwrap();
         Self { address, http }
     }

@@ -8,7 +8,7 @@ mod proxy;
 
 pub use client::{Answer, Api};
 pub use database::TestDatabase;
-pub use process::Process;
+pub use process::{Process, command};
 pub use proxy::{Cut, Proxy};
 
 use std::net::{SocketAddr, TcpListener};
