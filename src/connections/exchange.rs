@@ -14,9 +14,10 @@ use sqlx::Connection as _;
 use time::OffsetDateTime;
 use tokio::task::JoinHandle;
 
-use super::model::{self, Answer, Attempt, Failure, State, Status, Step};
-use super::store::{self, Claimed, End, Locked, NewCode, NewConnection, SealedToken};
-use super::{Context, Failed, Places, backoff};
+use super::conclude::{Outcome, commit_outcome};
+use super::model::{Answer, Failure};
+use super::store::{self, Claimed, NewCode, NewConnection, SealedToken};
+use super::{Context, Failed, Places};
 use crate::audit::AuditActor;
 use crate::base::actor::Actor;
 use crate::base::ids::{AppId, ConnectionId, SessionId};
@@ -24,7 +25,6 @@ use crate::base::trace::TraceContext;
 use crate::dapi::{
     AccessCode, AppCredentials, Busy, ExchangeAnswer, ExchangedToken, Permit, UserSecret,
 };
-use crate::http::problem::is_outage;
 use crate::users;
 use crate::vault::{DataKey, KeyedHash, Sealed, Vault, VaultError};
 
@@ -32,11 +32,6 @@ use crate::vault::{DataKey, KeyedHash, Sealed, Vault, VaultError};
 const SESSION_RESULTS: i64 = 10;
 /// How much later than its `exp` a code still counts: clocks differ, and within this Dapi decides.
 const EXP_MARGIN: time::Duration = time::Duration::seconds(60);
-/// The first wait before an exchange is tried again, and the longest.
-const RETRY: (Duration, Duration) = (Duration::from_secs(2), Duration::from_mins(2));
-/// How long an answer is kept in memory for a database that does not take it.
-const HOLD_ANSWER: Duration = Duration::from_mins(15);
-
 /// A result of Connect's as it is handed in, checked.
 #[derive(Debug)]
 pub struct Submission {
@@ -256,16 +251,6 @@ pub struct PendingExchange {
     permit: Permit,
 }
 
-/// An exchange's outcome, sealed and ready to be committed, as often as it takes.
-struct Outcome {
-    places: Places,
-    connection_id: String,
-    epoch: i32,
-    answer: Answer,
-    token: Option<SealedToken>,
-    retry_after: Option<Duration>,
-}
-
 impl PendingExchange {
     /// Takes up an exchange that the background work claimed.
     pub(super) fn from_claimed(
@@ -352,207 +337,5 @@ impl PendingExchange {
             token_id: token.token_id,
             dapi_user_id: token.user_id,
         })
-    }
-}
-
-/// Commits an outcome, and goes on trying where the database does not take it. Whether a COMMIT that
-/// went unanswered was applied is read back by the epoch, so that trying again is safe.
-async fn commit_outcome(context: &Context, outcome: &Outcome) -> &'static str {
-    let given_up = Instant::now() + HOLD_ANSWER;
-    let mut wait = Duration::from_millis(50);
-    let mut waiting = None;
-    loop {
-        let error = match conclude(context, outcome).await {
-            Ok(what) => return what,
-            Err(error) => error,
-        };
-        waiting.get_or_insert_with(|| Waiting::new(context));
-        tracing::warn!(cause = %error, "an outcome could not be committed, trying again");
-        if Instant::now() + wait > given_up {
-            tracing::error!("an outcome was given up; the lease's end brings the next attempt");
-            context.metrics.answers_lost.inc();
-            return "lost";
-        }
-        tokio::time::sleep(wait).await;
-        wait = (wait * 2).min(Duration::from_secs(2));
-    }
-}
-
-/// Counts an answer that waits in memory for the database.
-struct Waiting<'a>(&'a Context);
-
-impl<'a> Waiting<'a> {
-    fn new(context: &'a Context) -> Self {
-        context.metrics.answers_waiting.inc();
-        Self(context)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.metrics.answers_waiting.dec();
-    }
-}
-
-async fn conclude(context: &Context, outcome: &Outcome) -> Result<&'static str, sqlx::Error> {
-    let Places { app, id, .. } = outcome.places;
-    let mut conn = context.pool.acquire().await?;
-    if let Some(token) = &outcome.token {
-        match store::activate_alone(&mut conn, app, id, outcome.epoch, token).await {
-            Ok(true) => return Ok("active"),
-            Err(error) if is_outage(&error) => return Err(error),
-            // Not so simple: another connection of the login has to be looked at.
-            Ok(false) | Err(_) => {}
-        }
-    }
-    let mut tx = conn.begin().await?;
-    let what = conclude_locked(context, &mut tx, outcome).await?;
-    tx.commit().await?;
-    Ok(what)
-}
-
-async fn conclude_locked(
-    context: &Context,
-    tx: &mut sqlx::PgConnection,
-    outcome: &Outcome,
-) -> Result<&'static str, sqlx::Error> {
-    let Places { app, user, id } = outcome.places;
-    let locked = store::lock_login(tx, app, &outcome.connection_id, Some(id), user).await?;
-    // The user was erased meanwhile, and with them the key that would open the token.
-    let Some(me) = locked.me else { return Ok("erased") };
-    if me.settled_epoch == Some(outcome.epoch) {
-        return Ok("active");
-    }
-    let attempt = Attempt {
-        current: me.lease_epoch == outcome.epoch,
-        unanswered_before: me.unanswered,
-        window_open: me.window_open,
-        probe: context.dapi.settings().exchange_probe,
-    };
-    let step = model::after_exchange(me.state, attempt, locked.login, outcome.answer.clone());
-    take_step(context, tx, &me, &step, outcome).await?;
-    Ok(step_name(&step))
-}
-
-fn step_name(step: &Step) -> &'static str {
-    match step {
-        Step::Activate { .. } => "active",
-        Step::Hold => "held",
-        Step::GiveWay { .. } => "superseded",
-        Step::Fail(status, _) => status.as_str(),
-        Step::TryAgain { .. } => "unsettled",
-        Step::Delink | Step::EndRevocation { .. } => "revoked",
-        Step::DropToken => "dropped",
-        Step::Nothing => "stale",
-    }
-}
-
-async fn take_step(
-    context: &Context,
-    tx: &mut sqlx::PgConnection,
-    me: &Locked,
-    step: &Step,
-    outcome: &Outcome,
-) -> Result<(), sqlx::Error> {
-    let epoch = outcome.epoch;
-    match (step, &outcome.token) {
-        (Step::Hold, Some(token)) => {
-            store::keep_token(tx, me, epoch, token, store::WAIT_FOR_DELINKING).await
-        }
-        (Step::Delink, Some(token)) => {
-            store::keep_token(tx, me, epoch, token, Duration::ZERO).await
-        }
-        (Step::TryAgain { unanswered, what }, _) => {
-            tracing::warn!(what, "an exchange settled nothing and will be tried again");
-            let wait = backoff(RETRY.0, RETRY.1, me.attempts, outcome.retry_after);
-            store::try_again(tx, me, *unanswered, what, wait).await
-        }
-        (Step::DropToken, _) => {
-            tracing::error!("a token came that no connection could take; it stays live at Dapi");
-            context.metrics.tokens_dropped.inc();
-            Ok(())
-        }
-        _ => settle(context, tx, me, step, Some((epoch, outcome.token.as_ref()))).await,
-    }
-}
-
-/// The steps that end a connection or activate it, with a token that has just come or with the one
-/// that is held.
-pub(super) async fn settle(
-    context: &Context,
-    tx: &mut sqlx::PgConnection,
-    me: &Locked,
-    step: &Step,
-    came: Option<(i32, Option<&SealedToken>)>,
-) -> Result<(), sqlx::Error> {
-    let actor = AuditActor::from(&Actor::service());
-    let (epoch, token) = came.map_or((None, None), |(epoch, token)| (Some(epoch), token));
-    let ended = match step {
-        Step::Activate { supersedes } => {
-            if let Some(older) = supersedes {
-                supersede(context, tx, me.app, *older, me.id).await?;
-            }
-            return store::activate(tx, me, epoch, token).await;
-        }
-        Step::GiveWay { to } => End { replaced_by: Some(*to), ..End::new(Status::Invalidated) },
-        Step::Fail(status, failure) => {
-            if token.is_some() {
-                context.metrics.tokens_dropped.inc();
-            }
-            End { failure: Some(failure), ..End::new(*status) }
-        }
-        Step::EndRevocation { confirmed, what } => {
-            let status = match me.state {
-                State::Revoking(kind, _) => kind.ends(*confirmed),
-                _ => Status::Invalidated,
-            };
-            context.metrics.revocation(if *confirmed { "confirmed" } else { "unconfirmed" });
-            End { confirmed: *confirmed, last_error: what.as_deref(), ..End::new(status) }
-        }
-        Step::Hold | Step::Delink | Step::TryAgain { .. } | Step::DropToken | Step::Nothing => {
-            return Ok(());
-        }
-    };
-    store::end(tx, &actor, me.app, me.id, &ended).await
-}
-
-/// Ends an older connection of a login in favour of a newer one: destroyed here, but not delinked,
-/// which could cut the new link.
-pub(super) async fn supersede(
-    context: &Context,
-    tx: &mut sqlx::PgConnection,
-    app: AppId,
-    older: ConnectionId,
-    newer: ConnectionId,
-) -> Result<(), sqlx::Error> {
-    context.metrics.revocation("superseded");
-    let actor = AuditActor::from(&Actor::service());
-    let superseded = End { replaced_by: Some(newer), ..End::new(Status::Invalidated) };
-    store::end(tx, &actor, app, older, &superseded).await
-}
-
-/// How often somebody who waits looks at the database: news of this process come without that, news
-/// of another replica do not.
-const LOOK_AGAIN: Duration = Duration::from_millis(250);
-
-/// Waits until a connection is `done`, or `deadline`; returns it as it then is.
-pub(super) async fn wait_until(
-    context: &Context,
-    app: AppId,
-    id: ConnectionId,
-    deadline: Instant,
-    done: fn(Status) -> bool,
-) -> Result<Option<model::Connection>, Failed> {
-    let ticket = context.settled.ticket(id);
-    loop {
-        let news = ticket.news();
-        let found = store::find(&mut *context.pool.acquire().await?, app, id).await?;
-        let left = deadline.saturating_duration_since(Instant::now());
-        match found {
-            Some(connection) if !done(connection.status) && !left.is_zero() => {}
-            found => return Ok(found),
-        }
-        // Whether it was news or time makes no difference: the row tells.
-        let _ = tokio::time::timeout(left.min(LOOK_AGAIN), news).await;
     }
 }

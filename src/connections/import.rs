@@ -2,7 +2,7 @@
 
 use sqlx::Connection as _;
 
-use super::exchange::supersede;
+use super::conclude::supersede;
 use super::model::{self, Step};
 use super::store::{self, NewConnection};
 use super::{Context, Failed, Places};

@@ -5,6 +5,7 @@
 //!
 //! Knows: base, vault, dapi, http, audit, apps, users.
 
+mod conclude;
 pub mod exchange;
 pub mod import;
 mod metrics;
@@ -15,8 +16,7 @@ pub mod routes;
 mod settled;
 pub mod store;
 pub mod sweep;
-#[cfg(test)]
-mod tests;
+mod waiting;
 
 pub use metrics::Metrics;
 pub use settled::Settled;

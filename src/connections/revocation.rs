@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::exchange::settle;
+use super::conclude::settle;
 use super::model::{self, RevocationKind, RevocationStep, Status, Step};
 use super::store::{self, ClaimedDelink, End, NewRevocation};
 use super::{Context, Failed, Places, backoff};

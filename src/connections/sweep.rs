@@ -6,7 +6,8 @@
 
 use tokio::task::JoinHandle;
 
-use super::exchange::{PendingExchange, settle};
+use super::conclude::settle;
+use super::exchange::PendingExchange;
 use super::model::{self, Answer, Attempt, State, Step};
 use super::revocation::{self, PendingDelink};
 use super::store::{self, Due};

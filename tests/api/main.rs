@@ -29,6 +29,7 @@ mod http_edges;
 mod import;
 mod late_tokens;
 mod lists;
+mod lives;
 mod logins;
 mod oauth;
 mod outages;

@@ -10,7 +10,7 @@ use super::{Checked, about, client_user_id, location, login_of_another_user, nam
 use crate::base::ids::{AppId, ConnectionId};
 use crate::connections::exchange::{self, Received, Submission};
 use crate::connections::model::{Connection, Failure, Status};
-use crate::connections::{Context, Failed};
+use crate::connections::{Context, Failed, waiting};
 use crate::dapi::{AccessCode, UserSecret};
 use crate::http::body::Body;
 use crate::http::caller::{SessionOr, needs};
@@ -172,7 +172,7 @@ async fn answer(
     deadline: Instant,
 ) -> Result<HttpResponse, Problem> {
     let done = |status| status != Status::Pending;
-    let found = exchange::wait_until(context, app, id, deadline, done).await;
+    let found = waiting::wait_until(context, app, id, deadline, done).await;
     let connection = match found {
         Ok(Some(connection)) => connection,
         // The user was erased in this moment.

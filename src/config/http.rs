@@ -1,0 +1,104 @@
+//! The variables about listeners and who reaches them.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use url::Url;
+
+use super::Reader;
+
+/// Listeners and what surrounds them.
+#[derive(Debug)]
+pub struct HttpConfig {
+    /// Where the API listens.
+    pub listen: SocketAddr,
+    /// Where Prometheus finds the metrics.
+    pub metrics_listen: SocketAddr,
+    /// The URL by which callers know this service: issuer and audience of its tokens.
+    pub public_url: PublicUrl,
+    /// Origins whose pages may hand in Connect's results.
+    pub cors_origins: Vec<String>,
+    /// Networks of proxies whose word about the caller's address counts.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Threads that serve requests.
+    pub workers: u32,
+    /// How long a shutdown waits for calls to Dapi that are under way.
+    pub shutdown_grace: Duration,
+}
+
+impl HttpConfig {
+    pub(super) fn read(reader: &mut Reader<'_>) -> Self {
+        let listen =
+            reader.or("STRONGROOM_LISTEN", SocketAddr::from(([127, 0, 0, 1], 8080)), address);
+        let metrics = SocketAddr::from(([127, 0, 0, 1], 9090));
+        let metrics_listen = reader.or("STRONGROOM_METRICS_LISTEN", metrics, address);
+        if metrics_listen == listen && listen.port() != 0 {
+            reader.mistake("STRONGROOM_METRICS_LISTEN", "must differ from STRONGROOM_LISTEN");
+        }
+        let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+        let workers = u32::try_from(cores).unwrap_or(8).min(8);
+        Self {
+            listen,
+            metrics_listen,
+            public_url: reader.or(
+                "STRONGROOM_PUBLIC_URL",
+                PublicUrl::of_listener(listen),
+                PublicUrl::parse,
+            ),
+            cors_origins: reader.list("STRONGROOM_CORS_ORIGINS", origin),
+            trusted_proxies: reader.list("STRONGROOM_TRUSTED_PROXIES", network),
+            workers: reader.number("STRONGROOM_WORKERS", workers, 1..=256),
+            shutdown_grace: reader.seconds("STRONGROOM_SHUTDOWN_GRACE", 140, 1..=3600),
+        }
+    }
+}
+
+fn address(text: &str) -> Result<SocketAddr, &'static str> {
+    text.parse().map_err(|_| "must be an IP address and a port, such as 0.0.0.0:8080")
+}
+
+fn network(text: &str) -> Result<IpNet, &'static str> {
+    let alone = || text.parse().ok().map(|address: std::net::IpAddr| IpNet::from(address));
+    let network = text.parse().ok().or_else(alone);
+    network.ok_or("must be a network such as 10.0.0.0/8, or an address")
+}
+
+/// An origin as browsers write it (RFC 6454 §6.2): scheme, host, port, nothing behind.
+fn origin(text: &str) -> Result<String, &'static str> {
+    let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+    let exact = url.map(|url| url.origin().ascii_serialization()).filter(|origin| origin == text);
+    exact.ok_or("must be an exact origin such as https://app.example.com, without a path or slash")
+}
+
+/// The URL by which callers know this service, such as `https://bank.example.com`: scheme, host and
+/// port without a path, so that issuer, metadata and endpoints all follow from it (RFC 8414 §2, §3).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublicUrl(String);
+
+impl PublicUrl {
+    fn parse(text: &str) -> Result<Self, &'static str> {
+        origin(text.strip_suffix('/').unwrap_or(text))
+            .map(Self)
+            .map_err(|_| "must be http(s)://host[:port], without path, query or fragment")
+    }
+
+    /// What fits a service that nobody told its public URL.
+    #[must_use]
+    pub fn of_listener(listen: SocketAddr) -> Self {
+        Self(format!("http://{listen}"))
+    }
+
+    /// The URL without a slash at its end.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether it promises TLS, or cannot be reached from another machine anyway.
+    #[must_use]
+    pub fn is_protected(&self) -> bool {
+        let local = ["http://127.", "http://localhost", "http://[::1]"];
+        self.0.starts_with("https://") || local.iter().any(|prefix| self.0.starts_with(prefix))
+    }
+}

@@ -1,0 +1,205 @@
+//! Concluding an exchange: its outcome is committed in one transaction, as often as it takes, and
+//! changes what the rules say.
+
+use std::time::{Duration, Instant};
+
+use sqlx::Connection as _;
+
+use super::model::{self, Answer, Attempt, State, Status, Step};
+use super::store::{self, End, Locked, SealedToken};
+use super::{Context, Places, backoff};
+use crate::audit::AuditActor;
+use crate::base::actor::Actor;
+use crate::base::ids::{AppId, ConnectionId};
+use crate::http::problem::is_outage;
+
+/// The first wait before an exchange is tried again, and the longest.
+const RETRY: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(120));
+/// How long an answer is kept in memory for a database that does not take it.
+const HOLD_ANSWER: Duration = Duration::from_mins(15);
+
+/// An exchange's outcome, sealed and ready to be committed, as often as it takes.
+pub(super) struct Outcome {
+    pub(super) places: Places,
+    pub(super) connection_id: String,
+    pub(super) epoch: i32,
+    pub(super) answer: Answer,
+    pub(super) token: Option<SealedToken>,
+    pub(super) retry_after: Option<Duration>,
+}
+
+/// Commits an outcome, and goes on trying where the database does not take it. Whether a COMMIT that
+/// went unanswered was applied is read back by the epoch, so that trying again is safe.
+pub(super) async fn commit_outcome(context: &Context, outcome: &Outcome) -> &'static str {
+    let given_up = Instant::now() + HOLD_ANSWER;
+    let mut wait = Duration::from_millis(50);
+    let mut waiting = None;
+    loop {
+        let error = match conclude(context, outcome).await {
+            Ok(what) => return what,
+            Err(error) => error,
+        };
+        waiting.get_or_insert_with(|| Waiting::new(context));
+        tracing::warn!(cause = %error, "an outcome could not be committed, trying again");
+        if Instant::now() + wait > given_up {
+            tracing::error!("an outcome was given up; the lease's end brings the next attempt");
+            context.metrics.answers_lost.inc();
+            return "lost";
+        }
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(Duration::from_secs(2));
+    }
+}
+
+/// Counts an answer that waits in memory for the database.
+struct Waiting<'a>(&'a Context);
+
+impl<'a> Waiting<'a> {
+    fn new(context: &'a Context) -> Self {
+        context.metrics.answers_waiting.inc();
+        Self(context)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.metrics.answers_waiting.dec();
+    }
+}
+
+async fn conclude(context: &Context, outcome: &Outcome) -> Result<&'static str, sqlx::Error> {
+    let Places { app, id, .. } = outcome.places;
+    let mut conn = context.pool.acquire().await?;
+    if let Some(token) = &outcome.token {
+        match store::activate_alone(&mut conn, app, id, outcome.epoch, token).await {
+            Ok(true) => return Ok("active"),
+            Err(error) if is_outage(&error) => return Err(error),
+            // Not so simple: another connection of the login has to be looked at.
+            Ok(false) | Err(_) => {}
+        }
+    }
+    let mut tx = conn.begin().await?;
+    let what = conclude_locked(context, &mut tx, outcome).await?;
+    tx.commit().await?;
+    Ok(what)
+}
+
+async fn conclude_locked(
+    context: &Context,
+    tx: &mut sqlx::PgConnection,
+    outcome: &Outcome,
+) -> Result<&'static str, sqlx::Error> {
+    let Places { app, user, id } = outcome.places;
+    let locked = store::lock_login(tx, app, &outcome.connection_id, Some(id), user).await?;
+    // The user was erased meanwhile, and with them the key that would open the token.
+    let Some(me) = locked.me else { return Ok("erased") };
+    if me.settled_epoch == Some(outcome.epoch) {
+        return Ok("active");
+    }
+    let attempt = Attempt {
+        current: me.lease_epoch == outcome.epoch,
+        unanswered_before: me.unanswered,
+        window_open: me.window_open,
+        probe: context.dapi.settings().exchange_probe,
+    };
+    let step = model::after_exchange(me.state, attempt, locked.login, outcome.answer.clone());
+    take_step(context, tx, &me, &step, outcome).await?;
+    Ok(step_name(&step))
+}
+
+fn step_name(step: &Step) -> &'static str {
+    match step {
+        Step::Activate { .. } => "active",
+        Step::Hold => "held",
+        Step::GiveWay { .. } => "superseded",
+        Step::Fail(status, _) => status.as_str(),
+        Step::TryAgain { .. } => "unsettled",
+        Step::Delink | Step::EndRevocation { .. } => "revoked",
+        Step::DropToken => "dropped",
+        Step::Nothing => "stale",
+    }
+}
+
+async fn take_step(
+    context: &Context,
+    tx: &mut sqlx::PgConnection,
+    me: &Locked,
+    step: &Step,
+    outcome: &Outcome,
+) -> Result<(), sqlx::Error> {
+    let epoch = outcome.epoch;
+    match (step, &outcome.token) {
+        (Step::Hold, Some(token)) => {
+            store::keep_token(tx, me, epoch, token, store::WAIT_FOR_DELINKING).await
+        }
+        (Step::Delink, Some(token)) => {
+            store::keep_token(tx, me, epoch, token, Duration::ZERO).await
+        }
+        (Step::TryAgain { unanswered, what }, _) => {
+            tracing::warn!(what, "an exchange settled nothing and will be tried again");
+            let wait = backoff(RETRY.0, RETRY.1, me.attempts, outcome.retry_after);
+            store::try_again(tx, me, *unanswered, what, wait).await
+        }
+        (Step::DropToken, _) => {
+            tracing::error!("a token came that no connection could take; it stays live at Dapi");
+            context.metrics.tokens_dropped.inc();
+            Ok(())
+        }
+        _ => settle(context, tx, me, step, Some((epoch, outcome.token.as_ref()))).await,
+    }
+}
+
+/// The steps that end a connection or activate it, with a token that has just come or with the one
+/// that is held.
+pub(super) async fn settle(
+    context: &Context,
+    tx: &mut sqlx::PgConnection,
+    me: &Locked,
+    step: &Step,
+    came: Option<(i32, Option<&SealedToken>)>,
+) -> Result<(), sqlx::Error> {
+    let actor = AuditActor::from(&Actor::service());
+    let (epoch, token) = came.map_or((None, None), |(epoch, token)| (Some(epoch), token));
+    let ended = match step {
+        Step::Activate { supersedes } => {
+            if let Some(older) = supersedes {
+                supersede(context, tx, me.app, *older, me.id).await?;
+            }
+            return store::activate(tx, me, epoch, token).await;
+        }
+        Step::GiveWay { to } => End { replaced_by: Some(*to), ..End::new(Status::Invalidated) },
+        Step::Fail(status, failure) => {
+            if token.is_some() {
+                context.metrics.tokens_dropped.inc();
+            }
+            End { failure: Some(failure), ..End::new(*status) }
+        }
+        Step::EndRevocation { confirmed, what } => {
+            let status = match me.state {
+                State::Revoking(kind, _) => kind.ends(*confirmed),
+                _ => Status::Invalidated,
+            };
+            context.metrics.revocation(if *confirmed { "confirmed" } else { "unconfirmed" });
+            End { confirmed: *confirmed, last_error: what.as_deref(), ..End::new(status) }
+        }
+        Step::Hold | Step::Delink | Step::TryAgain { .. } | Step::DropToken | Step::Nothing => {
+            return Ok(());
+        }
+    };
+    store::end(tx, &actor, me.app, me.id, &ended).await
+}
+
+/// Ends an older connection of a login in favour of a newer one: destroyed here, but not delinked,
+/// which could cut the new link.
+pub(super) async fn supersede(
+    context: &Context,
+    tx: &mut sqlx::PgConnection,
+    app: AppId,
+    older: ConnectionId,
+    newer: ConnectionId,
+) -> Result<(), sqlx::Error> {
+    context.metrics.revocation("superseded");
+    let actor = AuditActor::from(&Actor::service());
+    let superseded = End { replaced_by: Some(newer), ..End::new(Status::Invalidated) };
+    store::end(tx, &actor, app, older, &superseded).await
+}

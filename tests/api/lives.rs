@@ -1,0 +1,244 @@
+//! Random lives of connections: whatever users, operators, Dapi and the clock do in whatever order,
+//! the promises hold.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use proptest::test_runner::Config;
+use serde_json::{Value, json};
+use strongroom::sandbox::{DelinkCuts, Effect, Fault, RulesChange, SecondExchange};
+
+use crate::support::{TestApp, id};
+
+/// What can happen next.
+#[derive(Clone, Debug)]
+enum Event {
+    /// A user links a bank login, one of three.
+    Link {
+        user: usize,
+        login: usize,
+    },
+    /// A user hands in the last result once more.
+    Repeat,
+    /// The n-th connection is revoked.
+    Delink(usize),
+    Invalidate {
+        which: usize,
+        tell_dapi: bool,
+    },
+    /// Dapi does this to the next calls.
+    Dapi(Mood, u32),
+    Truth(SecondExchange),
+    Pass(u64),
+    Tick,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Mood {
+    Down,
+    Busy,
+    LosesAnswers,
+    DropsCalls,
+    TalksNonsense,
+    Well,
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let mood = prop::sample::select(vec![
+        Mood::Down,
+        Mood::Busy,
+        Mood::LosesAnswers,
+        Mood::DropsCalls,
+        Mood::TalksNonsense,
+        Mood::Well,
+    ]);
+    let truth = prop::sample::select(vec![
+        SecondExchange::Refuse,
+        SecondExchange::SameToken,
+        SecondExchange::MintAnother,
+    ]);
+    prop_oneof![
+        4 => (0..2_usize, 0..3_usize).prop_map(|(user, login)| Event::Link { user, login }),
+        1 => Just(Event::Repeat),
+        2 => (0..6_usize).prop_map(Event::Delink),
+        1 => (0..6_usize, any::<bool>()).prop_map(|(which, tell_dapi)| Event::Invalidate { which, tell_dapi }),
+        3 => (mood, 1..4_u32).prop_map(|(mood, times)| Event::Dapi(mood, times)),
+        1 => truth.prop_map(Event::Truth),
+        3 => prop::sample::select(vec![1, 3, 10, 60, 140, 2000]).prop_map(Event::Pass),
+        4 => Just(Event::Tick),
+    ]
+}
+
+/// One world: an app, its connections, and what was seen of them.
+struct World {
+    app: TestApp,
+    token: String,
+    logins: Vec<Value>,
+    last: Option<(usize, Value)>,
+    connections: Vec<String>,
+    seen: HashMap<String, String>,
+    acknowledged: Vec<String>,
+}
+
+impl World {
+    async fn new() -> Self {
+        let app = TestApp::by_hand().await;
+        // As long as tokens live, no new one is needed.
+        app.database.execute("UPDATE clients SET token_lifetime = 86400").await;
+        app.refresh_directories().await;
+        let rules = RulesChange { delink_cuts: Some(DelinkCuts::Login), ..RulesChange::default() };
+        app.sandbox.change_rules(rules);
+        let token = app.token().await;
+        let logins = (0..3).map(|_| app.connect()).collect();
+        Self {
+            app,
+            token,
+            logins,
+            last: None,
+            connections: vec![],
+            seen: HashMap::new(),
+            acknowledged: vec![],
+        }
+    }
+
+    async fn happens(&mut self, event: &Event) {
+        match event {
+            Event::Link { user, login } => {
+                let result = self.app.connect_again(&self.logins[*login]);
+                self.hand_in(*user, result).await;
+            }
+            Event::Repeat => {
+                if let Some((user, result)) = self.last.clone() {
+                    self.hand_in(user, result).await;
+                }
+            }
+            Event::Delink(which) => {
+                if let Some(id) = self.connections.get(*which).cloned() {
+                    let answer = self.app.api.delink(&self.token, &id).await;
+                    self.acknowledge(&id, answer.status);
+                }
+            }
+            Event::Invalidate { which, tell_dapi } => {
+                if let Some(id) = self.connections.get(*which).cloned() {
+                    let body = json!({ "reason": "test", "revokeUpstream": tell_dapi });
+                    let answer = self.app.api.invalidate(&self.token, &id, &body).await;
+                    self.acknowledge(&id, answer.status);
+                }
+            }
+            Event::Dapi(mood, times) => self.dapi(*mood, *times),
+            Event::Truth(truth) => {
+                let rules = RulesChange { second_exchange: Some(*truth), ..RulesChange::default() };
+                self.app.sandbox.change_rules(rules);
+            }
+            Event::Pass(seconds) => self.app.turn_clock(Duration::from_secs(*seconds)).await,
+            Event::Tick => {
+                self.app.tick().await;
+            }
+        }
+        self.calls_end().await;
+    }
+
+    fn acknowledge(&mut self, id: &str, status: u16) {
+        assert!([200, 202, 409].contains(&status), "{status}");
+        if status != 409 {
+            self.acknowledged.push(id.to_owned());
+        }
+    }
+
+    fn dapi(&self, mood: Mood, times: u32) {
+        let fault = match mood {
+            Mood::Well => return self.app.sandbox.clear_faults(),
+            Mood::Down => Fault::status(503),
+            Mood::Busy => Fault::status(429),
+            Mood::LosesAnswers => Fault::new(Effect::Drop).after(),
+            Mood::DropsCalls => Fault::new(Effect::Drop).before(),
+            Mood::TalksNonsense => Fault::new(Effect::Garbage),
+        };
+        self.app.sandbox.set_fault(fault.times(times)).unwrap();
+    }
+
+    async fn hand_in(&mut self, user: usize, result: Value) {
+        let answer = self.app.api.hand_in(&self.token, &format!("user-{user}"), &result).await;
+        assert!([200, 201, 202, 409, 410, 422].contains(&answer.status), "{}", answer.text);
+        if answer.json["id"].is_string()
+            && !self.connections.iter().any(|seen| seen == id(&answer.json))
+        {
+            self.connections.push(id(&answer.json).to_owned());
+        }
+        self.last = Some((user, result));
+    }
+
+    /// The calls that this step began have ended, so that the next one finds a settled world.
+    async fn calls_end(&self) {
+        let under_way = "SELECT count(*) FROM connections c WHERE leased_until > strongroom_now()";
+        while self.app.database.value(under_way).await != "0" {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    async fn promises_hold(&mut self) {
+        for id in self.connections.clone() {
+            let connection = self.app.api.connection(&self.token, &id).await;
+            let status = connection["status"].as_str().unwrap().to_owned();
+            if let Some(before) = self.seen.insert(id.clone(), status.clone()) {
+                assert!(may_follow(&before, &status), "{before} -> {status}: {connection}");
+            }
+            let revealed = self.app.api.reveal(&self.token, &id).await.status;
+            assert_eq!(revealed == 200, status == "active", "{status} {revealed}");
+        }
+        for id in &self.acknowledged {
+            assert_ne!(self.app.api.reveal(&self.token, id).await.status, 200, "revoked and read");
+        }
+        let held =
+            "SELECT count(*) FROM connections WHERE status NOT IN ('pending', 'active', 'revoking')
+                    AND (code IS NOT NULL OR access_token IS NOT NULL OR user_secret IS NOT NULL)";
+        assert_eq!(self.app.database.value(held).await, "0");
+        let two = "SELECT count(*) FROM (SELECT FROM connections WHERE status = 'active'
+                   GROUP BY app_id, connection_id HAVING count(*) > 1) t";
+        assert_eq!(self.app.database.value(two).await, "0");
+    }
+
+    /// Dapi is well again and enough time passes: every code has reached its one visible end.
+    async fn everything_ends(&mut self) {
+        self.app.sandbox.clear_faults();
+        for _ in 0..6 {
+            self.app.turn_clock(Duration::from_secs(3600)).await;
+            self.app.tick().await;
+            self.calls_end().await;
+        }
+        let open = "SELECT count(*) FROM connections WHERE status IN ('pending', 'revoking')";
+        assert_eq!(self.app.database.value(open).await, "0");
+    }
+}
+
+/// The life of a connection, as the design has it.
+fn may_follow(before: &str, after: &str) -> bool {
+    before == after
+        || match before {
+            "pending" => after != "pending",
+            "active" => ["revoking", "delinked", "invalidated"].contains(&after),
+            "revoking" => ["delinked", "invalidated"].contains(&after),
+            // Through `active`, which may have passed unseen.
+            "orphaned" => ["active", "revoking", "delinked", "invalidated"].contains(&after),
+            _ => false,
+        }
+}
+
+proptest! {
+    #![proptest_config(Config { cases: 24, max_shrink_iters: 200, failure_persistence: None, ..Config::default() })]
+
+    #[test]
+    fn whatever_happens_the_promises_hold(events in prop::collection::vec(event(), 1..25)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut world = World::new().await;
+            for event in &events {
+                world.happens(event).await;
+                world.promises_hold().await;
+            }
+            world.everything_ends().await;
+            world.promises_hold().await;
+        });
+    }
+}

@@ -1,0 +1,134 @@
+//! Who may know whom: the directions in which the rooms of the code depend on each other.
+//!
+//! `main → cli → service → features → {dapi, vault} → base`. Only the service knows every feature;
+//! `model` and `store` never see actix; `routes` never see sqlx; the sandbox shares nothing with the
+//! client that it stands in for.
+
+#![expect(clippy::unwrap_used, reason = "a test that panics says where")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+/// Every room and the rooms that it may know.
+fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
+    BTreeMap::from([
+        ("base", vec![]),
+        ("vault", vec!["base"]),
+        ("config", vec!["base", "vault"]),
+        ("dapi", vec!["base", "config"]),
+        ("http", vec!["base"]),
+        ("audit", vec!["base"]),
+        ("users", vec!["base", "vault"]),
+        ("apps", vec!["base", "vault", "config", "dapi", "audit"]),
+        ("oauth", vec!["base", "vault", "config", "http", "audit"]),
+        ("sessions", vec!["base", "vault", "http", "audit", "users"]),
+        ("connections", vec!["base", "vault", "config", "dapi", "http", "audit", "apps", "users"]),
+        ("telemetry", vec!["config"]),
+        ("background", vec!["connections", "oauth", "vault"]),
+        ("sandbox", vec!["base"]),
+        (
+            "service",
+            vec![
+                "base",
+                "vault",
+                "config",
+                "dapi",
+                "http",
+                "audit",
+                "users",
+                "apps",
+                "oauth",
+                "sessions",
+                "connections",
+                "telemetry",
+                "background",
+            ],
+        ),
+    ])
+}
+
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files.extend(sources(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+    files
+}
+
+fn src() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+}
+
+/// The room of a source file: the first part of its path.
+fn room(file: &Path) -> String {
+    let relative = file.strip_prefix(src()).unwrap();
+    let first = relative.components().next().unwrap().as_os_str().to_str().unwrap();
+    first.trim_end_matches(".rs").to_owned()
+}
+
+/// The rooms that a source file names, in imports and in paths.
+fn known(text: &str) -> BTreeSet<String> {
+    let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+    let code: Vec<_> = code.collect();
+    let name = |rest: &str| {
+        rest.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect::<String>()
+    };
+    let joined = code.join("\n").replace("use crate::{", "crate::");
+    joined.split("crate::").skip(1).map(name).filter(|name| !name.is_empty()).collect()
+}
+
+#[test]
+fn every_room_knows_only_whom_it_may() {
+    let allowed = allowed();
+    for file in sources(&src()) {
+        let room = room(&file);
+        let Some(may_know) = allowed.get(room.as_str()) else {
+            assert!(["lib", "main", "cli", "dev"].contains(&room.as_str()), "{room} has no row");
+            continue;
+        };
+        for other in known(&std::fs::read_to_string(&file).unwrap()) {
+            let is_room =
+                allowed.contains_key(other.as_str()) || ["cli", "dev"].contains(&other.as_str());
+            assert!(
+                other == room || !is_room || may_know.contains(&other.as_str()),
+                "{} knows {other}, which {room} may not",
+                file.display()
+            );
+        }
+    }
+}
+
+#[test]
+fn rules_and_statements_never_see_http_and_routes_never_see_sql() {
+    for file in sources(&src()) {
+        if room(&file) == "service" {
+            continue;
+        }
+        let text = std::fs::read_to_string(&file).unwrap();
+        let path = file.to_str().unwrap();
+        let is = |part: &str| {
+            path.contains(&format!("/{part}/")) || path.ends_with(&format!("/{part}.rs"))
+        };
+        if is("model") || is("store") {
+            assert!(!text.contains("actix"), "{path} sees actix");
+        }
+        if is("routes") {
+            assert!(!text.contains("sqlx::query"), "{path} writes SQL");
+        }
+    }
+}
+
+#[test]
+fn functions_and_files_stay_of_a_size_that_can_be_read_at_once() {
+    for file in sources(&src()) {
+        let text = std::fs::read_to_string(&file).unwrap();
+        let code = text.split("#[cfg(test)]").next().unwrap();
+        let lines = code.lines().count();
+        assert!(lines <= 450, "{} has {lines} lines", file.display());
+    }
+}
