@@ -31,7 +31,9 @@ CREATE TABLE users (
     app_id         uuid NOT NULL REFERENCES apps,
     client_user_id text NOT NULL,
     created_at     timestamptz NOT NULL DEFAULT strongroom_now(),
-    UNIQUE (app_id, client_user_id)
+    UNIQUE (app_id, client_user_id),
+    -- For foreign keys that tie what is held for a user to the user's app as well.
+    UNIQUE (id, app_id)
 );
 
 -- Data keys, each wrapped by the master key that it names. A user's key seals all that is held for

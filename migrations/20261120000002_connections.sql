@@ -3,12 +3,13 @@
 -- A short-lived token that lets one browser hand in one user's results.
 CREATE TABLE connect_sessions (
     id         uuid PRIMARY KEY,
-    app_id     uuid NOT NULL REFERENCES apps,
-    user_id    uuid NOT NULL REFERENCES users ON DELETE CASCADE,
+    app_id     uuid NOT NULL,
+    user_id    uuid NOT NULL,
     token_hash bytea NOT NULL UNIQUE CHECK (length(token_hash) = 32),
     created_by text NOT NULL,
     created_at timestamptz NOT NULL DEFAULT strongroom_now(),
-    expires_at timestamptz NOT NULL
+    expires_at timestamptz NOT NULL,
+    FOREIGN KEY (user_id, app_id) REFERENCES users (id, app_id) ON DELETE CASCADE
 );
 CREATE INDEX connect_sessions_by_end ON connect_sessions (expires_at);
 CREATE INDEX connect_sessions_of_a_user ON connect_sessions (user_id);
@@ -16,9 +17,9 @@ CREATE INDEX connect_sessions_of_a_user ON connect_sessions (user_id);
 -- One linked bank login of one user. The CHECK constraints mirror the enum of the code, so that a
 -- row that the code could not have written cannot exist.
 CREATE TABLE connections (
-    app_id          uuid NOT NULL REFERENCES apps,
-    id              uuid NOT NULL,
-    user_id         uuid NOT NULL REFERENCES users,
+    id              uuid PRIMARY KEY,
+    app_id          uuid NOT NULL,
+    user_id         uuid NOT NULL,
     status          text NOT NULL CHECK (status IN (
         'pending', 'active', 'rejected', 'expired', 'orphaned', 'revoking', 'delinked', 'invalidated')),
     -- As Dapi names them: connectionID, userID, tokenID.
@@ -60,7 +61,9 @@ CREATE TABLE connections (
     revocation_attempts     integer NOT NULL DEFAULT 0,
     revocation_last_error   text,
 
-    PRIMARY KEY (app_id, id),
+    -- Through the user to the app: a foreign key to the app itself would have every insert lock the
+    -- app's one row.
+    FOREIGN KEY (user_id, app_id) REFERENCES users (id, app_id),
     CONSTRAINT connections_code CHECK (
         (code_hash IS NULL) = (code_expires_at IS NULL) AND (code IS NULL OR code_hash IS NOT NULL)),
     CONSTRAINT connections_secrets CHECK (
@@ -91,14 +94,22 @@ CREATE TABLE connections (
     CONSTRAINT connections_replacement CHECK (replaced_by IS NULL OR status = 'invalidated')
 );
 
+-- A prepared statement keeps its plan until the table is analysed again, whatever happens to the table
+-- meanwhile: no connection may have been revoking when it was made, and a hundred thousand a minute
+-- later. So there is one index for each way of looking things up, which begins with what is most
+-- selective, and lists look at an expression that nothing else could be tempted by.
+
 -- One code is received once in an app.
-CREATE UNIQUE INDEX connections_code_once ON connections (app_id, code_hash);
+CREATE UNIQUE INDEX connections_code_once ON connections (code_hash, app_id);
 -- One bank login has one usable token.
-CREATE UNIQUE INDEX connections_one_active ON connections (app_id, connection_id) WHERE status = 'active';
-CREATE INDEX connections_of_a_login ON connections (app_id, connection_id);
+CREATE UNIQUE INDEX connections_one_active ON connections (connection_id, app_id) WHERE status = 'active';
+CREATE INDEX connections_of_a_login ON connections (connection_id, app_id);
 CREATE INDEX connections_of_a_user ON connections (user_id, id);
-CREATE INDEX connections_by_status ON connections (app_id, status, id);
+CREATE INDEX connections_of_an_app ON connections ((app_id::text), id);
+CREATE INDEX connections_of_an_app_by_status ON connections ((app_id::text), status, id);
 CREATE INDEX connections_due ON connections (due_at) WHERE due_at IS NOT NULL;
+-- A table that grows from nothing is analysed early and often.
+ALTER TABLE connections SET (autovacuum_analyze_threshold = 50, autovacuum_analyze_scale_factor = 0.02);
 
 -- Which codes a session handed in: it may read these connections, and it may hand in ten.
 CREATE TABLE connect_session_results (

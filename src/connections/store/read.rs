@@ -169,25 +169,26 @@ pub async fn list(conn: &mut PgConnection, filter: &Filter<'_>) -> sqlx::Result<
                 .fetch_all(conn)
                 .await?
             }
-            (None, None, Some(status)) => select_shown!(
-                "WHERE c.app_id = $1 AND c.status = $2 AND c.id < $3 ORDER BY c.id DESC LIMIT $4",
-                app,
-                status,
-                before,
-                limit,
-            )
-            .fetch_all(conn)
-            .await?,
-            (None, None, None) => {
+            (None, None, Some(status)) => {
                 select_shown!(
-                    "WHERE c.app_id = $1 AND c.id < $2 ORDER BY c.id DESC LIMIT $3",
+                    "WHERE c.app_id::text = $1::uuid::text AND c.status = $2 AND c.id < $3
+                 ORDER BY c.id DESC LIMIT $4",
                     app,
+                    status,
                     before,
                     limit,
                 )
                 .fetch_all(conn)
                 .await?
             }
+            (None, None, None) => select_shown!(
+                "WHERE c.app_id::text = $1::uuid::text AND c.id < $2 ORDER BY c.id DESC LIMIT $3",
+                app,
+                before,
+                limit,
+            )
+            .fetch_all(conn)
+            .await?,
         };
     let connections: Vec<_> =
         rows.into_iter().map(Connection::try_from).collect::<Result<_, _>>()?;
