@@ -14,7 +14,7 @@ use crate::base::ids::{AppId, ConnectionId};
 use crate::http::problem::is_outage;
 
 /// The first wait before an exchange is tried again, and the longest.
-const RETRY: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(120));
+const RETRY: (Duration, Duration) = (Duration::from_secs(2), Duration::from_mins(2));
 /// How long an answer is kept in memory for a database that does not take it.
 const HOLD_ANSWER: Duration = Duration::from_mins(15);
 

@@ -16,6 +16,7 @@ pub struct Process {
     log: Arc<Mutex<String>>,
 }
 
+#[cfg_attr(not(feature = "failpoints"), expect(dead_code, reason = "only the crash tests kill"))]
 impl Process {
     /// Starts `strongroom serve` on this stage, with further variables, and waits until it serves.
     pub async fn serve(stage: &Stage, variables: &[(&str, &str)]) -> Self {
