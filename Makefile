@@ -1,4 +1,4 @@
-.PHONY: test lint fmt sqlx doc
+.PHONY: test fmt lint sqlx doc bench
 
 ## Everything that has to hold; needs Rust, a C compiler and PostgreSQL's programs.
 test:
@@ -16,3 +16,7 @@ sqlx:
 
 doc:
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items
+
+## Ratios against pgbench and a bare server, in one run; BENCH_ROUNDS and BENCH_SECONDS change it.
+bench:
+	cargo bench --bench ratios

@@ -1,0 +1,145 @@
+//! The stage: PostgreSQL on disk with fsync, an upstream, a bare server, and the system's accounting.
+
+use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use actix_web::{App, HttpResponse, HttpServer, web};
+use sqlx::{Connection as _, Executor as _, PgConnection};
+use strongroom::dev::postgres::{Durability, LocalPostgres, Settings};
+
+/// A child process that ends with this one.
+pub struct Process(pub Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+pub struct Stage {
+    pub postgres: LocalPostgres,
+    pub folder: PathBuf,
+    pub upstream: SocketAddr,
+    pub bare: SocketAddr,
+    _processes: [Process; 2],
+}
+
+impl Stage {
+    pub async fn start() -> Self {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bench");
+        std::fs::create_dir_all(&folder).unwrap();
+        let settings = Settings {
+            folder: folder.join("postgres"),
+            durability: Durability::Durable,
+            programs: std::env::var_os("PG_BIN").filter(|path| !path.is_empty()).map(Into::into),
+            path: std::env::var_os("PATH"),
+        };
+        // The floors take a connection for each client, on top of the service's.
+        let postgres = LocalPostgres::start(settings.clone()).await.unwrap();
+        let mut conn = PgConnection::connect_with(&postgres.connect_options()).await.unwrap();
+        conn.execute("ALTER SYSTEM SET max_connections = 250").await.unwrap();
+        conn.close().await.unwrap();
+        postgres.stop().await.unwrap();
+        let postgres = LocalPostgres::start(settings).await.unwrap();
+        let (upstream, upstream_process) = role("--upstream");
+        let (bare, bare_process) = role("--bare");
+        Self { postgres, folder, upstream, bare, _processes: [upstream_process, bare_process] }
+    }
+
+    /// A URL of the database of this name.
+    pub fn url(&self, database: &str) -> String {
+        self.postgres.url().replace("///postgres?", &format!("///{database}?"))
+    }
+
+    /// CPU that PostgreSQL has taken so far.
+    pub fn postgres_cpu(&self) -> Duration {
+        let pid_file = self.postgres.data_folder().join("data/postmaster.pid");
+        let text = std::fs::read_to_string(pid_file).unwrap();
+        let postmaster: u32 = text.lines().next().unwrap().parse().unwrap();
+        let mut total = cpu_with_children(postmaster);
+        for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+                continue;
+            };
+            if parent(pid) == Some(postmaster) {
+                total += cpu(pid);
+            }
+        }
+        total
+    }
+}
+
+/// Starts this program in another role; its first line is its address.
+fn role(role: &str) -> (SocketAddr, Process) {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .arg(role)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    (line.trim().parse().unwrap(), Process(child))
+}
+
+fn serve(route: impl Fn() -> actix_web::Route + Clone + Send + 'static) {
+    actix_web::rt::System::new().block_on(async move {
+        let server = HttpServer::new(move || App::new().default_service(route()))
+            .workers(2)
+            .bind(("127.0.0.1", 0))
+            .unwrap();
+        println!("{}", server.addrs()[0]);
+        server.run().await.unwrap();
+    });
+}
+
+/// Dapi at its quickest: a token for every code.
+pub fn upstream() {
+    const ANSWER: &str = r#"{"success":true,"status":"done","accessToken":"eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJhcHBLZXkiOiIxMjM0NTY3ODkwIiwidG9rZW5JRCI6ImFiY2RlZiIsInN1YiI6IjEyMzQ1Njc4OTAiLCJpYXQiOjE1MTYyMzkwMjJ9.SflKxwRJSMeKKF2QT4fwpMeJf36POk6yJV_adQssw5c","tokenID":"abcdef","userID":"user"}"#;
+    serve(|| {
+        web::to(|| async { HttpResponse::Ok().content_type("application/json").body(ANSWER) })
+    });
+}
+
+/// The least that an actix server can do: an answer in JSON.
+pub fn bare() {
+    serve(|| {
+        web::to(|| async { HttpResponse::Ok().json(serde_json::json!({ "status": "alive" })) })
+    });
+}
+
+fn stat(pid: u32) -> Option<Vec<String>> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name stands in parentheses and may hold anything.
+    let (_, rest) = text.rsplit_once(") ")?;
+    Some(rest.split(' ').map(str::to_owned).collect())
+}
+
+fn parent(pid: u32) -> Option<u32> {
+    stat(pid)?.get(1)?.parse().ok()
+}
+
+fn ticks(stat: &[String], fields: &[usize]) -> Duration {
+    let sum: u64 = fields.iter().filter_map(|index| stat.get(*index)?.parse::<u64>().ok()).sum();
+    // USER_HZ is 100 on Linux.
+    Duration::from_millis(sum * 10)
+}
+
+/// CPU that a process has taken so far, user and system.
+pub fn cpu(pid: u32) -> Duration {
+    stat(pid).map_or(Duration::ZERO, |stat| ticks(&stat, &[11, 12]))
+}
+
+fn cpu_with_children(pid: u32) -> Duration {
+    stat(pid).map_or(Duration::ZERO, |stat| ticks(&stat, &[11, 12, 13, 14]))
+}
+
+/// A line of `/proc/PID/status` in MiB, such as `VmRSS`.
+pub fn mebibytes(pid: u32, name: &str) -> f64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name}:"))).unwrap();
+    line.trim().trim_end_matches(" kB").trim().parse::<f64>().unwrap() / 1024.0
+}

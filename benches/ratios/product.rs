@@ -1,0 +1,217 @@
+//! The product: the release binary, whole, with its authorization, audit and sealing.
+
+use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
+use tokio::net::TcpStream;
+
+use crate::machine::{self, Process, Stage};
+use crate::{Measured, load};
+
+const SECRET: &str = "bench0123456789bench0123456789bench";
+const USERS: u64 = 1000;
+
+pub struct Product<'a> {
+    stage: &'a Stage,
+    process: Process,
+    address: SocketAddr,
+    token: String,
+    /// Connections to be read.
+    active: Arc<Vec<String>>,
+    next: Arc<AtomicU64>,
+}
+
+/// Starts the service; returns when it says that it serves.
+fn serve(stage: &Stage) -> (Process, SocketAddr) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_strongroom"))
+        .arg("serve")
+        .env_clear()
+        .env("DATABASE_URL", stage.url("product"))
+        .env("STRONGROOM_MASTER_KEYS", "k1:QkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkI=")
+        .env("STRONGROOM_LISTEN", "127.0.0.1:0")
+        .env("STRONGROOM_METRICS_LISTEN", "127.0.0.1:0")
+        .env("STRONGROOM_PUBLIC_URL", "http://127.0.0.1")
+        .env("STRONGROOM_BOOTSTRAP_CLIENT_ID", "bench")
+        .env("STRONGROOM_BOOTSTRAP_CLIENT_SECRET", SECRET)
+        .env("STRONGROOM_DATABASE_CONNECTIONS", "40")
+        .env("DAPI_BASE_URL", format!("http://{}/v2", stage.upstream))
+        .env("DAPI_APP_KEY", "key")
+        .env("DAPI_APP_SECRET", "secret")
+        // A line for each request is what an operator has; where it goes costs nothing here.
+        .env("STRONGROOM_LOG", "info")
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let address = lines.by_ref().map_while(Result::ok).find_map(|line| {
+        let event: Value = serde_json::from_str(&line).ok()?;
+        (event["message"] == "serving").then(|| event["address"].as_str().unwrap().parse().unwrap())
+    });
+    std::thread::spawn(move || lines.for_each(drop));
+    (Process(child), address.unwrap())
+}
+
+async fn make_database(stage: &Stage) {
+    let mut conn = PgConnection::connect(&stage.url("postgres")).await.unwrap();
+    conn.execute(AssertSqlSafe("DROP DATABASE IF EXISTS product WITH (FORCE)")).await.unwrap();
+    conn.execute(AssertSqlSafe("CREATE DATABASE product")).await.unwrap();
+    conn.close().await.unwrap();
+}
+
+/// From the start of the process to its first answer, migrations done: in milliseconds.
+pub async fn cold_starts(stage: &Stage, rounds: usize) -> Vec<f64> {
+    make_database(stage).await;
+    drop(serve(stage));
+    let mut times = Vec::new();
+    for _ in 0..rounds.max(5) {
+        let started = Instant::now();
+        let (_process, address) = serve(stage);
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let request = load::request("GET", "/healthz", "", "");
+        tokio::io::AsyncWriteExt::write_all(&mut stream, &request).await.unwrap();
+        assert_eq!(load::answer(&mut stream, &mut Vec::new()).await, 200);
+        times.push(started.elapsed().as_secs_f64() * 1000.0);
+    }
+    times
+}
+
+impl<'a> Product<'a> {
+    pub async fn start(stage: &'a Stage) -> Self {
+        make_database(stage).await;
+        let (process, address) = serve(stage);
+        let body = json!({ "grant_type": "client_credentials", "client_id": "bench", "client_secret": SECRET });
+        let answer: Value = call(address, "POST", "/oauth2/token", "", &body.to_string()).await;
+        let mut product = Self {
+            stage,
+            process,
+            address,
+            token: answer["access_token"].as_str().unwrap().to_owned(),
+            active: Arc::default(),
+            next: Arc::default(),
+        };
+        product.warm_up().await;
+        product
+    }
+
+    /// Every user exists, and there are connections to be read.
+    async fn warm_up(&mut self) {
+        let mut active = Vec::new();
+        for _ in 0..USERS {
+            let body = result(self.next.fetch_add(1, Ordering::Relaxed));
+            let made = call(self.address, "POST", "/v1/connections", &self.token, &body).await;
+            assert_eq!(made["status"], "active", "{made}");
+            active.push(made["id"].as_str().unwrap().to_owned());
+        }
+        self.active = Arc::new(active);
+        // What autovacuum does within a minute: statements that were prepared on empty tables get
+        // plans that fit.
+        let mut conn = PgConnection::connect(&self.stage.url("product")).await.unwrap();
+        conn.execute("ANALYZE").await.unwrap();
+        conn.close().await.unwrap();
+    }
+
+    fn pid(&self) -> u32 {
+        self.process.0.id()
+    }
+
+    /// Resident memory in MiB: now, and at its highest.
+    pub fn memory(&self) -> (f64, f64) {
+        (machine::mebibytes(self.pid(), "VmRSS"), machine::mebibytes(self.pid(), "VmHWM"))
+    }
+
+    async fn measure(
+        &self,
+        connections: usize,
+        seconds: Duration,
+        expected: u16,
+        requests: load::Requests,
+    ) -> Measured {
+        let (service, postgres) = (machine::cpu(self.pid()), self.stage.postgres_cpu());
+        let measured = load::run(self.address, connections, seconds, expected, requests).await;
+        let count = measured.per_second * seconds.as_secs_f64();
+        let micros = |after: Duration, before: Duration| {
+            after.checked_sub(before).unwrap_or_default().as_secs_f64() * 1e6 / count
+        };
+        Measured {
+            service_cpu: micros(machine::cpu(self.pid()), service),
+            postgres_cpu: micros(self.stage.postgres_cpu(), postgres),
+            ..measured
+        }
+    }
+
+    pub async fn exchange(&self, connections: usize, seconds: Duration) -> Measured {
+        let (token, next) = (self.token.clone(), Arc::clone(&self.next));
+        let requests: load::Requests = Arc::new(move |_| {
+            let body = result(next.fetch_add(1, Ordering::Relaxed));
+            load::request("POST", "/v1/connections", &token, &body)
+        });
+        self.measure(connections, seconds, 201, requests).await
+    }
+
+    pub async fn read(&self, connections: usize, seconds: Duration) -> Measured {
+        let (token, active) = (self.token.clone(), Arc::clone(&self.active));
+        let requests: load::Requests = Arc::new(move |number| {
+            let id = &active[spread(number, active.len())];
+            load::request("GET", &format!("/v1/connections/{id}"), &token, "")
+        });
+        self.measure(connections, seconds, 200, requests).await
+    }
+
+    pub async fn reveal(&self, connections: usize, seconds: Duration) -> Measured {
+        let (token, active) = (self.token.clone(), Arc::clone(&self.active));
+        let requests: load::Requests = Arc::new(move |number| {
+            let id = &active[spread(number, active.len())];
+            let path = format!("/v1/connections/{id}/token");
+            load::request("POST", &path, &token, r#"{"reason":"benchmark"}"#)
+        });
+        self.measure(connections, seconds, 200, requests).await
+    }
+
+    pub async fn token(&self, connections: usize, seconds: Duration) -> Measured {
+        let body = json!({ "grant_type": "client_credentials", "client_id": "bench", "client_secret": SECRET });
+        let body = body.to_string();
+        let request = format!(
+            "POST /oauth2/token HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\n\
+             content-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let requests: load::Requests = Arc::new(move |_| request.clone().into_bytes());
+        self.measure(connections, seconds, 200, requests).await
+    }
+}
+
+/// Neighbouring numbers hit distant rows.
+fn spread(number: u64, length: usize) -> usize {
+    usize::try_from(number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33).unwrap() % length
+}
+
+/// A result of Connect's, with secrets as long as Dapi's.
+fn result(number: u64) -> String {
+    let code = format!("bench-{number}-{}", "c".repeat(300));
+    json!({
+        "success": true,
+        "clientUserID": format!("user-{}", number % USERS),
+        "accessCode": code,
+        "connectionID": format!("{number:040x}"),
+        "userSecret": "s".repeat(684),
+        "userID": "u".repeat(88),
+        "tokenID": "t".repeat(36),
+    })
+    .to_string()
+}
+
+async fn call(address: SocketAddr, method: &str, path: &str, token: &str, body: &str) -> Value {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = load::request(method, path, token, body);
+    tokio::io::AsyncWriteExt::write_all(&mut stream, &request).await.unwrap();
+    let mut buffer = Vec::new();
+    load::answer(&mut stream, &mut buffer).await;
+    let head = buffer.windows(4).position(|bytes| bytes == b"\r\n\r\n").unwrap();
+    serde_json::from_slice(&buffer[head + 4..]).unwrap()
+}
