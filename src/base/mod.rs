@@ -2,6 +2,7 @@
 //! scopes, who acts, trace context.
 
 pub mod actor;
+pub mod batch;
 pub mod clock;
 pub mod ids;
 pub mod paging;

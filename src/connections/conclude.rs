@@ -3,10 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use sqlx::Connection as _;
-
 use super::model::{self, Answer, Attempt, State, Status, Step};
-use super::store::{self, End, Locked, SealedToken};
+use super::store::{self, Activation, End, Locked, SealedToken};
 use super::{Context, Places, backoff};
 use crate::audit::AuditActor;
 use crate::base::actor::Actor;
@@ -69,16 +67,16 @@ impl Drop for Waiting<'_> {
 
 async fn conclude(context: &Context, outcome: &Outcome) -> Result<&'static str, sqlx::Error> {
     let Places { app, id, .. } = outcome.places;
-    let mut conn = context.pool.acquire().await?;
-    if let Some(token) = &outcome.token {
-        match store::activate_alone(&mut conn, app, id, outcome.epoch, token).await {
+    if let Some(token) = outcome.token.clone() {
+        let activation = Activation { app, id, epoch: outcome.epoch, token };
+        match context.statements.activate(activation).await {
             Ok(true) => return Ok("active"),
             Err(error) if is_outage(&error) => return Err(error),
             // Not so simple: another connection of the login has to be looked at.
             Ok(false) | Err(_) => {}
         }
     }
-    let mut tx = conn.begin().await?;
+    let mut tx = context.pool.begin().await?;
     let what = conclude_locked(context, &mut tx, outcome).await?;
     tx.commit().await?;
     Ok(what)

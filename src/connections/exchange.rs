@@ -10,13 +10,13 @@
 
 use std::time::{Duration, Instant};
 
-use sqlx::Connection as _;
 use time::OffsetDateTime;
 use tokio::task::JoinHandle;
 
 use super::conclude::{Outcome, commit_outcome};
 use super::model::{Answer, Failure};
-use super::store::{self, Claimed, NewCode, NewConnection, SealedToken};
+use super::store::{self, Claimed, LookUp, NewCode, NewConnection, NewIntent, SealedToken};
+use super::together::Together as _;
 use super::{Context, Failed, Places};
 use crate::audit::AuditActor;
 use crate::base::actor::Actor;
@@ -83,30 +83,26 @@ pub async fn receive(
     submission: Submission,
 ) -> Result<Received, Failed> {
     let hash = code_hash(&context.vault, submission.app, &submission.code);
-    let mut conn = context.pool.acquire().await?;
     // A code that is received twice in the same moment is found by its hash the second time round.
     for _ in 0..3 {
-        let found = store::look_up(
-            &mut conn,
-            submission.app,
-            &submission.client_user_id,
-            hash.as_bytes(),
-            &submission.connection_id,
-        )
-        .await?;
+        let look_up = LookUp {
+            app: submission.app,
+            client_user_id: submission.client_user_id.clone(),
+            code_hash: hash,
+            connection_id: submission.connection_id.clone(),
+        };
+        let found = context.statements.look_up(look_up).await?;
         let ends = window_cap(context, &submission.code);
         let user = found.user.as_ref().map(|(user, _)| *user);
         match found.existing {
             Some((_, owner)) if user != Some(owner) => return Ok(Received::CodeOfAnotherUser),
-            Some((id, _)) => return repeated(&mut conn, submission.session, id).await,
+            Some((id, _)) => return repeated(context, submission.session, id).await,
             None if found.of_another_user => return Ok(Received::LoginOfAnotherUser),
             None if ends.is_some_and(|ends| ends <= found.now) => return Ok(Received::Expired),
             None => {}
         }
-        let intent = Intent { actor, trace, hash: &hash, ends };
-        if let Some(received) =
-            commit_intent(context, &mut conn, &intent, &submission, found).await?
-        {
+        let intent = Intent { actor, trace, hash, ends };
+        if let Some(received) = commit_intent(context, &intent, &submission, found).await? {
             return Ok(received);
         }
     }
@@ -114,12 +110,12 @@ pub async fn receive(
 }
 
 async fn repeated(
-    conn: &mut sqlx::PgConnection,
+    context: &Context,
     session: Option<SessionId>,
     id: ConnectionId,
 ) -> Result<Received, Failed> {
     let Some(session) = session else { return Ok(Received::Repeated(id)) };
-    let mut tx = conn.begin().await?;
+    let mut tx = context.pool.begin().await?;
     let noted = store::note_session_result(&mut tx, session, id, SESSION_RESULTS).await?;
     tx.commit().await?;
     Ok(if noted { Received::Repeated(id) } else { Received::SessionExhausted })
@@ -133,14 +129,13 @@ fn window_cap(context: &Context, code: &AccessCode) -> Option<OffsetDateTime> {
 struct Intent<'a> {
     actor: &'a Actor,
     trace: &'a TraceContext,
-    hash: &'a KeyedHash,
+    hash: KeyedHash,
     ends: Option<OffsetDateTime>,
 }
 
 /// Commits the intent. `None` where the same code was committed by somebody else meanwhile.
 async fn commit_intent(
     context: &Context,
-    conn: &mut sqlx::PgConnection,
     intent: &Intent<'_>,
     submission: &Submission,
     found: store::Found,
@@ -149,7 +144,8 @@ async fn commit_intent(
         user
     } else {
         let name = &submission.client_user_id;
-        let user = users::ensure(conn, &context.vault, submission.app, name).await?;
+        let mut conn = context.pool.acquire().await?;
+        let user = users::ensure(&mut conn, &context.vault, submission.app, name).await?;
         (user.id, user.key)
     };
     let key = context.vault.unwrap(&user_key)?;
@@ -163,22 +159,6 @@ async fn commit_intent(
         _ if found.revoking => (None, store::WAIT_FOR_DELINKING),
         Ok(permit) => (Some(permit), Duration::ZERO),
         Err(Busy { retry_after }) => (None, retry_after),
-    };
-    let new = NewConnection {
-        app: submission.app,
-        id,
-        user,
-        connection_id: &submission.connection_id,
-        dapi_user_id: submission.dapi_user_id.as_deref(),
-        token_id: submission.token_id.as_deref(),
-        user_secret: &user_secret,
-    };
-    let code = NewCode {
-        hash: intent.hash,
-        sealed: &sealed_code,
-        ends: intent.ends,
-        lease: permit.as_ref().map(|_| context.exchange_lease()),
-        wait,
     };
     let exchange = permit.map(|permit| -> Result<_, VaultError> {
         Ok(PendingExchange {
@@ -194,8 +174,20 @@ async fn commit_intent(
         })
     });
     let exchange = exchange.transpose()?;
+    let new = NewConnection {
+        app: submission.app,
+        id,
+        user,
+        connection_id: submission.connection_id.clone(),
+        dapi_user_id: submission.dapi_user_id.clone(),
+        token_id: submission.token_id.clone(),
+        user_secret,
+    };
+    let lease = exchange.as_ref().map(|_| context.exchange_lease());
+    let code = NewCode { hash: intent.hash, sealed: sealed_code, ends: intent.ends, lease, wait };
+    let new = NewIntent { actor: AuditActor::from(intent.actor), new, code };
     fail::fail_point!("exchange::before_intent");
-    match keep(conn, &AuditActor::from(intent.actor), submission.session, &new, &code).await? {
+    match keep(context, submission.session, new).await? {
         Kept::Yes => {}
         Kept::CodeTaken => return Ok(None),
         Kept::SessionExhausted => return Ok(Some(Received::SessionExhausted)),
@@ -214,21 +206,20 @@ enum Kept {
 }
 
 async fn keep(
-    conn: &mut sqlx::PgConnection,
-    actor: &AuditActor,
+    context: &Context,
     session: Option<SessionId>,
-    new: &NewConnection<'_>,
-    code: &NewCode<'_>,
+    intent: NewIntent,
 ) -> Result<Kept, sqlx::Error> {
     let Some(session) = session else {
-        let kept = store::insert_pending(conn, actor, new, code).await?;
+        let kept = context.statements.keep_intent(intent).await?;
         return Ok(if kept { Kept::Yes } else { Kept::CodeTaken });
     };
-    let mut tx = conn.begin().await?;
-    if !store::note_session_result(&mut tx, session, new.id, SESSION_RESULTS).await? {
+    let mut tx = context.pool.begin().await?;
+    let id = intent.new.id;
+    if !store::note_session_result(&mut tx, session, id, SESSION_RESULTS).await? {
         return Ok(Kept::SessionExhausted);
     }
-    if !store::insert_pending(&mut tx, actor, new, code).await? {
+    if NewIntent::all(&mut tx, &[intent]).await? != [true] {
         return Ok(Kept::CodeTaken);
     }
     tx.commit().await?;

@@ -94,10 +94,10 @@ async fn try_import(
         app: import.app,
         id,
         user: user.id,
-        connection_id: login,
-        dapi_user_id: import.dapi_user_id.as_deref(),
-        token_id: import.token_id.as_deref(),
-        user_secret: &user_secret,
+        connection_id: login.clone(),
+        dapi_user_id: import.dapi_user_id.clone(),
+        token_id: import.token_id.clone(),
+        user_secret,
     };
     store::insert_imported(&mut tx, &AuditActor::from(actor), &new, &token, active).await?;
     tx.commit().await?;

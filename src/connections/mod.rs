@@ -16,10 +16,12 @@ pub mod routes;
 mod settled;
 pub mod store;
 pub mod sweep;
+mod together;
 mod waiting;
 
 pub use metrics::Metrics;
 pub use settled::Settled;
+pub use together::Statements;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,6 +40,8 @@ use crate::vault::{Place, Vault, VaultError};
 pub struct Context {
     /// PostgreSQL.
     pub pool: PgPool,
+    /// What this thread asks of it together.
+    pub statements: Statements,
     /// What seals and opens.
     pub vault: Vault,
     /// Dapi.

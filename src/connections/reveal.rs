@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::model::Status;
-use super::store;
+use super::store::{self, Shown};
 use super::{Context, Failed, Places};
 use crate::audit::AuditActor;
 use crate::base::actor::Actor;
@@ -48,14 +48,14 @@ pub(super) async fn reveal(
     reason: &str,
 ) -> Result<Reveal, Failed> {
     let actor = AuditActor::from(actor);
-    let mut conn = context.pool.acquire().await?;
     for _ in 0..LOCKED.0 {
-        if let Some(row) = store::reveal(&mut conn, &actor, app, id, reason).await? {
+        let wish = store::Reveal { actor: actor.clone(), app, id, reason: reason.to_owned() };
+        if let Some(row) = context.statements.reveal(wish).await? {
             context.metrics.reveals.inc();
             let secrets = open(context, app, id, row)?;
             return Ok(Reveal::Secrets(Box::new(secrets)));
         }
-        match store::find(&mut conn, app, id).await? {
+        match context.statements.find(Shown { app, id }).await? {
             None => return Ok(Reveal::Unknown),
             Some(connection) if connection.status != Status::Active => {
                 return Ok(Reveal::NotActive(connection.status));

@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::model::{Connection, Status};
-use super::{Context, Failed, store};
+use super::store::Shown;
+use super::{Context, Failed};
 use crate::base::ids::{AppId, ConnectionId};
 
 /// How often somebody who waits looks at the database: news of this process come without that, news
@@ -21,7 +22,7 @@ pub(super) async fn wait_until(
     let ticket = context.settled.ticket(id);
     loop {
         let news = ticket.news();
-        let found = store::find(&mut *context.pool.acquire().await?, app, id).await?;
+        let found = context.statements.find(Shown { app, id }).await?;
         let left = deadline.saturating_duration_since(Instant::now());
         match found {
             Some(connection) if !done(connection.status) && !left.is_zero() => {}

@@ -28,7 +28,7 @@ use tracing_actix_web::TracingLogger;
 use crate::background;
 use crate::base::clock::Clock;
 use crate::config::{Config, PublicUrl};
-use crate::connections::{self, Context, Settled};
+use crate::connections::{self, Context, Settled, Statements};
 use crate::dapi::{self, Gate};
 use crate::http::layers::{self, RequestSpan};
 use crate::http::peer::TrustedProxies;
@@ -101,6 +101,7 @@ impl Shared {
         let dapi = Arc::clone(&self.dapi);
         let client = dapi::Client::new(dapi, self.gate.clone(), self.metrics.dapi.clone());
         Ok(Context {
+            statements: Statements::new(&pool),
             pool,
             vault: self.vault.clone(),
             dapi: client.map_err(StartError::Tls)?,
@@ -252,8 +253,10 @@ pub async fn context_of_one_round(config: Config) -> Result<Context, StartError>
     let metrics = dapi::Metrics::register(&mut registry);
     let gate = Gate::new(config.dapi.max_concurrent_calls);
     let dapi = dapi::Client::new(Arc::new(config.dapi), gate, metrics).map_err(StartError::Tls)?;
+    let pool = database.background_pool();
     Ok(Context {
-        pool: database.background_pool(),
+        statements: Statements::new(&pool),
+        pool,
         vault,
         dapi,
         pace: Arc::new(config.pace),

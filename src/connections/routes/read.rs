@@ -8,7 +8,7 @@ use crate::base::ids::ConnectionId;
 use crate::base::paging::{Cursor, DEFAULT_LIMIT, MAX_LIMIT};
 use crate::connections::Context;
 use crate::connections::model::{Connection, Status};
-use crate::connections::store::{self, Filter};
+use crate::connections::store::{self, Filter, Shown};
 use crate::http::body::{Id, UrlQuery};
 use crate::http::caller::{SessionOr, needs};
 use crate::http::problem::Problem;
@@ -117,10 +117,12 @@ pub async fn get(
     context: web::Data<Context>,
     id: Id<ConnectionId>,
 ) -> Result<HttpResponse, Problem> {
-    let mut conn = context.pool.acquire().await?;
     let found = match caller.session() {
-        Some(session) => store::find_of_session(&mut conn, session.app, session.id, id.0).await?,
-        None => store::find(&mut conn, caller.app(), id.0).await?,
+        Some(session) => {
+            let mut conn = context.pool.acquire().await?;
+            store::find_of_session(&mut conn, session.app, session.id, id.0).await?
+        }
+        None => context.statements.find(Shown { app: caller.app(), id: id.0 }).await?,
     };
     found.map(|connection| HttpResponse::Ok().json(connection)).ok_or_else(Problem::not_found)
 }

@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use sqlx::PgConnection;
+use sqlx::postgres::types::PgInterval;
 use time::OffsetDateTime;
 
-use super::{WAIT_FOR_DELINKING, interval};
+use super::{WAIT_FOR_DELINKING, column, interval};
 use crate::apps::SealedCredentials;
 use crate::audit::AuditActor;
 use crate::base::ids::{AppId, ConnectionId, DataKeyId, SessionId, UserId};
 use crate::base::secret::SecretText;
+use crate::connections::together::Together;
 use crate::dapi::{AccessCode, AccessToken, UserSecret};
 use crate::vault::{KeyOwner, KeyedHash, MasterKeyId, Sealed, WrappedKey};
 
@@ -28,88 +30,105 @@ pub(in crate::connections) struct Found {
     pub(in crate::connections) credentials: SealedCredentials,
 }
 
-/// Looks up everything that receiving a result depends on, in one statement.
-pub(in crate::connections) async fn look_up(
-    conn: &mut PgConnection,
-    app: AppId,
-    client_user_id: &str,
-    code_hash: &[u8],
-    connection_id: &str,
-) -> sqlx::Result<Found> {
-    let row = sqlx::query!(
-        "SELECT strongroom_now() AS \"now!\", a.app_key, a.app_secret AS \"app_secret: Sealed<SecretText>\",
-                ak.id AS \"app_key_id: DataKeyId\", ak.master_key_id AS \"app_master: MasterKeyId\",
-                ak.wrapped AS app_wrapped,
-                u.id AS \"user_id?: UserId\", uk.id AS \"user_key_id?: DataKeyId\",
-                uk.master_key_id AS \"user_master?: MasterKeyId\", uk.wrapped AS \"user_wrapped?\",
-                c.id AS \"existing?: ConnectionId\", c.user_id AS \"existing_user?: UserId\",
-                EXISTS (SELECT FROM connections o
-                        WHERE o.app_id = $1 AND o.connection_id = $4
-                          AND o.status IN ('active', 'revoking')
-                          AND o.user_id IS DISTINCT FROM u.id) AS \"of_another_user!\",
-                EXISTS (SELECT FROM connections o
-                        WHERE o.app_id = $1 AND o.connection_id = $4
-                          AND o.status = 'revoking' AND o.user_id = u.id) AS \"revoking!\"
-         FROM apps a
-         JOIN data_keys ak ON ak.app_id = a.id AND ak.purpose = 'app'
-         LEFT JOIN users u ON u.app_id = a.id AND u.client_user_id = $2
-         LEFT JOIN data_keys uk ON uk.user_id = u.id AND uk.purpose = 'user'
-         LEFT JOIN connections c ON c.app_id = a.id AND c.code_hash = $3
-         WHERE a.id = $1",
-        app.uuid(),
-        client_user_id,
-        code_hash,
-        connection_id,
-    )
-    .fetch_one(conn)
-    .await?;
-    let user_key = |user, id, master_key_id, wrapped| WrappedKey {
-        id,
-        owner: KeyOwner::User { app, user },
-        master_key_id,
-        wrapped,
-    };
-    let user = match (row.user_id, row.user_key_id, row.user_master, row.user_wrapped) {
-        (Some(user), Some(id), Some(master), Some(wrapped)) => {
-            Some((user, user_key(user, id, master, wrapped)))
-        }
-        _ => None,
-    };
-    Ok(Found {
-        now: row.now,
-        user,
-        existing: row.existing.zip(row.existing_user),
-        of_another_user: row.of_another_user,
-        revoking: row.revoking,
-        credentials: SealedCredentials {
-            app,
-            app_key: row.app_key,
-            app_secret: row.app_secret,
-            key: WrappedKey {
-                id: row.app_key_id,
-                owner: KeyOwner::App(app),
-                master_key_id: row.app_master,
-                wrapped: row.app_wrapped,
-            },
-        },
-    })
+/// What receiving a result depends on.
+#[derive(Debug)]
+pub(in crate::connections) struct LookUp {
+    pub(in crate::connections) app: AppId,
+    pub(in crate::connections) client_user_id: String,
+    pub(in crate::connections) code_hash: KeyedHash,
+    pub(in crate::connections) connection_id: String,
+}
+
+impl Together for LookUp {
+    type Output = Found;
+
+    async fn all(conn: &mut PgConnection, inputs: &[Self]) -> sqlx::Result<Vec<Found>> {
+        let rows = sqlx::query!(
+            "SELECT strongroom_now() AS \"now!\", i.app_id AS \"app_id!: AppId\",
+                    a.app_key, a.app_secret AS \"app_secret: Sealed<SecretText>\",
+                    ak.id AS \"app_key_id: DataKeyId\", ak.master_key_id AS \"app_master: MasterKeyId\",
+                    ak.wrapped AS app_wrapped,
+                    u.id AS \"user_id?: UserId\", uk.id AS \"user_key_id?: DataKeyId\",
+                    uk.master_key_id AS \"user_master?: MasterKeyId\", uk.wrapped AS \"user_wrapped?\",
+                    c.id AS \"existing?: ConnectionId\", c.user_id AS \"existing_user?: UserId\",
+                    coalesce(o.of_another_user, false) AS \"of_another_user!\",
+                    coalesce(o.revoking, false) AS \"revoking!\"
+             FROM unnest($1::uuid[], $2::text[], $3::bytea[], $4::text[])
+                  WITH ORDINALITY AS i (app_id, client_user_id, code_hash, connection_id, n)
+             JOIN apps a ON a.id = i.app_id
+             JOIN data_keys ak ON ak.app_id = a.id AND ak.purpose = 'app'
+             LEFT JOIN users u ON u.app_id = i.app_id AND u.client_user_id = i.client_user_id
+             LEFT JOIN data_keys uk ON uk.user_id = u.id AND uk.purpose = 'user'
+             LEFT JOIN connections c ON c.app_id = i.app_id AND c.code_hash = i.code_hash
+             LEFT JOIN LATERAL (
+                SELECT bool_or(l.user_id IS DISTINCT FROM u.id) AS of_another_user,
+                       bool_or(l.status = 'revoking' AND l.user_id = u.id) AS revoking
+                FROM connections l
+                WHERE l.app_id = i.app_id AND l.connection_id = i.connection_id
+                  AND l.status IN ('active', 'revoking')) o ON true
+             ORDER BY i.n",
+            &column(inputs, |input| input.app.uuid()),
+            column(inputs, |input| input.client_user_id.as_str()) as Vec<&str>,
+            column(inputs, |input| input.code_hash.as_bytes()) as Vec<&[u8]>,
+            column(inputs, |input| input.connection_id.as_str()) as Vec<&str>,
+        )
+        .fetch_all(conn)
+        .await?;
+        let found = rows.into_iter().map(|row| {
+            let app = row.app_id;
+            let user_key = |user, id, master_key_id, wrapped| WrappedKey {
+                id,
+                owner: KeyOwner::User { app, user },
+                master_key_id,
+                wrapped,
+            };
+            let user = match (row.user_id, row.user_key_id, row.user_master, row.user_wrapped) {
+                (Some(user), Some(id), Some(master), Some(wrapped)) => {
+                    Some((user, user_key(user, id, master, wrapped)))
+                }
+                _ => None,
+            };
+            Found {
+                now: row.now,
+                user,
+                existing: row.existing.zip(row.existing_user),
+                of_another_user: row.of_another_user,
+                revoking: row.revoking,
+                credentials: SealedCredentials {
+                    app,
+                    app_key: row.app_key,
+                    app_secret: row.app_secret,
+                    key: WrappedKey {
+                        id: row.app_key_id,
+                        owner: KeyOwner::App(app),
+                        master_key_id: row.app_master,
+                        wrapped: row.app_wrapped,
+                    },
+                },
+            }
+        });
+        let found: Vec<_> = found.collect();
+        if found.len() == inputs.len() { Ok(found) } else { Err(sqlx::Error::RowNotFound) }
+    }
 }
 
 /// A connection to be kept, with its code or, imported, with its token.
-pub(in crate::connections) struct NewConnection<'a> {
+#[derive(Debug)]
+pub(in crate::connections) struct NewConnection {
     pub(in crate::connections) app: AppId,
     pub(in crate::connections) id: ConnectionId,
     pub(in crate::connections) user: UserId,
-    pub(in crate::connections) connection_id: &'a str,
-    pub(in crate::connections) dapi_user_id: Option<&'a str>,
-    pub(in crate::connections) token_id: Option<&'a str>,
-    pub(in crate::connections) user_secret: &'a Sealed<UserSecret>,
+    pub(in crate::connections) connection_id: String,
+    pub(in crate::connections) dapi_user_id: Option<String>,
+    pub(in crate::connections) token_id: Option<String>,
+    pub(in crate::connections) user_secret: Sealed<UserSecret>,
 }
 
 /// The code of a connection to be kept.
-pub(in crate::connections) struct NewCode<'a> {
-    pub(in crate::connections) hash: &'a KeyedHash,
-    pub(in crate::connections) sealed: &'a Sealed<AccessCode>,
+#[derive(Debug)]
+pub(in crate::connections) struct NewCode {
+    pub(in crate::connections) hash: KeyedHash,
+    pub(in crate::connections) sealed: Sealed<AccessCode>,
     /// Caps the window of 30 minutes, where the code tells when it runs out.
     pub(in crate::connections) ends: Option<OffsetDateTime>,
     /// How long the first lease lives; `None` where the exchange has to wait.
@@ -118,52 +137,77 @@ pub(in crate::connections) struct NewCode<'a> {
     pub(in crate::connections) wait: Duration,
 }
 
-/// Keeps the intent: a pending connection with its sealed code, under its first lease as a rule.
-/// `false` where the code was received before.
-pub(in crate::connections) async fn insert_pending(
-    conn: &mut PgConnection,
-    actor: &AuditActor,
-    new: &NewConnection<'_>,
-    code: &NewCode<'_>,
-) -> sqlx::Result<bool> {
-    let inserted = sqlx::query!(
-        "WITH added AS (
-            INSERT INTO connections (
-                app_id, id, user_id, status, connection_id, dapi_user_id, token_id,
-                code_hash, code, user_secret, code_expires_at,
-                lease_epoch, exchange_attempts, leased_until, due_at)
-            SELECT $1, $2, $3, 'pending', $4, $5, $6, $7, $8, $9,
-                   least(t.now + interval '30 minutes', $10::timestamptz),
-                   ($11::interval IS NOT NULL)::int, ($11::interval IS NOT NULL)::int,
-                   t.now + $11::interval, t.now + coalesce($11::interval, $12::interval)
-            FROM (SELECT strongroom_now() AS now) t
-            ON CONFLICT (app_id, code_hash) DO NOTHING
-            RETURNING app_id, id, user_id)
-         SELECT record_audit(app_id, $13, 'connection.received', 'pending', user_id, id, NULL) FROM added",
-        new.app.uuid(),
-        new.id.uuid(),
-        new.user.uuid(),
-        new.connection_id,
-        new.dapi_user_id,
-        new.token_id,
-        code.hash.as_bytes(),
-        code.sealed.as_bytes(),
-        new.user_secret.as_bytes(),
-        code.ends,
-        code.lease.map(interval),
-        interval(code.wait),
-        actor as &AuditActor,
-    )
-    .execute(conn)
-    .await?;
-    Ok(inserted.rows_affected() == 1)
+/// An intent to be kept: a pending connection with its sealed code, under its first lease as a rule.
+/// It comes to nothing where the code was received before.
+#[derive(Debug)]
+pub(in crate::connections) struct NewIntent {
+    pub(in crate::connections) actor: AuditActor,
+    pub(in crate::connections) new: NewConnection,
+    pub(in crate::connections) code: NewCode,
+}
+
+impl Together for NewIntent {
+    type Output = bool;
+
+    async fn all(conn: &mut PgConnection, inputs: &[Self]) -> sqlx::Result<Vec<bool>> {
+        // In the order of their codes, so that two statements that share some cannot wait for each
+        // other.
+        let added = sqlx::query_scalar!(
+            "WITH intents AS (
+                SELECT *, strongroom_now() AS now
+                FROM unnest(
+                    $1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[],
+                    $7::bytea[], $8::bytea[], $9::bytea[], $10::timestamptz[], $11::interval[],
+                    $12::interval[], $13::audit_actor[])
+                AS i (app_id, id, user_id, connection_id, dapi_user_id, token_id,
+                      code_hash, code, user_secret, ends, lease, wait,
+                      actor, client_id, session_id, scope, ip, request_id)),
+             added AS (
+                INSERT INTO connections (
+                    app_id, id, user_id, status, connection_id, dapi_user_id, token_id,
+                    code_hash, code, user_secret, code_expires_at,
+                    lease_epoch, exchange_attempts, leased_until, due_at)
+                SELECT app_id, id, user_id, 'pending', connection_id, dapi_user_id, token_id,
+                       code_hash, code, user_secret, least(now + interval '30 minutes', ends),
+                       (lease IS NOT NULL)::int, (lease IS NOT NULL)::int,
+                       now + lease, now + coalesce(lease, wait)
+                FROM intents
+                ORDER BY code_hash
+                ON CONFLICT (app_id, code_hash) DO NOTHING
+                RETURNING id),
+             noted AS (
+                INSERT INTO audit_events (
+                    app_id, action, outcome, actor, client_id, session_id, scope, ip, request_id,
+                    user_id, connection_id)
+                SELECT app_id, 'connection.received', 'pending', actor, client_id, session_id, scope,
+                       ip, request_id, user_id, id
+                FROM intents JOIN added USING (id))
+             SELECT id AS \"id: ConnectionId\" FROM added",
+            &column(inputs, |input| input.new.app.uuid()),
+            &column(inputs, |input| input.new.id.uuid()),
+            &column(inputs, |input| input.new.user.uuid()),
+            column(inputs, |input| input.new.connection_id.as_str()) as Vec<&str>,
+            column(inputs, |input| input.new.dapi_user_id.as_deref()) as Vec<Option<&str>>,
+            column(inputs, |input| input.new.token_id.as_deref()) as Vec<Option<&str>>,
+            column(inputs, |input| input.code.hash.as_bytes()) as Vec<&[u8]>,
+            column(inputs, |input| input.code.sealed.as_bytes()) as Vec<&[u8]>,
+            column(inputs, |input| input.new.user_secret.as_bytes()) as Vec<&[u8]>,
+            column(inputs, |input| input.code.ends) as Vec<Option<OffsetDateTime>>,
+            column(inputs, |input| input.code.lease.map(interval)) as Vec<Option<PgInterval>>,
+            &column(inputs, |input| interval(input.code.wait)),
+            column(inputs, |input| input.actor.clone()) as Vec<AuditActor>,
+        )
+        .fetch_all(conn)
+        .await?;
+        Ok(column(inputs, |input| added.contains(&input.new.id)))
+    }
 }
 
 /// Keeps an imported token: active, or pending where an older link's delinking goes first.
 pub(in crate::connections) async fn insert_imported(
     conn: &mut PgConnection,
     actor: &AuditActor,
-    new: &NewConnection<'_>,
+    new: &NewConnection,
     token: &Sealed<AccessToken>,
     active: bool,
 ) -> sqlx::Result<()> {

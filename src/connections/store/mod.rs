@@ -11,6 +11,7 @@ mod steps;
 pub(super) use intake::*;
 pub(super) use login::*;
 pub(super) use queue::*;
+pub(super) use read::Shown;
 pub use read::{Filter, find, find_of_session, list};
 pub(super) use reveal::*;
 pub(super) use steps::*;
@@ -24,6 +25,11 @@ use super::model::Status;
 /// A connection that stands in the way of a waiting one is looked at again after this long, should
 /// its end not wake the waiting one by itself.
 pub(super) const WAIT_FOR_DELINKING: Duration = Duration::from_secs(5);
+
+/// One column of what several callers ask, as an array for `unnest`.
+fn column<'a, I, T>(inputs: &'a [I], value: impl Fn(&'a I) -> T) -> Vec<T> {
+    inputs.iter().map(value).collect()
+}
 
 fn interval(duration: Duration) -> PgInterval {
     let microseconds = i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);

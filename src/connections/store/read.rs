@@ -1,16 +1,20 @@
 //! What callers see of connections.
 
+use std::collections::HashMap;
+
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::parse_status;
+use super::{column, parse_status};
 use crate::base::ids::{AppId, ConnectionId, SessionId};
 use crate::base::paging::{Cursor, Page};
 use crate::connections::model::{Connection, Failure, Revocation, RevocationKind, Status};
+use crate::connections::together::Together;
 
 /// A row as it is shown.
-struct Shown {
+struct Row {
+    app_id: AppId,
     id: ConnectionId,
     status: String,
     client_user_id: String,
@@ -32,10 +36,10 @@ struct Shown {
     replaced_by: Option<ConnectionId>,
 }
 
-impl TryFrom<Shown> for Connection {
+impl TryFrom<Row> for Connection {
     type Error = sqlx::Error;
 
-    fn try_from(row: Shown) -> sqlx::Result<Self> {
+    fn try_from(row: Row) -> sqlx::Result<Self> {
         let status = parse_status(&row.status)?;
         let failure = row
             .failure_type
@@ -71,8 +75,8 @@ impl TryFrom<Shown> for Connection {
 macro_rules! select_shown {
     ($rest:tt, $($argument:expr),* $(,)?) => {
         sqlx::query_as!(
-            Shown,
-            "SELECT c.id AS \"id: ConnectionId\", c.status, u.client_user_id, c.connection_id,
+            Row,
+            "SELECT c.app_id AS \"app_id: AppId\", c.id AS \"id: ConnectionId\", c.status, u.client_user_id, c.connection_id,
                     c.dapi_user_id, c.token_id, c.created_at, c.code_expires_at, c.activated_at,
                     c.failure_type, c.failure_detail, c.revocation_kind, c.revocation_reason,
                     c.revocation_requested_at, c.revocation_confirmed_at, c.revocation_attempts,
@@ -83,17 +87,40 @@ macro_rules! select_shown {
     };
 }
 
+/// A connection of an app, to be shown.
+#[derive(Debug)]
+pub(in crate::connections) struct Shown {
+    pub(in crate::connections) app: AppId,
+    pub(in crate::connections) id: ConnectionId,
+}
+
+impl Together for Shown {
+    type Output = Option<Connection>;
+
+    async fn all(conn: &mut PgConnection, inputs: &[Self]) -> sqlx::Result<Vec<Self::Output>> {
+        let rows = select_shown!(
+            "JOIN unnest($1::uuid[], $2::uuid[]) AS i (app_id, id) ON c.app_id = i.app_id AND c.id = i.id",
+            &column(inputs, |input| input.app.uuid()),
+            &column(inputs, |input| input.id.uuid()),
+        )
+        .fetch_all(conn)
+        .await?;
+        // By app and id: two apps may ask for the same id in the same moment.
+        let mut found = HashMap::new();
+        for row in rows {
+            found.insert((row.app_id, row.id), Connection::try_from(row)?);
+        }
+        Ok(column(inputs, |input| found.get(&(input.app, input.id)).cloned()))
+    }
+}
+
 /// One connection of the app.
 pub async fn find(
     conn: &mut PgConnection,
     app: AppId,
     id: ConnectionId,
 ) -> sqlx::Result<Option<Connection>> {
-    select_shown!("WHERE c.app_id = $1 AND c.id = $2", app.uuid(), id.uuid())
-        .fetch_optional(conn)
-        .await?
-        .map(Connection::try_from)
-        .transpose()
+    Ok(Shown::all(conn, &[Shown { app, id }]).await?.pop().flatten())
 }
 
 /// One connection that a session handed in.

@@ -2,8 +2,10 @@
 
 use sqlx::PgConnection;
 
+use super::column;
 use crate::audit::AuditActor;
 use crate::base::ids::{AppId, ConnectionId, DataKeyId, UserId};
+use crate::connections::together::Together;
 use crate::dapi::{AccessToken, UserSecret};
 use crate::vault::{MasterKeyId, Sealed};
 
@@ -22,39 +24,74 @@ pub(in crate::connections) struct Revealed {
     pub(in crate::connections) wrapped: Vec<u8>,
 }
 
-/// Reads an active connection's secrets and records that it was read, in one statement: the row is
-/// locked against a revocation until the audit row is committed. `None` where the connection is not
-/// active, not there, or locked in this moment.
-pub(in crate::connections) async fn reveal(
-    conn: &mut PgConnection,
-    actor: &AuditActor,
-    app: AppId,
-    id: ConnectionId,
-    reason: &str,
-) -> sqlx::Result<Option<Revealed>> {
-    sqlx::query_as!(
-        Revealed,
-        "WITH held AS MATERIALIZED (
-            SELECT * FROM connections
-            WHERE app_id = $1 AND id = $2 AND status = 'active'
-            FOR SHARE SKIP LOCKED),
-         noted AS MATERIALIZED (
-            SELECT record_audit(app_id, $3, 'token.revealed', 'ok', user_id, id, $4) FROM held)
-         SELECT h.user_id AS \"user: UserId\", u.client_user_id, h.connection_id, h.dapi_user_id, h.token_id,
-                h.access_token AS \"access_token!: Sealed<AccessToken>\",
-                h.user_secret AS \"user_secret!: Sealed<UserSecret>\",
-                k.id AS \"key_id: DataKeyId\", k.master_key_id AS \"master_key_id: MasterKeyId\", k.wrapped
-         FROM held h
-         JOIN noted ON true
-         JOIN users u ON u.id = h.user_id
-         JOIN data_keys k ON k.user_id = h.user_id AND k.purpose = 'user'",
-        app.uuid(),
-        id.uuid(),
-        actor as &AuditActor,
-        reason,
-    )
-    .fetch_optional(conn)
-    .await
+/// A wish to read an active connection's secrets. That they were read is recorded in the same
+/// statement, and the row is locked against a revocation until that is committed. It comes to nothing
+/// where the connection is not active, not there, or locked in this moment.
+#[derive(Debug)]
+pub(in crate::connections) struct Reveal {
+    pub(in crate::connections) actor: AuditActor,
+    pub(in crate::connections) app: AppId,
+    pub(in crate::connections) id: ConnectionId,
+    pub(in crate::connections) reason: String,
+}
+
+impl Together for Reveal {
+    type Output = Option<Revealed>;
+
+    async fn all(conn: &mut PgConnection, inputs: &[Self]) -> sqlx::Result<Vec<Self::Output>> {
+        let rows = sqlx::query!(
+            "WITH wishes AS (
+                SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::audit_actor[])
+                    WITH ORDINALITY
+                    AS i (app_id, id, reason, actor, client_id, session_id, scope, ip, request_id, n)),
+             held AS MATERIALIZED (
+                SELECT w.n, c.* FROM wishes w
+                JOIN connections c ON c.app_id = w.app_id AND c.id = w.id
+                WHERE c.status = 'active'
+                FOR SHARE OF c SKIP LOCKED),
+             noted AS (
+                INSERT INTO audit_events (
+                    app_id, action, outcome, actor, client_id, session_id, scope, ip, request_id,
+                    user_id, connection_id, reason)
+                SELECT h.app_id, 'token.revealed', 'ok', w.actor, w.client_id, w.session_id, w.scope,
+                       w.ip, w.request_id, h.user_id, h.id, w.reason
+                FROM held h JOIN wishes w USING (n))
+             SELECT h.n AS \"n!\", h.user_id AS \"user: UserId\", u.client_user_id, h.connection_id,
+                    h.dapi_user_id, h.token_id,
+                    h.access_token AS \"access_token!: Sealed<AccessToken>\",
+                    h.user_secret AS \"user_secret!: Sealed<UserSecret>\",
+                    k.id AS \"key_id: DataKeyId\", k.master_key_id AS \"master_key_id: MasterKeyId\",
+                    k.wrapped
+             FROM held h
+             JOIN users u ON u.id = h.user_id
+             JOIN data_keys k ON k.user_id = h.user_id AND k.purpose = 'user'",
+            &column(inputs, |input| input.app.uuid()),
+            &column(inputs, |input| input.id.uuid()),
+            column(inputs, |input| input.reason.as_str()) as Vec<&str>,
+            column(inputs, |input| input.actor.clone()) as Vec<AuditActor>,
+        )
+        .fetch_all(conn)
+        .await?;
+        let mut revealed: Vec<_> = inputs.iter().map(|_| None).collect();
+        for row in rows {
+            let place = usize::try_from(row.n).ok().and_then(|n| revealed.get_mut(n - 1));
+            let place =
+                place.ok_or_else(|| sqlx::Error::Decode("a row that nobody asked for".into()))?;
+            *place = Some(Revealed {
+                user: row.user,
+                client_user_id: row.client_user_id,
+                connection_id: row.connection_id,
+                dapi_user_id: row.dapi_user_id,
+                token_id: row.token_id,
+                access_token: row.access_token,
+                user_secret: row.user_secret,
+                key_id: row.key_id,
+                master_key_id: row.master_key_id,
+                wrapped: row.wrapped,
+            });
+        }
+        Ok(revealed)
+    }
 }
 
 /// The token that an active connection holds.

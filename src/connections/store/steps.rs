@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use sqlx::PgConnection;
 
-use super::{Locked, interval};
+use super::{Locked, column, interval};
 use crate::audit::AuditActor;
 use crate::base::actor::Actor;
 use crate::base::ids::{AppId, ConnectionId};
 use crate::connections::model::{Failure, RevocationKind, Status};
+use crate::connections::together::Together;
 use crate::dapi::{AccessToken, UserSecret};
 use crate::vault::Sealed;
 
@@ -24,39 +25,59 @@ pub(in crate::connections) struct SealedToken {
     pub(in crate::connections) dapi_user_id: Option<String>,
 }
 
-/// Activates a pending connection under its lease, where it is the login's only one that counts: the
-/// ordinary case in one statement. `false` where it is not so simple.
-pub(in crate::connections) async fn activate_alone(
-    conn: &mut PgConnection,
-    app: AppId,
-    id: ConnectionId,
-    epoch: i32,
-    token: &SealedToken,
-) -> sqlx::Result<bool> {
-    let done = sqlx::query!(
-        "WITH changed AS (
-            UPDATE connections c
-            SET status = 'active', access_token = $4, code = NULL, activated_at = strongroom_now(),
-                token_id = coalesce($5, token_id), dapi_user_id = coalesce($6, dapi_user_id),
-                leased_until = NULL, due_at = NULL, settled_epoch = $3
-            WHERE app_id = $1 AND id = $2 AND status = 'pending' AND code IS NOT NULL AND lease_epoch = $3
-              AND NOT EXISTS (
-                  SELECT FROM connections o
-                  WHERE o.app_id = c.app_id AND o.connection_id = c.connection_id AND o.id <> c.id
-                    AND o.status IN ('active', 'revoking'))
-            RETURNING app_id, id, user_id)
-         SELECT record_audit(app_id, $7, 'connection.activated', 'active', user_id, id, NULL) FROM changed",
-        app.uuid(),
-        id.uuid(),
-        epoch,
-        token.access_token.as_bytes(),
-        token.token_id,
-        token.dapi_user_id,
-        AuditActor::from(&Actor::service()) as AuditActor,
-    )
-    .execute(conn)
-    .await?;
-    Ok(done.rows_affected() == 1)
+/// A token that makes a pending connection active under its lease, where that is the login's only one
+/// that counts: the ordinary case, in one statement that waits for nobody. It comes to nothing where
+/// it is not so simple.
+#[derive(Debug)]
+pub(in crate::connections) struct Activation {
+    pub(in crate::connections) app: AppId,
+    pub(in crate::connections) id: ConnectionId,
+    pub(in crate::connections) epoch: i32,
+    pub(in crate::connections) token: SealedToken,
+}
+
+impl Together for Activation {
+    type Output = bool;
+
+    async fn all(conn: &mut PgConnection, inputs: &[Self]) -> sqlx::Result<Vec<bool>> {
+        let changed = sqlx::query_scalar!(
+            "WITH tokens AS MATERIALIZED (
+                SELECT c.id, i.epoch, i.access_token, i.token_id, i.dapi_user_id
+                FROM unnest($1::uuid[], $2::uuid[], $3::int[], $4::bytea[], $5::text[], $6::text[])
+                     AS i (app_id, id, epoch, access_token, token_id, dapi_user_id)
+                JOIN connections c ON c.app_id = i.app_id AND c.id = i.id
+                WHERE c.status = 'pending' AND c.code IS NOT NULL AND c.lease_epoch = i.epoch
+                  AND NOT EXISTS (
+                      SELECT FROM connections o
+                      WHERE o.app_id = c.app_id AND o.connection_id = c.connection_id
+                        AND o.id <> c.id AND o.status IN ('active', 'revoking'))
+                ORDER BY c.connection_id
+                FOR UPDATE OF c SKIP LOCKED),
+             changed AS (
+                UPDATE connections c
+                SET status = 'active', access_token = t.access_token, code = NULL,
+                    activated_at = strongroom_now(),
+                    token_id = coalesce(t.token_id, c.token_id),
+                    dapi_user_id = coalesce(t.dapi_user_id, c.dapi_user_id),
+                    leased_until = NULL, due_at = NULL, settled_epoch = t.epoch
+                FROM tokens t
+                WHERE c.id = t.id
+                RETURNING c.app_id, c.id, c.user_id),
+             noted AS (
+                INSERT INTO audit_events (app_id, action, outcome, actor, user_id, connection_id)
+                SELECT app_id, 'connection.activated', 'active', 'service', user_id, id FROM changed)
+             SELECT id AS \"id: ConnectionId\" FROM changed",
+            &column(inputs, |input| input.app.uuid()),
+            &column(inputs, |input| input.id.uuid()),
+            &column(inputs, |input| input.epoch),
+            column(inputs, |input| input.token.access_token.as_bytes()) as Vec<&[u8]>,
+            column(inputs, |input| input.token.token_id.as_deref()) as Vec<Option<&str>>,
+            column(inputs, |input| input.token.dapi_user_id.as_deref()) as Vec<Option<&str>>,
+        )
+        .fetch_all(conn)
+        .await?;
+        Ok(column(inputs, |input| changed.contains(&input.id)))
+    }
 }
 
 /// Activates a locked connection: with this token, or with the one that it holds.
