@@ -314,7 +314,8 @@ function drawInside() {
     askForReason(false);
   }
   if (!connection) {
-    byId("inside-title").textContent = handingIn ? "Handing in the code" : "What will happen";
+    const title = handingIn ? "Handing in the code" : "What will happen";
+    redraw(byId("inside-title"), title, () => [title]);
     redraw(byId("steps"), `none ${handingIn}`, () => {
       const steps = untouched();
       if (handingIn) steps[0] = step("now", STEPS.received, WAITING_TEXTS.received);
@@ -323,7 +324,10 @@ function drawInside() {
     byId("record").hidden = true;
     return;
   }
-  byId("inside-title").textContent = `Bank login ${short(connection.connectionID)}`;
+  redraw(byId("inside-title"), connection.connectionID, () => [
+    "Bank login ",
+    el("span", { className: "whole", textContent: short(connection.connectionID) }),
+  ]);
   Object.assign(byId("pill"), { className: `pill ${connection.status}`, textContent: connection.status });
   redraw(byId("steps"), JSON.stringify([connection, inside && inside.sealed]), () => stepsOf(connection));
   const audit = inside ? inside.audit : [];
@@ -541,11 +545,13 @@ byId("delink").addEventListener("click", () => {
 let phase = null;
 
 function tell(name, seconds, text) {
-  byId("seconds").textContent = seconds === null ? "" : `${seconds} s`;
+  const time = seconds === null ? "" : `${seconds} s`;
+  byId("seconds").textContent = time;
   byId("phase").textContent = text;
+  // Once for each phase: every second would be a torment.
   if (phase !== name) {
     phase = name;
-    say(text);
+    say(`${time} ${text}`.trim());
   }
 }
 
