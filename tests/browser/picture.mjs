@@ -4,7 +4,7 @@ import { connect, launch, open } from "./browser.mjs";
 const [path, colorScheme = "light"] = process.argv.slice(2);
 const browser = await launch();
 const { page, quiet } = await open(browser, {
-  viewport: { width: 1280, height: 980 },
+  viewport: { width: 1280, height: 1040 },
   colorScheme,
   locale: "en-GB",
   reducedMotion: "reduce",

@@ -148,7 +148,7 @@ const WAITING_TEXTS = {
   received: "This page hands in what Connect gave it. The code is sealed before anything else happens.",
   exchanged: "Strongroom trades the code for the permanent token, once, inside its 30 minutes.",
   sealed: "The token is encrypted under a key of this user’s own. The code is wiped.",
-  active: "Your backends may use it. This page never saw it.",
+  active: "Your backends may use it. No browser ever needs it.",
 };
 
 function step(state, title, text, at, figure) {
@@ -236,7 +236,7 @@ function exchangedSteps(connection, figure) {
       null,
       figure,
     ),
-    step("done", STEPS.active, live ? "Your backends may use it. This page never saw it." : "It could be used.", connection.activatedAt),
+    step("done", STEPS.active, live ? "Your backends may use it. No browser ever needs it." : "It could be used.", connection.activatedAt),
   ];
   const ending = ENDINGS[connection.status];
   if (ending) steps.push(step(...ending(connection)));
