@@ -73,3 +73,13 @@ async fn a_connection_of_nobodys_is_not_found() {
         assert_eq!(answer.status(), 404, "{id}");
     }
 }
+
+#[tokio::test]
+async fn whoever_sends_codes_elsewhere_is_told_that_the_demo_cannot_follow() {
+    let folder = temporary();
+    let elsewhere = "http://127.0.0.1:1/v2";
+    let dev = Dev::with(folder.path(), &[("DAPI_BASE_URL", elsewhere)]);
+    assert_eq!(dev.url("foreignDapiURL"), elsewhere);
+    let page = dev.http.get(dev.url("demoURL")).send().await.unwrap().text().await.unwrap();
+    assert!(page.contains(&format!("data-foreign-dapi=\"{elsewhere}\"")));
+}
