@@ -54,5 +54,11 @@ export async function connect(page, bank = /Saltmarsh/) {
   await frame.getByRole("button", { name: "Log in" }).click();
   await frame.getByLabel("Six-digit code").fill("123456");
   await frame.getByRole("button", { name: "Confirm" }).click();
+  await connected(page);
+}
+
+// Waits for the end of it. Until Connect is closed the page may still show an earlier connection.
+export async function connected(page) {
+  await page.locator("dialog").waitFor({ state: "hidden" });
   await page.locator("#pill.active").waitFor();
 }

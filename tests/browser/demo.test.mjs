@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import axe from "axe-core";
-import { connect, demo, launch, open } from "./browser.mjs";
+import { connect, connected, demo, launch, open } from "./browser.mjs";
 
 let browser;
 before(async () => {
@@ -118,7 +118,7 @@ test("the keyboard alone leads through everything", async () => {
   await page.keyboard.type("123456");
   await press("Enter");
 
-  await page.locator("#pill.active").waitFor();
+  await connected(page);
   assert.equal(await focused(), "inside-title");
   await tabTo("reveal");
   await press("Enter");
