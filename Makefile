@@ -1,8 +1,12 @@
-.PHONY: test fmt lint sqlx doc bench
+.PHONY: test test-browser fmt lint sqlx doc bench
 
 ## Everything that has to hold; needs Rust, a C compiler and PostgreSQL's programs.
 test:
 	cargo test --features failpoints
+
+## The demo page in headless Chromium; needs node with npm and Chromium.
+test-browser:
+	scripts/test-browser
 
 fmt:
 	cargo fmt --check

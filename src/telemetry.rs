@@ -1,8 +1,8 @@
 //! Logs and metrics.
 //!
-//! Logs are structured events on standard output; every event of a request carries its id and its
-//! trace. Nothing secret reaches them: secrets cannot be printed, and no body, header or query is
-//! ever logged.
+//! Logs are structured events on standard output, those of `dev` on standard error; every event of a
+//! request carries its id and its trace. Nothing secret reaches them: secrets cannot be printed, and
+//! no body, header or query is ever logged.
 //!
 //! Knows: config.
 
@@ -15,6 +15,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use sqlx::PgPool;
 use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer as _, fmt};
@@ -24,14 +25,24 @@ use crate::config::{LogConfig, LogFormat};
 /// Begins to log, and logs panics in place of printing them. Once in a process; a second call
 /// changes nothing.
 pub fn init(config: &LogConfig) {
+    init_to(config, std::io::stdout, std::io::stdout().is_terminal());
+}
+
+/// The same on standard error, for a command whose standard output is its result.
+pub fn init_on_stderr(config: &LogConfig) {
+    init_to(config, std::io::stderr, std::io::stderr().is_terminal());
+}
+
+fn init_to<W>(config: &LogConfig, writer: W, colours: bool)
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
     // Checked when the configuration was read.
     let filter: Targets = config.filter.parse().unwrap_or_else(|_| Targets::new());
+    let layer = fmt::layer().with_writer(writer);
     let layer = match config.format {
-        LogFormat::Json => fmt::layer().json().flatten_event(true).with_span_list(false).boxed(),
-        LogFormat::Text => {
-            let colours = std::io::stdout().is_terminal();
-            fmt::layer().compact().with_target(false).with_ansi(colours).boxed()
-        }
+        LogFormat::Json => layer.json().flatten_event(true).with_span_list(false).boxed(),
+        LogFormat::Text => layer.compact().with_target(false).with_ansi(colours).boxed(),
     };
     let first = tracing_subscriber::registry().with(layer.with_filter(filter)).try_init().is_ok();
     if first {

@@ -6,6 +6,7 @@
 
 mod apps;
 mod clients;
+mod dev;
 mod keys;
 mod migrate;
 mod output;
@@ -41,6 +42,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(serve::Serve),
+    Dev(dev::Dev),
     Sandbox(sandbox::Sandbox),
     Migrate(migrate::Migrate),
     Apps(apps::Apps),
@@ -123,6 +125,7 @@ impl Command {
     async fn run(self, environment: &Environment, output: &Output) -> Result<(), Failure> {
         match self {
             Self::Serve(command) => command.run(environment).await,
+            Self::Dev(command) => command.run(environment, output).await,
             Self::Sandbox(command) => command.run(output).await,
             Self::Migrate(command) => command.run(environment, output).await,
             Self::Apps(command) => command.run(environment, output).await,

@@ -38,6 +38,11 @@ impl Environment {
         self.0.insert(name.to_owned(), Some(SecretText::new(value.into())));
     }
 
+    /// Forgets a variable in this snapshot.
+    pub fn remove(&mut self, name: &str) {
+        self.0.remove(name);
+    }
+
     /// The names that begin with `prefix`.
     pub fn names<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = &'a str> {
         self.0.keys().map(String::as_str).filter(move |name| name.starts_with(prefix))

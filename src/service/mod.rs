@@ -48,6 +48,7 @@ const LAST_ANSWERS: u64 = 5;
 pub struct Service {
     address: SocketAddr,
     metrics_address: SocketAddr,
+    public_url: PublicUrl,
     api: Server,
     metrics: Server,
     context: Context,
@@ -158,6 +159,7 @@ impl Service {
         Ok(Self {
             address,
             metrics_address,
+            public_url,
             api: api_server(shared, listener, workers)?,
             metrics: metrics_server(registry, metrics_listener)?,
             context,
@@ -177,6 +179,12 @@ impl Service {
     #[must_use]
     pub fn metrics_address(&self) -> SocketAddr {
         self.metrics_address
+    }
+
+    /// The URL by which callers know it.
+    #[must_use]
+    pub fn public_url(&self) -> &PublicUrl {
+        &self.public_url
     }
 
     /// What the background work works with; for tests and for the command line's own rounds.
