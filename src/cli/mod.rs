@@ -13,6 +13,7 @@ mod sandbox;
 mod serve;
 mod session;
 mod sweep;
+mod upstreams;
 
 use std::process::ExitCode;
 
@@ -45,6 +46,7 @@ enum Command {
     Migrate(migrate::Migrate),
     Apps(apps::Apps),
     Clients(clients::Clients),
+    Upstreams(upstreams::Upstreams),
     Keys(keys::Keys),
     Sweep(sweep::Sweep),
 }
@@ -127,6 +129,7 @@ impl Command {
             Self::Migrate(command) => command.run(environment, output).await,
             Self::Apps(command) => command.run(environment, output).await,
             Self::Clients(command) => command.run(environment, output).await,
+            Self::Upstreams(command) => command.run(environment, output).await,
             Self::Keys(command) => command.run(environment, output).await,
             Self::Sweep(command) => command.run(environment, output).await,
         }
