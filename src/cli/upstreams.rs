@@ -14,7 +14,7 @@ use crate::base::actor::Actor;
 use crate::config::{Environment, Reader, read_allow_private_addresses};
 use crate::outbound::Reach;
 use crate::upstreams::admin::{self, AdminError};
-use crate::upstreams::model::{Auth, Change, Draft, Preset, Upstream};
+use crate::upstreams::model::{Auth, Change, Draft, Edit, Preset, Upstream};
 use crate::upstreams::{ClientSecret, store};
 
 /// Upstreams: other APIs that an app reaches with OAuth 2.0 client credentials.
@@ -36,21 +36,16 @@ enum Command {
     Add(Box<Add>),
     List(List),
     Show(Show),
-    Change(Box<Edit>),
+    Change(Box<ChangeArgs>),
     Remove(Remove),
 }
 
 /// Add an upstream, its client secret from a file or from standard input.
 ///
-/// Examples:
+/// A system that is known: strongroom upstreams add danaconnect --preset danaconnect --client-id ID < secret
 ///
-///   strongroom upstreams add danaconnect --preset danaconnect --client-id ID < secret
-///
-///   strongroom upstreams add kaisa --preset kaisa --token-url https://…/oauth/token
-///   --base-url https://…/api --client-id ID --client-secret-file /run/secrets/kaisa
-///
-///   strongroom upstreams add crm --token-url https://crm.example/oauth/v2/token --client-id ID
-///   --base-url https://crm.example/v2 --scope "contacts:read" --parameter audience=crm < secret
+/// Another: strongroom upstreams add crm --token-url `https://crm.example/oauth/v2/token`
+/// --base-url `https://crm.example/v2` --client-id ID --scope "contacts:read" < secret
 ///
 /// URLs are https and lead to public addresses, unless `STRONGROOM_ALLOW_PRIVATE_ADDRESSES=true`.
 #[derive(Debug, Args)]
@@ -82,7 +77,7 @@ struct Show {
 /// A new token URL or base URL needs the secret beside it: whoever sends a secret to another place has to
 /// know it.
 #[derive(Debug, Args)]
-struct Edit {
+struct ChangeArgs {
     /// The upstream.
     name: String,
     #[command(flatten)]
@@ -265,17 +260,17 @@ impl Add {
     }
 }
 
-impl Edit {
+impl ChangeArgs {
     fn change(self) -> Result<Change, Failure> {
-        let some = |text: Option<String>| text.map(|text| Some(text).filter(|t| !t.is_empty()));
+        let edit = |text: Option<String>| text.map_or(Edit::Keep, |text| Edit::from(Some(text)));
         Ok(Change {
             client_secret: self.settings.secret_from_file()?,
             parameters: self.settings.given_parameters(),
             token_url: self.settings.token_url,
             client_id: self.settings.client_id,
             auth: self.settings.auth,
-            scope: some(self.settings.scope),
-            base_url: some(self.settings.base_url),
+            scope: edit(self.settings.scope),
+            base_url: edit(self.settings.base_url),
         })
     }
 }

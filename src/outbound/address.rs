@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 /// Special-Purpose Address Registry (RFC 6890) calls not globally reachable, the deprecated 6to4 relays
 /// (RFC 7526) and multicast.
 const NOT_PUBLIC_V4: [(Ipv4Addr, u32); 15] = [
-    (Ipv4Addr::new(0, 0, 0, 0), 8),
+    (Ipv4Addr::UNSPECIFIED, 8),
     (Ipv4Addr::new(10, 0, 0, 0), 8),
     (Ipv4Addr::new(100, 64, 0, 0), 10),
     (Ipv4Addr::new(127, 0, 0, 0), 8),
@@ -23,7 +23,7 @@ const NOT_PUBLIC_V4: [(Ipv4Addr, u32); 15] = [
     (Ipv4Addr::new(240, 0, 0, 0), 4),
 ];
 
-/// Parts of the global unicast space 2000::/3 (RFC 4291 §2.4) that are not public: IETF protocol
+/// Parts of the global unicast space `2000::/3` (RFC 4291 §2.4) that are not public: IETF protocol
 /// assignments with Teredo among them (RFC 2928, RFC 4380), documentation (RFC 3849, RFC 9637), and
 /// 6to4, which wraps an IPv4 address (RFC 3056).
 const NOT_PUBLIC_V6: [(Ipv6Addr, u32); 4] = [

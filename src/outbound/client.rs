@@ -71,7 +71,6 @@ impl Client {
 
     /// A request to be completed; `limit` is for all of it, the answer's body included. A URL with a
     /// literal address asks no resolver, so [`OutboundUrl`] has looked at that one.
-    #[must_use]
     pub fn request(&self, method: Method, url: &OutboundUrl, limit: Duration) -> RequestBuilder {
         self.http.request(method, url.url().clone()).timeout(limit)
     }

@@ -67,7 +67,7 @@ pub(super) fn routes(config: &mut ServiceConfig) {
         };
         config
             .route(&format!("/{}", system.token_path), web::to(token))
-            .route(&format!("/{}", system.api_path), web::to(api.clone()))
+            .route(&format!("/{}", system.api_path), web::to(api))
             .route(&format!("/{}/{{path:.*}}", system.api_path), web::to(api));
     }
 }

@@ -135,20 +135,39 @@ pub struct Change {
     /// How id and secret are sent.
     pub auth: Option<Auth>,
     /// The scope to ask for.
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default)]
     #[schema(value_type = Option<String>)]
-    pub scope: Option<Option<String>>,
+    pub scope: Edit,
     /// Further parameters, all of them.
     pub parameters: Option<BTreeMap<String, String>>,
     /// Where calls go. Needs `clientSecret` beside it, as the token goes there.
-    #[serde(rename = "baseURL", default, deserialize_with = "present")]
+    #[serde(rename = "baseURL", default)]
     #[schema(value_type = Option<String>)]
-    pub base_url: Option<Option<String>>,
+    pub base_url: Edit,
 }
 
-/// Tells `null` from a field that is not there.
-fn present<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Option<String>>, D::Error> {
-    Option::deserialize(value).map(Some)
+/// What happens to a text that may be missing.
+#[derive(Debug, Default)]
+pub enum Edit {
+    /// It stays: the field was left out.
+    #[default]
+    Keep,
+    /// It goes: the field was `null` or empty.
+    Remove,
+    /// It becomes this.
+    Set(String),
+}
+
+impl From<Option<String>> for Edit {
+    fn from(text: Option<String>) -> Self {
+        text.filter(|text| !text.is_empty()).map_or(Self::Remove, Self::Set)
+    }
+}
+
+impl<'de> Deserialize<'de> for Edit {
+    fn deserialize<D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
+        Option::<String>::deserialize(value).map(Self::from)
+    }
 }
 
 /// A field that is missing or wrong.
@@ -224,12 +243,15 @@ impl Change {
         if let Some(id) = self.client_id {
             changed.client_id = credential("clientID", Some(id))?;
         }
-        if let Some(text) = self.base_url {
-            let text = text.filter(|text| !text.is_empty());
-            changed.base_url = text.map(|text| base(&text, reach)).transpose()?;
+        match self.base_url {
+            Edit::Keep => {}
+            Edit::Remove => changed.base_url = None,
+            Edit::Set(text) => changed.base_url = Some(base(&text, reach)?),
         }
-        if let Some(text) = self.scope {
-            changed.scope = text.filter(|text| !text.is_empty()).map(scope).transpose()?;
+        match self.scope {
+            Edit::Keep => {}
+            Edit::Remove => changed.scope = None,
+            Edit::Set(text) => changed.scope = Some(scope(text)?),
         }
         changed.auth = self.auth.unwrap_or(changed.auth);
         if let Some(given) = self.parameters {

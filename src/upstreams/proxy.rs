@@ -16,7 +16,7 @@ use crate::base::trace::TraceContext;
 use crate::outbound::{NoAnswer, OutboundUrl};
 
 /// How long a call may take, from the caller's request to the last byte of the answer.
-const TIME_LIMIT: Duration = Duration::from_secs(120);
+const TIME_LIMIT: Duration = Duration::from_mins(2);
 
 /// A call to be made. The body is held, so that it can be sent again.
 #[derive(Debug)]
@@ -78,10 +78,10 @@ async fn send(context: &Context, lent: &Lent, call: &Call, deadline: Instant) ->
     let base = OutboundUrl::parse_base(base, context.outbound.reach()).ok();
     let url = base.and_then(|base| base.under(&call.path, call.query.as_deref()));
     let Some(url) = url else { return Called::NoAnswer(NoAnswer::NotAllowed) };
-    let left = deadline.saturating_duration_since(Instant::now());
+    let limit = deadline.saturating_duration_since(Instant::now());
     let mut headers = call.headers.clone();
     headers.insert(AUTHORIZATION, bearer(&lent.token));
-    let mut request = context.outbound.request(call.method.clone(), &url, left).headers(headers);
+    let mut request = context.outbound.request(call.method.clone(), &url, limit).headers(headers);
     request = request.header("traceparent", call.trace.traceparent());
     if let Some(state) = call.trace.tracestate() {
         request = request.header("tracestate", state);

@@ -51,7 +51,7 @@ fn name(req: &HttpRequest) -> Result<&str, Problem> {
 fn no_token(lending: Lending) -> Problem {
     match lending {
         Lending::Unknown => unknown(),
-        Lending::Failing(failing) => failing_problem(failing),
+        Lending::Failing(failing) => failing_problem(&failing),
         Lending::Token(_) | Lending::Busy => {
             let detail = "The upstream's token is being fetched; try again in a moment.";
             Problem::new(ProblemCode::Unavailable, detail).retry_after(1)
@@ -60,12 +60,13 @@ fn no_token(lending: Lending) -> Problem {
 }
 
 /// The upstream's OAuth error code and when it is asked again; never a word of its answer.
-fn failing_problem(failing: Failing) -> Problem {
+fn failing_problem(failing: &Failing) -> Problem {
     let code = match failing.kind {
         Failure::Timeout => ProblemCode::UpstreamTimeout,
         _ => ProblemCode::UpstreamFailed,
     };
-    let told = failing.oauth_error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
+    let told = failing.oauth_error.as_ref();
+    let told = told.map(|error| format!(": {error}")).unwrap_or_default();
     let detail = format!(
         "The upstream gave no token: {}{told}. It is asked again in {} s at the earliest.",
         failing.detail, failing.retry_after
