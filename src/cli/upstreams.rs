@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use serde_json::json;
+use time::format_description::well_known::Rfc3339;
 
 use super::Failure;
 use super::output::{Output, table};
@@ -16,6 +17,20 @@ use crate::outbound::Reach;
 use crate::upstreams::admin::{self, AdminError};
 use crate::upstreams::model::{Auth, Change, Draft, Edit, Preset, Upstream};
 use crate::upstreams::{ClientSecret, store};
+
+const EXAMPLES: &str = "\
+Examples:
+  A system that is known:
+    strongroom upstreams add danaconnect --preset danaconnect --client-id ID < secret
+
+  One whose URLs are your installation's, and that wants JSON:
+    strongroom upstreams add kaisa --preset kaisa --auth json --client-id ID \\
+      --token-url https://kaisa.example/oauth/token --base-url https://kaisa.example/api \\
+      --client-secret-file /run/secrets/kaisa
+
+  Any other:
+    strongroom upstreams add crm --client-id ID --scope \"contacts:read\" --parameter audience=crm \\
+      --token-url https://crm.example/oauth/v2/token --base-url https://crm.example/v2 < secret";
 
 /// Upstreams: other APIs that an app reaches with OAuth 2.0 client credentials.
 ///
@@ -42,13 +57,9 @@ enum Command {
 
 /// Add an upstream, its client secret from a file or from standard input.
 ///
-/// A system that is known: strongroom upstreams add danaconnect --preset danaconnect --client-id ID < secret
-///
-/// Another: strongroom upstreams add crm --token-url `https://crm.example/oauth/v2/token`
-/// --base-url `https://crm.example/v2` --client-id ID --scope "contacts:read" < secret
-///
 /// URLs are https and lead to public addresses, unless `STRONGROOM_ALLOW_PRIVATE_ADDRESSES=true`.
 #[derive(Debug, Args)]
+#[command(after_long_help = EXAMPLES)]
 struct Add {
     /// What it is called in paths: lower-case letters, digits and hyphens.
     name: String,
@@ -301,7 +312,10 @@ fn state(upstream: &Upstream) -> String {
             let told = failure.oauth_error.as_deref().unwrap_or(&failure.detail);
             format!("{}: {told}", failure.kind.as_str())
         }
-        (None, Some(token)) => format!("until {}", token.expires_at),
+        (None, Some(token)) => {
+            let ends = token.expires_at.truncate_to_second();
+            ends.format(&Rfc3339).map_or_else(|_| "held".to_owned(), |ends| format!("until {ends}"))
+        }
         (None, None) => "none yet".to_owned(),
     }
 }

@@ -1,9 +1,9 @@
 //! Other systems that stand beside Dapi in the same backend: OAuth 2.0 client-credentials servers
 //! (RFC 6749 §4.4), each with a small protected API.
 //!
-//! - `danaconnect`, in `DANAConnect`'s manner: HTTP Basic, `scope` required, tokens that look like JWTs and
+//! - `danaconnect`, in DANAConnect's manner: HTTP Basic, `scope` required, tokens that look like JWTs and
 //!   live for an hour;
-//! - `kaisa`, in `Kaisa`'s manner: id and secret in the form or in JSON, opaque tokens of 300 seconds;
+//! - `kaisa`, in Kaisa's manner: id and secret in the form or in JSON, opaque tokens of 300 seconds;
 //! - `plain`: HTTP Basic alone, opaque tokens, whose API asks for a scope that the token need not have.
 //!
 //! Knows: base, bounded, mint.

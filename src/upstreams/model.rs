@@ -52,9 +52,9 @@ impl Auth {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Preset {
-    /// `DANAConnect`: its token URL, Basic, scope `conversation:access2api`, its API v2.
+    /// DANAConnect: its token URL, Basic, scope `conversation:access2api`, its API v2.
     Danaconnect,
-    /// `Kaisa`: id and secret in the form; the token URL is your installation's.
+    /// Kaisa: id and secret in the form; the token URL is your installation's.
     Kaisa,
     /// Any other: Basic; give the token URL.
     Generic,

@@ -19,7 +19,7 @@ async fn spawn() -> TestApp {
     TestApp::builder().set("STRONGROOM_ALLOW_PRIVATE_ADDRESSES", "true").spawn().await
 }
 
-/// The sandbox's `DANAConnect`, as an admin describes it.
+/// The sandbox's DANAConnect, as an admin describes it.
 fn dana(stage: &Stage) -> Value {
     json!({
         "name": "dana", "preset": "danaconnect",
@@ -404,6 +404,47 @@ async fn a_call_goes_through_with_the_upstreams_token_and_without_the_callers() 
     }
     let host = app.sandbox_url.trim_start_matches("http://");
     assert_eq!(headers["host"], host);
+}
+
+#[tokio::test]
+async fn answers_without_a_body_end_where_they_end() {
+    let app = spawn_with_dana().await;
+    let bearer = app.token().await;
+    let call = |method| {
+        let path = "/v1/upstreams/dana/proxy/x";
+        app.api.request(method, path).bearer_auth(&bearer).timeout(Duration::from_secs(10))
+    };
+    let head = app.api.send(call(Method::HEAD)).await;
+    assert_eq!((head.status, head.text.as_str()), (200, ""));
+    assert_eq!(head.header("strongroom-upstream"), "dana");
+    assert_eq!(app.api.send(call(Method::OPTIONS)).await.json["method"], "OPTIONS");
+    for code in [204, 304] {
+        app.sandbox.set_fault(Fault::status(code).on(DANA_API).times(1)).unwrap();
+        let empty = app.api.send(call(Method::DELETE)).await;
+        assert_eq!((empty.status, empty.text.as_str()), (code, ""));
+        assert_eq!(empty.header("strongroom-upstream"), "dana");
+    }
+    // The connection is in order afterwards.
+    assert_eq!(app.api.send(call(Method::GET)).await.status, 200);
+    let trace = app.api.send(call(Method::TRACE)).await;
+    assert_eq!(trace.problem(), (405, "method_not_allowed"));
+}
+
+#[tokio::test]
+async fn an_upstream_that_was_too_slow_is_a_504_until_it_is_asked_again() {
+    let app = spawn_with_dana().await;
+    app.database
+        .execute(
+            "UPDATE upstreams SET failures = 1, failure = 'timeout',
+             failure_detail = 'no answer in time', retry_at = strongroom_now() + interval '9 s'",
+        )
+        .await;
+    let slow = token(&app, "dana").await;
+    assert_eq!(slow.problem(), (504, "upstream_timeout"));
+    assert_eq!(slow.json["failure"], "timeout");
+    assert_eq!(app.sandbox.calls_to(DANA), 0);
+    app.turn_clock(Duration::from_secs(10)).await;
+    access_token(&token(&app, "dana").await);
 }
 
 #[tokio::test]
