@@ -139,6 +139,10 @@ id!(
     AccessTokenId, "at"
 );
 id!(
+    /// Another API, reached with OAuth 2.0 client credentials.
+    UpstreamId, "ups"
+);
+id!(
     /// One of the secrets of an OAuth client.
     ClientSecretId, "sec"
 );

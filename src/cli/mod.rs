@@ -14,6 +14,7 @@ mod sandbox;
 mod serve;
 mod session;
 mod sweep;
+mod upstreams;
 
 use std::process::ExitCode;
 
@@ -47,6 +48,7 @@ enum Command {
     Migrate(migrate::Migrate),
     Apps(apps::Apps),
     Clients(clients::Clients),
+    Upstreams(upstreams::Upstreams),
     Keys(keys::Keys),
     Sweep(sweep::Sweep),
 }
@@ -130,6 +132,7 @@ impl Command {
             Self::Migrate(command) => command.run(environment, output).await,
             Self::Apps(command) => command.run(environment, output).await,
             Self::Clients(command) => command.run(environment, output).await,
+            Self::Upstreams(command) => command.run(environment, output).await,
             Self::Keys(command) => command.run(environment, output).await,
             Self::Sweep(command) => command.run(environment, output).await,
         }

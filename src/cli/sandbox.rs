@@ -12,9 +12,9 @@ use crate::sandbox::{self, App, DEFAULT_APP_KEY, DEFAULT_APP_SECRET, Settings};
 
 /// Run Dapi's stand-in: a Dapi to develop and test against.
 ///
-/// It has Connect's page, the exchange, delinking, data calls with MFA, and faults on demand. Its
-/// front page lists what it can do, with a curl line for each. Nothing it holds is real, and nothing
-/// it holds survives its end.
+/// It has Connect's page, the exchange, delinking, data calls with MFA, and faults on demand; beside it
+/// token endpoints in the manner of DANAConnect, Kaisa and a plain server. Its front page lists what
+/// it can do, with a curl line for each. Nothing it holds is real, and nothing it holds survives its end.
 ///
 /// Point Strongroom at it: `DAPI_BASE_URL=http://127.0.0.1:8081/v2`
 #[derive(Debug, Args)]

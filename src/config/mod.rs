@@ -37,6 +37,7 @@ pub const VARIABLES: &[&str] = &[
     "STRONGROOM_SHUTDOWN_GRACE",
     "STRONGROOM_BOOTSTRAP_CLIENT_ID",
     "STRONGROOM_BOOTSTRAP_CLIENT_SECRET",
+    "STRONGROOM_ALLOW_PRIVATE_ADDRESSES",
     "STRONGROOM_ANSWER_WITHIN",
     "STRONGROOM_CODE_EXP_CAP",
     "STRONGROOM_SWEEP_INTERVAL",
@@ -69,6 +70,8 @@ pub struct Config {
     pub default_app: Option<DefaultApp>,
     /// The bootstrap client, where the environment holds one.
     pub bootstrap: Option<BootstrapClient>,
+    /// Whether URLs that come in by API may lead to loopback, link-local or private addresses.
+    pub allow_private_addresses: bool,
     /// How long things wait and how often they are looked at.
     pub pace: Pace,
     /// How logs look.
@@ -90,6 +93,7 @@ impl Config {
         let dapi = DapiConfig::read(&mut reader);
         let default_app = DefaultApp::read(&mut reader);
         let bootstrap = BootstrapClient::read(&mut reader);
+        let allow_private_addresses = read_allow_private_addresses(&mut reader);
         let pace = Pace::read(&mut reader);
         let log = LogConfig::read(&mut reader);
         let unknown = unknown_names(environment);
@@ -101,6 +105,7 @@ impl Config {
                 dapi: dapi?,
                 default_app,
                 bootstrap,
+                allow_private_addresses,
                 pace,
                 log,
                 unknown,
@@ -114,6 +119,11 @@ fn unknown_names(environment: &Environment) -> Vec<String> {
     let known = |name: &str| VARIABLES.contains(&name.strip_suffix("_FILE").unwrap_or(name));
     let names = environment.names("STRONGROOM_").chain(environment.names("DAPI_"));
     names.filter(|name| !known(name)).map(str::to_owned).collect()
+}
+
+/// Reads `STRONGROOM_ALLOW_PRIVATE_ADDRESSES`.
+pub fn read_allow_private_addresses(reader: &mut Reader<'_>) -> bool {
+    reader.switch("STRONGROOM_ALLOW_PRIVATE_ADDRESSES", false)
 }
 
 /// Reads `STRONGROOM_MASTER_KEYS`.

@@ -26,6 +26,7 @@ fn a_database_and_a_master_key_are_enough() {
     assert_eq!(config.pace.answer_within, Duration::from_secs(10));
     assert!(config.database.migrate && config.pace.code_exp_cap && config.dapi.exchange_probe);
     assert!(config.default_app.is_none() && config.bootstrap.is_none());
+    assert!(!config.allow_private_addresses);
 }
 
 #[test]
@@ -41,6 +42,7 @@ fn all_mistakes_are_told_at_once_and_no_secret_with_them() {
         ("STRONGROOM_MIGRATE", "yes"),
         ("STRONGROOM_SWEEP_INTERVAL", "0"),
         ("STRONGROOM_ANSWER_WITHIN", "10s"),
+        ("STRONGROOM_ALLOW_PRIVATE_ADDRESSES", "127.0.0.1"),
         ("DAPI_BASE_URL", "ftp://canary"),
         ("DAPI_DELINK_PATH", "users"),
         ("DAPI_APP_SECRET", "canary"),

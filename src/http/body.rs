@@ -40,12 +40,17 @@ impl<T: DeserializeOwned> FromRequest for Body<T> {
 
 /// The body's bytes, up to [`MAX_BODY`].
 pub async fn read(payload: web::Payload) -> Result<Bytes, Problem> {
-    let read = tokio::time::timeout(BODY_TIMEOUT, payload.to_bytes_limited(MAX_BODY)).await;
+    read_up_to(payload, MAX_BODY).await
+}
+
+/// The body's bytes, up to `max`: for what is passed on.
+pub async fn read_up_to(payload: web::Payload, max: usize) -> Result<Bytes, Problem> {
+    let read = tokio::time::timeout(BODY_TIMEOUT, payload.to_bytes_limited(max)).await;
     match read {
         Ok(Ok(Ok(bytes))) => Ok(bytes),
         Ok(Ok(Err(_))) => Err(unreadable()),
         Ok(Err(_)) => {
-            let detail = format!("The limit is {MAX_BODY} bytes.");
+            let detail = format!("The limit is {max} bytes.");
             Err(Problem::new(ProblemCode::BodyTooLarge, detail))
         }
         Err(_) => {

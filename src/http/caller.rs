@@ -98,7 +98,15 @@ macro_rules! needs {
         }
     };
 }
-needs!(SessionsCreate, ConnectionsWrite, ConnectionsRead, ConnectionsRevoke, TokensRead, Admin);
+needs!(
+    SessionsCreate,
+    ConnectionsWrite,
+    ConnectionsRead,
+    ConnectionsRevoke,
+    TokensRead,
+    UpstreamsUse,
+    Admin,
+);
 
 /// The circumstances of a request, whoever it comes from.
 #[derive(Clone, Debug)]

@@ -67,6 +67,8 @@ codes! {
     ConnectionOfAnotherUser "connection_of_another_user" CONFLICT "This bank login is connected for another user";
     /// Dapi consumed the code and its answer was lost.
     CodeOrphaned "code_orphaned" CONFLICT "The exchange's answer was lost; the user has to connect again";
+    /// The name is taken.
+    UpstreamExists "upstream_exists" CONFLICT "There is an upstream of this name already";
     /// There is no usable token.
     ConnectionNotActive "connection_not_active" CONFLICT "The connection is not active";
     /// The window is closed.

@@ -19,6 +19,7 @@ use super::model::{self, Links, Turn};
 use super::operations::{Gate, Operations, Step};
 use super::payment::{self, Work};
 use super::settings::{Rules, Settings};
+use super::systems::Grants;
 use crate::base::clock::Clock;
 
 /// A request to Dapi's API, read but not judged.
@@ -34,6 +35,8 @@ pub(super) struct State {
     pub(super) links: Links,
     pub(super) faults: Faults,
     pub(super) calls: Calls,
+    /// Tokens of the other systems.
+    pub(super) grants: Grants,
     /// Threads that answer requests.
     pub(super) workers: usize,
     operations: Operations,
@@ -54,6 +57,7 @@ impl State {
             links: Links::new(settings.apps, settings.capacity),
             faults: Faults::default(),
             calls: Calls::new(settings.capacity),
+            grants: Grants::new(),
             workers: settings.workers.max(1),
             operations: Operations::new(),
             rules: RwLock::new(settings.rules),

@@ -85,6 +85,7 @@ pub(super) fn routes(config: &mut ServiceConfig) {
             .service(web::resource("/calls").get(calls).delete(forget_calls))
             .route("/tokens", web::get().to(tokens))
             .route("/tokens/{token_id}/kill", web::post().to(kill))
+            .route("/systems/revoke", web::post().to(revoke_system_tokens))
             .route("/clock", web::post().to(turn_clock))
             .default_service(web::to(nowhere)),
     );
@@ -186,9 +187,8 @@ async fn calls(sandbox: Control, request: HttpRequest) -> Handled {
     let wanted: CallQuery = query(&request)?;
     let path = match &wanted.path {
         Some(path) => Some(
-            Endpoint::at(path)
-                .ok_or_else(|| Problem::bad_request(format!("no endpoint `{path}`")))?
-                .path,
+            Endpoint::spelling(path)
+                .ok_or_else(|| Problem::bad_request(format!("no endpoint `{path}`")))?,
         ),
         None => None,
     };
@@ -241,6 +241,11 @@ async fn kill(sandbox: Control, token_id: web::Path<String>, body: web::Bytes) -
     let id = Uuid::try_parse(&token_id).ok();
     let info = id.and_then(|id| sandbox.kill_token(id, &kill.kind));
     info.map(ok).ok_or_else(|| Problem::not_found("no such token; GET /sandbox/tokens lists them"))
+}
+
+async fn revoke_system_tokens(sandbox: Control) -> HttpResponse {
+    sandbox.revoke_system_tokens();
+    HttpResponse::NoContent().finish()
 }
 
 /// How far to turn the clock.

@@ -1,11 +1,12 @@
 //! The endpoints of Dapi's API, by their paths.
 //!
-//! Knows: data, payees, payment, settings.
+//! Knows: data, payees, payment, settings, systems.
 
 use super::data::Detail;
 use super::payees::Rail;
 use super::payment::Receiver;
 use super::settings::Mfa;
+use super::systems::System;
 
 /// What a path does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +89,11 @@ impl Endpoint {
             _ => path,
         };
         ENDPOINTS.iter().find(|endpoint| endpoint.path.eq_ignore_ascii_case(path))
+    }
+
+    /// The path of an endpoint of Dapi's or of another system, as it is spelt in the journal.
+    pub(super) fn spelling(path: &str) -> Option<&'static str> {
+        Self::at(path).map(|endpoint| endpoint.path).or_else(|| System::path_of(path))
     }
 
     /// Whether a call asks the user for a one-time password.

@@ -216,8 +216,9 @@ impl Fault {
     /// Refuses what could never strike or never be sent, and spells the path as Dapi does.
     fn checked(mut self) -> Result<Self, InvalidFault> {
         if let Some(path) = &self.path {
-            let endpoint = Endpoint::at(path).ok_or_else(|| InvalidFault::Path(path.clone()))?;
-            self.path = Some(endpoint.path.to_owned());
+            let known = Endpoint::spelling(path);
+            let known = known.ok_or_else(|| InvalidFault::Path(path.clone()))?;
+            self.path = Some(known.to_owned());
         }
         let status = match &self.effect {
             Effect::Status(status) => {

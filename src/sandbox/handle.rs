@@ -237,12 +237,12 @@ impl Sandbox {
     /// How many calls came to an endpoint, named as `auth/ExchangeToken`.
     #[must_use]
     pub fn calls_to(&self, path: &str) -> u64 {
-        Endpoint::at(path).map_or(0, |endpoint| self.0.calls.count(endpoint.path))
+        Endpoint::spelling(path).map_or(0, |path| self.0.calls.count(path))
     }
 
     /// Waits until so many calls came to an endpoint. For ever, if it has no such endpoint.
     pub async fn calls_reached(&self, path: &str, count: u64) {
-        let path = Endpoint::at(path).map_or(path, |endpoint| endpoint.path);
+        let path = Endpoint::spelling(path).unwrap_or(path);
         self.0.calls.reached(path, count).await;
     }
 
@@ -268,6 +268,11 @@ impl Sandbox {
     pub fn tokens(&self, limit: usize) -> Vec<TokenInfo> {
         let tokens = self.0.links.newest_tokens(limit);
         tokens.iter().map(TokenInfo::from).collect()
+    }
+
+    /// Revokes every token of the other systems; those that come are good again.
+    pub fn revoke_system_tokens(&self) {
+        self.0.grants.revoke_all();
     }
 
     /// Ends a token as if the user had unlinked it at the bank: calls with it are refused with

@@ -117,6 +117,17 @@ impl Mint {
         Some(claims.jti)
     }
 
+    /// A text in the form of a JWT with these claims.
+    pub(super) fn jwt(&self, claims: &impl Serialize) -> String {
+        // Claims are plain text and numbers: there is nothing in them that fails to serialise.
+        let payload = serde_json::to_vec(claims).unwrap_or_default();
+        let mut jwt = format!("{JWT_HEADER}.{}", URL_SAFE_NO_PAD.encode(payload));
+        let signature = URL_SAFE_NO_PAD.encode(hmac::sign(&self.key, jwt.as_bytes()));
+        jwt.push('.');
+        jwt.push_str(&signature);
+        jwt
+    }
+
     fn sign(&self, app_key: &str, token_id: Uuid, iat: i64, exp: Option<i64>) -> String {
         let claims = Claims {
             app_key,
@@ -126,13 +137,7 @@ impl Mint {
             iat,
             exp,
         };
-        // The claims are plain text and numbers: there is nothing in them that fails to serialise.
-        let payload = serde_json::to_vec(&claims).unwrap_or_default();
-        let mut jwt = format!("{JWT_HEADER}.{}", URL_SAFE_NO_PAD.encode(payload));
-        let signature = URL_SAFE_NO_PAD.encode(hmac::sign(&self.key, jwt.as_bytes()));
-        jwt.push('.');
-        jwt.push_str(&signature);
-        jwt
+        self.jwt(&claims)
     }
 }
 

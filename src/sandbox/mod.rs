@@ -5,6 +5,9 @@
 //! lose an answer, give a second token for one code, take a minute, send a gigabyte
 //! (`/sandbox/…`). All of it lives in memory and follows a clock that can be turned.
 //!
+//! Beside it stand the token endpoints of other systems that an app reaches with OAuth 2.0 client
+//! credentials, each with a small protected API.
+//!
 //! Where Dapi documents nothing, the sandbox plays every truth that a caller has to be ready for.
 //! It shares no type with the client in `dapi`: two sides that share their structs hide a drift of
 //! the contract.
@@ -34,6 +37,8 @@ mod operations;
 mod payees;
 mod payment;
 mod settings;
+mod systems;
+mod systems_wire;
 mod wire;
 
 pub use calls::{CallRecord, CallReport, CodeCount};
@@ -45,6 +50,8 @@ pub use settings::{
     App, DEFAULT_APP_KEY, DEFAULT_APP_SECRET, DelinkCuts, Mfa, Rules, RulesChange, SecondExchange,
     Settings,
 };
+
+pub use systems::{SYSTEMS_CLIENT_ID, SYSTEMS_CLIENT_SECRET};
 
 use std::io;
 use std::net::TcpListener;
@@ -67,6 +74,7 @@ pub fn server(sandbox: &Sandbox, listener: TcpListener) -> io::Result<Server> {
             .app_data(PayloadConfig::new(wire::LONGEST_BODY))
             .configure(control::routes)
             .configure(connect::routes)
+            .configure(systems_wire::routes)
             .service(web::resource("/").get(control::index).default_service(web::to(wire::dapi)))
             .default_service(web::to(wire::dapi))
     };

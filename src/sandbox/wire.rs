@@ -74,14 +74,14 @@ fn read(request: &HttpRequest, body: Result<Bytes, actix_web::Error>) -> Result<
     Ok(Call { endpoint, bearer: bearer(request), fields })
 }
 
-fn bearer(request: &HttpRequest) -> Option<String> {
+pub(super) fn bearer(request: &HttpRequest) -> Option<String> {
     let value = request.headers().get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = value.split_once(' ')?;
     let token = token.trim();
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then(|| token.to_owned())
 }
 
-fn traceparent(request: &HttpRequest) -> Option<String> {
+pub(super) fn traceparent(request: &HttpRequest) -> Option<String> {
     let value = request.headers().get("traceparent")?.to_str().ok()?;
     (value.len() <= LONGEST_TRACEPARENT).then(|| value.to_owned())
 }
@@ -201,14 +201,14 @@ async fn pause(time: Duration) {
 }
 
 /// Waits as long as the fault says, or until the faults are cleared.
-async fn wait(fault: &Fault, release: &CancellationToken) {
+pub(super) async fn wait(fault: &Fault, release: &CancellationToken) {
     if !fault.delay().is_zero() {
         // Both ends of the wait are the same: the call goes on.
         let _ = tokio::time::timeout(fault.delay(), release.cancelled()).await;
     }
 }
 
-async fn hang_if_told(fault: &Fault, release: &CancellationToken) {
+pub(super) async fn hang_if_told(fault: &Fault, release: &CancellationToken) {
     if fault.effect == Effect::Hang {
         // Both ends of the wait are the same: the connection is cut.
         let _ = tokio::time::timeout(LONGEST_HANG, release.cancelled()).await;
@@ -234,14 +234,18 @@ fn cut_off() -> HttpResponse {
 /// Sends what a fault makes of an answer. Where the work was not done there is none to spoil, and
 /// an empty one stands in for it.
 fn spoil(effect: Effect, answer: Option<&Answer>) -> HttpResponse {
-    let bytes = || Bytes::from(answer.map_or_else(|| b"{}".to_vec(), Answer::to_bytes));
-    let code = answer.map_or(200, |answer| answer.status);
+    let bytes = Bytes::from(answer.map_or_else(|| b"{}".to_vec(), Answer::to_bytes));
+    spoil_text(effect, answer.map_or(200, |answer| answer.status), bytes)
+}
+
+/// The same for an answer whose status and JSON are known.
+pub(super) fn spoil_text(effect: Effect, code: u16, bytes: Bytes) -> HttpResponse {
     match effect {
         Effect::Answer | Effect::Drop | Effect::Hang => cut_off(),
-        Effect::HalfAnswer => json(code).body(Cut::half_of(bytes())),
+        Effect::HalfAnswer => json(code).body(Cut::half_of(bytes)),
         Effect::Garbage => json(200).body(NOT_JSON),
         Effect::Huge(huge) => {
-            json(code).body(Flood::before(&bytes(), huge.bytes, huge.content_length))
+            json(code).body(Flood::before(&bytes, huge.bytes, huge.content_length))
         }
         Effect::Status(status) => foreign(status),
         Effect::Refuse(refuse) => send(&Answer::refused(

@@ -20,7 +20,7 @@ use actix_web::dev::Server;
 use actix_web::{App, HttpServer, middleware, web};
 use prometheus_client::registry::Registry;
 use sqlx::PgPool;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing_actix_web::TracingLogger;
@@ -33,7 +33,9 @@ use crate::dapi::{self, Gate};
 use crate::http::layers::{self, RequestSpan};
 use crate::http::peer::TrustedProxies;
 use crate::oauth::{Directory, Issuer};
+use crate::outbound::{self, Reach};
 use crate::telemetry::Pools;
+use crate::upstreams;
 use crate::vault::Vault;
 use crate::{http, oauth};
 
@@ -69,6 +71,9 @@ struct Shared {
     tasks: TaskTracker,
     settled: Settled,
     wake: Arc<Notify>,
+    flights: upstreams::Flights,
+    upstream_calls: Arc<Semaphore>,
+    reach: Reach,
     metrics: Metrics,
     readiness: Readiness,
     proxies: TrustedProxies,
@@ -80,6 +85,7 @@ struct Metrics {
     http: http::metrics::Metrics,
     dapi: dapi::Metrics,
     connections: connections::Metrics,
+    upstreams: upstreams::Metrics,
     pools: Pools,
 }
 
@@ -89,6 +95,7 @@ impl Metrics {
             http: http::metrics::Metrics::register(registry),
             dapi: dapi::Metrics::register(registry),
             connections: connections::Metrics::register(registry),
+            upstreams: upstreams::Metrics::register(registry),
             pools: Pools::register(registry),
         }
     }
@@ -113,6 +120,35 @@ impl Shared {
             metrics: self.metrics.connections.clone(),
         })
     }
+}
+
+impl Shared {
+    /// What calls to other APIs work with, in the thread of `context`.
+    fn upstreams(&self, context: &Context) -> Result<upstreams::Context, StartError> {
+        Ok(upstreams::Context {
+            pool: context.pool.clone(),
+            vault: self.vault.clone(),
+            outbound: outbound::Client::new(self.reach).map_err(StartError::Tls)?,
+            flights: self.flights.clone(),
+            calls: Arc::clone(&self.upstream_calls),
+            tasks: self.tasks.clone(),
+            metrics: self.metrics.upstreams.clone(),
+        })
+    }
+
+    /// What one thread works with.
+    fn thread(&self, workers: usize) -> Result<Thread, StartError> {
+        let context = self.context(self.database.worker_pool(workers))?;
+        let upstreams = self.upstreams(&context)?;
+        Ok(Thread { context, upstreams })
+    }
+}
+
+/// What each thread has of its own.
+#[derive(Clone)]
+struct Thread {
+    context: Context,
+    upstreams: upstreams::Context,
 }
 
 impl Service {
@@ -146,6 +182,9 @@ impl Service {
             tasks: TaskTracker::new(),
             settled: Settled::default(),
             wake: Arc::default(),
+            flights: upstreams::Flights::default(),
+            upstream_calls: Arc::new(Semaphore::new(upstreams::MAX_CALLS)),
+            reach: Reach::allowing_private_addresses(config.allow_private_addresses),
             metrics: Metrics::register(&mut registry),
             readiness: Readiness::new(directory.clone()),
             proxies: TrustedProxies::new(config.http.trusted_proxies),
@@ -291,11 +330,10 @@ fn listen(name: &'static str, address: SocketAddr) -> Result<TcpListener, StartE
 fn api_server(shared: Shared, listener: TcpListener, workers: usize) -> Result<Server, StartError> {
     // Made here, so that what cannot be made is told before anything runs. One for each thread: a
     // pool or client that threads share costs a quarter of the throughput.
-    let pools = (0..workers).map(|_| shared.context(shared.database.worker_pool(workers)));
-    let contexts: Vec<_> = pools.collect::<Result<_, _>>()?;
-    let contexts = Arc::new(std::sync::Mutex::new(contexts.into_iter().cycle()));
+    let threads: Vec<_> = (0..workers).map(|_| shared.thread(workers)).collect::<Result<_, _>>()?;
+    let threads = Arc::new(std::sync::Mutex::new(threads.into_iter().cycle()));
     let factory = move || {
-        let next = contexts.lock().ok().and_then(|mut contexts| contexts.next());
+        let next = threads.lock().ok().and_then(|mut threads| threads.next());
         let shared = shared.clone();
         App::new()
             .configure(|config| routes::data(config, &shared, next))

@@ -9,6 +9,7 @@ use crate::base::scope::Scope;
 use crate::connections::routes as connection;
 use crate::oauth::routes as oauth;
 use crate::sessions::routes as session;
+use crate::upstreams::routes as upstream;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -26,6 +27,17 @@ use crate::sessions::routes as session;
         connection::token::token,
         connection::revoke::delink,
         connection::revoke::invalidate,
+        upstream::token::token,
+        upstream::proxy::get,
+        upstream::proxy::post,
+        upstream::proxy::put,
+        upstream::proxy::patch,
+        upstream::proxy::delete,
+        upstream::admin::add,
+        upstream::admin::list,
+        upstream::admin::get,
+        upstream::admin::change,
+        upstream::admin::remove,
         super::status::healthz,
         super::status::readyz,
         super::status::problem,
@@ -34,6 +46,8 @@ use crate::sessions::routes as session;
     modifiers(&Security),
     tags(
         (name = "Connections", description = "Linked bank logins"),
+        (name = "Upstreams", description = "Other APIs' tokens, and calls with them"),
+        (name = "Admin", description = "Of the caller's own app"),
         (name = "OAuth", description = "Access tokens by client credentials"),
         (name = "Status", description = "For operators and load balancers"),
     )

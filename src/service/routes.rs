@@ -2,6 +2,7 @@
 
 use actix_cors::Cors;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::Method;
 use actix_web::http::header::{
     ALLOW, AUTHORIZATION, CONTENT_TYPE, HeaderValue, LOCATION, RETRY_AFTER,
 };
@@ -9,20 +10,22 @@ use actix_web::middleware::{self, Next};
 use actix_web::{Error, HttpMessage, HttpResponse, Resource, web};
 use utoipa_swagger_ui::SwaggerUi;
 
-use super::{Shared, openapi, status};
+use super::{Shared, Thread, openapi, status};
 use crate::connections::{Context, routes as connection};
 use crate::http::caller::{Authentication, Principal, bearer};
 use crate::http::problem::{Problem, ProblemCode};
 use crate::oauth::{self, Issuer};
 use crate::sessions;
+use crate::upstreams::routes as upstream;
 use crate::vault::Vault;
 
 /// What handlers ask for.
-pub(super) fn data(config: &mut web::ServiceConfig, shared: &Shared, context: Option<Context>) {
-    let Some(context) = context else { return };
+pub(super) fn data(config: &mut web::ServiceConfig, shared: &Shared, thread: Option<Thread>) {
+    let Some(Thread { context, upstreams }) = thread else { return };
     config
         .app_data(web::Data::new(context.pool.clone()))
         .app_data(web::Data::new(context))
+        .app_data(web::Data::new(upstreams))
         .app_data(web::Data::new(shared.vault.clone()))
         .app_data(web::Data::new(shared.issuer.clone()))
         .app_data(web::Data::new(shared.readiness.clone()))
@@ -80,7 +83,37 @@ pub(super) fn all(config: &mut web::ServiceConfig, cors_origins: &[String]) {
                     at("/connections/{id}/invalidate", "POST")
                         .route(web::post().to(connection::revoke::invalidate)),
                 )
+                .configure(upstreams)
                 .wrap(middleware::from_fn(authenticate)),
+        );
+}
+
+/// Other APIs: using them, and administering them.
+fn upstreams(config: &mut web::ServiceConfig) {
+    config
+        .service(
+            at("/upstreams/{name}/token", "POST").route(web::post().to(upstream::token::token)),
+        )
+        .service(
+            at("/upstreams/{name}/proxy/{path:.*}", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
+                .route(web::get().to(upstream::proxy::get))
+                .route(web::head().to(upstream::proxy::pass))
+                .route(web::post().to(upstream::proxy::post))
+                .route(web::put().to(upstream::proxy::put))
+                .route(web::patch().to(upstream::proxy::patch))
+                .route(web::delete().to(upstream::proxy::delete))
+                .route(web::method(Method::OPTIONS).to(upstream::proxy::pass)),
+        )
+        .service(
+            at("/admin/upstreams", "GET, POST")
+                .route(web::get().to(upstream::admin::list))
+                .route(web::post().to(upstream::admin::add)),
+        )
+        .service(
+            at("/admin/upstreams/{name}", "GET, PATCH, DELETE")
+                .route(web::get().to(upstream::admin::get))
+                .route(web::patch().to(upstream::admin::change))
+                .route(web::delete().to(upstream::admin::remove)),
         );
 }
 

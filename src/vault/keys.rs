@@ -16,7 +16,7 @@ pub enum KeyOwner {
     CodeHash,
     /// Hashes client secrets and session tokens.
     SecretHash,
-    /// Seals what belongs to an app: its Dapi secret.
+    /// Seals what belongs to an app: its Dapi secret, its upstreams' secrets and tokens.
     App(AppId),
     /// Seals what is held for one user: codes, tokens, user secrets.
     User {

@@ -95,6 +95,23 @@ pub async fn insert_key(conn: &mut PgConnection, key: &WrappedKey) -> Result<(),
     Ok(())
 }
 
+/// The data key of an app; `None` where there is no such app.
+pub async fn app_key(conn: &mut PgConnection, app: AppId) -> sqlx::Result<Option<WrappedKey>> {
+    let row = sqlx::query!(
+        "SELECT id AS \"id: DataKeyId\", master_key_id AS \"master_key_id: MasterKeyId\", wrapped
+         FROM data_keys WHERE app_id = $1 AND purpose = 'app'",
+        app.uuid(),
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(row.map(|row| WrappedKey {
+        id: row.id,
+        owner: KeyOwner::App(app),
+        master_key_id: row.master_key_id,
+        wrapped: row.wrapped,
+    }))
+}
+
 /// How much hangs on a master key.
 #[derive(Debug, serde::Serialize)]
 #[serde(rename_all = "camelCase")]

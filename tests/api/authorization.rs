@@ -37,6 +37,17 @@ fn table() -> Vec<(&'static str, &'static str, Needs)> {
         ("post", "/v1/connections/{id}/token", S(Scope::TokensRead)),
         ("post", "/v1/connections/{id}/delink", S(Scope::ConnectionsRevoke)),
         ("post", "/v1/connections/{id}/invalidate", S(Scope::ConnectionsRevoke)),
+        ("post", "/v1/upstreams/{name}/token", S(Scope::UpstreamsUse)),
+        ("get", "/v1/upstreams/{name}/proxy/{path}", S(Scope::UpstreamsUse)),
+        ("post", "/v1/upstreams/{name}/proxy/{path}", S(Scope::UpstreamsUse)),
+        ("put", "/v1/upstreams/{name}/proxy/{path}", S(Scope::UpstreamsUse)),
+        ("patch", "/v1/upstreams/{name}/proxy/{path}", S(Scope::UpstreamsUse)),
+        ("delete", "/v1/upstreams/{name}/proxy/{path}", S(Scope::UpstreamsUse)),
+        ("get", "/v1/admin/upstreams", S(Scope::Admin)),
+        ("post", "/v1/admin/upstreams", S(Scope::Admin)),
+        ("get", "/v1/admin/upstreams/{name}", S(Scope::Admin)),
+        ("patch", "/v1/admin/upstreams/{name}", S(Scope::Admin)),
+        ("delete", "/v1/admin/upstreams/{name}", S(Scope::Admin)),
     ]
 }
 
@@ -48,6 +59,7 @@ struct Operation {
 impl Operation {
     fn new(method: &str, path: &str, connection: &str) -> Self {
         let path = path.replace("{id}", connection).replace("{code}", "not_found");
+        let path = path.replace("{name}", "nobody").replace("{path}", "a/b");
         Self { method: method.to_uppercase().parse().unwrap(), path }
     }
 

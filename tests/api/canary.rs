@@ -47,7 +47,8 @@ fn hexadecimal(text: &str) -> String {
 
 #[tokio::test]
 async fn no_secret_shows_where_it_does_not_belong() {
-    let stage = TestApp::builder().set("STRONGROOM_ANSWER_WITHIN", "5").stage().await;
+    let builder = TestApp::builder().set("STRONGROOM_ALLOW_PRIVATE_ADDRESSES", "true");
+    let stage = builder.set("STRONGROOM_ANSWER_WITHIN", "5").stage().await;
     let process = Process::serve(&stage, &[("STRONGROOM_LOG", "trace")]).await;
     let (api, mut seen) = (&process.api, String::new());
     let mut secrets = Secrets(vec![
@@ -98,6 +99,27 @@ async fn no_secret_shows_where_it_does_not_belong() {
     stage.sandbox.set_fault(Fault::new(Effect::Refuse(refuse)).times(1)).unwrap();
     let path = format!("/v1/connections/{}/delink", id(&imported.json));
     seen += &api.post_empty(&token, &path).await.text;
+
+    // Another API's token: read, used, and a refusal that repeats the secret.
+    let (client_secret, url) = (strongroom::sandbox::SYSTEMS_CLIENT_SECRET, &stage.sandbox_url);
+    let upstream = json!({
+        "name": "kaisa", "preset": "kaisa", "clientSecret": client_secret,
+        "clientID": strongroom::sandbox::SYSTEMS_CLIENT_ID,
+        "tokenURL": format!("{url}/kaisa/oauth/token"), "baseURL": format!("{url}/kaisa/api"),
+    });
+    secrets.add("upstream secret", &upstream["clientSecret"]);
+    let msg = format!("unknown {client_secret}");
+    let refuse = Refuse { kind: "BAD".to_owned(), msg, status: 401 };
+    stage.sandbox.set_fault(Fault::new(Effect::Refuse(refuse)).times(1)).unwrap();
+    for name in ["kaisa", "second"] {
+        let body = crate::support::with(&upstream, json!({ "name": name }));
+        seen += &api.post(&token, "/v1/admin/upstreams", &body).await.text;
+    }
+    seen += &api.post_empty(&token, "/v1/upstreams/second/token").await.text;
+    let lent = api.post_empty(&token, "/v1/upstreams/kaisa/token").await;
+    secrets.add("upstream token", &lent.json["access_token"]);
+    seen += &api.get(&token, "/v1/upstreams/kaisa/proxy/x").await.text;
+    seen += &api.get(&token, "/v1/admin/upstreams").await.text;
 
     // While they are held.
     let held = everything_in_postgresql(&stage).await;

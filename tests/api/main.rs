@@ -37,3 +37,4 @@ mod revocation;
 mod sealing;
 mod sessions;
 mod tokens;
+mod upstreams;

@@ -12,3 +12,4 @@ mod page;
 mod pass_through;
 mod payment;
 mod support;
+mod systems;

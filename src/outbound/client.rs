@@ -1,0 +1,161 @@
+//! The client: it connects to allowed addresses alone, follows no redirect, repeats nothing.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use reqwest::{Method, RequestBuilder, Response, redirect};
+use zeroize::Zeroizing;
+
+use super::{OutboundUrl, Reach};
+
+/// How long a connection may take, DNS, TCP and TLS together.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Makes calls. Clones share connections.
+#[derive(Clone, Debug)]
+pub struct Client {
+    http: reqwest::Client,
+    reach: Reach,
+}
+
+/// Every address that a name stands for is not to be reached.
+#[derive(Debug, thiserror::Error)]
+#[error("its address is not a public one")]
+struct NotPublic;
+
+/// Resolves names as the system does and keeps the addresses that may be reached.
+struct Guard(Reach);
+
+impl Resolve for Guard {
+    fn resolve(&self, name: Name) -> Resolving {
+        let reach = self.0;
+        Box::pin(async move {
+            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
+            let allowed: Vec<SocketAddr> =
+                found.filter(|address| reach.allows(address.ip())).collect();
+            if allowed.is_empty() {
+                return Err(NotPublic.into());
+            }
+            Ok(Box::new(allowed.into_iter()) as Addrs)
+        })
+    }
+}
+
+impl Client {
+    /// A client with connections of its own.
+    ///
+    /// # Errors
+    /// Where TLS cannot be set up, for want of root certificates for example.
+    pub fn new(reach: Reach) -> reqwest::Result<Self> {
+        #[expect(clippy::disallowed_methods, reason = "this is the room of outbound calls")]
+        let http = reqwest::Client::builder()
+            .user_agent(concat!("strongroom/", env!("CARGO_PKG_VERSION")))
+            .redirect(redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .dns_resolver(std::sync::Arc::new(Guard(reach)))
+            .connect_timeout(CONNECT_TIMEOUT)
+            .https_only(reach == Reach::Public)
+            // Shorter than servers keep idle connections, so that a request rarely meets a dying one.
+            .pool_idle_timeout(Duration::from_secs(20))
+            .http1_only()
+            .build()?;
+        Ok(Self { http, reach })
+    }
+
+    /// How far this client reaches.
+    #[must_use]
+    pub fn reach(&self) -> Reach {
+        self.reach
+    }
+
+    /// A request to be completed; `limit` is for all of it, the answer's body included. A URL with a
+    /// literal address asks no resolver, so [`OutboundUrl`] has looked at that one.
+    pub fn request(&self, method: Method, url: &OutboundUrl, limit: Duration) -> RequestBuilder {
+        self.http.request(method, url.url().clone()).timeout(limit)
+    }
+}
+
+/// Why no answer came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NoAnswer {
+    /// The name leads to addresses that may not be reached; nothing was sent.
+    NotAllowed,
+    /// Time ran out.
+    Timeout,
+    /// No connection, or one that broke; in words, without the URL.
+    Unreachable(String),
+}
+
+impl From<&reqwest::Error> for NoAnswer {
+    fn from(error: &reqwest::Error) -> Self {
+        let mut cause: &dyn std::error::Error = error;
+        loop {
+            if cause.is::<NotPublic>() {
+                return Self::NotAllowed;
+            }
+            match cause.source() {
+                Some(source) => cause = source,
+                None if error.is_timeout() => return Self::Timeout,
+                None => {
+                    return Self::Unreachable(crate::base::text::tame(&cause.to_string(), 200));
+                }
+            }
+        }
+    }
+}
+
+/// Why an answer's body could not be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unreadable {
+    /// More than was asked for.
+    #[error("an answer of excessive size")]
+    TooLarge,
+    /// It ended early, or time ran out.
+    #[error("an answer that broke off")]
+    BrokenOff,
+}
+
+/// An answer's body, up to `max` bytes; wiped when dropped, because it may hold a token.
+pub async fn read_bounded(
+    mut response: Response,
+    max: usize,
+) -> Result<Zeroizing<Vec<u8>>, Unreadable> {
+    let mut bytes = Zeroizing::new(Vec::new());
+    while let Some(chunk) = response.chunk().await.map_err(|_| Unreadable::BrokenOff)? {
+        if bytes.len() + chunk.len() > max {
+            return Err(Unreadable::TooLarge);
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn refusal(host: &str) -> NoAnswer {
+        let client = Client::new(Reach::Public).unwrap();
+        let url = OutboundUrl::parse(&format!("https://{host}:1/"), Reach::Public).unwrap();
+        let sent = client.request(Method::GET, &url, Duration::from_secs(5)).send().await;
+        NoAnswer::from(&sent.unwrap_err())
+    }
+
+    #[tokio::test]
+    async fn a_name_that_stands_for_this_machine_is_not_connected_to() {
+        assert_eq!(refusal("localhost").await, NoAnswer::NotAllowed);
+    }
+
+    #[tokio::test]
+    async fn where_private_addresses_are_allowed_it_is() {
+        let client = Client::new(Reach::Anywhere).unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let url =
+            OutboundUrl::parse(&format!("http://localhost:{port}/"), Reach::Anywhere).unwrap();
+        let sent = client.request(Method::GET, &url, Duration::from_secs(5));
+        tokio::spawn(sent.send());
+        assert!(listener.accept().await.is_ok());
+    }
+}

@@ -1,0 +1,146 @@
+//! Adding, changing and removing upstreams: each in one transaction with its audit row.
+
+use sqlx::{Connection as _, PgConnection};
+
+use super::model::{Auth, Change, Draft, Invalid, Settings, Upstream};
+use super::{ClientSecret, Failed, secret_place, store};
+use crate::audit;
+use crate::base::actor::Actor;
+use crate::base::ids::{AppId, UpstreamId};
+use crate::outbound::{OutboundUrl, Reach};
+use crate::vault::{self, Sealed, Vault, VaultError};
+
+/// Why an upstream could not be added, changed or removed.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminError {
+    /// A field that is missing or wrong.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// The name is taken.
+    #[error("there is an upstream named `{0}` already")]
+    NameTaken(String),
+    /// There is no upstream of this name.
+    #[error("there is no upstream of this name")]
+    Unknown,
+    /// The vault or the database.
+    #[error(transparent)]
+    Failed(#[from] Failed),
+}
+
+impl From<sqlx::Error> for AdminError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl From<VaultError> for AdminError {
+    fn from(error: VaultError) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+/// Adds an upstream to an app.
+pub async fn add(
+    conn: &mut PgConnection,
+    vault: &Vault,
+    actor: &Actor,
+    app: AppId,
+    draft: Draft,
+    reach: Reach,
+) -> Result<Upstream, AdminError> {
+    let (name, settings, secret) = draft.checked(reach)?;
+    let id = UpstreamId::new();
+    let mut tx = conn.begin().await?;
+    let sealed = seal(&mut tx, vault, app, id, &secret).await?;
+    if !store::insert(&mut tx, app, id, &name, &settings, &sealed).await? {
+        return Err(AdminError::NameTaken(name));
+    }
+    record(&mut tx, actor, app, "upstream.added", &name).await?;
+    finish(tx, app, &name).await
+}
+
+/// Changes an upstream. Its cached token is dropped, and a failure's wait ends.
+pub async fn change(
+    conn: &mut PgConnection,
+    vault: &Vault,
+    actor: &Actor,
+    app: AppId,
+    name: &str,
+    change: Change,
+    reach: Reach,
+) -> Result<Upstream, AdminError> {
+    let mut tx = conn.begin().await?;
+    let held = store::lock(&mut tx, app, name).await?.ok_or(AdminError::Unknown)?;
+    let (settings, secret) = change.applied_to(&held_settings(&held)?, reach)?;
+    let sealed = match secret {
+        Some(secret) => Some(seal(&mut tx, vault, app, held.id, &secret).await?),
+        None => None,
+    };
+    store::change(&mut tx, app, held.id, &settings, sealed.as_ref()).await?;
+    record(&mut tx, actor, app, "upstream.changed", name).await?;
+    finish(tx, app, name).await
+}
+
+/// Removes an upstream with its secret and its token.
+pub async fn remove(
+    conn: &mut PgConnection,
+    actor: &Actor,
+    app: AppId,
+    name: &str,
+) -> Result<(), AdminError> {
+    let mut tx = conn.begin().await?;
+    if !store::delete(&mut tx, app, name).await? {
+        return Err(AdminError::Unknown);
+    }
+    record(&mut tx, actor, app, "upstream.removed", name).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+async fn finish(
+    mut tx: sqlx::Transaction<'_, sqlx::Postgres>,
+    app: AppId,
+    name: &str,
+) -> Result<Upstream, AdminError> {
+    let upstream = store::find(&mut tx, app, name).await?.ok_or(AdminError::Unknown)?;
+    tx.commit().await?;
+    Ok(upstream)
+}
+
+async fn seal(
+    conn: &mut PgConnection,
+    vault: &Vault,
+    app: AppId,
+    id: UpstreamId,
+    secret: &ClientSecret,
+) -> Result<Sealed<ClientSecret>, AdminError> {
+    let key = vault::app_key(conn, app).await?.ok_or(sqlx::Error::RowNotFound)?;
+    Ok(Sealed::seal(secret, &vault.unwrap(&key)?, &secret_place(app, id))?)
+}
+
+/// The settings as they are held. They were checked when they came; a URL that may not be reached under
+/// today's settings of the service is told when it is used.
+fn held_settings(held: &store::Held) -> Result<Settings, AdminError> {
+    let defect = || sqlx::Error::Decode("an upstream's settings".into());
+    let url = |text: &str| OutboundUrl::parse(text, Reach::Anywhere).map_err(|_| defect());
+    Ok(Settings {
+        token_url: url(&held.token_url)?,
+        client_id: held.client_id.clone(),
+        auth: Auth::parse(&held.auth).ok_or_else(defect)?,
+        scope: held.scope.clone(),
+        parameters: serde_json::from_str(&held.parameters).map_err(|_| defect())?,
+        base_url: held.base_url.as_deref().map(url).transpose()?,
+    })
+}
+
+async fn record(
+    conn: &mut PgConnection,
+    actor: &Actor,
+    app: AppId,
+    action: &'static str,
+    name: &str,
+) -> sqlx::Result<()> {
+    let reason = Some(name);
+    let event = audit::Event { app, action, outcome: "ok", user: None, connection: None, reason };
+    audit::record(conn, actor, &event).await
+}

@@ -1,0 +1,548 @@
+//! What an upstream is: its settings, how they are checked, and how it is shown. No I/O.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, Serialize};
+use time::OffsetDateTime;
+use utoipa::ToSchema;
+
+use super::ClientSecret;
+use crate::base::ids::UpstreamId;
+use crate::base::text;
+use crate::outbound::{OutboundUrl, Reach};
+
+/// The longest client id, client secret, scope or parameter, in bytes.
+const MAX_TEXT: usize = 4096;
+/// The most extra parameters of a token request.
+const MAX_PARAMETERS: usize = 16;
+/// Parameters that the token request has anyway.
+const OWN_PARAMETERS: [&str; 4] = ["grant_type", "client_id", "client_secret", "scope"];
+
+/// How client id and secret reach the token endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Auth {
+    /// HTTP Basic, both halves form-encoded (RFC 6749 §2.3.1).
+    Basic,
+    /// In the form body (RFC 6749 §2.3.1).
+    Form,
+    /// The whole request as JSON, which no RFC knows and some systems want.
+    Json,
+}
+
+impl Auth {
+    /// The word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Basic => "basic",
+            Self::Form => "form",
+            Self::Json => "json",
+        }
+    }
+
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        [Self::Basic, Self::Form, Self::Json].into_iter().find(|auth| auth.as_str() == text)
+    }
+}
+
+/// Settings of a system that is known; whatever is given beside it goes before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Preset {
+    /// DANAConnect: its token URL, Basic, scope `conversation:access2api`, its API v2.
+    Danaconnect,
+    /// Kaisa: id and secret in the form; the token URL is your installation's.
+    Kaisa,
+    /// Any other: Basic; give the token URL.
+    Generic,
+}
+
+impl Preset {
+    const fn token_url(self) -> Option<&'static str> {
+        match self {
+            Self::Danaconnect => Some("https://auth.danaconnect.com/oauth2/token"),
+            Self::Kaisa | Self::Generic => None,
+        }
+    }
+
+    const fn auth(self) -> Auth {
+        match self {
+            Self::Danaconnect | Self::Generic => Auth::Basic,
+            Self::Kaisa => Auth::Form,
+        }
+    }
+
+    const fn scope(self) -> Option<&'static str> {
+        match self {
+            Self::Danaconnect => Some("conversation:access2api"),
+            Self::Kaisa | Self::Generic => None,
+        }
+    }
+
+    const fn base_url(self) -> Option<&'static str> {
+        match self {
+            Self::Danaconnect => Some("https://appserv.danaconnect.com/api/2.0"),
+            Self::Kaisa | Self::Generic => None,
+        }
+    }
+}
+
+/// An upstream as somebody describes it.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Draft {
+    /// What it is called in paths: lower-case letters, digits and hyphens.
+    #[schema(example = "danaconnect", max_length = 63)]
+    pub name: Option<String>,
+    /// A system whose settings are known.
+    pub preset: Option<Preset>,
+    /// Where tokens come from: https, without credentials or fragment.
+    #[serde(rename = "tokenURL")]
+    pub token_url: Option<String>,
+    /// The id by which the upstream knows this app.
+    #[serde(rename = "clientID")]
+    pub client_id: Option<String>,
+    /// The secret; never shown again.
+    #[schema(value_type = Option<String>)]
+    pub client_secret: Option<ClientSecret>,
+    /// How id and secret are sent; `basic` where nothing says otherwise.
+    pub auth: Option<Auth>,
+    /// The scope to ask for.
+    pub scope: Option<String>,
+    /// Further parameters of the token request, such as `audience`. Nothing secret: they are shown.
+    pub parameters: Option<BTreeMap<String, String>>,
+    /// Where calls go; without it only the token can be had.
+    #[serde(rename = "baseURL")]
+    pub base_url: Option<String>,
+}
+
+/// What changes about an upstream. What is left out stays; `null` removes `scope` and `baseURL`.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Change {
+    /// Where tokens come from. Needs `clientSecret` beside it: whoever redirects a secret has to know it.
+    #[serde(rename = "tokenURL")]
+    pub token_url: Option<String>,
+    /// The id by which the upstream knows this app.
+    #[serde(rename = "clientID")]
+    pub client_id: Option<String>,
+    /// The new secret.
+    #[schema(value_type = Option<String>)]
+    pub client_secret: Option<ClientSecret>,
+    /// How id and secret are sent.
+    pub auth: Option<Auth>,
+    /// The scope to ask for.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    pub scope: Edit,
+    /// Further parameters, all of them.
+    pub parameters: Option<BTreeMap<String, String>>,
+    /// Where calls go. Needs `clientSecret` beside it, as the token goes there.
+    #[serde(rename = "baseURL", default)]
+    #[schema(value_type = Option<String>)]
+    pub base_url: Edit,
+}
+
+/// What happens to a text that may be missing.
+#[derive(Debug, Default)]
+pub enum Edit {
+    /// It stays: the field was left out.
+    #[default]
+    Keep,
+    /// It goes: the field was `null` or empty.
+    Remove,
+    /// It becomes this.
+    Set(String),
+}
+
+impl From<Option<String>> for Edit {
+    fn from(text: Option<String>) -> Self {
+        text.filter(|text| !text.is_empty()).map_or(Self::Remove, Self::Set)
+    }
+}
+
+impl<'de> Deserialize<'de> for Edit {
+    fn deserialize<D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
+        Option::<String>::deserialize(value).map(Self::from)
+    }
+}
+
+/// A field that is missing or wrong.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {what}")]
+pub struct Invalid {
+    /// Which one.
+    pub field: &'static str,
+    /// What is the matter with it; repeats no value.
+    pub what: String,
+}
+
+fn invalid(field: &'static str, what: impl Display) -> Invalid {
+    Invalid { field, what: what.to_string() }
+}
+
+/// Checked settings, without the secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Where tokens come from.
+    pub token_url: OutboundUrl,
+    /// The id by which the upstream knows this app.
+    pub client_id: String,
+    /// How id and secret are sent.
+    pub auth: Auth,
+    /// The scope to ask for.
+    pub scope: Option<String>,
+    /// Further parameters.
+    pub parameters: BTreeMap<String, String>,
+    /// Where calls go.
+    pub base_url: Option<OutboundUrl>,
+}
+
+impl Draft {
+    /// The name, the settings and the secret, or the first thing that is wrong.
+    pub fn checked(self, reach: Reach) -> Result<(String, Settings, ClientSecret), Invalid> {
+        let preset = self.preset.unwrap_or(Preset::Generic);
+        let name = self.name.ok_or_else(|| invalid("name", "is missing"))?;
+        if !is_name(&name) {
+            let what = "must be lower-case letters, digits and hyphens, at most 63";
+            return Err(invalid("name", what));
+        }
+        let told = |given: Option<String>, known: Option<&str>| {
+            given.filter(|text| !text.is_empty()).or_else(|| known.map(str::to_owned))
+        };
+        let token_url = told(self.token_url, preset.token_url())
+            .ok_or_else(|| invalid("tokenURL", "is missing"))?;
+        let base_url = told(self.base_url, preset.base_url());
+        let settings = Settings {
+            token_url: url("tokenURL", &token_url, reach)?,
+            client_id: credential("clientID", self.client_id)?,
+            auth: self.auth.unwrap_or(preset.auth()),
+            scope: told(self.scope, preset.scope()).map(scope).transpose()?,
+            parameters: parameters(self.parameters.unwrap_or_default())?,
+            base_url: base_url.map(|text| base(&text, reach)).transpose()?,
+        };
+        Ok((name, settings, secret(self.client_secret)?))
+    }
+}
+
+impl Change {
+    /// The settings after this change, and the secret where it is a new one.
+    pub fn applied_to(
+        self,
+        settings: &Settings,
+        reach: Reach,
+    ) -> Result<(Settings, Option<ClientSecret>), Invalid> {
+        let mut changed = settings.clone();
+        let secret = self.client_secret.map(|given| secret(Some(given))).transpose()?;
+        if let Some(text) = self.token_url {
+            changed.token_url = url("tokenURL", &text, reach)?;
+        }
+        if let Some(id) = self.client_id {
+            changed.client_id = credential("clientID", Some(id))?;
+        }
+        match self.base_url {
+            Edit::Keep => {}
+            Edit::Remove => changed.base_url = None,
+            Edit::Set(text) => changed.base_url = Some(base(&text, reach)?),
+        }
+        match self.scope {
+            Edit::Keep => {}
+            Edit::Remove => changed.scope = None,
+            Edit::Set(text) => changed.scope = Some(scope(text)?),
+        }
+        changed.auth = self.auth.unwrap_or(changed.auth);
+        if let Some(given) = self.parameters {
+            changed.parameters = parameters(given)?;
+        }
+        let moved_base = changed.base_url.is_some() && changed.base_url != settings.base_url;
+        let moved = changed.token_url != settings.token_url || moved_base;
+        if moved && secret.is_none() {
+            let what = "is needed where tokenURL or baseURL changes: whoever sends a secret to \
+                        another place has to know it";
+            return Err(invalid("clientSecret", what));
+        }
+        Ok((changed, secret))
+    }
+}
+
+/// Accepts the name of an upstream: lower-case letters, digits and hyphens, at most 63.
+#[must_use]
+pub fn is_name(text: &str) -> bool {
+    let inside = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    text.len() <= 63 && text.chars().all(inside) && !text.is_empty() && !text.starts_with('-')
+}
+
+fn url(field: &'static str, text: &str, reach: Reach) -> Result<OutboundUrl, Invalid> {
+    OutboundUrl::parse(text, reach).map_err(|what| invalid(field, what))
+}
+
+fn base(text: &str, reach: Reach) -> Result<OutboundUrl, Invalid> {
+    OutboundUrl::parse_base(text, reach).map_err(|what| invalid("baseURL", what))
+}
+
+/// RFC 6749 appendix A.1 and A.2: `*VSCHAR`, visible ASCII and the space.
+fn credential(field: &'static str, given: Option<String>) -> Result<String, Invalid> {
+    let text = given.ok_or_else(|| invalid(field, "is missing"))?;
+    text::check(&text, MAX_TEXT).map_err(|what| invalid(field, what))?;
+    let visible = text.bytes().all(|byte| (0x20..=0x7e).contains(&byte));
+    if visible { Ok(text) } else { Err(invalid(field, "must be visible ASCII")) }
+}
+
+fn secret(given: Option<ClientSecret>) -> Result<ClientSecret, Invalid> {
+    let given = given.ok_or_else(|| invalid("clientSecret", "is missing"))?;
+    let text = given.expose();
+    text::check(text, MAX_TEXT).map_err(|what| invalid("clientSecret", what))?;
+    let visible = text.bytes().all(|byte| (0x20..=0x7e).contains(&byte));
+    if visible { Ok(given) } else { Err(invalid("clientSecret", "must be visible ASCII")) }
+}
+
+/// RFC 6749 §3.3: words of visible ASCII but `"` and `\`, a space between them.
+fn scope(text: String) -> Result<String, Invalid> {
+    let inside = |byte: u8| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e);
+    let sound = |word: &str| !word.is_empty() && word.bytes().all(inside);
+    if text.len() <= MAX_TEXT && text.split(' ').all(sound) {
+        return Ok(text);
+    }
+    Err(invalid("scope", "must be words of visible ASCII with a space between them"))
+}
+
+fn parameters(given: BTreeMap<String, String>) -> Result<BTreeMap<String, String>, Invalid> {
+    const FIELD: &str = "parameters";
+    if given.len() > MAX_PARAMETERS {
+        return Err(invalid(FIELD, format_args!("must be {MAX_PARAMETERS} at most")));
+    }
+    for (name, value) in &given {
+        let checked = text::check(name, 256).and_then(|()| text::check(value, MAX_TEXT));
+        checked.map_err(|what| invalid(FIELD, format_args!("names and values {what}")))?;
+        if OWN_PARAMETERS.contains(&name.as_str()) {
+            let own = OWN_PARAMETERS.join(", ");
+            return Err(invalid(FIELD, format_args!("must not hold one of {own}")));
+        }
+    }
+    Ok(given)
+}
+
+/// An upstream as it is shown: without its secret and its token.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Upstream {
+    /// Its id.
+    pub id: UpstreamId,
+    /// Its name.
+    #[schema(example = "danaconnect")]
+    pub name: String,
+    /// Where tokens come from.
+    #[serde(rename = "tokenURL")]
+    pub token_url: String,
+    /// The id by which the upstream knows this app.
+    #[serde(rename = "clientID")]
+    pub client_id: String,
+    /// How id and secret are sent.
+    pub auth: Auth,
+    /// The scope that is asked for.
+    pub scope: Option<String>,
+    /// Further parameters of the token request.
+    pub parameters: BTreeMap<String, String>,
+    /// Where calls go.
+    #[serde(rename = "baseURL")]
+    pub base_url: Option<String>,
+    /// When it was added.
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+    /// When its settings last changed.
+    #[serde(with = "time::serde::rfc3339")]
+    pub updated_at: OffsetDateTime,
+    /// The cached token's times; `null` where none was fetched yet.
+    pub token: Option<TokenTimes>,
+    /// The last token request, where it failed.
+    pub failure: Option<LastFailure>,
+}
+
+/// The times of a cached token.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TokenTimes {
+    /// When it was asked for.
+    #[serde(with = "time::serde::rfc3339")]
+    pub fetched_at: OffsetDateTime,
+    /// From when on the next request fetches another.
+    #[serde(with = "time::serde::rfc3339")]
+    pub refresh_at: OffsetDateTime,
+    /// When it ends.
+    #[serde(with = "time::serde::rfc3339")]
+    pub expires_at: OffsetDateTime,
+}
+
+/// A token request that failed.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LastFailure {
+    /// What kind of failure.
+    pub kind: Failure,
+    /// The upstream's OAuth error code (RFC 6749 §5.2).
+    #[schema(example = "invalid_client")]
+    pub oauth_error: Option<String>,
+    /// What happened, in Strongroom's words.
+    pub detail: String,
+    /// How many failed in a row.
+    pub attempts: i32,
+    /// Until when nobody asks again.
+    #[serde(with = "time::serde::rfc3339")]
+    pub retry_at: OffsetDateTime,
+}
+
+/// How a token request failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Failure {
+    /// The upstream said no.
+    Refused,
+    /// An answer without a usable token.
+    Unusable,
+    /// No connection, or one that broke.
+    Unreachable,
+    /// No answer in time.
+    Timeout,
+    /// The URL leads to an address that may not be reached.
+    NotAllowed,
+}
+
+impl Failure {
+    /// Every way to fail.
+    pub const ALL: [Self; 5] =
+        [Self::Refused, Self::Unusable, Self::Unreachable, Self::Timeout, Self::NotAllowed];
+
+    /// The word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::Unusable => "unusable",
+            Self::Unreachable => "unreachable",
+            Self::Timeout => "timeout",
+            Self::NotAllowed => "not_allowed",
+        }
+    }
+
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|failure| failure.as_str() == text)
+    }
+
+    /// How long nobody asks again after `failures` in a row, this one among them. What a person has to
+    /// mend is asked for less often, and often enough that the mended thing is noticed; a change of the
+    /// settings ends the wait. An upstream's own wish is heard, within an hour.
+    #[must_use]
+    pub fn cool_down(self, failures: u32, asked: Option<Duration>) -> Duration {
+        let (first, longest) = match self {
+            Self::Refused | Self::NotAllowed => (30, 600),
+            Self::Unusable | Self::Unreachable | Self::Timeout => (2, 60),
+        };
+        let doublings = failures.saturating_sub(1).min(16);
+        let wait = Duration::from_secs((first << doublings).min(longest));
+        asked.map_or(wait, |asked| wait.max(asked.min(Duration::from_hours(1))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn draft(json: serde_json::Value) -> Result<(String, Settings, ClientSecret), Invalid> {
+        serde_json::from_value::<Draft>(json).unwrap().checked(Reach::Public)
+    }
+
+    fn full() -> serde_json::Value {
+        serde_json::json!({
+            "name": "crm", "tokenURL": "https://crm.example/token", "clientID": "id",
+            "clientSecret": "s", "baseURL": "https://crm.example/v1"
+        })
+    }
+
+    fn with(name: &str, value: impl Into<serde_json::Value>) -> serde_json::Value {
+        let mut changed = full();
+        changed[name] = value.into();
+        changed
+    }
+
+    #[test]
+    fn a_preset_brings_what_is_known_and_what_is_given_goes_before() {
+        let known = serde_json::json!({
+            "name": "dc", "preset": "danaconnect", "clientID": "id", "clientSecret": "s"
+        });
+        let (_, settings, _) = draft(known).unwrap();
+        assert_eq!(settings.token_url.as_str(), "https://auth.danaconnect.com/oauth2/token");
+        assert_eq!(settings.auth, Auth::Basic);
+        assert_eq!(settings.scope.as_deref(), Some("conversation:access2api"));
+        let given = serde_json::json!({
+            "name": "k", "preset": "kaisa", "tokenURL": "https://k.example/t", "clientID": "id",
+            "clientSecret": "s", "auth": "json", "scope": "a b"
+        });
+        let (_, settings, _) = draft(given).unwrap();
+        assert_eq!((settings.auth, settings.scope.as_deref()), (Auth::Json, Some("a b")));
+        let (_, settings, _) = draft(full()).unwrap();
+        assert_eq!((settings.auth, settings.scope), (Auth::Basic, None));
+    }
+
+    #[test]
+    fn a_wrong_field_is_named_and_never_repeated() {
+        let wrong = [
+            ("name", with("name", "Canary")),
+            ("name", with("name", "")),
+            ("tokenURL", with("tokenURL", "http://canary.example")),
+            ("tokenURL", with("tokenURL", "https://u:canary@crm.example")),
+            ("tokenURL", with("tokenURL", "https://127.0.0.1/canary")),
+            ("baseURL", with("baseURL", "https://crm.example/?canary")),
+            ("clientID", with("clientID", "canary\u{e9}")),
+            ("clientSecret", with("clientSecret", "canary\n")),
+            ("scope", with("scope", "canary  x")),
+            ("scope", with("scope", "canary\"")),
+            ("parameters", with("parameters", serde_json::json!({"client_secret": "canary"}))),
+            ("parameters", with("parameters", serde_json::json!({"a\u{0}": "canary"}))),
+        ];
+        for (field, json) in wrong {
+            let told = draft(json.clone()).unwrap_err();
+            assert_eq!(told.field, field, "{json}");
+            assert!(!told.to_string().to_lowercase().contains("canary"), "{told}");
+        }
+    }
+
+    fn change(json: serde_json::Value) -> Result<(Settings, Option<ClientSecret>), Invalid> {
+        let (_, settings, _) = draft(with("scope", "a")).unwrap();
+        serde_json::from_value::<Change>(json).unwrap().applied_to(&settings, Reach::Public)
+    }
+
+    #[test]
+    fn what_is_left_out_stays_and_null_removes() {
+        let (_, before, _) = draft(with("scope", "a")).unwrap();
+        assert_eq!(change(serde_json::json!({})).unwrap().0, before);
+        let (after, _) = change(serde_json::json!({"scope": null, "baseURL": null})).unwrap();
+        assert_eq!((after.scope, after.base_url), (None, None));
+        assert_eq!(after.token_url, before.token_url);
+    }
+
+    #[test]
+    fn a_secret_is_sent_elsewhere_only_by_whoever_knows_it() {
+        for field in ["tokenURL", "baseURL"] {
+            let elsewhere = serde_json::json!({ field: "https://evil.example/x" });
+            assert_eq!(change(elsewhere).unwrap_err().field, "clientSecret", "{field}");
+            let known = serde_json::json!({ field: "https://new.example/x", "clientSecret": "s" });
+            assert!(change(known).is_ok(), "{field}");
+        }
+        let same = serde_json::json!({"tokenURL": "https://crm.example/token", "auth": "form"});
+        assert!(change(same).is_ok());
+    }
+
+    #[test]
+    fn a_wait_doubles_up_to_its_bound_and_hears_the_upstream() {
+        let seconds = |failure: Failure, failures, asked: Option<u64>| {
+            failure.cool_down(failures, asked.map(Duration::from_secs)).as_secs()
+        };
+        assert_eq!([1, 2, 3, 9].map(|n| seconds(Failure::Unusable, n, None)), [2, 4, 8, 60]);
+        assert_eq!([1, 2, 9].map(|n| seconds(Failure::Refused, n, None)), [30, 60, 600]);
+        assert_eq!(seconds(Failure::Timeout, 1, Some(90)), 90);
+        assert_eq!(seconds(Failure::Timeout, 1, Some(1_000_000)), 3600);
+    }
+}

@@ -1,0 +1,218 @@
+//! `* /v1/upstreams/{name}/proxy/{path}`: a call through an upstream.
+
+use std::sync::Arc;
+
+use actix_web::body::{BodyStream, SizedStream};
+use actix_web::http::StatusCode;
+use actix_web::http::header::{HeaderName, HeaderValue};
+use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
+use bytes::Bytes;
+use futures_util::Stream;
+use futures_util::stream::try_unfold;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
+use super::{name, no_token, unknown};
+use crate::http::body::read_up_to;
+use crate::http::caller::{Authorized, needs};
+use crate::http::problem::{Problem, ProblemCode};
+use crate::outbound::NoAnswer;
+use crate::upstreams::proxy::{self, Call, Called};
+use crate::upstreams::{Context, headers, path};
+
+/// The largest body that is passed on to an upstream, in bytes: it is held until the answer comes.
+const MAX_REQUEST: usize = 1024 * 1024;
+/// The largest body that is passed back, in bytes: it is streamed and never held.
+const MAX_ANSWER: u64 = 64 * 1024 * 1024;
+/// Tells a caller whose answer it is: a 401 of the upstream is not Strongroom's.
+const ANSWERED_BY: HeaderName = HeaderName::from_static("strongroom-upstream");
+
+macro_rules! operations {
+    ($($method:ident $id:literal),*) => { $(
+        /// A call through an upstream: method, path, query, headers and body as they come, with the
+        /// upstream's bearer token, which the caller never sees.
+        ///
+        /// The answer is the upstream's as it is, whatever its status, with the header
+        /// `Strongroom-Upstream`; without that header it is Strongroom's own. A token that the upstream
+        /// refuses (401) is fetched anew, once.
+        #[utoipa::path(
+            $method, path = "/v1/upstreams/{name}/proxy/{path}", tag = "Upstreams", operation_id = $id,
+            security(("bearer" = ["upstreams:use"])),
+            params(
+                ("name" = String, Path, description = "The upstream"),
+                ("path" = String, Path, description = "The path under its base URL; may hold slashes"),
+            ),
+            responses(
+                (status = 200, description = "The upstream's answer, with its own status", headers(("Strongroom-Upstream" = String, description = "The upstream's name"))),
+                (status = 400, description = "`invalid_request`"),
+                (status = 401, description = "`unauthorized`"),
+                (status = 403, description = "`insufficient_scope`"),
+                (status = 404, description = "`not_found`"),
+                (status = 413, description = "`body_too_large`"),
+                (status = 502, description = "`upstream_failed`"),
+                (status = 503, description = "`unavailable`"),
+                (status = 504, description = "`upstream_timeout`"),
+            )
+        )]
+        pub async fn $method(
+            caller: Authorized<needs::UpstreamsUse>,
+            context: web::Data<Context>,
+            req: HttpRequest,
+            payload: web::Payload,
+        ) -> Result<HttpResponse, Problem> {
+            pass(caller, context, req, payload).await
+        }
+    )* };
+}
+operations!(
+    get "get_through_upstream",
+    post "post_through_upstream",
+    put "put_through_upstream",
+    patch "patch_through_upstream",
+    delete "delete_through_upstream"
+);
+
+/// One call of any method.
+pub async fn pass(
+    caller: Authorized<needs::UpstreamsUse>,
+    context: web::Data<Context>,
+    req: HttpRequest,
+    payload: web::Payload,
+) -> Result<HttpResponse, Problem> {
+    let (app, name) = (caller.client.app, name(&req)?);
+    let place = Arc::clone(&context.calls).try_acquire_owned().map_err(|_| {
+        let detail = "Too many calls through upstreams are under way.";
+        Problem::new(ProblemCode::Unavailable, detail).retry_after(1)
+    })?;
+    let hold = Hold { _place: place, _task: context.tasks.token() };
+    let call = read(&caller, &req, payload).await?;
+    match proxy::call(&context, &caller.actor, app, name, &call).await? {
+        Called::Answer(answer) => answered(&context, name, answer, hold),
+        Called::NoToken(lending) => Err(no_token(lending)),
+        Called::NoBaseUrl => {
+            let detail = "This upstream has no baseURL; only its token can be had.";
+            Err(Problem::new(ProblemCode::NotFound, detail))
+        }
+        Called::NoAnswer(what) => Err(no_answer(&context, &what)),
+    }
+}
+
+/// Held until the answer is passed back: a place among the calls, and the shutdown's attention.
+struct Hold {
+    _place: OwnedSemaphorePermit,
+    _task: TaskTrackerToken,
+}
+
+async fn read(
+    caller: &Authorized<needs::UpstreamsUse>,
+    req: &HttpRequest,
+    payload: web::Payload,
+) -> Result<Call, Problem> {
+    let raw = raw_path(req).ok_or_else(unknown)?;
+    path::check(raw).map_err(|what| Problem::invalid_field("path", what))?;
+    let method = reqwest::Method::from_bytes(req.method().as_str().as_bytes());
+    let method = method.map_err(|_| Problem::invalid_field("method", "is none"))?;
+    let connection = req.headers().get_all("connection").map(HeaderValue::as_bytes);
+    let listed = headers::listed(connection);
+    let passed = req.headers().iter().filter(|(name, _)| headers::goes_in(name.as_str(), &listed));
+    let mut headers = reqwest::header::HeaderMap::new();
+    for (name, value) in passed {
+        let name = reqwest::header::HeaderName::from_bytes(name.as_str().as_bytes());
+        let value = reqwest::header::HeaderValue::from_bytes(value.as_bytes());
+        if let (Ok(name), Ok(value)) = (name, value) {
+            headers.append(name, value);
+        }
+    }
+    Ok(Call {
+        method,
+        path: raw.to_owned(),
+        query: req.uri().query().map(str::to_owned),
+        headers,
+        body: read_up_to(payload, MAX_REQUEST).await?,
+        trace: caller.trace.clone(),
+    })
+}
+
+/// What stands behind `/v1/upstreams/{name}/proxy/`, as it came: the router's own copy is decoded.
+fn raw_path(req: &HttpRequest) -> Option<&str> {
+    req.uri().path().splitn(6, '/').nth(5)
+}
+
+fn no_answer(context: &Context, what: &NoAnswer) -> Problem {
+    let (code, outcome, detail) = match what {
+        NoAnswer::Timeout => {
+            (ProblemCode::UpstreamTimeout, "timeout", "The upstream did not answer in time.")
+        }
+        NoAnswer::NotAllowed => {
+            let detail = "The upstream's baseURL leads to an address that may not be reached.";
+            (ProblemCode::UpstreamFailed, "failed", detail)
+        }
+        NoAnswer::Unreachable(what) => {
+            tracing::warn!(what, "an upstream could not be called");
+            let detail = "The upstream could not be reached, or broke off.";
+            (ProblemCode::UpstreamFailed, "failed", detail)
+        }
+    };
+    context.metrics.call(outcome);
+    Problem::new(code, detail)
+}
+
+fn answered(
+    context: &Context,
+    name: &str,
+    answer: reqwest::Response,
+    hold: Hold,
+) -> Result<HttpResponse, Problem> {
+    let length = answer.headers().get("content-length").and_then(|value| value.to_str().ok());
+    let length: Option<u64> = length.and_then(|text| text.parse().ok());
+    if length.is_some_and(|length| length > MAX_ANSWER) {
+        context.metrics.call("too_large");
+        let detail = format!("The upstream's answer is larger than {MAX_ANSWER} bytes.");
+        return Err(Problem::new(ProblemCode::UpstreamFailed, detail));
+    }
+    context.metrics.call("answered");
+    let status = StatusCode::from_u16(answer.status().as_u16()).map_err(Problem::internal)?;
+    let mut builder = HttpResponse::build(status);
+    copy_headers(&mut builder, answer.headers());
+    builder.insert_header((ANSWERED_BY, name));
+    if matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+        return Ok(builder.finish());
+    }
+    let stream = bounded(answer, hold);
+    // An empty answer goes as a stream as well: empty refusals of our own become problems, the
+    // upstream's stay as they are.
+    Ok(match length {
+        Some(length) if length > 0 => builder.body(SizedStream::new(length, stream)),
+        _ => builder.body(BodyStream::new(stream)),
+    })
+}
+
+fn copy_headers(builder: &mut HttpResponseBuilder, from: &reqwest::header::HeaderMap) {
+    let connection = from.get_all("connection").iter();
+    let listed = headers::listed(connection.map(reqwest::header::HeaderValue::as_bytes));
+    for (name, value) in from {
+        if !headers::goes_out(name.as_str(), &listed) {
+            continue;
+        }
+        let name = HeaderName::from_bytes(name.as_str().as_bytes());
+        let value = HeaderValue::from_bytes(value.as_bytes());
+        if let (Ok(name), Ok(value)) = (name, value) {
+            builder.append_header((name, value));
+        }
+    }
+}
+
+/// The answer's body, piece by piece as the caller takes it. One that is too large or breaks off ends the
+/// connection, so that the caller cannot take half for whole.
+fn bounded(
+    answer: reqwest::Response,
+    hold: Hold,
+) -> impl Stream<Item = Result<Bytes, std::io::Error>> {
+    try_unfold((answer, hold, MAX_ANSWER), |(mut answer, hold, left)| async move {
+        let chunk = answer.chunk().await.map_err(|_| std::io::Error::other("it broke off"))?;
+        let Some(chunk) = chunk else { return Ok(None) };
+        let left = left.checked_sub(chunk.len() as u64);
+        let left = left.ok_or_else(|| std::io::Error::other("it is too large"))?;
+        Ok(Some((chunk, (answer, hold, left))))
+    })
+}

@@ -1,0 +1,59 @@
+//! `POST /v1/upstreams/{name}/token`: the cached token.
+
+use actix_web::http::header::{CACHE_CONTROL, PRAGMA};
+use actix_web::{HttpRequest, HttpResponse, web};
+use serde::Serialize;
+
+use super::{name, no_token};
+use crate::http::caller::{Authorized, needs};
+use crate::http::problem::Problem;
+use crate::upstreams::Context;
+use crate::upstreams::lend::{Lending, Purpose, lend};
+
+/// An upstream's access token (RFC 6749 §5.1).
+#[derive(Serialize, utoipa::ToSchema)]
+pub struct UpstreamTokenResponse<'a> {
+    /// The token.
+    access_token: &'a str,
+    /// Always `Bearer`.
+    token_type: &'static str,
+    /// Seconds of life that it has left.
+    #[schema(example = 3412)]
+    expires_in: i64,
+}
+
+/// Reads an upstream's token from the cache that all replicas share. That it was read is on record
+/// before it leaves. Where there is none, or none that is valid, this waits for the one request that
+/// fetches it.
+#[utoipa::path(
+    post, path = "/v1/upstreams/{name}/token", tag = "Upstreams",
+    security(("bearer" = ["upstreams:use"])),
+    params(("name" = String, Path, description = "The upstream")),
+    responses(
+        (status = 200, description = "A token that is valid; never cached", body = UpstreamTokenResponse),
+        (status = 401, description = "`unauthorized`"),
+        (status = 403, description = "`insufficient_scope`"),
+        (status = 404, description = "`not_found`"),
+        (status = 502, description = "`upstream_failed`, with `failure` and the upstream's `oauthError`", headers(("Retry-After" = u32, description = "Seconds until the upstream is asked again"))),
+        (status = 503, description = "`unavailable`"),
+        (status = 504, description = "`upstream_timeout`"),
+    )
+)]
+pub async fn token(
+    caller: Authorized<needs::UpstreamsUse>,
+    context: web::Data<Context>,
+    req: HttpRequest,
+) -> Result<HttpResponse, Problem> {
+    let app = caller.client.app;
+    let lent = match lend(&context, &caller.actor, app, name(&req)?, Purpose::Read).await? {
+        Lending::Token(lent) => lent,
+        none => return Err(no_token(none)),
+    };
+    let mut answer = HttpResponse::Ok();
+    answer.insert_header((CACHE_CONTROL, "no-store")).insert_header((PRAGMA, "no-cache"));
+    Ok(answer.json(UpstreamTokenResponse {
+        access_token: lent.token.expose(),
+        token_type: "Bearer",
+        expires_in: lent.expires_in,
+    }))
+}
