@@ -2,7 +2,9 @@
 //! scopes, who acts, trace context.
 
 pub mod actor;
+pub mod algorithm;
 pub mod clock;
+pub mod foreign;
 pub mod ids;
 pub mod paging;
 pub mod scope;

@@ -9,6 +9,7 @@
 mod dapi;
 mod database;
 mod http;
+mod oauth;
 mod reader;
 
 use std::time::Duration;
@@ -16,6 +17,7 @@ use std::time::Duration;
 pub use dapi::{DapiConfig, DefaultApp};
 pub use database::{DatabaseConfig, DatabaseUrl};
 pub use http::{HttpConfig, PublicUrl};
+pub use oauth::OauthConfig;
 pub use reader::{ConfigError, Environment, Reader};
 
 use crate::base::secret::SecretText;
@@ -37,6 +39,9 @@ pub const VARIABLES: &[&str] = &[
     "STRONGROOM_SHUTDOWN_GRACE",
     "STRONGROOM_BOOTSTRAP_CLIENT_ID",
     "STRONGROOM_BOOTSTRAP_CLIENT_SECRET",
+    "STRONGROOM_SIGNING_ALGORITHM",
+    "STRONGROOM_SIGNING_KEY_LIFETIME",
+    "STRONGROOM_REVEALS_PER_MINUTE",
     "STRONGROOM_ANSWER_WITHIN",
     "STRONGROOM_CODE_EXP_CAP",
     "STRONGROOM_SWEEP_INTERVAL",
@@ -69,6 +74,8 @@ pub struct Config {
     pub default_app: Option<DefaultApp>,
     /// The bootstrap client, where the environment holds one.
     pub bootstrap: Option<BootstrapClient>,
+    /// How tokens are signed and how much a client may read.
+    pub oauth: OauthConfig,
     /// How long things wait and how often they are looked at.
     pub pace: Pace,
     /// How logs look.
@@ -90,6 +97,7 @@ impl Config {
         let dapi = DapiConfig::read(&mut reader);
         let default_app = DefaultApp::read(&mut reader);
         let bootstrap = BootstrapClient::read(&mut reader);
+        let oauth = OauthConfig::read(&mut reader);
         let pace = Pace::read(&mut reader);
         let log = LogConfig::read(&mut reader);
         let unknown = unknown_names(environment);
@@ -101,6 +109,7 @@ impl Config {
                 dapi: dapi?,
                 default_app,
                 bootstrap,
+                oauth,
                 pace,
                 log,
                 unknown,

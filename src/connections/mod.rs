@@ -5,6 +5,7 @@
 //!
 //! Knows: base, vault, dapi, http, audit, apps, users.
 
+mod budget;
 mod conclude;
 pub mod exchange;
 pub mod import;
@@ -18,6 +19,7 @@ pub mod store;
 pub mod sweep;
 mod waiting;
 
+pub use budget::Budgets;
 pub use metrics::Metrics;
 pub use settled::Settled;
 

@@ -18,6 +18,17 @@ use crate::sessions::routes as session;
     ),
     paths(
         oauth::token::token,
+        oauth::revoke::revoke,
+        oauth::introspect::introspect,
+        oauth::metadata::metadata,
+        oauth::metadata::jwks,
+        oauth::admin::create,
+        oauth::admin::list,
+        oauth::admin::show,
+        oauth::admin::change,
+        oauth::admin::delete,
+        oauth::admin::add_secret,
+        oauth::admin::end_secret,
         session::create,
         connection::create::create,
         connection::import::import,
@@ -35,6 +46,7 @@ use crate::sessions::routes as session;
     tags(
         (name = "Connections", description = "Linked bank logins"),
         (name = "OAuth", description = "Access tokens by client credentials"),
+        (name = "Administration", description = "Of the caller's own app"),
         (name = "Status", description = "For operators and load balancers"),
     )
 )]
