@@ -56,9 +56,11 @@ struct Known {
 #[derive(Clone, Debug)]
 pub struct Directory {
     known: Arc<RwLock<Known>>,
-    /// Held by whoever is reading from the database: an older view must not follow a newer one, and
-    /// however many wrong secrets come at once, one connection looks after them.
+    /// Held by whoever is reading from the database: an older view must not follow a newer one.
     turn: Arc<Mutex<()>>,
+    /// Held by the one request that looks after all those whom the memory does not let in: however many
+    /// wrong secrets come at once, they take one connection of a replica's.
+    looking: Arc<Mutex<()>>,
     clock: Clock,
 }
 
@@ -87,7 +89,8 @@ impl Directory {
             revoked: HashMap::new(),
             refreshed: clock.instant(),
         };
-        let directory = Self { known: Arc::new(RwLock::new(known)), turn: Arc::default(), clock };
+        let known = Arc::new(RwLock::new(known));
+        let directory = Self { known, turn: Arc::default(), looking: Arc::default(), clock };
         directory.refresh(conn, vault).await?;
         Ok(directory)
     }
@@ -105,12 +108,13 @@ impl Directory {
         pool: &PgPool,
         vault: &Vault,
     ) -> Result<(), VaultError> {
-        let _turn = self.turn.lock().await;
+        let _looking = self.looking.lock().await;
         if self.read().refreshed >= moment {
             return Ok(());
         }
+        // Whoever waits for a connection keeps nobody else from refreshing.
         let mut conn = pool.acquire().await?;
-        self.read_changes(&mut conn, vault).await
+        self.refresh(&mut conn, vault).await
     }
 
     /// The generations are read before the rest, so that a change in between is read again rather than

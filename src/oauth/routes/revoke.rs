@@ -25,7 +25,7 @@ use crate::vault::Vault;
         content((ExistingToken = "application/x-www-form-urlencoded"), (ExistingToken = "application/json")),
     ),
     responses(
-        (status = 200, description = "The token does not count (any more); an empty answer"),
+        (status = 200, description = "The token does not count (any more); an empty object, to be ignored"),
         (status = 400, description = "`invalid_request`, or `invalid_grant` where the token is another client's"),
         (status = 401, description = "`invalid_client`"),
         (status = 429, description = "`invalid_client`, too often; with `Retry-After`"),
@@ -50,7 +50,8 @@ pub async fn revoke(
         }
         end(&issuer, &pool, &client, &actor, &verified).await?;
     }
-    Ok(uncached().finish())
+    // Clients ignore the body (§2.2), but simple-oauth2 accepts nothing that is not JSON.
+    Ok(uncached().json(serde_json::json!({})))
 }
 
 async fn end(
