@@ -1,13 +1,15 @@
 //! The one loop that drives the background work, woken by a timer and by a bell, and the refresher
 //! that keeps the OAuth directory in step. Safe to run in every replica.
 //!
-//! Knows: connections, oauth.
+//! Knows: config, connections, oauth.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
+use crate::config::OauthConfig;
 use crate::connections::{self, sweep};
 use crate::oauth::{self, Directory};
 use crate::vault::Vault;
@@ -18,10 +20,12 @@ const BREATHER: Duration = Duration::from_millis(20);
 const HOUSEKEEPING: Duration = Duration::from_secs(15);
 /// How often the directory is refreshed.
 const REFRESH: Duration = Duration::from_secs(1);
+/// After how many refreshes the directory writes down who was heard of.
+const NOTE_EVERY: u32 = 15;
 
 /// Runs rounds until `stop`: as soon as something is due, when the bell rings, and at the latest when
 /// the interval has passed.
-pub async fn run(context: connections::Context, stop: CancellationToken) {
+pub async fn run(context: connections::Context, oauth: Arc<OauthConfig>, stop: CancellationToken) {
     let mut last_housekeeping: Option<Instant> = None;
     loop {
         let pause = match one_round(&context).await {
@@ -34,7 +38,7 @@ pub async fn run(context: connections::Context, stop: CancellationToken) {
         };
         if last_housekeeping.is_none_or(|last| last.elapsed() >= HOUSEKEEPING) {
             last_housekeeping = Some(Instant::now());
-            if let Err(error) = housekeeping(&context).await {
+            if let Err(error) = housekeeping(&context, &oauth).await {
                 tracing::warn!(cause = %error, "housekeeping failed");
             }
         }
@@ -70,10 +74,16 @@ async fn one_round(context: &connections::Context) -> Result<Duration, connectio
     Ok(sweep::next_due(context).await?.map_or(interval, |due| due.min(interval)))
 }
 
-async fn housekeeping(context: &connections::Context) -> Result<(), connections::Failed> {
+/// Forgets what has ended and rotates what is due; for a test also by hand.
+pub async fn housekeeping(
+    context: &connections::Context,
+    config: &OauthConfig,
+) -> Result<(), connections::Failed> {
     sweep::housekeeping(context).await?;
     let mut conn = context.pool.acquire().await?;
     oauth::forget_ended_tokens(&mut conn).await?;
+    oauth::forget_ended_secrets(&mut conn).await?;
+    oauth::signing_keys::reconcile(&mut conn, &context.vault, config).await?;
     Ok(())
 }
 
@@ -85,9 +95,13 @@ pub async fn refresh_directory(
     vault: Vault,
     stop: CancellationToken,
 ) {
-    loop {
+    for round in (1..=NOTE_EVERY).cycle() {
+        let last = stop.is_cancelled();
         let refresh = async {
             let mut conn = pool.acquire().await?;
+            if round == NOTE_EVERY || last {
+                directory.note_uses(&mut conn).await?;
+            }
             directory.refresh(&mut conn, &vault).await
         };
         match tokio::time::timeout(oauth::STALE_AFTER, refresh).await {
@@ -97,8 +111,11 @@ pub async fn refresh_directory(
             }
             Err(_) => tracing::warn!("the directory's refresh took too long"),
         }
+        if last {
+            return;
+        }
         tokio::select! {
-            () = stop.cancelled() => return,
+            () = stop.cancelled() => {}
             () = tokio::time::sleep(REFRESH) => {}
         }
     }

@@ -26,7 +26,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("sessions", vec!["base", "vault", "http", "audit", "users"]),
         ("connections", vec!["base", "vault", "config", "dapi", "http", "audit", "apps", "users"]),
         ("telemetry", vec!["config"]),
-        ("background", vec!["connections", "oauth", "vault"]),
+        ("background", vec!["config", "connections", "oauth", "vault"]),
         ("sandbox", vec!["base"]),
         // The demo reaches the service over HTTP, as any app does.
         ("dev", vec!["base", "config", "vault"]),

@@ -33,6 +33,7 @@ impl From<&Actor> for AuditActor {
             Who::Client { id, scope } => {
                 ("client", Some(Arc::clone(id)), None, Some(scope.as_str()))
             }
+            Who::ClientBySecret(id) => ("client", Some(Arc::clone(id)), None, None),
             Who::Session(id) => ("session", None, Some(SessionId::uuid(*id)), None),
             Who::Operator => ("operator", None, None, None),
             Who::Service => ("service", None, None, None),

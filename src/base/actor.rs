@@ -29,6 +29,8 @@ pub enum Who {
         /// The scope that the request needed.
         scope: Scope,
     },
+    /// An OAuth client by its secret, at one of the OAuth endpoints.
+    ClientBySecret(Arc<str>),
     /// A browser with a connect session.
     Session(SessionId),
     /// Somebody at the command line.

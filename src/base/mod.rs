@@ -2,8 +2,10 @@
 //! scopes, who acts, trace context.
 
 pub mod actor;
+pub mod algorithm;
 pub mod batch;
 pub mod clock;
+pub mod foreign;
 pub mod ids;
 pub mod paging;
 pub mod scope;

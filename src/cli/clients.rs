@@ -3,18 +3,21 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use serde::Serialize;
 use serde_json::json;
+use time::OffsetDateTime;
 
 use super::Failure;
 use super::output::{Output, table};
 use super::session::{Session, app};
 use crate::base::actor::Actor;
+use crate::base::foreign::ForeignScopes;
 use crate::base::scope::Scopes;
-use crate::base::text;
 use crate::config::Environment;
 use crate::oauth::clients::{
-    self, ClientError, ClientInfo, DEFAULT_TOKEN_LIFETIME, MAX_NAME, NewClient, TOKEN_LIFETIMES,
+    self, ClientError, ClientInfo, DEFAULT_TOKEN_LIFETIME, NewClient, TOKEN_LIFETIMES, Terms,
 };
+use crate::oauth::secrets::{self, DEFAULT_OVERLAP, MAX_OVERLAP, SecretInfo};
 
 /// OAuth clients: who may call the API of an app.
 #[derive(Debug, Args)]
@@ -27,7 +30,12 @@ pub(super) struct Clients {
 enum Command {
     Create(Create),
     List(List),
-    Revoke(Revoke),
+    Show(Show),
+    #[command(alias = "revoke")]
+    Disable(Disable),
+    Enable(Enable),
+    Delete(Delete),
+    RotateSecret(RotateSecret),
 }
 
 /// Make a client; prints its id and, this once, its secret.
@@ -44,8 +52,18 @@ struct Create {
     #[arg(long, default_value = crate::apps::DEFAULT)]
     app: String,
     /// The most that its tokens may allow: names with a space between them.
-    #[arg(long)]
+    #[arg(long, default_value = "")]
     scope: String,
+    /// Scopes of other APIs that its tokens may carry. Strongroom honours none of them.
+    #[arg(long, default_value = "")]
+    other_scope: String,
+    /// Scopes that its token requests have to name; without any, a request that names none gets all.
+    #[arg(long, default_value = "")]
+    required_scope: String,
+    /// Tokens that it may read in the clear within a minute, where that should differ from
+    /// `STRONGROOM_REVEALS_PER_MINUTE`.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    reveals_per_minute: Option<u32>,
     /// How long its access tokens live, in seconds.
     #[arg(long, default_value_t = DEFAULT_TOKEN_LIFETIME,
           value_parser = clap::value_parser!(u32).range(i64::from(*TOKEN_LIFETIMES.start())..=i64::from(*TOKEN_LIFETIMES.end())))]
@@ -60,11 +78,46 @@ struct List {
     app: Option<String>,
 }
 
-/// Refuse a client and its tokens from now on, within seconds on every replica.
+/// Show one client and its live secrets: when each was made, last used, and when it ends.
 #[derive(Debug, Args)]
-struct Revoke {
+struct Show {
     /// The client's id.
     client_id: String,
+}
+
+/// Refuse a client and its tokens from now on, within five seconds on every replica.
+#[derive(Debug, Args)]
+struct Disable {
+    /// The client's id.
+    client_id: String,
+}
+
+/// Let a client in again that was disabled; tokens that it had count again until they end.
+#[derive(Debug, Args)]
+struct Enable {
+    /// The client's id.
+    client_id: String,
+}
+
+/// Delete a client with its secrets; its tokens end within five seconds on every replica.
+#[derive(Debug, Args)]
+struct Delete {
+    /// The client's id.
+    client_id: String,
+}
+
+/// Give a client a new secret, printed this once, and the old one an end.
+///
+/// Two secrets live side by side until then: hand the new one out, wait until `clients show` says that
+/// the old one is not used any more. A secret that leaked: --old-ends-in 0.
+#[derive(Debug, Args)]
+struct RotateSecret {
+    /// The client's id.
+    client_id: String,
+    /// How long the old secret lives on, in seconds.
+    #[arg(long, default_value_t = DEFAULT_OVERLAP,
+          value_parser = clap::value_parser!(u32).range(0..=i64::from(MAX_OVERLAP)))]
+    old_ends_in: u32,
 }
 
 impl Clients {
@@ -76,23 +129,33 @@ impl Clients {
         match self.command {
             Command::Create(create) => create.run(environment, output).await,
             Command::List(list) => list.run(environment, output).await,
-            Command::Revoke(revoke) => revoke.run(environment, output).await,
+            Command::Show(show) => show.run(environment, output).await,
+            Command::Disable(it) => Change::Disable.run(&it.client_id, environment, output).await,
+            Command::Enable(it) => Change::Enable.run(&it.client_id, environment, output).await,
+            Command::Delete(it) => Change::Delete.run(&it.client_id, environment, output).await,
+            Command::RotateSecret(rotate) => rotate.run(environment, output).await,
         }
     }
 }
 
+fn names(text: &str) -> impl Iterator<Item = &str> {
+    text.split(' ').filter(|name| !name.is_empty())
+}
+
 impl Create {
+    fn scopes(&self) -> Result<Scopes, Failure> {
+        self.scope.parse().map_err(|what| Failure::Usage(format!("--scope: {what}")))
+    }
+
+    fn terms(&self) -> Result<Terms, Failure> {
+        let other_scopes = ForeignScopes::new(names(&self.other_scope))
+            .map_err(|what| Failure::Usage(format!("--other-scope: {what}")))?;
+        let required_scopes = names(&self.required_scope).map(str::to_owned).collect();
+        Ok(Terms { other_scopes, required_scopes, reveals_per_minute: self.reveals_per_minute })
+    }
+
     async fn run(self, environment: &Environment, output: &Output) -> Result<(), Failure> {
-        text::check(&self.name, MAX_NAME)
-            .map_err(|what| Failure::Usage(format!("the name {what}")))?;
-        let scopes: Scopes =
-            self.scope.parse().map_err(|what| Failure::Usage(format!("--scope: {what}")))?;
-        if scopes.is_empty() {
-            return Err(Failure::Usage(format!(
-                "--scope needs one at least of: {}",
-                Scopes::all()
-            )));
-        }
+        let (scopes, terms) = (self.scopes()?, self.terms()?);
         let Session { mut conn, vault } = Session::open(environment).await?;
         let app = app(&mut conn, &self.app).await?;
         let new = NewClient {
@@ -101,16 +164,11 @@ impl Create {
             scopes,
             token_lifetime: Duration::from_secs(self.token_lifetime.into()),
         };
-        let made = clients::create(&mut conn, &vault, &Actor::operator(), &new).await;
+        clients::check(&new, &terms).map_err(|what| Failure::Usage(what.to_string()))?;
+        let made = clients::create_on(&mut conn, &vault, &Actor::operator(), &new, &terms).await;
         let made = made.map_err(Failure::other)?;
-        let json = json!({
-            "clientID": &*made.id,
-            "clientSecret": made.secret.expose(),
-            "app": app.name,
-            "name": self.name,
-            "scope": scopes,
-            "tokenLifetime": self.token_lifetime,
-        });
+        let client = clients::find(&mut conn, None, &made.id).await.map_err(Failure::other)?;
+        let json = Made { client: &client, client_secret: made.secret.expose() };
         output.result(&json, || {
             format!(
                 "client_id     {}\nclient_secret {}\n\nThe secret is shown this once; only its hash is kept.",
@@ -122,6 +180,23 @@ impl Create {
     }
 }
 
+/// A client with its secret, as the API answers it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Made<'a> {
+    #[serde(flatten)]
+    client: &'a ClientInfo,
+    client_secret: &'a str,
+}
+
+/// A client with what there is to know of its secrets, as the API answers it.
+#[derive(Serialize)]
+struct Shown<'a> {
+    #[serde(flatten)]
+    client: &'a ClientInfo,
+    secrets: &'a [SecretInfo],
+}
+
 impl List {
     async fn run(self, environment: &Environment, output: &Output) -> Result<(), Failure> {
         let mut session = Session::open(environment).await?;
@@ -129,13 +204,13 @@ impl List {
             Some(name) => Some(app(&mut session.conn, name).await?.id),
             None => None,
         };
-        let clients = clients::list(&mut session.conn, only).await?;
+        let clients = clients::list(&mut session.conn, only, None, i64::MAX).await?;
         output.result(&clients, || {
             if clients.is_empty() {
                 return "There is no client yet; `strongroom clients create` makes one.".to_owned();
             }
             table(
-                ["CLIENT ID", "APP", "NAME", "STATE", "SCOPE"],
+                ["CLIENT ID", "APP", "NAME", "STATE", "LAST USED", "SCOPE"],
                 &clients.iter().map(row).collect::<Vec<_>>(),
             )
         });
@@ -143,36 +218,154 @@ impl List {
     }
 }
 
-fn row(client: &ClientInfo) -> [String; 5] {
-    let state = match (client.disabled_at, client.bootstrap) {
+fn state(client: &ClientInfo) -> &'static str {
+    match (client.disabled_at, client.bootstrap) {
         (Some(_), _) => "disabled",
         (None, true) => "bootstrap",
         (None, false) => "live",
-    };
+    }
+}
+
+fn row(client: &ClientInfo) -> [String; 6] {
     [
         client.id.clone(),
         client.app_name.clone(),
         client.name.clone(),
-        state.to_owned(),
-        client.scopes.to_string(),
+        state(client).to_owned(),
+        moment(client.last_used_at, "never"),
+        all_scopes(client),
     ]
 }
 
-impl Revoke {
+fn all_scopes(client: &ClientInfo) -> String {
+    [client.scopes.names(), client.other_scopes.names()].concat().join(" ")
+}
+
+/// A time to the second, as people read it.
+fn moment(at: Option<OffsetDateTime>, otherwise: &str) -> String {
+    let whole = at.and_then(|at| at.replace_nanosecond(0).ok());
+    let text = whole.and_then(|at| at.format(&time::format_description::well_known::Rfc3339).ok());
+    text.unwrap_or_else(|| otherwise.to_owned())
+}
+
+/// What is wrong with a client that was named on the command line.
+fn failure(error: ClientError) -> Failure {
+    match error {
+        ClientError::Unknown(id) => Failure::Usage(format!(
+            "there is no client `{id}`; `strongroom clients list` shows them"
+        )),
+        error => Failure::other(error),
+    }
+}
+
+impl Show {
     async fn run(self, environment: &Environment, output: &Output) -> Result<(), Failure> {
         let mut session = Session::open(environment).await?;
-        let id = &self.client_id;
-        match clients::disable(&mut session.conn, &Actor::operator(), None, id).await {
-            Ok(()) => {
-                output.result(&json!({ "clientID": id, "disabled": true }), || {
-                    format!("`{id}` and its tokens are refused, within seconds on every replica.")
-                });
-                Ok(())
+        let conn = &mut session.conn;
+        let client = clients::find(conn, None, &self.client_id).await.map_err(failure)?;
+        let secrets = secrets::live(conn, &client.id).await?;
+        output.result(&Shown { client: &client, secrets: &secrets }, || {
+            let row = |secret: &SecretInfo| {
+                [
+                    secret.id.to_string(),
+                    moment(Some(secret.created_at), ""),
+                    moment(secret.last_used_at, "never"),
+                    moment(secret.expires_at, "stays"),
+                ]
+            };
+            let secrets = table(
+                ["SECRET", "MADE", "LAST USED", "ENDS"],
+                &secrets.iter().map(row).collect::<Vec<_>>(),
+            );
+            format!("{}\n\n{secrets}", describe(&client))
+        });
+        Ok(())
+    }
+}
+
+fn describe(client: &ClientInfo) -> String {
+    let reveals = client.reveals_per_minute.map_or("as everywhere".to_owned(), |n| n.to_string());
+    let lines = [
+        ("client_id", client.id.clone()),
+        ("name", client.name.clone()),
+        ("app", client.app_name.clone()),
+        ("state", state(client).to_owned()),
+        ("scope", all_scopes(client)),
+        ("required scope", client.required_scopes.join(" ")),
+        ("token lifetime", format!("{} s", client.token_lifetime)),
+        ("reveals a minute", reveals),
+        ("made", moment(Some(client.created_at), "")),
+        ("last used", moment(client.last_used_at, "never")),
+    ];
+    let line = |(name, value): &(&str, String)| format!("{name:16}  {value}");
+    lines.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// What can be done to a client as a whole.
+#[derive(Clone, Copy)]
+enum Change {
+    Disable,
+    Enable,
+    Delete,
+}
+
+impl Change {
+    async fn run(
+        self,
+        id: &str,
+        environment: &Environment,
+        output: &Output,
+    ) -> Result<(), Failure> {
+        let mut session = Session::open(environment).await?;
+        let (conn, operator) = (&mut session.conn, Actor::operator());
+        let (word, told) = match self {
+            Self::Disable => {
+                clients::disable(conn, &operator, None, id).await.map_err(failure)?;
+                ("disabled", "and its tokens are refused, within seconds on every replica.")
             }
-            Err(ClientError::Unknown(_)) => Err(Failure::Usage(format!(
-                "there is no client `{id}`; `strongroom clients list` shows them"
-            ))),
-            Err(error) => Err(Failure::other(error)),
-        }
+            Self::Enable => {
+                clients::enable(conn, &operator, None, id).await.map_err(failure)?;
+                ("enabled", "is let in again, within seconds on every replica.")
+            }
+            Self::Delete => {
+                clients::delete(conn, &operator, None, id).await.map_err(failure)?;
+                ("deleted", "is gone with its tokens, within seconds on every replica.")
+            }
+        };
+        output.result(&json!({ "clientID": id, word: true }), || format!("`{id}` {told}"));
+        Ok(())
+    }
+}
+
+impl RotateSecret {
+    async fn run(self, environment: &Environment, output: &Output) -> Result<(), Failure> {
+        let Session { mut conn, vault } = Session::open(environment).await?;
+        let overlap = Duration::from_secs(self.old_ends_in.into());
+        let (id, operator) = (&self.client_id, Actor::operator());
+        let new = secrets::rotate(&mut conn, &vault, &operator, None, id, overlap).await;
+        let new = new.map_err(|error| match error {
+            ClientError::TwoSecrets => Failure::Usage(format!(
+                "{error}: wait for the end that `strongroom clients show {id}` tells, or give \
+                 --old-ends-in 0"
+            )),
+            error => failure(error),
+        })?;
+        let json = json!({
+            "clientID": id,
+            "id": new.id,
+            "clientSecret": new.secret.expose(),
+            "secrets": new.live,
+        });
+        output.result(&json, || {
+            let old = match self.old_ends_in {
+                0 => "The old secret has ended.".to_owned(),
+                seconds => format!("The old secret ends in {seconds} seconds."),
+            };
+            format!(
+                "client_id     {id}\nclient_secret {}\n\nThe secret is shown this once. {old}",
+                new.secret.expose()
+            )
+        });
+        Ok(())
     }
 }

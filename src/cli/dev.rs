@@ -104,6 +104,8 @@ fn offer(variables: &mut Variables, made: &Made, doors: &Doors) {
     ]);
     variables.offer([("DAPI_BASE_URL", &format!("{}/v2", doors.sandbox_url))]);
     variables.offer([("DAPI_APP_KEY", DEFAULT_APP_KEY), ("DAPI_APP_SECRET", DEFAULT_APP_SECRET)]);
+    // The sandbox's other systems are upstreams to try, and they are on this machine.
+    variables.prefer("STRONGROOM_ALLOW_PRIVATE_ADDRESSES", "true");
     variables.prefer("STRONGROOM_LOG_FORMAT", "text");
     variables.prefer("STRONGROOM_LOG", "info,actix_server=warn,sqlx=warn");
     variables.add("STRONGROOM_CORS_ORIGINS", &doors.demo_url);

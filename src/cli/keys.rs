@@ -1,5 +1,7 @@
 //! `strongroom keys`.
 
+mod signing;
+
 use clap::{Args, Subcommand};
 use serde_json::json;
 
@@ -14,6 +16,8 @@ use crate::vault::{self, MasterKeyId, MasterKeys};
 /// To rotate: add a new key last to `STRONGROOM_MASTER_KEYS` on all replicas and restart them, then
 /// make it the first and restart them again, run `strongroom keys rewrap`, then
 /// `strongroom keys retire OLD`, and drop the old key from the variable. Nothing stops meanwhile.
+///
+/// The keys that sign access tokens are others: `strongroom keys signing`.
 #[derive(Debug, Args)]
 pub(super) struct Keys {
     #[command(subcommand)]
@@ -26,6 +30,7 @@ enum Command {
     List(List),
     Rewrap(Rewrap),
     Retire(Retire),
+    Signing(signing::Signing),
 }
 
 /// Make a master key: prints an entry for `STRONGROOM_MASTER_KEYS`.
@@ -70,6 +75,7 @@ impl Keys {
             Command::List(_) => list(environment, output).await,
             Command::Rewrap(_) => rewrap(environment, output).await,
             Command::Retire(retire) => retire.run(environment, output).await,
+            Command::Signing(signing) => signing.run(environment, output).await,
         }
     }
 }

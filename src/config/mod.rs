@@ -9,6 +9,7 @@
 mod dapi;
 mod database;
 mod http;
+mod oauth;
 mod reader;
 
 use std::time::Duration;
@@ -16,6 +17,7 @@ use std::time::Duration;
 pub use dapi::{DapiConfig, DefaultApp};
 pub use database::{DatabaseConfig, DatabaseUrl};
 pub use http::{HttpConfig, PublicUrl};
+pub use oauth::OauthConfig;
 pub use reader::{ConfigError, Environment, Reader};
 
 use crate::base::secret::SecretText;
@@ -38,6 +40,9 @@ pub const VARIABLES: &[&str] = &[
     "STRONGROOM_BOOTSTRAP_CLIENT_ID",
     "STRONGROOM_BOOTSTRAP_CLIENT_SECRET",
     "STRONGROOM_ALLOW_PRIVATE_ADDRESSES",
+    "STRONGROOM_SIGNING_ALGORITHM",
+    "STRONGROOM_SIGNING_KEY_LIFETIME",
+    "STRONGROOM_REVEALS_PER_MINUTE",
     "STRONGROOM_ANSWER_WITHIN",
     "STRONGROOM_CODE_EXP_CAP",
     "STRONGROOM_SWEEP_INTERVAL",
@@ -72,6 +77,8 @@ pub struct Config {
     pub bootstrap: Option<BootstrapClient>,
     /// Whether URLs that come in by API may lead to loopback, link-local or private addresses.
     pub allow_private_addresses: bool,
+    /// How tokens are signed and how much a client may read.
+    pub oauth: OauthConfig,
     /// How long things wait and how often they are looked at.
     pub pace: Pace,
     /// How logs look.
@@ -94,6 +101,7 @@ impl Config {
         let default_app = DefaultApp::read(&mut reader);
         let bootstrap = BootstrapClient::read(&mut reader);
         let allow_private_addresses = read_allow_private_addresses(&mut reader);
+        let oauth = OauthConfig::read(&mut reader);
         let pace = Pace::read(&mut reader);
         let log = LogConfig::read(&mut reader);
         let unknown = unknown_names(environment);
@@ -106,6 +114,7 @@ impl Config {
                 default_app,
                 bootstrap,
                 allow_private_addresses,
+                oauth,
                 pace,
                 log,
                 unknown,

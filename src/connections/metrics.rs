@@ -48,6 +48,7 @@ pub struct Metrics {
     pub(super) sweeps: Counter,
     pub(super) sweeps_failed: Counter,
     pub(super) reveals: Counter,
+    pub(super) reveals_refused: Counter,
     pending: Gauge,
     oldest_pending: Seconds,
     revoking: Gauge,
@@ -68,6 +69,7 @@ impl Metrics {
             sweeps: Counter::default(),
             sweeps_failed: Counter::default(),
             reveals: Counter::default(),
+            reveals_refused: Counter::default(),
             pending: Gauge::default(),
             oldest_pending: Seconds::default(),
             revoking: Gauge::default(),
@@ -118,6 +120,11 @@ impl Metrics {
             m.sweeps_failed.clone(),
         );
         registry.register("token_reveals", "Tokens read in the clear", m.reveals.clone());
+        registry.register(
+            "token_reveals_refused",
+            "Readings refused because the client's budget for the minute was spent",
+            m.reveals_refused.clone(),
+        );
         registry.register("connections_pending", "Connections in `pending`", m.pending.clone());
         registry.register_with_unit(
             "connections_pending_oldest",

@@ -5,6 +5,7 @@
 //!
 //! Knows: base, vault, dapi, http, audit, apps, users.
 
+mod budget;
 mod conclude;
 pub mod exchange;
 pub mod import;
@@ -19,6 +20,7 @@ pub mod sweep;
 mod together;
 mod waiting;
 
+pub use budget::Budgets;
 pub use metrics::Metrics;
 pub use settled::Settled;
 pub use together::Statements;

@@ -226,10 +226,11 @@ pub async fn next_due(context: &Context) -> Result<Option<std::time::Duration>, 
     Ok(store::next_due(&mut *context.pool.acquire().await?).await?)
 }
 
-/// Forgets sessions that ended, and brings the gauges up to date.
+/// Forgets sessions and budgets that ended, and brings the gauges up to date.
 pub async fn housekeeping(context: &Context) -> Result<(), Failed> {
     let mut conn = context.pool.acquire().await?;
     store::forget_ended_sessions(&mut conn).await?;
+    store::forget_spent_budgets(&mut conn).await?;
     context.metrics.backlog(&store::backlog(&mut conn).await?);
     Ok(())
 }

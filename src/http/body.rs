@@ -38,6 +38,28 @@ impl<T: DeserializeOwned> FromRequest for Body<T> {
     }
 }
 
+/// A JSON body of type `T` that may be left out altogether.
+#[derive(Debug)]
+pub struct OptionalBody<T>(pub Option<T>);
+
+impl<T: DeserializeOwned> FromRequest for OptionalBody<T> {
+    type Error = Problem;
+    type Future = Pin<Box<dyn Future<Output = Result<Self, Problem>>>>;
+
+    fn from_request(req: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let media_type = check_media_type(req);
+        let payload = web::Payload::from_request(req, payload);
+        Box::pin(async move {
+            let bytes = read(payload.await.map_err(|_| unreadable())?).await?;
+            if bytes.is_empty() {
+                return Ok(Self(None));
+            }
+            media_type?;
+            parse_json(&bytes).map(|body| Self(Some(body)))
+        })
+    }
+}
+
 /// The body's bytes, up to [`MAX_BODY`].
 pub async fn read(payload: web::Payload) -> Result<Bytes, Problem> {
     read_up_to(payload, MAX_BODY).await

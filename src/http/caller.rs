@@ -27,6 +27,8 @@ pub struct Client {
     pub id: Arc<str>,
     /// What its token allows and it is still allowed.
     pub scopes: Scopes,
+    /// How many tokens it may read in the clear within a minute, where that differs from the rule.
+    pub reveals_per_minute: Option<u32>,
 }
 
 /// A browser that was let in by its connect session.
@@ -116,12 +118,24 @@ struct Circumstances {
     trace: TraceContext,
 }
 
+/// The caller's address; behind a trusted proxy, what the proxy says.
+#[must_use]
+pub fn address(req: &HttpRequest) -> Option<std::net::IpAddr> {
+    let proxies = req.app_data::<web::Data<TrustedProxies>>();
+    proxies.and_then(|proxies| proxies.caller(req))
+}
+
+/// A client that has shown its secret, for the audit trail.
+#[must_use]
+pub fn by_secret(req: &HttpRequest, id: Arc<str>) -> Actor {
+    Circumstances::of(req).actor(Who::ClientBySecret(id))
+}
+
 impl Circumstances {
     fn of(req: &HttpRequest) -> Self {
-        let proxies = req.app_data::<web::Data<TrustedProxies>>();
         let extensions = req.extensions();
         Self {
-            ip: proxies.and_then(|proxies| proxies.caller(req)),
+            ip: address(req),
             request_id: extensions.get::<RequestId>().map(|id| **id),
             trace: extensions.get().cloned().unwrap_or_else(TraceContext::fresh),
         }

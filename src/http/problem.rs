@@ -11,8 +11,6 @@ use actix_web::http::header::{HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTI
 use actix_web::{HttpResponse, ResponseError};
 use serde_json::{Map, Value};
 
-use crate::base::scope::Scope;
-
 macro_rules! codes {
     ($($(#[$doc:meta])* $variant:ident $code:literal $status:ident $title:literal;)*) => {
         /// What kind of problem it is; clients decide by its [`as_str`](ProblemCode::as_str).
@@ -69,6 +67,8 @@ codes! {
     CodeOrphaned "code_orphaned" CONFLICT "The exchange's answer was lost; the user has to connect again";
     /// The name is taken.
     UpstreamExists "upstream_exists" CONFLICT "There is an upstream of this name already";
+    /// Two secrets live already.
+    TwoSecrets "two_secrets" CONFLICT "The client has two live secrets already";
     /// There is no usable token.
     ConnectionNotActive "connection_not_active" CONFLICT "The connection is not active";
     /// The window is closed.
@@ -181,9 +181,9 @@ impl Problem {
 
     /// Good credentials that do not reach so far (RFC 6750 §3.1 `insufficient_scope`).
     #[must_use]
-    pub fn insufficient_scope(needed: Scope) -> Self {
+    pub fn insufficient_scope(needed: impl Display) -> Self {
         Self::new(ProblemCode::InsufficientScope, format!("This needs the scope {needed}."))
-            .with("scope", Value::from(needed.as_str()))
+            .with("scope", Value::from(needed.to_string()))
             .challenge(&format!(
                 "Bearer realm=\"strongroom\", error=\"insufficient_scope\", scope=\"{needed}\""
             ))

@@ -1,21 +1,25 @@
-//! Clients: who they are, what they may do, and the secrets by which they are known.
+//! Clients: who they are and what they may do.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use sqlx::{Connection as _, PgConnection};
 use time::OffsetDateTime;
 
+pub(super) use super::secrets::secret_hash;
+use super::secrets::{self, random_text};
 use super::store;
 use crate::audit;
 use crate::base::actor::Actor;
+use crate::base::foreign::ForeignScopes;
 use crate::base::ids::AppId;
-use crate::base::scope::Scopes;
+use crate::base::scope::{Scope, Scopes};
 use crate::base::secret::SecretText;
+use crate::base::text::{self, InvalidText};
 use crate::config::BootstrapClient;
-use crate::vault::{HashKey, KeyedHash, Vault, VaultError};
+use crate::vault::{Vault, VaultError};
 
 /// How long access tokens may live, in seconds.
 pub const TOKEN_LIFETIMES: RangeInclusive<u32> = 60..=86_400;
@@ -37,10 +41,17 @@ pub struct ClientInfo {
     /// What people call it.
     pub name: String,
     /// The most that a token of its may allow.
-    #[serde(rename = "scope")]
+    #[serde(serialize_with = "as_names")]
     pub scopes: Scopes,
+    /// Scopes of other APIs that its tokens may carry.
+    pub other_scopes: ForeignScopes,
+    /// Scopes that its token requests have to name.
+    pub required_scopes: Vec<String>,
     /// How long its tokens live, in seconds.
     pub token_lifetime: u32,
+    /// Tokens that it may read in the clear within a minute, where that differs from the service's own
+    /// setting.
+    pub reveals_per_minute: Option<u32>,
     /// Whether the environment made it.
     pub bootstrap: bool,
     /// When it was made.
@@ -49,6 +60,23 @@ pub struct ClientInfo {
     /// Since when it is refused.
     #[serde(with = "time::serde::rfc3339::option")]
     pub disabled_at: Option<OffsetDateTime>,
+    /// When it was last heard of, to the minute.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub last_used_at: Option<OffsetDateTime>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes it so")]
+fn as_names<S: Serializer>(scopes: &Scopes, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(scopes.iter().map(Scope::as_str))
+}
+
+/// The place in a list of clients behind which the next page starts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct After {
+    /// When the last client of the page before was made.
+    pub created_at: OffsetDateTime,
+    /// Its id.
+    pub id: String,
 }
 
 /// A client to be made.
@@ -62,6 +90,57 @@ pub struct NewClient<'a> {
     pub scopes: Scopes,
     /// How long its tokens live.
     pub token_lifetime: Duration,
+}
+
+/// What a client may have beyond the usual.
+#[derive(Debug, Clone, Default)]
+pub struct Terms {
+    /// Scopes of other APIs that its tokens may carry. Strongroom itself honours none of them.
+    pub other_scopes: ForeignScopes,
+    /// Scopes, its own or others, that each token request has to name. Where there are none, a request
+    /// without a scope is one for everything.
+    pub required_scopes: Vec<String>,
+    /// Tokens that it may read in the clear within a minute; the service's own setting where it is
+    /// `None`.
+    pub reveals_per_minute: Option<u32>,
+}
+
+/// What cannot be agreed on with a client.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidTerms {
+    /// The name.
+    #[error("the name {0}")]
+    Name(InvalidText),
+    /// Neither a scope of Strongroom's nor of another API.
+    #[error("a client needs a scope at least; there are: {}", Scopes::all())]
+    NoScope,
+    /// Out of bounds.
+    #[error("a token lives for 60 to 86400 seconds")]
+    Lifetime,
+    /// What has to be asked for is not to be had.
+    #[error("`{0}` is required and not among the client's scopes")]
+    RequiredIsMissing(String),
+    /// Out of bounds.
+    #[error("reveals per minute are at least 1")]
+    NoReveals,
+}
+
+/// Whether a client may be made like this.
+pub fn check(new: &NewClient<'_>, terms: &Terms) -> Result<(), InvalidTerms> {
+    text::check(new.name, MAX_NAME).map_err(InvalidTerms::Name)?;
+    if new.scopes.is_empty() && terms.other_scopes.is_empty() {
+        return Err(InvalidTerms::NoScope);
+    }
+    let lifetime = u32::try_from(new.token_lifetime.as_secs());
+    if !lifetime.is_ok_and(|seconds| TOKEN_LIFETIMES.contains(&seconds)) {
+        return Err(InvalidTerms::Lifetime);
+    }
+    let own = |name: &str| name.parse().is_ok_and(|scope| new.scopes.contains(scope));
+    let to_be_had = |name: &String| own(name) || terms.other_scopes.contains(name);
+    if let Some(missing) = terms.required_scopes.iter().find(|name| !to_be_had(name)) {
+        return Err(InvalidTerms::RequiredIsMissing(missing.clone()));
+    }
+    if terms.reveals_per_minute == Some(0) { Err(InvalidTerms::NoReveals) } else { Ok(()) }
 }
 
 /// A client's id and secret, shown once.
@@ -79,6 +158,14 @@ pub enum ClientError {
     /// Nothing is known by this id.
     #[error("there is no client `{0}`")]
     Unknown(String),
+    /// What the bootstrap client is follows the environment.
+    #[error(
+        "the bootstrap client's secret is STRONGROOM_BOOTSTRAP_CLIENT_SECRET; unset it to end the client"
+    )]
+    Bootstrap,
+    /// There are two live secrets.
+    #[error("the client has two live secrets already; end one, or let both end at once")]
+    TwoSecrets,
     /// The bootstrap client's id belongs to a client that the environment did not make.
     #[error("the bootstrap client's id is another client's")]
     IdTaken,
@@ -93,60 +180,60 @@ pub enum ClientError {
     Vault(#[from] VaultError),
 }
 
+/// 22 characters of 62 hold 128 bits: unguessable is not needed, unique is.
+const ID_LENGTH: usize = 22;
+
 impl From<sqlx::Error> for ClientError {
     fn from(error: sqlx::Error) -> Self {
         Self::Vault(VaultError::Database(error))
     }
 }
 
-const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
-/// 43 characters of 62 hold 256 bits.
-const SECRET_LENGTH: usize = 43;
-/// 22 characters of 62 hold 128 bits: unguessable is not needed, unique is.
-const ID_LENGTH: usize = 22;
-
-/// Random letters and digits, each as likely as the other: bytes that would make some likelier are
-/// thrown away.
-fn random_text(length: usize) -> Result<String, VaultError> {
-    let mut text = String::with_capacity(length);
-    while text.len() < length {
-        let mut bytes = [0_u8; 64];
-        aws_lc_rs::rand::fill(&mut bytes).map_err(|_| VaultError::NoRandomness)?;
-        let fair = bytes.iter().filter(|byte| **byte < 248).map(|byte| usize::from(byte % 62));
-        let letters =
-            fair.filter_map(|index| ALPHABET.get(index)).map(|letter| char::from(*letter));
-        text.extend(letters.take(length - text.len()));
-    }
-    Ok(text)
-}
-
-/// The keyed hash by which a client's secret is known. The id goes in, so that equal secrets of two
-/// clients do not look alike.
-pub(super) fn secret_hash(key: &HashKey, client_id: &str, secret: &SecretText) -> KeyedHash {
-    key.hash(&[b"client secret", client_id.as_bytes(), secret.expose().as_bytes()])
-}
-
-/// Makes a client and its first secret.
+/// Makes a client on the usual terms, and its first secret.
 pub async fn create(
     conn: &mut PgConnection,
     vault: &Vault,
     actor: &Actor,
     new: &NewClient<'_>,
 ) -> Result<Credentials, ClientError> {
+    create_on(conn, vault, actor, new, &Terms::default()).await
+}
+
+/// Makes a client on these terms, which were [`check`]ed, and its first secret.
+pub async fn create_on(
+    conn: &mut PgConnection,
+    vault: &Vault,
+    actor: &Actor,
+    new: &NewClient<'_>,
+    terms: &Terms,
+) -> Result<Credentials, ClientError> {
     let id: Arc<str> = random_text(ID_LENGTH)?.into();
-    let secret = SecretText::new(random_text(SECRET_LENGTH)?);
     let mut tx = conn.begin().await?;
-    store::insert_client(&mut tx, &id, new, false).await?;
-    let hash = secret_hash(vault.secret_hashes(), &id, &secret);
-    store::insert_secret(&mut tx, &id, &hash).await?;
+    store::insert_client(&mut tx, &id, new, terms, false).await?;
+    let (_, secret) = secrets::insert(&mut tx, vault, &id).await?;
     record(&mut tx, actor, new.app, "client.created", &id).await?;
     tx.commit().await?;
     Ok(Credentials { id, secret })
 }
 
-/// All clients, of one app or of all.
-pub async fn list(conn: &mut PgConnection, app: Option<AppId>) -> sqlx::Result<Vec<ClientInfo>> {
-    store::list_clients(conn, app).await
+/// Clients of one app or of all, newest first, at most `limit` of those behind `after`.
+pub async fn list(
+    conn: &mut PgConnection,
+    app: Option<AppId>,
+    after: Option<&After>,
+    limit: i64,
+) -> sqlx::Result<Vec<ClientInfo>> {
+    store::list_clients(conn, app, after, limit).await
+}
+
+/// The client of this id, if it is this app's or where no app is given.
+pub async fn find(
+    conn: &mut PgConnection,
+    app: Option<AppId>,
+    id: &str,
+) -> Result<ClientInfo, ClientError> {
+    let found = store::find_client(conn, app, id).await?;
+    found.ok_or_else(|| ClientError::Unknown(id.to_owned()))
 }
 
 /// Refuses a client from now on, within seconds on every replica, together with its tokens.
@@ -156,12 +243,62 @@ pub async fn disable(
     app: Option<AppId>,
     id: &str,
 ) -> Result<(), ClientError> {
+    set_disabled(conn, actor, app, id, true).await
+}
+
+/// Lets a client in again. Tokens that it had, if they have not ended, count again as well.
+pub async fn enable(
+    conn: &mut PgConnection,
+    actor: &Actor,
+    app: Option<AppId>,
+    id: &str,
+) -> Result<(), ClientError> {
+    set_disabled(conn, actor, app, id, false).await
+}
+
+async fn set_disabled(
+    conn: &mut PgConnection,
+    actor: &Actor,
+    app: Option<AppId>,
+    id: &str,
+    disabled: bool,
+) -> Result<(), ClientError> {
     let mut tx = conn.begin().await?;
-    let app = store::disable_client(&mut tx, app, id).await?;
-    let app = app.ok_or_else(|| ClientError::Unknown(id.to_owned()))?;
-    record(&mut tx, actor, app, "client.disabled", id).await?;
+    let (app, _) = lock(&mut tx, app, id).await?;
+    if store::set_disabled(&mut tx, id, disabled).await? {
+        let action = if disabled { "client.disabled" } else { "client.enabled" };
+        record(&mut tx, actor, app, action, id).await?;
+    }
     tx.commit().await?;
     Ok(())
+}
+
+/// Deletes a client with its secrets; its tokens end within seconds on every replica.
+pub async fn delete(
+    conn: &mut PgConnection,
+    actor: &Actor,
+    app: Option<AppId>,
+    id: &str,
+) -> Result<(), ClientError> {
+    let mut tx = conn.begin().await?;
+    let (app, bootstrap) = lock(&mut tx, app, id).await?;
+    if bootstrap {
+        return Err(ClientError::Bootstrap);
+    }
+    store::delete_client(&mut tx, id).await?;
+    record(&mut tx, actor, app, "client.deleted", id).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+/// Holds a client until the transaction ends: its app and whether the environment made it.
+pub(super) async fn lock(
+    conn: &mut PgConnection,
+    app: Option<AppId>,
+    id: &str,
+) -> Result<(AppId, bool), ClientError> {
+    let found = store::lock_client(conn, app, id).await?;
+    found.ok_or_else(|| ClientError::Unknown(id.to_owned()))
 }
 
 /// Makes the bootstrap client what the environment says: it exists with exactly this secret, and
@@ -182,7 +319,7 @@ pub async fn ensure_bootstrap(
         let lifetime = Duration::from_secs(DEFAULT_TOKEN_LIFETIME.into());
         let new =
             NewClient { app, name: "bootstrap", scopes: Scopes::all(), token_lifetime: lifetime };
-        if store::insert_client(&mut tx, &wanted.id, &new, true).await? {
+        if store::insert_client(&mut tx, &wanted.id, &new, &Terms::default(), true).await? {
             record(&mut tx, &Actor::service(), app, "client.created", &wanted.id).await?;
         } else if !store::enable_bootstrap(&mut tx, &wanted.id, app).await? {
             return Err(ClientError::IdTaken);
@@ -193,7 +330,7 @@ pub async fn ensure_bootstrap(
     Ok(())
 }
 
-async fn record(
+pub(super) async fn record(
     conn: &mut PgConnection,
     actor: &Actor,
     app: AppId,
@@ -209,26 +346,4 @@ async fn record(
         reason: Some(client),
     };
     audit::record(conn, actor, &event).await
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ids_and_secrets_are_letters_and_digits_of_full_length_and_never_the_same() {
-        let secrets: Vec<_> = (0..200).map(|_| random_text(SECRET_LENGTH).unwrap()).collect();
-        for secret in &secrets {
-            assert_eq!(secret.len(), SECRET_LENGTH);
-            assert!(secret.chars().all(|c| c.is_ascii_alphanumeric()), "{secret}");
-        }
-        let distinct: std::collections::HashSet<_> = secrets.iter().collect();
-        assert_eq!(distinct.len(), secrets.len());
-    }
-
-    #[test]
-    fn every_letter_and_digit_occurs() {
-        let text = random_text(20_000).unwrap();
-        assert!(ALPHABET.iter().all(|letter| text.contains(char::from(*letter))));
-    }
 }

@@ -3,17 +3,24 @@
 //! RFC 6749 §2.3.1 for Basic and the form; JSON is what several client-credentials APIs take and what
 //! some client libraries send. Exactly one method counts.
 
+use std::sync::Arc;
+
 use actix_web::http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
-use actix_web::{Error, HttpRequest, web};
+use actix_web::{HttpRequest, web};
 use base64::Engine as _;
 use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use serde::Deserialize;
+use sqlx::PgPool;
 use url::form_urlencoded;
 
-use super::error::OAuthError;
+use super::directory::Client;
+use super::error::{OAuthError, OAuthErrorCode};
+use super::tokens::Issuer;
+use crate::base::actor::Actor;
 use crate::base::secret::SecretText;
-use crate::http::body;
+use crate::http::{body, caller};
+use crate::vault::Vault;
 
 /// Standard base64, with or without its padding.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -29,8 +36,47 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 pub(super) struct Parameters {
     pub(super) grant_type: Option<String>,
     pub(super) scope: Option<String>,
+    pub(super) token: Option<SecretText>,
     client_id: Option<String>,
     client_secret: Option<SecretText>,
+}
+
+/// A client that has shown its secret, with the parameters of its request.
+pub(super) struct Authenticated {
+    pub(super) client: Arc<Client>,
+    pub(super) parameters: Parameters,
+    /// The same client, for the audit trail.
+    pub(super) actor: Actor,
+}
+
+/// What the OAuth endpoints work with, taken from the application.
+pub(super) struct Desk<'a> {
+    pub(super) issuer: &'a Issuer,
+    pub(super) pool: &'a PgPool,
+    pub(super) vault: &'a Vault,
+}
+
+impl Desk<'_> {
+    /// Reads a request and finds out which client it comes from. The secret is looked at first; only a
+    /// wrong one is counted, and told to wait where there were too many.
+    pub(super) async fn receive(
+        &self,
+        req: &HttpRequest,
+        payload: web::Payload,
+    ) -> Result<Authenticated, OAuthError> {
+        let (parameters, presented) = read(req, payload).await?;
+        let found = self.issuer.directory().authenticate(self.pool, self.vault, &presented).await;
+        match found {
+            Ok(client) => {
+                let actor = caller::by_secret(req, Arc::clone(&client.id));
+                Ok(Authenticated { client, parameters, actor })
+            }
+            Err(error) if error.code() == OAuthErrorCode::InvalidClient => {
+                Err(self.issuer.wrong_secret(&presented.id, caller::address(req)))
+            }
+            Err(error) => Err(error),
+        }
+    }
 }
 
 /// An id and the secret that is said to belong to it.
@@ -41,13 +87,13 @@ pub(super) struct Presented {
 }
 
 /// Reads a request: its parameters and the one pair of credentials that it presents.
-pub(super) async fn read(
+async fn read(
     req: &HttpRequest,
     payload: web::Payload,
-) -> Result<(Parameters, Presented), Error> {
+) -> Result<(Parameters, Presented), OAuthError> {
     let has_credentials = |(name, _): (std::borrow::Cow<'_, str>, _)| name == "client_secret";
     if form_urlencoded::parse(req.query_string().as_bytes()).any(has_credentials) {
-        return Err(OAuthError::invalid_request("Credentials must not be in the URI").into());
+        return Err(OAuthError::invalid_request("Credentials must not be in the URI"));
     }
     let body = body::read(payload).await?;
     let media_type = req.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
@@ -85,6 +131,7 @@ fn parse_form(body: &[u8]) -> Result<Parameters, OAuthError> {
         let repeated = match name.as_ref() {
             "grant_type" => parameters.grant_type.replace(value).is_some(),
             "scope" => parameters.scope.replace(value).is_some(),
+            "token" => parameters.token.replace(SecretText::new(value)).is_some(),
             "client_id" => parameters.client_id.replace(value).is_some(),
             "client_secret" => parameters.client_secret.replace(SecretText::new(value)).is_some(),
             _ => false,
@@ -100,11 +147,13 @@ impl Parameters {
     /// §3.2: a parameter without a value counts as left out.
     fn without_empty(self) -> Self {
         let some = |text: Option<String>| text.filter(|text| !text.is_empty());
+        let secret = |text: Option<SecretText>| text.filter(|text| !text.expose().is_empty());
         Self {
             grant_type: some(self.grant_type),
             scope: some(self.scope),
             client_id: some(self.client_id),
-            client_secret: self.client_secret.filter(|secret| !secret.expose().is_empty()),
+            token: secret(self.token),
+            client_secret: secret(self.client_secret),
         }
     }
 }

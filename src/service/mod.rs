@@ -27,8 +27,8 @@ use tracing_actix_web::TracingLogger;
 
 use crate::background;
 use crate::base::clock::Clock;
-use crate::config::{Config, PublicUrl};
-use crate::connections::{self, Context, Settled, Statements};
+use crate::config::{Config, OauthConfig, PublicUrl};
+use crate::connections::{self, Budgets, Context, Settled, Statements};
 use crate::dapi::{self, Gate};
 use crate::http::layers::{self, RequestSpan};
 use crate::http::peer::TrustedProxies;
@@ -55,6 +55,7 @@ pub struct Service {
     metrics: Server,
     context: Context,
     directory: Directory,
+    oauth: Arc<OauthConfig>,
     readiness: Readiness,
     grace: Duration,
 }
@@ -65,6 +66,7 @@ struct Shared {
     database: Arc<Database>,
     vault: Vault,
     issuer: Issuer,
+    budgets: Budgets,
     dapi: Arc<crate::config::DapiConfig>,
     gate: Gate,
     pace: Arc<crate::config::Pace>,
@@ -86,6 +88,7 @@ struct Metrics {
     dapi: dapi::Metrics,
     connections: connections::Metrics,
     upstreams: upstreams::Metrics,
+    oauth: oauth::Metrics,
     pools: Pools,
 }
 
@@ -96,6 +99,7 @@ impl Metrics {
             dapi: dapi::Metrics::register(registry),
             connections: connections::Metrics::register(registry),
             upstreams: upstreams::Metrics::register(registry),
+            oauth: oauth::Metrics::register(registry),
             pools: Pools::register(registry),
         }
     }
@@ -164,7 +168,7 @@ impl Service {
             crate::apps::ensure_default(&mut conn, &vault, app).await?;
         }
         oauth::clients::ensure_bootstrap(&mut conn, &vault, config.bootstrap.as_ref()).await?;
-        oauth::ensure_signing_key(&mut conn, &vault, oauth::Algorithm::Es256).await?;
+        oauth::signing_keys::ensure(&mut conn, &vault, config.oauth.signing_algorithm).await?;
         let directory = Directory::load(&mut conn, &vault, clock.clone()).await?;
         drop(conn);
 
@@ -174,8 +178,16 @@ impl Service {
         let public_url = public_url(&config.http.public_url, config.http.listen, address);
 
         let mut registry = Registry::with_prefix("strongroom");
+        let metrics = Metrics::register(&mut registry);
+        let budgets = Budgets::new(clock.clone(), config.oauth.reveals_per_minute);
         let shared = Shared {
-            issuer: Issuer::new(public_url.as_str(), directory.clone(), clock),
+            issuer: Issuer::new(
+                public_url.as_str(),
+                directory.clone(),
+                clock,
+                metrics.oauth.clone(),
+            ),
+            budgets,
             dapi: Arc::new(config.dapi.clone()),
             gate: Gate::new(config.dapi.max_concurrent_calls),
             pace: Arc::new(config.pace),
@@ -185,7 +197,7 @@ impl Service {
             flights: upstreams::Flights::default(),
             upstream_calls: Arc::new(Semaphore::new(upstreams::MAX_CALLS)),
             reach: Reach::allowing_private_addresses(config.allow_private_addresses),
-            metrics: Metrics::register(&mut registry),
+            metrics,
             readiness: Readiness::new(directory.clone()),
             proxies: TrustedProxies::new(config.http.trusted_proxies),
             cors_origins: config.http.cors_origins.into(),
@@ -203,6 +215,7 @@ impl Service {
             metrics: metrics_server(registry, metrics_listener)?,
             context,
             directory,
+            oauth: Arc::new(config.oauth),
             readiness,
             grace: config.http.shutdown_grace,
         })
@@ -242,7 +255,9 @@ impl Service {
     /// begins; calls that are under way end, up to the grace period; then the listeners close.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> std::io::Result<()> {
         let stop = CancellationToken::new();
-        let background = tokio::spawn(background::run(self.context.clone(), stop.clone()));
+        let background =
+            background::run(self.context.clone(), Arc::clone(&self.oauth), stop.clone());
+        let background = tokio::spawn(background);
         self.run_without_background(stop, shutdown).await?;
         // It only has to finish its round: what it began is on the tracker, which was waited for.
         let _ = tokio::time::timeout(Duration::from_secs(LAST_ANSWERS), background).await;

@@ -19,6 +19,17 @@ use crate::upstreams::routes as upstream;
     ),
     paths(
         oauth::token::token,
+        oauth::revoke::revoke,
+        oauth::introspect::introspect,
+        oauth::metadata::metadata,
+        oauth::metadata::jwks,
+        oauth::admin::create,
+        oauth::admin::list,
+        oauth::admin::show,
+        oauth::admin::change,
+        oauth::admin::delete,
+        oauth::admin::add_secret,
+        oauth::admin::end_secret,
         session::create,
         connection::create::create,
         connection::import::import,
@@ -49,6 +60,7 @@ use crate::upstreams::routes as upstream;
         (name = "Upstreams", description = "Other APIs' tokens, and calls with them"),
         (name = "Admin", description = "Of the caller's own app"),
         (name = "OAuth", description = "Access tokens by client credentials"),
+        (name = "Administration", description = "Of the caller's own app"),
         (name = "Status", description = "For operators and load balancers"),
     )
 )]

@@ -14,6 +14,7 @@ use super::{Shared, Thread, openapi, status};
 use crate::connections::{Context, routes as connection};
 use crate::http::caller::{Authentication, Principal, bearer};
 use crate::http::problem::{Problem, ProblemCode};
+use crate::oauth::routes::admin;
 use crate::oauth::{self, Issuer};
 use crate::sessions;
 use crate::upstreams::routes as upstream;
@@ -28,6 +29,7 @@ pub(super) fn data(config: &mut web::ServiceConfig, shared: &Shared, thread: Opt
         .app_data(web::Data::new(upstreams))
         .app_data(web::Data::new(shared.vault.clone()))
         .app_data(web::Data::new(shared.issuer.clone()))
+        .app_data(web::Data::new(shared.budgets.clone()))
         .app_data(web::Data::new(shared.readiness.clone()))
         .app_data(web::Data::new(shared.proxies.clone()))
         .app_data(web::Data::new(shared.metrics.http.clone()));
@@ -49,6 +51,20 @@ pub(super) fn all(config: &mut web::ServiceConfig, cors_origins: &[String]) {
         )
         .service(at("/problems/{code}", "GET").route(web::get().to(status::problem)))
         .service(at("/oauth2/token", "POST").route(web::post().to(oauth::routes::token::token)))
+        // The same, where clients of a plain Basic server look for it.
+        .service(at("/oauth/v2/token", "POST").route(web::post().to(oauth::routes::token::token)))
+        .service(at("/oauth2/revoke", "POST").route(web::post().to(oauth::routes::revoke::revoke)))
+        .service(
+            at("/oauth2/introspect", "POST")
+                .route(web::post().to(oauth::routes::introspect::introspect)),
+        )
+        .service(
+            at("/.well-known/oauth-authorization-server", "GET")
+                .route(web::get().to(oauth::routes::metadata::metadata)),
+        )
+        .service(
+            at("/.well-known/jwks.json", "GET").route(web::get().to(oauth::routes::metadata::jwks)),
+        )
         .service(web::redirect("/docs", "/docs/"))
         .service(SwaggerUi::new("/docs/{_:.*}").url("/openapi.json", openapi::document()))
         .service(
@@ -84,6 +100,7 @@ pub(super) fn all(config: &mut web::ServiceConfig, cors_origins: &[String]) {
                         .route(web::post().to(connection::revoke::invalidate)),
                 )
                 .configure(upstreams)
+                .configure(admin_clients)
                 .wrap(middleware::from_fn(authenticate)),
         );
 }
@@ -114,6 +131,29 @@ fn upstreams(config: &mut web::ServiceConfig) {
                 .route(web::get().to(upstream::admin::get))
                 .route(web::patch().to(upstream::admin::change))
                 .route(web::delete().to(upstream::admin::remove)),
+        );
+}
+
+fn admin_clients(config: &mut web::ServiceConfig) {
+    config
+        .service(
+            at("/admin/clients", "GET, POST")
+                .route(web::get().to(admin::list))
+                .route(web::post().to(admin::create)),
+        )
+        .service(
+            at("/admin/clients/{clientID}", "GET, PATCH, DELETE")
+                .route(web::get().to(admin::show))
+                .route(web::patch().to(admin::change))
+                .route(web::delete().to(admin::delete)),
+        )
+        .service(
+            at("/admin/clients/{clientID}/secrets", "POST")
+                .route(web::post().to(admin::add_secret)),
+        )
+        .service(
+            at("/admin/clients/{clientID}/secrets/{secretID}", "DELETE")
+                .route(web::delete().to(admin::end_secret)),
         );
 }
 

@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde_json::json;
 use strongroom::base::scope::Scope;
 
-use crate::support::{Answer, TestApp, id};
+use crate::support::{Answer, BOOTSTRAP_ID, TestApp, id};
 
 /// What an operation asks of its caller.
 enum Needs {
@@ -21,14 +21,26 @@ enum Needs {
     ScopeOrSession(Scope),
 }
 
-/// One row: method, path as in the document, needs. `{id}` is a connection of the app.
+/// One row: method, path as in the document, needs. `{id}` is a connection of the app, `{clientID}` a
+/// client that nobody has.
 fn table() -> Vec<(&'static str, &'static str, Needs)> {
     use Needs::{Credentials, Nothing, Scope as S, ScopeOrSession};
     vec![
         ("get", "/healthz", Nothing),
         ("get", "/readyz", Nothing),
         ("get", "/problems/{code}", Nothing),
+        ("get", "/.well-known/oauth-authorization-server", Nothing),
+        ("get", "/.well-known/jwks.json", Nothing),
         ("post", "/oauth2/token", Credentials),
+        ("post", "/oauth2/revoke", Credentials),
+        ("post", "/oauth2/introspect", Credentials),
+        ("get", "/v1/admin/clients", S(Scope::Admin)),
+        ("post", "/v1/admin/clients", S(Scope::Admin)),
+        ("get", "/v1/admin/clients/{clientID}", S(Scope::Admin)),
+        ("patch", "/v1/admin/clients/{clientID}", S(Scope::Admin)),
+        ("delete", "/v1/admin/clients/{clientID}", S(Scope::Admin)),
+        ("post", "/v1/admin/clients/{clientID}/secrets", S(Scope::Admin)),
+        ("delete", "/v1/admin/clients/{clientID}/secrets/{secretID}", S(Scope::Admin)),
         ("post", "/v1/connect-sessions", S(Scope::SessionsCreate)),
         ("get", "/v1/connections", ScopeOrSession(Scope::ConnectionsRead)),
         ("post", "/v1/connections", ScopeOrSession(Scope::ConnectionsWrite)),
@@ -51,6 +63,8 @@ fn table() -> Vec<(&'static str, &'static str, Needs)> {
     ]
 }
 
+const SECRET_OF_NOBODY: &str = "sec_01999999-0000-7000-8000-000000000000";
+
 struct Operation {
     method: Method,
     path: String,
@@ -60,6 +74,7 @@ impl Operation {
     fn new(method: &str, path: &str, connection: &str) -> Self {
         let path = path.replace("{id}", connection).replace("{code}", "not_found");
         let path = path.replace("{name}", "nobody").replace("{path}", "a/b");
+        let path = path.replace("{clientID}", "nobody").replace("{secretID}", SECRET_OF_NOBODY);
         Self { method: method.to_uppercase().parse().unwrap(), path }
     }
 
@@ -68,7 +83,7 @@ impl Operation {
         if let Some(token) = token {
             request = request.bearer_auth(token);
         }
-        if self.method == Method::POST {
+        if [Method::POST, Method::PATCH].contains(&self.method) {
             request = request.json(&json!({}));
         }
         app.api.send(request).await
@@ -197,14 +212,16 @@ async fn to_another_app_what_exists_looks_like_what_does_not() {
     let connection = app.active("ada").await;
     let stranger = app.token_of_another_app().await;
     let nothing = "conn_01999999-0000-7000-8000-000000000000";
-    for (method, path, _) in table().into_iter().filter(|(_, path, _)| path.contains("{id}")) {
-        let request = |id: &str| {
-            let request =
-                app.api.request(method.to_uppercase().parse().unwrap(), &path.replace("{id}", id));
-            request.bearer_auth(&stranger).json(&json!({ "reason": "x" }))
+    let owned = |path: &str| path.contains("{id}") || path.contains("{clientID}");
+    for (method, path, _) in table().into_iter().filter(|(_, path, _)| owned(path)) {
+        let request = |id: &str, client: &str| {
+            let path = path.replace("{id}", id).replace("{clientID}", client);
+            let path = path.replace("{secretID}", SECRET_OF_NOBODY);
+            let request = app.api.request(method.to_uppercase().parse().unwrap(), &path);
+            request.bearer_auth(&stranger).json(&json!({ "reason": "x", "disabled": true }))
         };
-        let mut foreign = app.api.send(request(id(&connection))).await;
-        let mut unknown = app.api.send(request(nothing)).await;
+        let mut foreign = app.api.send(request(id(&connection), BOOTSTRAP_ID)).await;
+        let mut unknown = app.api.send(request(nothing, "nobody")).await;
         assert_eq!(foreign.problem(), (404, "not_found"), "{method} {path}");
         foreign.json["requestID"].take();
         unknown.json["requestID"].take();

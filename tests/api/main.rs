@@ -18,6 +18,7 @@
 
 mod support;
 
+mod admin_clients;
 mod authorization;
 mod background;
 mod canary;
@@ -25,16 +26,25 @@ mod canary;
 mod crashes;
 mod drain;
 mod exchange;
+mod foreign_servers;
+mod forged_tokens;
+mod guessing;
 mod http_edges;
 mod import;
+mod introspection;
 mod late_tokens;
 mod lists;
 mod lives;
 mod logins;
 mod oauth;
+mod oauth_crate;
 mod outages;
+mod reveal_budget;
 mod revocation;
+mod revoked_tokens;
 mod sealing;
+mod server_metadata;
 mod sessions;
+mod signing_keys;
 mod tokens;
 mod upstreams;

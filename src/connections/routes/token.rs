@@ -7,10 +7,10 @@ use utoipa::ToSchema;
 
 use super::{not_active, reason};
 use crate::base::ids::ConnectionId;
-use crate::connections::Context;
 use crate::connections::reveal::{self, Reveal};
+use crate::connections::{Budgets, Context};
 use crate::http::body::{Body, Id};
-use crate::http::caller::{Authorized, needs};
+use crate::http::caller::{Authorized, Client, needs};
 use crate::http::problem::{Problem, ProblemCode};
 
 /// Why the token is read.
@@ -59,16 +59,19 @@ pub struct RevealedToken<'a> {
         (status = 404, description = "`not_found`"),
         (status = 409, description = "`connection_not_active`, with `connectionStatus`"),
         (status = 415, description = "`unsupported_media_type`"),
+        (status = 429, description = "`too_many_requests`: the client's budget for this minute is spent; with `Retry-After`"),
         (status = 503, description = "`unavailable`"),
     )
 )]
 pub async fn token(
     caller: Authorized<needs::TokensRead>,
     context: web::Data<Context>,
+    budgets: web::Data<Budgets>,
     id: Id<ConnectionId>,
     body: Body<RevealRequest>,
 ) -> Result<HttpResponse, Problem> {
     reason(&body.0.reason)?;
+    within_budget(&context, &budgets, &caller.client).await?;
     let app = caller.client.app;
     let revealed = reveal::reveal(&context, &caller.actor, app, id.0, &body.0.reason).await?;
     let secrets = match revealed {
@@ -91,4 +94,19 @@ pub async fn token(
         user_id: secrets.dapi_user_id.as_deref(),
         token_id: secrets.token_id.as_deref(),
     }))
+}
+
+/// What is refused here is worth a look: a client that needs more has to be given more.
+async fn within_budget(
+    context: &Context,
+    budgets: &Budgets,
+    client: &Client,
+) -> Result<(), Problem> {
+    let taken = budgets.take(&context.pool, &client.id, client.reveals_per_minute).await?;
+    taken.map_err(|seconds| {
+        context.metrics.reveals_refused.inc();
+        tracing::warn!(client = &*client.id, "the client's budget of readings is spent");
+        let detail = "The client has read as many tokens as it may within a minute.";
+        Problem::new(ProblemCode::TooManyRequests, detail).retry_after(seconds)
+    })
 }

@@ -1,6 +1,7 @@
 //! The table `connections`. Times are the database's; every statement is scoped by app, but for the
 //! background work, which serves them all.
 
+mod budget;
 mod intake;
 mod login;
 mod queue;
@@ -8,6 +9,7 @@ mod read;
 mod reveal;
 mod steps;
 
+pub(super) use budget::*;
 pub(super) use intake::*;
 pub(super) use login::*;
 pub(super) use queue::*;

@@ -1,3 +1,33 @@
-//! The OAuth endpoints, one a file.
+//! The OAuth endpoints, one a file, and the administration of clients.
 
+pub mod admin;
+pub mod introspect;
+pub mod metadata;
+pub mod revoke;
 pub mod token;
+
+use actix_web::http::header::{CACHE_CONTROL, PRAGMA};
+use actix_web::{HttpResponse, HttpResponseBuilder};
+
+/// The beginning of an answer that no cache keeps (RFC 6749 §5.1).
+fn uncached() -> HttpResponseBuilder {
+    let mut answer = HttpResponse::Ok();
+    answer.insert_header((CACHE_CONTROL, "no-store")).insert_header((PRAGMA, "no-cache"));
+    answer
+}
+
+/// What the endpoints for a token that exists take, as a form or as JSON; id and secret may come by
+/// HTTP Basic instead.
+#[derive(utoipa::ToSchema)]
+#[expect(dead_code, reason = "describes the request in the OpenAPI document")]
+pub struct ExistingToken {
+    /// The access token.
+    token: String,
+    /// What kind of token it is; only access tokens exist, so that it makes no difference.
+    #[schema(example = "access_token")]
+    token_type_hint: Option<String>,
+    /// The client's id, where it does not come by HTTP Basic.
+    client_id: Option<String>,
+    /// The client's secret, where it does not come by HTTP Basic.
+    client_secret: Option<String>,
+}

@@ -1,14 +1,16 @@
 //! `POST /oauth2/token`: client credentials for an access token (RFC 6749 §4.4).
 
-use actix_web::http::header::{CACHE_CONTROL, PRAGMA};
-use actix_web::{Error, HttpRequest, HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
 use sqlx::PgPool;
 
-use crate::base::scope::Scopes;
-use crate::oauth::credentials;
+use super::uncached;
+use crate::base::foreign::{ForeignScopes, is_scope_token};
+use crate::base::scope::Scope;
+use crate::oauth::credentials::{Authenticated, Desk};
+use crate::oauth::directory::Client;
 use crate::oauth::error::{OAuthError, OAuthErrorCode};
-use crate::oauth::tokens::Issuer;
+use crate::oauth::tokens::{Granted, Issuer};
 use crate::vault::Vault;
 
 /// An access token (RFC 6749 §5.1).
@@ -53,6 +55,7 @@ pub struct TokenRequest {
         (status = 200, description = "An access token", body = TokenResponse),
         (status = 400, description = "`invalid_request`, `invalid_scope` or `unsupported_grant_type` (RFC 6749 §5.2)"),
         (status = 401, description = "`invalid_client`"),
+        (status = 429, description = "`invalid_client`, too often; with `Retry-After`"),
         (status = 503, description = "`temporarily_unavailable`"),
     )
 )]
@@ -62,21 +65,19 @@ pub async fn token(
     issuer: web::Data<Issuer>,
     pool: web::Data<PgPool>,
     vault: web::Data<Vault>,
-) -> Result<HttpResponse, Error> {
-    let (parameters, presented) = credentials::read(&req, payload).await?;
-    let client = issuer.directory().authenticate(&pool, &vault, &presented).await?;
+) -> Result<HttpResponse, OAuthError> {
+    let desk = Desk { issuer: &issuer, pool: &pool, vault: &vault };
+    let Authenticated { client, parameters, .. } = desk.receive(&req, payload).await?;
     check_grant(parameters.grant_type.as_deref())?;
-    let scopes = grant_scopes(parameters.scope.as_deref(), client.scopes)?;
-    let token = issuer.issue(&client, scopes)?;
+    let granted = grant_scopes(parameters.scope.as_deref(), &client)?;
+    let token = issuer.issue(&client, &granted)?;
     let body = TokenResponse {
         access_token: token.access_token,
         token_type: "Bearer",
         expires_in: token.expires_in,
-        scope: token.scopes.to_string(),
+        scope: granted.to_string(),
     };
-    let mut answer = HttpResponse::Ok();
-    answer.insert_header((CACHE_CONTROL, "no-store")).insert_header((PRAGMA, "no-cache"));
-    Ok(answer.json(body))
+    Ok(uncached().json(body))
 }
 
 fn check_grant(grant_type: Option<&str>) -> Result<(), OAuthError> {
@@ -90,16 +91,27 @@ fn check_grant(grant_type: Option<&str>) -> Result<(), OAuthError> {
     }
 }
 
-/// RFC 6749 §3.3: nothing asked for is everything allowed; more than allowed is refused whole.
-fn grant_scopes(asked: Option<&str>, allowed: Scopes) -> Result<Scopes, OAuthError> {
+/// RFC 6749 §3.3: nothing asked for is everything allowed, unless the client has to name what it
+/// wants; more than allowed is refused whole.
+fn grant_scopes(asked: Option<&str>, client: &Client) -> Result<Granted, OAuthError> {
     let refuse = |description| OAuthError::new(OAuthErrorCode::InvalidScope, description);
-    let Some(asked) = asked else { return Ok(allowed) };
-    let asked: Scopes = asked.parse().map_err(|_| refuse("There is no such scope"))?;
-    if asked.is_empty() {
+    let names: Vec<&str> = asked.unwrap_or_default().split(' ').filter(|n| !n.is_empty()).collect();
+    if asked.is_some() && (names.is_empty() || !names.iter().all(|name| is_scope_token(name))) {
         return Err(refuse("The scope is malformed"));
     }
-    if !asked.is_subset_of(allowed) {
-        return Err(refuse("The client may not have this scope"));
+    if !client.required_scopes.iter().all(|required| names.contains(&required.as_str())) {
+        return Err(refuse("This client has to name the scope that it wants"));
     }
-    Ok(asked)
+    if asked.is_none() {
+        return Ok(Granted { own: client.scopes, other: client.other_scopes.clone() });
+    }
+    let own = |name: &str| name.parse().ok().filter(|scope: &Scope| client.scopes.contains(*scope));
+    if !names.iter().all(|name| own(name).is_some() || client.other_scopes.contains(name)) {
+        return Err(refuse("There is no such scope, or the client may not have it"));
+    }
+    let other = names.iter().copied().filter(|name| client.other_scopes.contains(name));
+    Ok(Granted {
+        own: names.iter().filter_map(|name| own(name)).collect(),
+        other: ForeignScopes::from_names(other),
+    })
 }

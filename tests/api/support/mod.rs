@@ -3,11 +3,13 @@
 
 mod client;
 mod database;
+mod oauth;
 mod process;
 mod proxy;
 
 pub use client::{Answer, Api};
 pub use database::TestDatabase;
+pub use oauth::OauthClient;
 pub use process::{Process, command};
 pub use proxy::{Cut, Proxy};
 
@@ -185,7 +187,16 @@ impl TestApp {
 
     /// Another replica on the same database, the same Dapi and the same clocks.
     pub async fn replica(&self) -> Api {
-        let run = run(&self.environment, &self.clock, self.background, &self.stop).await;
+        self.replica_with(&[]).await
+    }
+
+    /// Another replica whose environment differs in these variables.
+    pub async fn replica_with(&self, variables: &[(&str, &str)]) -> Api {
+        let mut environment = self.environment.clone();
+        for (name, value) in variables {
+            environment.set(name, *value);
+        }
+        let run = run(&environment, &self.clock, self.background, &self.stop).await;
         self.directories.lock().unwrap().push(run.directory);
         Api::new(run.address)
     }
@@ -209,6 +220,15 @@ impl TestApp {
         let mut conn = self.context.pool.acquire().await.unwrap();
         for directory in directories {
             directory.refresh(&mut conn, &self.context.vault).await.unwrap();
+        }
+    }
+
+    /// What every replica does a few times a minute.
+    pub async fn write_uses(&self) {
+        let directories = self.directories.lock().unwrap().clone();
+        let mut conn = self.context.pool.acquire().await.unwrap();
+        for directory in directories {
+            directory.note_uses(&mut conn).await.unwrap();
         }
     }
 

@@ -1,0 +1,37 @@
+//! What is counted about clients and their tokens.
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::registry::Registry;
+
+/// Counters of the OAuth endpoints. Clones count together.
+#[derive(Clone, Debug, Default)]
+pub struct Metrics {
+    pub(super) tokens_issued: Counter,
+    pub(super) tokens_revoked: Counter,
+    pub(super) wrong_credentials: Counter,
+    pub(super) guesses_refused: Counter,
+}
+
+impl Metrics {
+    /// Registers the metrics.
+    pub fn register(registry: &mut Registry) -> Self {
+        let m = Self::default();
+        registry.register("oauth_tokens_issued", "Access tokens issued", m.tokens_issued.clone());
+        registry.register(
+            "oauth_tokens_revoked",
+            "Access tokens revoked by their clients before they ended",
+            m.tokens_revoked.clone(),
+        );
+        registry.register(
+            "oauth_wrong_credentials",
+            "Requests with an unknown client or a wrong secret",
+            m.wrong_credentials.clone(),
+        );
+        registry.register(
+            "oauth_guesses_refused",
+            "Those among them that were told to wait",
+            m.guesses_refused.clone(),
+        );
+        m
+    }
+}

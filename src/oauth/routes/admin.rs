@@ -1,0 +1,438 @@
+//! `/v1/admin/clients`: the clients of the caller's own app.
+
+use std::time::Duration;
+
+use actix_web::http::header::LOCATION;
+use actix_web::{HttpResponse, web};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::{Deserialize, Serialize};
+use sqlx::PgPool;
+use time::OffsetDateTime;
+use utoipa::{IntoParams, ToSchema};
+
+use crate::base::foreign::ForeignScopes;
+use crate::base::ids::ClientSecretId;
+use crate::base::paging::{DEFAULT_LIMIT, MAX_LIMIT};
+use crate::base::scope::Scopes;
+use crate::http::body::{Body, OptionalBody, UrlQuery};
+use crate::http::caller::{Authorized, Client, needs};
+use crate::http::problem::{Problem, ProblemCode};
+use crate::oauth::clients::{
+    self, After, ClientError, ClientInfo, DEFAULT_TOKEN_LIFETIME, InvalidTerms, NewClient, Terms,
+};
+use crate::oauth::secrets::{self, DEFAULT_OVERLAP, MAX_OVERLAP, SecretInfo};
+use crate::oauth::tokens::Issuer;
+use crate::vault::Vault;
+
+type Admin = Authorized<needs::Admin>;
+
+/// Names of scopes: a list, or one text with a space between them as OAuth writes it.
+#[derive(Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum Names {
+    /// A list.
+    List(Vec<String>),
+    /// As OAuth writes it.
+    Text(String),
+}
+
+impl Default for Names {
+    fn default() -> Self {
+        Self::List(Vec::new())
+    }
+}
+
+impl Names {
+    fn each(&self) -> Box<dyn Iterator<Item = &str> + '_> {
+        match self {
+            Self::List(names) => Box::new(names.iter().map(String::as_str)),
+            Self::Text(text) => Box::new(text.split(' ').filter(|name| !name.is_empty())),
+        }
+    }
+}
+
+/// A client to be made.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CreateClient {
+    /// What people call it.
+    #[schema(example = "payroll", max_length = 200)]
+    name: String,
+    /// The most that its tokens may allow of Strongroom's own scopes.
+    #[schema(example = json!(["connections:read", "tokens:read"]))]
+    scopes: Names,
+    /// Scopes of other APIs that its tokens may carry; Strongroom honours none of them.
+    #[serde(default)]
+    other_scopes: Names,
+    /// Scopes that its token requests have to name.
+    #[serde(default)]
+    required_scopes: Names,
+    /// How long its tokens live, in seconds.
+    #[schema(minimum = 60, maximum = 86400, default = 3600)]
+    token_lifetime: Option<u32>,
+    /// Tokens that it may read in the clear within a minute; the service's setting if left out.
+    #[schema(minimum = 1)]
+    reveals_per_minute: Option<u32>,
+}
+
+/// What changes about a client.
+#[derive(Deserialize, ToSchema)]
+pub struct ChangeClient {
+    /// Whether it is refused, together with its tokens.
+    disabled: bool,
+}
+
+/// How a secret follows another.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AddSecret {
+    /// How long the secrets that it has live on, in seconds; 0 ends them at once.
+    #[schema(minimum = 0, maximum = 2_592_000, default = 86400)]
+    old_secrets_end_in: Option<u32>,
+}
+
+/// A client with its secret, shown this once.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Made<'a> {
+    #[serde(flatten)]
+    client: &'a ClientInfo,
+    client_secret: &'a str,
+}
+
+/// A client with what there is to know of its secrets.
+#[derive(Serialize)]
+struct Shown<'a> {
+    #[serde(flatten)]
+    client: &'a ClientInfo,
+    secrets: &'a [SecretInfo],
+}
+
+/// Which page of a list.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct ListQuery {
+    /// At most so many.
+    #[param(minimum = 1, maximum = 100, default = 50)]
+    limit: Option<u8>,
+    /// The `nextCursor` of the page before.
+    cursor: Option<String>,
+}
+
+impl From<ClientError> for Problem {
+    fn from(error: ClientError) -> Self {
+        match error {
+            ClientError::Unknown(_) => Self::not_found(),
+            ClientError::TwoSecrets => {
+                let detail = "End one by DELETE, or send `oldSecretsEndIn: 0` to end both at once.";
+                Self::new(ProblemCode::TwoSecrets, detail)
+            }
+            ClientError::Bootstrap => Self::new(ProblemCode::InvalidRequest, format!("{error}.")),
+            ClientError::Vault(crate::vault::VaultError::Database(error)) => error.into(),
+            error => Self::internal(error),
+        }
+    }
+}
+
+/// A client's id in a path; one that cannot exist is as unknown as one that does not.
+fn known(id: &str) -> Result<&str, Problem> {
+    let sound = id.len() <= 64 && id.chars().all(|c| c.is_ascii_alphanumeric());
+    if sound { Ok(id) } else { Err(Problem::not_found()) }
+}
+
+/// Nobody hands out what they lack: neither by making a client, nor by letting one in again, nor by
+/// a new secret of a client that may do more than they. What counts is the caller's token, which may
+/// be narrower than its client; of other APIs' scopes, what its client may have.
+fn may_grant(
+    caller: &Client,
+    issuer: &Issuer,
+    own: Scopes,
+    other: &ForeignScopes,
+) -> Result<(), Problem> {
+    let lacking: Vec<_> = own.iter().filter(|scope| !caller.scopes.contains(*scope)).collect();
+    let lacking: Scopes = lacking.into_iter().collect();
+    if !lacking.is_empty() {
+        return Err(Problem::insufficient_scope(lacking));
+    }
+    let held = issuer.directory().client(&caller.id);
+    if held.is_some_and(|client| other.is_subset_of(&client.other_scopes)) || other.is_empty() {
+        return Ok(());
+    }
+    Err(Problem::insufficient_scope(other.names().join(" ")))
+}
+
+impl CreateClient {
+    fn scopes(&self) -> Result<Scopes, Problem> {
+        let scopes = self.scopes.each().map(str::parse).collect::<Result<_, _>>();
+        scopes.map_err(|unknown| Problem::invalid_field("scopes", unknown))
+    }
+
+    fn terms(&self) -> Result<Terms, Problem> {
+        let other_scopes = ForeignScopes::new(self.other_scopes.each())
+            .map_err(|what| Problem::invalid_field("otherScopes", what))?;
+        let required_scopes = self.required_scopes.each().map(str::to_owned).collect();
+        Ok(Terms { other_scopes, required_scopes, reveals_per_minute: self.reveals_per_minute })
+    }
+}
+
+impl From<InvalidTerms> for Problem {
+    fn from(what: InvalidTerms) -> Self {
+        let field = match what {
+            InvalidTerms::Name(why) => return Self::invalid_field("name", why),
+            InvalidTerms::NoScope => "scopes",
+            InvalidTerms::Lifetime => "tokenLifetime",
+            InvalidTerms::RequiredIsMissing(_) => "requiredScopes",
+            InvalidTerms::NoReveals => "revealsPerMinute",
+        };
+        Self::invalid_field(field, what)
+    }
+}
+
+/// Makes a client of the caller's app. Its secret is in this answer and nowhere else.
+#[utoipa::path(
+    post, path = "/v1/admin/clients", tag = "Administration",
+    security(("bearer" = ["admin"])),
+    request_body = CreateClient,
+    responses(
+        (status = 201, description = "The client with its secret, shown this once", body = inline(serde_json::Value)),
+        (status = 400, description = "`invalid_request`"),
+        (status = 401, description = "`unauthorized`"),
+        (status = 403, description = "`insufficient_scope`: also for a scope that the caller lacks itself"),
+        (status = 415, description = "`unsupported_media_type`"),
+        (status = 503, description = "`unavailable`"),
+    )
+)]
+pub async fn create(
+    caller: Admin,
+    issuer: web::Data<Issuer>,
+    pool: web::Data<PgPool>,
+    vault: web::Data<Vault>,
+    body: Body<CreateClient>,
+) -> Result<HttpResponse, Problem> {
+    let (scopes, terms) = (body.0.scopes()?, body.0.terms()?);
+    let lifetime = body.0.token_lifetime.unwrap_or(DEFAULT_TOKEN_LIFETIME);
+    let new = NewClient {
+        app: caller.client.app,
+        name: &body.0.name,
+        scopes,
+        token_lifetime: Duration::from_secs(lifetime.into()),
+    };
+    clients::check(&new, &terms)?;
+    may_grant(&caller.client, &issuer, scopes, &terms.other_scopes)?;
+    let mut conn = pool.acquire().await?;
+    let made = clients::create_on(&mut conn, &vault, &caller.actor, &new, &terms).await?;
+    let client = clients::find(&mut conn, Some(new.app), &made.id).await?;
+    let location = format!("/v1/admin/clients/{}", made.id);
+    let mut answer = HttpResponse::Created();
+    answer.insert_header((LOCATION, location));
+    Ok(answer.json(Made { client: &client, client_secret: made.secret.expose() }))
+}
+
+/// The clients of the caller's app, newest first, without their secrets.
+#[utoipa::path(
+    get, path = "/v1/admin/clients", tag = "Administration",
+    security(("bearer" = ["admin"])),
+    params(ListQuery),
+    responses(
+        (status = 200, description = "`clients` and `nextCursor`", body = inline(serde_json::Value)),
+        (status = 400, description = "`invalid_request`"),
+        (status = 401, description = "`unauthorized`"),
+        (status = 403, description = "`insufficient_scope`"),
+        (status = 503, description = "`unavailable`"),
+    )
+)]
+pub async fn list(
+    caller: Admin,
+    pool: web::Data<PgPool>,
+    query: UrlQuery<ListQuery>,
+) -> Result<HttpResponse, Problem> {
+    let limit = query.0.limit.unwrap_or(DEFAULT_LIMIT);
+    if !(1..=MAX_LIMIT).contains(&limit) {
+        return Err(Problem::invalid_field("limit", "must be from 1 to 100"));
+    }
+    let no_cursor = || Problem::invalid_field("cursor", "not a cursor of this list");
+    let after = query.0.cursor.as_deref().map(|text| read_cursor(text).ok_or_else(no_cursor));
+    let after = after.transpose()?;
+    let mut conn = pool.acquire().await?;
+    // One more than the page holds tells whether there is another.
+    let mut found =
+        clients::list(&mut conn, Some(caller.client.app), after.as_ref(), i64::from(limit) + 1)
+            .await?;
+    let more = found.len() > usize::from(limit);
+    found.truncate(limit.into());
+    let next = found.last().filter(|_| more).map(cursor_behind);
+    Ok(HttpResponse::Ok().json(serde_json::json!({ "clients": found, "nextCursor": next })))
+}
+
+fn cursor_behind(client: &ClientInfo) -> String {
+    let at = client.created_at.unix_timestamp_nanos();
+    URL_SAFE_NO_PAD.encode(format!("{at} {}", client.id))
+}
+
+fn read_cursor(text: &str) -> Option<After> {
+    let text = String::from_utf8(URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
+    let (at, id) = text.split_once(' ')?;
+    let created_at = OffsetDateTime::from_unix_timestamp_nanos(at.parse().ok()?).ok()?;
+    Some(After { created_at, id: known(id).ok()?.to_owned() })
+}
+
+/// One client of the caller's app, and since when its secrets live.
+#[utoipa::path(
+    get, path = "/v1/admin/clients/{clientID}", tag = "Administration",
+    security(("bearer" = ["admin"])),
+    params(("clientID" = String, Path, description = "The client")),
+    responses(
+        (status = 200, description = "The client", body = inline(serde_json::Value)),
+        (status = 401, description = "`unauthorized`"),
+        (status = 403, description = "`insufficient_scope`"),
+        (status = 404, description = "`not_found`"),
+        (status = 503, description = "`unavailable`"),
+    )
+)]
+pub async fn show(
+    caller: Admin,
+    pool: web::Data<PgPool>,
+    id: web::Path<String>,
+) -> Result<HttpResponse, Problem> {
+    let mut conn = pool.acquire().await?;
+    let client = clients::find(&mut conn, Some(caller.client.app), known(&id)?).await?;
+    let secrets = secrets::live(&mut conn, &client.id).await?;
+    Ok(HttpResponse::Ok().json(Shown { client: &client, secrets: &secrets }))
+}
+
+/// Refuses a client and its tokens from now on, or lets it in again.
+#[utoipa::path(
+    patch, path = "/v1/admin/clients/{clientID}", tag = "Administration",
+    security(("bearer" = ["admin"])),
+    params(("clientID" = String, Path, description = "The client")),
+    request_body = ChangeClient,
+    responses(
+        (status = 200, description = "The client", body = inline(serde_json::Value)),
+        (status = 400, description = "`invalid_request`"),
+        (status = 401, description = "`unauthorized`"),
+        (status = 403, description = "`insufficient_scope`: also where it would let in a client that may do more than the caller"),
+        (status = 404, description = "`not_found`"),
+        (status = 415, description = "`unsupported_media_type`"),
+        (status = 503, description = "`unavailable`"),
+    )
+)]
+pub async fn change(
+    caller: Admin,
+    issuer: web::Data<Issuer>,
+    pool: web::Data<PgPool>,
+    id: web::Path<String>,
+    body: Body<ChangeClient>,
+) -> Result<HttpResponse, Problem> {
+    let (app, id) = (Some(caller.client.app), known(&id)?);
+    let mut conn = pool.acquire().await?;
+    let client = clients::find(&mut conn, app, id).await?;
+    if body.0.disabled {
+        clients::disable(&mut conn, &caller.actor, app, id).await?;
+    } else {
+        may_grant(&caller.client, &issuer, client.scopes, &client.other_scopes)?;
+        clients::enable(&mut conn, &caller.actor, app, id).await?;
+    }
+    let client = clients::find(&mut conn, app, id).await?;
+    let secrets = secrets::live(&mut conn, id).await?;
+    Ok(HttpResponse::Ok().json(Shown { client: &client, secrets: &secrets }))
+}
+
+/// Deletes a client with its secrets; its tokens end within five seconds on every replica.
+#[utoipa::path(
+    delete, path = "/v1/admin/clients/{clientID}", tag = "Administration",
+    security(("bearer" = ["admin"])),
+    params(("clientID" = String, Path, description = "The client")),
+    responses(
+        (status = 204, description = "Deleted"),
+        (status = 400, description = "`invalid_request`: the bootstrap client follows the environment"),
+        (status = 401, description = "`unauthorized`"),
+        (status = 403, description = "`insufficient_scope`"),
+        (status = 404, description = "`not_found`"),
+        (status = 503, description = "`unavailable`"),
+    )
+)]
+pub async fn delete(
+    caller: Admin,
+    pool: web::Data<PgPool>,
+    id: web::Path<String>,
+) -> Result<HttpResponse, Problem> {
+    let mut conn = pool.acquire().await?;
+    clients::delete(&mut conn, &caller.actor, Some(caller.client.app), known(&id)?).await?;
+    Ok(HttpResponse::NoContent().finish())
+}
+
+/// Gives a client a second secret and the first an end.
+#[utoipa::path(
+    post, path = "/v1/admin/clients/{clientID}/secrets", tag = "Administration",
+    security(("bearer" = ["admin"])),
+    params(("clientID" = String, Path, description = "The client")),
+    request_body = AddSecret,
+    responses(
+        (status = 201, description = "`clientSecret`, shown this once, and `secrets` as they are now", body = inline(serde_json::Value)),
+        (status = 400, description = "`invalid_request`: also for the bootstrap client, whose secret follows the environment"),
+        (status = 401, description = "`unauthorized`"),
+        (status = 403, description = "`insufficient_scope`: also where the client may do more than the caller"),
+        (status = 404, description = "`not_found`"),
+        (status = 409, description = "`two_secrets`"),
+        (status = 415, description = "`unsupported_media_type`"),
+        (status = 503, description = "`unavailable`"),
+    )
+)]
+pub async fn add_secret(
+    caller: Admin,
+    issuer: web::Data<Issuer>,
+    pool: web::Data<PgPool>,
+    vault: web::Data<Vault>,
+    id: web::Path<String>,
+    body: OptionalBody<AddSecret>,
+) -> Result<HttpResponse, Problem> {
+    let overlap = body.0.and_then(|body| body.old_secrets_end_in).unwrap_or(DEFAULT_OVERLAP);
+    if overlap > MAX_OVERLAP {
+        return Err(Problem::invalid_field("oldSecretsEndIn", "must be at most 2592000 seconds"));
+    }
+    let (app, id) = (Some(caller.client.app), known(&id)?);
+    let overlap = Duration::from_secs(overlap.into());
+    let mut conn = pool.acquire().await?;
+    let client = clients::find(&mut conn, app, id).await?;
+    may_grant(&caller.client, &issuer, client.scopes, &client.other_scopes)?;
+    let new = secrets::rotate(&mut conn, &vault, &caller.actor, app, id, overlap).await?;
+    Ok(HttpResponse::Created().json(serde_json::json!({
+        "clientID": id,
+        "id": new.id,
+        "clientSecret": new.secret.expose(),
+        "secrets": new.live,
+    })))
+}
+
+/// Ends one of a client's secrets now.
+#[utoipa::path(
+    delete, path = "/v1/admin/clients/{clientID}/secrets/{secretID}", tag = "Administration",
+    security(("bearer" = ["admin"])),
+    params(
+        ("clientID" = String, Path, description = "The client"),
+        ("secretID" = ClientSecretId, Path, description = "The secret"),
+    ),
+    responses(
+        (status = 204, description = "Ended"),
+        (status = 400, description = "`invalid_request`: the bootstrap client follows the environment"),
+        (status = 401, description = "`unauthorized`"),
+        (status = 403, description = "`insufficient_scope`"),
+        (status = 404, description = "`not_found`"),
+        (status = 503, description = "`unavailable`"),
+    )
+)]
+pub async fn end_secret(
+    caller: Admin,
+    pool: web::Data<PgPool>,
+    path: web::Path<(String, String)>,
+) -> Result<HttpResponse, Problem> {
+    let (client, secret) = path.into_inner();
+    let secret = secret.parse().map_err(|_| Problem::not_found())?;
+    let (app, client) = (Some(caller.client.app), known(&client)?);
+    let mut conn = pool.acquire().await?;
+    if secrets::end(&mut conn, &caller.actor, app, client, secret).await? {
+        return Ok(HttpResponse::NoContent().finish());
+    }
+    Err(Problem::not_found())
+}

@@ -1,0 +1,103 @@
+//! `POST /oauth2/introspect`: what a token is worth (RFC 7662).
+
+use std::sync::Arc;
+
+use actix_web::{HttpRequest, HttpResponse, web};
+use serde::Serialize;
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use super::{ExistingToken, uncached};
+use crate::oauth::credentials::{Authenticated, Desk};
+use crate::oauth::directory::Client;
+use crate::oauth::error::OAuthError;
+use crate::oauth::tokens::{Issuer, Verified, Worth};
+use crate::vault::Vault;
+
+/// What a token is worth (RFC 7662 §2.2). Of one that counts for nothing there is `active` alone.
+#[derive(Serialize, utoipa::ToSchema)]
+pub struct Introspection {
+    /// Whether it counts at this moment.
+    active: bool,
+    #[serde(flatten)]
+    token: Option<ActiveToken>,
+}
+
+/// A token that counts.
+#[derive(Serialize, utoipa::ToSchema)]
+pub struct ActiveToken {
+    /// What it allows, as far as its client may still have it.
+    scope: String,
+    /// Whose it is.
+    #[schema(value_type = String)]
+    client_id: Arc<str>,
+    /// Always `Bearer`.
+    token_type: &'static str,
+    /// When it ends, in seconds since 1970.
+    exp: i64,
+    /// When it was issued, in seconds since 1970.
+    iat: i64,
+    /// Its subject, the client.
+    #[schema(value_type = String)]
+    sub: Arc<str>,
+    /// For whom it is: this service.
+    aud: String,
+    /// Who issued it: this service.
+    iss: String,
+    /// Its id.
+    jti: Uuid,
+}
+
+/// What a token is worth at this moment. A client may ask about the tokens of its own app.
+#[utoipa::path(
+    post, path = "/oauth2/introspect", tag = "OAuth",
+    security((), ("client_basic" = [])),
+    request_body(
+        description = "HTTP Basic, a form or JSON; exactly one way of authenticating",
+        content((ExistingToken = "application/x-www-form-urlencoded"), (ExistingToken = "application/json")),
+    ),
+    responses(
+        (status = 200, description = "What it is worth; exactly `{\"active\": false}` where that is nothing", body = Introspection),
+        (status = 400, description = "`invalid_request`"),
+        (status = 401, description = "`invalid_client`"),
+        (status = 429, description = "`invalid_client`, too often; with `Retry-After`"),
+        (status = 503, description = "`temporarily_unavailable`: this replica cannot tell at the moment"),
+    )
+)]
+pub async fn introspect(
+    req: HttpRequest,
+    payload: web::Payload,
+    issuer: web::Data<Issuer>,
+    pool: web::Data<PgPool>,
+    vault: web::Data<Vault>,
+) -> Result<HttpResponse, OAuthError> {
+    let desk = Desk { issuer: &issuer, pool: &pool, vault: &vault };
+    let Authenticated { client: asking, parameters, .. } = desk.receive(&req, payload).await?;
+    let missing = || OAuthError::invalid_request("token is missing");
+    let token = parameters.token.ok_or_else(missing)?;
+    let token = match issuer.worth(token.expose()) {
+        // Another app's token is as good as none: nothing crosses an app (§4 warns of scanning).
+        Worth::Good(verified, owner) if owner.app == asking.app => {
+            Some(describe(&issuer, &verified, &owner))
+        }
+        Worth::Good(..) | Worth::Nothing(_) => None,
+        Worth::Unknown => {
+            return Err(OAuthError::unavailable("revocations could not be read for too long"));
+        }
+    };
+    Ok(uncached().json(Introspection { active: token.is_some(), token }))
+}
+
+fn describe(issuer: &Issuer, token: &Verified, owner: &Client) -> ActiveToken {
+    ActiveToken {
+        scope: token.granted(owner).to_string(),
+        client_id: Arc::clone(&token.client_id),
+        token_type: "Bearer",
+        exp: token.exp,
+        iat: token.iat,
+        sub: Arc::clone(&token.client_id),
+        aud: issuer.public_url().to_owned(),
+        iss: issuer.public_url().to_owned(),
+        jti: token.jti,
+    }
+}

@@ -1,0 +1,179 @@
+//! The life of the keys that sign access tokens: published, signing, verifying, gone.
+//!
+//! A successor is published before it signs, so that every replica and everybody who caches the key
+//! set knows it when its first token comes; the retired key verifies until the last token that it
+//! signed has ended.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use sqlx::{Connection as _, PgConnection};
+use time::OffsetDateTime;
+
+use super::clients::TOKEN_LIFETIMES;
+use super::signing::SigningKey;
+use super::store;
+use crate::audit::AuditActor;
+use crate::base::actor::Actor;
+use crate::base::algorithm::Algorithm;
+use crate::config::OauthConfig;
+use crate::vault::{Vault, VaultError};
+
+/// How long others may cache the key set.
+pub const KEY_SET_MAX_AGE: Duration = Duration::from_mins(5);
+/// How long a key is published before it signs: twice what others may cache.
+const AHEAD: Duration = Duration::from_mins(10);
+/// The least that a key is published ahead: replicas refuse everybody once they have not read the keys
+/// for half as long ([`STALE_AFTER`](super::STALE_AFTER)), so none meets a key that it does not know.
+const AHEAD_AT_LEAST: Duration = Duration::from_secs(10);
+/// By how much clocks may differ.
+const SLACK: Duration = Duration::from_hours(1);
+
+/// A signing key as it is shown.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KeyInfo {
+    /// Its id, in the header of each token that it signs.
+    pub kid: String,
+    /// The `alg` of its tokens.
+    pub algorithm: String,
+    /// `next`, `signs` or `verifies`.
+    pub state: String,
+    /// When it was made and published.
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+    /// From when on it signs.
+    #[serde(with = "time::serde::rfc3339")]
+    pub signs_from: OffsetDateTime,
+    /// When its successor takes over.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub retired_at: Option<OffsetDateTime>,
+}
+
+/// A successor that was made.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Successor {
+    /// Its id.
+    pub kid: String,
+    /// The `alg` of its tokens.
+    pub algorithm: &'static str,
+    /// From when on it signs.
+    #[serde(with = "time::serde::rfc3339")]
+    pub signs_from: OffsetDateTime,
+}
+
+/// When a successor begins to sign.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begin {
+    /// When whoever caches the key set has read it again.
+    Ahead,
+    /// As soon as every replica knows it, for when the old key may be in wrong hands. Others that verify
+    /// tokens have to fetch the key set again when they meet a `kid` that they do not know.
+    AtOnce,
+}
+
+/// All signing keys, newest first.
+pub async fn list(conn: &mut PgConnection) -> sqlx::Result<Vec<KeyInfo>> {
+    store::list_signing_keys(conn).await
+}
+
+/// Makes sure that there is a key that signs, and that one of the configured algorithm does or will.
+/// Replicas that start at the same moment agree on one.
+pub async fn ensure(
+    conn: &mut PgConnection,
+    vault: &Vault,
+    algorithm: Algorithm,
+) -> Result<(), VaultError> {
+    let settled = |newest: &Option<(String, f64)>| {
+        newest.as_ref().is_some_and(|(held, _)| held == algorithm.as_str())
+    };
+    if settled(&store::newest_signing_key(conn).await?) {
+        return Ok(());
+    }
+    let mut tx = conn.begin().await?;
+    store::lock_signing_keys(&mut tx).await?;
+    let newest = store::newest_signing_key(&mut tx).await?;
+    if !settled(&newest) {
+        let ahead = if newest.is_some() { AHEAD } else { Duration::ZERO };
+        succeed(&mut tx, vault, &Actor::service(), algorithm, ahead).await?;
+    }
+    tx.commit().await?;
+    Ok(())
+}
+
+/// Makes a successor to the newest key.
+pub async fn rotate(
+    conn: &mut PgConnection,
+    vault: &Vault,
+    actor: &Actor,
+    algorithm: Algorithm,
+    begin: Begin,
+) -> Result<Successor, VaultError> {
+    let ahead = match begin {
+        Begin::Ahead => AHEAD,
+        Begin::AtOnce => AHEAD_AT_LEAST,
+    };
+    let mut tx = conn.begin().await?;
+    store::lock_signing_keys(&mut tx).await?;
+    let successor = succeed(&mut tx, vault, actor, algorithm, ahead).await?;
+    tx.commit().await?;
+    Ok(successor)
+}
+
+async fn succeed(
+    conn: &mut PgConnection,
+    vault: &Vault,
+    actor: &Actor,
+    algorithm: Algorithm,
+    ahead: Duration,
+) -> Result<Successor, VaultError> {
+    let private = SigningKey::generate(algorithm).ok_or(VaultError::NoRandomness)?;
+    let key = SigningKey::from_private(algorithm, &private).ok_or(VaultError::DoesNotOpen)?;
+    let signs_from = store::succeed_signing_key(conn, vault, &private, &key, ahead).await?;
+    let actor = AuditActor::from(actor);
+    store::record_key_change(conn, &actor, "signing_key.created", key.kid()).await?;
+    let kid = key.kid().to_owned();
+    Ok(Successor { kid, algorithm: algorithm.as_str(), signs_from })
+}
+
+/// Does what is due: a successor where the newest key has signed for as long as the configuration says,
+/// and an end to keys whose last token ended. Safe to run on every replica.
+pub async fn reconcile(
+    conn: &mut PgConnection,
+    vault: &Vault,
+    config: &OauthConfig,
+) -> Result<(), VaultError> {
+    let due = |newest: Option<(String, f64)>| {
+        // A successor waits for its turn as long as it is published ahead.
+        let until = config.signing_key_lifetime.map(|lifetime| lifetime.saturating_sub(AHEAD));
+        until.zip(newest).is_some_and(|(until, (_, age))| age >= until.as_secs_f64())
+    };
+    if due(store::newest_signing_key(conn).await?) {
+        let mut tx = conn.begin().await?;
+        store::lock_signing_keys(&mut tx).await?;
+        if due(store::newest_signing_key(&mut tx).await?) {
+            let service = Actor::service();
+            succeed(&mut tx, vault, &service, config.signing_algorithm, AHEAD).await?;
+        }
+        tx.commit().await?;
+    }
+    let lifetime = Duration::from_secs((*TOKEN_LIFETIMES.end()).into()) + SLACK;
+    for kid in store::delete_spent_keys(conn, lifetime).await? {
+        tracing::info!(kid, "a signing key whose last token has ended is gone");
+    }
+    Ok(())
+}
+
+/// Deletes a retired key at once: the tokens that it signed end within seconds on every replica.
+/// `false` where no retired key has this id; the one that signs has to be succeeded first.
+pub async fn revoke(conn: &mut PgConnection, actor: &Actor, kid: &str) -> sqlx::Result<bool> {
+    let mut tx = conn.begin().await?;
+    let gone = store::delete_retired_key(&mut tx, kid).await?;
+    if gone {
+        store::record_key_change(&mut tx, &AuditActor::from(actor), "signing_key.revoked", kid)
+            .await?;
+    }
+    tx.commit().await?;
+    Ok(gone)
+}

@@ -1,0 +1,317 @@
+//! The tables `clients` and `client_secrets`, as they are administered.
+
+use std::time::Duration;
+
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+
+use crate::base::foreign::ForeignScopes;
+use crate::base::ids::{AppId, ClientSecretId};
+use crate::base::scope::Scopes;
+use crate::oauth::clients::{After, ClientInfo, NewClient, Terms};
+use crate::oauth::secrets::SecretInfo;
+use crate::vault::KeyedHash;
+
+/// Keeps a client; `false` where the id is taken.
+pub(in crate::oauth) async fn insert_client(
+    conn: &mut PgConnection,
+    id: &str,
+    new: &NewClient<'_>,
+    terms: &Terms,
+    bootstrap: bool,
+) -> sqlx::Result<bool> {
+    let done = sqlx::query!(
+        "INSERT INTO clients (id, app_id, name, scopes, token_lifetime, bootstrap, other_scopes,
+                              required_scopes, reveals_per_minute)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+         ON CONFLICT (id) DO NOTHING",
+        id,
+        new.app.uuid(),
+        new.name,
+        &new.scopes.names(),
+        i32::try_from(new.token_lifetime.as_secs()).unwrap_or(i32::MAX),
+        bootstrap,
+        &terms.other_scopes.names(),
+        &terms.required_scopes,
+        terms.reveals_per_minute.map(|count| i32::try_from(count).unwrap_or(i32::MAX)),
+    )
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+pub(in crate::oauth) async fn insert_secret(
+    conn: &mut PgConnection,
+    client: &str,
+    hash: &KeyedHash,
+) -> sqlx::Result<ClientSecretId> {
+    let id = ClientSecretId::new();
+    sqlx::query!(
+        "INSERT INTO client_secrets (id, client_id, hash) VALUES ($1, $2, $3)",
+        id.uuid(),
+        client,
+        hash.as_bytes(),
+    )
+    .execute(conn)
+    .await?;
+    Ok(id)
+}
+
+/// Makes `hash` the client's only secret. Touches nothing where it is so already, because replicas
+/// reload what changes.
+pub(in crate::oauth) async fn only_secret(
+    conn: &mut PgConnection,
+    client: &str,
+    hash: &KeyedHash,
+) -> sqlx::Result<()> {
+    let held = sqlx::query_scalar!(
+        "SELECT hash FROM client_secrets WHERE client_id = $1 FOR UPDATE",
+        client
+    )
+    .fetch_all(&mut *conn)
+    .await?;
+    if let [only] = held.as_slice()
+        && hash.matches(only)
+    {
+        return Ok(());
+    }
+    sqlx::query!("DELETE FROM client_secrets WHERE client_id = $1", client)
+        .execute(&mut *conn)
+        .await?;
+    insert_secret(conn, client, hash).await?;
+    Ok(())
+}
+
+struct InfoRow {
+    id: String,
+    app_name: String,
+    name: String,
+    scopes: Vec<String>,
+    other_scopes: Vec<String>,
+    required_scopes: Vec<String>,
+    token_lifetime: i32,
+    reveals_per_minute: Option<i32>,
+    bootstrap: bool,
+    created_at: OffsetDateTime,
+    disabled_at: Option<OffsetDateTime>,
+    last_used_at: Option<OffsetDateTime>,
+}
+
+impl From<InfoRow> for ClientInfo {
+    fn from(row: InfoRow) -> Self {
+        Self {
+            id: row.id,
+            app_name: row.app_name,
+            name: row.name,
+            scopes: Scopes::from_names(&row.scopes),
+            other_scopes: ForeignScopes::from_names(row.other_scopes.iter().map(String::as_str)),
+            required_scopes: row.required_scopes,
+            token_lifetime: row.token_lifetime.unsigned_abs(),
+            reveals_per_minute: row.reveals_per_minute.map(i32::unsigned_abs),
+            bootstrap: row.bootstrap,
+            created_at: row.created_at,
+            disabled_at: row.disabled_at,
+            last_used_at: row.last_used_at,
+        }
+    }
+}
+
+/// Clients of one app or of all, newest first, at most `limit` of those behind `after`.
+pub(in crate::oauth) async fn list_clients(
+    conn: &mut PgConnection,
+    app: Option<AppId>,
+    after: Option<&After>,
+    limit: i64,
+) -> sqlx::Result<Vec<ClientInfo>> {
+    let rows = sqlx::query_as!(
+        InfoRow,
+        "SELECT c.id, a.name AS app_name, c.name, c.scopes, c.other_scopes, c.required_scopes,
+                c.token_lifetime, c.reveals_per_minute, c.bootstrap, c.created_at, c.disabled_at,
+                c.last_used_at
+         FROM clients c JOIN apps a ON a.id = c.app_id
+         WHERE ($1::uuid IS NULL OR c.app_id = $1)
+           AND ($2::timestamptz IS NULL OR (c.created_at, c.id) < ($2, $3::text))
+         ORDER BY c.created_at DESC, c.id DESC
+         LIMIT $4",
+        app.map(AppId::uuid),
+        after.map(|after| after.created_at),
+        after.map(|after| after.id.as_str()),
+        limit,
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows.into_iter().map(ClientInfo::from).collect())
+}
+
+/// A client of this app, or of any.
+pub(in crate::oauth) async fn find_client(
+    conn: &mut PgConnection,
+    app: Option<AppId>,
+    id: &str,
+) -> sqlx::Result<Option<ClientInfo>> {
+    let row = sqlx::query_as!(
+        InfoRow,
+        "SELECT c.id, a.name AS app_name, c.name, c.scopes, c.other_scopes, c.required_scopes,
+                c.token_lifetime, c.reveals_per_minute, c.bootstrap, c.created_at, c.disabled_at,
+                c.last_used_at
+         FROM clients c JOIN apps a ON a.id = c.app_id
+         WHERE c.id = $1 AND ($2::uuid IS NULL OR c.app_id = $2)",
+        id,
+        app.map(AppId::uuid),
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(row.map(ClientInfo::from))
+}
+
+/// Locks a client of this app, or of any, until the transaction ends, and says whose it is and whether
+/// the environment made it; `None` where there is none.
+pub(in crate::oauth) async fn lock_client(
+    conn: &mut PgConnection,
+    app: Option<AppId>,
+    id: &str,
+) -> sqlx::Result<Option<(AppId, bool)>> {
+    let row = sqlx::query!(
+        "SELECT app_id AS \"app_id: AppId\", bootstrap FROM clients
+         WHERE id = $1 AND ($2::uuid IS NULL OR app_id = $2)
+         FOR UPDATE",
+        id,
+        app.map(AppId::uuid),
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(row.map(|row| (row.app_id, row.bootstrap)))
+}
+
+/// The secrets of a client that have not ended, oldest first.
+pub(in crate::oauth) async fn live_secrets(
+    conn: &mut PgConnection,
+    client: &str,
+) -> sqlx::Result<Vec<SecretInfo>> {
+    sqlx::query_as!(
+        SecretInfo,
+        "SELECT id AS \"id: ClientSecretId\", created_at, expires_at, last_used_at
+         FROM client_secrets
+         WHERE client_id = $1 AND (expires_at IS NULL OR expires_at > strongroom_now())
+         ORDER BY created_at, id",
+        client,
+    )
+    .fetch_all(conn)
+    .await
+}
+
+/// Ends the client's secrets in `within` from now, or earlier where that was so already.
+pub(in crate::oauth) async fn end_secrets(
+    conn: &mut PgConnection,
+    client: &str,
+    within: Duration,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "UPDATE client_secrets
+         SET expires_at = least(expires_at, strongroom_now() + make_interval(secs => $2))
+         WHERE client_id = $1",
+        client,
+        within.as_secs_f64(),
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Ends one secret now; `false` where the client has no such live secret.
+pub(in crate::oauth) async fn end_secret(
+    conn: &mut PgConnection,
+    client: &str,
+    secret: ClientSecretId,
+) -> sqlx::Result<bool> {
+    let done = sqlx::query!(
+        "DELETE FROM client_secrets
+         WHERE client_id = $1 AND id = $2
+           AND (expires_at IS NULL OR expires_at > strongroom_now())",
+        client,
+        secret.uuid(),
+    )
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Forgets secrets that have ended.
+pub async fn forget_ended_secrets(conn: &mut PgConnection) -> sqlx::Result<u64> {
+    let done = sqlx::query!(
+        "DELETE FROM client_secrets WHERE expires_at < strongroom_now() - interval '1 day'"
+    )
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected())
+}
+
+/// Deletes a client with its secrets.
+pub(in crate::oauth) async fn delete_client(conn: &mut PgConnection, id: &str) -> sqlx::Result<()> {
+    sqlx::query!("DELETE FROM clients WHERE id = $1", id).execute(conn).await?;
+    Ok(())
+}
+
+/// Lets a client in or refuses it, from now on; `false` where that was so already.
+pub(in crate::oauth) async fn set_disabled(
+    conn: &mut PgConnection,
+    id: &str,
+    disabled: bool,
+) -> sqlx::Result<bool> {
+    let done = sqlx::query!(
+        "UPDATE clients SET disabled_at = CASE WHEN $2 THEN strongroom_now() END
+         WHERE id = $1 AND (disabled_at IS NOT NULL) <> $2",
+        id,
+        disabled,
+    )
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+pub(in crate::oauth) async fn disable_bootstraps_except(
+    conn: &mut PgConnection,
+    keep: Option<&str>,
+) -> sqlx::Result<Vec<(String, AppId)>> {
+    let rows = sqlx::query!(
+        "UPDATE clients SET disabled_at = strongroom_now()
+         WHERE bootstrap AND disabled_at IS NULL AND id IS DISTINCT FROM $1
+         RETURNING id, app_id AS \"app_id: AppId\"",
+        keep,
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows.into_iter().map(|row| (row.id, row.app_id)).collect())
+}
+
+/// Makes sure that the bootstrap client of this id works and may do everything; `false` where the id
+/// belongs to another client.
+pub(in crate::oauth) async fn enable_bootstrap(
+    conn: &mut PgConnection,
+    id: &str,
+    app: AppId,
+) -> sqlx::Result<bool> {
+    let scopes = Scopes::all().names();
+    sqlx::query!(
+        "UPDATE clients SET disabled_at = NULL, app_id = $2, scopes = $3
+         WHERE id = $1 AND bootstrap
+           AND (disabled_at IS NOT NULL OR app_id <> $2 OR scopes <> $3)",
+        id,
+        app.uuid(),
+        &scopes,
+    )
+    .execute(&mut *conn)
+    .await?;
+    sqlx::query_scalar!(
+        "SELECT EXISTS (SELECT FROM clients WHERE id = $1 AND bootstrap) AS \"it!\"",
+        id
+    )
+    .fetch_one(conn)
+    .await
+}
+
+pub(in crate::oauth) async fn default_app(conn: &mut PgConnection) -> sqlx::Result<Option<AppId>> {
+    sqlx::query_scalar!("SELECT id AS \"id: AppId\" FROM apps WHERE name = 'default'")
+        .fetch_optional(conn)
+        .await
+}

@@ -1,0 +1,179 @@
+//! What every replica reads into its memory, and the little that it writes back.
+
+use std::collections::HashMap;
+
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::base::foreign::ForeignScopes;
+use crate::base::ids::{AppId, ClientSecretId};
+use crate::base::scope::Scopes;
+
+/// A client as the directory holds it.
+pub(in crate::oauth) struct ClientRow {
+    pub(in crate::oauth) id: String,
+    pub(in crate::oauth) app: AppId,
+    pub(in crate::oauth) scopes: Scopes,
+    pub(in crate::oauth) other_scopes: ForeignScopes,
+    pub(in crate::oauth) required_scopes: Vec<String>,
+    pub(in crate::oauth) token_lifetime: u32,
+    pub(in crate::oauth) reveals_per_minute: Option<u32>,
+    pub(in crate::oauth) enabled: bool,
+    pub(in crate::oauth) secrets: Vec<SecretRow>,
+}
+
+/// A secret that has not ended.
+pub(in crate::oauth) struct SecretRow {
+    pub(in crate::oauth) id: ClientSecretId,
+    pub(in crate::oauth) hash: Vec<u8>,
+    /// The seconds that it has left, where it has an end.
+    pub(in crate::oauth) left: Option<f64>,
+}
+
+/// All clients with their live secrets.
+pub(in crate::oauth) async fn load_clients(
+    conn: &mut PgConnection,
+) -> sqlx::Result<Vec<ClientRow>> {
+    let mut secrets = load_secrets(conn).await?;
+    let rows = sqlx::query!(
+        "SELECT id, app_id AS \"app_id: AppId\", scopes, other_scopes, required_scopes,
+                token_lifetime, reveals_per_minute, disabled_at IS NULL AS \"enabled!\"
+         FROM clients"
+    )
+    .fetch_all(conn)
+    .await?;
+    let clients = rows.into_iter().map(|row| ClientRow {
+        secrets: secrets.remove(&row.id).unwrap_or_default(),
+        id: row.id,
+        app: row.app_id,
+        scopes: Scopes::from_names(&row.scopes),
+        other_scopes: ForeignScopes::from_names(row.other_scopes.iter().map(String::as_str)),
+        required_scopes: row.required_scopes,
+        token_lifetime: row.token_lifetime.unsigned_abs(),
+        reveals_per_minute: row.reveals_per_minute.map(i32::unsigned_abs),
+        enabled: row.enabled,
+    });
+    Ok(clients.collect())
+}
+
+/// All live secrets by their clients' ids.
+async fn load_secrets(conn: &mut PgConnection) -> sqlx::Result<HashMap<String, Vec<SecretRow>>> {
+    let rows = sqlx::query!(
+        "SELECT id AS \"id: ClientSecretId\", client_id, hash,
+                extract(epoch FROM expires_at - strongroom_now())::float8 AS \"left\"
+         FROM client_secrets
+         WHERE expires_at IS NULL OR expires_at > strongroom_now()"
+    )
+    .fetch_all(conn)
+    .await?;
+    let mut secrets: HashMap<String, Vec<SecretRow>> = HashMap::new();
+    for row in rows {
+        let secret = SecretRow { id: row.id, hash: row.hash, left: row.left };
+        secrets.entry(row.client_id).or_default().push(secret);
+    }
+    Ok(secrets)
+}
+
+/// How often the directory and the revocations changed, as `(directory, revocations)`.
+pub(in crate::oauth) async fn generations(conn: &mut PgConnection) -> sqlx::Result<(i64, i64)> {
+    let row = sqlx::query!(
+        "SELECT max(generation) FILTER (WHERE of = 'directory') AS \"directory!\",
+                max(generation) FILTER (WHERE of = 'revocations') AS \"revocations!\"
+         FROM oauth_generations"
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok((row.directory, row.revocations))
+}
+
+/// Tokens revoked after the generation that is known, with the seconds that each has left.
+pub(in crate::oauth) async fn revoked_since(
+    conn: &mut PgConnection,
+    generation: i64,
+) -> sqlx::Result<Vec<(Uuid, f64)>> {
+    let rows = sqlx::query!(
+        "SELECT jti, extract(epoch FROM expires_at - strongroom_now())::float8 AS \"left!\"
+         FROM revoked_tokens WHERE generation > $1",
+        generation,
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows.into_iter().map(|row| (row.jti, row.left)).collect())
+}
+
+/// Ends a token that would have ended at `expires_at`; `false` where it was revoked before.
+pub(in crate::oauth) async fn insert_revoked(
+    conn: &mut PgConnection,
+    jti: Uuid,
+    client: &str,
+    expires_at: OffsetDateTime,
+) -> sqlx::Result<bool> {
+    let done = sqlx::query!(
+        "INSERT INTO revoked_tokens (jti, client_id, expires_at) VALUES ($1, $2, $3)
+         ON CONFLICT (jti) DO NOTHING",
+        jti,
+        client,
+        expires_at,
+    )
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Forgets revoked tokens that ran out by themselves an hour ago: clocks differ.
+pub async fn forget_ended_tokens(conn: &mut PgConnection) -> sqlx::Result<u64> {
+    let done = sqlx::query!(
+        "DELETE FROM revoked_tokens WHERE expires_at < (SELECT strongroom_now()) - interval '1 hour'",
+    )
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected())
+}
+
+/// Notes when clients were last heard of, `ago` in seconds. Only what is half a minute newer than what
+/// stands there is written, and a row that somebody else holds is left for the next time.
+pub(in crate::oauth) async fn note_client_uses(
+    conn: &mut PgConnection,
+    ids: &[String],
+    ago: &[f64],
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "WITH used AS (
+            SELECT id, strongroom_now() - make_interval(secs => ago) AS at
+            FROM unnest($1::text[], $2::float8[]) AS given (id, ago)),
+         due AS (
+            SELECT c.id, u.at FROM clients c JOIN used u ON u.id = c.id
+            WHERE c.last_used_at IS NULL OR c.last_used_at < u.at - interval '30 seconds'
+            FOR UPDATE OF c SKIP LOCKED)
+         UPDATE clients c SET last_used_at = due.at FROM due WHERE c.id = due.id",
+        ids,
+        ago,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Notes when secrets were last presented, in the same way.
+pub(in crate::oauth) async fn note_secret_uses(
+    conn: &mut PgConnection,
+    ids: &[Uuid],
+    ago: &[f64],
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "WITH used AS (
+            SELECT id, strongroom_now() - make_interval(secs => ago) AS at
+            FROM unnest($1::uuid[], $2::float8[]) AS given (id, ago)),
+         due AS (
+            SELECT s.id, u.at FROM client_secrets s JOIN used u ON u.id = s.id
+            WHERE s.last_used_at IS NULL OR s.last_used_at < u.at - interval '30 seconds'
+            FOR UPDATE OF s SKIP LOCKED)
+         UPDATE client_secrets s SET last_used_at = due.at FROM due WHERE s.id = due.id",
+        ids,
+        ago,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}

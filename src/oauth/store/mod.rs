@@ -1,0 +1,11 @@
+//! The tables `clients`, `client_secrets`, `signing_keys`, `revoked_tokens`.
+
+mod clients;
+mod known;
+mod signing_keys;
+
+pub use clients::forget_ended_secrets;
+pub(super) use clients::*;
+pub use known::forget_ended_tokens;
+pub(super) use known::*;
+pub(super) use signing_keys::*;

@@ -1,0 +1,161 @@
+//! The table `signing_keys`.
+
+use std::time::Duration;
+
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::audit::AuditActor;
+use crate::base::algorithm::Algorithm;
+use crate::oauth::signing::{PrivateKey, SigningKey};
+use crate::oauth::signing_keys::KeyInfo;
+use crate::vault::{Place, Sealed, Vault, VaultError};
+
+fn place(id: Uuid) -> Place {
+    Place { table: "signing_keys", column: "private_key", app: None, user: None, row: id }
+}
+
+/// All signing keys, the latest to sign first, with the seconds until each begins to, where it has not.
+pub(in crate::oauth) async fn load_signing_keys(
+    conn: &mut PgConnection,
+    vault: &Vault,
+) -> Result<Vec<(SigningKey, Option<f64>)>, VaultError> {
+    let rows = sqlx::query!(
+        "SELECT id, algorithm, private_key AS \"private_key: Sealed<PrivateKey>\",
+                CASE WHEN signs_from > strongroom_now()
+                     THEN extract(epoch FROM signs_from - strongroom_now())::float8 END AS until
+         FROM signing_keys ORDER BY signs_from DESC, created_at DESC, id DESC",
+    )
+    .fetch_all(conn)
+    .await?;
+    let open = |id: Uuid, algorithm: &str, sealed: Sealed<PrivateKey>| {
+        let private = sealed.open(vault.service_key(), &place(id))?;
+        let algorithm = Algorithm::parse(algorithm).ok_or(VaultError::DoesNotOpen)?;
+        SigningKey::from_private(algorithm, &private).ok_or(VaultError::DoesNotOpen)
+    };
+    rows.into_iter()
+        .map(|row| Ok((open(row.id, &row.algorithm, row.private_key)?, row.until)))
+        .collect()
+}
+
+/// All signing keys, newest first, as they are shown.
+pub(in crate::oauth) async fn list_signing_keys(
+    conn: &mut PgConnection,
+) -> sqlx::Result<Vec<KeyInfo>> {
+    sqlx::query_as!(
+        KeyInfo,
+        "SELECT kid, algorithm, created_at, signs_from, retired_at,
+                CASE WHEN signs_from > strongroom_now() THEN 'next'
+                     WHEN retired_at <= strongroom_now() THEN 'verifies'
+                     ELSE 'signs' END AS \"state!\"
+         FROM signing_keys ORDER BY signs_from DESC, created_at DESC, id DESC"
+    )
+    .fetch_all(conn)
+    .await
+}
+
+/// Holds back whoever else wants to change the signing keys, until the transaction ends.
+pub(in crate::oauth) async fn lock_signing_keys(conn: &mut PgConnection) -> sqlx::Result<()> {
+    sqlx::query!("LOCK TABLE signing_keys IN SHARE ROW EXCLUSIVE MODE").execute(conn).await?;
+    Ok(())
+}
+
+/// The newest key: its algorithm and since how many seconds it signs, negative where it does not yet.
+pub(in crate::oauth) async fn newest_signing_key(
+    conn: &mut PgConnection,
+) -> sqlx::Result<Option<(String, f64)>> {
+    let row = sqlx::query!(
+        "SELECT algorithm, extract(epoch FROM strongroom_now() - signs_from)::float8 AS \"age!\"
+         FROM signing_keys WHERE retired_at IS NULL"
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(row.map(|row| (row.algorithm, row.age)))
+}
+
+/// Keeps a key that signs in `ahead` from now and retires the newest for that moment. One that was
+/// waiting for its turn gives it up.
+pub(in crate::oauth) async fn succeed_signing_key(
+    conn: &mut PgConnection,
+    vault: &Vault,
+    private: &PrivateKey,
+    key: &SigningKey,
+    ahead: Duration,
+) -> Result<OffsetDateTime, VaultError> {
+    // The kid is derived from the key, so the row's id may be too: it only has to be unique.
+    let id = crate::base::ids::DataKeyId::new().uuid();
+    let sealed = Sealed::seal(private, vault.service_key(), &place(id))?;
+    let signs_from = sqlx::query_scalar!(
+        "SELECT strongroom_now() + make_interval(secs => $1) AS \"it!\"",
+        ahead.as_secs_f64(),
+    )
+    .fetch_one(&mut *conn)
+    .await?;
+    sqlx::query!(
+        "UPDATE signing_keys SET retired_at = $1, signs_from = least(signs_from, $1)
+         WHERE retired_at IS NULL",
+        signs_from,
+    )
+    .execute(&mut *conn)
+    .await?;
+    sqlx::query!(
+        "INSERT INTO signing_keys (id, kid, algorithm, private_key, signs_from)
+         VALUES ($1, $2, $3, $4, $5)",
+        id,
+        key.kid(),
+        key.algorithm().as_str(),
+        sealed.as_bytes(),
+        signs_from,
+    )
+    .execute(&mut *conn)
+    .await?;
+    Ok(signs_from)
+}
+
+/// Deletes a key that signs nothing any more; `false` where there is none of this id.
+pub(in crate::oauth) async fn delete_retired_key(
+    conn: &mut PgConnection,
+    kid: &str,
+) -> sqlx::Result<bool> {
+    let done = sqlx::query!(
+        "DELETE FROM signing_keys WHERE kid = $1 AND retired_at <= strongroom_now()",
+        kid,
+    )
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Deletes keys whose last token ended: those that were retired longer ago than `lifetime`.
+pub(in crate::oauth) async fn delete_spent_keys(
+    conn: &mut PgConnection,
+    lifetime: Duration,
+) -> sqlx::Result<Vec<String>> {
+    sqlx::query_scalar!(
+        "DELETE FROM signing_keys
+         WHERE retired_at < (SELECT strongroom_now()) - make_interval(secs => $1) RETURNING kid",
+        lifetime.as_secs_f64(),
+    )
+    .fetch_all(conn)
+    .await
+}
+
+/// Records a change of the signing keys in the trail of every app, because the keys are behind the
+/// tokens of all of them.
+pub(in crate::oauth) async fn record_key_change(
+    conn: &mut PgConnection,
+    actor: &AuditActor,
+    action: &str,
+    kid: &str,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "SELECT record_audit(id, $1, $2, 'ok', NULL, NULL, $3) FROM apps",
+        actor as &AuditActor,
+        action,
+        kid,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
