@@ -30,7 +30,7 @@ enum Command {
     Create(Create),
     List(List),
     Show(Show),
-    #[command(alias = "revoke")]
+    #[command(visible_alias = "revoke")]
     Disable(Disable),
     Enable(Enable),
     Delete(Delete),

@@ -281,3 +281,14 @@ async fn a_token_of_one_replica_counts_on_another_and_after_a_restart() {
     assert_eq!(other.get(&token, "/v1/connections").await.status, 200);
     assert_eq!(app.database.value("SELECT count(*) FROM signing_keys").await, "1");
 }
+
+#[tokio::test]
+async fn a_token_of_a_client_that_was_made_a_moment_ago_counts_on_every_replica() {
+    let app = TestApp::spawn().await;
+    let other = app.replica().await;
+    for _ in 0..5 {
+        let client = app.client("connections:read").await;
+        let token = client.token(&app.api).await;
+        assert_eq!(other.get(&token, "/v1/connections").await.status, 200);
+    }
+}
