@@ -1,4 +1,4 @@
-.PHONY: test test-browser fmt lint sqlx doc bench
+.PHONY: test test-browser fmt lint sqlx doc bench bench-peers
 
 ## Everything that has to hold; needs Rust, a C compiler and PostgreSQL's programs.
 test:
@@ -24,3 +24,8 @@ doc:
 ## Ratios against pgbench and a bare server, in one run; BENCH_ROUNDS and BENCH_SECONDS change it.
 bench:
 	cargo bench --bench ratios
+
+## Tokens per CPU second beside npm oidc-provider, in one run; needs node with npm.
+bench-peers:
+	npm ci --prefix benches/peers --ignore-scripts --no-audit --no-fund --loglevel=error
+	cargo bench --bench ratios -- --peers

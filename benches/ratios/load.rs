@@ -78,7 +78,10 @@ pub async fn answer(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> u16 {
         assert_ne!(stream.read_buf(buffer).await.unwrap(), 0, "the connection was closed");
         let Some(head) = buffer.windows(4).position(|bytes| bytes == b"\r\n\r\n") else { continue };
         let text = std::str::from_utf8(&buffer[..head]).unwrap();
-        let length = text.lines().find_map(|line| line.strip_prefix("content-length: "));
+        let length = text.lines().find_map(|line| {
+            let (name, value) = line.split_once(": ")?;
+            name.eq_ignore_ascii_case("content-length").then_some(value)
+        });
         let whole = head + 4 + length.unwrap_or("0").trim().parse::<usize>().unwrap();
         let status = text[9..12].parse().unwrap();
         while buffer.len() < whole {

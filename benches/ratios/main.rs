@@ -19,6 +19,7 @@
 mod floors;
 mod load;
 mod machine;
+mod peers;
 mod product;
 mod report;
 
@@ -63,7 +64,29 @@ fn main() {
     }
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    if std::env::args().any(|argument| argument == "--peers") {
+        return runtime.unwrap().block_on(beside_peers(&settings()));
+    }
     runtime.unwrap().block_on(run(&settings()));
+}
+
+/// Tokens beside another server's, in turns.
+async fn beside_peers(settings: &Settings) {
+    let stage = machine::Stage::start().await;
+    let mut report = Report::new(&stage);
+    let seconds = Duration::from_secs(settings.seconds);
+    let service = product::Product::start(&stage).await;
+    let peer = peers::OidcProvider::start();
+    // Node compiles what it has run for a while.
+    peer.token(32, seconds).await;
+    for round in 1..=settings.rounds {
+        for connections in [32, 128] {
+            println!("round {round}: tokens at {connections} …");
+            report.add("oidc", connections, peer.token(connections, seconds).await);
+            report.add("token", connections, service.token(connections, seconds).await);
+        }
+    }
+    report.print_peers("token", "oidc");
 }
 
 async fn run(settings: &Settings) {

@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use crate::machine::{self, Process, Stage};
 use crate::{Measured, load};
 
-const SECRET: &str = "bench0123456789bench0123456789bench";
+pub const SECRET: &str = "bench0123456789bench0123456789bench";
 const USERS: u64 = 1000;
 
 pub struct Product<'a> {
@@ -40,6 +40,8 @@ fn serve(stage: &Stage) -> (Process, SocketAddr) {
         .env("STRONGROOM_BOOTSTRAP_CLIENT_ID", "bench")
         .env("STRONGROOM_BOOTSTRAP_CLIENT_SECRET", SECRET)
         .env("STRONGROOM_DATABASE_CONNECTIONS", "40")
+        // The load reads tokens as no client should.
+        .env("STRONGROOM_REVEALS_PER_MINUTE", "1000000")
         .env("DAPI_BASE_URL", format!("http://{}/v2", stage.upstream))
         .env("DAPI_APP_KEY", "key")
         .env("DAPI_APP_SECRET", "secret")

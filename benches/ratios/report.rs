@@ -81,6 +81,17 @@ impl Report {
         rows
     }
 
+    /// Tokens per second of the servers' own CPU, ours beside another's.
+    pub fn print_peers(&self, ours: &str, theirs: &str) {
+        println!("\n{:>5} {:>16} {:>16} {:>6}", "conn", "ours / CPU s", "theirs / CPU s", "ratio");
+        for connections in [32, 128] {
+            let a_cpu_second =
+                |arm| 1e6 / self.median(arm, connections, |m| m.service_cpu + m.postgres_cpu);
+            let (ours, theirs) = (a_cpu_second(ours), a_cpu_second(theirs));
+            println!("{connections:>5} {ours:>16.0} {theirs:>16.0} {:>6.1}", ours / theirs);
+        }
+    }
+
     pub fn print(&self) {
         let number = |row: &Value, name: &str| row[name].as_f64().unwrap_or_default();
         println!(

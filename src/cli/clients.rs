@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use serde::Serialize;
 use serde_json::json;
 use time::OffsetDateTime;
 
@@ -17,7 +16,7 @@ use crate::config::Environment;
 use crate::oauth::clients::{
     self, ClientError, ClientInfo, DEFAULT_TOKEN_LIFETIME, NewClient, TOKEN_LIFETIMES, Terms,
 };
-use crate::oauth::secrets::{self, DEFAULT_OVERLAP, MAX_OVERLAP, SecretInfo};
+use crate::oauth::secrets::{self, DEFAULT_OVERLAP, MAX_OVERLAP, Made, SecretInfo, Shown};
 
 /// OAuth clients: who may call the API of an app.
 #[derive(Debug, Args)]
@@ -31,7 +30,7 @@ enum Command {
     Create(Create),
     List(List),
     Show(Show),
-    #[command(alias = "revoke")]
+    #[command(visible_alias = "revoke")]
     Disable(Disable),
     Enable(Enable),
     Delete(Delete),
@@ -178,23 +177,6 @@ impl Create {
         });
         Ok(())
     }
-}
-
-/// A client with its secret, as the API answers it.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Made<'a> {
-    #[serde(flatten)]
-    client: &'a ClientInfo,
-    client_secret: &'a str,
-}
-
-/// A client with what there is to know of its secrets, as the API answers it.
-#[derive(Serialize)]
-struct Shown<'a> {
-    #[serde(flatten)]
-    client: &'a ClientInfo,
-    secrets: &'a [SecretInfo],
 }
 
 impl List {

@@ -149,4 +149,11 @@ mod tests {
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
     }
+
+    #[test]
+    fn a_keys_id_that_begins_with_a_hyphen_is_no_option() {
+        for line in ["keys signing revoke -Jq3x", "keys signing revoke --output=json -Jq3x"] {
+            assert!(Cli::try_parse_from(["strongroom"].into_iter().chain(line.split(' '))).is_ok());
+        }
+    }
 }

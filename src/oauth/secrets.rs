@@ -7,7 +7,7 @@ use serde::Serialize;
 use sqlx::{Connection as _, PgConnection};
 use time::OffsetDateTime;
 
-use super::clients::{ClientError, lock, record};
+use super::clients::{ClientError, ClientInfo, lock, record};
 use super::store;
 use crate::base::actor::Actor;
 use crate::base::ids::{AppId, ClientSecretId};
@@ -36,6 +36,27 @@ pub struct SecretInfo {
     /// When it was last presented, to the minute.
     #[serde(with = "time::serde::rfc3339::option")]
     pub last_used_at: Option<OffsetDateTime>,
+}
+
+/// A client with its first secret, shown this once: by the API as by the command line.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Made<'a> {
+    /// The client.
+    #[serde(flatten)]
+    pub client: &'a ClientInfo,
+    /// The secret in the clear.
+    pub client_secret: &'a str,
+}
+
+/// A client with what there is to know of its secrets.
+#[derive(Serialize)]
+pub struct Shown<'a> {
+    /// The client.
+    #[serde(flatten)]
+    pub client: &'a ClientInfo,
+    /// Those that live.
+    pub secrets: &'a [SecretInfo],
 }
 
 /// A new secret, shown once.

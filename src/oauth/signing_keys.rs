@@ -95,8 +95,10 @@ pub async fn ensure(
     store::lock_signing_keys(&mut tx).await?;
     let newest = store::newest_signing_key(&mut tx).await?;
     if !settled(&newest) {
-        let ahead = if newest.is_some() { AHEAD } else { Duration::ZERO };
-        succeed(&mut tx, vault, &Actor::service(), algorithm, ahead).await?;
+        match newest {
+            Some(_) => succeed(&mut tx, vault, &Actor::service(), algorithm, AHEAD).await?,
+            None => make(&mut tx, vault, algorithm, Duration::ZERO).await?,
+        };
     }
     tx.commit().await?;
     Ok(())
@@ -121,6 +123,7 @@ pub async fn rotate(
     Ok(successor)
 }
 
+/// Makes a key that signs in `ahead` from now, and records that it follows another.
 async fn succeed(
     conn: &mut PgConnection,
     vault: &Vault,
@@ -128,13 +131,22 @@ async fn succeed(
     algorithm: Algorithm,
     ahead: Duration,
 ) -> Result<Successor, VaultError> {
+    let successor = make(conn, vault, algorithm, ahead).await?;
+    let actor = AuditActor::from(actor);
+    store::record_key_change(conn, &actor, "signing_key.rotated", &successor.kid).await?;
+    Ok(successor)
+}
+
+async fn make(
+    conn: &mut PgConnection,
+    vault: &Vault,
+    algorithm: Algorithm,
+    ahead: Duration,
+) -> Result<Successor, VaultError> {
     let private = SigningKey::generate(algorithm).ok_or(VaultError::NoRandomness)?;
     let key = SigningKey::from_private(algorithm, &private).ok_or(VaultError::DoesNotOpen)?;
     let signs_from = store::succeed_signing_key(conn, vault, &private, &key, ahead).await?;
-    let actor = AuditActor::from(actor);
-    store::record_key_change(conn, &actor, "signing_key.created", key.kid()).await?;
-    let kid = key.kid().to_owned();
-    Ok(Successor { kid, algorithm: algorithm.as_str(), signs_from })
+    Ok(Successor { kid: key.kid().to_owned(), algorithm: algorithm.as_str(), signs_from })
 }
 
 /// Does what is due: a successor where the newest key has signed for as long as the configuration says,

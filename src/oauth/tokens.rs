@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use moka::sync::Cache;
 use serde::{Deserialize, Serialize};
+use sqlx::PgPool;
 use uuid::Uuid;
 
 use super::directory::{Client, Directory, Standing};
@@ -17,6 +18,7 @@ use crate::base::ids::AccessTokenId;
 use crate::base::scope::{Scope, Scopes};
 use crate::http::caller;
 use crate::http::problem::Problem;
+use crate::vault::Vault;
 
 /// The media type of an access token (RFC 9068 §2.1).
 const TYP: &str = "at+jwt";
@@ -174,19 +176,33 @@ impl Issuer {
         std::time::Duration::from_secs(u64::try_from(left).unwrap_or(0))
     }
 
-    /// Whether a token counts, and for whom.
-    pub(super) fn worth(&self, token: &str) -> Worth {
+    /// Whether a token counts, and for whom. Decided in memory, but for a good token of a client that
+    /// this replica has not heard of: another one may have issued it a moment ago.
+    pub(super) async fn worth(&self, pool: &PgPool, vault: &Vault, token: &str) -> Worth {
+        let arrived = self.directory.now();
         let Some(verified) = self.verified(token) else {
             return Worth::Nothing("The access token is not valid");
         };
         if verified.exp <= self.clock.unix_seconds() {
             return Worth::Nothing("The access token has expired");
         }
-        match self.directory.standing(verified.jti, &verified.client_id, &verified.kid) {
+        let mut standing = self.standing(&verified);
+        if matches!(standing, Standing::Stranger) {
+            if let Err(error) = self.directory.refresh_since(arrived, pool, vault).await {
+                tracing::warn!(cause = %error, "the directory could not be refreshed");
+                return Worth::Unknown;
+            }
+            standing = self.standing(&verified);
+        }
+        match standing {
             Standing::Good(client) => Worth::Good(verified, client),
-            Standing::Ended => Worth::Nothing("The access token was revoked"),
+            Standing::Ended | Standing::Stranger => Worth::Nothing("The access token was revoked"),
             Standing::Stale => Worth::Unknown,
         }
+    }
+
+    fn standing(&self, verified: &Verified) -> Standing {
+        self.directory.standing(verified.jti, &verified.client_id, &verified.kid)
     }
 
     /// What a token of this service's says, whether or not it still counts.
@@ -248,8 +264,13 @@ impl Verified {
 ///
 /// # Errors
 /// 401 for a token that does not count (any more), 503 where this replica cannot tell.
-pub fn verify(issuer: &Issuer, token: &str) -> Result<caller::Client, Problem> {
-    match issuer.worth(token) {
+pub async fn verify(
+    issuer: &Issuer,
+    pool: &PgPool,
+    vault: &Vault,
+    token: &str,
+) -> Result<caller::Client, Problem> {
+    match issuer.worth(pool, vault, token).await {
         Worth::Good(verified, client) => Ok(caller::Client {
             app: client.app,
             id: Arc::clone(&client.id),

@@ -205,14 +205,20 @@ async fn principal(req: &ServiceRequest) -> Result<Option<Principal>, Problem> {
     }
     let issuer = req.app_data::<web::Data<Issuer>>();
     let issuer = issuer.ok_or_else(|| Problem::internal("no issuer"))?;
-    oauth::verify(issuer, token).map(|client| Some(Principal::Client(client)))
+    let (context, vault) = database(req)?;
+    let client = oauth::verify(issuer, &context.pool, vault, token).await?;
+    Ok(Some(Principal::Client(client)))
+}
+
+fn database(req: &ServiceRequest) -> Result<(&Context, &Vault), Problem> {
+    let context = req.app_data::<web::Data<Context>>();
+    let vault = req.app_data::<web::Data<Vault>>();
+    let both = context.zip(vault).map(|(context, vault)| (context.get_ref(), vault.get_ref()));
+    both.ok_or_else(|| Problem::internal("no database or no vault"))
 }
 
 async fn session(req: &ServiceRequest, token: &str) -> Result<Principal, Problem> {
-    let context = req.app_data::<web::Data<Context>>();
-    let vault = req.app_data::<web::Data<Vault>>();
-    let (context, vault) =
-        context.zip(vault).ok_or_else(|| Problem::internal("no database or no vault"))?;
+    let (context, vault) = database(req)?;
     let mut conn = context.pool.acquire().await?;
     let session = sessions::find(&mut conn, vault, token).await?;
     let session = session

@@ -182,6 +182,32 @@ async fn a_request_that_is_not_one_is_refused_in_oauths_words() {
 }
 
 #[tokio::test]
+async fn a_body_that_is_too_large_is_refused_in_oauths_shape() {
+    let app = TestApp::spawn().await;
+    let body = format!("{}&x={}", credentials(), "x".repeat(64 * 1024));
+    assert_eq!(error(&form(&app, &body).await), (413, "invalid_request"));
+}
+
+#[tokio::test]
+async fn the_characters_of_a_scope_are_those_of_rfc_6749() {
+    let app = TestApp::spawn().await;
+    for scope in ["%22", "a%5Cb", "%C3%A4", "admin%09tokens:read", "admin%0A", "%7F"] {
+        let body = format!("{}&scope={scope}", credentials());
+        assert_eq!(error(&form(&app, &body).await), (400, "invalid_scope"), "{scope}");
+    }
+}
+
+#[tokio::test]
+async fn basic_is_decoded_as_a_form_whichever_way_a_client_encodes_it() {
+    let app = TestApp::spawn().await;
+    let grant = "grant_type=client_credentials";
+    let encoded: String = BOOTSTRAP_SECRET.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    for secret in [BOOTSTRAP_SECRET, &encoded] {
+        assert_eq!(basic(&app, BOOTSTRAP_ID, secret, grant).await.status, 200);
+    }
+}
+
+#[tokio::test]
 async fn credentials_in_the_uri_are_refused() {
     let app = TestApp::spawn().await;
     let path = format!("/oauth2/token?{}", credentials());
@@ -254,4 +280,15 @@ async fn a_token_of_one_replica_counts_on_another_and_after_a_restart() {
     let other = app.replica().await;
     assert_eq!(other.get(&token, "/v1/connections").await.status, 200);
     assert_eq!(app.database.value("SELECT count(*) FROM signing_keys").await, "1");
+}
+
+#[tokio::test]
+async fn a_token_of_a_client_that_was_made_a_moment_ago_counts_on_every_replica() {
+    let app = TestApp::spawn().await;
+    let other = app.replica().await;
+    for _ in 0..5 {
+        let client = app.client("connections:read").await;
+        let token = client.token(&app.api).await;
+        assert_eq!(other.get(&token, "/v1/connections").await.status, 200);
+    }
 }

@@ -143,7 +143,7 @@ async fn a_key_in_wrong_hands_is_succeeded_within_seconds_and_its_tokens_end() {
         assert_eq!(api.get(&app.token().await, PATH).await.status, 200);
     }
     let audit = app.database.audit().await;
-    assert!(audit.contains(&"signing_key.created ok".to_owned()), "{audit:?}");
+    assert!(audit.contains(&"signing_key.rotated ok".to_owned()), "{audit:?}");
     assert!(audit.contains(&"signing_key.revoked ok".to_owned()), "{audit:?}");
 }
 

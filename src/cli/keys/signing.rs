@@ -54,6 +54,8 @@ struct Rotate {
 #[derive(Debug, Args)]
 struct Revoke {
     /// The key's id.
+    // One in sixty-four begins with a hyphen.
+    #[arg(allow_hyphen_values = true)]
     kid: String,
 }
 

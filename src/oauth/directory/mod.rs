@@ -69,8 +69,10 @@ pub struct Directory {
 pub(super) enum Standing {
     /// The client may go on, as far as its scopes reach.
     Good(Arc<Client>),
-    /// The token was revoked, its key is gone, or its client is gone or disabled.
+    /// The token was revoked, its key is gone, or its client is disabled.
     Ended,
+    /// The client is gone, or younger than the last refresh.
+    Stranger,
     /// This replica has not heard from the database for too long to say.
     Stale,
 }
@@ -101,20 +103,25 @@ impl Directory {
         self.read_changes(conn, vault).await
     }
 
-    /// Reads what changed, unless that was done since `moment`, for whoever came first.
-    async fn refresh_since(
+    /// Reads what changed, unless that was done since `moment`, for whoever came first. Gives up when
+    /// the view would be stale anyway.
+    pub(super) async fn refresh_since(
         &self,
         moment: Instant,
         pool: &PgPool,
         vault: &Vault,
     ) -> Result<(), VaultError> {
-        let _looking = self.looking.lock().await;
-        if self.read().refreshed >= moment {
-            return Ok(());
-        }
-        // Whoever waits for a connection keeps nobody else from refreshing.
-        let mut conn = pool.acquire().await?;
-        self.refresh(&mut conn, vault).await
+        let refresh = async {
+            let _looking = self.looking.lock().await;
+            if self.read().refreshed >= moment {
+                return Ok(());
+            }
+            // Whoever waits for a connection keeps nobody else from refreshing.
+            let mut conn = pool.acquire().await?;
+            self.refresh(&mut conn, vault).await
+        };
+        let done = tokio::time::timeout(STALE_AFTER, refresh).await;
+        done.unwrap_or(Err(VaultError::Database(sqlx::Error::PoolTimedOut)))
     }
 
     /// The generations are read before the rest, so that a change in between is read again rather than
@@ -198,17 +205,13 @@ impl Directory {
         presented: &Presented,
     ) -> Result<Arc<Client>, OAuthError> {
         let hash = secret_hash(vault.secret_hashes(), &presented.id, &presented.secret);
-        let arrived = self.clock.instant();
+        let arrived = self.now();
         if self.is_fresh()
             && let Some(client) = self.let_in(&presented.id, &hash)
         {
             return Ok(client);
         }
-        let refresh = self.refresh_since(arrived, pool, vault);
-        match tokio::time::timeout(STALE_AFTER, refresh).await {
-            Ok(refreshed) => refreshed?,
-            Err(_) => return Err(OAuthError::unavailable("the directory's refresh took too long")),
-        }
+        self.refresh_since(arrived, pool, vault).await?;
         self.let_in(&presented.id, &hash).ok_or_else(OAuthError::invalid_client)
     }
 
@@ -240,8 +243,14 @@ impl Directory {
                 client.mark(self.clock.unix_seconds());
                 Standing::Good(Arc::clone(client))
             }
-            _ => Standing::Ended,
+            Some(_) => Standing::Ended,
+            None => Standing::Stranger,
         }
+    }
+
+    /// A moment for [`refresh_since`](Self::refresh_since).
+    pub(super) fn now(&self) -> Instant {
+        self.clock.instant()
     }
 
     /// A client that is let in, by its id.

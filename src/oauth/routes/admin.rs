@@ -6,7 +6,7 @@ use actix_web::http::header::LOCATION;
 use actix_web::{HttpResponse, web};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use sqlx::PgPool;
 use time::OffsetDateTime;
 use utoipa::{IntoParams, ToSchema};
@@ -21,7 +21,7 @@ use crate::http::problem::{Problem, ProblemCode};
 use crate::oauth::clients::{
     self, After, ClientError, ClientInfo, DEFAULT_TOKEN_LIFETIME, InvalidTerms, NewClient, Terms,
 };
-use crate::oauth::secrets::{self, DEFAULT_OVERLAP, MAX_OVERLAP, SecretInfo};
+use crate::oauth::secrets::{self, DEFAULT_OVERLAP, MAX_OVERLAP, Made, Shown};
 use crate::oauth::tokens::Issuer;
 use crate::vault::Vault;
 
@@ -90,23 +90,6 @@ pub struct AddSecret {
     /// How long the secrets that it has live on, in seconds; 0 ends them at once.
     #[schema(minimum = 0, maximum = 2_592_000, default = 86400)]
     old_secrets_end_in: Option<u32>,
-}
-
-/// A client with its secret, shown this once.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Made<'a> {
-    #[serde(flatten)]
-    client: &'a ClientInfo,
-    client_secret: &'a str,
-}
-
-/// A client with what there is to know of its secrets.
-#[derive(Serialize)]
-struct Shown<'a> {
-    #[serde(flatten)]
-    client: &'a ClientInfo,
-    secrets: &'a [SecretInfo],
 }
 
 /// Which page of a list.

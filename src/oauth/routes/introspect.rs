@@ -75,7 +75,7 @@ pub async fn introspect(
     let Authenticated { client: asking, parameters, .. } = desk.receive(&req, payload).await?;
     let missing = || OAuthError::invalid_request("token is missing");
     let token = parameters.token.ok_or_else(missing)?;
-    let token = match issuer.worth(token.expose()) {
+    let token = match issuer.worth(&pool, &vault, token.expose()).await {
         // Another app's token is as good as none: nothing crosses an app (§4 warns of scanning).
         Worth::Good(verified, owner) if owner.app == asking.app => {
             Some(describe(&issuer, &verified, &owner))

@@ -1,0 +1,48 @@
+# syntax=docker/dockerfile:1
+# Builds the release binary and puts it, alone, on a small base. `docker build -t strongroom .`
+
+FROM rust:1.95-slim-bookworm AS build
+# aws-lc, the cryptographic library behind TLS and signatures, is built from C.
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends cmake gcc g++ make \
+ && rm -rf /var/lib/apt/lists/*
+WORKDIR /src
+
+# The dependencies first, against an empty program: this layer changes only with Cargo.lock.
+COPY Cargo.toml Cargo.lock build.rs ./
+COPY .cargo .cargo
+RUN mkdir -p src benches/ratios migrations \
+ && echo 'fn main() {}' | tee src/main.rs benches/ratios/main.rs >/dev/null \
+ && touch src/lib.rs \
+ && cargo build --release --locked --bin strongroom \
+ && rm -rf src benches
+
+COPY .sqlx .sqlx
+COPY migrations migrations
+COPY src src
+# Newer than what the layer above built, whatever times the checkout gave the files.
+RUN mkdir -p benches/ratios && echo 'fn main() {}' > benches/ratios/main.rs \
+ && find src -name '*.rs' -exec touch {} + \
+ && cargo build --release --locked --bin strongroom
+
+FROM debian:bookworm-slim
+# Root certificates for TLS to Dapi and PostgreSQL; curl for the health check.
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends ca-certificates curl \
+ && rm -rf /var/lib/apt/lists/* \
+ && useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin strongroom
+COPY --from=build /src/target/release/strongroom /usr/local/bin/strongroom
+USER 10001:10001
+# In a container nobody reaches loopback from outside. The metrics are for the inner network alone:
+# publish 8080 only.
+ENV STRONGROOM_LISTEN=0.0.0.0:8080 \
+    STRONGROOM_METRICS_LISTEN=0.0.0.0:9090
+EXPOSE 8080 9090
+# Alive, not ready: a container is not restarted because its database is away.
+HEALTHCHECK --interval=10s --timeout=3s --start-period=20s --retries=3 \
+    CMD ["curl", "--fail", "--silent", "--output", "/dev/null", "http://127.0.0.1:8080/healthz"]
+# SIGTERM drains: calls to Dapi that are under way end, which may take STRONGROOM_SHUTDOWN_GRACE
+# (140 s). Whatever stops the container has to wait longer than that: `docker stop -t 150`.
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["strongroom"]
+CMD ["serve"]
