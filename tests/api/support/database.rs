@@ -143,4 +143,10 @@ impl TestDatabase {
     pub async fn audit(&self) -> Vec<String> {
         self.values("SELECT action || ' ' || outcome FROM audit_events ORDER BY id").await
     }
+
+    /// The same, of connections alone.
+    pub async fn trail(&self) -> Vec<String> {
+        let all = self.audit().await;
+        all.into_iter().filter(|event| event.starts_with("connection.")).collect()
+    }
 }
