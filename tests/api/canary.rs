@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 use strongroom::sandbox::{Effect, Fault, Refuse};
 
-use crate::support::{BOOTSTRAP_SECRET, Process, TestApp, for_user, id};
+use crate::support::{BOOTSTRAP_SECRET, OauthClient, Process, TestApp, for_user, id};
 
 /// Every secret that passes through a day's work, with a name for the message.
 struct Secrets(Vec<(&'static str, String)>);
@@ -98,6 +98,28 @@ async fn no_secret_shows_where_it_does_not_belong() {
     stage.sandbox.set_fault(Fault::new(Effect::Refuse(refuse)).times(1)).unwrap();
     let path = format!("/v1/connections/{}/delink", id(&imported.json));
     seen += &api.post_empty(&token, &path).await.text;
+
+    // A client's secrets are told once, to whoever made them.
+    let body = json!({ "name": "canary", "scopes": ["connections:read"] });
+    let made = api.post(&token, "/v1/admin/clients", &body).await;
+    secrets.add("client secret", &made.json["clientSecret"]);
+    let path = format!("/v1/admin/clients/{}", made.json["clientID"].as_str().unwrap());
+    let second = api.post(&token, &format!("{path}/secrets"), &json!({})).await;
+    secrets.add("second client secret", &second.json["clientSecret"]);
+    seen += &api.get(&token, &path).await.text;
+    let client = OauthClient {
+        id: made.json["clientID"].as_str().unwrap().to_owned(),
+        secret: second.json["clientSecret"].as_str().unwrap().to_owned(),
+    };
+    let of_client = client.token(api).await;
+    secrets.0.push(("a client's token", of_client.clone()));
+    seen += &client.introspect(api, &of_client).await.text;
+    seen += &client.revoke(api, &of_client).await.text;
+    let wrong = OauthClient { id: client.id.clone(), secret: "CANARY-wrong-secret".to_owned() };
+    secrets.0.push(("a wrong secret", wrong.secret.clone()));
+    for _ in 0..11 {
+        seen += &wrong.revoke(api, &of_client).await.text;
+    }
 
     // While they are held.
     let held = everything_in_postgresql(&stage).await;
