@@ -1,8 +1,8 @@
 //! The process's clock, which tests can turn.
 //!
-//! It decides about the life of Strongroom's own access tokens and nothing else. Everything that
-//! stands in PostgreSQL (windows, leases, retries) follows the database's clock, the SQL function
-//! `strongroom_now()`, so that replicas whose clocks differ agree.
+//! It decides about the life of Strongroom's own access tokens, and tells how long ago what is held in
+//! memory was read. Everything that stands in PostgreSQL (windows, leases, retries) follows the
+//! database's clock, the SQL function `strongroom_now()`, so that replicas whose clocks differ agree.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};

@@ -35,7 +35,7 @@ enum Command {
 
 /// Make a master key: prints an entry for `STRONGROOM_MASTER_KEYS`.
 ///
-/// Example: export `STRONGROOM_MASTER_KEYS=$(strongroom` keys generate)
+/// Example: `export STRONGROOM_MASTER_KEYS=$(strongroom keys generate)`
 ///
 /// Keep a copy where the database's backups are not. Without the key, what is sealed stays sealed for
 /// ever.

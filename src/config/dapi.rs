@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use url::Url;
+use url::{Host, Url};
 
 use super::Reader;
 use crate::base::secret::SecretText;
@@ -44,6 +44,17 @@ impl DapiConfig {
             exchange_probe: reader.switch("DAPI_EXCHANGE_PROBE", true),
             gone_types,
         })
+    }
+
+    /// Whether Dapi is played by something on this machine, such as the sandbox.
+    #[must_use]
+    pub fn is_on_this_machine(&self) -> bool {
+        match self.base_url.host() {
+            Some(Host::Ipv4(address)) => address.is_loopback(),
+            Some(Host::Ipv6(address)) => address.is_loopback(),
+            Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+            None => false,
+        }
     }
 }
 

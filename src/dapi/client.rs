@@ -45,16 +45,19 @@ impl Client {
     /// Where TLS cannot be set up, for want of root certificates for example.
     pub fn new(settings: Arc<DapiConfig>, gate: Gate, metrics: Metrics) -> reqwest::Result<Self> {
         #[expect(clippy::disallowed_methods, reason = "this is Dapi's room")]
-        let http = reqwest::Client::builder()
+        let mut http = reqwest::Client::builder()
             .user_agent(concat!("strongroom/", env!("CARGO_PKG_VERSION")))
             .redirect(redirect::Policy::none())
             .retry(reqwest::retry::never())
             .connect_timeout(CONNECT_TIMEOUT)
             // Shorter than servers keep idle connections, so that a request rarely meets a dying one.
             .pool_idle_timeout(Duration::from_secs(20))
-            .http1_only()
-            .build()?;
-        Ok(Self { http, settings, gate, metrics })
+            .http1_only();
+        // A proxy of the environment is for Dapi, not for a sandbox on this machine.
+        if settings.is_on_this_machine() {
+            http = http.no_proxy();
+        }
+        Ok(Self { http: http.build()?, settings, gate, metrics })
     }
 
     /// The gate through which every call goes.

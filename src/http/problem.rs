@@ -151,7 +151,7 @@ impl Problem {
     #[must_use]
     pub fn unavailable(cause: impl Display) -> Self {
         tracing::warn!(%cause, "unavailable");
-        Self::new(ProblemCode::Unavailable, "Nothing was changed; try again in a moment.")
+        Self::new(ProblemCode::Unavailable, "Try again in a moment; repeating the request is safe.")
             .retry_after(1)
     }
 

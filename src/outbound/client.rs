@@ -49,7 +49,7 @@ impl Client {
     /// Where TLS cannot be set up, for want of root certificates for example.
     pub fn new(reach: Reach) -> reqwest::Result<Self> {
         #[expect(clippy::disallowed_methods, reason = "this is the room of outbound calls")]
-        let http = reqwest::Client::builder()
+        let mut http = reqwest::Client::builder()
             .user_agent(concat!("strongroom/", env!("CARGO_PKG_VERSION")))
             .redirect(redirect::Policy::none())
             .retry(reqwest::retry::never())
@@ -58,9 +58,13 @@ impl Client {
             .https_only(reach == Reach::Public)
             // Shorter than servers keep idle connections, so that a request rarely meets a dying one.
             .pool_idle_timeout(Duration::from_secs(20))
-            .http1_only()
-            .build()?;
-        Ok(Self { http, reach })
+            .http1_only();
+        // A proxy of the environment would look names up by itself, and the guard would only ever see
+        // the proxy's address.
+        if reach == Reach::Public {
+            http = http.no_proxy();
+        }
+        Ok(Self { http: http.build()?, reach })
     }
 
     /// How far this client reaches.

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 use strongroom::sandbox::{Effect, Fault, Refuse};
 
-use crate::support::{BOOTSTRAP_SECRET, Process, TestApp, for_user, id};
+use crate::support::{Api, BOOTSTRAP_SECRET, OauthClient, Process, Stage, TestApp, for_user, id};
 
 /// Every secret that passes through a day's work, with a name for the message.
 struct Secrets(Vec<(&'static str, String)>);
@@ -26,7 +26,7 @@ impl Secrets {
 }
 
 /// All rows of all tables as text, with bytes both as hexadecimal and as the characters they spell.
-async fn everything_in_postgresql(app: &crate::support::Stage) -> String {
+async fn everything_in_postgresql(app: &Stage) -> String {
     let tables = "SELECT table_name::text FROM information_schema.tables
                   WHERE table_schema = 'public' AND table_type = 'BASE TABLE'";
     let mut all = String::new();
@@ -45,12 +45,121 @@ fn hexadecimal(text: &str) -> String {
     text.bytes().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// A day's work, with every secret that passed through it and every answer that was seen.
+struct Day<'a> {
+    stage: &'a Stage,
+    api: &'a Api,
+    token: &'a str,
+    session: &'a str,
+    secrets: Secrets,
+    seen: String,
+}
+
+impl Day<'_> {
+    /// An exchange, a repeat, a reading; returns the connection and Connect's result.
+    async fn exchange(&mut self) -> (Value, Value) {
+        let result = self.stage.connect();
+        self.secrets.add("code", &result["accessCode"]);
+        self.secrets.add("user secret", &result["userSecret"]);
+        let active = self.api.post(self.session, "/v1/connections", &result).await;
+        self.seen += &active.text;
+        self.seen += &self.api.post(self.session, "/v1/connections", &result).await.text;
+        let revealed = self.api.reveal(self.token, id(&active.json)).await;
+        self.secrets.add("token", &revealed.json["accessToken"]);
+        (active.json, result)
+    }
+
+    /// A refusal that repeats the code, and mistakes of the client that put secrets into wrong places.
+    async fn go_wrong(&mut self, result: &Value) {
+        let second = self.stage.connect();
+        self.secrets.add("refused code", &second["accessCode"]);
+        let msg = format!("unknown code {}", second["accessCode"].as_str().unwrap());
+        let refuse = Refuse { kind: "BAD".to_owned(), msg, status: 400 };
+        self.stage.sandbox.set_fault(Fault::new(Effect::Refuse(refuse)).times(1)).unwrap();
+        self.seen += &self.api.hand_in(self.token, "bob", &second).await.text;
+
+        let misplaced =
+            json!({ "success": result["accessCode"], "accessCode": [result["userSecret"]] });
+        self.seen += &self.api.post(self.token, "/v1/connections", &misplaced).await.text;
+        let in_the_query =
+            format!("/v1/connections?cursor={}", result["accessCode"].as_str().unwrap());
+        self.seen += &self.api.get(self.token, &in_the_query).await.text;
+        let in_basic = self
+            .api
+            .request(reqwest::Method::GET, "/v1/connections")
+            .basic_auth("x", Some(BOOTSTRAP_SECRET));
+        self.seen += &self.api.send(in_basic).await.text;
+    }
+
+    /// An import, and a refused delinking that repeats its secrets.
+    async fn import(&mut self) {
+        let import = json!({ "clientUserID": "eve", "connectionID": "c", "accessToken": "CANARY-imported-token", "userSecret": "CANARY-imported-secret" });
+        self.secrets.add("imported token", &import["accessToken"]);
+        self.secrets.add("imported user secret", &import["userSecret"]);
+        let imported = self.api.post(self.token, "/v1/connections/import", &import).await;
+        self.seen += &imported.text;
+        let msg = "CANARY-imported-token CANARY-imported-secret sandbox-app-secret".to_owned();
+        let refuse = Refuse { kind: "BAD".to_owned(), msg, status: 400 };
+        self.stage.sandbox.set_fault(Fault::new(Effect::Refuse(refuse)).times(1)).unwrap();
+        let path = format!("/v1/connections/{}/delink", id(&imported.json));
+        self.seen += &self.api.post_empty(self.token, &path).await.text;
+    }
+
+    /// Another API's token: read, used, and a refusal that repeats the secret.
+    async fn use_upstreams(&mut self) {
+        let (client_secret, url) =
+            (strongroom::sandbox::SYSTEMS_CLIENT_SECRET, &self.stage.sandbox_url);
+        let upstream = json!({
+            "name": "kaisa", "preset": "kaisa", "clientSecret": client_secret,
+            "clientID": strongroom::sandbox::SYSTEMS_CLIENT_ID,
+            "tokenURL": format!("{url}/kaisa/oauth/token"), "baseURL": format!("{url}/kaisa/api"),
+        });
+        self.secrets.add("upstream secret", &upstream["clientSecret"]);
+        let msg = format!("unknown {client_secret}");
+        let refuse = Refuse { kind: "BAD".to_owned(), msg, status: 401 };
+        self.stage.sandbox.set_fault(Fault::new(Effect::Refuse(refuse)).times(1)).unwrap();
+        for name in ["kaisa", "second"] {
+            let body = crate::support::with(&upstream, json!({ "name": name }));
+            self.seen += &self.api.post(self.token, "/v1/admin/upstreams", &body).await.text;
+        }
+        self.seen += &self.api.post_empty(self.token, "/v1/upstreams/second/token").await.text;
+        let lent = self.api.post_empty(self.token, "/v1/upstreams/kaisa/token").await;
+        self.secrets.add("upstream token", &lent.json["access_token"]);
+        self.seen += &self.api.get(self.token, "/v1/upstreams/kaisa/proxy/x").await.text;
+        self.seen += &self.api.get(self.token, "/v1/admin/upstreams").await.text;
+    }
+
+    /// A client's secrets are told once, to whoever made them.
+    async fn make_clients(&mut self) {
+        let body = json!({ "name": "canary", "scopes": ["connections:read"] });
+        let made = self.api.post(self.token, "/v1/admin/clients", &body).await;
+        self.secrets.add("client secret", &made.json["clientSecret"]);
+        let path = format!("/v1/admin/clients/{}", made.json["clientID"].as_str().unwrap());
+        let second = self.api.post(self.token, &format!("{path}/secrets"), &json!({})).await;
+        self.secrets.add("second client secret", &second.json["clientSecret"]);
+        self.seen += &self.api.get(self.token, &path).await.text;
+        let client = OauthClient {
+            id: made.json["clientID"].as_str().unwrap().to_owned(),
+            secret: second.json["clientSecret"].as_str().unwrap().to_owned(),
+        };
+        let of_client = client.token(self.api).await;
+        self.secrets.0.push(("a client's token", of_client.clone()));
+        self.seen += &client.introspect(self.api, &of_client).await.text;
+        self.seen += &client.revoke(self.api, &of_client).await.text;
+        let wrong = OauthClient { id: client.id.clone(), secret: "CANARY-wrong-secret".to_owned() };
+        self.secrets.0.push(("a wrong secret", wrong.secret.clone()));
+        for _ in 0..11 {
+            self.seen += &wrong.revoke(self.api, &of_client).await.text;
+        }
+    }
+}
+
 #[tokio::test]
 async fn no_secret_shows_where_it_does_not_belong() {
     let builder = TestApp::builder().set("STRONGROOM_ALLOW_PRIVATE_ADDRESSES", "true");
     let stage = builder.set("STRONGROOM_ANSWER_WITHIN", "5").stage().await;
     let process = Process::serve(&stage, &[("STRONGROOM_LOG", "trace")]).await;
-    let (api, mut seen) = (&process.api, String::new());
+    let api = &process.api;
     let mut secrets = Secrets(vec![
         ("bootstrap secret", BOOTSTRAP_SECRET.to_owned()),
         ("app secret", strongroom::sandbox::DEFAULT_APP_SECRET.to_owned()),
@@ -61,69 +170,18 @@ async fn no_secret_shows_where_it_does_not_belong() {
     let session = api.session(&token, "ada").await;
     secrets.0.push(("session token", session.clone()));
 
-    // A day's work: an exchange, a reading, a repeat, refusals that repeat the code, mistakes of the
-    // client that put secrets into wrong places, an import, revocations that fail and succeed.
-    let result = stage.connect();
-    secrets.add("code", &result["accessCode"]);
-    secrets.add("user secret", &result["userSecret"]);
-    let active = api.post(&session, "/v1/connections", &result).await;
-    seen += &active.text;
-    seen += &api.post(&session, "/v1/connections", &result).await.text;
-    let revealed = api.reveal(&token, id(&active.json)).await;
-    secrets.add("token", &revealed.json["accessToken"]);
-
-    let second = stage.connect();
-    secrets.add("refused code", &second["accessCode"]);
-    let msg = format!("unknown code {}", second["accessCode"].as_str().unwrap());
-    let refuse = Refuse { kind: "BAD".to_owned(), msg, status: 400 };
-    stage.sandbox.set_fault(Fault::new(Effect::Refuse(refuse)).times(1)).unwrap();
-    seen += &api.hand_in(&token, "bob", &second).await.text;
-
-    let misplaced =
-        json!({ "success": result["accessCode"], "accessCode": [result["userSecret"]] });
-    seen += &api.post(&token, "/v1/connections", &misplaced).await.text;
-    let in_the_query = format!("/v1/connections?cursor={}", result["accessCode"].as_str().unwrap());
-    seen += &api.get(&token, &in_the_query).await.text;
-    let in_basic = api
-        .request(reqwest::Method::GET, "/v1/connections")
-        .basic_auth("x", Some(BOOTSTRAP_SECRET));
-    seen += &api.send(in_basic).await.text;
-
-    let import = json!({ "clientUserID": "eve", "connectionID": "c", "accessToken": "CANARY-imported-token", "userSecret": "CANARY-imported-secret" });
-    secrets.add("imported token", &import["accessToken"]);
-    secrets.add("imported user secret", &import["userSecret"]);
-    let imported = api.post(&token, "/v1/connections/import", &import).await;
-    seen += &imported.text;
-    let msg = "CANARY-imported-token CANARY-imported-secret sandbox-app-secret".to_owned();
-    let refuse = Refuse { kind: "BAD".to_owned(), msg, status: 400 };
-    stage.sandbox.set_fault(Fault::new(Effect::Refuse(refuse)).times(1)).unwrap();
-    let path = format!("/v1/connections/{}/delink", id(&imported.json));
-    seen += &api.post_empty(&token, &path).await.text;
-
-    // Another API's token: read, used, and a refusal that repeats the secret.
-    let (client_secret, url) = (strongroom::sandbox::SYSTEMS_CLIENT_SECRET, &stage.sandbox_url);
-    let upstream = json!({
-        "name": "kaisa", "preset": "kaisa", "clientSecret": client_secret,
-        "clientID": strongroom::sandbox::SYSTEMS_CLIENT_ID,
-        "tokenURL": format!("{url}/kaisa/oauth/token"), "baseURL": format!("{url}/kaisa/api"),
-    });
-    secrets.add("upstream secret", &upstream["clientSecret"]);
-    let msg = format!("unknown {client_secret}");
-    let refuse = Refuse { kind: "BAD".to_owned(), msg, status: 401 };
-    stage.sandbox.set_fault(Fault::new(Effect::Refuse(refuse)).times(1)).unwrap();
-    for name in ["kaisa", "second"] {
-        let body = crate::support::with(&upstream, json!({ "name": name }));
-        seen += &api.post(&token, "/v1/admin/upstreams", &body).await.text;
-    }
-    seen += &api.post_empty(&token, "/v1/upstreams/second/token").await.text;
-    let lent = api.post_empty(&token, "/v1/upstreams/kaisa/token").await;
-    secrets.add("upstream token", &lent.json["access_token"]);
-    seen += &api.get(&token, "/v1/upstreams/kaisa/proxy/x").await.text;
-    seen += &api.get(&token, "/v1/admin/upstreams").await.text;
+    let mut day =
+        Day { stage: &stage, api, token: &token, session: &session, secrets, seen: String::new() };
+    let (active, result) = day.exchange().await;
+    day.go_wrong(&result).await;
+    day.import().await;
+    day.use_upstreams().await;
+    day.make_clients().await;
+    let Day { secrets, mut seen, .. } = day;
 
     // While they are held.
     let held = everything_in_postgresql(&stage).await;
-    seen += &api.delink(&token, id(&active.json)).await.text;
+    seen += &api.delink(&token, id(&active)).await.text;
     seen += &api.get(&token, "/v1/connections").await.text;
     stage.sandbox.set_fault(Fault::new(Effect::Drop)).unwrap();
     seen += &api.hand_in(&token, "pending", &for_user(&stage.connect(), "pending")).await.text;

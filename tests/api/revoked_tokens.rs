@@ -174,3 +174,19 @@ async fn revoked_twice_is_revoked_once_and_forgotten_when_it_would_have_ended() 
     assert_eq!(app.database.value("SELECT count(*) FROM revoked_tokens").await, "0");
     assert_eq!(app.api.get(&token, PATH).await.status, 401);
 }
+
+#[tokio::test]
+async fn a_revoked_token_stays_refused_where_the_databases_clock_is_ahead() {
+    let app = TestApp::by_hand().await;
+    let other = app.replica().await;
+    let client = app.client_on("connections:read", 60, Terms::default()).await;
+    let token = client.token(&app.api).await;
+    app.database.turn_clock(Duration::from_secs(120)).await;
+    client.revoke(&app.api, &token).await;
+    for _ in 0..3 {
+        app.refresh_directories().await;
+    }
+    for api in [&app.api, &other] {
+        assert_eq!(api.get(&token, PATH).await.problem(), (401, "unauthorized"));
+    }
+}

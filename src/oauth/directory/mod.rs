@@ -28,6 +28,10 @@ use crate::vault::{KeyedHash, Vault, VaultError};
 /// How long a replica trusts what it knows without having asked the database.
 pub const STALE_AFTER: Duration = Duration::from_secs(5);
 
+/// By how much this process's clock, which ends tokens, and the database's may differ: a revoked token
+/// is remembered for so much longer than it would have lived.
+const CLOCKS_DIFFER: Duration = Duration::from_hours(1);
+
 #[derive(Debug)]
 struct KnownKey {
     key: Arc<SigningKey>,
@@ -47,7 +51,7 @@ struct Known {
     snapshot: Arc<Snapshot>,
     directory_generation: i64,
     revocation_generation: i64,
-    /// Revoked tokens by `jti`, with the moment when they run out by themselves.
+    /// Revoked tokens by `jti`, with the moment when they have run out by themselves on every clock.
     revoked: HashMap<Uuid, Instant>,
     refreshed: Instant,
 }
@@ -150,7 +154,9 @@ impl Directory {
             known.directory_generation = directory;
         }
         known.revoked.retain(|_, ends| *ends > started);
-        let ends = |left: f64| started + Duration::try_from_secs_f64(left).unwrap_or_default();
+        let ends = |left: f64| {
+            started + Duration::try_from_secs_f64(left).unwrap_or_default() + CLOCKS_DIFFER
+        };
         known.revoked.extend(revoked.into_iter().map(|(jti, left)| (jti, ends(left))));
         known.revocation_generation = revocations;
         known.refreshed = started;
@@ -260,7 +266,7 @@ impl Directory {
 
     /// Refuses a token from now on. Other replicas hear of it from the database.
     pub(super) fn revoke(&self, jti: Uuid, ends_in: Duration) {
-        let ends = self.clock.instant() + ends_in;
+        let ends = self.clock.instant() + ends_in + CLOCKS_DIFFER;
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         known.revoked.insert(jti, ends);
     }
