@@ -12,7 +12,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
 
 /// What a batch does: up to a number of inputs in, an output for each out, in their order.
-type Run<I, O> = Box<dyn Fn(Vec<I>) -> BoxFuture<'static, Vec<O>> + Send>;
+type Run<I, O> = Box<dyn Fn(Vec<I>) -> BoxFuture<'static, Vec<O>> + Send + Sync>;
 
 /// A queue of calls of one kind, and the task that runs them.
 pub struct Batch<I, O> {
@@ -31,7 +31,7 @@ impl<I: Send + 'static, O: Send + 'static> Batch<I, O> {
     /// call starts the task, on the runtime of its thread; the task ends when the batch is dropped.
     pub fn new<R, F>(most: usize, run: R) -> Self
     where
-        R: Fn(Vec<I>) -> F + Send + 'static,
+        R: Fn(Vec<I>) -> F + Send + Sync + 'static,
         F: Future<Output = Vec<O>> + Send + 'static,
     {
         let run: Run<I, O> = Box::new(move |inputs| run(inputs).boxed());
@@ -67,18 +67,22 @@ async fn serve<I, O>(
 ) {
     let mut calls = Vec::new();
     while waiting.recv_many(&mut calls, most).await > 0 {
-        // Whoever has gone meanwhile is as if they had never come.
-        let calls = calls.drain(..).filter(|call| !call.answer.is_closed());
-        let (inputs, answers): (Vec<_>, Vec<_>) =
-            calls.map(|Call { input, answer }| (input, answer)).unzip();
-        if inputs.is_empty() {
-            continue;
-        }
-        // A panic is its callers' misfortune and nobody else's; it is on record by the panic hook.
-        let Ok(outputs) = AssertUnwindSafe(run(inputs)).catch_unwind().await else { continue };
-        for (answer, output) in answers.into_iter().zip(outputs) {
-            let _ = answer.send(output);
-        }
+        answer(std::mem::take(&mut calls), &run).await;
+    }
+}
+
+async fn answer<I, O>(calls: Vec<Call<I, O>>, run: &Run<I, O>) {
+    // Whoever has gone meanwhile is as if they had never come.
+    let calls = calls.into_iter().filter(|call| !call.answer.is_closed());
+    let (inputs, answers): (Vec<_>, Vec<_>) =
+        calls.map(|Call { input, answer }| (input, answer)).unzip();
+    if inputs.is_empty() {
+        return;
+    }
+    // A panic is its callers' misfortune and nobody else's; it is on record by the panic hook.
+    let Ok(outputs) = AssertUnwindSafe(run(inputs)).catch_unwind().await else { return };
+    for (answer, output) in answers.into_iter().zip(outputs) {
+        let _ = answer.send(output);
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::model::{self, Answer, Attempt, State, Status, Step};
+use super::model::{self, Answer, Attempt, Connection, State, Status, Step};
 use super::store::{self, Activation, End, Locked, SealedToken};
 use super::{Context, Places, backoff};
 use crate::audit::AuditActor;
@@ -26,15 +26,29 @@ pub(super) struct Outcome {
     pub(super) retry_after: Option<Duration>,
 }
 
+/// What became of an outcome.
+pub(super) struct Concluded {
+    /// The word for it, as metrics tell it.
+    pub(super) what: &'static str,
+    /// The connection, where that is how it is known to stand.
+    pub(super) active: Option<Connection>,
+}
+
+impl Concluded {
+    const fn new(what: &'static str) -> Self {
+        Self { what, active: None }
+    }
+}
+
 /// Commits an outcome, and goes on trying where the database does not take it. Whether a COMMIT that
 /// went unanswered was applied is read back by the epoch, so that trying again is safe.
-pub(super) async fn commit_outcome(context: &Context, outcome: &Outcome) -> &'static str {
+pub(super) async fn commit_outcome(context: &Context, outcome: &Outcome) -> Concluded {
     let given_up = Instant::now() + HOLD_ANSWER;
     let mut wait = Duration::from_millis(50);
     let mut waiting = None;
     loop {
         let error = match conclude(context, outcome).await {
-            Ok(what) => return what,
+            Ok(concluded) => return concluded,
             Err(error) => error,
         };
         waiting.get_or_insert_with(|| Waiting::new(context));
@@ -42,7 +56,7 @@ pub(super) async fn commit_outcome(context: &Context, outcome: &Outcome) -> &'st
         if Instant::now() + wait > given_up {
             tracing::error!("an outcome was given up; the lease's end brings the next attempt");
             context.metrics.answers_lost.inc();
-            return "lost";
+            return Concluded::new("lost");
         }
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(Duration::from_secs(2));
@@ -65,21 +79,21 @@ impl Drop for Waiting<'_> {
     }
 }
 
-async fn conclude(context: &Context, outcome: &Outcome) -> Result<&'static str, sqlx::Error> {
+async fn conclude(context: &Context, outcome: &Outcome) -> Result<Concluded, sqlx::Error> {
     let Places { app, id, .. } = outcome.places;
     if let Some(token) = outcome.token.clone() {
         let activation = Activation { app, id, epoch: outcome.epoch, token };
         match context.statements.activate(activation).await {
-            Ok(true) => return Ok("active"),
+            Ok(Some(active)) => return Ok(Concluded { what: "active", active: Some(active) }),
             Err(error) if is_outage(&error) => return Err(error),
             // Not so simple: another connection of the login has to be looked at.
-            Ok(false) | Err(_) => {}
+            Ok(None) | Err(_) => {}
         }
     }
     let mut tx = context.pool.begin().await?;
     let what = conclude_locked(context, &mut tx, outcome).await?;
     tx.commit().await?;
-    Ok(what)
+    Ok(Concluded::new(what))
 }
 
 async fn conclude_locked(

@@ -10,11 +10,12 @@
 
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt as _;
 use time::OffsetDateTime;
 use tokio::task::JoinHandle;
 
-use super::conclude::{Outcome, commit_outcome};
-use super::model::{Answer, Failure};
+use super::conclude::{Concluded, Outcome, commit_outcome};
+use super::model::{Answer, Connection, Failure};
 use super::store::{self, Claimed, LookUp, NewCode, NewConnection, NewIntent, SealedToken};
 use super::together::Together as _;
 use super::{Context, Failed, Places};
@@ -53,11 +54,15 @@ pub struct Submission {
     pub token_id: Option<String>,
 }
 
+/// An exchange that is under way. It ends with the connection where that became active in the ordinary
+/// way; otherwise the row tells.
+pub type Exchanging = JoinHandle<Option<Connection>>;
+
 /// What became of a submission.
 #[derive(Debug)]
 pub enum Received {
     /// A new connection; its exchange is under way where it could be begun.
-    New(ConnectionId, Option<JoinHandle<()>>),
+    New(ConnectionId, Option<Exchanging>),
     /// The code made this connection before.
     Repeated(ConnectionId),
     /// Another user handed in the code.
@@ -265,16 +270,23 @@ impl PendingExchange {
     }
 
     /// Runs it in a task of its own, for which a shutdown waits.
-    pub(super) fn spawn(self, context: &Context) -> JoinHandle<()> {
-        let context = context.clone();
+    pub(super) fn spawn(self, context: &Context) -> Exchanging {
+        context.tasks.spawn(self.traced(context.clone()))
+    }
+
+    /// The same for the background work, which looks at the row when it has to.
+    pub(super) fn spawn_unwatched(self, context: &Context) -> JoinHandle<()> {
+        context.tasks.spawn(self.traced(context.clone()).map(drop))
+    }
+
+    fn traced(self, context: Context) -> impl Future<Output = Option<Connection>> + Send {
         let span =
             tracing::info_span!("exchange", connection = %self.places.id, epoch = self.epoch);
-        let tasks = context.tasks.clone();
-        tasks.spawn(tracing::Instrument::instrument(async move { self.run(&context).await }, span))
+        tracing::Instrument::instrument(async move { self.run(&context).await }, span)
     }
 
     /// Calls Dapi and commits what comes of it.
-    async fn run(self, context: &Context) {
+    async fn run(self, context: &Context) -> Option<Connection> {
         let started = Instant::now();
         let id = self.places.id;
         fail::fail_point!("exchange::before_call");
@@ -286,10 +298,10 @@ impl PendingExchange {
             Err(error) => {
                 tracing::error!(cause = %error, "an answer could not be sealed");
                 context.metrics.answers_lost.inc();
-                return;
+                return None;
             }
         };
-        let what = commit_outcome(context, &outcome).await;
+        let Concluded { what, active } = commit_outcome(context, &outcome).await;
         fail::fail_point!("exchange::concluded");
         context.metrics.exchange(what, started.elapsed());
         context.settled.tell(id);
@@ -297,6 +309,7 @@ impl PendingExchange {
         if more_to_do || context.dapi.gate().turned_away() {
             context.wake.notify_one();
         }
+        active
     }
 
     /// Seals what came. The permit ends here: what follows is the database's business.

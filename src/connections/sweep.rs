@@ -181,7 +181,7 @@ async fn exchange(context: &Context, round: &mut Round) -> Result<(), Failed> {
         match PendingExchange::from_claimed(&context.vault, claimed, permit) {
             Ok(pending) => {
                 round.exchanges += 1;
-                round.calls.push(pending.spawn(context));
+                round.calls.push(pending.spawn_unwatched(context));
             }
             Err(error) => tracing::error!(connection = %id, cause = %error, "a code does not open"),
         }

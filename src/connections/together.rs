@@ -63,8 +63,8 @@ impl Statements {
         ask(&self.intents, input).await
     }
 
-    /// Commits a token; `false` where it is not as simple as that.
-    pub(super) async fn activate(&self, input: Activation) -> sqlx::Result<bool> {
+    /// Commits a token; `None` where it is not as simple as that.
+    pub(super) async fn activate(&self, input: Activation) -> sqlx::Result<Option<Connection>> {
         ask(&self.activations, input).await
     }
 

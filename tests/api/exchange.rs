@@ -225,14 +225,15 @@ async fn a_probe_comes_after_two_seconds_at_the_earliest_and_then_ever_later() {
     app.sandbox.set_fault(status(503, &[])).unwrap();
     first_attempt(&app, &app.connect()).await;
     assert_eq!(app.tick().await.exchanges, 0);
+    let wait = "SELECT round(extract(epoch FROM due_at - strongroom_now())) FROM connections";
     let mut waits = Vec::new();
     for _ in 0..8 {
-        let mut wait = 0;
-        while app.tick().await.exchanges == 0 {
-            wait += 1;
-            app.turn_clock(Duration::from_secs(1)).await;
-        }
-        waits.push(wait);
+        let seconds: u64 = app.database.value(wait).await.parse().unwrap();
+        waits.push(seconds);
+        app.turn_clock(Duration::from_secs(seconds - 1)).await;
+        assert_eq!(app.tick().await.exchanges, 0, "a second before its time");
+        app.turn_clock(Duration::from_secs(1)).await;
+        assert_eq!(app.tick().await.exchanges, 1);
     }
     assert_eq!(waits, [2, 4, 8, 16, 32, 64, 120, 120]);
 }

@@ -78,9 +78,11 @@ pub async fn create(
     let (id, is_new) = match received {
         Received::New(id, exchange) => {
             if let Some(exchange) = exchange {
-                // Whatever became of it, in time or not, the row tells.
                 let left = deadline.saturating_duration_since(Instant::now());
-                let _ = tokio::time::timeout(left, exchange).await;
+                // Whatever else became of it, in time or not, the row tells.
+                if let Ok(Ok(Some(active))) = tokio::time::timeout(left, exchange).await {
+                    return Ok(HttpResponse::Created().insert_header(location(id)).json(active));
+                }
             }
             (id, true)
         }

@@ -7,6 +7,7 @@ mod login;
 mod queue;
 mod read;
 mod reveal;
+mod shown;
 mod steps;
 
 pub(super) use budget::*;
@@ -29,7 +30,7 @@ use super::model::Status;
 pub(super) const WAIT_FOR_DELINKING: Duration = Duration::from_secs(5);
 
 /// One column of what several callers ask, as an array for `unnest`.
-fn column<'a, I, T>(inputs: &'a [I], value: impl Fn(&'a I) -> T) -> Vec<T> {
+fn column<'a, I, T>(inputs: &'a [I], value: impl FnMut(&'a I) -> T) -> Vec<T> {
     inputs.iter().map(value).collect()
 }
 

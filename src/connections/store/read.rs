@@ -3,89 +3,14 @@
 use std::collections::HashMap;
 
 use sqlx::PgConnection;
-use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{column, parse_status};
+use super::column;
+use super::shown::{Row, select_shown};
 use crate::base::ids::{AppId, ConnectionId, SessionId};
 use crate::base::paging::{Cursor, Page};
-use crate::connections::model::{Connection, Failure, Revocation, RevocationKind, Status};
+use crate::connections::model::{Connection, Status};
 use crate::connections::together::Together;
-
-/// A row as it is shown.
-struct Row {
-    app_id: AppId,
-    id: ConnectionId,
-    status: String,
-    client_user_id: String,
-    connection_id: String,
-    dapi_user_id: Option<String>,
-    token_id: Option<String>,
-    created_at: OffsetDateTime,
-    code_expires_at: Option<OffsetDateTime>,
-    activated_at: Option<OffsetDateTime>,
-    failure_type: Option<String>,
-    failure_detail: Option<String>,
-    revocation_kind: Option<String>,
-    revocation_reason: Option<String>,
-    revocation_requested_at: Option<OffsetDateTime>,
-    revocation_confirmed_at: Option<OffsetDateTime>,
-    revocation_attempts: i32,
-    revocation_last_error: Option<String>,
-    due_at: Option<OffsetDateTime>,
-    replaced_by: Option<ConnectionId>,
-}
-
-impl TryFrom<Row> for Connection {
-    type Error = sqlx::Error;
-
-    fn try_from(row: Row) -> sqlx::Result<Self> {
-        let status = parse_status(&row.status)?;
-        let failure = row
-            .failure_type
-            .map(|kind| Failure { kind, detail: row.failure_detail.unwrap_or_default() });
-        let kind = row.revocation_kind.as_deref().and_then(RevocationKind::parse);
-        let revocation =
-            kind.zip(row.revocation_requested_at).map(|(kind, requested_at)| Revocation {
-                kind,
-                reason: row.revocation_reason,
-                requested_at,
-                confirmed_at: row.revocation_confirmed_at,
-                attempts: row.revocation_attempts,
-                last_error: row.revocation_last_error,
-                next_attempt_at: row.due_at.filter(|_| status == Status::Revoking),
-            });
-        Ok(Self {
-            id: row.id,
-            status,
-            client_user_id: row.client_user_id,
-            connection_id: row.connection_id,
-            user_id: row.dapi_user_id,
-            token_id: row.token_id,
-            created_at: row.created_at,
-            code_expires_at: row.code_expires_at,
-            activated_at: row.activated_at,
-            failure,
-            revocation,
-            replaced_by: row.replaced_by,
-        })
-    }
-}
-
-macro_rules! select_shown {
-    ($rest:tt, $($argument:expr),* $(,)?) => {
-        sqlx::query_as!(
-            Row,
-            "SELECT c.app_id AS \"app_id: AppId\", c.id AS \"id: ConnectionId\", c.status, u.client_user_id, c.connection_id,
-                    c.dapi_user_id, c.token_id, c.created_at, c.code_expires_at, c.activated_at,
-                    c.failure_type, c.failure_detail, c.revocation_kind, c.revocation_reason,
-                    c.revocation_requested_at, c.revocation_confirmed_at, c.revocation_attempts,
-                    c.revocation_last_error, c.due_at, c.replaced_by AS \"replaced_by: ConnectionId\"
-             FROM connections c JOIN users u ON u.id = c.user_id " + $rest,
-            $($argument),*
-        )
-    };
-}
 
 /// A connection of an app, to be shown.
 #[derive(Debug)]

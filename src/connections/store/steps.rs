@@ -2,15 +2,17 @@
 //!
 //! Every statement that changes a connection records it in the audit trail in the same breath.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use sqlx::PgConnection;
 
+use super::shown::{Row, select_shown};
 use super::{Locked, column, interval};
 use crate::audit::AuditActor;
 use crate::base::actor::Actor;
 use crate::base::ids::{AppId, ConnectionId};
-use crate::connections::model::{Failure, RevocationKind, Status};
+use crate::connections::model::{Connection, Failure, RevocationKind, Status};
 use crate::connections::together::Together;
 use crate::dapi::{AccessToken, UserSecret};
 use crate::vault::Sealed;
@@ -37,10 +39,10 @@ pub(in crate::connections) struct Activation {
 }
 
 impl Together for Activation {
-    type Output = bool;
+    type Output = Option<Connection>;
 
-    async fn all(conn: &mut PgConnection, inputs: &[Self]) -> sqlx::Result<Vec<bool>> {
-        let changed = sqlx::query_scalar!(
+    async fn all(conn: &mut PgConnection, inputs: &[Self]) -> sqlx::Result<Vec<Self::Output>> {
+        let changed = select_shown!(
             "WITH tokens AS MATERIALIZED (
                 SELECT c.id, i.epoch, i.access_token, i.token_id, i.dapi_user_id
                 FROM unnest($1::uuid[], $2::uuid[], $3::int[], $4::bytea[], $5::text[], $6::text[])
@@ -62,11 +64,13 @@ impl Together for Activation {
                     leased_until = NULL, due_at = NULL, settled_epoch = t.epoch
                 FROM tokens t
                 WHERE c.id = t.id
-                RETURNING c.app_id, c.id, c.user_id),
+                RETURNING c.*),
              noted AS (
                 INSERT INTO audit_events (app_id, action, outcome, actor, user_id, connection_id)
                 SELECT app_id, 'connection.activated', 'active', 'service', user_id, id FROM changed)
-             SELECT id AS \"id: ConnectionId\" FROM changed",
+             ",
+            "changed",
+            "";
             &column(inputs, |input| input.app.uuid()),
             &column(inputs, |input| input.id.uuid()),
             &column(inputs, |input| input.epoch),
@@ -76,7 +80,11 @@ impl Together for Activation {
         )
         .fetch_all(conn)
         .await?;
-        Ok(column(inputs, |input| changed.contains(&input.id)))
+        let mut active = HashMap::new();
+        for row in changed {
+            active.insert(row.id, Connection::try_from(row)?);
+        }
+        Ok(column(inputs, |input| active.remove(&input.id)))
     }
 }
 

@@ -1,0 +1,88 @@
+//! A connection as it is shown: the columns of its row, and their reading.
+
+use time::OffsetDateTime;
+
+use super::parse_status;
+use crate::base::ids::{AppId, ConnectionId};
+use crate::connections::model::{Connection, Failure, Revocation, RevocationKind, Status};
+
+/// A row as it is shown.
+pub(super) struct Row {
+    pub(super) app_id: AppId,
+    pub(super) id: ConnectionId,
+    pub(super) status: String,
+    pub(super) client_user_id: String,
+    pub(super) connection_id: String,
+    pub(super) dapi_user_id: Option<String>,
+    pub(super) token_id: Option<String>,
+    pub(super) created_at: OffsetDateTime,
+    pub(super) code_expires_at: Option<OffsetDateTime>,
+    pub(super) activated_at: Option<OffsetDateTime>,
+    pub(super) failure_type: Option<String>,
+    pub(super) failure_detail: Option<String>,
+    pub(super) revocation_kind: Option<String>,
+    pub(super) revocation_reason: Option<String>,
+    pub(super) revocation_requested_at: Option<OffsetDateTime>,
+    pub(super) revocation_confirmed_at: Option<OffsetDateTime>,
+    pub(super) revocation_attempts: i32,
+    pub(super) revocation_last_error: Option<String>,
+    pub(super) due_at: Option<OffsetDateTime>,
+    pub(super) replaced_by: Option<ConnectionId>,
+}
+
+impl TryFrom<Row> for Connection {
+    type Error = sqlx::Error;
+
+    fn try_from(row: Row) -> sqlx::Result<Self> {
+        let status = parse_status(&row.status)?;
+        let failure = row
+            .failure_type
+            .map(|kind| Failure { kind, detail: row.failure_detail.unwrap_or_default() });
+        let kind = row.revocation_kind.as_deref().and_then(RevocationKind::parse);
+        let revocation =
+            kind.zip(row.revocation_requested_at).map(|(kind, requested_at)| Revocation {
+                kind,
+                reason: row.revocation_reason,
+                requested_at,
+                confirmed_at: row.revocation_confirmed_at,
+                attempts: row.revocation_attempts,
+                last_error: row.revocation_last_error,
+                next_attempt_at: row.due_at.filter(|_| status == Status::Revoking),
+            });
+        Ok(Self {
+            id: row.id,
+            status,
+            client_user_id: row.client_user_id,
+            connection_id: row.connection_id,
+            user_id: row.dapi_user_id,
+            token_id: row.token_id,
+            created_at: row.created_at,
+            code_expires_at: row.code_expires_at,
+            activated_at: row.activated_at,
+            failure,
+            revocation,
+            replaced_by: row.replaced_by,
+        })
+    }
+}
+
+/// Selects connections as they are shown: from the table, or from what a statement has just changed.
+macro_rules! select_shown {
+    ($rest:tt, $($argument:expr),* $(,)?) => {
+        select_shown!("", "connections", $rest; $($argument),*)
+    };
+    ($with:tt, $from:tt, $rest:tt; $($argument:expr),* $(,)?) => {
+        sqlx::query_as!(
+            Row,
+            $with + "SELECT c.app_id AS \"app_id: AppId\", c.id AS \"id: ConnectionId\", c.status, u.client_user_id, c.connection_id,
+                    c.dapi_user_id, c.token_id, c.created_at, c.code_expires_at, c.activated_at,
+                    c.failure_type, c.failure_detail, c.revocation_kind, c.revocation_reason,
+                    c.revocation_requested_at, c.revocation_confirmed_at, c.revocation_attempts,
+                    c.revocation_last_error, c.due_at, c.replaced_by AS \"replaced_by: ConnectionId\"
+             FROM " + $from + " c JOIN users u ON u.id = c.user_id " + $rest,
+            $($argument),*
+        )
+    };
+}
+
+pub(super) use select_shown;
