@@ -99,6 +99,24 @@ pub async fn record(conn: &mut PgConnection, actor: &Actor, event: &Event<'_>) -
     Ok(())
 }
 
+/// Records a change of what is behind every app, such as a key, in the trail of each.
+pub async fn record_everywhere(
+    conn: &mut PgConnection,
+    actor: &Actor,
+    action: &str,
+    reason: &str,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "SELECT record_audit(id, $1, $2, 'ok', NULL, NULL, $3) FROM apps",
+        AuditActor::from(actor) as AuditActor,
+        action,
+        reason,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
 /// The most rows that a history holds.
 const HISTORY: i64 = 500;
 

@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 use super::clients::TOKEN_LIFETIMES;
 use super::signing::SigningKey;
 use super::store;
-use crate::audit::AuditActor;
+use crate::audit;
 use crate::base::actor::Actor;
 use crate::base::algorithm::Algorithm;
 use crate::config::OauthConfig;
@@ -131,8 +131,8 @@ async fn succeed(
     let private = SigningKey::generate(algorithm).ok_or(VaultError::NoRandomness)?;
     let key = SigningKey::from_private(algorithm, &private).ok_or(VaultError::DoesNotOpen)?;
     let signs_from = store::succeed_signing_key(conn, vault, &private, &key, ahead).await?;
-    let actor = AuditActor::from(actor);
-    store::record_key_change(conn, &actor, "signing_key.created", key.kid()).await?;
+    // The keys are behind the tokens of every app.
+    audit::record_everywhere(conn, actor, "signing_key.created", key.kid()).await?;
     let kid = key.kid().to_owned();
     Ok(Successor { kid, algorithm: algorithm.as_str(), signs_from })
 }
@@ -171,8 +171,7 @@ pub async fn revoke(conn: &mut PgConnection, actor: &Actor, kid: &str) -> sqlx::
     let mut tx = conn.begin().await?;
     let gone = store::delete_retired_key(&mut tx, kid).await?;
     if gone {
-        store::record_key_change(&mut tx, &AuditActor::from(actor), "signing_key.revoked", kid)
-            .await?;
+        audit::record_everywhere(&mut tx, actor, "signing_key.revoked", kid).await?;
     }
     tx.commit().await?;
     Ok(gone)

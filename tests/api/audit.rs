@@ -658,6 +658,24 @@ async fn a_superseded_connection_is_recorded_with_its_successor() {
 }
 
 #[tokio::test]
+async fn what_an_operator_does_with_master_keys_is_in_every_trail() {
+    let app = TestApp::by_hand().await;
+    app.active("ada").await;
+    let newer = "k2:Q0NDQ0NDQ0NDQ0NDQ0NDQ0NDQ0NDQ0NDQ0NDQ0NDQ0M=";
+    let both = format!("{newer},{}", crate::support::MASTER_KEY);
+    for arguments in [vec!["keys", "rewrap"], vec!["keys", "retire", "k1"]] {
+        let mut command = command(&app, &[("STRONGROOM_MASTER_KEYS", &both)]);
+        let output = command.args(arguments).output().unwrap();
+        assert!(output.status.success());
+    }
+    let [event] = app.events("action=data_keys.rewrapped").await.try_into().unwrap();
+    assert_eq!(event["actor"], "operator");
+    assert!(event["reason"].as_str().unwrap().ends_with("data keys with k2"), "{event}");
+    let [event] = app.events("action=master_key.retired").await.try_into().unwrap();
+    assert_eq!(event["reason"], "k1");
+}
+
+#[tokio::test]
 async fn a_failed_reading_writes_nothing_down_as_read() {
     let app = TestApp::by_hand().await;
     let connection = app.active("ada").await;

@@ -121,6 +121,15 @@ async fn no_secret_shows_where_it_does_not_belong() {
     seen += &api.get(&token, "/v1/upstreams/kaisa/proxy/x").await.text;
     seen += &api.get(&token, "/v1/admin/upstreams").await.text;
 
+    // The trail of all that, as it is read, exported and certified.
+    let events = api.get(&token, "/v1/admin/audit-events?limit=100").await;
+    assert!(events.text.contains("token.revealed") && events.text.contains("upstream.token_read"));
+    seen += &events.text;
+    let export = api.request(reqwest::Method::GET, "/v1/admin/audit-events");
+    let export = export.bearer_auth(&token).header("accept", "application/x-ndjson");
+    seen += &api.send(export).await.text;
+    seen += &api.get(&token, "/v1/admin/audit-checkpoint").await.text;
+
     // While they are held.
     let held = everything_in_postgresql(&stage).await;
     seen += &api.delink(&token, id(&active.json)).await.text;

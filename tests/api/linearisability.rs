@@ -7,9 +7,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use strongroom::sandbox::{Effect, Fault};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -18,6 +19,7 @@ use crate::support::{Answer, Api, TestApp, id};
 const LOGINS: usize = 3;
 const WORKERS: u64 = 6;
 const STEPS: usize = 40;
+const DAPI_TAKES: Duration = Duration::from_millis(30);
 
 /// What one call came to.
 #[derive(Clone, Debug, PartialEq)]
@@ -136,7 +138,8 @@ impl Worker {
             match self.dice.throw(20) {
                 0..12 => self.reveal(&api, login, connection).await,
                 12..17 => self.revoke(&api, login, connection).await,
-                _ => self.link(&api, login).await,
+                // At the replica that waits, so that most links are active when the answer comes.
+                _ => self.link(&self.replicas[0], login).await,
             }
         }
     }
@@ -213,7 +216,12 @@ fn user(login: usize) -> String {
 async fn random_load(seed: u64) {
     let app = TestApp::builder().set("STRONGROOM_REVEALS_PER_MINUTE", "100000").spawn().await;
     let app = Arc::new(app);
-    let replicas = vec![app.api.clone(), app.replica().await];
+    // Dapi takes its time and one replica does not wait for it, so that connections are `revoking` for
+    // a while after their revocation was acknowledged.
+    let slow = Fault::new(Effect::Answer).on("users/DelinkUser").delayed(DAPI_TAKES);
+    app.sandbox.set_fault(slow).unwrap();
+    let hasty = app.replica_with(&[("STRONGROOM_ANSWER_WITHIN", "0")]).await;
+    let replicas = vec![app.api.clone(), hasty];
     let shared = Arc::new(Shared::default());
     let results: Arc<Vec<_>> = Arc::new((0..LOGINS).map(|_| app.connect()).collect());
     let token = app.token().await;
@@ -283,7 +291,7 @@ async fn no_reading_succeeds_once_a_revocation_was_acknowledged_whatever_happens
 
 /// A call on `connection` from `invoked` to `answered`, in milliseconds after `start`.
 fn call(start: Instant, connection: &str, time: (u64, u64), outcome: Outcome) -> Call {
-    let at = |millis| start + std::time::Duration::from_millis(millis);
+    let at = |millis| start + Duration::from_millis(millis);
     let connection = connection.to_owned();
     Call { login: 0, connection, invoked: at(time.0), answered: at(time.1), outcome }
 }
