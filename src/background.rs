@@ -1,7 +1,7 @@
-//! The one loop that drives the background work, woken by a timer and by a bell, and the refresher
-//! that keeps the OAuth directory in step. Safe to run in every replica.
+//! The one loop that drives the background work, woken by a timer and by a bell, the chainer of the audit
+//! trail beside it, and the refresher that keeps the OAuth directory in step. Safe to run in every replica.
 //!
-//! Knows: config, connections, oauth.
+//! Knows: audit, config, connections, oauth.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
+use crate::audit;
 use crate::config::OauthConfig;
 use crate::connections::{self, sweep};
 use crate::oauth::{self, Directory};
@@ -20,12 +21,20 @@ const BREATHER: Duration = Duration::from_millis(20);
 const HOUSEKEEPING: Duration = Duration::from_secs(15);
 /// How often the directory is refreshed.
 const REFRESH: Duration = Duration::from_secs(1);
+/// How often what was written to the audit trail is linked.
+const LINK: Duration = Duration::from_millis(500);
 /// After how many refreshes the directory writes down who was heard of.
 const NOTE_EVERY: u32 = 15;
 
+/// Runs the reconcilers and the chainer until `stop`.
+pub async fn run(context: connections::Context, oauth: Arc<OauthConfig>, stop: CancellationToken) {
+    let chainer = link_audit(context.pool.clone(), stop.clone());
+    tokio::join!(rounds(context, oauth, stop), chainer);
+}
+
 /// Runs rounds until `stop`: as soon as something is due, when the bell rings, and at the latest when
 /// the interval has passed.
-pub async fn run(context: connections::Context, oauth: Arc<OauthConfig>, stop: CancellationToken) {
+async fn rounds(context: connections::Context, oauth: Arc<OauthConfig>, stop: CancellationToken) {
     let mut last_housekeeping: Option<Instant> = None;
     loop {
         let pause = match one_round(&context).await {
@@ -45,6 +54,20 @@ pub async fn run(context: connections::Context, oauth: Arc<OauthConfig>, stop: C
         tokio::select! {
             () = stop.cancelled() => return,
             () = pause_unless_woken(&context, pause) => {}
+        }
+    }
+}
+
+/// Links what was committed to the audit trail, beside the rounds: a round may take longer than a link
+/// may wait.
+async fn link_audit(pool: PgPool, stop: CancellationToken) {
+    loop {
+        if let Err(error) = audit::chain::round(&pool).await {
+            tracing::warn!(cause = %error, "the audit trail could not be linked");
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(LINK) => {}
         }
     }
 }

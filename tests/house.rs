@@ -17,7 +17,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("config", vec!["base", "vault"]),
         ("dapi", vec!["base", "config"]),
         ("http", vec!["base"]),
-        ("audit", vec!["base"]),
+        ("audit", vec!["base", "http"]),
         ("users", vec!["base", "vault"]),
         ("apps", vec!["base", "vault", "config", "dapi", "audit"]),
         ("outbound", vec!["base"]),
@@ -26,7 +26,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("sessions", vec!["base", "vault", "http", "audit", "users"]),
         ("connections", vec!["base", "vault", "config", "dapi", "http", "audit", "apps", "users"]),
         ("telemetry", vec!["config"]),
-        ("background", vec!["config", "connections", "oauth", "vault"]),
+        ("background", vec!["audit", "config", "connections", "oauth", "vault"]),
         ("sandbox", vec!["base"]),
         // The demo reaches the service over HTTP, as any app does.
         ("dev", vec!["base", "config", "vault"]),

@@ -4,7 +4,23 @@
 //! statements of other rooms call with an [`AuditActor`]. It names a user by the random `usr_` id
 //! alone and never holds a secret.
 //!
-//! Knows: base.
+//! What was committed is linked into a hash chain of the app's own by the background work (`chain`);
+//! `verify` finds the first place where a chain is broken, and a `checkpoint`, kept elsewhere, tells
+//! one that was cut off or rewritten as a whole.
+//!
+//! Knows: base, http.
+
+pub mod chain;
+mod checkpoint;
+mod model;
+pub mod routes;
+mod store;
+mod verify;
+
+pub use checkpoint::{Checkpoint, SignedCheckpoint, TYP as CHECKPOINT_TYP, checkpoint};
+pub use model::AuditEvent;
+pub use store::{Filter, list};
+pub use verify::{Break, Fault, Report, verify};
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -81,4 +97,35 @@ pub async fn record(conn: &mut PgConnection, actor: &Actor, event: &Event<'_>) -
     .execute(conn)
     .await?;
     Ok(())
+}
+
+/// Records a change of what is behind every app, such as a key, in the trail of each.
+pub async fn record_everywhere(
+    conn: &mut PgConnection,
+    actor: &Actor,
+    action: &str,
+    reason: &str,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "SELECT record_audit(id, $1, $2, 'ok', NULL, NULL, $3) FROM apps",
+        AuditActor::from(actor) as AuditActor,
+        action,
+        reason,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// The most rows that a history holds.
+const HISTORY: i64 = 500;
+
+/// What happened to one connection, newest first.
+pub async fn history(
+    conn: &mut PgConnection,
+    app: AppId,
+    connection: ConnectionId,
+) -> sqlx::Result<Vec<AuditEvent>> {
+    let filter = Filter { connection: Some(connection), ..Filter::of(app) };
+    list(conn, &filter, None, HISTORY).await
 }

@@ -4,10 +4,13 @@ mod signing;
 
 use clap::{Args, Subcommand};
 use serde_json::json;
+use sqlx::Connection as _;
 
 use super::Failure;
 use super::output::{Output, table};
 use super::session::Session;
+use crate::audit;
+use crate::base::actor::Actor;
 use crate::config::Environment;
 use crate::vault::{self, MasterKeyId, MasterKeys};
 
@@ -121,7 +124,14 @@ async fn rewrap(environment: &Environment, output: &Output) -> Result<(), Failur
     let total: i64 = uses.iter().filter(|key| key.id != first).map(|key| key.wraps).sum();
     let mut done = 0;
     loop {
-        let count = vault::rewrap_some(&mut conn, &vault, BATCH).await?;
+        let mut tx = conn.begin().await?;
+        let count = vault::rewrap_some(&mut tx, &vault, BATCH).await?;
+        if count > 0 {
+            let what = format!("{count} data keys with {first}");
+            audit::record_everywhere(&mut tx, &Actor::operator(), "data_keys.rewrapped", &what)
+                .await?;
+        }
+        tx.commit().await?;
         done += count;
         output.progress(&format!("{done} of {total} data keys"));
         if count == 0 {
@@ -145,11 +155,15 @@ impl Retire {
             );
             return Err(Failure::Usage(told));
         }
-        if !vault::retire(&mut conn, &id).await? {
+        let mut tx = conn.begin().await?;
+        if !vault::retire(&mut tx, &id).await? {
             let told =
                 format!("`{id}` still wraps data keys or is unknown; see `strongroom keys list`");
             return Err(Failure::Other(told));
         }
+        let operator = Actor::operator();
+        audit::record_everywhere(&mut tx, &operator, "master_key.retired", id.as_str()).await?;
+        tx.commit().await?;
         output.result(&json!({ "retired": id }), || {
             format!("`{id}` is forgotten; drop it from STRONGROOM_MASTER_KEYS.")
         });

@@ -5,6 +5,7 @@
 //! Knows: everything.
 
 mod apps;
+mod audit;
 mod clients;
 mod dev;
 mod keys;
@@ -50,6 +51,7 @@ enum Command {
     Clients(clients::Clients),
     Upstreams(upstreams::Upstreams),
     Keys(keys::Keys),
+    Audit(audit::Audit),
     Sweep(sweep::Sweep),
 }
 
@@ -134,6 +136,7 @@ impl Command {
             Self::Clients(command) => command.run(environment, output).await,
             Self::Upstreams(command) => command.run(environment, output).await,
             Self::Keys(command) => command.run(environment, output).await,
+            Self::Audit(command) => command.run(environment, output).await,
             Self::Sweep(command) => command.run(environment, output).await,
         }
     }

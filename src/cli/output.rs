@@ -35,6 +35,13 @@ impl Output {
         let _ = writeln!(std::io::stdout(), "{}", line.trim_end());
     }
 
+    /// Prints one line of JSON, whatever the format; `false` where nobody reads any more.
+    #[expect(clippy::unused_self, reason = "what is printed goes through here")]
+    pub(super) fn line<T: Serialize>(&self, value: &T) -> bool {
+        let line = serde_json::to_string(value).unwrap_or_default();
+        writeln!(std::io::stdout(), "{line}").is_ok()
+    }
+
     /// Shows how far long work has come, where somebody is looking.
     pub(super) fn progress(&self, text: &str) {
         let mut stderr = std::io::stderr();

@@ -28,7 +28,8 @@ pub struct HttpConfig {
 }
 
 impl HttpConfig {
-    pub(super) fn read(reader: &mut Reader<'_>) -> Self {
+    /// Reads the variables about listeners.
+    pub fn read(reader: &mut Reader<'_>) -> Self {
         let listen =
             reader.or("STRONGROOM_LISTEN", SocketAddr::from(([127, 0, 0, 1], 8080)), address);
         let metrics = SocketAddr::from(([127, 0, 0, 1], 9090));

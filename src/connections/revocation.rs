@@ -60,7 +60,8 @@ pub(super) async fn revoke(
         RevocationStep::Begin => store::begin_revocation(&mut tx, &actor, app, id, &new).await?,
         RevocationStep::End { confirmed } => {
             store::note_revocation(&mut tx, app, id, &new).await?;
-            let end = End { confirmed, ..End::new(request.kind.ends(confirmed)) };
+            let end =
+                End { confirmed, reason: request.reason, ..End::new(request.kind.ends(confirmed)) };
             store::end(&mut tx, &actor, app, id, &end).await?;
             context.metrics.revocation(if confirmed { "confirmed" } else { "unconfirmed" });
         }

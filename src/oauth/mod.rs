@@ -18,6 +18,7 @@ pub mod routes;
 pub mod secrets;
 mod signing;
 pub mod signing_keys;
+pub mod statements;
 mod store;
 mod tokens;
 

@@ -57,6 +57,13 @@ pub(super) struct VerifyingKey {
 }
 
 impl VerifyingKey {
+    /// The key that a JWK (RFC 7517 §4) publishes; `None` where it is none of this service's kinds.
+    pub(super) fn from_jwk(jwk: &Value) -> Option<Self> {
+        let algorithm = Algorithm::parse(jwk.get("alg")?.as_str()?)?;
+        let jwk: jsonwebtoken::jwk::Jwk = serde_json::from_value(jwk.clone()).ok()?;
+        Some(Self { algorithm, key: jsonwebtoken::DecodingKey::from_jwk(&jwk).ok()? })
+    }
+
     /// The payload of a JWS in the compact form (RFC 7515 §7.1) that this key signed, and `None` for
     /// everything else: what the header says about algorithms and keys is believed only where it says
     /// what is known already, and an extension that must be understood is not.
@@ -243,9 +250,7 @@ mod tests {
         for algorithm in Algorithm::ALL {
             let key = key(algorithm);
             let jwt = key.sign("JWT", &json!({ "sub": "x" })).unwrap();
-            let jwk: jsonwebtoken::jwk::Jwk = serde_json::from_value(key.jwk().clone()).unwrap();
-            let published = jsonwebtoken::DecodingKey::from_jwk(&jwk).unwrap();
-            let verifying = VerifyingKey { algorithm, key: published };
+            let verifying = VerifyingKey::from_jwk(key.jwk()).unwrap();
             assert_eq!(verifying.payload(&jwt).unwrap(), br#"{"sub":"x"}"#);
         }
     }

@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 use super::clients::TOKEN_LIFETIMES;
 use super::signing::SigningKey;
 use super::store;
-use crate::audit::AuditActor;
+use crate::audit;
 use crate::base::actor::Actor;
 use crate::base::algorithm::Algorithm;
 use crate::config::OauthConfig;
@@ -132,8 +132,8 @@ async fn succeed(
     ahead: Duration,
 ) -> Result<Successor, VaultError> {
     let successor = make(conn, vault, algorithm, ahead).await?;
-    let actor = AuditActor::from(actor);
-    store::record_key_change(conn, &actor, "signing_key.rotated", &successor.kid).await?;
+    // The keys are behind the tokens of every app.
+    audit::record_everywhere(conn, actor, "signing_key.rotated", &successor.kid).await?;
     Ok(successor)
 }
 
@@ -183,8 +183,7 @@ pub async fn revoke(conn: &mut PgConnection, actor: &Actor, kid: &str) -> sqlx::
     let mut tx = conn.begin().await?;
     let gone = store::delete_retired_key(&mut tx, kid).await?;
     if gone {
-        store::record_key_change(&mut tx, &AuditActor::from(actor), "signing_key.revoked", kid)
-            .await?;
+        audit::record_everywhere(&mut tx, actor, "signing_key.revoked", kid).await?;
     }
     tx.commit().await?;
     Ok(gone)

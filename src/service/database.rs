@@ -8,7 +8,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions as _, Connection as _, Executor as _, PgConnection, PgPool};
 
 use crate::apps::AppError;
-use crate::config::{Config, DatabaseConfig};
+use crate::config::{Config, DatabaseConfig, DatabaseUrl};
 use crate::oauth::clients::ClientError;
 use crate::vault::VaultError;
 
@@ -190,16 +190,41 @@ fn place(options: &PgConnectOptions) -> String {
     }
 }
 
-/// Applies pending migrations, as the owner where there is one; returns how many there were.
-/// Replicas that start together take turns.
-pub async fn migrate(config: &DatabaseConfig) -> Result<usize, StartError> {
+/// What a migration did.
+#[derive(Debug, serde::Serialize)]
+pub struct Migrated {
+    /// How many migrations were applied.
+    pub applied: usize,
+    /// The service's role, where it is not the owner's and so was given what it needs.
+    pub granted: Option<String>,
+}
+
+/// Applies pending migrations, as the owner where there is one, and gives the service's role what it
+/// needs and nothing that alters the audit trail. Replicas that start together take turns.
+pub async fn migrate(config: &DatabaseConfig) -> Result<Migrated, StartError> {
     let options = config.owner.as_ref().unwrap_or(&config.service).options();
     let conn = PgConnection::connect_with(&options).await;
     let mut conn = conn.map_err(|cause| StartError::Unreachable { at: place(&options), cause })?;
-    let pending = missing(&mut conn).await?;
+    let applied = missing(&mut conn).await?;
     migrator().run(&mut conn).await?;
+    let granted = grant(&mut conn, config).await?;
     conn.close().await?;
-    Ok(pending)
+    Ok(Migrated { applied, granted })
+}
+
+/// Grants the service's role what it needs, where the owner has another one.
+async fn grant(
+    conn: &mut PgConnection,
+    config: &DatabaseConfig,
+) -> Result<Option<String>, StartError> {
+    let service = config.service.options();
+    let Some(owner) = config.owner.as_ref().map(DatabaseUrl::options) else { return Ok(None) };
+    if owner.get_username() == service.get_username() {
+        return Ok(None);
+    }
+    let role = service.get_username().to_owned();
+    sqlx::query!("SELECT strongroom_grant_to_service($1)", role).execute(conn).await?;
+    Ok(Some(role))
 }
 
 /// How many migrations of this release the database lacks.

@@ -27,6 +27,7 @@ use tracing_actix_web::TracingLogger;
 
 use crate::background;
 use crate::base::clock::Clock;
+use crate::base::signer::Signer;
 use crate::config::{Config, OauthConfig, PublicUrl};
 use crate::connections::{self, Budgets, Context, Settled, Statements};
 use crate::dapi::{self, Gate};
@@ -66,6 +67,7 @@ struct Shared {
     database: Arc<Database>,
     vault: Vault,
     issuer: Issuer,
+    signer: Signer,
     budgets: Budgets,
     dapi: Arc<crate::config::DapiConfig>,
     gate: Gate,
@@ -181,6 +183,7 @@ impl Service {
         let metrics = Metrics::register(&mut registry);
         let budgets = Budgets::new(clock.clone(), config.oauth.reveals_per_minute);
         let shared = Shared {
+            signer: oauth::statements::signer(public_url.as_str(), directory.clone()),
             issuer: Issuer::new(
                 public_url.as_str(),
                 directory.clone(),

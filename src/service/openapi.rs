@@ -5,6 +5,7 @@ use utoipa::openapi::security::{
 };
 use utoipa::{Modify, OpenApi};
 
+use crate::audit::routes as audit;
 use crate::base::scope::Scope;
 use crate::connections::routes as connection;
 use crate::oauth::routes as oauth;
@@ -30,6 +31,8 @@ use crate::upstreams::routes as upstream;
         oauth::admin::delete,
         oauth::admin::add_secret,
         oauth::admin::end_secret,
+        audit::list,
+        audit::checkpoint,
         session::create,
         connection::create::create,
         connection::import::import,

@@ -11,6 +11,7 @@ use actix_web::{Error, HttpMessage, HttpResponse, Resource, web};
 use utoipa_swagger_ui::SwaggerUi;
 
 use super::{Shared, Thread, openapi, status};
+use crate::audit::routes as audit;
 use crate::connections::{Context, routes as connection};
 use crate::http::caller::{Authentication, Principal, bearer};
 use crate::http::problem::{Problem, ProblemCode};
@@ -29,6 +30,7 @@ pub(super) fn data(config: &mut web::ServiceConfig, shared: &Shared, thread: Opt
         .app_data(web::Data::new(upstreams))
         .app_data(web::Data::new(shared.vault.clone()))
         .app_data(web::Data::new(shared.issuer.clone()))
+        .app_data(web::Data::new(shared.signer.clone()))
         .app_data(web::Data::new(shared.budgets.clone()))
         .app_data(web::Data::new(shared.readiness.clone()))
         .app_data(web::Data::new(shared.proxies.clone()))
@@ -101,6 +103,7 @@ pub(super) fn all(config: &mut web::ServiceConfig, cors_origins: &[String]) {
                 )
                 .configure(upstreams)
                 .configure(admin_clients)
+                .configure(admin_audit)
                 .wrap(middleware::from_fn(authenticate)),
         );
 }
@@ -155,6 +158,12 @@ fn admin_clients(config: &mut web::ServiceConfig) {
             at("/admin/clients/{clientID}/secrets/{secretID}", "DELETE")
                 .route(web::delete().to(admin::end_secret)),
         );
+}
+
+fn admin_audit(config: &mut web::ServiceConfig) {
+    config
+        .service(at("/admin/audit-events", "GET").route(web::get().to(audit::list)))
+        .service(at("/admin/audit-checkpoint", "GET").route(web::get().to(audit::checkpoint)));
 }
 
 /// A path that answers other methods than its own with a problem that names them (RFC 9110 §15.5.6).

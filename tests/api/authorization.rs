@@ -41,6 +41,8 @@ fn table() -> Vec<(&'static str, &'static str, Needs)> {
         ("delete", "/v1/admin/clients/{clientID}", S(Scope::Admin)),
         ("post", "/v1/admin/clients/{clientID}/secrets", S(Scope::Admin)),
         ("delete", "/v1/admin/clients/{clientID}/secrets/{secretID}", S(Scope::Admin)),
+        ("get", "/v1/admin/audit-events", S(Scope::Admin)),
+        ("get", "/v1/admin/audit-checkpoint", S(Scope::Admin)),
         ("post", "/v1/connect-sessions", S(Scope::SessionsCreate)),
         ("get", "/v1/connections", ScopeOrSession(Scope::ConnectionsRead)),
         ("post", "/v1/connections", ScopeOrSession(Scope::ConnectionsWrite)),

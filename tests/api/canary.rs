@@ -179,6 +179,15 @@ async fn no_secret_shows_where_it_does_not_belong() {
     day.make_clients().await;
     let Day { secrets, mut seen, .. } = day;
 
+    // The trail of all that, as it is read, exported and certified.
+    let events = api.get(&token, "/v1/admin/audit-events?limit=100").await;
+    assert!(events.text.contains("token.revealed") && events.text.contains("upstream.token_read"));
+    seen += &events.text;
+    let export = api.request(reqwest::Method::GET, "/v1/admin/audit-events");
+    let export = export.bearer_auth(&token).header("accept", "application/x-ndjson");
+    seen += &api.send(export).await.text;
+    seen += &api.get(&token, "/v1/admin/audit-checkpoint").await.text;
+
     // While they are held.
     let held = everything_in_postgresql(&stage).await;
     seen += &api.delink(&token, id(&active)).await.text;

@@ -19,6 +19,7 @@
 mod support;
 
 mod admin_clients;
+mod audit;
 mod authorization;
 mod background;
 mod canary;
@@ -33,6 +34,7 @@ mod http_edges;
 mod import;
 mod introspection;
 mod late_tokens;
+mod linearisability;
 mod lists;
 mod lives;
 mod logins;

@@ -206,12 +206,21 @@ pub(in crate::connections) struct End<'a> {
     /// What was left open.
     pub(in crate::connections) last_error: Option<&'a str>,
     pub(in crate::connections) replaced_by: Option<ConnectionId>,
+    /// Why somebody asked for it, in their words.
+    pub(in crate::connections) reason: Option<&'a str>,
 }
 
 impl End<'_> {
     /// An end in this status, with nothing more to say.
     pub(in crate::connections) const fn new(status: Status) -> Self {
-        Self { status, failure: None, confirmed: false, last_error: None, replaced_by: None }
+        Self {
+            status,
+            failure: None,
+            confirmed: false,
+            last_error: None,
+            replaced_by: None,
+            reason: None,
+        }
     }
 }
 
@@ -225,7 +234,9 @@ pub(in crate::connections) async fn end(
     end: &End<'_>,
 ) -> sqlx::Result<()> {
     let status = end.status.as_str();
-    let reason = end.failure.map(|failure| failure.kind.as_str()).or(end.last_error);
+    let replaced = end.replaced_by.map(|newer| format!("replaced by {newer}"));
+    let told = end.failure.map(|failure| failure.kind.as_str()).or(end.last_error);
+    let reason = end.reason.or(told).or(replaced.as_deref());
     sqlx::query!(
         "WITH changed AS (
             UPDATE connections

@@ -6,7 +6,6 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::audit::AuditActor;
 use crate::base::algorithm::Algorithm;
 use crate::oauth::signing::{PrivateKey, SigningKey};
 use crate::oauth::signing_keys::KeyInfo;
@@ -139,23 +138,4 @@ pub(in crate::oauth) async fn delete_spent_keys(
     )
     .fetch_all(conn)
     .await
-}
-
-/// Records a change of the signing keys in the trail of every app, because the keys are behind the
-/// tokens of all of them.
-pub(in crate::oauth) async fn record_key_change(
-    conn: &mut PgConnection,
-    actor: &AuditActor,
-    action: &str,
-    kid: &str,
-) -> sqlx::Result<()> {
-    sqlx::query!(
-        "SELECT record_audit(id, $1, $2, 'ok', NULL, NULL, $3) FROM apps",
-        actor as &AuditActor,
-        action,
-        kid,
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
 }

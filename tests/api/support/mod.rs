@@ -206,6 +206,11 @@ impl TestApp {
         sweep::round(&self.context).await.unwrap().finish().await
     }
 
+    /// One round of the audit trail's chainer; returns how many rows it linked.
+    pub async fn link(&self) -> usize {
+        strongroom::audit::chain::round(&self.context.pool).await.unwrap()
+    }
+
     /// Moves every clock forward. The directories are refreshed, as they would have been many times
     /// over meanwhile.
     pub async fn turn_clock(&self, by: Duration) {

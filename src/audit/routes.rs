@@ -1,0 +1,253 @@
+//! `/v1/admin/audit-events` and `/v1/admin/audit-checkpoint`: the trail of the caller's own app.
+
+use actix_web::http::header::{ACCEPT, CACHE_CONTROL, VARY};
+use actix_web::{HttpRequest, HttpResponse, web};
+use bytes::Bytes;
+use futures_util::stream::{self, Stream};
+use serde::{Deserialize, Serialize};
+use sqlx::PgPool;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use utoipa::{IntoParams, ToSchema};
+
+use super::checkpoint as points;
+use super::model::AuditEvent;
+use super::store::{self, Filter};
+use crate::base::ids::{AppId, AuditEventId, ConnectionId};
+use crate::base::paging::{Cursor, DEFAULT_LIMIT, MAX_LIMIT, Page};
+use crate::base::signer::Signer;
+use crate::base::text;
+use crate::http::body::UrlQuery;
+use crate::http::caller::{Authorized, needs};
+use crate::http::problem::Problem;
+
+/// JSON lines: one event a line.
+const JSON_LINES: &str = "application/x-ndjson";
+/// How many rows an export reads at a time.
+const PIECE: u8 = 250;
+/// The longest text of a filter, in bytes.
+const MAX_TEXT: usize = 256;
+/// Who can be in the trail.
+const ACTORS: [&str; 4] = ["client", "session", "operator", "service"];
+
+/// Which events, and which page of them.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct EventQuery {
+    /// Only this action, such as `token.revealed`.
+    action: Option<String>,
+    /// Only what concerns this user.
+    #[serde(rename = "clientUserID")]
+    client_user_id: Option<String>,
+    /// Only what concerns this connection, by its id `conn_…`.
+    #[param(value_type = Option<ConnectionId>)]
+    connection: Option<String>,
+    /// Only what this client did.
+    #[serde(rename = "clientID")]
+    client_id: Option<String>,
+    /// Only what this kind of actor did: `client`, `session`, `operator` or `service`.
+    actor: Option<String>,
+    /// Only what was written before this time (RFC 3339).
+    before: Option<String>,
+    /// Only what was written at this time or later (RFC 3339).
+    after: Option<String>,
+    /// How many at most: 50 unless told, at most 100. JSON lines hold all.
+    #[param(value_type = Option<u8>, minimum = 1, maximum = 100)]
+    limit: Option<String>,
+    /// The `nextCursor` of the page before.
+    cursor: Option<String>,
+}
+
+/// One page of the trail, newest first.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EventList {
+    /// The events.
+    events: Vec<AuditEvent>,
+    /// Where the next page starts; `null` on the last.
+    next_cursor: Option<String>,
+}
+
+/// What the app's chain is now, signed.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CheckpointAnswer {
+    /// The app.
+    app: AppId,
+    /// How many links the chain has.
+    seq: i64,
+    /// The hash of the last, in hexadecimal.
+    hash: String,
+    /// When this was so.
+    #[serde(with = "time::serde::rfc3339")]
+    at: OffsetDateTime,
+    /// The same as a JWS that verifies with `/.well-known/jwks.json`: this is what to keep.
+    checkpoint: String,
+}
+
+/// The audit trail of the app, newest first; with `Accept: application/x-ndjson` all of it that the
+/// filters let through, one event a line.
+#[utoipa::path(
+    get, path = "/v1/admin/audit-events", tag = "Administration",
+    security(("bearer" = ["admin"])),
+    params(EventQuery),
+    responses(
+        (status = 200, description = "One page, or everything", content(
+            (EventList = "application/json"), (String = "application/x-ndjson"))),
+        (status = 400, description = "`invalid_request`"),
+        (status = 401, description = "`unauthorized`"),
+        (status = 403, description = "`insufficient_scope`"),
+        (status = 503, description = "`unavailable`"),
+    )
+)]
+pub async fn list(
+    caller: Authorized<needs::Admin>,
+    pool: web::Data<PgPool>,
+    query: UrlQuery<EventQuery>,
+    req: HttpRequest,
+) -> Result<HttpResponse, Problem> {
+    let query = query.0;
+    let limit = query.limit.as_deref().map_or(Ok(DEFAULT_LIMIT), limit)?;
+    let cursor = query.cursor.as_deref().map(cursor).transpose()?;
+    let filter = filter(caller.client.app, query)?;
+    if wants_lines(&req) {
+        return export(&pool, filter, cursor).await;
+    }
+    let page = page(&pool, &filter, cursor, limit).await?;
+    Ok(HttpResponse::Ok().insert_header((VARY, "Accept")).json(EventList {
+        events: page.items,
+        next_cursor: page.next.map(|cursor| cursor.to_string()),
+    }))
+}
+
+/// A signed statement of what the app's chain is now, to be kept elsewhere.
+#[utoipa::path(
+    get, path = "/v1/admin/audit-checkpoint", tag = "Administration",
+    security(("bearer" = ["admin"])),
+    responses(
+        (status = 200, description = "The checkpoint", body = CheckpointAnswer),
+        (status = 401, description = "`unauthorized`"),
+        (status = 403, description = "`insufficient_scope`"),
+        (status = 503, description = "`unavailable`"),
+    )
+)]
+pub async fn checkpoint(
+    caller: Authorized<needs::Admin>,
+    pool: web::Data<PgPool>,
+    signer: web::Data<Signer>,
+) -> Result<HttpResponse, Problem> {
+    let mut conn = pool.acquire().await?;
+    let point = points::checkpoint(&mut conn, caller.client.app, &signer).await?;
+    let point = point.ok_or_else(|| Problem::unavailable("no key signs"))?;
+    let points::SignedCheckpoint { claims, jws } = point;
+    let at = OffsetDateTime::from_unix_timestamp(claims.iat).map_err(Problem::internal)?;
+    Ok(HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).json(CheckpointAnswer {
+        app: claims.sub,
+        seq: claims.seq,
+        hash: claims.hash,
+        at,
+        checkpoint: jws,
+    }))
+}
+
+async fn page(
+    pool: &PgPool,
+    filter: &Filter,
+    cursor: Option<Cursor>,
+    limit: u8,
+) -> sqlx::Result<Page<AuditEvent>> {
+    let mut conn = pool.acquire().await?;
+    let after = cursor.map(Cursor::id);
+    let events = store::list(&mut conn, filter, after, i64::from(limit) + 1).await?;
+    Ok(Page::from_query(events, limit, |event| AuditEventId::uuid(event.id)))
+}
+
+/// Answers with lines as they are read. Nothing is held while the caller takes its time: each piece
+/// has the connection for one statement.
+async fn export(
+    pool: &PgPool,
+    filter: Filter,
+    cursor: Option<Cursor>,
+) -> Result<HttpResponse, Problem> {
+    // The first piece is read here, so that what does not work is told by a status.
+    let first = page(pool, &filter, cursor, PIECE).await?;
+    let body = lines(pool.clone(), filter, first);
+    let mut answer = HttpResponse::Ok();
+    answer.content_type(JSON_LINES).insert_header((VARY, "Accept"));
+    Ok(answer.streaming(body))
+}
+
+fn lines(
+    pool: PgPool,
+    filter: Filter,
+    first: Page<AuditEvent>,
+) -> impl Stream<Item = Result<Bytes, Problem>> {
+    let start = (pool, filter, Some(first), None);
+    stream::try_unfold(start, async |(pool, filter, ready, cursor)| {
+        let piece = match (ready, cursor) {
+            (Some(ready), _) => ready,
+            (None, Some(cursor)) => page(&pool, &filter, Some(cursor), PIECE).await?,
+            (None, None) => return Ok(None),
+        };
+        let mut text = Vec::new();
+        for event in &piece.items {
+            serde_json::to_writer(&mut text, event).map_err(Problem::internal)?;
+            text.push(b'\n');
+        }
+        Ok(Some((Bytes::from(text), (pool, filter, None, piece.next))))
+    })
+}
+
+fn wants_lines(req: &HttpRequest) -> bool {
+    let accept = req.headers().get_all(ACCEPT).filter_map(|value| value.to_str().ok());
+    accept.flat_map(|value| value.split(',')).any(|range| {
+        let essence = range.split(';').next().unwrap_or_default().trim();
+        essence.eq_ignore_ascii_case(JSON_LINES)
+    })
+}
+
+fn filter(app: AppId, query: EventQuery) -> Result<Filter, Problem> {
+    for (name, value) in [
+        ("action", &query.action),
+        ("clientUserID", &query.client_user_id),
+        ("clientID", &query.client_id),
+    ] {
+        let Some(value) = value else { continue };
+        text::check(value, MAX_TEXT).map_err(|what| Problem::invalid_field(name, what))?;
+    }
+    if query.actor.as_deref().is_some_and(|actor| !ACTORS.contains(&actor)) {
+        let told = format!("must be one of {}", ACTORS.join(", "));
+        return Err(Problem::invalid_field("actor", told));
+    }
+    let connection = query.connection.as_deref().map(|text| {
+        text.parse().map_err(|error| Problem::invalid_field("connection", format!("is {error}")))
+    });
+    Ok(Filter {
+        connection: connection.transpose()?,
+        before: moment("before", query.before.as_deref())?,
+        after: moment("after", query.after.as_deref())?,
+        action: query.action,
+        client_user_id: query.client_user_id,
+        client_id: query.client_id,
+        actor: query.actor,
+        app,
+    })
+}
+
+fn moment(name: &'static str, text: Option<&str>) -> Result<Option<OffsetDateTime>, Problem> {
+    let told = "must be a time of RFC 3339, such as 2026-11-21T15:20:00Z";
+    text.map(|text| OffsetDateTime::parse(text, &Rfc3339))
+        .transpose()
+        .map_err(|_| Problem::invalid_field(name, told))
+}
+
+fn limit(text: &str) -> Result<u8, Problem> {
+    let limit = text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
+    let told = format_args!("must be a whole number from 1 to {MAX_LIMIT}");
+    limit.ok_or_else(|| Problem::invalid_field("limit", told))
+}
+
+fn cursor(text: &str) -> Result<Cursor, Problem> {
+    text.parse()
+        .map_err(|_| Problem::invalid_field("cursor", "must be the nextCursor of a page before"))
+}

@@ -1,0 +1,408 @@
+//! The tables of the trail and of its chain.
+
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::model::{AuditEvent, Head, LINK_VERSION, LinkHash};
+use crate::base::ids::{AppId, AuditEventId, ConnectionId, SessionId, UserId};
+
+/// A row of the trail as the statements below read it.
+struct Row {
+    app: AppId,
+    id: AuditEventId,
+    at: OffsetDateTime,
+    action: String,
+    outcome: String,
+    actor: String,
+    client_id: Option<String>,
+    session_id: Option<SessionId>,
+    scope: Option<String>,
+    ip: Option<String>,
+    request_id: Option<Uuid>,
+    user: Option<UserId>,
+    connection: Option<ConnectionId>,
+    reason: Option<String>,
+    seq: Option<i64>,
+    hash: Option<Vec<u8>>,
+}
+
+impl From<Row> for AuditEvent {
+    fn from(row: Row) -> Self {
+        Self {
+            id: row.id,
+            at: row.at,
+            action: row.action,
+            outcome: row.outcome,
+            actor: row.actor,
+            client_id: row.client_id,
+            session_id: row.session_id,
+            scope: row.scope,
+            ip: row.ip,
+            request_id: row.request_id,
+            user: row.user,
+            connection: row.connection,
+            reason: row.reason,
+            seq: row.seq,
+            hash: row.hash.and_then(|hash| LinkHash::from_bytes(&hash)).map(|h| h.to_string()),
+        }
+    }
+}
+
+macro_rules! select_rows {
+    ($with:literal, $rest:literal, $($argument:expr),* $(,)?) => {
+        sqlx::query_as!(
+            Row,
+            $with + "SELECT e.app_id AS \"app: AppId\", e.id AS \"id: AuditEventId\", e.at, e.action,
+                    e.outcome, e.actor, e.client_id, e.session_id AS \"session_id: SessionId\",
+                    e.scope, e.ip, e.request_id, e.user_id AS \"user: UserId\",
+                    e.connection_id AS \"connection: ConnectionId\", e.reason,
+                    l.seq AS \"seq?\", l.hash AS \"hash?\"
+             FROM audit_events e
+             LEFT JOIN audit_links l ON l.app_id = e.app_id AND l.event_id = e.id " + $rest,
+            $($argument),*
+        )
+    };
+}
+
+/// Whether any row waits for its link.
+pub(super) async fn anything_waits(conn: &mut PgConnection) -> sqlx::Result<bool> {
+    sqlx::query_scalar!("SELECT EXISTS (SELECT FROM audit_unlinked) AS \"it!\"")
+        .fetch_one(conn)
+        .await
+}
+
+/// Makes this transaction the chainer, if no other one is.
+pub(super) async fn become_chainer(conn: &mut PgConnection) -> sqlx::Result<bool> {
+    let mine = sqlx::query_scalar!("SELECT one FROM audit_chainer FOR UPDATE SKIP LOCKED")
+        .fetch_optional(conn)
+        .await?;
+    Ok(mine.is_some())
+}
+
+/// Takes rows that wait for their links off the queue: their number, and those among them that have no
+/// link yet, app by app in the order of their ids. The number tells whether more may wait.
+pub(super) async fn take_unlinked(
+    conn: &mut PgConnection,
+    limit: i64,
+) -> sqlx::Result<(usize, Vec<(AppId, AuditEvent)>)> {
+    let taken = sqlx::query!(
+        "DELETE FROM audit_unlinked
+         WHERE ctid = ANY (ARRAY(SELECT ctid FROM audit_unlinked LIMIT $1))
+         RETURNING app_id, event_id",
+        limit,
+    )
+    .fetch_all(&mut *conn)
+    .await?;
+    if taken.is_empty() {
+        return Ok((0, Vec::new()));
+    }
+    let (apps, events): (Vec<_>, Vec<_>) =
+        taken.iter().map(|row| (row.app_id, row.event_id)).unzip();
+    let rows = select_rows!(
+        "",
+        "JOIN (SELECT DISTINCT * FROM unnest($1::uuid[], $2::uuid[]) AS i (app_id, id)) i
+           ON i.app_id = e.app_id AND i.id = e.id
+         WHERE l.seq IS NULL
+         ORDER BY e.app_id, e.id",
+        &apps,
+        &events,
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok((taken.len(), rows.into_iter().map(|row| (row.app, row.into())).collect()))
+}
+
+/// The time by the database's clock.
+pub(super) async fn now(conn: &mut PgConnection) -> sqlx::Result<OffsetDateTime> {
+    sqlx::query_scalar!("SELECT strongroom_now() AS \"it!\"").fetch_one(conn).await
+}
+
+/// The end of an app's chain.
+pub(super) async fn head(conn: &mut PgConnection, app: AppId) -> sqlx::Result<Head> {
+    let row = sqlx::query!(
+        "SELECT seq, hash FROM audit_links WHERE app_id = $1 ORDER BY seq DESC LIMIT 1",
+        app.uuid(),
+    )
+    .fetch_optional(conn)
+    .await?;
+    row.map_or(Ok(Head::EMPTY), |row| Ok(Head { seq: row.seq, hash: hash(&row.hash)? }))
+}
+
+fn hash(bytes: &[u8]) -> sqlx::Result<LinkHash> {
+    LinkHash::from_bytes(bytes).ok_or_else(|| sqlx::Error::Decode("not a hash".into()))
+}
+
+/// A link to be written down.
+pub(super) struct NewLink<'a> {
+    pub(super) app: AppId,
+    pub(super) head: Head,
+    pub(super) event: &'a AuditEvent,
+}
+
+/// Writes links down.
+pub(super) async fn insert_links(
+    conn: &mut PgConnection,
+    links: &[NewLink<'_>],
+) -> sqlx::Result<()> {
+    let (mut apps, mut seqs, mut events) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut hashes, mut users, mut connections) = (Vec::new(), Vec::new(), Vec::new());
+    for NewLink { app, head, event } in links {
+        apps.push(app.uuid());
+        seqs.push(head.seq);
+        events.push(event.id.uuid());
+        hashes.push(head.hash.as_bytes().to_vec());
+        users.push(event.user.map(UserId::uuid));
+        connections.push(event.connection.map(ConnectionId::uuid));
+    }
+    sqlx::query!(
+        "INSERT INTO audit_links (app_id, seq, event_id, version, hash, user_id, connection_id)
+         SELECT app_id, seq, event_id, $7, hash, user_id, connection_id
+         FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::bytea[], $5::uuid[], $6::uuid[])
+              AS i (app_id, seq, event_id, hash, user_id, connection_id)",
+        &apps,
+        &seqs,
+        &events,
+        &hashes,
+        users as Vec<Option<Uuid>>,
+        connections as Vec<Option<Uuid>>,
+        LINK_VERSION,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// A link as it was written down, and the row that it names, where that is still there.
+pub(super) struct Link {
+    pub(super) seq: i64,
+    pub(super) event_id: AuditEventId,
+    pub(super) version: i16,
+    pub(super) hash: Option<LinkHash>,
+    pub(super) event: Option<AuditEvent>,
+}
+
+/// The links of an app's chain behind `after`, with their rows.
+pub(super) async fn links(
+    conn: &mut PgConnection,
+    app: AppId,
+    after: i64,
+    limit: i64,
+) -> sqlx::Result<Vec<Link>> {
+    let rows = sqlx::query!(
+        "SELECT l.seq, l.event_id AS \"event_id: AuditEventId\", l.version, l.hash,
+                e.id AS \"id?: AuditEventId\", e.at AS \"at?\", e.action AS \"action?\",
+                e.outcome AS \"outcome?\", e.actor AS \"actor?\", e.client_id,
+                e.session_id AS \"session_id: SessionId\", e.scope, e.ip, e.request_id,
+                e.user_id AS \"user: UserId\", e.connection_id AS \"connection: ConnectionId\", e.reason
+         FROM audit_links l
+         LEFT JOIN audit_events e ON e.app_id = l.app_id AND e.id = l.event_id
+         WHERE l.app_id = $1 AND l.seq > $2 ORDER BY l.seq LIMIT $3",
+        app.uuid(),
+        after,
+        limit,
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| {
+            let event = match (row.id, row.at, row.action, row.outcome, row.actor) {
+                (Some(id), Some(at), Some(action), Some(outcome), Some(actor)) => {
+                    Some(AuditEvent {
+                        id,
+                        at,
+                        action,
+                        outcome,
+                        actor,
+                        client_id: row.client_id,
+                        session_id: row.session_id,
+                        scope: row.scope,
+                        ip: row.ip,
+                        request_id: row.request_id,
+                        user: row.user,
+                        connection: row.connection,
+                        reason: row.reason,
+                        seq: None,
+                        hash: None,
+                    })
+                }
+                _ => None,
+            };
+            Link {
+                seq: row.seq,
+                event_id: row.event_id,
+                version: row.version,
+                hash: LinkHash::from_bytes(&row.hash),
+                event,
+            }
+        })
+        .collect())
+}
+
+/// What stands outside of an app's chain.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Unlinked {
+    /// Rows that wait for their links.
+    pub(super) waiting: i64,
+    /// When the oldest of them was written.
+    pub(super) oldest: Option<OffsetDateTime>,
+    /// The first row that neither has a link nor waits for one.
+    pub(super) lost: Option<AuditEventId>,
+}
+
+/// What stands outside of an app's chain. Reads the whole trail of the app.
+pub(super) async fn unlinked(conn: &mut PgConnection, app: AppId) -> sqlx::Result<Unlinked> {
+    let row = sqlx::query!(
+        "WITH outside AS (
+            SELECT e.id, e.at, EXISTS (
+                SELECT FROM audit_unlinked u WHERE u.app_id = e.app_id AND u.event_id = e.id) AS waits
+            FROM audit_events e
+            WHERE e.app_id = $1 AND NOT EXISTS (
+                SELECT FROM audit_links l WHERE l.app_id = e.app_id AND l.event_id = e.id))
+         SELECT count(*) FILTER (WHERE waits) AS \"waiting!\", min(at) FILTER (WHERE waits) AS oldest,
+                (SELECT id FROM outside WHERE NOT waits ORDER BY id LIMIT 1) AS \"lost: AuditEventId\"
+         FROM outside",
+        app.uuid(),
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(Unlinked { waiting: row.waiting, oldest: row.oldest, lost: row.lost })
+}
+
+/// Which rows of the trail.
+#[derive(Clone, Debug)]
+pub struct Filter {
+    /// The app.
+    pub app: AppId,
+    /// Only this action.
+    pub action: Option<String>,
+    /// Only what concerns the user of this name.
+    pub client_user_id: Option<String>,
+    /// Only what concerns this connection.
+    pub connection: Option<ConnectionId>,
+    /// Only what this client did.
+    pub client_id: Option<String>,
+    /// Only what this kind of actor did.
+    pub actor: Option<String>,
+    /// Only what was written before.
+    pub before: Option<OffsetDateTime>,
+    /// Only what was written at this time or later.
+    pub after: Option<OffsetDateTime>,
+}
+
+impl Filter {
+    /// Everything of this app.
+    #[must_use]
+    pub const fn of(app: AppId) -> Self {
+        Self {
+            app,
+            action: None,
+            client_user_id: None,
+            connection: None,
+            client_id: None,
+            actor: None,
+            before: None,
+            after: None,
+        }
+    }
+
+    /// The ids that were given between these times, and a second around: the id's clock was read a
+    /// moment before or after the row's, and a range of ids is one of the index.
+    fn ids(&self) -> (Uuid, Uuid) {
+        let slack = time::Duration::SECOND;
+        let first = self.after.map_or(Uuid::nil(), |at| first_id_at(at.saturating_sub(slack)));
+        let last = self.before.map_or(Uuid::max(), |at| first_id_at(at.saturating_add(slack)));
+        (first, last)
+    }
+}
+
+/// The least `UUIDv7` of this moment (RFC 9562 §5.7).
+fn first_id_at(at: OffsetDateTime) -> Uuid {
+    let millis = u64::try_from(at.unix_timestamp_nanos() / 1_000_000).unwrap_or(0);
+    Uuid::from_u128(u128::from(millis.min((1 << 48) - 1)) << 80)
+}
+
+/// Rows of the trail, newest first, at most `limit`, behind the row `after`. What concerns one user or
+/// one connection is found by the chain's indexes and, where it is not linked yet, by the queue.
+pub async fn list(
+    conn: &mut PgConnection,
+    filter: &Filter,
+    after: Option<Uuid>,
+    limit: i64,
+) -> sqlx::Result<Vec<AuditEvent>> {
+    let (first, last) = filter.ids();
+    let last = after.map_or(last, |after| after.min(last));
+    let user = match &filter.client_user_id {
+        None => None,
+        Some(name) => match user_of(conn, filter.app, name).await? {
+            None => return Ok(Vec::new()),
+            user => user,
+        },
+    };
+    let rows = if user.is_some() || filter.connection.is_some() {
+        select_rows!(
+            "WITH found AS (
+                SELECT event_id FROM audit_links
+                WHERE app_id = $1 AND connection_id = $9 AND event_id >= $2 AND event_id < $3
+                UNION
+                SELECT event_id FROM audit_links
+                WHERE app_id = $1 AND user_id = $10 AND $9::uuid IS NULL
+                  AND event_id >= $2 AND event_id < $3
+                UNION
+                SELECT event_id FROM audit_unlinked WHERE app_id = $1) ",
+            "JOIN found f ON f.event_id = e.id
+             WHERE e.app_id = $1 AND e.id >= $2 AND e.id < $3
+               AND ($4::timestamptz IS NULL OR e.at >= $4) AND ($5::timestamptz IS NULL OR e.at < $5)
+               AND ($6::text IS NULL OR e.action = $6) AND ($7::text IS NULL OR e.client_id = $7)
+               AND ($8::text IS NULL OR e.actor = $8)
+               AND ($9::uuid IS NULL OR e.connection_id = $9)
+               AND ($10::uuid IS NULL OR e.user_id = $10)
+             ORDER BY e.id DESC LIMIT $11",
+            filter.app.uuid(),
+            first,
+            last,
+            filter.after,
+            filter.before,
+            filter.action,
+            filter.client_id,
+            filter.actor,
+            filter.connection.map(ConnectionId::uuid),
+            user,
+            limit,
+        )
+        .fetch_all(conn)
+        .await?
+    } else {
+        select_rows!(
+            "",
+            "WHERE e.app_id = $1 AND e.id >= $2 AND e.id < $3
+               AND ($4::timestamptz IS NULL OR e.at >= $4) AND ($5::timestamptz IS NULL OR e.at < $5)
+               AND ($6::text IS NULL OR e.action = $6) AND ($7::text IS NULL OR e.client_id = $7)
+               AND ($8::text IS NULL OR e.actor = $8)
+             ORDER BY e.id DESC LIMIT $9",
+            filter.app.uuid(),
+            first,
+            last,
+            filter.after,
+            filter.before,
+            filter.action,
+            filter.client_id,
+            filter.actor,
+            limit,
+        )
+        .fetch_all(conn)
+        .await?
+    };
+    Ok(rows.into_iter().map(AuditEvent::from).collect())
+}
+
+async fn user_of(conn: &mut PgConnection, app: AppId, name: &str) -> sqlx::Result<Option<Uuid>> {
+    sqlx::query_scalar!(
+        "SELECT id FROM users WHERE app_id = $1 AND client_user_id = $2",
+        app.uuid(),
+        name,
+    )
+    .fetch_optional(conn)
+    .await
+}

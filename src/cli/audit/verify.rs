@@ -1,0 +1,155 @@
+//! `strongroom audit verify`.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::apps::{self, App};
+use crate::audit::{self, CHECKPOINT_TYP, Checkpoint, Report};
+use crate::cli::Failure;
+use crate::cli::output::Output;
+use crate::cli::session::{self, Session};
+use crate::config::Environment;
+use crate::oauth::statements;
+
+/// How often progress is shown.
+const PROGRESS: Duration = Duration::from_millis(200);
+
+/// Check the trail's hash chain from its first link to its last, and find the first row that was
+/// edited, removed, put elsewhere or cut off. The exit status is 1 where it is broken.
+///
+/// A chain that was cut off or rewritten as a whole holds together: only a checkpoint that was kept
+/// elsewhere tells it. Rows of the last second or so wait for their links; they are counted.
+#[derive(Debug, Args)]
+pub(super) struct Verify {
+    /// Of this app alone; all of them where it is left out.
+    #[arg(long)]
+    app: Option<String>,
+    /// A file with checkpoints, one a line.
+    #[arg(long, value_name = "FILE")]
+    checkpoint: Option<PathBuf>,
+    /// A key set (`/.well-known/jwks.json`) kept with the checkpoints, for when the key that signed
+    /// them has been rotated away. The service's present keys are always tried.
+    #[arg(long, value_name = "FILE", requires = "checkpoint")]
+    jwks: Option<PathBuf>,
+}
+
+/// What was found about one app.
+#[derive(Serialize)]
+struct Checked {
+    app: String,
+    #[serde(flatten)]
+    report: Report,
+}
+
+/// What was found about all.
+#[derive(Serialize)]
+struct Verdict {
+    ok: bool,
+    apps: Vec<Checked>,
+}
+
+impl Verify {
+    pub(super) async fn run(
+        self,
+        environment: &Environment,
+        output: &Output,
+    ) -> Result<(), Failure> {
+        let mut session = Session::open(environment).await?;
+        let apps = match &self.app {
+            Some(name) => vec![session::app(&mut session.conn, name).await?],
+            None => apps::list(&mut session.conn).await?,
+        };
+        let points = self.checkpoints(&mut session).await?;
+        if let Some(point) = points.iter().find(|point| apps.iter().all(|app| app.id != point.sub))
+        {
+            let told = format!("a checkpoint is of the app {}, which is not checked", point.sub);
+            return Err(Failure::Usage(told));
+        }
+        let mut checked = Vec::with_capacity(apps.len());
+        for App { id, name, .. } in apps {
+            let points: Vec<_> = points.iter().filter(|point| point.sub == id).cloned().collect();
+            let progress = progress(output, &name);
+            let report = audit::verify(&mut session.conn, id, &points, progress).await?;
+            output.progress_done();
+            checked.push(Checked { app: name, report });
+        }
+        let ok = checked.iter().all(|checked| checked.report.broken.is_none());
+        let verdict = Verdict { ok, apps: checked };
+        output
+            .result(&verdict, || verdict.apps.iter().map(describe).collect::<Vec<_>>().join("\n"));
+        if ok { Ok(()) } else { Err(Failure::other("the audit trail is not what was written")) }
+    }
+
+    /// The checkpoints of the file, each held against a key that signed it.
+    async fn checkpoints(&self, session: &mut Session) -> Result<Vec<Checkpoint>, Failure> {
+        let Some(path) = &self.checkpoint else { return Ok(Vec::new()) };
+        let mut keys = statements::key_set(&mut session.conn, &session.vault).await?;
+        if let Some(path) = &self.jwks {
+            keys.extend(kept_keys(path)?);
+        }
+        let text = read(path)?;
+        let lines = text.lines().map(str::trim).enumerate().filter(|(_, line)| !line.is_empty());
+        let points: Vec<Checkpoint> = lines
+            .map(|(index, line)| {
+                let refused = |what: String| {
+                    Failure::Usage(format!("{}, line {}: {what}", path.display(), index + 1))
+                };
+                let claims = statements::open(line, CHECKPOINT_TYP, &keys)
+                    .map_err(|error| refused(error.to_string()))?;
+                serde_json::from_value(claims).map_err(|error| refused(error.to_string()))
+            })
+            .collect::<Result<_, _>>()?;
+        if points.is_empty() {
+            return Err(Failure::Usage(format!("{} holds no checkpoint", path.display())));
+        }
+        Ok(points)
+    }
+}
+
+fn read(path: &Path) -> Result<String, Failure> {
+    std::fs::read_to_string(path)
+        .map_err(|error| Failure::Usage(format!("{}: {error}", path.display())))
+}
+
+fn kept_keys(path: &Path) -> Result<Vec<Value>, Failure> {
+    let set: Value = serde_json::from_str(&read(path)?).unwrap_or_default();
+    let keys = set.get("keys").and_then(Value::as_array).cloned();
+    keys.ok_or_else(|| Failure::Usage(format!("{} is no JWK set", path.display())))
+}
+
+/// Shows how far it has come, a few times a second.
+fn progress<'a>(output: &'a Output, app: &'a str) -> impl FnMut(i64, i64) + 'a {
+    let mut shown: Option<Instant> = None;
+    move |done, of| {
+        if shown.is_none_or(|shown| shown.elapsed() >= PROGRESS) {
+            shown = Some(Instant::now());
+            let percent = done.saturating_mul(100).checked_div(of).unwrap_or(100);
+            output.progress(&format!("{app}: {done} of {of} links, {percent} %"));
+        }
+    }
+}
+
+fn describe(checked: &Checked) -> String {
+    let Checked { app, report } = checked;
+    let mut text = match &report.broken {
+        None => format!("{app}: whole. {} links hold, the last is {}.", report.linked, report.hash),
+        Some(broken) => {
+            let at = broken.seq.map_or(String::new(), |seq| format!(" at {seq}"));
+            let event = broken.event.map_or(String::new(), |event| format!(" ({event})"));
+            let what = broken.fault.describe();
+            format!("{app}: BROKEN{at}{event}: {what}. {} links before it hold.", report.linked)
+        }
+    };
+    if report.checkpoints > 0 && report.broken.is_none() {
+        let _ = write!(text, " It continues {} checkpoints.", report.checkpoints);
+    }
+    if report.unlinked > 0 {
+        let _ = write!(text, " {} rows wait for their links.", report.unlinked);
+    }
+    text
+}
