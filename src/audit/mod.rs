@@ -9,11 +9,14 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use serde::Serialize;
 use sqlx::PgConnection;
+use time::OffsetDateTime;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::base::actor::{Actor, Who};
-use crate::base::ids::{AppId, ConnectionId, SessionId, UserId};
+use crate::base::ids::{AppId, AuditEventId, ConnectionId, SessionId, UserId};
 
 /// An [`Actor`] as `record_audit` takes it: PostgreSQL's composite type `audit_actor`.
 #[derive(Clone, Debug, sqlx::Type)]
@@ -64,6 +67,64 @@ pub struct Event<'a> {
     pub connection: Option<ConnectionId>,
     /// The reason that was given, or what else is worth knowing.
     pub reason: Option<&'a str>,
+}
+
+/// A row of the trail, as it is shown.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Entry {
+    /// Its id.
+    pub id: AuditEventId,
+    /// When.
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
+    /// What was done.
+    pub action: String,
+    /// How it ended.
+    pub outcome: String,
+    /// Who: `client`, `session`, `operator` or `service`.
+    pub actor: String,
+    /// Which client.
+    #[serde(rename = "clientID")]
+    pub client_id: Option<String>,
+    /// Which connect session.
+    #[serde(rename = "sessionID")]
+    pub session_id: Option<SessionId>,
+    /// By which scope.
+    pub scope: Option<String>,
+    /// From where.
+    pub ip: Option<String>,
+    /// By which request.
+    #[serde(rename = "requestID")]
+    pub request_id: Option<Uuid>,
+    /// Why, or what else is worth knowing.
+    pub reason: Option<String>,
+}
+
+/// How much of one connection's history is shown at most: its latest rows.
+const HISTORY: i64 = 1000;
+
+/// Everything that the trail tells of a connection, oldest first; of more than a thousand rows the latest
+/// thousand.
+pub async fn of_connection(
+    conn: &mut PgConnection,
+    app: AppId,
+    connection: ConnectionId,
+) -> sqlx::Result<Vec<Entry>> {
+    let mut entries = sqlx::query_as!(
+        Entry,
+        "SELECT id AS \"id: AuditEventId\", at, action, outcome, actor, client_id,
+                session_id AS \"session_id: SessionId\", scope, ip, request_id, reason
+         FROM audit_events WHERE connection_id = $1 AND app_id = $2
+         ORDER BY id DESC LIMIT $3",
+        connection.uuid(),
+        app.uuid(),
+        HISTORY,
+    )
+    .fetch_all(conn)
+    .await?;
+    entries.reverse();
+    Ok(entries)
 }
 
 /// Records an event, in the transaction that `conn` is in.

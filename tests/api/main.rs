@@ -18,13 +18,17 @@
 
 mod support;
 
+mod admin;
 mod admin_clients;
 mod authorization;
 mod background;
+mod bulk;
 mod canary;
 #[cfg(feature = "failpoints")]
 mod crashes;
+mod dead_tokens;
 mod drain;
+mod erasure;
 mod exchange;
 mod foreign_servers;
 mod forged_tokens;
