@@ -123,7 +123,8 @@ pub async fn of_connection(
     )
     .fetch_all(conn)
     .await?;
-    entries.reverse();
+    // Within one millisecond ids are in no order.
+    entries.sort_by_key(|entry| (entry.at, entry.id));
     Ok(entries)
 }
 

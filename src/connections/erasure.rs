@@ -7,7 +7,7 @@
 //! trail, which knows the random name alone, and a row of counts that the receipt is made of.
 
 use serde::Serialize;
-use sqlx::Connection as _;
+use sqlx::{Connection as _, PgConnection};
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
@@ -79,16 +79,17 @@ fn name_hash(vault: &Vault, app: AppId, client_user_id: &str) -> KeyedHash {
 /// Begins the erasure of a user, or finds the one that was begun or, for thirty days, concluded. `None`
 /// where the app never told of this user. When this returns, nothing of theirs is usable any more.
 pub async fn begin(
-    context: &Context,
+    conn: &mut PgConnection,
+    vault: &Vault,
     actor: &Actor,
     app: AppId,
     client_user_id: &str,
-) -> Result<Option<ErasureId>, Failed> {
-    let hash = name_hash(&context.vault, app, client_user_id);
-    let mut tx = context.pool.begin().await?;
+) -> sqlx::Result<Option<ErasureId>> {
+    let hash = name_hash(vault, app, client_user_id);
+    let mut tx = conn.begin().await?;
     let user = match users::begin_erasing(&mut tx, app, client_user_id).await? {
-        None => return Ok(store::erasure_of_name(&mut tx, app, &hash).await?),
-        Some((user, true)) => return Ok(store::erasure_of_user(&mut tx, app, user).await?),
+        None => return store::erasure_of_name(&mut tx, app, &hash).await,
+        Some((user, true)) => return store::erasure_of_user(&mut tx, app, user).await,
         Some((user, false)) => user,
     };
     let id = ErasureId::new();
@@ -106,16 +107,11 @@ pub async fn begin(
     };
     audit::record(&mut tx, actor, &event).await?;
     tx.commit().await?;
-    context.wake.notify_one();
     Ok(Some(id))
 }
 
 /// Revokes whatever of the user's could be used.
-async fn revoke(
-    conn: &mut sqlx::PgConnection,
-    app: AppId,
-    client_user_id: &str,
-) -> sqlx::Result<()> {
+async fn revoke(conn: &mut PgConnection, app: AppId, client_user_id: &str) -> sqlx::Result<()> {
     let names = Some(vec![client_user_id.to_owned()]);
     let matching = Matching { client_user_ids: names, ..Matching::default() };
     let many =
@@ -125,13 +121,16 @@ async fn revoke(
 }
 
 /// One erasure of the app.
-pub async fn find(context: &Context, app: AppId, id: ErasureId) -> Result<Option<Erasure>, Failed> {
-    Ok(store::find_erasure(&mut *context.pool.acquire().await?, app, id).await?)
+pub async fn find(
+    conn: &mut PgConnection,
+    app: AppId,
+    id: ErasureId,
+) -> sqlx::Result<Option<Erasure>> {
+    store::find_erasure(conn, app, id).await
 }
 
 /// Concludes an erasure, where nothing of it is outstanding. Returns whether it was concluded by this.
-pub async fn conclude(context: &Context, id: ErasureId) -> Result<bool, Failed> {
-    let mut conn = context.pool.acquire().await?;
+pub async fn conclude(conn: &mut PgConnection, id: ErasureId) -> sqlx::Result<bool> {
     let mut tx = conn.begin().await?;
     let Some((app, user)) = store::lock_erasure(&mut tx, id).await? else { return Ok(false) };
     // Whoever is adding something for the user at this moment is waited for, and nobody comes after.
@@ -162,10 +161,10 @@ pub async fn conclude(context: &Context, id: ErasureId) -> Result<bool, Failed> 
 
 /// Concludes what can be concluded of what is due. Returns how many users were erased.
 pub(super) async fn reconcile(context: &Context, limit: i64) -> Result<usize, Failed> {
-    let due = store::due_erasures(&mut *context.pool.acquire().await?, limit).await?;
+    let mut conn = context.pool.acquire().await?;
     let mut erased = 0;
-    for id in due {
-        erased += usize::from(conclude(context, id).await?);
+    for id in store::due_erasures(&mut conn, limit).await? {
+        erased += usize::from(conclude(&mut conn, id).await?);
     }
     Ok(erased)
 }

@@ -51,7 +51,9 @@ impl Round {
         Self { calls: Vec::new(), ..self }
     }
 
-    fn found_work(&self) -> bool {
+    /// Whether it found anything to do.
+    #[must_use]
+    pub fn found_work(&self) -> bool {
         self.expired + self.exchanges + self.delinks + self.settled + self.released + self.erased
             > 0
     }

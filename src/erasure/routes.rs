@@ -45,8 +45,11 @@ pub async fn erase(
     let deadline = Instant::now() + context.pace.answer_within;
     users::check_client_user_id(&user).map_err(|_| Problem::not_found())?;
     let app = caller.client.app;
-    let id = erasure::begin(&context, &caller.actor, app, &user).await?;
+    let mut conn = context.pool.acquire().await?;
+    let id = erasure::begin(&mut conn, &context.vault, &caller.actor, app, &user).await?;
     let id = id.ok_or_else(Problem::not_found)?;
+    drop(conn);
+    context.wake.notify_one();
     let found = concluded(&context, app, id, deadline).await?;
     answer(&issuer, &found)
 }
@@ -59,8 +62,10 @@ async fn concluded(
     deadline: Instant,
 ) -> Result<erasure::Erasure, Problem> {
     loop {
-        erasure::conclude(context, id).await?;
-        let found = erasure::find(context, app, id).await?.ok_or_else(Problem::not_found)?;
+        let mut conn = context.pool.acquire().await?;
+        erasure::conclude(&mut conn, id).await?;
+        let found = erasure::find(&mut conn, app, id).await?.ok_or_else(Problem::not_found)?;
+        drop(conn);
         let left = deadline.saturating_duration_since(Instant::now());
         if found.erased.is_some() || left.is_zero() {
             return Ok(found);
@@ -101,6 +106,7 @@ pub async fn get(
     issuer: web::Data<Issuer>,
     id: Id<ErasureId>,
 ) -> Result<HttpResponse, Problem> {
-    let found = erasure::find(&context, caller.client.app, id.0).await?;
+    let mut conn = context.pool.acquire().await?;
+    let found = erasure::find(&mut conn, caller.client.app, id.0).await?;
     answer(&issuer, &found.ok_or_else(Problem::not_found)?)
 }
