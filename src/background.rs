@@ -81,12 +81,14 @@ async fn pause_unless_woken(context: &connections::Context, pause: Duration) {
 /// One round; returns how long to pause.
 async fn one_round(context: &connections::Context) -> Result<Duration, connections::Failed> {
     let round = sweep::round(context).await?;
-    if round.expired + round.exchanges + round.delinks + round.settled > 0 {
+    if round.found_work() {
         tracing::info!(
             expired = round.expired,
             exchanges = round.exchanges,
             delinks = round.delinks,
             settled = round.settled,
+            released = round.released,
+            erased = round.erased,
             "the background work took something up"
         );
     }

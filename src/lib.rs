@@ -12,6 +12,7 @@ pub mod config;
 pub mod connections;
 pub mod dapi;
 pub mod dev;
+pub mod erasure;
 pub mod http;
 pub mod oauth;
 pub mod outbound;

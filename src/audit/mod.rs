@@ -118,14 +118,16 @@ pub async fn record_everywhere(
 }
 
 /// The most rows that a history holds.
-const HISTORY: i64 = 500;
+const HISTORY: i64 = 1000;
 
-/// What happened to one connection, newest first.
+/// What happened to one connection, oldest first; of more than a thousand rows the latest thousand.
 pub async fn history(
     conn: &mut PgConnection,
     app: AppId,
     connection: ConnectionId,
 ) -> sqlx::Result<Vec<AuditEvent>> {
     let filter = Filter { connection: Some(connection), ..Filter::of(app) };
-    list(conn, &filter, None, HISTORY).await
+    let mut events = list(conn, &filter, None, HISTORY).await?;
+    events.reverse();
+    Ok(events)
 }

@@ -146,6 +146,14 @@ id!(
     /// One of the secrets of an OAuth client.
     ClientSecretId, "sec"
 );
+id!(
+    /// An order to revoke many connections.
+    RevocationOrderId, "ord"
+);
+id!(
+    /// The erasure of a user, and its receipt.
+    ErasureId, "ers"
+);
 
 #[cfg(test)]
 mod tests {

@@ -224,7 +224,7 @@ fn all_scopes(client: &ClientInfo) -> String {
 }
 
 /// A time to the second, as people read it.
-fn moment(at: Option<OffsetDateTime>, otherwise: &str) -> String {
+pub(super) fn moment(at: Option<OffsetDateTime>, otherwise: &str) -> String {
     let whole = at.and_then(|at| at.replace_nanosecond(0).ok());
     let text = whole.and_then(|at| at.format(&time::format_description::well_known::Rfc3339).ok());
     text.unwrap_or_else(|| otherwise.to_owned())

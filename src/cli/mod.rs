@@ -7,15 +7,18 @@
 mod apps;
 mod audit;
 mod clients;
+mod connections;
 mod dev;
 mod keys;
 mod migrate;
 mod output;
+mod revocations;
 mod sandbox;
 mod serve;
 mod session;
 mod sweep;
 mod upstreams;
+mod users;
 
 use std::process::ExitCode;
 
@@ -49,6 +52,9 @@ enum Command {
     Migrate(migrate::Migrate),
     Apps(apps::Apps),
     Clients(clients::Clients),
+    Connections(connections::Connections),
+    Revocations(revocations::Revocations),
+    Users(users::Users),
     Upstreams(upstreams::Upstreams),
     Keys(keys::Keys),
     Audit(audit::Audit),
@@ -134,6 +140,9 @@ impl Command {
             Self::Migrate(command) => command.run(environment, output).await,
             Self::Apps(command) => command.run(environment, output).await,
             Self::Clients(command) => command.run(environment, output).await,
+            Self::Connections(command) => command.run(environment, output).await,
+            Self::Revocations(command) => command.run(environment, output).await,
+            Self::Users(command) => command.run(environment, output).await,
             Self::Upstreams(command) => command.run(environment, output).await,
             Self::Keys(command) => command.run(environment, output).await,
             Self::Audit(command) => command.run(environment, output).await,

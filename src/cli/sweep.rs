@@ -28,8 +28,14 @@ impl Sweep {
         let round = round.finish().await;
         output.result(&round, || {
             format!(
-                "expired    {}\nexchanges  {} taken up\ndelinks    {} told to Dapi\nsettled    {}",
-                round.expired, round.exchanges, round.delinks, round.settled
+                "expired    {}\nexchanges  {} taken up\ndelinks    {} told to Dapi\nsettled    {}\n\
+                 released   {} of orders\nerased     {} users",
+                round.expired,
+                round.exchanges,
+                round.delinks,
+                round.settled,
+                round.released,
+                round.erased
             )
         });
         Ok(())

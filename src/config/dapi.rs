@@ -24,6 +24,8 @@ pub struct DapiConfig {
     pub exchange_probe: bool,
     /// Answers to a delinking that mean that there is nothing left to delink.
     pub gone_types: Vec<String>,
+    /// Answers to a call that mean that its token is dead.
+    pub dead_types: Vec<String>,
 }
 
 impl DapiConfig {
@@ -35,6 +37,10 @@ impl DapiConfig {
         if gone_types.is_empty() {
             gone_types = vec!["USER_DELINKED".to_owned(), "INVALID_CONNECTION".to_owned()];
         }
+        let mut dead_types = reader.list("DAPI_DEAD_TYPES", upper_snake);
+        if dead_types.is_empty() {
+            dead_types.clone_from(&gone_types);
+        }
         Some(Self {
             base_url: base_url?,
             delink_path: reader.or("DAPI_DELINK_PATH", delink_path, path),
@@ -43,6 +49,7 @@ impl DapiConfig {
             max_concurrent_calls: reader.number("DAPI_MAX_CONCURRENT_CALLS", 1024, 1..=100_000),
             exchange_probe: reader.switch("DAPI_EXCHANGE_PROBE", true),
             gone_types,
+            dead_types,
         })
     }
 

@@ -73,6 +73,8 @@ pub enum Received {
     Expired,
     /// The session has handed in as many results as it may.
     SessionExhausted,
+    /// The user is being erased.
+    UserBeingErased,
 }
 
 /// The keyed hash by which a code is known, unique per app.
@@ -100,6 +102,7 @@ pub async fn receive(
         let ends = window_cap(context, &submission.code);
         let user = found.user.as_ref().map(|(user, _)| *user);
         match found.existing {
+            _ if found.erasing => return Ok(Received::UserBeingErased),
             Some((_, owner)) if user != Some(owner) => return Ok(Received::CodeOfAnotherUser),
             Some((id, _)) => return repeated(context, submission.session, id).await,
             None if found.of_another_user => return Ok(Received::LoginOfAnotherUser),

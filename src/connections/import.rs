@@ -34,6 +34,8 @@ pub(super) enum Imported {
     Repeated(ConnectionId),
     /// The login is another user's.
     LoginOfAnotherUser,
+    /// The user is being erased.
+    UserBeingErased,
 }
 
 /// Imports a token. It supersedes what the user had linked of the same login.
@@ -44,6 +46,9 @@ pub(super) async fn import(
 ) -> Result<Imported, Failed> {
     let mut conn = context.pool.acquire().await?;
     let user = users::ensure(&mut conn, &context.vault, import.app, &import.client_user_id).await?;
+    if user.erasing {
+        return Ok(Imported::UserBeingErased);
+    }
     let first = try_import(context, &mut conn, actor, import, &user).await;
     match first {
         // An exchange of the same login was activated in the same moment, by the one statement that

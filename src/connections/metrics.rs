@@ -155,6 +155,12 @@ impl Metrics {
         self.revocations.get_or_create(&Outcome { outcome }).inc();
     }
 
+    /// Counts revocations that ended together.
+    pub(super) fn revocations(&self, outcome: &'static str, count: i64) {
+        let count = u64::try_from(count).unwrap_or(0);
+        self.revocations.get_or_create(&Outcome { outcome }).inc_by(count);
+    }
+
     pub(super) fn backlog(&self, backlog: &Backlog) {
         self.pending.set(backlog.pending.0);
         self.oldest_pending.set(backlog.pending.1);

@@ -1,19 +1,24 @@
 //! Connections: the main job.
 //!
 //! `model` holds the rules and does no I/O; `store` holds the SQL; `exchange`, `import`, `revocation`,
-//! `reveal` and `sweep` are what happens to a connection; `routes` is HTTP in and out.
+//! `reveal`, `dead` and `sweep` are what happens to a connection, `orders` and `erasure` what happens to
+//! many; `routes` is HTTP in and out.
 //!
 //! Knows: base, vault, dapi, http, audit, apps, users.
 
 mod budget;
 mod conclude;
+mod dead;
+pub mod erasure;
 pub mod exchange;
 pub mod import;
 mod metrics;
 pub mod model;
+pub mod orders;
 mod reveal;
 mod revocation;
 pub mod routes;
+pub mod search;
 mod settled;
 pub mod store;
 pub mod sweep;
@@ -21,6 +26,7 @@ mod together;
 mod waiting;
 
 pub use budget::Budgets;
+pub use dead::dapi_says_dead;
 pub use metrics::Metrics;
 pub use settled::Settled;
 pub use together::Statements;

@@ -11,7 +11,7 @@ use super::exchange::PendingExchange;
 use super::model::{self, Answer, Attempt, State, Step};
 use super::revocation::{self, PendingDelink};
 use super::store::{self, Due};
-use super::{Context, Failed};
+use super::{Context, Failed, erasure, orders};
 use crate::dapi::Permit;
 
 /// How many rows one statement takes at most.
@@ -27,6 +27,10 @@ pub struct Round {
     pub exchanges: usize,
     /// Delinkings that Dapi is being told of.
     pub delinks: usize,
+    /// Connections that orders let through to Dapi.
+    pub released: usize,
+    /// Users whose erasure was concluded.
+    pub erased: usize,
     /// Connections that were looked at one by one: held tokens, revocations that end.
     pub settled: usize,
     /// More is due than calls may be made at once.
@@ -47,8 +51,11 @@ impl Round {
         Self { calls: Vec::new(), ..self }
     }
 
-    fn found_work(&self) -> bool {
-        self.expired + self.exchanges + self.delinks + self.settled > 0
+    /// Whether it found anything to do.
+    #[must_use]
+    pub fn found_work(&self) -> bool {
+        self.expired + self.exchanges + self.delinks + self.settled + self.released + self.erased
+            > 0
     }
 }
 
@@ -62,6 +69,8 @@ pub async fn round(context: &Context) -> Result<Round, Failed> {
         total.exchanges += once.exchanges;
         total.delinks += once.delinks;
         total.settled += once.settled;
+        total.released += once.released;
+        total.erased += once.erased;
         total.gate_full = once.gate_full;
         total.calls.extend(once.calls);
         if !more {
@@ -74,6 +83,8 @@ pub async fn round(context: &Context) -> Result<Round, Failed> {
 
 async fn once(context: &Context) -> Result<Round, Failed> {
     let mut round = Round { expired: expire(context).await?, ..Round::default() };
+    round.released = orders::reconcile(context, BATCH).await?;
+    round.erased = erasure::reconcile(context, BATCH).await?;
     round.settled += end_without_attempt(context).await?;
     round.settled += activate_held(context).await?;
     exchange(context, &mut round).await?;
@@ -231,6 +242,7 @@ pub async fn housekeeping(context: &Context) -> Result<(), Failed> {
     let mut conn = context.pool.acquire().await?;
     store::forget_ended_sessions(&mut conn).await?;
     store::forget_spent_budgets(&mut conn).await?;
+    store::forget_erased_names(&mut conn).await?;
     context.metrics.backlog(&store::backlog(&mut conn).await?);
     Ok(())
 }

@@ -107,6 +107,7 @@ needs!(
     ConnectionsRevoke,
     TokensRead,
     UpstreamsUse,
+    UsersErase,
     Admin,
 );
 

@@ -69,6 +69,10 @@ codes! {
     UpstreamExists "upstream_exists" CONFLICT "There is an upstream of this name already";
     /// Two secrets live already.
     TwoSecrets "two_secrets" CONFLICT "The client has two live secrets already";
+    /// The user is being erased.
+    UserBeingErased "user_being_erased" CONFLICT "This user is being erased";
+    /// The order is at its end.
+    OrderEnded "order_ended" CONFLICT "The order is at its end";
     /// There is no usable token.
     ConnectionNotActive "connection_not_active" CONFLICT "The connection is not active";
     /// The window is closed.
@@ -77,6 +81,8 @@ codes! {
     BodyTooLarge "body_too_large" PAYLOAD_TOO_LARGE "The request's body is too large";
     /// Not JSON.
     UnsupportedMediaType "unsupported_media_type" UNSUPPORTED_MEDIA_TYPE "This endpoint takes JSON";
+    /// The key was used for something else.
+    IdempotencyKeyReused "idempotency_key_reused" UNPROCESSABLE_ENTITY "The Idempotency-Key was used for another request";
     /// Connect did not succeed.
     ConnectFailed "connect_failed" UNPROCESSABLE_ENTITY "Connect did not succeed";
     /// Dapi refused the code.
@@ -138,6 +144,13 @@ impl Problem {
     #[must_use]
     pub fn not_found() -> Self {
         Self::new(ProblemCode::NotFound, "Nothing of this id is here.")
+    }
+
+    /// A user of whom nothing new is received.
+    #[must_use]
+    pub fn user_being_erased() -> Self {
+        let detail = "Once the erasure is through, the name is free for a new user.";
+        Self::new(ProblemCode::UserBeingErased, detail)
     }
 
     /// A defect of ours. `cause` goes to the log.

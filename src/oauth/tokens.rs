@@ -22,6 +22,8 @@ use crate::vault::Vault;
 
 /// The media type of an access token (RFC 9068 §2.1).
 const TYP: &str = "at+jwt";
+/// The media type of a receipt.
+const RECEIPT_TYP: &str = "erasure-receipt+jwt";
 /// How many verified tokens are remembered.
 const REMEMBERED: u64 = 10_000;
 /// For how long, in seconds. What a revocation or a disabled client means is looked at every time.
@@ -44,6 +46,15 @@ struct Claims {
     nbf: Option<i64>,
     jti: Uuid,
     scope: String,
+}
+
+/// The claims of a receipt.
+#[derive(Serialize)]
+struct Receipt<'a, C> {
+    iss: String,
+    iat: i64,
+    #[serde(flatten)]
+    claims: &'a C,
 }
 
 /// What a verified token says.
@@ -168,6 +179,15 @@ impl Issuer {
         })?;
         self.metrics.tokens_issued.inc();
         Ok(Issued { access_token, expires_in: client.token_lifetime })
+    }
+
+    /// Signs a receipt: these claims with `iss` and `iat`, as a JWT of a type of its own (RFC 8725 §3.11),
+    /// so that it never passes for an access token. Anybody can check it with the published keys. `None`
+    /// where no key signs.
+    #[must_use]
+    pub fn sign_receipt<C: Serialize>(&self, claims: &C) -> Option<String> {
+        let (iss, iat) = (self.public_url.to_string(), self.clock.unix_seconds());
+        self.directory.signing_key()?.sign(RECEIPT_TYP, &Receipt { iss, iat, claims })
     }
 
     /// How long a verified token has left.

@@ -19,7 +19,7 @@ use std::time::Duration;
 use actix_web::dev::Server;
 use actix_web::{App, HttpServer, middleware, web};
 use prometheus_client::registry::Registry;
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -330,6 +330,20 @@ pub async fn context_of_one_round(config: Config) -> Result<Context, StartError>
         wake: Arc::default(),
         metrics: connections::Metrics::register(&mut registry),
     })
+}
+
+/// What one command signs with, besides a connection and the vault.
+pub async fn issuer_of_one_command(
+    config: Config,
+) -> Result<(PgConnection, Vault, Issuer), StartError> {
+    let mut conn = Database::open(&config).await?.connect().await?;
+    let vault = Vault::open(&mut conn, config.master_keys).await?;
+    let clock = Clock::system();
+    oauth::signing_keys::ensure(&mut conn, &vault, config.oauth.signing_algorithm).await?;
+    let directory = Directory::load(&mut conn, &vault, clock.clone()).await?;
+    let metrics = oauth::Metrics::register(&mut Registry::default());
+    let issuer = Issuer::new(config.http.public_url.as_str(), directory, clock, metrics);
+    Ok((conn, vault, issuer))
 }
 
 /// A port that was left to the system to choose belongs into the public URL.

@@ -8,6 +8,7 @@ use utoipa::{Modify, OpenApi};
 use crate::audit::routes as audit;
 use crate::base::scope::Scope;
 use crate::connections::routes as connection;
+use crate::erasure::routes as erasure;
 use crate::oauth::routes as oauth;
 use crate::sessions::routes as session;
 use crate::upstreams::routes as upstream;
@@ -41,6 +42,17 @@ use crate::upstreams::routes as upstream;
         connection::token::token,
         connection::revoke::delink,
         connection::revoke::invalidate,
+        connection::search::search,
+        connection::search::get,
+        connection::search::stats,
+        connection::orders::create,
+        connection::orders::list,
+        connection::orders::get,
+        connection::orders::pause,
+        connection::orders::resume,
+        connection::orders::cancel,
+        erasure::erase,
+        erasure::get,
         upstream::token::token,
         upstream::proxy::get,
         upstream::proxy::post,

@@ -13,6 +13,7 @@ use utoipa_swagger_ui::SwaggerUi;
 use super::{Shared, Thread, openapi, status};
 use crate::audit::routes as audit;
 use crate::connections::{Context, routes as connection};
+use crate::erasure;
 use crate::http::caller::{Authentication, Principal, bearer};
 use crate::http::problem::{Problem, ProblemCode};
 use crate::oauth::routes::admin;
@@ -104,6 +105,7 @@ pub(super) fn all(config: &mut web::ServiceConfig, cors_origins: &[String]) {
                 .configure(upstreams)
                 .configure(admin_clients)
                 .configure(admin_audit)
+                .configure(admin_connections)
                 .wrap(middleware::from_fn(authenticate)),
         );
 }
@@ -164,6 +166,36 @@ fn admin_audit(config: &mut web::ServiceConfig) {
     config
         .service(at("/admin/audit-events", "GET").route(web::get().to(audit::list)))
         .service(at("/admin/audit-checkpoint", "GET").route(web::get().to(audit::checkpoint)));
+}
+
+/// The operator's side: every user's connections, revoking many of them, erasing a user.
+fn admin_connections(config: &mut web::ServiceConfig) {
+    config
+        .service(at("/admin/connections", "GET").route(web::get().to(connection::search::search)))
+        .service(at("/admin/connections/{id}", "GET").route(web::get().to(connection::search::get)))
+        .service(at("/admin/stats", "GET").route(web::get().to(connection::search::stats)))
+        .service(
+            at("/admin/revocations", "GET, POST")
+                .route(web::get().to(connection::orders::list))
+                .route(web::post().to(connection::orders::create)),
+        )
+        .service(at("/admin/revocations/{id}", "GET").route(web::get().to(connection::orders::get)))
+        .service(
+            at("/admin/revocations/{id}/pause", "POST")
+                .route(web::post().to(connection::orders::pause)),
+        )
+        .service(
+            at("/admin/revocations/{id}/resume", "POST")
+                .route(web::post().to(connection::orders::resume)),
+        )
+        .service(
+            at("/admin/revocations/{id}/cancel", "POST")
+                .route(web::post().to(connection::orders::cancel)),
+        )
+        .service(
+            at("/users/{clientUserID}", "DELETE").route(web::delete().to(erasure::routes::erase)),
+        )
+        .service(at("/users/erasures/{id}", "GET").route(web::get().to(erasure::routes::get)));
 }
 
 /// A path that answers other methods than its own with a problem that names them (RFC 9110 §15.5.6).

@@ -56,6 +56,7 @@ fn failed(error: VaultError) -> Problem {
         (status = 400, description = "`invalid_request`"),
         (status = 401, description = "`unauthorized`"),
         (status = 403, description = "`insufficient_scope`"),
+        (status = 409, description = "`user_being_erased`"),
         (status = 415, description = "`unsupported_media_type`"),
         (status = 503, description = "`unavailable`"),
     )
@@ -75,6 +76,9 @@ pub async fn create(
 
     let mut tx = pool.begin().await?;
     let user = users::ensure(&mut tx, &vault, app, &client_user_id).await.map_err(failed)?;
+    if user.erasing {
+        return Err(Problem::user_being_erased());
+    }
     let expires_at = store::insert(&mut tx, id, app, user.id, &hash, &caller.client.id).await?;
     let event = audit::Event {
         app,

@@ -23,6 +23,8 @@ pub struct User {
     pub id: UserId,
     /// The user's data key, wrapped.
     pub key: WrappedKey,
+    /// The user is being erased: nothing new is received for them.
+    pub erasing: bool,
 }
 
 /// The user of this name; `None` where the app never told of them.
@@ -32,7 +34,7 @@ pub async fn find(
     client_user_id: &str,
 ) -> sqlx::Result<Option<User>> {
     let row = sqlx::query!(
-        "SELECT u.id AS \"id: UserId\", k.id AS \"key_id: DataKeyId\",
+        "SELECT u.id AS \"id: UserId\", u.erasing_since IS NOT NULL AS \"erasing!\", k.id AS \"key_id: DataKeyId\",
                 k.master_key_id AS \"master_key_id: MasterKeyId\", k.wrapped
          FROM users u JOIN data_keys k ON k.user_id = u.id AND k.purpose = 'user'
          WHERE u.app_id = $1 AND u.client_user_id = $2",
@@ -49,7 +51,7 @@ pub async fn find(
             master_key_id: row.master_key_id,
             wrapped: row.wrapped,
         };
-        User { id: row.id, key }
+        User { id: row.id, key, erasing: row.erasing }
     }))
 }
 
@@ -85,4 +87,50 @@ pub async fn ensure(
     .execute(&mut *conn)
     .await?;
     find(conn, app, client_user_id).await?.ok_or(VaultError::Database(sqlx::Error::RowNotFound))
+}
+
+/// Locks a user who is to be erased, and says so on the row: nothing new is received for them. Returns
+/// who it is and whether that was said before; `None` where the app never told of them.
+pub async fn begin_erasing(
+    conn: &mut PgConnection,
+    app: AppId,
+    client_user_id: &str,
+) -> sqlx::Result<Option<(UserId, bool)>> {
+    let row = sqlx::query!(
+        "SELECT id AS \"id: UserId\", erasing_since IS NOT NULL AS \"erasing!\" FROM users
+         WHERE app_id = $1 AND client_user_id = $2 FOR UPDATE",
+        app.uuid(),
+        client_user_id,
+    )
+    .fetch_optional(&mut *conn)
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    sqlx::query!(
+        "UPDATE users SET erasing_since = coalesce(erasing_since, strongroom_now()) WHERE id = $1",
+        row.id.uuid(),
+    )
+    .execute(conn)
+    .await?;
+    Ok(Some((row.id, row.erasing)))
+}
+
+/// Locks a user so that nothing is added for them until the transaction ends; returns the app's own name
+/// for them.
+pub async fn lock(conn: &mut PgConnection, user: UserId) -> sqlx::Result<Option<String>> {
+    sqlx::query_scalar!("SELECT client_user_id FROM users WHERE id = $1 FOR UPDATE", user.uuid())
+        .fetch_optional(conn)
+        .await
+}
+
+/// Destroys a user's data key, with it everything that was ever sealed under it, and the row that links
+/// the app's name for the user with the random one. Returns the key's id.
+pub async fn destroy(conn: &mut PgConnection, user: UserId) -> sqlx::Result<Option<DataKeyId>> {
+    let key = sqlx::query_scalar!(
+        "DELETE FROM data_keys WHERE user_id = $1 AND purpose = 'user' RETURNING id AS \"id: DataKeyId\"",
+        user.uuid(),
+    )
+    .fetch_optional(&mut *conn)
+    .await?;
+    sqlx::query!("DELETE FROM users WHERE id = $1", user.uuid()).execute(conn).await?;
+    Ok(key)
 }

@@ -43,6 +43,17 @@ fn table() -> Vec<(&'static str, &'static str, Needs)> {
         ("delete", "/v1/admin/clients/{clientID}/secrets/{secretID}", S(Scope::Admin)),
         ("get", "/v1/admin/audit-events", S(Scope::Admin)),
         ("get", "/v1/admin/audit-checkpoint", S(Scope::Admin)),
+        ("get", "/v1/admin/connections", S(Scope::Admin)),
+        ("get", "/v1/admin/connections/{id}", S(Scope::Admin)),
+        ("get", "/v1/admin/stats", S(Scope::Admin)),
+        ("get", "/v1/admin/revocations", S(Scope::Admin)),
+        ("post", "/v1/admin/revocations", S(Scope::Admin)),
+        ("get", "/v1/admin/revocations/{id}", S(Scope::Admin)),
+        ("post", "/v1/admin/revocations/{id}/pause", S(Scope::Admin)),
+        ("post", "/v1/admin/revocations/{id}/resume", S(Scope::Admin)),
+        ("post", "/v1/admin/revocations/{id}/cancel", S(Scope::Admin)),
+        ("delete", "/v1/users/{clientUserID}", S(Scope::UsersErase)),
+        ("get", "/v1/users/erasures/{id}", S(Scope::UsersErase)),
         ("post", "/v1/connect-sessions", S(Scope::SessionsCreate)),
         ("get", "/v1/connections", ScopeOrSession(Scope::ConnectionsRead)),
         ("post", "/v1/connections", ScopeOrSession(Scope::ConnectionsWrite)),
@@ -75,6 +86,7 @@ struct Operation {
 impl Operation {
     fn new(method: &str, path: &str, connection: &str) -> Self {
         let path = path.replace("{id}", connection).replace("{code}", "not_found");
+        let path = path.replace("{clientUserID}", "nobody");
         let path = path.replace("{name}", "nobody").replace("{path}", "a/b");
         let path = path.replace("{clientID}", "nobody").replace("{secretID}", SECRET_OF_NOBODY);
         Self { method: method.to_uppercase().parse().unwrap(), path }

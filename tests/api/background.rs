@@ -115,7 +115,9 @@ async fn strongroom_sweep_runs_one_round_and_says_what_it_did() {
     let told: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(
         told,
-        serde_json::json!({ "expired": 1, "exchanges": 1, "delinks": 1, "settled": 0 })
+        serde_json::json!({
+            "expired": 1, "exchanges": 1, "delinks": 1, "released": 0, "erased": 0, "settled": 0,
+        })
     );
     let output = sweep(&["sweep"]).await.unwrap();
     let text = String::from_utf8(output.stdout).unwrap();

@@ -154,6 +154,14 @@ impl Day<'_> {
     }
 }
 
+/// What stands in a JWT.
+fn claims(jwt: &str) -> String {
+    use base64::Engine as _;
+    let payload = jwt.split('.').nth(1).unwrap();
+    let engine = base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    String::from_utf8(engine.decode(payload).unwrap()).unwrap()
+}
+
 #[tokio::test]
 async fn no_secret_shows_where_it_does_not_belong() {
     let builder = TestApp::builder().set("STRONGROOM_ALLOW_PRIVATE_ADDRESSES", "true");
@@ -194,6 +202,18 @@ async fn no_secret_shows_where_it_does_not_belong() {
     seen += &api.get(&token, "/v1/connections").await.text;
     stage.sandbox.set_fault(Fault::new(Effect::Drop)).unwrap();
     seen += &api.hand_in(&token, "pending", &for_user(&stage.connect(), "pending")).await.text;
+
+    // The operator's side: search, history, an order, an erasure and what its receipt says.
+    seen += &api.get(&token, "/v1/admin/connections").await.text;
+    seen += &api.get(&token, &format!("/v1/admin/connections/{}", id(&active))).await.text;
+    let order = json!({ "kind": "invalidate", "reason": "x", "filter": { "all": true } });
+    seen += &api.post(&token, "/v1/admin/revocations", &order).await.text;
+    seen += &api.get(&token, "/v1/admin/revocations").await.text;
+    let erase = api.request(reqwest::Method::DELETE, "/v1/users/ada").bearer_auth(&token);
+    let erased = api.send(erase).await;
+    seen += &erased.text;
+    seen += &claims(erased.json["receipt"].as_str().unwrap());
+    let afterwards = everything_in_postgresql(&stage).await;
     let log = process.log();
 
     assert!(
@@ -203,6 +223,11 @@ async fn no_secret_shows_where_it_does_not_belong() {
     assert_eq!(secrets.found_in(&seen), [""; 0], "in answers");
     assert_eq!(secrets.found_in(&log), [""; 0], "in the log");
     assert_eq!(secrets.found_in(&held), [""; 0], "in PostgreSQL");
+    assert_eq!(
+        secrets.found_in(&afterwards),
+        [""; 0],
+        "in PostgreSQL, orders and erasures included"
+    );
     for (name, secret) in &secrets.0 {
         let hex = hexadecimal(secret);
         assert!(!held.contains(&hex), "{name} in PostgreSQL's bytes");

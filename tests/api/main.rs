@@ -18,14 +18,18 @@
 
 mod support;
 
+mod admin;
 mod admin_clients;
 mod audit;
 mod authorization;
 mod background;
+mod bulk;
 mod canary;
 #[cfg(feature = "failpoints")]
 mod crashes;
+mod dead_tokens;
 mod drain;
+mod erasure;
 mod exchange;
 mod foreign_servers;
 mod forged_tokens;

@@ -154,6 +154,7 @@ fn refusal(received: &Received) -> Problem {
             "Each code belongs to the user who handed it in first.",
         ),
         Received::LoginOfAnotherUser => login_of_another_user(),
+        Received::UserBeingErased => Problem::user_being_erased(),
         Received::SessionExhausted => Problem::new(
             ProblemCode::TooManyRequests,
             "The connect session has handed in ten results; make a new one.",

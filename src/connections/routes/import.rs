@@ -77,6 +77,7 @@ pub async fn import(
     let (id, is_new) = match imported {
         Imported::New(id) => (id, true),
         Imported::Repeated(id) => (id, false),
+        Imported::UserBeingErased => return Err(Problem::user_being_erased()),
         Imported::LoginOfAnotherUser => return Err(login_of_another_user()),
     };
     let mut conn = context.pool.acquire().await?;

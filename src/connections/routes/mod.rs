@@ -2,8 +2,10 @@
 
 pub mod create;
 pub mod import;
+pub mod orders;
 pub mod read;
 pub mod revoke;
+pub mod search;
 pub mod token;
 
 use actix_web::http::header::{HeaderValue, LOCATION};

@@ -77,14 +77,14 @@ pub async fn list(
     }))
 }
 
-fn status(text: &str) -> Result<Status, Problem> {
+pub(super) fn status(text: &str) -> Result<Status, Problem> {
     Status::parse(text).ok_or_else(|| {
         let all = Status::ALL.map(Status::as_str).join(", ");
         Problem::invalid_field("status", format_args!("must be one of {all}"))
     })
 }
 
-fn limit(text: &str) -> Result<u8, Problem> {
+pub(super) fn limit(text: &str) -> Result<u8, Problem> {
     let limit = text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
     limit.ok_or_else(|| {
         Problem::invalid_field(
@@ -94,7 +94,7 @@ fn limit(text: &str) -> Result<u8, Problem> {
     })
 }
 
-fn cursor(text: &str) -> Result<Cursor, Problem> {
+pub(super) fn cursor(text: &str) -> Result<Cursor, Problem> {
     text.parse()
         .map_err(|_| Problem::invalid_field("cursor", "must be the nextCursor of a page before"))
 }

@@ -21,6 +21,8 @@ pub(in crate::connections) struct Found {
     pub(in crate::connections) now: OffsetDateTime,
     /// The user, where they are known.
     pub(in crate::connections) user: Option<(UserId, WrappedKey)>,
+    /// The user is being erased.
+    pub(in crate::connections) erasing: bool,
     /// The connection that this code made, and its user.
     pub(in crate::connections) existing: Option<(ConnectionId, UserId)>,
     /// The login is active or revoking for another user.
@@ -48,6 +50,7 @@ impl Together for LookUp {
                     a.app_key, a.app_secret AS \"app_secret: Sealed<SecretText>\",
                     ak.id AS \"app_key_id: DataKeyId\", ak.master_key_id AS \"app_master: MasterKeyId\",
                     ak.wrapped AS app_wrapped,
+                    u.erasing_since IS NOT NULL AS \"erasing!\",
                     u.id AS \"user_id?: UserId\", uk.id AS \"user_key_id?: DataKeyId\",
                     uk.master_key_id AS \"user_master?: MasterKeyId\", uk.wrapped AS \"user_wrapped?\",
                     c.id AS \"existing?: ConnectionId\", c.user_id AS \"existing_user?: UserId\",
@@ -91,6 +94,7 @@ impl Together for LookUp {
             Found {
                 now: row.now,
                 user,
+                erasing: row.erasing,
                 existing: row.existing.zip(row.existing_user),
                 of_another_user: row.of_another_user,
                 revoking: row.revoking,
@@ -166,11 +170,13 @@ impl Together for NewIntent {
                 INSERT INTO connections (
                     app_id, id, user_id, status, connection_id, dapi_user_id, token_id,
                     code_hash, code, user_secret, code_expires_at,
-                    lease_epoch, exchange_attempts, leased_until, due_at)
+                    lease_epoch, exchange_attempts, leased_until, due_at, created_by)
                 SELECT app_id, id, user_id, 'pending', connection_id, dapi_user_id, token_id,
                        code_hash, code, user_secret, least(now + interval '30 minutes', ends),
                        (lease IS NOT NULL)::int, (lease IS NOT NULL)::int,
-                       now + lease, now + coalesce(lease, wait)
+                       now + lease, now + coalesce(lease, wait),
+                       coalesce(client_id, (SELECT s.created_by FROM connect_sessions s
+                                            WHERE s.id = intents.session_id))
                 FROM intents
                 ORDER BY code_hash
                 ON CONFLICT (app_id, code_hash) DO NOTHING
@@ -215,10 +221,11 @@ pub(in crate::connections) async fn insert_imported(
         "WITH added AS (
             INSERT INTO connections (
                 app_id, id, user_id, status, connection_id, dapi_user_id, token_id,
-                access_token, user_secret, activated_at, due_at)
+                access_token, user_secret, activated_at, due_at, created_by)
             SELECT $1, $2, $3, CASE WHEN $9 THEN 'active' ELSE 'pending' END, $4, $5, $6, $7, $8,
                    CASE WHEN $9 THEN strongroom_now() END,
-                   CASE WHEN NOT $9 THEN strongroom_now() + $10::interval END
+                   CASE WHEN NOT $9 THEN strongroom_now() + $10::interval END,
+                   ($11::audit_actor).client_id
             RETURNING app_id, id, user_id, status)
          SELECT record_audit(app_id, $11, 'connection.imported', status, user_id, id, NULL) FROM added",
         new.app.uuid(),

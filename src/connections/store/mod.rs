@@ -2,21 +2,29 @@
 //! background work, which serves them all.
 
 mod budget;
+mod erasure;
 mod intake;
 mod login;
+mod orders;
 mod queue;
 mod read;
+mod releases;
 mod reveal;
+mod search;
 mod shown;
 mod steps;
 
 pub(super) use budget::*;
+pub(super) use erasure::*;
 pub(super) use intake::*;
 pub(super) use login::*;
+pub(super) use orders::*;
 pub(super) use queue::*;
 pub(super) use read::Shown;
 pub use read::{Filter, find, find_of_session, list};
+pub(super) use releases::*;
 pub(super) use reveal::*;
+pub(super) use search::*;
 pub(super) use steps::*;
 
 use std::time::Duration;

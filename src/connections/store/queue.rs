@@ -133,7 +133,7 @@ pub(in crate::connections) struct ClaimedDelink {
     pub(in crate::connections) claimed: Claimed<AccessToken>,
     /// How often Dapi was told, this time included.
     pub(in crate::connections) attempts: i32,
-    /// It was tried for as long as it is going to be.
+    /// It was tried for as long as it is going to be, or its order was cancelled.
     pub(in crate::connections) given_up: bool,
     /// Another connection of the same login is active: delinking this one could cut that one.
     pub(in crate::connections) login_in_use: bool,
@@ -162,7 +162,10 @@ pub(in crate::connections) async fn claim_delinks(
          SELECT c.app_id AS \"app_id: AppId\", c.id AS \"id: ConnectionId\", c.user_id AS \"user_id: UserId\",
                 c.connection_id, c.lease_epoch, c.access_token AS \"secret!: Sealed<AccessToken>\",
                 c.user_secret AS \"user_secret!: Sealed<UserSecret>\", c.revocation_attempts,
-                c.revocation_requested_at + $3::interval <= strongroom_now() AS \"given_up!\",
+                (coalesce(c.revocation_released_at, c.revocation_requested_at) + $3::interval
+                    <= strongroom_now()
+                 OR EXISTS (SELECT FROM revocation_orders r
+                            WHERE r.id = c.revocation_order AND r.state = 'cancelled')) AS \"given_up!\",
                 EXISTS (SELECT FROM connections o
                         WHERE o.app_id = c.app_id AND o.connection_id = c.connection_id
                           AND o.status = 'active') AS \"login_in_use!\",
@@ -315,8 +318,11 @@ pub(in crate::connections) async fn next_due(
     conn: &mut PgConnection,
 ) -> sqlx::Result<Option<Duration>> {
     let seconds = sqlx::query_scalar!(
-        "SELECT extract(epoch FROM min(due_at) - strongroom_now())::float8
-         FROM connections WHERE due_at IS NOT NULL",
+        "SELECT extract(epoch FROM least(
+            (SELECT min(due_at) FROM connections WHERE due_at IS NOT NULL),
+            (SELECT min(next_release_at) FROM revocation_orders
+             WHERE finished_at IS NULL AND state <> 'paused'),
+            (SELECT min(due_at) FROM erasures WHERE due_at IS NOT NULL)) - strongroom_now())::float8",
     )
     .fetch_one(conn)
     .await?;
@@ -335,13 +341,18 @@ pub(in crate::connections) struct Backlog {
 /// Counts what waits.
 pub(in crate::connections) async fn backlog(conn: &mut PgConnection) -> sqlx::Result<Backlog> {
     let row = sqlx::query!(
-        "SELECT count(*) FILTER (WHERE status = 'pending') AS \"pending!\",
+        "WITH waiting AS (
+            SELECT status, created_at, revocation_requested_at FROM connections WHERE due_at IS NOT NULL
+            UNION ALL
+            SELECT status, created_at, revocation_requested_at FROM connections
+            WHERE status = 'revoking' AND due_at IS NULL)
+         SELECT count(*) FILTER (WHERE status = 'pending') AS \"pending!\",
                 coalesce(extract(epoch FROM max(strongroom_now() - created_at)
                     FILTER (WHERE status = 'pending'))::float8, 0) AS \"oldest_pending!\",
                 count(*) FILTER (WHERE status = 'revoking') AS \"revoking!\",
                 coalesce(extract(epoch FROM max(strongroom_now() - revocation_requested_at)
                     FILTER (WHERE status = 'revoking'))::float8, 0) AS \"oldest_revoking!\"
-         FROM connections WHERE due_at IS NOT NULL",
+         FROM waiting",
     )
     .fetch_one(conn)
     .await?;

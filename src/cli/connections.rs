@@ -1,0 +1,203 @@
+//! `strongroom connections`.
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::Failure;
+use super::clients::moment;
+use super::output::{Output, table};
+use super::session::{Session, app};
+use crate::base::ids::ConnectionId;
+use crate::base::paging::{DEFAULT_LIMIT, MAX_LIMIT};
+use crate::config::Environment;
+use crate::connections::model::Status;
+use crate::connections::search::{self, Found, Search, StatusCount, WithHistory};
+
+/// Connections across users: find them, see what happened to one, count them.
+#[derive(Debug, Args)]
+pub(super) struct Connections {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    List(List),
+    Show(Show),
+    Stats(Stats),
+}
+
+/// List connections, newest first; every option narrows it.
+///
+/// Example: strongroom connections list --status revoking --text 5f3a
+#[derive(Debug, Args)]
+struct List {
+    /// The app.
+    #[arg(long, default_value = crate::apps::DEFAULT)]
+    app: String,
+    /// Only this user's, by the app's own name.
+    #[arg(long)]
+    user: Option<String>,
+    /// Only in this status.
+    #[arg(long, value_parser = status)]
+    status: Option<Status>,
+    /// Received before this time, such as 2026-01-31T12:00:00Z.
+    #[arg(long, value_parser = time)]
+    created_before: Option<OffsetDateTime>,
+    /// Received at this time or after it.
+    #[arg(long, value_parser = time)]
+    created_after: Option<OffsetDateTime>,
+    /// With this text somewhere in one of its ids.
+    #[arg(long)]
+    text: Option<String>,
+    /// How many at most.
+    #[arg(long, default_value_t = DEFAULT_LIMIT, value_parser = clap::value_parser!(u8).range(1..=i64::from(MAX_LIMIT)))]
+    limit: u8,
+    /// Where the page before said that this one starts.
+    #[arg(long)]
+    cursor: Option<String>,
+}
+
+/// Show one connection and everything that the audit trail tells of it.
+#[derive(Debug, Args)]
+struct Show {
+    /// The connection: `conn_…`.
+    id: ConnectionId,
+    /// The app.
+    #[arg(long, default_value = crate::apps::DEFAULT)]
+    app: String,
+}
+
+/// Count connections by status and age.
+#[derive(Debug, Args)]
+struct Stats {
+    /// The app.
+    #[arg(long, default_value = crate::apps::DEFAULT)]
+    app: String,
+}
+
+/// A time on the command line.
+pub(super) fn time(text: &str) -> Result<OffsetDateTime, String> {
+    OffsetDateTime::parse(text, &Rfc3339)
+        .map_err(|_| "a time is written such as 2026-01-31T12:00:00Z".to_owned())
+}
+
+fn status(text: &str) -> Result<Status, String> {
+    Status::parse(text)
+        .ok_or_else(|| format!("one of {}", Status::ALL.map(Status::as_str).join(", ")))
+}
+
+impl Connections {
+    pub(super) async fn run(
+        self,
+        environment: &Environment,
+        output: &Output,
+    ) -> Result<(), Failure> {
+        let Session { mut conn, .. } = Session::open(environment).await?;
+        match self.command {
+            Command::List(list) => list.run(&mut conn, output).await,
+            Command::Show(show) => show.run(&mut conn, output).await,
+            Command::Stats(stats) => stats.run(&mut conn, output).await,
+        }
+    }
+}
+
+impl List {
+    async fn run(self, conn: &mut sqlx::PgConnection, output: &Output) -> Result<(), Failure> {
+        let app = app(conn, &self.app).await?;
+        let cursor = self.cursor.as_deref().map(str::parse).transpose();
+        let wanted = Search {
+            client_user_id: self.user.as_deref(),
+            status: self.status,
+            created_before: self.created_before,
+            created_after: self.created_after,
+            text: self.text.as_deref(),
+            limit: self.limit,
+            cursor: cursor.map_err(|what| Failure::Usage(format!("--cursor: {what}")))?,
+        };
+        let page = search::search(conn, app.id, &wanted).await?;
+        let next = page.next.map(|cursor| cursor.to_string());
+        output.result(&json!({ "connections": page.items, "nextCursor": next }), || {
+            if page.items.is_empty() {
+                return "There is no such connection.".to_owned();
+            }
+            let rows = page.items.iter().map(row).collect::<Vec<_>>();
+            let text = table(["CONNECTION", "STATUS", "USER", "CONNECTION ID", "RECEIVED"], &rows);
+            let more = next.map(|next| format!("\n\nMore: --cursor {next}"));
+            text + &more.unwrap_or_default()
+        });
+        Ok(())
+    }
+}
+
+fn row(found: &Found) -> [String; 5] {
+    let connection = &found.connection;
+    [
+        connection.id.to_string(),
+        connection.status.as_str().to_owned(),
+        connection.client_user_id.clone(),
+        connection.connection_id.clone(),
+        moment(Some(connection.created_at), ""),
+    ]
+}
+
+impl Show {
+    async fn run(self, conn: &mut sqlx::PgConnection, output: &Output) -> Result<(), Failure> {
+        let app = app(conn, &self.app).await?;
+        let found = search::with_history(conn, app.id, self.id).await?;
+        let found = found.ok_or_else(|| {
+            Failure::Usage(format!("there is no connection {} in this app", self.id))
+        })?;
+        output.result(&found, || describe(&found));
+        Ok(())
+    }
+}
+
+fn describe(shown: &WithHistory) -> String {
+    let Found { connection, user, created_by, order, .. } = &shown.found;
+    let revocation = connection.revocation.as_ref();
+    let error = revocation.and_then(|it| it.last_error.clone());
+    let lines = [
+        ("id", connection.id.to_string()),
+        ("status", connection.status.as_str().to_owned()),
+        ("user", format!("{} ({user})", connection.client_user_id)),
+        ("connection ID", connection.connection_id.clone()),
+        ("received", moment(Some(connection.created_at), "")),
+        ("active since", moment(connection.activated_at, "never")),
+        ("made by", created_by.clone().unwrap_or_default()),
+        ("revoked", moment(revocation.map(|it| it.requested_at), "no")),
+        ("Dapi confirmed", moment(revocation.and_then(|it| it.confirmed_at), "no")),
+        ("last error", error.unwrap_or_default()),
+        ("order", order.map(|order| order.to_string()).unwrap_or_default()),
+    ];
+    let line = |(name, value): &(&str, String)| format!("{name:14}  {value}");
+    let lines = lines.iter().map(line).collect::<Vec<_>>().join("\n");
+    let row = |entry: &crate::audit::AuditEvent| {
+        let who = entry.client_id.clone().unwrap_or_else(|| entry.actor.clone());
+        let reason = entry.reason.clone().unwrap_or_default();
+        [moment(Some(entry.at), ""), entry.action.clone(), entry.outcome.clone(), who, reason]
+    };
+    let rows = shown.history.iter().map(row).collect::<Vec<_>>();
+    format!("{lines}\n\n{}", table(["WHEN", "WHAT", "OUTCOME", "WHO", "WHY"], &rows))
+}
+
+impl Stats {
+    async fn run(self, conn: &mut sqlx::PgConnection, output: &Output) -> Result<(), Failure> {
+        let app = app(conn, &self.app).await?;
+        let statuses = search::stats(conn, app.id).await?;
+        let total: i64 = statuses.iter().map(|count| count.total).sum();
+        output.result(&json!({ "total": total, "statuses": statuses }), || {
+            let row = |count: &StatusCount| {
+                let ages = &count.ages;
+                let numbers = [count.total, ages.hour, ages.day, ages.week, ages.month, ages.older];
+                let [total, hour, day, week, month, older] = numbers.map(|n| n.to_string());
+                [count.status.as_str().to_owned(), total, hour, day, week, month, older]
+            };
+            let rows = statuses.iter().map(row).collect::<Vec<_>>();
+            table(["STATUS", "TOTAL", "< 1 H", "< 1 D", "< 7 D", "< 30 D", "OLDER"], &rows)
+        });
+        Ok(())
+    }
+}

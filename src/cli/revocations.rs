@@ -1,0 +1,375 @@
+//! `strongroom revocations`.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand, ValueEnum};
+use serde_json::json;
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+
+use super::Failure;
+use super::clients::moment;
+use super::connections::time;
+use super::output::{Output, table};
+use super::session::{Session, app};
+use crate::base::actor::Actor;
+use crate::base::ids::{AppId, RevocationOrderId};
+use crate::base::paging::MAX_LIMIT;
+use crate::base::text;
+use crate::config::Environment;
+use crate::connections::model::RevocationKind;
+use crate::connections::orders::{
+    self, Change, Changed, DEFAULT_PER_SECOND, Given, MAX_PER_SECOND, Matching, NewOrder, Order,
+    OrderStatus,
+};
+use crate::vault::Vault;
+
+/// How often progress is looked at.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// How wide the progress bar is.
+const BAR: i64 = 30;
+/// The longest reason, in bytes; the API has the same limit.
+const MAX_REASON: usize = 500;
+
+/// Revoke many connections at once: unusable with the command, told to Dapi in the background.
+///
+/// The running service tells Dapi. Without one, repeat `strongroom sweep`.
+#[derive(Debug, Args)]
+pub(super) struct Revocations {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Create(Box<Create>),
+    List(List),
+    Show(Show),
+    Pause(Named),
+    Resume(Named),
+    Cancel(Named),
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Kind {
+    /// The user unlinks.
+    Delink,
+    /// The token is declared dead.
+    Invalidate,
+}
+
+impl From<Kind> for RevocationKind {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Delink => Self::Delink,
+            Kind::Invalidate => Self::Invalidate,
+        }
+    }
+}
+
+/// Revoke every connection that all of the options mean. At least one is needed, or --all.
+///
+/// Example: strongroom revocations create --reason "secret leaked" --client 4fz… --dry-run
+#[derive(Debug, Args)]
+struct Create {
+    /// The app.
+    #[arg(long, default_value = crate::apps::DEFAULT)]
+    app: String,
+    /// How.
+    #[arg(long, value_enum, default_value_t = Kind::Invalidate)]
+    kind: Kind,
+    /// Why, for the audit trail.
+    #[arg(long)]
+    reason: String,
+    /// Of this user, by the app's own name; may be repeated.
+    #[arg(long = "user")]
+    users: Vec<String>,
+    /// This connection, `conn_…` or Dapi's connectionID; may be repeated.
+    #[arg(long = "connection")]
+    connections: Vec<String>,
+    /// Received before this time, such as 2026-01-31T12:00:00Z.
+    #[arg(long, value_parser = time)]
+    created_before: Option<OffsetDateTime>,
+    /// Received at this time or after it.
+    #[arg(long, value_parser = time)]
+    created_after: Option<OffsetDateTime>,
+    /// Handed in by this OAuth client, or in a session that it made.
+    #[arg(long)]
+    client: Option<String>,
+    /// Every connection of the app.
+    #[arg(long)]
+    all: bool,
+    /// Only count, and show some.
+    #[arg(long)]
+    dry_run: bool,
+    /// How many connections a second Dapi is told of.
+    #[arg(long, default_value_t = DEFAULT_PER_SECOND, value_parser = clap::value_parser!(i32).range(1..=i64::from(MAX_PER_SECOND)))]
+    per_second: i32,
+    /// Makes the command safe to repeat.
+    #[arg(long)]
+    idempotency_key: Option<String>,
+    /// Stay until Dapi has been told of all of them, and show how far it is.
+    #[arg(long)]
+    wait: bool,
+}
+
+/// List orders, newest first: the latest hundred.
+#[derive(Debug, Args)]
+struct List {
+    /// The app.
+    #[arg(long, default_value = crate::apps::DEFAULT)]
+    app: String,
+}
+
+/// Show an order and how far it has come.
+#[derive(Debug, Args)]
+struct Show {
+    #[command(flatten)]
+    named: Named,
+    /// Stay until nothing of it is left to be told, and show how far it is.
+    #[arg(long)]
+    wait: bool,
+}
+
+/// An order. Pause tells Dapi of nothing more until resume; cancel gives up what Dapi was not told of,
+/// for good. In every case the connections stay unusable.
+#[derive(Debug, Args)]
+struct Named {
+    /// The order: `ord_…`.
+    id: RevocationOrderId,
+    /// The app.
+    #[arg(long, default_value = crate::apps::DEFAULT)]
+    app: String,
+}
+
+impl Revocations {
+    pub(super) async fn run(
+        self,
+        environment: &Environment,
+        output: &Output,
+    ) -> Result<(), Failure> {
+        let Session { mut conn, vault } = Session::open(environment).await?;
+        match self.command {
+            Command::Create(create) => create.run(&mut conn, &vault, output).await,
+            Command::List(list) => list.run(&mut conn, output).await,
+            Command::Show(show) => show.run(&mut conn, output).await,
+            Command::Pause(named) => named.change(&mut conn, output, Change::Pause).await,
+            Command::Resume(named) => named.change(&mut conn, output, Change::Resume).await,
+            Command::Cancel(named) => named.change(&mut conn, output, Change::Cancel).await,
+        }
+    }
+}
+
+fn named(names: &[String]) -> Option<Vec<String>> {
+    (!names.is_empty()).then(|| names.to_vec())
+}
+
+impl Create {
+    fn matching(&self) -> Result<Matching, Failure> {
+        let names = self.users.iter().chain(&self.connections).chain(&self.client);
+        for name in names {
+            text::check(name, 1024).map_err(|what| Failure::Usage(format!("a name {what}")))?;
+        }
+        let matching = Matching {
+            client_user_ids: named(&self.users),
+            connection_ids: named(&self.connections),
+            created_before: self.created_before,
+            created_after: self.created_after,
+            client_id: self.client.clone(),
+            all: self.all,
+        };
+        matching.check().map_err(|_| {
+            let all = "say which connections, or --all alone for every one of the app";
+            Failure::Usage(all.to_owned())
+        })?;
+        Ok(matching)
+    }
+
+    async fn run(
+        self,
+        conn: &mut PgConnection,
+        vault: &Vault,
+        output: &Output,
+    ) -> Result<(), Failure> {
+        let matching = self.matching()?;
+        text::check(&self.reason, MAX_REASON)
+            .map_err(|what| Failure::Usage(format!("--reason {what}")))?;
+        let app = app(conn, &self.app).await?.id;
+        if self.dry_run {
+            let found = orders::dry_run(conn, app, &matching).await?;
+            output.result(&found, || {
+                let sample = found.sample.iter().map(|id| format!("\n{id}")).collect::<String>();
+                format!("{} connections would be revoked.{sample}", found.matched)
+            });
+            return Ok(());
+        }
+        let id = self.give(conn, vault, app, &matching).await?;
+        show(conn, output, app, id, self.wait).await
+    }
+
+    async fn give(
+        &self,
+        conn: &mut PgConnection,
+        vault: &Vault,
+        app: AppId,
+        matching: &Matching,
+    ) -> Result<RevocationOrderId, Failure> {
+        let (kind, per_second) = (self.kind.into(), self.per_second);
+        let new = NewOrder {
+            app,
+            kind,
+            reason: &self.reason,
+            matching,
+            per_second,
+            idempotency_key: self.idempotency_key.as_deref(),
+            request_hash: orders::request_hash(vault, kind, &self.reason, per_second, matching),
+        };
+        match orders::give(conn, &Actor::operator(), &new).await? {
+            Given::New { id, .. } | Given::Repeated(id) => Ok(id),
+            Given::KeyTaken => {
+                Err(Failure::Usage("--idempotency-key was used for another order".to_owned()))
+            }
+        }
+    }
+}
+
+fn unknown(id: RevocationOrderId) -> Failure {
+    Failure::Usage(format!("there is no order {id} in this app; `strongroom revocations list`"))
+}
+
+/// Shows an order; with `wait` once nothing is left of it, and until then how far it is.
+async fn show(
+    conn: &mut PgConnection,
+    output: &Output,
+    app: AppId,
+    id: RevocationOrderId,
+    wait: bool,
+) -> Result<(), Failure> {
+    let order = loop {
+        let order = orders::find(conn, app, id).await?.ok_or_else(|| unknown(id))?;
+        if !wait || order.telling + order.waiting == 0 {
+            break order;
+        }
+        output.progress(&progress(&order));
+        tokio::time::sleep(LOOK_AGAIN).await;
+    };
+    output.progress_done();
+    output.result(&order, || describe(&order));
+    Ok(())
+}
+
+fn progress(order: &Order) -> String {
+    let ended = order.matched - order.telling - order.waiting;
+    let full = (ended * BAR).checked_div(order.matched).unwrap_or(BAR).clamp(0, BAR);
+    let part = |n: i64, c: &str| c.repeat(usize::try_from(n).unwrap_or(0));
+    let bar = part(full, "█") + &part(BAR - full, "░");
+    let paused = if order.status == OrderStatus::Paused { ", paused" } else { "" };
+    let (matched, failed, telling) = (order.matched, order.failed, order.telling);
+    format!("{bar} {ended}/{matched}, {telling} being told, {failed} unconfirmed{paused}")
+}
+
+fn describe(order: &Order) -> String {
+    let status = format!("{:?}", order.status).to_lowercase();
+    let mut lines = vec![
+        ("id", order.id.to_string()),
+        ("status", status),
+        ("kind", order.kind.as_str().to_owned()),
+        ("reason", order.reason.clone()),
+        ("filter", order.filter.to_string()),
+        ("given", moment(Some(order.created_at), "")),
+        ("finished", moment(order.finished_at, "no")),
+        ("matched", order.matched.to_string()),
+        ("told", order.told.to_string()),
+        ("unconfirmed", order.failed.to_string()),
+        ("being told", order.telling.to_string()),
+        ("waiting", format!("{} at {} a second", order.waiting, order.per_second)),
+    ];
+    lines.extend(order.errors.iter().map(|it| ("error", format!("{} × {}", it.count, it.error))));
+    let line = |(name, value): &(&str, String)| format!("{name:11}  {value}");
+    lines.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+impl List {
+    async fn run(self, conn: &mut PgConnection, output: &Output) -> Result<(), Failure> {
+        let app = app(conn, &self.app).await?.id;
+        let page = orders::list(conn, app, None, MAX_LIMIT).await?;
+        let next = page.next.map(|cursor| cursor.to_string());
+        output.result(&json!({ "revocations": page.items, "nextCursor": next }), || {
+            let row = |order: &Order| {
+                [
+                    order.id.to_string(),
+                    format!("{:?}", order.status).to_lowercase(),
+                    order.matched.to_string(),
+                    order.told.to_string(),
+                    order.failed.to_string(),
+                    moment(Some(order.created_at), ""),
+                    order.reason.clone(),
+                ]
+            };
+            let rows = page.items.iter().map(row).collect::<Vec<_>>();
+            let heading = ["ORDER", "STATUS", "MATCHED", "TOLD", "UNCONFIRMED", "GIVEN", "WHY"];
+            table(heading, &rows)
+        });
+        Ok(())
+    }
+}
+
+impl Show {
+    async fn run(self, conn: &mut PgConnection, output: &Output) -> Result<(), Failure> {
+        let app = app(conn, &self.named.app).await?.id;
+        show(conn, output, app, self.named.id, self.wait).await
+    }
+}
+
+impl Named {
+    async fn change(
+        self,
+        conn: &mut PgConnection,
+        output: &Output,
+        change: Change,
+    ) -> Result<(), Failure> {
+        let app = app(conn, &self.app).await?.id;
+        match orders::change(conn, &Actor::operator(), app, self.id, change).await? {
+            Changed::Yes(_) => show(conn, output, app, self.id, false).await,
+            Changed::AtItsEnd => {
+                Err(Failure::Other(format!("the order {} is at its end", self.id)))
+            }
+            Changed::Unknown => Err(unknown(self.id)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+
+    fn order(matched: i64, waiting: i64, telling: i64) -> Order {
+        Order {
+            id: RevocationOrderId::new(),
+            status: OrderStatus::Running,
+            kind: RevocationKind::Delink,
+            reason: String::new(),
+            filter: Value::Null,
+            per_second: 20,
+            created_by: None,
+            created_at: OffsetDateTime::UNIX_EPOCH,
+            finished_at: None,
+            matched,
+            told: matched - waiting - telling,
+            failed: 0,
+            telling,
+            waiting,
+            errors: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn the_bar_is_as_full_as_the_order_has_come() {
+        let full = |order: &Order| progress(order).chars().filter(|c| *c == '█').count();
+        assert_eq!(full(&order(100, 100, 0)), 0);
+        assert_eq!(full(&order(100, 40, 10)), 15);
+        assert_eq!(full(&order(0, 0, 0)), 30);
+        assert!(progress(&order(100, 40, 10)).ends_with("50/100, 10 being told, 0 unconfirmed"));
+    }
+}

@@ -1,0 +1,47 @@
+//! Dapi's own word: on a call with a token it said that the token is dead.
+
+use super::model::{RevocationKind, Status};
+use super::store::{self, End, NewRevocation};
+use super::{Context, Failed};
+use crate::audit::AuditActor;
+use crate::base::actor::Actor;
+use crate::base::ids::{AppId, ConnectionId};
+
+/// Takes Dapi at its word: where `kind`, the `type` of its answer to a call with this connection's token,
+/// is one of `DAPI_DEAD_TYPES` and the connection is active, it ends `invalidated` at once, confirmed,
+/// with that `type` as its reason. Returns whether it did.
+///
+/// # Errors
+/// Only the vault's or the database's; the connection is then as it was.
+pub async fn dapi_says_dead(
+    context: &Context,
+    app: AppId,
+    id: ConnectionId,
+    kind: &str,
+) -> Result<bool, Failed> {
+    if !context.dapi.settings().dead_types.iter().any(|dead| dead == kind) {
+        return Ok(false);
+    }
+    let mut tx = context.pool.begin().await?;
+    let Some((connection_id, user)) = store::login_of(&mut tx, app, id).await? else {
+        return Ok(false);
+    };
+    let locked = store::lock_login(&mut tx, app, &connection_id, Some(id), user).await?;
+    // What is being revoked goes its way: Dapi says the same to the delinking.
+    if locked.me.is_none_or(|me| me.status != Status::Active) {
+        return Ok(false);
+    }
+    let reason = format!("Dapi answered {kind}");
+    let new = NewRevocation { kind: RevocationKind::Invalidate, reason: Some(&reason) };
+    store::note_revocation(&mut tx, app, id, &new).await?;
+    let end = End {
+        confirmed: true,
+        last_error: Some(&reason),
+        ..End::new(RevocationKind::Invalidate.ends(true))
+    };
+    store::end(&mut tx, &AuditActor::from(&Actor::service()), app, id, &end).await?;
+    tx.commit().await?;
+    context.metrics.revocation("confirmed");
+    context.settled.tell(id);
+    Ok(true)
+}

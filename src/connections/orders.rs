@@ -1,0 +1,446 @@
+//! Orders: revoking many connections at once.
+//!
+//! An order is one transaction: its row, one statement that makes everything it means unusable, one
+//! audit row. What it met carries its id and waits, with its secrets sealed; the background work lets
+//! so many a second through to the ordinary delinking, which goes on as for any other revocation.
+//!
+//! *Paused*, an order lets nothing through. *Cancelled*, it ends what Dapi was not told of:
+//! `invalidated`, unconfirmed, the secrets destroyed, as `invalidate` with `revokeUpstream: false` does
+//! with a single connection. Neither makes a token usable again; whoever wants to tell Dapi later
+//! pauses.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+use sqlx::{Connection as _, PgConnection};
+use time::OffsetDateTime;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::model::RevocationKind;
+use super::store::{self, Many};
+use super::{Context, Failed};
+use crate::audit;
+use crate::base::actor::{Actor, Who};
+use crate::base::ids::{AppId, ConnectionId, RevocationOrderId};
+use crate::base::paging::{Cursor, Page};
+use crate::vault::{KeyedHash, Vault};
+
+/// How many connections a second are let through to Dapi, where an order does not say.
+pub const DEFAULT_PER_SECOND: i32 = 20;
+/// The most that an order may say.
+pub const MAX_PER_SECOND: i32 = 1000;
+/// How many connections a dry run shows.
+pub(super) const SAMPLE: i32 = 10;
+/// How often an order lets some through.
+pub(super) const RELEASE_EVERY: Duration = Duration::from_secs(1);
+/// When an order is looked at again that holds nothing back any more.
+pub(super) const CHECK_AGAIN: Duration = Duration::from_secs(5);
+
+/// Which connections are meant: those for which everything holds that is given.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Matching {
+    /// Of one of these users.
+    #[serde(rename = "clientUserIDs")]
+    pub client_user_ids: Option<Vec<String>>,
+    /// One of these: ids of Strongroom's, or Dapi's names for the bank logins.
+    #[serde(rename = "connectionIDs")]
+    pub connection_ids: Option<Vec<String>>,
+    /// Received before this.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub created_before: Option<OffsetDateTime>,
+    /// Received at this time or after it.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub created_after: Option<OffsetDateTime>,
+    /// Handed in by this OAuth client, or in a connect session that it made.
+    #[serde(rename = "clientID")]
+    pub client_id: Option<String>,
+    /// All of the app's.
+    pub all: bool,
+}
+
+/// Why a filter was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UnsoundFilter {
+    /// It says nothing.
+    #[error("names nothing; say `all: true` where every connection of the app is meant")]
+    Empty,
+    /// It says everything and something.
+    #[error("has `all: true` beside something narrower")]
+    AllAndMore,
+    /// A list of nothing.
+    #[error("has an empty list; leave it out")]
+    EmptyList,
+}
+
+impl Matching {
+    /// Accepts a filter that can only be meant as it is written.
+    pub fn check(&self) -> Result<(), UnsoundFilter> {
+        let lists = [&self.client_user_ids, &self.connection_ids];
+        if lists.iter().any(|list| list.as_ref().is_some_and(Vec::is_empty)) {
+            return Err(UnsoundFilter::EmptyList);
+        }
+        let narrower = *self != Self { all: self.all, ..Self::default() };
+        match (self.all, narrower) {
+            (true, true) => Err(UnsoundFilter::AllAndMore),
+            (false, false) => Err(UnsoundFilter::Empty),
+            _ => Ok(()),
+        }
+    }
+
+    /// Strongroom's ids among `connection_ids`.
+    pub(super) fn ids(&self) -> Option<Vec<Uuid>> {
+        let ids = |id: &String| id.parse().ok().map(ConnectionId::uuid);
+        Some(self.connection_ids.as_ref()?.iter().filter_map(ids).collect())
+    }
+
+    /// Dapi's names among them.
+    pub(super) fn logins(&self) -> Option<Vec<String>> {
+        let is_login = |id: &&String| id.parse::<ConnectionId>().is_err();
+        Some(self.connection_ids.as_ref()?.iter().filter(is_login).cloned().collect())
+    }
+
+    /// The filter as the order keeps it: how many were named, and not who, so that no user's name
+    /// outlives the user.
+    pub(super) fn described(&self) -> Value {
+        let count = |list: &Option<Vec<String>>| list.as_ref().map(Vec::len);
+        let mut described = json!(self);
+        if let Some(object) = described.as_object_mut() {
+            object.insert("clientUserIDs".to_owned(), json!(count(&self.client_user_ids)));
+            object.insert("connectionIDs".to_owned(), json!(count(&self.connection_ids)));
+            object.retain(|_, value| !value.is_null() && *value != json!(false));
+        }
+        described
+    }
+}
+
+/// How an order stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OrderStatus {
+    /// Dapi is being told.
+    Running,
+    /// Dapi is told of nothing more until it is resumed.
+    Paused,
+    /// What was not told was given up.
+    Cancelled,
+    /// Nothing is left to be told.
+    Done,
+}
+
+/// What Dapi answered, and how often.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ErrorCount {
+    /// The last answer that did not confirm.
+    pub error: String,
+    /// On how many connections it stands.
+    pub count: i64,
+}
+
+/// An order and how far it has come. `matched` is `told + failed + telling + waiting`, but for
+/// connections of users who were erased since.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Order {
+    /// Its id.
+    pub id: RevocationOrderId,
+    /// How it stands.
+    pub status: OrderStatus,
+    /// How the connections are revoked.
+    pub kind: RevocationKind,
+    /// Why.
+    pub reason: String,
+    /// What was meant; of lists, how many they named.
+    pub filter: Value,
+    /// How many connections a second are let through to Dapi.
+    pub per_second: i32,
+    /// The client that gave it; `null` for the operator.
+    pub created_by: Option<String>,
+    /// When it was given: since then everything that it met is unusable.
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+    /// When the last of it had ended.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub finished_at: Option<OffsetDateTime>,
+    /// How many connections it met.
+    pub matched: i64,
+    /// How many ended with the certainty that Dapi holds nothing usable.
+    pub told: i64,
+    /// How many ended without it.
+    pub failed: i64,
+    /// How many Dapi is being told of, the ones that are tried again among them.
+    pub telling: i64,
+    /// How many wait for their turn.
+    pub waiting: i64,
+    /// What Dapi answered instead of confirming: the five most frequent answers.
+    pub errors: Vec<ErrorCount>,
+}
+
+/// What a dry run tells.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DryRun {
+    /// How many connections would be revoked.
+    pub matched: i64,
+    /// The newest of them, ten at most.
+    pub sample: Vec<ConnectionId>,
+}
+
+/// An order to be given.
+#[derive(Debug)]
+pub struct NewOrder<'a> {
+    /// The app.
+    pub app: AppId,
+    /// How.
+    pub kind: RevocationKind,
+    /// Why.
+    pub reason: &'a str,
+    /// Whom it means.
+    pub matching: &'a Matching,
+    /// How many a second are let through to Dapi.
+    pub per_second: i32,
+    /// The name under which the request may be repeated.
+    pub idempotency_key: Option<&'a str>,
+    /// Tells this request from another under the same key.
+    pub request_hash: KeyedHash,
+}
+
+/// A keyed hash of what is asked: names of users stand in it, which a plain hash would not hide.
+#[must_use]
+pub fn request_hash(
+    vault: &Vault,
+    kind: RevocationKind,
+    reason: &str,
+    per_second: i32,
+    matching: &Matching,
+) -> KeyedHash {
+    let (matching, rate) = (json!(matching).to_string(), per_second.to_be_bytes());
+    let parts: [&[u8]; 5] = [
+        b"revocation order",
+        kind.as_str().as_bytes(),
+        reason.as_bytes(),
+        &rate,
+        matching.as_bytes(),
+    ];
+    vault.secret_hashes().hash(&parts)
+}
+
+/// What became of an order.
+#[derive(Debug)]
+pub enum Given {
+    /// It is in force; `ended` of what it met ended at once.
+    New {
+        /// The order.
+        id: RevocationOrderId,
+        /// Codes that were never sent.
+        ended: i64,
+    },
+    /// The same request gave it before.
+    Repeated(RevocationOrderId),
+    /// Another request has used the key.
+    KeyTaken,
+}
+
+/// What an order would meet at this moment.
+pub async fn dry_run(
+    conn: &mut PgConnection,
+    app: AppId,
+    matching: &Matching,
+) -> sqlx::Result<DryRun> {
+    let mut tx = conn.begin().await?;
+    store::be_patient(&mut tx).await?;
+    let (matched, sample) = store::count_usable(&mut tx, app, matching).await?;
+    tx.commit().await?;
+    Ok(DryRun { matched, sample })
+}
+
+/// Gives an order: when this returns, nothing reads or uses what it met any more.
+pub async fn give(
+    conn: &mut PgConnection,
+    actor: &Actor,
+    new: &NewOrder<'_>,
+) -> sqlx::Result<Given> {
+    let id = RevocationOrderId::new();
+    let mut tx = conn.begin().await?;
+    let created_by = match &actor.who {
+        Who::Client { id, .. } => Some(&**id),
+        _ => None,
+    };
+    if !store::insert_order(&mut tx, id, new, created_by).await? {
+        let key = new.idempotency_key.unwrap_or_default();
+        let (id, hash) =
+            store::order_of_key(&mut tx, new.app, key).await?.ok_or(sqlx::Error::RowNotFound)?;
+        let same = new.request_hash.matches(&hash);
+        return Ok(if same { Given::Repeated(id) } else { Given::KeyTaken });
+    }
+    store::be_patient(&mut tx).await?;
+    let many = Many { kind: new.kind, reason: new.reason, order: Some(id) };
+    let revoked = store::revoke_many(&mut tx, new.app, new.matching, &many).await?;
+    store::note_matched(&mut tx, id, revoked.all).await?;
+    let (kind, all) = (new.kind.as_str(), revoked.all);
+    let told = format!("{id}: {kind} {all} connections: {}", new.reason);
+    record(&mut tx, actor, new.app, "revocations.ordered", "running", &told).await?;
+    fail::fail_point!("orders::before_commit");
+    tx.commit().await?;
+    Ok(Given::New { id, ended: revoked.ended })
+}
+
+/// What can be done to an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Let nothing more through to Dapi.
+    Pause,
+    /// Go on.
+    Resume,
+    /// Give up what Dapi was not told of.
+    Cancel,
+}
+
+impl Change {
+    const fn state(self) -> &'static str {
+        match self {
+            Self::Pause => "paused",
+            Self::Resume => "running",
+            Self::Cancel => "cancelled",
+        }
+    }
+
+    const fn action(self) -> &'static str {
+        match self {
+            Self::Pause => "revocations.paused",
+            Self::Resume => "revocations.resumed",
+            Self::Cancel => "revocations.cancelled",
+        }
+    }
+}
+
+/// What became of a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Changed {
+    /// It is so now, or was already; so many connections ended by it.
+    Yes(u64),
+    /// The order is at its end: it is cancelled or nothing of it is left.
+    AtItsEnd,
+    /// There is no such order.
+    Unknown,
+}
+
+/// Changes an order. Repeatable.
+pub async fn change(
+    conn: &mut PgConnection,
+    actor: &Actor,
+    app: AppId,
+    id: RevocationOrderId,
+    change: Change,
+) -> sqlx::Result<Changed> {
+    let mut tx = conn.begin().await?;
+    let Some((state, finished)) = store::lock_order(&mut tx, app, id).await? else {
+        return Ok(Changed::Unknown);
+    };
+    if state == change.state() {
+        return Ok(Changed::Yes(0));
+    }
+    if finished || state == Change::Cancel.state() {
+        return Ok(Changed::AtItsEnd);
+    }
+    store::be_patient(&mut tx).await?;
+    store::set_order_state(&mut tx, id, change.state()).await?;
+    let mut ended = 0;
+    match change {
+        Change::Pause => store::hold_back(&mut tx, id).await?,
+        Change::Resume => {}
+        Change::Cancel => ended = store::give_up_untold(&mut tx, id).await?,
+    }
+    let told = match change {
+        Change::Cancel => format!("{id}: {ended} connections given up"),
+        _ => id.to_string(),
+    };
+    record(&mut tx, actor, app, change.action(), change.state(), &told).await?;
+    tx.commit().await?;
+    Ok(Changed::Yes(ended))
+}
+
+/// One order of the app.
+pub async fn find(
+    conn: &mut PgConnection,
+    app: AppId,
+    id: RevocationOrderId,
+) -> sqlx::Result<Option<Order>> {
+    store::find_order(conn, app, id).await
+}
+
+/// The app's orders, newest first.
+pub async fn list(
+    conn: &mut PgConnection,
+    app: AppId,
+    cursor: Option<Cursor>,
+    limit: u8,
+) -> sqlx::Result<Page<Order>> {
+    store::list_orders(conn, app, cursor, limit).await
+}
+
+/// Lets through what is next, and concludes orders of which nothing is left. Returns how many
+/// connections were let through.
+pub(super) async fn reconcile(context: &Context, batch: i64) -> Result<usize, Failed> {
+    let mut conn = context.pool.acquire().await?;
+    let awaited = store::release_awaited(&mut conn, batch).await?;
+    let mut released = usize::try_from(awaited).unwrap_or(0);
+    while let Some((id, count)) = store::release(&mut conn).await? {
+        released += usize::try_from(count).unwrap_or(0);
+        if count == 0 {
+            store::finish_order(&mut conn, id).await?;
+        }
+    }
+    Ok(released)
+}
+
+async fn record(
+    conn: &mut PgConnection,
+    actor: &Actor,
+    app: AppId,
+    action: &'static str,
+    outcome: &'static str,
+    reason: &str,
+) -> sqlx::Result<()> {
+    let reason = Some(reason);
+    let event = audit::Event { app, action, outcome, user: None, connection: None, reason };
+    audit::record(conn, actor, &event).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of_users(names: &[&str]) -> Matching {
+        let names = names.iter().map(|name| (*name).to_owned()).collect();
+        Matching { client_user_ids: Some(names), ..Matching::default() }
+    }
+
+    #[test]
+    fn a_filter_that_says_nothing_is_refused_unless_it_says_all() {
+        assert_eq!(Matching::default().check(), Err(UnsoundFilter::Empty));
+        let all = Matching { all: true, ..Matching::default() };
+        assert_eq!(all.check(), Ok(()));
+        assert_eq!(of_users(&["ada"]).check(), Ok(()));
+        assert_eq!(of_users(&[]).check(), Err(UnsoundFilter::EmptyList));
+        let both = Matching { all: true, ..of_users(&["ada"]) };
+        assert_eq!(both.check(), Err(UnsoundFilter::AllAndMore));
+    }
+
+    #[test]
+    fn an_order_keeps_how_many_were_named_and_not_who() {
+        let described = of_users(&["ada", "bob"]).described();
+        assert_eq!(described, json!({ "clientUserIDs": 2 }));
+    }
+
+    #[test]
+    fn both_names_of_a_connection_are_understood() {
+        let id = ConnectionId::new();
+        let ids = vec![id.to_string(), "e5f6".to_owned()];
+        let matching = Matching { connection_ids: Some(ids), ..Matching::default() };
+        assert_eq!(matching.ids(), Some(vec![id.uuid()]));
+        assert_eq!(matching.logins(), Some(vec!["e5f6".to_owned()]));
+    }
+}

@@ -1,0 +1,225 @@
+//! The table `erasures`, and the end of what is held of a user.
+
+use sqlx::PgConnection;
+
+use crate::base::ids::{AppId, DataKeyId, ErasureId, UserId};
+use crate::connections::erasure::{Erased, Erasure};
+use crate::vault::KeyedHash;
+
+/// The erasure of the user who had this name, for as long as its hash is kept.
+pub(in crate::connections) async fn erasure_of_name(
+    conn: &mut PgConnection,
+    app: AppId,
+    name: &KeyedHash,
+) -> sqlx::Result<Option<ErasureId>> {
+    sqlx::query_scalar!(
+        "SELECT id AS \"id: ErasureId\" FROM erasures WHERE name_hash = $1 AND app_id = $2
+         ORDER BY id DESC LIMIT 1",
+        name.as_bytes(),
+        app.uuid(),
+    )
+    .fetch_optional(conn)
+    .await
+}
+
+/// The erasure of a user who is not erased yet.
+pub(in crate::connections) async fn erasure_of_user(
+    conn: &mut PgConnection,
+    app: AppId,
+    user: UserId,
+) -> sqlx::Result<Option<ErasureId>> {
+    sqlx::query_scalar!(
+        "SELECT id AS \"id: ErasureId\" FROM erasures WHERE user_id = $1 AND app_id = $2",
+        user.uuid(),
+        app.uuid(),
+    )
+    .fetch_optional(conn)
+    .await
+}
+
+/// Keeps a new erasure, ends the user's sessions, and counts what there is to be destroyed.
+pub(in crate::connections) async fn insert_erasure(
+    conn: &mut PgConnection,
+    id: ErasureId,
+    app: AppId,
+    user: UserId,
+    name: &KeyedHash,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "WITH ended AS (
+            DELETE FROM connect_sessions WHERE user_id = $3 RETURNING id)
+         INSERT INTO erasures (id, app_id, user_id, name_hash, sessions, sealed)
+         SELECT $1, $2, $3, $4, (SELECT count(*) FROM ended),
+                (SELECT coalesce(sum(num_nonnulls(code, access_token, user_secret)), 0)
+                 FROM connections WHERE user_id = $3)",
+        id.uuid(),
+        app.uuid(),
+        user.uuid(),
+        name.as_bytes(),
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// One erasure of the app.
+pub(in crate::connections) async fn find_erasure(
+    conn: &mut PgConnection,
+    app: AppId,
+    id: ErasureId,
+) -> sqlx::Result<Option<Erasure>> {
+    let row = sqlx::query!(
+        "SELECT e.id AS \"id: ErasureId\", e.user_id AS \"user: UserId\", e.requested_at, e.erased_at,
+                e.data_key_id AS \"data_key: DataKeyId\", e.connections, e.sealed, e.sessions, e.unconfirmed,
+                (SELECT count(*) FROM connections c
+                 WHERE c.user_id = e.user_id AND c.status = 'revoking') AS \"outstanding!\"
+         FROM erasures e WHERE e.app_id = $1 AND e.id = $2",
+        app.uuid(),
+        id.uuid(),
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(row.map(|row| {
+        let erased = row.erased_at.zip(row.data_key).map(|(at, data_key)| Erased {
+            at,
+            data_key,
+            connections: row.connections.unwrap_or_default(),
+            sealed: row.sealed,
+            sessions: row.sessions,
+            unconfirmed: row.unconfirmed.unwrap_or_default(),
+        });
+        Erasure {
+            id: row.id,
+            user: row.user,
+            requested_at: row.requested_at,
+            outstanding: row.outstanding,
+            erased,
+        }
+    }))
+}
+
+/// Erasures that are due to be looked at.
+pub(in crate::connections) async fn due_erasures(
+    conn: &mut PgConnection,
+    limit: i64,
+) -> sqlx::Result<Vec<ErasureId>> {
+    sqlx::query_scalar!(
+        "SELECT id AS \"id: ErasureId\" FROM erasures WHERE due_at <= (SELECT strongroom_now())
+         ORDER BY due_at LIMIT $1",
+        limit,
+    )
+    .fetch_all(conn)
+    .await
+}
+
+/// Locks an erasure that is not at its end and that nobody else is at.
+pub(in crate::connections) async fn lock_erasure(
+    conn: &mut PgConnection,
+    id: ErasureId,
+) -> sqlx::Result<Option<(AppId, UserId)>> {
+    let row = sqlx::query!(
+        "SELECT app_id AS \"app: AppId\", user_id AS \"user: UserId\" FROM erasures
+         WHERE id = $1 AND erased_at IS NULL FOR UPDATE SKIP LOCKED",
+        id.uuid(),
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(row.map(|row| (row.app, row.user)))
+}
+
+/// Whether something of the user's is not at its end.
+pub(in crate::connections) async fn is_outstanding(
+    conn: &mut PgConnection,
+    user: UserId,
+) -> sqlx::Result<bool> {
+    sqlx::query_scalar!(
+        "SELECT EXISTS (SELECT FROM connections WHERE user_id = $1
+                        AND status IN ('pending', 'active', 'revoking')) AS \"it!\"",
+        user.uuid(),
+    )
+    .fetch_one(conn)
+    .await
+}
+
+/// Puts an erasure off: by a tenth of its age, a second at least and a minute at most.
+pub(in crate::connections) async fn postpone_erasure(
+    conn: &mut PgConnection,
+    id: ErasureId,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "UPDATE erasures SET due_at = strongroom_now() + greatest(interval '1 second',
+            least(interval '1 minute', (strongroom_now() - requested_at) / 10))
+         WHERE id = $1",
+        id.uuid(),
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// What was deleted of a user.
+#[derive(Debug)]
+pub(in crate::connections) struct Destroyed {
+    pub(in crate::connections) connections: i64,
+    /// Tokens that Dapi may still honour: it did not confirm their end, or an exchange's answer was
+    /// lost. One that a newer link of its login took the place of ended with that link.
+    pub(in crate::connections) unconfirmed: i64,
+}
+
+/// Deletes every connection of a user.
+pub(in crate::connections) async fn delete_connections(
+    conn: &mut PgConnection,
+    user: UserId,
+) -> sqlx::Result<Destroyed> {
+    let unconfirmed = sqlx::query_scalar!(
+        "SELECT count(*) AS \"n!\" FROM connections c
+         WHERE c.user_id = $1 AND (
+            c.status = 'orphaned'
+            OR (c.status = 'expired' AND c.failure_type = 'outcome_unknown')
+            OR (c.status = 'invalidated' AND c.revocation_confirmed_at IS NULL
+                AND NOT (c.replaced_by IS NOT NULL AND EXISTS (
+                    SELECT FROM connections n
+                    WHERE n.user_id = c.user_id AND n.connection_id = c.connection_id
+                      AND n.revocation_confirmed_at IS NOT NULL AND n.created_at >= c.created_at))))",
+        user.uuid(),
+    )
+    .fetch_one(&mut *conn)
+    .await?;
+    let deleted = sqlx::query!("DELETE FROM connections WHERE user_id = $1", user.uuid());
+    let connections = deleted.execute(conn).await?.rows_affected();
+    Ok(Destroyed { connections: i64::try_from(connections).unwrap_or(i64::MAX), unconfirmed })
+}
+
+/// Notes that a user is erased.
+pub(in crate::connections) async fn end_erasure(
+    conn: &mut PgConnection,
+    id: ErasureId,
+    key: DataKeyId,
+    destroyed: &Destroyed,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "UPDATE erasures SET erased_at = strongroom_now(), due_at = NULL, data_key_id = $2,
+                connections = $3, unconfirmed = $4
+         WHERE id = $1",
+        id.uuid(),
+        key.uuid(),
+        destroyed.connections,
+        destroyed.unconfirmed,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Forgets by which name users were known who were erased thirty days ago.
+pub(in crate::connections) async fn forget_erased_names(
+    conn: &mut PgConnection,
+) -> sqlx::Result<u64> {
+    let done = sqlx::query!(
+        "UPDATE erasures SET name_hash = NULL
+         WHERE name_hash IS NOT NULL AND erased_at < (SELECT strongroom_now()) - interval '30 days'",
+    )
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected())
+}

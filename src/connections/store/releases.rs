@@ -1,0 +1,144 @@
+//! What orders let through to Dapi, hold back and give up: one statement each, however many connections
+//! it concerns.
+
+use sqlx::PgConnection;
+
+use super::interval;
+use crate::audit::AuditActor;
+use crate::base::actor::Actor;
+use crate::base::ids::{RevocationOrderId, UserId};
+use crate::connections::model::Status;
+use crate::connections::orders::{CHECK_AGAIN, RELEASE_EVERY};
+
+/// Takes back what an order let through and nobody is telling Dapi of at this moment.
+pub(in crate::connections) async fn hold_back(
+    conn: &mut PgConnection,
+    id: RevocationOrderId,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "UPDATE connections SET due_at = NULL
+         WHERE revocation_order = $1 AND status = 'revoking' AND code IS NULL
+           AND leased_until IS NULL AND due_at IS NOT NULL",
+        id.uuid(),
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Ends what Dapi was not told of: `invalidated`, unconfirmed, the secrets destroyed. What is being
+/// told at this moment ends with the answer. Returns how many.
+pub(in crate::connections) async fn give_up_untold(
+    conn: &mut PgConnection,
+    id: RevocationOrderId,
+) -> sqlx::Result<u64> {
+    let done = sqlx::query!(
+        "UPDATE connections
+         SET status = $2, code = NULL, access_token = NULL, user_secret = NULL, due_at = NULL
+         WHERE revocation_order = $1 AND status = 'revoking' AND leased_until IS NULL",
+        id.uuid(),
+        Status::Invalidated.as_str(),
+    )
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected())
+}
+
+/// Lets the next connections of one order through to Dapi, where an order's time has come. Returns the
+/// order and how many they were.
+pub(in crate::connections) async fn release(
+    conn: &mut PgConnection,
+) -> sqlx::Result<Option<(RevocationOrderId, i64)>> {
+    let row = sqlx::query!(
+        "WITH due AS MATERIALIZED (
+            SELECT id, per_second FROM revocation_orders
+            WHERE finished_at IS NULL AND state <> 'paused'
+              AND next_release_at <= (SELECT strongroom_now())
+            ORDER BY next_release_at LIMIT 1 FOR UPDATE SKIP LOCKED),
+         turn AS MATERIALIZED (
+            SELECT c.id FROM connections c
+            WHERE c.revocation_order = (SELECT id FROM due) AND c.status = 'revoking' AND c.due_at IS NULL
+            ORDER BY c.id LIMIT (SELECT per_second FROM due) FOR UPDATE SKIP LOCKED),
+         released AS (
+            UPDATE connections c SET due_at = t.now, revocation_released_at = t.now
+            FROM turn, (SELECT strongroom_now() AS now) t WHERE c.id = turn.id
+            RETURNING c.id)
+         UPDATE revocation_orders o
+         SET next_release_at = strongroom_now()
+             + CASE WHEN EXISTS (SELECT FROM released) THEN $1::interval ELSE $2::interval END
+         FROM due WHERE o.id = due.id
+         RETURNING o.id AS \"id: RevocationOrderId\", (SELECT count(*) FROM released) AS \"released!\"",
+        interval(RELEASE_EVERY),
+        interval(CHECK_AGAIN),
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(row.map(|row| (row.id, row.released)))
+}
+
+/// Concludes an order of which nothing is outstanding any more: its counts are kept.
+pub(in crate::connections) async fn finish_order(
+    conn: &mut PgConnection,
+    id: RevocationOrderId,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "WITH finished AS (
+            UPDATE revocation_orders o
+            SET finished_at = strongroom_now(), told = p.told, failed = p.failed
+            FROM (SELECT count(*) FILTER (WHERE revocation_confirmed_at IS NOT NULL) AS told,
+                         count(*) FILTER (WHERE revocation_confirmed_at IS NULL) AS failed
+                  FROM connections WHERE revocation_order = $1) p
+            WHERE o.id = $1 AND o.finished_at IS NULL
+              AND NOT EXISTS (SELECT FROM connections c
+                              WHERE c.revocation_order = $1 AND c.status = 'revoking')
+            RETURNING o.app_id, o.state, o.told, o.failed)
+         SELECT record_audit(
+            app_id, $2, 'revocations.finished', CASE state WHEN 'cancelled' THEN state ELSE 'done' END,
+            NULL, NULL, format('%s: %s told, %s unconfirmed', $3::text, told, failed))
+         FROM finished",
+        id.uuid(),
+        AuditActor::from(&Actor::service()) as AuditActor,
+        id.to_string(),
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Lets through what a new link of the same bank login waits for: its code would run out behind all
+/// the others. Returns how many.
+pub(in crate::connections) async fn release_awaited(
+    conn: &mut PgConnection,
+    limit: i64,
+) -> sqlx::Result<u64> {
+    let done = sqlx::query!(
+        "WITH awaited AS MATERIALIZED (
+            SELECT h.id
+            FROM connections w
+            JOIN connections h ON h.app_id = w.app_id AND h.connection_id = w.connection_id
+            WHERE w.due_at <= (SELECT strongroom_now()) AND w.status = 'pending'
+              AND h.user_id = w.user_id AND h.status = 'revoking' AND h.due_at IS NULL
+            LIMIT $1 FOR UPDATE OF h SKIP LOCKED)
+         UPDATE connections c SET due_at = t.now, revocation_released_at = t.now
+         FROM awaited, (SELECT strongroom_now() AS now) t WHERE c.id = awaited.id",
+        limit,
+    )
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected())
+}
+
+/// Lets through what orders hold of one user's.
+pub(in crate::connections) async fn release_of_user(
+    conn: &mut PgConnection,
+    user: UserId,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "UPDATE connections SET due_at = strongroom_now(), revocation_released_at = strongroom_now()
+         WHERE user_id = $1 AND status = 'revoking' AND due_at IS NULL",
+        user.uuid(),
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,127 @@
+//! What is told of an erasure.
+
+use serde::Serialize;
+use time::OffsetDateTime;
+use utoipa::ToSchema;
+
+use crate::base::ids::{DataKeyId, ErasureId, UserId};
+use crate::connections::erasure::{Erased, Erasure, Upstream};
+use crate::oauth::Issuer;
+
+/// How an erasure stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Nothing of the user's is usable; Dapi has not confirmed everything yet.
+    Pending,
+    /// It is all destroyed.
+    Erased,
+}
+
+/// What was destroyed.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Destroyed {
+    /// The user's data key: whatever copy of a sealed value exists elsewhere opens never again.
+    data_key: DataKeyId,
+    /// Codes, tokens and user secrets that were held when the erasure was asked for.
+    sealed_values: i64,
+    /// Connections, with Dapi's names for login, user and token.
+    connections: i64,
+    /// Connect sessions.
+    sessions: i64,
+    /// The link between `clientUserID` and the random `usr_` id.
+    mapping: bool,
+}
+
+/// An erasure, and once it is through its signed receipt.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Receipt {
+    /// The erasure's id.
+    pub id: ErasureId,
+    /// How it stands.
+    pub status: State,
+    /// When it was asked for.
+    #[serde(with = "time::serde::rfc3339")]
+    pub requested_at: OffsetDateTime,
+    /// When everything was destroyed.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub erased_at: Option<OffsetDateTime>,
+    /// How many connections Dapi has not confirmed yet.
+    pub outstanding: i64,
+    /// Whether Dapi confirmed; `null` as long as it is asked.
+    pub upstream: Option<Upstream>,
+    /// How many tokens Dapi may still honour.
+    pub unconfirmed: Option<i64>,
+    /// What was destroyed.
+    pub destroyed: Option<Destroyed>,
+    /// The same as a JWT (RFC 7519), signed by one of the keys at `/.well-known/jwks.json`.
+    pub receipt: Option<String>,
+}
+
+/// What the JWT says. It names the user by the random id alone, as the audit trail does.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Claims {
+    jti: ErasureId,
+    sub: UserId,
+    #[serde(with = "time::serde::rfc3339")]
+    requested_at: OffsetDateTime,
+    #[serde(with = "time::serde::rfc3339")]
+    erased_at: OffsetDateTime,
+    destroyed: Destroyed,
+    upstream: Upstream,
+    unconfirmed: i64,
+}
+
+fn destroyed(erased: &Erased) -> Destroyed {
+    Destroyed {
+        data_key: erased.data_key,
+        sealed_values: erased.sealed,
+        connections: erased.connections,
+        sessions: erased.sessions,
+        mapping: true,
+    }
+}
+
+impl Receipt {
+    /// Tells an erasure; signs where there is something to be signed for. `None` where no key signs.
+    #[must_use]
+    pub fn of(issuer: &Issuer, erasure: &Erasure) -> Option<Self> {
+        let Erasure { id, user, requested_at, outstanding, .. } = *erasure;
+        let Some(erased) = &erasure.erased else {
+            return Some(Self {
+                id,
+                status: State::Pending,
+                requested_at,
+                erased_at: None,
+                outstanding,
+                upstream: None,
+                unconfirmed: None,
+                destroyed: None,
+                receipt: None,
+            });
+        };
+        let claims = Claims {
+            jti: id,
+            sub: user,
+            requested_at,
+            erased_at: erased.at,
+            destroyed: destroyed(erased),
+            upstream: erased.upstream(),
+            unconfirmed: erased.unconfirmed,
+        };
+        Some(Self {
+            id,
+            status: State::Erased,
+            requested_at,
+            erased_at: Some(erased.at),
+            outstanding: 0,
+            upstream: Some(claims.upstream),
+            unconfirmed: Some(claims.unconfirmed),
+            destroyed: Some(claims.destroyed.clone()),
+            receipt: Some(issuer.sign_receipt(&claims)?),
+        })
+    }
+}

@@ -1,0 +1,112 @@
+//! `DELETE /v1/users/{clientUserID}` and `GET /v1/users/erasures/{id}`.
+
+use std::time::{Duration, Instant};
+
+use actix_web::http::header::{LOCATION, RETRY_AFTER};
+use actix_web::{HttpResponse, web};
+
+use super::receipt::Receipt;
+use crate::base::ids::{AppId, ErasureId};
+use crate::connections::{Context, erasure};
+use crate::http::body::Id;
+use crate::http::caller::{Authorized, needs};
+use crate::http::problem::Problem;
+use crate::oauth::Issuer;
+use crate::users;
+
+type Erase = Authorized<needs::UsersErase>;
+
+/// How often somebody who waits looks whether Dapi has confirmed.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// Erases a user. When this is answered, nothing of theirs is usable any more; once Dapi has confirmed,
+/// everything is destroyed but the audit trail, which knows them by a random name alone.
+///
+/// Repeatable: the same erasure is answered, for thirty days after its end.
+#[utoipa::path(
+    delete, path = "/v1/users/{clientUserID}", tag = "Connections", operation_id = "erase_user",
+    security(("bearer" = ["users:erase"])),
+    params(("clientUserID" = String, Path, description = "The app's own name for the user")),
+    responses(
+        (status = 200, description = "Erased, with the receipt", body = Receipt),
+        (status = 202, description = "Pending: `GET` the `Location` for the receipt", body = Receipt, headers(("Location" = String, description = "The erasure"))),
+        (status = 401, description = "`unauthorized`"),
+        (status = 403, description = "`insufficient_scope`"),
+        (status = 404, description = "`not_found`: nobody of this name was ever told of"),
+        (status = 503, description = "`unavailable`"),
+    )
+)]
+pub async fn erase(
+    caller: Erase,
+    context: web::Data<Context>,
+    issuer: web::Data<Issuer>,
+    user: web::Path<String>,
+) -> Result<HttpResponse, Problem> {
+    let deadline = Instant::now() + context.pace.answer_within;
+    users::check_client_user_id(&user).map_err(|_| Problem::not_found())?;
+    let app = caller.client.app;
+    let mut conn = context.pool.acquire().await?;
+    let id = erasure::begin(&mut conn, &context.vault, &caller.actor, app, &user).await?;
+    let id = id.ok_or_else(Problem::not_found)?;
+    drop(conn);
+    context.wake.notify_one();
+    let found = concluded(&context, app, id, deadline).await?;
+    answer(&issuer, &found)
+}
+
+/// Waits for the end of an erasure, or `deadline`.
+async fn concluded(
+    context: &Context,
+    app: AppId,
+    id: ErasureId,
+    deadline: Instant,
+) -> Result<erasure::Erasure, Problem> {
+    loop {
+        let mut conn = context.pool.acquire().await?;
+        erasure::conclude(&mut conn, id).await?;
+        let found = erasure::find(&mut conn, app, id).await?.ok_or_else(Problem::not_found)?;
+        drop(conn);
+        let left = deadline.saturating_duration_since(Instant::now());
+        if found.erased.is_some() || left.is_zero() {
+            return Ok(found);
+        }
+        tokio::time::sleep(LOOK_AGAIN.min(left)).await;
+    }
+}
+
+fn answer(issuer: &Issuer, erasure: &erasure::Erasure) -> Result<HttpResponse, Problem> {
+    let receipt = Receipt::of(issuer, erasure);
+    let receipt = receipt.ok_or_else(|| Problem::internal("no key signs receipts"))?;
+    if erasure.erased.is_some() {
+        return Ok(HttpResponse::Ok().json(receipt));
+    }
+    Ok(HttpResponse::Accepted()
+        .insert_header((LOCATION, format!("/v1/users/erasures/{}", erasure.id)))
+        .insert_header((RETRY_AFTER, 5))
+        .json(receipt))
+}
+
+/// An erasure, with its receipt once it is through.
+#[utoipa::path(
+    get, path = "/v1/users/erasures/{id}", tag = "Connections", operation_id = "get_erasure",
+    security(("bearer" = ["users:erase"])),
+    params(("id" = ErasureId, Path, description = "The erasure")),
+    responses(
+        (status = 200, description = "Erased, with the receipt", body = Receipt),
+        (status = 202, description = "Pending", body = Receipt),
+        (status = 401, description = "`unauthorized`"),
+        (status = 403, description = "`insufficient_scope`"),
+        (status = 404, description = "`not_found`"),
+        (status = 503, description = "`unavailable`"),
+    )
+)]
+pub async fn get(
+    caller: Erase,
+    context: web::Data<Context>,
+    issuer: web::Data<Issuer>,
+    id: Id<ErasureId>,
+) -> Result<HttpResponse, Problem> {
+    let mut conn = context.pool.acquire().await?;
+    let found = erasure::find(&mut conn, caller.client.app, id.0).await?;
+    answer(&issuer, &found.ok_or_else(Problem::not_found)?)
+}

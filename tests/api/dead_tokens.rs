@@ -1,0 +1,42 @@
+//! Dapi's own word: a token that it calls dead is dead here at once.
+
+use serde_json::json;
+use strongroom::connections::dapi_says_dead;
+
+use crate::support::{TestApp, id};
+
+async fn default_app(app: &TestApp) -> strongroom::base::ids::AppId {
+    let mut conn = app.context.pool.acquire().await.unwrap();
+    strongroom::apps::find(&mut conn, "default").await.unwrap().unwrap().id
+}
+
+#[tokio::test]
+async fn a_type_that_means_dead_invalidates_at_once_and_tells_dapi_nothing() {
+    let app = TestApp::by_hand().await;
+    let active = app.active("ada").await;
+    let (tenant, connection) = (default_app(&app).await, id(&active).parse().unwrap());
+    assert!(dapi_says_dead(&app.context, tenant, connection, "USER_DELINKED").await.unwrap());
+    let found = app.api.connection(&app.token().await, id(&active)).await;
+    assert_eq!((&found["status"], &found["failure"]), (&json!("invalidated"), &json!(null)));
+    assert_eq!(found["revocation"]["reason"], "Dapi answered USER_DELINKED");
+    assert!(found["revocation"]["confirmedAt"].is_string());
+    assert!(!dapi_says_dead(&app.context, tenant, connection, "USER_DELINKED").await.unwrap());
+    app.tick().await;
+    assert_eq!(app.sandbox.calls_to("users/DelinkUser"), 0);
+    assert_eq!(app.database.audit().await.last().unwrap(), "connection.invalidated invalidated");
+}
+
+#[tokio::test]
+async fn other_types_and_other_apps_say_nothing_about_a_token() {
+    let app = TestApp::builder().set("DAPI_DEAD_TYPES", "TOKEN_DEAD").by_hand().spawn().await;
+    let active = app.active("ada").await;
+    let (tenant, connection) = (default_app(&app).await, id(&active).parse().unwrap());
+    for kind in ["USER_DELINKED", "INVALID_CREDENTIALS", "", "token_dead"] {
+        assert!(!dapi_says_dead(&app.context, tenant, connection, kind).await.unwrap(), "{kind}");
+    }
+    let stranger = strongroom::base::ids::AppId::new();
+    assert!(!dapi_says_dead(&app.context, stranger, connection, "TOKEN_DEAD").await.unwrap());
+    let found = app.api.connection(&app.token().await, id(&active)).await;
+    assert_eq!(found["status"], "active");
+    assert!(dapi_says_dead(&app.context, tenant, connection, "TOKEN_DEAD").await.unwrap());
+}
