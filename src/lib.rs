@@ -15,6 +15,7 @@ pub mod dev;
 pub mod http;
 pub mod oauth;
 pub mod outbound;
+pub mod relay;
 pub mod sandbox;
 pub mod service;
 pub mod sessions;

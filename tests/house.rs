@@ -23,6 +23,10 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("outbound", vec!["base"]),
         ("upstreams", vec!["base", "vault", "outbound", "http", "audit"]),
         ("oauth", vec!["base", "vault", "config", "http", "audit"]),
+        (
+            "relay",
+            vec!["base", "vault", "dapi", "http", "audit", "apps", "users", "oauth", "connections"],
+        ),
         ("sessions", vec!["base", "vault", "http", "audit", "users"]),
         ("connections", vec!["base", "vault", "config", "dapi", "http", "audit", "apps", "users"]),
         ("telemetry", vec!["config"]),
@@ -46,6 +50,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
                 "connections",
                 "outbound",
                 "upstreams",
+                "relay",
                 "telemetry",
                 "background",
             ],

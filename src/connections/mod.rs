@@ -1,7 +1,7 @@
 //! Connections: the main job.
 //!
 //! `model` holds the rules and does no I/O; `store` holds the SQL; `exchange`, `import`, `revocation`,
-//! `reveal` and `sweep` are what happens to a connection; `routes` is HTTP in and out.
+//! `reveal`, `turns` and `sweep` are what happens to a connection; `routes` is HTTP in and out.
 //!
 //! Knows: base, vault, dapi, http, audit, apps, users.
 
@@ -12,13 +12,15 @@ pub mod import;
 mod metrics;
 pub mod model;
 mod reveal;
-mod revocation;
+pub(crate) mod revocation;
 pub mod routes;
 mod settled;
+pub mod stand_in;
 pub mod store;
 pub mod sweep;
 mod together;
-mod waiting;
+pub(crate) mod turns;
+pub(crate) mod waiting;
 
 pub use budget::Budgets;
 pub use metrics::Metrics;

@@ -199,6 +199,7 @@ async fn delink(context: &Context, round: &mut Round) -> Result<(), Failed> {
     let limit = i64::try_from(permits.len()).unwrap_or(BATCH);
     let mut conn = context.pool.acquire().await?;
     let (lease, give_up_after) = (context.delink_lease(), context.pace.give_up_after);
+    store::postpone_delinks(&mut conn, give_up_after).await?;
     let claimed = store::claim_delinks(&mut conn, limit, lease, give_up_after).await?;
     drop(conn);
     for (delink, permit) in claimed.into_iter().zip(permits) {
@@ -231,6 +232,7 @@ pub async fn housekeeping(context: &Context) -> Result<(), Failed> {
     let mut conn = context.pool.acquire().await?;
     store::forget_ended_sessions(&mut conn).await?;
     store::forget_spent_budgets(&mut conn).await?;
+    store::forget_dead_turns(&mut conn).await?;
     context.metrics.backlog(&store::backlog(&mut conn).await?);
     Ok(())
 }

@@ -71,6 +71,8 @@ codes! {
     TwoSecrets "two_secrets" CONFLICT "The client has two live secrets already";
     /// There is no usable token.
     ConnectionNotActive "connection_not_active" CONFLICT "The connection is not active";
+    /// Dapi's own wire made the connection, and the user secret has not come yet.
+    UserSecretMissing "user_secret_missing" CONFLICT "The connection's user secret is not known yet";
     /// The window is closed.
     CodeExpired "code_expired" GONE "The access code's window is closed; the user has to connect again";
     /// More than the limit.
@@ -195,6 +197,12 @@ impl Problem {
         self.0.code
     }
 
+    /// What is the matter this time.
+    #[must_use]
+    pub fn detail(&self) -> &str {
+        &self.0.detail
+    }
+
     /// With a further member in the body.
     #[must_use]
     pub fn with(mut self, name: &str, value: Value) -> Self {
@@ -244,7 +252,9 @@ impl Problem {
         Value::Object(body)
     }
 
-    pub(super) fn headers(&self) -> &[(HeaderName, HeaderValue)] {
+    /// Headers of the answer.
+    #[must_use]
+    pub fn headers(&self) -> &[(HeaderName, HeaderValue)] {
         &self.0.headers
     }
 }

@@ -24,6 +24,7 @@ mod background;
 mod canary;
 #[cfg(feature = "failpoints")]
 mod crashes;
+mod dapi_wire;
 mod drain;
 mod exchange;
 mod foreign_servers;
@@ -39,6 +40,7 @@ mod logins;
 mod oauth;
 mod oauth_crate;
 mod outages;
+mod relay;
 mod reveal_budget;
 mod revocation;
 mod revoked_tokens;

@@ -7,7 +7,9 @@ mod login;
 mod queue;
 mod read;
 mod reveal;
+mod stand_ins;
 mod steps;
+mod turns;
 
 pub(super) use budget::*;
 pub(super) use intake::*;
@@ -16,7 +18,9 @@ pub(super) use queue::*;
 pub(super) use read::Shown;
 pub use read::{Filter, find, find_of_session, list};
 pub(super) use reveal::*;
+pub(super) use stand_ins::*;
 pub(super) use steps::*;
+pub(super) use turns::*;
 
 use std::time::Duration;
 
