@@ -3,14 +3,14 @@
 
 -- Who uses a connection's token at this moment: Dapi fails all calls that use one token at once. The row
 -- is the turn. It is taken by whoever finds none, or one that has ended, and deleted when the call is
--- over; a replica that died leaves it behind until the call's time limit has passed. No foreign key:
--- every call writes here, and what is left of a connection that is gone ends by itself.
+-- over; a replica that died leaves it behind until the call's time limit has passed. No foreign key and
+-- no further index: every call writes here, there are as many rows as calls under way, and what is left
+-- of a connection that is gone ends by itself.
 CREATE TABLE token_turns (
     connection_id uuid PRIMARY KEY,
     turn          uuid NOT NULL,
     ends_at       timestamptz NOT NULL
 );
-CREATE INDEX token_turns_by_end ON token_turns (ends_at);
 
 -- Who waits for a turn, in the order of arrival. A place counts as long as its replica says that
 -- somebody still waits there.
@@ -20,7 +20,6 @@ CREATE TABLE token_queue (
     alive_until   timestamptz NOT NULL,
     PRIMARY KEY (connection_id, place)
 );
-CREATE INDEX token_queue_by_end ON token_queue (alive_until);
 
 ALTER TABLE connections
     -- Came through Dapi's own wire, whose exchange does not bring the user secret: it comes with the
@@ -39,6 +38,10 @@ ALTER TABLE connections
                 THEN (user_secret IS NOT NULL OR by_wire) AND code IS NULL AND access_token IS NOT NULL
             ELSE user_secret IS NULL AND code IS NULL AND access_token IS NULL
         END);
+
+-- Revocations that cannot be told yet, to be found among many that can.
+CREATE INDEX connections_lacking_user_secret ON connections (due_at)
+    WHERE status = 'revoking' AND access_token IS NOT NULL AND user_secret IS NULL;
 
 -- What Dapi's own wire hands out as access token: random, of no use to anybody but Strongroom, and good
 -- as long as its connection is active. Sealed under the user's data key, so that a repeated exchange

@@ -108,7 +108,6 @@ impl Running {
         if opened.user_secret.is_none() {
             return self.conclude(Err(Trouble::NoUserSecret), None).await;
         }
-        fail::fail_point!("relay::turn_taken");
         let mut answer = match self.send(&opened).await {
             Ok(answer) => answer,
             Err(trouble) => return self.conclude(Err(trouble), None).await,

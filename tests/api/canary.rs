@@ -121,6 +121,34 @@ async fn no_secret_shows_where_it_does_not_belong() {
     seen += &api.get(&token, "/v1/upstreams/kaisa/proxy/x").await.text;
     seen += &api.get(&token, "/v1/admin/upstreams").await.text;
 
+    // Calls on a connection's behalf: one that works, one whose refusal repeats all that was sent.
+    let path = format!("/v1/connections/{}/dapi/data/accounts/get", id(&active.json));
+    let sent = json!({ "userSecret": result["userSecret"], "appSecret": "CANARY-app-secret" });
+    seen += &api.post(&token, &path, &sent).await.text;
+    let msg = format!(
+        "{} {} sandbox-app-secret",
+        revealed.json["accessToken"].as_str().unwrap(),
+        result["userSecret"].as_str().unwrap()
+    );
+    let refuse = Refuse { kind: "BAD".to_owned(), msg, status: 400 };
+    stage.sandbox.set_fault(Fault::new(Effect::Refuse(refuse)).times(1)).unwrap();
+    seen += &api.post(&token, &path, &sent).await.text;
+
+    // Dapi's own wire: an exchange, a call, and mistakes that put secrets into wrong places.
+    let wired = stage.connect();
+    secrets.add("wired code", &wired["accessCode"]);
+    secrets.add("wired user secret", &wired["userSecret"]);
+    let app_secret = format!("{}.{BOOTSTRAP_SECRET}", crate::support::BOOTSTRAP_ID);
+    let body = crate::support::with(&wired, json!({ "appSecret": app_secret }));
+    let wire =
+        |path: &str| api.request(reqwest::Method::POST, &format!("/dapi/v2/{path}")).json(&body);
+    let exchanged = api.send(wire("auth/ExchangeToken")).await;
+    secrets.add("stand-in", &exchanged.json["accessToken"]);
+    let stand_in = exchanged.json["accessToken"].as_str().unwrap().to_owned();
+    seen += &api.send(wire("data/accounts/get").bearer_auth(&stand_in)).await.text;
+    seen += &api.send(wire("data/accounts/get").bearer_auth(format!("{stand_in}x"))).await.text;
+    seen += &api.send(wire("nothing").bearer_auth(&stand_in)).await.text;
+
     // While they are held.
     let held = everything_in_postgresql(&stage).await;
     seen += &api.delink(&token, id(&active.json)).await.text;

@@ -128,43 +128,6 @@ pub(in crate::connections) async fn claim_exchanges(
     Ok(claimed.collect())
 }
 
-/// How soon a delinking looks again for a token that a call has its turn with.
-const LOOK_FOR_TURN: Duration = Duration::from_millis(500);
-
-/// Puts off delinkings that cannot be told now: a call has its turn with the token, which runs to its
-/// end; or the user secret has not come yet, without which Dapi delinks nothing.
-pub(in crate::connections) async fn postpone_delinks(
-    conn: &mut PgConnection,
-    give_up_after: Duration,
-) -> sqlx::Result<()> {
-    sqlx::query!(
-        "WITH waiting AS (
-            SELECT c.app_id, c.id, c.user_secret IS NULL AS lacks_secret,
-                   c.revocation_requested_at + $2::interval AS given_up_at
-            FROM connections c
-            WHERE c.due_at <= (SELECT strongroom_now()) AND c.status = 'revoking'
-              AND c.access_token IS NOT NULL
-              AND (EXISTS (SELECT FROM token_turns t
-                           WHERE t.connection_id = c.id AND t.ends_at > strongroom_now())
-                   OR (c.user_secret IS NULL
-                       AND c.revocation_requested_at + $2::interval > strongroom_now()))
-            FOR UPDATE OF c SKIP LOCKED)
-         UPDATE connections c
-         SET leased_until = NULL,
-             due_at = CASE WHEN w.lacks_secret
-                           THEN least(strongroom_now() + interval '1 hour', w.given_up_at)
-                           ELSE strongroom_now() + $1::interval END,
-             revocation_last_error = CASE WHEN w.lacks_secret
-                           THEN 'user_secret_missing' ELSE c.revocation_last_error END
-         FROM waiting w WHERE c.app_id = w.app_id AND c.id = w.id",
-        interval(LOOK_FOR_TURN),
-        interval(give_up_after),
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
-}
-
 /// A token whose delinking is due, or what became of its revocation meanwhile.
 #[derive(Debug)]
 pub(in crate::connections) struct ClaimedDelink {
