@@ -82,6 +82,9 @@ async fn begin_in_turn(
 ) -> Result<Begun, NoTurn> {
     match attempt(&context.connections, request, None).await? {
         Attempt::Begun(begun) => return Ok(begun),
+        Attempt::Busy(_) if context.connections.dapi.gate().is_closed() => {
+            return Err(NoTurn::Draining);
+        }
         Attempt::Busy(busy) => return Err(NoTurn::Gate(busy)),
         Attempt::NotYet => check_active(context, request).await?,
     }

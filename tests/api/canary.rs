@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 use strongroom::sandbox::{Effect, Fault, Refuse};
 
-use crate::support::{BOOTSTRAP_SECRET, Process, TestApp, for_user, id};
+use crate::support::{Api, BOOTSTRAP_SECRET, Process, Stage, TestApp, for_user, id};
 
 /// Every secret that passes through a day's work, with a name for the message.
 struct Secrets(Vec<(&'static str, String)>);
@@ -12,6 +12,11 @@ struct Secrets(Vec<(&'static str, String)>);
 impl Secrets {
     fn add(&mut self, name: &'static str, value: &Value) {
         self.0.push((name, value.as_str().unwrap().to_owned()));
+    }
+
+    fn get(&self, name: &str) -> String {
+        let (_, secret) = self.0.iter().find(|(known, _)| *known == name).unwrap();
+        secret.clone()
     }
 
     /// Which of them stand in `text`. A JWT is looked for by its signature, which nothing else holds.
@@ -43,6 +48,42 @@ async fn everything_in_postgresql(app: &crate::support::Stage) -> String {
 
 fn hexadecimal(text: &str) -> String {
     text.bytes().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Calls on a connection's behalf, and by Dapi's own wire; returns what was answered.
+async fn calls(
+    stage: &Stage,
+    api: &Api,
+    token: &str,
+    active: &Value,
+    secrets: &mut Secrets,
+) -> String {
+    let mut seen = String::new();
+    // Calls on a connection's behalf: one that works, one whose refusal repeats all that was sent.
+    let path = format!("/v1/connections/{}/dapi/data/accounts/get", id(active));
+    let (access_token, user_secret) = (secrets.get("token"), secrets.get("user secret"));
+    let sent = json!({ "userSecret": user_secret, "appSecret": "CANARY-app-secret" });
+    seen += &api.post(token, &path, &sent).await.text;
+    let msg = format!("{access_token} {user_secret} sandbox-app-secret");
+    let refuse = Refuse { kind: "BAD".to_owned(), msg, status: 400 };
+    stage.sandbox.set_fault(Fault::new(Effect::Refuse(refuse)).times(1)).unwrap();
+    seen += &api.post(token, &path, &sent).await.text;
+
+    // Dapi's own wire: an exchange, a call, and mistakes that put secrets into wrong places.
+    let wired = stage.connect();
+    secrets.add("wired code", &wired["accessCode"]);
+    secrets.add("wired user secret", &wired["userSecret"]);
+    let app_secret = format!("{}.{BOOTSTRAP_SECRET}", crate::support::BOOTSTRAP_ID);
+    let body = crate::support::with(&wired, json!({ "appSecret": app_secret }));
+    let wire =
+        |path: &str| api.request(reqwest::Method::POST, &format!("/dapi/v2/{path}")).json(&body);
+    let exchanged = api.send(wire("auth/ExchangeToken")).await;
+    secrets.add("stand-in", &exchanged.json["accessToken"]);
+    let stand_in = exchanged.json["accessToken"].as_str().unwrap().to_owned();
+    seen += &api.send(wire("data/accounts/get").bearer_auth(&stand_in)).await.text;
+    seen += &api.send(wire("data/accounts/get").bearer_auth(format!("{stand_in}x"))).await.text;
+    seen += &api.send(wire("nothing").bearer_auth(&stand_in)).await.text;
+    seen
 }
 
 #[tokio::test]
@@ -121,33 +162,7 @@ async fn no_secret_shows_where_it_does_not_belong() {
     seen += &api.get(&token, "/v1/upstreams/kaisa/proxy/x").await.text;
     seen += &api.get(&token, "/v1/admin/upstreams").await.text;
 
-    // Calls on a connection's behalf: one that works, one whose refusal repeats all that was sent.
-    let path = format!("/v1/connections/{}/dapi/data/accounts/get", id(&active.json));
-    let sent = json!({ "userSecret": result["userSecret"], "appSecret": "CANARY-app-secret" });
-    seen += &api.post(&token, &path, &sent).await.text;
-    let msg = format!(
-        "{} {} sandbox-app-secret",
-        revealed.json["accessToken"].as_str().unwrap(),
-        result["userSecret"].as_str().unwrap()
-    );
-    let refuse = Refuse { kind: "BAD".to_owned(), msg, status: 400 };
-    stage.sandbox.set_fault(Fault::new(Effect::Refuse(refuse)).times(1)).unwrap();
-    seen += &api.post(&token, &path, &sent).await.text;
-
-    // Dapi's own wire: an exchange, a call, and mistakes that put secrets into wrong places.
-    let wired = stage.connect();
-    secrets.add("wired code", &wired["accessCode"]);
-    secrets.add("wired user secret", &wired["userSecret"]);
-    let app_secret = format!("{}.{BOOTSTRAP_SECRET}", crate::support::BOOTSTRAP_ID);
-    let body = crate::support::with(&wired, json!({ "appSecret": app_secret }));
-    let wire =
-        |path: &str| api.request(reqwest::Method::POST, &format!("/dapi/v2/{path}")).json(&body);
-    let exchanged = api.send(wire("auth/ExchangeToken")).await;
-    secrets.add("stand-in", &exchanged.json["accessToken"]);
-    let stand_in = exchanged.json["accessToken"].as_str().unwrap().to_owned();
-    seen += &api.send(wire("data/accounts/get").bearer_auth(&stand_in)).await.text;
-    seen += &api.send(wire("data/accounts/get").bearer_auth(format!("{stand_in}x"))).await.text;
-    seen += &api.send(wire("nothing").bearer_auth(&stand_in)).await.text;
+    seen += &calls(&stage, api, &token, &active.json, &mut secrets).await;
 
     // While they are held.
     let held = everything_in_postgresql(&stage).await;

@@ -453,6 +453,54 @@ async fn a_revocation_lets_a_running_call_end_and_starts_no_other() {
 }
 
 #[tokio::test]
+async fn under_load_dapi_hears_of_nothing_after_the_delinking() {
+    let app = TestApp::spawn().await;
+    let replica = app.replica().await;
+    for round in 0..5 {
+        let active = app.active("ada").await;
+        app.sandbox.forget_calls();
+        let mut calls = Vec::new();
+        for number in 0..20 {
+            let api = if number % 2 == 0 { &app.api } else { &replica };
+            calls.push(begin(&app, api, &active, ACCOUNTS).await);
+        }
+        app.sandbox.calls_reached(ACCOUNTS, 1 + round).await;
+        let revoked = app.api.delink(&app.token().await, id(&active)).await;
+        assert_eq!((revoked.status, revoked.connection_status()), (200, "delinked"));
+        let mut served = 0;
+        for call in calls {
+            let answer = call.await.unwrap();
+            match answer.status {
+                200 => served += 1,
+                _ => assert_eq!(answer.problem(), (409, "connection_not_active")),
+            }
+        }
+        let report = serde_json::to_value(app.sandbox.calls(1)).unwrap();
+        assert_eq!(report["calls"][0]["path"], DELINK, "{report}");
+        assert_eq!(app.sandbox.calls_to(ACCOUNTS), served);
+    }
+    assert_eq!(app.database.value(TURNS).await, "0");
+}
+
+#[tokio::test]
+async fn a_replica_that_is_told_to_stop_finishes_its_call_and_sends_the_waiting_elsewhere() {
+    let app = TestApp::spawn().await;
+    let active = app.active("ada").await;
+    let process = Process::serve(&app, &[]).await;
+    app.sandbox.set_fault(slow(ACCOUNTS)).unwrap();
+    let running = begin(&app, &process.api, &active, ACCOUNTS).await;
+    app.sandbox.calls_reached(ACCOUNTS, 1).await;
+    let waits = begin(&app, &process.api, &active, CARDS).await;
+    until(&app, WAITING, "1").await;
+    process.terminate();
+    assert_eq!(waits.await.unwrap().problem(), (503, "unavailable"));
+    app.sandbox.clear_faults();
+    assert_eq!(running.await.unwrap().status, 200);
+    assert!(process.ended().await.success());
+    assert_eq!(call(&app, &active, CARDS, &json!({})).await.status, 200);
+}
+
+#[tokio::test]
 async fn a_delinking_that_fails_gives_its_turn_back() {
     let app = TestApp::by_hand().await;
     let active = app.active("ada").await;
