@@ -325,6 +325,20 @@ async fn delinking_by_the_wire_revokes_here_and_at_dapi() {
 }
 
 #[tokio::test]
+async fn a_delinking_with_a_wrong_user_secret_is_mended_by_the_right_one() {
+    let app = TestApp::by_hand().await;
+    let (result, token) = linked(&app).await;
+    let wrong = call(&app.api, DELINK, Some(&token), &json!({ "userSecret": "wrong" })).await;
+    assert_eq!(wrong.status, 200, "it is dead here: {}", wrong.text);
+    app.tick().await;
+    assert_eq!(status(&app).await, "revoking");
+    let right = call(&app.api, DELINK, Some(&token), &secret_of(&result)).await;
+    assert_eq!(right.status, 200, "{}", right.text);
+    app.tick().await;
+    assert_eq!(status(&app).await, "delinked");
+}
+
+#[tokio::test]
 async fn an_invalidated_connections_stand_in_is_dead_at_once() {
     let app = TestApp::by_hand().await;
     let (result, token) = linked(&app).await;
