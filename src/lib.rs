@@ -16,6 +16,7 @@ pub mod erasure;
 pub mod http;
 pub mod oauth;
 pub mod outbound;
+pub mod relay;
 pub mod sandbox;
 pub mod service;
 pub mod sessions;

@@ -23,6 +23,10 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("outbound", vec!["base"]),
         ("upstreams", vec!["base", "vault", "outbound", "http", "audit"]),
         ("oauth", vec!["base", "vault", "config", "http", "audit"]),
+        (
+            "relay",
+            vec!["base", "vault", "dapi", "http", "audit", "apps", "users", "oauth", "connections"],
+        ),
         ("sessions", vec!["base", "vault", "http", "audit", "users"]),
         ("connections", vec!["base", "vault", "config", "dapi", "http", "audit", "apps", "users"]),
         ("erasure", vec!["base", "http", "connections", "oauth", "users"]),
@@ -48,6 +52,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
                 "erasure",
                 "outbound",
                 "upstreams",
+                "relay",
                 "telemetry",
                 "background",
             ],

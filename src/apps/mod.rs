@@ -4,7 +4,7 @@
 
 mod store;
 
-pub use store::{App, add, ensure_default, find, list};
+pub use store::{App, add, credentials, ensure_default, find, list};
 
 use crate::base::ids::AppId;
 use crate::base::secret::SecretText;

@@ -115,6 +115,33 @@ pub async fn ensure_default(
     Ok(())
 }
 
+/// What calls to Dapi need of this app, sealed.
+pub async fn credentials(
+    conn: &mut PgConnection,
+    app: AppId,
+) -> sqlx::Result<Option<SealedCredentials>> {
+    let row = sqlx::query!(
+        "SELECT a.app_key, a.app_secret AS \"app_secret: Sealed<SecretText>\",
+                k.id AS \"key_id: DataKeyId\", k.master_key_id AS \"master_key_id: MasterKeyId\", k.wrapped
+         FROM apps a JOIN data_keys k ON k.app_id = a.id AND k.purpose = 'app'
+         WHERE a.id = $1",
+        app.uuid(),
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(row.map(|row| SealedCredentials {
+        app,
+        app_key: row.app_key,
+        app_secret: row.app_secret,
+        key: WrappedKey {
+            id: row.key_id,
+            owner: KeyOwner::App(app),
+            master_key_id: row.master_key_id,
+            wrapped: row.wrapped,
+        },
+    }))
+}
+
 async fn held_default(conn: &mut PgConnection) -> sqlx::Result<Option<SealedCredentials>> {
     let row = sqlx::query!(
         "SELECT a.id AS \"id: AppId\", a.app_key, a.app_secret AS \"app_secret: Sealed<SecretText>\",

@@ -143,6 +143,10 @@ id!(
     UpstreamId, "ups"
 );
 id!(
+    /// One call's turn with a connection's token.
+    TurnId, "turn"
+);
+id!(
     /// One of the secrets of an OAuth client.
     ClientSecretId, "sec"
 );

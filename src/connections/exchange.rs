@@ -44,8 +44,8 @@ pub struct Submission {
     pub client_user_id: String,
     /// The code.
     pub code: AccessCode,
-    /// Connect's user secret.
-    pub user_secret: UserSecret,
+    /// Connect's user secret; Dapi's own wire does not bring it.
+    pub user_secret: Option<UserSecret>,
     /// Dapi's name for the bank login.
     pub connection_id: String,
     /// Dapi's name for the user.
@@ -160,7 +160,9 @@ async fn commit_intent(
     let id = ConnectionId::new();
     let places = Places { app: submission.app, user, id };
     let sealed_code = Sealed::seal(&submission.code, &key, &places.code())?;
-    let user_secret = Sealed::seal(&submission.user_secret, &key, &places.user_secret())?;
+    let user_secret = submission.user_secret.as_ref();
+    let user_secret =
+        user_secret.map(|secret| Sealed::seal(secret, &key, &places.user_secret())).transpose()?;
 
     let permit = context.dapi.gate().try_enter();
     let (permit, wait) = match permit {
@@ -243,7 +245,7 @@ pub struct PendingExchange {
     epoch: i32,
     code: AccessCode,
     /// Sealed as it was received: a late token finds it wiped in the row.
-    user_secret: Sealed<UserSecret>,
+    user_secret: Option<Sealed<UserSecret>>,
     key: DataKey,
     credentials: AppCredentials,
     trace: TraceContext,

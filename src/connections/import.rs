@@ -102,7 +102,7 @@ async fn try_import(
         connection_id: login.clone(),
         dapi_user_id: import.dapi_user_id.clone(),
         token_id: import.token_id.clone(),
-        user_secret,
+        user_secret: Some(user_secret),
     };
     store::insert_imported(&mut tx, &AuditActor::from(actor), &new, &token, active).await?;
     tx.commit().await?;

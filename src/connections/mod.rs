@@ -1,8 +1,8 @@
 //! Connections: the main job.
 //!
 //! `model` holds the rules and does no I/O; `store` holds the SQL; `exchange`, `import`, `revocation`,
-//! `reveal`, `dead` and `sweep` are what happens to a connection, `orders` and `erasure` what happens to
-//! many; `routes` is HTTP in and out.
+//! `reveal`, `turns`, `dead` and `sweep` are what happens to a connection, `orders` and `erasure` what
+//! happens to many; `routes` is HTTP in and out.
 //!
 //! Knows: base, vault, dapi, http, audit, apps, users.
 
@@ -16,14 +16,16 @@ mod metrics;
 pub mod model;
 pub mod orders;
 mod reveal;
-mod revocation;
+pub(crate) mod revocation;
 pub mod routes;
 pub mod search;
 mod settled;
+pub mod stand_in;
 pub mod store;
 pub mod sweep;
 mod together;
-mod waiting;
+pub(crate) mod turns;
+pub(crate) mod waiting;
 
 pub use budget::Budgets;
 pub use dead::dapi_says_dead;

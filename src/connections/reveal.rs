@@ -23,7 +23,8 @@ pub(super) struct RevealedSecrets {
     pub(super) dapi_user_id: Option<String>,
     pub(super) token_id: Option<String>,
     pub(super) access_token: AccessToken,
-    pub(super) user_secret: UserSecret,
+    /// Missing where the connection came through Dapi's own wire and no call has brought it yet.
+    pub(super) user_secret: Option<UserSecret>,
 }
 
 /// What became of the wish to read it.
@@ -82,7 +83,10 @@ fn open(
     })?;
     Ok(RevealedSecrets {
         access_token: row.access_token.open(&key, &places.access_token())?,
-        user_secret: row.user_secret.open(&key, &places.user_secret())?,
+        user_secret: row
+            .user_secret
+            .map(|sealed| sealed.open(&key, &places.user_secret()))
+            .transpose()?,
         client_user_id: row.client_user_id,
         connection_id: row.connection_id,
         dapi_user_id: row.dapi_user_id,

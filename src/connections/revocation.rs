@@ -12,7 +12,7 @@ use super::store::{self, ClaimedDelink, End, NewRevocation};
 use super::{Context, Failed, Places, backoff};
 use crate::audit::AuditActor;
 use crate::base::actor::Actor;
-use crate::base::ids::{AppId, ConnectionId};
+use crate::base::ids::{AppId, ConnectionId, TurnId};
 use crate::base::trace::TraceContext;
 use crate::dapi::{AccessToken, AppCredentials, DelinkAnswer, Permit, UserSecret};
 use crate::vault::{Vault, VaultError};
@@ -22,16 +22,18 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(4), Duration::from_hour
 
 /// A revocation that somebody asks for.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Request<'a> {
-    pub(super) kind: RevocationKind,
-    pub(super) reason: Option<&'a str>,
+pub(crate) struct Request<'a> {
+    /// How.
+    pub(crate) kind: RevocationKind,
+    /// Why.
+    pub(crate) reason: Option<&'a str>,
     /// Whether Dapi is to be told.
-    pub(super) tell_dapi: bool,
+    pub(crate) tell_dapi: bool,
 }
 
 /// What became of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Asked {
+pub(crate) enum Asked {
     /// It is acknowledged, or was before.
     Acknowledged,
     /// There is nothing to revoke.
@@ -41,7 +43,7 @@ pub(super) enum Asked {
 }
 
 /// Acknowledges a revocation: when this returns, nothing reads or uses the token any more.
-pub(super) async fn revoke(
+pub(crate) async fn revoke(
     context: &Context,
     actor: &Actor,
     app: AppId,
@@ -82,6 +84,7 @@ pub(super) struct PendingDelink {
     places: Places,
     connection_id: String,
     epoch: i32,
+    turn: TurnId,
     attempts: i32,
     token: AccessToken,
     user_secret: UserSecret,
@@ -96,16 +99,21 @@ impl PendingDelink {
         delink: ClaimedDelink,
         permit: Permit,
     ) -> Result<Self, VaultError> {
-        let ClaimedDelink { claimed, attempts, .. } = delink;
+        let ClaimedDelink { claimed, attempts, turn, .. } = delink;
         let places = Places { app: claimed.app, user: claimed.user, id: claimed.id };
         let key = vault.unwrap(&claimed.user_key)?;
         Ok(Self {
             places,
             connection_id: claimed.connection_id,
             epoch: claimed.epoch,
+            turn,
             attempts,
             token: claimed.secret.open(&key, &places.access_token())?,
-            user_secret: claimed.user_secret.open(&key, &places.user_secret())?,
+            // Without it nothing but an end without Dapi is claimed.
+            user_secret: claimed
+                .user_secret
+                .ok_or(VaultError::DoesNotOpen)?
+                .open(&key, &places.user_secret())?,
             credentials: claimed.credentials.open(vault)?,
             permit,
         })
@@ -152,8 +160,10 @@ impl PendingDelink {
         };
         tracing::warn!(what, attempts = self.attempts, %user, "Dapi did not confirm a delinking");
         let wait = backoff(RETRY.0, RETRY.1, self.attempts, retry_after);
-        let mut conn = context.pool.acquire().await?;
-        store::delink_failed(&mut conn, app, id, self.epoch, what, wait).await
+        let mut tx = context.pool.begin().await?;
+        store::delink_failed(&mut tx, app, id, self.epoch, what, wait).await?;
+        store::free_turn(&mut tx, id, self.turn).await?;
+        tx.commit().await
     }
 
     /// Whatever lease it was told under, a confirmation is one.
@@ -165,6 +175,7 @@ impl PendingDelink {
             let step = Step::EndRevocation { confirmed: true, what };
             settle(context, &mut tx, &me, &step, None).await?;
         }
+        store::free_turn(&mut tx, id, self.turn).await?;
         tx.commit().await
     }
 }
@@ -190,6 +201,7 @@ pub(super) async fn end_untold(
         tracing::error!(connection = %me.id, ?step, "a revocation ends without Dapi's confirmation");
         settle(context, &mut tx, &me, &step, None).await?;
     }
+    store::free_turn(&mut tx, claimed.id, delink.turn).await?;
     tx.commit().await?;
     context.settled.tell(claimed.id);
     Ok(())

@@ -15,7 +15,7 @@ type Waiting = Arc<Mutex<HashMap<ConnectionId, (Arc<Notify>, usize)>>>;
 pub struct Settled(Waiting);
 
 /// A place among those who wait for one connection; given up when dropped.
-pub(super) struct Ticket {
+pub(crate) struct Ticket {
     id: ConnectionId,
     notify: Arc<Notify>,
     waiting: Waiting,
@@ -24,7 +24,7 @@ pub(super) struct Ticket {
 impl Settled {
     /// Waits for news of `id`. Take the ticket before looking at the connection: what happens
     /// between the two is then not missed.
-    pub(super) fn ticket(&self, id: ConnectionId) -> Ticket {
+    pub(crate) fn ticket(&self, id: ConnectionId) -> Ticket {
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (notify, count) = waiting.entry(id).or_default();
         *count += 1;
@@ -42,7 +42,7 @@ impl Settled {
 
 impl Ticket {
     /// Resolves at the next news after this call.
-    pub(super) fn news(&self) -> tokio::sync::futures::Notified<'_> {
+    pub(crate) fn news(&self) -> tokio::sync::futures::Notified<'_> {
         self.notify.notified()
     }
 }

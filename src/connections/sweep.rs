@@ -210,6 +210,8 @@ async fn delink(context: &Context, round: &mut Round) -> Result<(), Failed> {
     let limit = i64::try_from(permits.len()).unwrap_or(BATCH);
     let mut conn = context.pool.acquire().await?;
     let (lease, give_up_after) = (context.delink_lease(), context.pace.give_up_after);
+    store::postpone_secretless(&mut conn, give_up_after).await?;
+    store::postpone_busy_tokens(&mut conn).await?;
     let claimed = store::claim_delinks(&mut conn, limit, lease, give_up_after).await?;
     drop(conn);
     for (delink, permit) in claimed.into_iter().zip(permits) {
@@ -243,6 +245,7 @@ pub async fn housekeeping(context: &Context) -> Result<(), Failed> {
     store::forget_ended_sessions(&mut conn).await?;
     store::forget_spent_budgets(&mut conn).await?;
     store::forget_erased_names(&mut conn).await?;
+    store::forget_dead_turns(&mut conn).await?;
     context.metrics.backlog(&store::backlog(&mut conn).await?);
     Ok(())
 }

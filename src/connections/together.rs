@@ -9,7 +9,9 @@ use std::sync::Arc;
 use sqlx::{PgConnection, PgPool};
 
 use super::model::Connection;
-use super::store::{Activation, Found, LookUp, NewIntent, Reveal, Revealed, Shown};
+use super::store::{
+    Activation, EndTurn, Found, LookUp, NewIntent, Reveal, Revealed, Shown, TakeTurn, Taken,
+};
 use crate::base::batch::Batch;
 use crate::http::problem::is_outage;
 
@@ -38,6 +40,8 @@ pub struct Statements {
     activations: Gathered<Activation>,
     reads: Gathered<Shown>,
     reveals: Gathered<Reveal>,
+    turns: Gathered<TakeTurn>,
+    ended_turns: Gathered<EndTurn>,
 }
 
 impl Statements {
@@ -50,6 +54,8 @@ impl Statements {
             activations: gather(pool),
             reads: gather(pool),
             reveals: gather(pool),
+            turns: gather(pool),
+            ended_turns: gather(pool),
         }
     }
 
@@ -76,6 +82,16 @@ impl Statements {
     /// An active connection's secrets; that they were read is committed.
     pub(super) async fn reveal(&self, input: Reveal) -> sqlx::Result<Option<Revealed>> {
         ask(&self.reveals, input).await
+    }
+
+    /// A turn with a connection's token; from its commit on the call has begun.
+    pub(super) async fn take_turn(&self, input: TakeTurn) -> sqlx::Result<Option<Taken>> {
+        ask(&self.turns, input).await
+    }
+
+    /// Ends a turn.
+    pub(super) async fn end_turn(&self, input: EndTurn) -> sqlx::Result<()> {
+        ask(&self.ended_turns, input).await
     }
 }
 

@@ -12,7 +12,7 @@ use crate::base::ids::{AppId, ConnectionId};
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 /// Waits until a connection is `done`, or `deadline`; returns it as it then is.
-pub(super) async fn wait_until(
+pub(crate) async fn wait_until(
     context: &Context,
     app: AppId,
     id: ConnectionId,

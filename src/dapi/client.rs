@@ -8,6 +8,7 @@ use reqwest::redirect;
 use serde::Serialize;
 use url::Url;
 
+use super::call::{CallAnswer, CallBody, CallLost};
 use super::wire::{self, Received};
 use super::{
     AccessCode, AccessToken, AppCredentials, DelinkAnswer, ExchangeAnswer, Gate, Metrics, Permit,
@@ -37,6 +38,20 @@ enum NoAnswer {
     NotSent(String),
     Lost(String),
 }
+
+impl From<NoAnswer> for CallLost {
+    fn from(none: NoAnswer) -> Self {
+        match none {
+            NoAnswer::NotSent(what) => Self { what, timeout: false, sent: false },
+            NoAnswer::Lost(what) => {
+                Self { timeout: what.starts_with(TIME_RAN_OUT), what, sent: true }
+            }
+        }
+    }
+}
+
+/// How the text about a time limit begins.
+const TIME_RAN_OUT: &str = "time ran out";
 
 impl Client {
     /// A client with connections of its own.
@@ -146,6 +161,28 @@ impl Client {
         answer
     }
 
+    /// Makes a call on a connection's behalf; the answer's body is still to come. `limit` is for all of it,
+    /// to the body's last byte.
+    pub async fn call(
+        &self,
+        _permit: &Permit,
+        path: &str,
+        token: Option<&AccessToken>,
+        body: &CallBody<'_>,
+        trace: &TraceContext,
+        limit: Duration,
+    ) -> Result<CallAnswer, CallLost> {
+        let url = self.url(&format!("/{path}"));
+        let response = self.send(url, token, body, trace, limit).await?;
+        let retry_after = self.heed(&response);
+        Ok(CallAnswer::new(response, retry_after))
+    }
+
+    /// Counts a call that was made on a connection's behalf.
+    pub fn count_call(&self, outcome: &'static str, took: Duration) {
+        self.metrics.count("call", outcome, took);
+    }
+
     fn url(&self, path: &str) -> Url {
         let mut url = self.settings.base_url.clone();
         let base = url.path().trim_end_matches('/').to_owned();
@@ -153,7 +190,7 @@ impl Client {
         url
     }
 
-    /// One POST with everything that bounds it, repeated only where nothing can have left.
+    /// One POST, with its answer read whole.
     async fn post<B: Serialize>(
         &self,
         url: Url,
@@ -162,6 +199,18 @@ impl Client {
         trace: &TraceContext,
         limit: Duration,
     ) -> Result<Received, NoAnswer> {
+        Ok(self.receive(self.send(url, token, body, trace, limit).await?).await)
+    }
+
+    /// One POST with everything that bounds it, repeated only where nothing can have left.
+    async fn send<B: Serialize>(
+        &self,
+        url: Url,
+        token: Option<&AccessToken>,
+        body: &B,
+        trace: &TraceContext,
+        limit: Duration,
+    ) -> Result<reqwest::Response, NoAnswer> {
         let deadline = Instant::now() + limit;
         let mut pauses = UNSENT_PAUSES.iter();
         loop {
@@ -175,7 +224,7 @@ impl Client {
                 request = request.bearer_auth(token.expose());
             }
             match request.send().await {
-                Ok(response) => return self.receive(response).await,
+                Ok(response) => return Ok(response),
                 Err(error) if error.is_connect() => match pauses.next() {
                     Some(pause) => tokio::time::sleep(*pause).await,
                     None => return Err(NoAnswer::NotSent(describe(&error))),
@@ -185,12 +234,21 @@ impl Client {
         }
     }
 
-    async fn receive(&self, mut response: reqwest::Response) -> Result<Received, NoAnswer> {
+    /// How long Dapi asks to be left alone; where it says that these were too many requests, the gate
+    /// closes for as long.
+    fn heed(&self, response: &reqwest::Response) -> Option<Duration> {
         let retry_after = retry_after(response.headers());
-        let status = response.status();
-        if let (reqwest::StatusCode::TOO_MANY_REQUESTS, Some(wish)) = (status, retry_after) {
+        if let (reqwest::StatusCode::TOO_MANY_REQUESTS, Some(wish)) =
+            (response.status(), retry_after)
+        {
             self.gate.hold(wish);
         }
+        retry_after
+    }
+
+    async fn receive(&self, mut response: reqwest::Response) -> Received {
+        let retry_after = self.heed(&response);
+        let status = response.status();
         let mut bytes = Vec::new();
         let body = loop {
             match response.chunk().await {
@@ -202,7 +260,7 @@ impl Client {
                 Err(_) => break Err("an answer that broke off"),
             }
         };
-        Ok(Received { status, retry_after, body })
+        Received { status, retry_after, body }
     }
 }
 
@@ -213,10 +271,10 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 }
 
 /// What reqwest says, down to the cause, without the URL.
-fn describe(error: &reqwest::Error) -> String {
+pub(super) fn describe(error: &reqwest::Error) -> String {
     if error.is_timeout() {
         let phase = if error.is_connect() { "connecting" } else { "waiting for the answer" };
-        return format!("time ran out while {phase}");
+        return format!("{TIME_RAN_OUT} while {phase}");
     }
     let mut cause: &dyn std::error::Error = error;
     while let Some(source) = cause.source() {

@@ -65,6 +65,12 @@ impl Gate {
         self.permits.close();
     }
 
+    /// Whether nobody is let through any more.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.permits.is_closed()
+    }
+
     /// How many calls could be made now.
     #[must_use]
     pub fn free(&self) -> usize {

@@ -23,6 +23,7 @@ struct Call {
 const OUTCOMES: &[(&str, &[&str])] = &[
     ("exchange", &["token", "refused", "unsettled", "not_sent"]),
     ("delink", &["delinked", "already_gone", "failed"]),
+    ("call", &["answered", "unusable", "too_large", "timeout", "unreachable", "failed"]),
 ];
 
 /// Upper bounds of latency buckets in seconds, up to Dapi's own time limit.

@@ -6,11 +6,13 @@
 //!
 //! Knows: base, config.
 
+mod call;
 mod client;
 mod gate;
 mod metrics;
 mod wire;
 
+pub use call::{CallAnswer, CallBody, CallLost, Field};
 pub use client::Client;
 pub use gate::{Busy, Gate, Permit};
 pub use metrics::Metrics;

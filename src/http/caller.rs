@@ -106,6 +106,7 @@ needs!(
     ConnectionsRead,
     ConnectionsRevoke,
     TokensRead,
+    DapiCall,
     UpstreamsUse,
     UsersErase,
     Admin,
@@ -130,6 +131,14 @@ pub fn address(req: &HttpRequest) -> Option<std::net::IpAddr> {
 #[must_use]
 pub fn by_secret(req: &HttpRequest, id: Arc<str>) -> Actor {
     Circumstances::of(req).actor(Who::ClientBySecret(id))
+}
+
+/// A client that has shown its secret for what needs this scope, for the audit trail, and its trace.
+#[must_use]
+pub fn by_secret_for(req: &HttpRequest, id: Arc<str>, scope: Scope) -> (Actor, TraceContext) {
+    let circumstances = Circumstances::of(req);
+    let trace = circumstances.trace.clone();
+    (circumstances.actor(Who::Client { id, scope }), trace)
 }
 
 impl Circumstances {

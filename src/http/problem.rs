@@ -75,6 +75,8 @@ codes! {
     OrderEnded "order_ended" CONFLICT "The order is at its end";
     /// There is no usable token.
     ConnectionNotActive "connection_not_active" CONFLICT "The connection is not active";
+    /// Dapi's own wire made the connection, and the user secret has not come yet.
+    UserSecretMissing "user_secret_missing" CONFLICT "The connection's user secret is not known yet";
     /// The window is closed.
     CodeExpired "code_expired" GONE "The access code's window is closed; the user has to connect again";
     /// More than the limit.
@@ -208,6 +210,12 @@ impl Problem {
         self.0.code
     }
 
+    /// What is the matter this time.
+    #[must_use]
+    pub fn detail(&self) -> &str {
+        &self.0.detail
+    }
+
     /// With a further member in the body.
     #[must_use]
     pub fn with(mut self, name: &str, value: Value) -> Self {
@@ -257,7 +265,9 @@ impl Problem {
         Value::Object(body)
     }
 
-    pub(super) fn headers(&self) -> &[(HeaderName, HeaderValue)] {
+    /// Headers of the answer.
+    #[must_use]
+    pub fn headers(&self) -> &[(HeaderName, HeaderValue)] {
         &self.0.headers
     }
 }

@@ -3,6 +3,7 @@
 //! RFC 6749 §2.3.1 for Basic and the form; JSON is what several client-credentials APIs take and what
 //! some client libraries send. Exactly one method counts.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use actix_web::http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
@@ -76,6 +77,31 @@ impl Desk<'_> {
             }
             Err(error) => Err(error),
         }
+    }
+}
+
+/// The client that shows this id and this secret outside of the OAuth endpoints. As there, the secret is
+/// looked at first; only a wrong one is counted.
+pub async fn client_by_secret(
+    issuer: &Issuer,
+    pool: &PgPool,
+    vault: &Vault,
+    id: &str,
+    secret: SecretText,
+    from: Option<IpAddr>,
+) -> Result<caller::Client, OAuthError> {
+    let presented = Presented { id: id.to_owned(), secret };
+    match issuer.directory().authenticate(pool, vault, &presented).await {
+        Ok(client) => Ok(caller::Client {
+            app: client.app,
+            id: Arc::clone(&client.id),
+            scopes: client.scopes,
+            reveals_per_minute: client.reveals_per_minute,
+        }),
+        Err(error) if error.code() == OAuthErrorCode::InvalidClient => {
+            Err(issuer.wrong_secret(id, from))
+        }
+        Err(error) => Err(error),
     }
 }
 

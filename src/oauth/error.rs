@@ -102,6 +102,12 @@ impl OAuthError {
         Self::new(OAuthErrorCode::InvalidRequest, description)
     }
 
+    /// How long to wait before the next attempt, in seconds, where that is told.
+    #[must_use]
+    pub const fn retry_after(&self) -> Option<u64> {
+        self.retry_after
+    }
+
     /// The code.
     #[must_use]
     pub const fn code(&self) -> OAuthErrorCode {

@@ -23,6 +23,7 @@ mod store;
 mod tokens;
 
 pub use crate::base::algorithm::Algorithm;
+pub use credentials::client_by_secret;
 pub use directory::{Directory, STALE_AFTER};
 pub use error::{OAuthError, OAuthErrorCode};
 pub use metrics::Metrics;

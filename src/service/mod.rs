@@ -35,6 +35,7 @@ use crate::http::layers::{self, RequestSpan};
 use crate::http::peer::TrustedProxies;
 use crate::oauth::{Directory, Issuer};
 use crate::outbound::{self, Reach};
+use crate::relay;
 use crate::telemetry::Pools;
 use crate::upstreams;
 use crate::vault::Vault;
@@ -78,6 +79,8 @@ struct Shared {
     flights: upstreams::Flights,
     upstream_calls: Arc<Semaphore>,
     reach: Reach,
+    line: relay::Line,
+    relay_places: Arc<Semaphore>,
     metrics: Metrics,
     readiness: Readiness,
     proxies: TrustedProxies,
@@ -90,6 +93,7 @@ struct Metrics {
     dapi: dapi::Metrics,
     connections: connections::Metrics,
     upstreams: upstreams::Metrics,
+    relay: relay::Metrics,
     oauth: oauth::Metrics,
     pools: Pools,
 }
@@ -101,6 +105,7 @@ impl Metrics {
             dapi: dapi::Metrics::register(registry),
             connections: connections::Metrics::register(registry),
             upstreams: upstreams::Metrics::register(registry),
+            relay: relay::Metrics::register(registry),
             oauth: oauth::Metrics::register(registry),
             pools: Pools::register(registry),
         }
@@ -146,7 +151,13 @@ impl Shared {
     fn thread(&self, workers: usize) -> Result<Thread, StartError> {
         let context = self.context(self.database.worker_pool(workers))?;
         let upstreams = self.upstreams(&context)?;
-        Ok(Thread { context, upstreams })
+        let relay = relay::Context {
+            connections: context.clone(),
+            line: self.line.clone(),
+            places: Arc::clone(&self.relay_places),
+            metrics: self.metrics.relay.clone(),
+        };
+        Ok(Thread { context, upstreams, relay })
     }
 }
 
@@ -155,6 +166,7 @@ impl Shared {
 struct Thread {
     context: Context,
     upstreams: upstreams::Context,
+    relay: relay::Context,
 }
 
 impl Service {
@@ -199,6 +211,8 @@ impl Service {
             wake: Arc::default(),
             flights: upstreams::Flights::default(),
             upstream_calls: Arc::new(Semaphore::new(upstreams::MAX_CALLS)),
+            line: relay::Line::default(),
+            relay_places: Arc::new(Semaphore::new(relay::MAX_CALLS)),
             reach: Reach::allowing_private_addresses(config.allow_private_addresses),
             metrics,
             readiness: Readiness::new(directory.clone()),
@@ -379,6 +393,8 @@ fn api_server(shared: Shared, listener: TcpListener, workers: usize) -> Result<S
         .disable_signals()
         .client_request_timeout(HEAD_TIMEOUT)
         .keep_alive(KEEP_ALIVE)
+        // A caller that closes has gone: whoever waits for a token's turn must not wait for nobody.
+        .h1_allow_half_closed(false)
         .shutdown_timeout(LAST_ANSWERS)
         .listen(listener)?;
     Ok(server.run())

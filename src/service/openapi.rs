@@ -10,6 +10,7 @@ use crate::base::scope::Scope;
 use crate::connections::routes as connection;
 use crate::erasure::routes as erasure;
 use crate::oauth::routes as oauth;
+use crate::relay::routes as relay;
 use crate::sessions::routes as session;
 use crate::upstreams::routes as upstream;
 
@@ -53,6 +54,9 @@ use crate::upstreams::routes as upstream;
         connection::orders::cancel,
         erasure::erase,
         erasure::get,
+        relay::call::call,
+        relay::wire::by_path,
+        relay::wire::by_action,
         upstream::token::token,
         upstream::proxy::get,
         upstream::proxy::post,
@@ -72,6 +76,7 @@ use crate::upstreams::routes as upstream;
     modifiers(&Security),
     tags(
         (name = "Connections", description = "Linked bank logins"),
+        (name = "Dapi's wire", description = "For apps that use Dapi's SDKs"),
         (name = "Upstreams", description = "Other APIs' tokens, and calls with them"),
         (name = "Admin", description = "Of the caller's own app"),
         (name = "OAuth", description = "Access tokens by client credentials"),

@@ -18,17 +18,19 @@ use crate::http::caller::{Authentication, Principal, bearer};
 use crate::http::problem::{Problem, ProblemCode};
 use crate::oauth::routes::admin;
 use crate::oauth::{self, Issuer};
+use crate::relay::routes as relay;
 use crate::sessions;
 use crate::upstreams::routes as upstream;
 use crate::vault::Vault;
 
 /// What handlers ask for.
 pub(super) fn data(config: &mut web::ServiceConfig, shared: &Shared, thread: Option<Thread>) {
-    let Some(Thread { context, upstreams }) = thread else { return };
+    let Some(Thread { context, upstreams, relay }) = thread else { return };
     config
         .app_data(web::Data::new(context.pool.clone()))
         .app_data(web::Data::new(context))
         .app_data(web::Data::new(upstreams))
+        .app_data(web::Data::new(relay))
         .app_data(web::Data::new(shared.vault.clone()))
         .app_data(web::Data::new(shared.issuer.clone()))
         .app_data(web::Data::new(shared.signer.clone()))
@@ -68,6 +70,9 @@ pub(super) fn all(config: &mut web::ServiceConfig, cors_origins: &[String]) {
         .service(
             at("/.well-known/jwks.json", "GET").route(web::get().to(oauth::routes::metadata::jwks)),
         )
+        .service(at("/dapi/v2/{path:.*}", "POST").route(web::post().to(relay::wire::by_path)))
+        .service(at("/dapi", "POST").route(web::post().to(relay::wire::by_action)))
+        .service(at("/dapi/", "POST").route(web::post().to(relay::wire::by_action)))
         .service(web::redirect("/docs", "/docs/"))
         .service(SwaggerUi::new("/docs/{_:.*}").url("/openapi.json", openapi::document()))
         .service(
@@ -101,6 +106,10 @@ pub(super) fn all(config: &mut web::ServiceConfig, cors_origins: &[String]) {
                 .service(
                     at("/connections/{id}/invalidate", "POST")
                         .route(web::post().to(connection::revoke::invalidate)),
+                )
+                .service(
+                    at("/connections/{id}/dapi/{path:.*}", "POST")
+                        .route(web::post().to(relay::call::call)),
                 )
                 .configure(upstreams)
                 .configure(admin_clients)

@@ -15,6 +15,8 @@ enum Needs {
     Nothing,
     /// Client credentials, in OAuth's own way.
     Credentials,
+    /// Client id and secret as Dapi's `appSecret`, in Dapi's own shape.
+    AppSecret,
     /// An access token with this scope.
     Scope(Scope),
     /// An access token with this scope, or a connect session.
@@ -24,7 +26,7 @@ enum Needs {
 /// One row: method, path as in the document, needs. `{id}` is a connection of the app, `{clientID}` a
 /// client that nobody has.
 fn table() -> Vec<(&'static str, &'static str, Needs)> {
-    use Needs::{Credentials, Nothing, Scope as S, ScopeOrSession};
+    use Needs::{AppSecret, Credentials, Nothing, Scope as S, ScopeOrSession};
     vec![
         ("get", "/healthz", Nothing),
         ("get", "/readyz", Nothing),
@@ -34,6 +36,8 @@ fn table() -> Vec<(&'static str, &'static str, Needs)> {
         ("post", "/oauth2/token", Credentials),
         ("post", "/oauth2/revoke", Credentials),
         ("post", "/oauth2/introspect", Credentials),
+        ("post", "/dapi", AppSecret),
+        ("post", "/dapi/v2/{path}", AppSecret),
         ("get", "/v1/admin/clients", S(Scope::Admin)),
         ("post", "/v1/admin/clients", S(Scope::Admin)),
         ("get", "/v1/admin/clients/{clientID}", S(Scope::Admin)),
@@ -62,6 +66,7 @@ fn table() -> Vec<(&'static str, &'static str, Needs)> {
         ("post", "/v1/connections/{id}/token", S(Scope::TokensRead)),
         ("post", "/v1/connections/{id}/delink", S(Scope::ConnectionsRevoke)),
         ("post", "/v1/connections/{id}/invalidate", S(Scope::ConnectionsRevoke)),
+        ("post", "/v1/connections/{id}/dapi/{path}", S(Scope::DapiCall)),
         ("post", "/v1/upstreams/{name}/token", S(Scope::UpstreamsUse)),
         ("get", "/v1/upstreams/{name}/proxy/{path}", S(Scope::UpstreamsUse)),
         ("post", "/v1/upstreams/{name}/proxy/{path}", S(Scope::UpstreamsUse)),
@@ -134,6 +139,10 @@ async fn without_a_token_there_is_a_challenge_and_no_error() {
                 assert_eq!((answer.status, &answer.json["error"]), (401, &json!("invalid_client")));
                 assert!(answer.header("www-authenticate").starts_with("Basic realm="), "{path}");
             }
+            Needs::AppSecret => {
+                let told = (answer.status, &answer.json["type"]);
+                assert_eq!(told, (401, &json!("INVALID_APP_SECRET")), "{path}");
+            }
             Needs::Scope(_) | Needs::ScopeOrSession(_) => {
                 assert_eq!(answer.problem(), (401, "unauthorized"), "{path}");
                 assert_eq!(
@@ -152,7 +161,7 @@ async fn a_bad_token_is_told_apart_from_none() {
     let connection = app.active("ada").await;
     let session_of_nobody = format!("cs_{}", "x".repeat(43));
     for (method, path, needs) in table() {
-        if matches!(needs, Needs::Nothing | Needs::Credentials) {
+        if matches!(needs, Needs::Nothing | Needs::Credentials | Needs::AppSecret) {
             continue;
         }
         for token in ["x", "a.b.c", &session_of_nobody] {
@@ -174,7 +183,7 @@ async fn each_scope_opens_what_it_is_for_and_nothing_else() {
         for (method, path, needs) in table() {
             let operation = Operation::new(method, path, id(&connection));
             let needed = match needs {
-                Needs::Nothing | Needs::Credentials => continue,
+                Needs::Nothing | Needs::Credentials | Needs::AppSecret => continue,
                 Needs::Scope(needed) | Needs::ScopeOrSession(needed) => needed,
             };
             let answer = operation.call(&app, Some(&token)).await;
@@ -207,7 +216,7 @@ async fn a_session_opens_only_what_a_browser_needs() {
     for (method, path, needs) in table() {
         let operation = Operation::new(method, path, id(&connection));
         match needs {
-            Needs::Nothing | Needs::Credentials => {}
+            Needs::Nothing | Needs::Credentials | Needs::AppSecret => {}
             Needs::Scope(_) => {
                 let answer = operation.call(&app, Some(&session)).await;
                 assert_eq!(answer.problem(), (403, "insufficient_scope"), "{method} {path}");

@@ -14,6 +14,11 @@ impl Secrets {
         self.0.push((name, value.as_str().unwrap().to_owned()));
     }
 
+    fn get(&self, name: &str) -> String {
+        let (_, secret) = self.0.iter().find(|(known, _)| *known == name).unwrap();
+        secret.clone()
+    }
+
     /// Which of them stand in `text`. A JWT is looked for by its signature, which nothing else holds.
     fn found_in(&self, text: &str) -> Vec<&'static str> {
         let core = |secret: &str| secret.rsplit('.').next().unwrap().to_owned();
@@ -152,6 +157,39 @@ impl Day<'_> {
             self.seen += &wrong.revoke(self.api, &of_client).await.text;
         }
     }
+
+    /// Calls on a connection's behalf: one that works, one whose refusal repeats all that was sent.
+    async fn call_dapi(&mut self, active: &Value) {
+        let path = format!("/v1/connections/{}/dapi/data/accounts/get", id(active));
+        let (access_token, user_secret) =
+            (self.secrets.get("token"), self.secrets.get("user secret"));
+        let sent = json!({ "userSecret": user_secret, "appSecret": "CANARY-app-secret" });
+        self.seen += &self.api.post(self.token, &path, &sent).await.text;
+        let msg = format!("{access_token} {user_secret} sandbox-app-secret");
+        let refuse = Refuse { kind: "BAD".to_owned(), msg, status: 400 };
+        self.stage.sandbox.set_fault(Fault::new(Effect::Refuse(refuse)).times(1)).unwrap();
+        self.seen += &self.api.post(self.token, &path, &sent).await.text;
+    }
+
+    /// Dapi's own wire: an exchange, a call, and mistakes that put secrets into wrong places.
+    async fn use_dapis_wire(&mut self) {
+        let wired = self.stage.connect();
+        self.secrets.add("wired code", &wired["accessCode"]);
+        self.secrets.add("wired user secret", &wired["userSecret"]);
+        let app_secret = format!("{}.{BOOTSTRAP_SECRET}", crate::support::BOOTSTRAP_ID);
+        let body = crate::support::with(&wired, json!({ "appSecret": app_secret }));
+        let api = self.api;
+        let wire = |path: &str| {
+            api.request(reqwest::Method::POST, &format!("/dapi/v2/{path}")).json(&body)
+        };
+        let exchanged = api.send(wire("auth/ExchangeToken")).await;
+        self.secrets.add("stand-in", &exchanged.json["accessToken"]);
+        let stand_in = exchanged.json["accessToken"].as_str().unwrap().to_owned();
+        let wrong = format!("{stand_in}x");
+        self.seen += &api.send(wire("data/accounts/get").bearer_auth(&stand_in)).await.text;
+        self.seen += &api.send(wire("data/accounts/get").bearer_auth(wrong)).await.text;
+        self.seen += &api.send(wire("nothing").bearer_auth(&stand_in)).await.text;
+    }
 }
 
 /// What stands in a JWT.
@@ -185,6 +223,8 @@ async fn no_secret_shows_where_it_does_not_belong() {
     day.import().await;
     day.use_upstreams().await;
     day.make_clients().await;
+    day.call_dapi(&active).await;
+    day.use_dapis_wire().await;
     let Day { secrets, mut seen, .. } = day;
 
     // The trail of all that, as it is read, exported and certified.

@@ -27,6 +27,7 @@ mod bulk;
 mod canary;
 #[cfg(feature = "failpoints")]
 mod crashes;
+mod dapi_wire;
 mod dead_tokens;
 mod drain;
 mod erasure;
@@ -45,6 +46,7 @@ mod logins;
 mod oauth;
 mod oauth_crate;
 mod outages;
+mod relay;
 mod reveal_budget;
 mod revocation;
 mod revoked_tokens;

@@ -1,6 +1,7 @@
-// Dapi's SDK for Node against a sandbox:
+// Dapi's SDK for Node against a sandbox, or against Strongroom that stands before one:
 //
 //     node dapi_node.mjs http://127.0.0.1:PORT
+//     node dapi_node.mjs http://127.0.0.1:PORT http://127.0.0.1:STRONGROOM/dapi CLIENT_ID.CLIENT_SECRET
 //
 // Exchange, identity, accounts, a transfer with its one-time password, delink; first over /v2, then
 // over the pass-through that SDKs inside apps use. Any deviation ends it with an exception.
@@ -11,18 +12,19 @@ const require = createRequire(import.meta.url);
 const { default: DapiApp } = require("@dapi-co/dapi-node");
 const { DAPI_URL } = require("@dapi-co/dapi-node/lib/constants/url");
 
-const base = process.argv[2];
-assert.ok(base, "the sandbox's address is missing");
+const [sandbox, strongroom, clientSecret] = process.argv.slice(2);
+assert.ok(sandbox, "the sandbox's address is missing");
+const base = strongroom ?? sandbox;
 // The SDK has no option for its base URL, but reads it anew for every call.
 DAPI_URL.BASE_URL = `${base}/v2`;
 DAPI_URL.DEPLOY_WITH_DAPI_URL = base;
 
-const appSecret = "sandbox-app-secret";
+const appSecret = strongroom ? clientSecret : "sandbox-app-secret";
 const dapi = new DapiApp({ appSecret });
 const otp = [{ id: "otp", index: 0, answer: "123456" }];
 
 async function connect() {
-  const response = await fetch(`${base}/sandbox/connect`, { method: "POST" });
+  const response = await fetch(`${sandbox}/sandbox/connect`, { method: "POST" });
   return response.json();
 }
 
@@ -82,8 +84,13 @@ async function run(name, way) {
   const exchanged = done(await client.exchange());
   assert.equal(exchanged.tokenID, linked.tokenID);
   assert.equal(exchanged.userID, linked.userID);
-  refused(await client.exchange(), "ACCESS_CODE_USED");
   const token = exchanged.accessToken;
+  if (strongroom) {
+    assert.ok(token.startsWith("strongroom_"), "it is a stand-in");
+    assert.equal(done(await client.exchange()).accessToken, token, "a repeat gives the same");
+  } else {
+    refused(await client.exchange(), "ACCESS_CODE_USED");
+  }
 
   const { identity } = done(await client.identity(token));
   assert.ok(identity.name);
@@ -109,7 +116,7 @@ async function run(name, way) {
   done(await client.delink(token));
   refused(await client.identity(token), "USER_DELINKED");
   refused(await client.delink(token), "USER_DELINKED");
-  console.log(`ok: dapi-node over ${name}`);
+  console.log(`ok: dapi-node over ${name}${strongroom ? ", through Strongroom" : ""}`);
 }
 
 await run("/v2", overV2);

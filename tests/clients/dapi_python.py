@@ -1,6 +1,7 @@
-"""Dapi's SDK for Python against a sandbox:
+"""Dapi's SDK for Python against a sandbox, or against Strongroom that stands before one:
 
     python dapi_python.py http://127.0.0.1:PORT
+    python dapi_python.py http://127.0.0.1:PORT http://127.0.0.1:STRONGROOM/dapi CLIENT_ID.CLIENT_SECRET
 
 Exchange, identity, accounts, a transfer with its one-time password, delink; first over /v2, then
 over the pass-through that SDKs inside apps use. Any deviation ends it with an exception.
@@ -101,15 +102,20 @@ def refused(answer, kind):
     assert answer["type"] == kind, answer
 
 
-def run(name, way, base):
-    linked = requests.post(f"{base}/sandbox/connect", timeout=10).json()
-    client = way(DapiClient(app_secret=APP_SECRET, timeout=10), linked)
+def run(name, way, sandbox, app_secret):
+    through = app_secret != APP_SECRET
+    linked = requests.post(f"{sandbox}/sandbox/connect", timeout=10).json()
+    client = way(DapiClient(app_secret=app_secret, timeout=10), linked)
 
     exchanged = done(client.exchange())
     assert exchanged["tokenID"] == linked["tokenID"], exchanged
     assert exchanged["userID"] == linked["userID"], exchanged
-    refused(client.exchange(), "ACCESS_CODE_USED")
     token = exchanged["accessToken"]
+    if through:
+        assert token.startswith("strongroom_"), "it is a stand-in"
+        assert done(client.exchange())["accessToken"] == token, "a repeat gives the same"
+    else:
+        refused(client.exchange(), "ACCESS_CODE_USED")
 
     assert done(client.identity(token))["identity"]["name"]
     accounts = done(client.accounts(token))["accounts"]
@@ -131,16 +137,17 @@ def run(name, way, base):
     done(client.delink(token))
     refused(client.identity(token), "USER_DELINKED")
     refused(client.delink(token), "USER_DELINKED")
-    print(f"ok: dapi-python over {name}")
+    print(f"ok: dapi-python over {name}{', through Strongroom' if through else ''}")
 
 
 def main():
-    base = sys.argv[1]
+    sandbox = sys.argv[1]
+    base, app_secret = sys.argv[2:] or (sandbox, APP_SECRET)
     # The SDK has no option for its base URL, but reads it anew for every call.
     dapi.dapi_request.API_BASE_URL = f"{base}/v2"
     dapi.dapi_request.DD_HOST = f"{base}/"
-    run("/v2", OverV2, base)
-    run("the pass-through", OverPassThrough, base)
+    run("/v2", OverV2, sandbox, app_secret)
+    run("the pass-through", OverPassThrough, sandbox, app_secret)
 
 
 main()

@@ -121,7 +121,7 @@ fn submission(
         session: caller.session().map(|session| session.id),
         client_user_id,
         code: AccessCode::checked("accessCode", result.access_code)?,
-        user_secret: UserSecret::checked("userSecret", result.user_secret)?,
+        user_secret: Some(UserSecret::checked("userSecret", result.user_secret)?),
         connection_id: name("connectionID", result.connection_id)?,
         dapi_user_id: optional_name("userID", result.user_id)?,
         token_id: optional_name("tokenID", result.token_id)?,

@@ -9,6 +9,7 @@ use super::{not_active, reason};
 use crate::base::ids::ConnectionId;
 use crate::connections::reveal::{self, Reveal};
 use crate::connections::{Budgets, Context};
+use crate::dapi::UserSecret;
 use crate::http::body::{Body, Id};
 use crate::http::caller::{Authorized, Client, needs};
 use crate::http::problem::{Problem, ProblemCode};
@@ -29,8 +30,9 @@ pub struct RevealedToken<'a> {
     id: ConnectionId,
     /// The permanent token.
     access_token: &'a str,
-    /// Connect's user secret.
-    user_secret: &'a str,
+    /// Connect's user secret; `null` where the connection came through Dapi's own wire and no call has
+    /// brought it yet.
+    user_secret: Option<&'a str>,
     /// The app's own name for the user.
     #[serde(rename = "clientUserID")]
     client_user_id: &'a str,
@@ -88,7 +90,7 @@ pub async fn token(
     Ok(answer.json(RevealedToken {
         id: id.0,
         access_token: secrets.access_token.expose(),
-        user_secret: secrets.user_secret.expose(),
+        user_secret: secrets.user_secret.as_ref().map(UserSecret::expose),
         client_user_id: &secrets.client_user_id,
         connection_id: &secrets.connection_id,
         user_id: secrets.dapi_user_id.as_deref(),

@@ -125,7 +125,8 @@ pub(in crate::connections) struct NewConnection {
     pub(in crate::connections) connection_id: String,
     pub(in crate::connections) dapi_user_id: Option<String>,
     pub(in crate::connections) token_id: Option<String>,
-    pub(in crate::connections) user_secret: Sealed<UserSecret>,
+    /// Left out where the connection comes through Dapi's own wire: it comes with the first call.
+    pub(in crate::connections) user_secret: Option<Sealed<UserSecret>>,
 }
 
 /// The code of a connection to be kept.
@@ -169,10 +170,10 @@ impl Together for NewIntent {
              added AS (
                 INSERT INTO connections (
                     app_id, id, user_id, status, connection_id, dapi_user_id, token_id,
-                    code_hash, code, user_secret, code_expires_at,
+                    code_hash, code, user_secret, by_wire, code_expires_at,
                     lease_epoch, exchange_attempts, leased_until, due_at, created_by)
                 SELECT app_id, id, user_id, 'pending', connection_id, dapi_user_id, token_id,
-                       code_hash, code, user_secret, least(now + interval '30 minutes', ends),
+                       code_hash, code, user_secret, user_secret IS NULL, least(now + interval '30 minutes', ends),
                        (lease IS NOT NULL)::int, (lease IS NOT NULL)::int,
                        now + lease, now + coalesce(lease, wait),
                        coalesce(client_id, (SELECT s.created_by FROM connect_sessions s
@@ -197,7 +198,7 @@ impl Together for NewIntent {
             column(inputs, |input| input.new.token_id.as_deref()) as Vec<Option<&str>>,
             column(inputs, |input| input.code.hash.as_bytes()) as Vec<&[u8]>,
             column(inputs, |input| input.code.sealed.as_bytes()) as Vec<&[u8]>,
-            column(inputs, |input| input.new.user_secret.as_bytes()) as Vec<&[u8]>,
+            column(inputs, |input| input.new.user_secret.as_ref().map(Sealed::as_bytes)) as Vec<Option<&[u8]>>,
             column(inputs, |input| input.code.ends) as Vec<Option<OffsetDateTime>>,
             column(inputs, |input| input.code.lease.map(interval)) as Vec<Option<PgInterval>>,
             &column(inputs, |input| interval(input.code.wait)),
@@ -235,7 +236,7 @@ pub(in crate::connections) async fn insert_imported(
         new.dapi_user_id,
         new.token_id,
         token.as_bytes(),
-        new.user_secret.as_bytes(),
+        new.user_secret.as_ref().map(Sealed::as_bytes),
         active,
         interval(WAIT_FOR_DELINKING),
         actor as &AuditActor,

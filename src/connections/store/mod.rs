@@ -12,7 +12,9 @@ mod releases;
 mod reveal;
 mod search;
 mod shown;
+mod stand_ins;
 mod steps;
+mod turns;
 
 pub(super) use budget::*;
 pub(super) use erasure::*;
@@ -25,7 +27,9 @@ pub use read::{Filter, find, find_of_session, list};
 pub(super) use releases::*;
 pub(super) use reveal::*;
 pub(super) use search::*;
+pub(super) use stand_ins::*;
 pub(super) use steps::*;
+pub(super) use turns::*;
 
 use std::time::Duration;
 

@@ -11,7 +11,7 @@ use super::{WAIT_FOR_DELINKING, interval};
 use crate::apps::SealedCredentials;
 use crate::audit::AuditActor;
 use crate::base::actor::Actor;
-use crate::base::ids::{AppId, ConnectionId, DataKeyId, UserId};
+use crate::base::ids::{AppId, ConnectionId, DataKeyId, TurnId, UserId};
 use crate::base::secret::SecretText;
 use crate::connections::model::Failure;
 use crate::dapi::{AccessCode, AccessToken, UserSecret};
@@ -27,7 +27,8 @@ pub(in crate::connections) struct Claimed<T> {
     pub(in crate::connections) epoch: i32,
     /// The code or the token.
     pub(in crate::connections) secret: Sealed<T>,
-    pub(in crate::connections) user_secret: Sealed<UserSecret>,
+    /// Left out where the connection came through Dapi's own wire and no call has brought it yet.
+    pub(in crate::connections) user_secret: Option<Sealed<UserSecret>>,
     pub(in crate::connections) user_key: WrappedKey,
     pub(in crate::connections) credentials: SealedCredentials,
 }
@@ -83,7 +84,7 @@ pub(in crate::connections) async fn claim_exchanges(
             RETURNING c.app_id, c.id, c.user_id, c.connection_id, c.lease_epoch, c.code, c.user_secret)
          SELECT c.app_id AS \"app_id: AppId\", c.id AS \"id: ConnectionId\", c.user_id AS \"user_id: UserId\",
                 c.connection_id, c.lease_epoch, c.code AS \"secret!: Sealed<AccessCode>\",
-                c.user_secret AS \"user_secret!: Sealed<UserSecret>\",
+                c.user_secret AS \"user_secret: Sealed<UserSecret>\",
                 uk.id AS \"user_key_id: DataKeyId\", uk.master_key_id AS \"user_master: MasterKeyId\",
                 uk.wrapped AS user_wrapped, a.app_key, a.app_secret AS \"app_secret: Sealed<SecretText>\",
                 ak.id AS \"app_key_id: DataKeyId\", ak.master_key_id AS \"app_master: MasterKeyId\",
@@ -131,6 +132,8 @@ pub(in crate::connections) async fn claim_exchanges(
 #[derive(Debug)]
 pub(in crate::connections) struct ClaimedDelink {
     pub(in crate::connections) claimed: Claimed<AccessToken>,
+    /// The turn with the token, which the delinking has taken.
+    pub(in crate::connections) turn: TurnId,
     /// How often Dapi was told, this time included.
     pub(in crate::connections) attempts: i32,
     /// It was tried for as long as it is going to be, or its order was cancelled.
@@ -139,7 +142,7 @@ pub(in crate::connections) struct ClaimedDelink {
     pub(in crate::connections) login_in_use: bool,
 }
 
-/// Claims up to `limit` tokens whose delinking is due.
+/// Claims up to `limit` tokens whose delinking is due and whose turn is free, and takes that turn.
 pub(in crate::connections) async fn claim_delinks(
     conn: &mut PgConnection,
     limit: i64,
@@ -151,17 +154,31 @@ pub(in crate::connections) async fn claim_delinks(
             SELECT c.app_id, c.id FROM connections c
             WHERE c.due_at <= (SELECT strongroom_now()) AND c.status = 'revoking'
               AND c.access_token IS NOT NULL
+              AND (c.user_secret IS NOT NULL
+                   OR coalesce(c.revocation_released_at, c.revocation_requested_at) + $3::interval
+                       <= strongroom_now()
+                   OR EXISTS (SELECT FROM revocation_orders r
+                              WHERE r.id = c.revocation_order AND r.state = 'cancelled'))
+              AND NOT EXISTS (SELECT FROM token_turns t
+                              WHERE t.connection_id = c.id AND t.ends_at > strongroom_now())
             ORDER BY c.due_at LIMIT $1 FOR UPDATE SKIP LOCKED),
+         taken AS (
+            INSERT INTO token_turns AS t (connection_id, turn, ends_at)
+            SELECT id, new_uuid_v7(), strongroom_now() + $2::interval FROM due ORDER BY id
+            ON CONFLICT (connection_id) DO UPDATE SET turn = excluded.turn, ends_at = excluded.ends_at
+            WHERE t.ends_at <= strongroom_now()
+            RETURNING connection_id, turn),
          claimed AS (
             UPDATE connections c
             SET lease_epoch = c.lease_epoch + 1, revocation_attempts = c.revocation_attempts + 1,
                 leased_until = t.now + $2::interval, due_at = t.now + $2::interval
-            FROM due, (SELECT strongroom_now() AS now) t
-            WHERE c.app_id = due.app_id AND c.id = due.id
-            RETURNING c.*)
+            FROM due, taken, (SELECT strongroom_now() AS now) t
+            WHERE c.app_id = due.app_id AND c.id = due.id AND taken.connection_id = due.id
+            RETURNING c.*, taken.turn)
          SELECT c.app_id AS \"app_id: AppId\", c.id AS \"id: ConnectionId\", c.user_id AS \"user_id: UserId\",
                 c.connection_id, c.lease_epoch, c.access_token AS \"secret!: Sealed<AccessToken>\",
-                c.user_secret AS \"user_secret!: Sealed<UserSecret>\", c.revocation_attempts,
+                c.user_secret AS \"user_secret: Sealed<UserSecret>\", c.revocation_attempts,
+                c.turn AS \"turn: TurnId\",
                 (coalesce(c.revocation_released_at, c.revocation_requested_at) + $3::interval
                     <= strongroom_now()
                  OR EXISTS (SELECT FROM revocation_orders r
@@ -184,6 +201,7 @@ pub(in crate::connections) async fn claim_delinks(
     .fetch_all(conn)
     .await?;
     let claimed = rows.into_iter().map(|row| ClaimedDelink {
+        turn: row.turn,
         attempts: row.revocation_attempts,
         given_up: row.given_up,
         login_in_use: row.login_in_use,

@@ -18,7 +18,7 @@ pub(in crate::connections) struct Revealed {
     pub(in crate::connections) dapi_user_id: Option<String>,
     pub(in crate::connections) token_id: Option<String>,
     pub(in crate::connections) access_token: Sealed<AccessToken>,
-    pub(in crate::connections) user_secret: Sealed<UserSecret>,
+    pub(in crate::connections) user_secret: Option<Sealed<UserSecret>>,
     pub(in crate::connections) key_id: DataKeyId,
     pub(in crate::connections) master_key_id: MasterKeyId,
     pub(in crate::connections) wrapped: Vec<u8>,
@@ -59,7 +59,7 @@ impl Together for Reveal {
              SELECT h.n AS \"n!\", h.user_id AS \"user: UserId\", u.client_user_id, h.connection_id,
                     h.dapi_user_id, h.token_id,
                     h.access_token AS \"access_token!: Sealed<AccessToken>\",
-                    h.user_secret AS \"user_secret!: Sealed<UserSecret>\",
+                    h.user_secret AS \"user_secret: Sealed<UserSecret>\",
                     k.id AS \"key_id: DataKeyId\", k.master_key_id AS \"master_key_id: MasterKeyId\",
                     k.wrapped
              FROM held h

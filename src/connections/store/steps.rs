@@ -22,7 +22,7 @@ use crate::vault::Sealed;
 pub(in crate::connections) struct SealedToken {
     pub(in crate::connections) access_token: Sealed<AccessToken>,
     /// The user secret as it was received; a late token finds it wiped.
-    pub(in crate::connections) user_secret: Sealed<UserSecret>,
+    pub(in crate::connections) user_secret: Option<Sealed<UserSecret>>,
     pub(in crate::connections) token_id: Option<String>,
     pub(in crate::connections) dapi_user_id: Option<String>,
 }
@@ -109,7 +109,7 @@ pub(in crate::connections) async fn activate(
         me.app.uuid(),
         me.id.uuid(),
         token.map(|token| token.access_token.as_bytes()),
-        token.map(|token| token.user_secret.as_bytes()),
+        token.and_then(|token| token.user_secret.as_ref()).map(Sealed::as_bytes),
         token.and_then(|token| token.token_id.as_deref()),
         token.and_then(|token| token.dapi_user_id.as_deref()),
         epoch,

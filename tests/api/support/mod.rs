@@ -270,6 +270,15 @@ impl TestApp {
 
     /// An access token of a client of another app, with every scope.
     pub async fn token_of_another_app(&self) -> String {
+        let client = self.client_of_another_app().await;
+        let (id, secret) = client.split_once('.').unwrap();
+        let token = self.api.token(id, secret, None).await;
+        self.refresh_directories().await;
+        token
+    }
+
+    /// A client of another app with every scope, as `id.secret`.
+    pub async fn client_of_another_app(&self) -> String {
         let mut conn = self.context.pool.acquire().await.unwrap();
         let actor = strongroom::base::actor::Actor::operator();
         let secret = strongroom::base::secret::SecretText::new("other-secret".to_owned());
@@ -288,9 +297,7 @@ impl TestApp {
         };
         let made =
             strongroom::oauth::clients::create(&mut conn, vault, &actor, &new).await.unwrap();
-        let token = self.api.token(&made.id, made.secret.expose(), None).await;
-        self.refresh_directories().await;
-        token
+        format!("{}.{}", made.id, made.secret.expose())
     }
 
     /// Hands in a result for a user as a backend does.

@@ -1,0 +1,132 @@
+//! The table `stand_ins`.
+
+use sqlx::PgConnection;
+
+use super::parse_status;
+use crate::audit::AuditActor;
+use crate::base::ids::{AppId, ConnectionId, DataKeyId, UserId};
+use crate::connections::model::{RevocationKind, Status};
+use crate::connections::stand_in::StandIn;
+use crate::vault::{KeyOwner, KeyedHash, MasterKeyId, Sealed, WrappedKey};
+
+/// An active connection's stand-in, if it has one, and the key that seals it.
+#[derive(Debug)]
+pub(in crate::connections) struct HeldStandIn {
+    pub(in crate::connections) user: UserId,
+    pub(in crate::connections) key: WrappedKey,
+    pub(in crate::connections) token: Option<Sealed<StandIn>>,
+}
+
+/// The stand-in of an active connection.
+pub(in crate::connections) async fn stand_in_of(
+    conn: &mut PgConnection,
+    app: AppId,
+    id: ConnectionId,
+) -> sqlx::Result<Option<HeldStandIn>> {
+    let row = sqlx::query!(
+        "SELECT c.user_id AS \"user: UserId\", k.id AS \"key_id: DataKeyId\",
+                k.master_key_id AS \"master_key_id: MasterKeyId\", k.wrapped,
+                s.token AS \"token?: Sealed<StandIn>\"
+         FROM connections c
+         JOIN data_keys k ON k.user_id = c.user_id AND k.purpose = 'user'
+         LEFT JOIN stand_ins s ON s.connection_id = c.id
+         WHERE c.app_id = $1 AND c.id = $2 AND c.status = 'active'",
+        app.uuid(),
+        id.uuid(),
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(row.map(|row| HeldStandIn {
+        user: row.user,
+        key: WrappedKey {
+            id: row.key_id,
+            owner: KeyOwner::User { app, user: row.user },
+            master_key_id: row.master_key_id,
+            wrapped: row.wrapped,
+        },
+        token: row.token,
+    }))
+}
+
+/// A stand-in to be kept.
+#[derive(Debug)]
+pub(in crate::connections) struct NewStandIn {
+    pub(in crate::connections) app: AppId,
+    pub(in crate::connections) id: ConnectionId,
+    pub(in crate::connections) hash: KeyedHash,
+    pub(in crate::connections) token: Sealed<StandIn>,
+}
+
+/// Keeps a stand-in; of two that are made at once one stays.
+pub(in crate::connections) async fn insert_stand_in(
+    conn: &mut PgConnection,
+    actor: &AuditActor,
+    new: &NewStandIn,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "WITH added AS (
+            INSERT INTO stand_ins (connection_id, app_id, hash, token)
+            SELECT id, app_id, $3, $4 FROM connections
+            WHERE app_id = $1 AND id = $2 AND status = 'active'
+            ON CONFLICT (connection_id) DO NOTHING
+            RETURNING connection_id)
+         SELECT record_audit($1, $5, 'connection.stand_in_made', 'ok', c.user_id, c.id, NULL)
+         FROM added JOIN connections c ON c.id = added.connection_id",
+        new.app.uuid(),
+        new.id.uuid(),
+        new.hash.as_bytes(),
+        new.token.as_bytes(),
+        actor as &AuditActor,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// A connection as it is found by its stand-in.
+#[derive(Debug)]
+pub(in crate::connections) struct FoundByStandIn {
+    pub(in crate::connections) id: ConnectionId,
+    pub(in crate::connections) status: Status,
+    pub(in crate::connections) revocation: Option<RevocationKind>,
+    pub(in crate::connections) user: UserId,
+    pub(in crate::connections) key: WrappedKey,
+    /// No user secret has come yet, or none that Dapi is known to take.
+    pub(in crate::connections) wants_user_secret: bool,
+}
+
+/// The connection behind a stand-in of this app.
+pub(in crate::connections) async fn find_by_stand_in(
+    conn: &mut PgConnection,
+    app: AppId,
+    hash: &KeyedHash,
+) -> sqlx::Result<Option<FoundByStandIn>> {
+    let row = sqlx::query!(
+        "SELECT c.id AS \"id: ConnectionId\", c.status, c.revocation_kind, c.user_id AS \"user: UserId\",
+                c.by_wire AND c.status IN ('active', 'revoking')
+                    AND (c.user_secret IS NULL OR NOT c.user_secret_proven) AS \"wants_user_secret!\",
+                k.id AS \"key_id: DataKeyId\", k.master_key_id AS \"master_key_id: MasterKeyId\", k.wrapped
+         FROM stand_ins s
+         JOIN connections c ON c.id = s.connection_id
+         JOIN data_keys k ON k.user_id = c.user_id AND k.purpose = 'user'
+         WHERE s.hash = $2 AND c.app_id = $1",
+        app.uuid(),
+        hash.as_bytes(),
+    )
+    .fetch_optional(conn)
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    Ok(Some(FoundByStandIn {
+        id: row.id,
+        status: parse_status(&row.status)?,
+        revocation: row.revocation_kind.as_deref().and_then(RevocationKind::parse),
+        user: row.user,
+        key: WrappedKey {
+            id: row.key_id,
+            owner: KeyOwner::User { app, user: row.user },
+            master_key_id: row.master_key_id,
+            wrapped: row.wrapped,
+        },
+        wants_user_secret: row.wants_user_secret,
+    }))
+}

@@ -1,0 +1,388 @@
+//! Turns: one call at a time with a token, whichever replica makes it. The tables `token_turns` (who has
+//! it) and `token_queue` (who waits).
+//!
+//! A call starts when its turn commits: the same statement locks the connection against a revocation,
+//! records the call and reads what it needs.
+
+use std::time::Duration;
+
+use sqlx::{Connection as _, PgConnection};
+use uuid::Uuid;
+
+use super::{column, interval};
+use crate::apps::SealedCredentials;
+use crate::audit::AuditActor;
+use crate::base::ids::{AppId, ConnectionId, DataKeyId, TurnId, UserId};
+use crate::base::secret::SecretText;
+use crate::connections::together::Together;
+use crate::dapi::{AccessToken, UserSecret};
+use crate::vault::{KeyOwner, MasterKeyId, Sealed, WrappedKey};
+
+/// How long a place in the queue counts without being heard of.
+const ALIVE: Duration = Duration::from_secs(15);
+
+/// A wish to call Dapi with a connection's token now. It comes to nothing where the connection is not
+/// active, where somebody else has the turn or comes first, or where the row is locked in this moment.
+#[derive(Debug)]
+pub(in crate::connections) struct TakeTurn {
+    pub(in crate::connections) actor: AuditActor,
+    pub(in crate::connections) app: AppId,
+    pub(in crate::connections) id: ConnectionId,
+    pub(in crate::connections) turn: TurnId,
+    /// Its place among those who wait, where it has waited.
+    pub(in crate::connections) place: Option<i64>,
+    /// When the turn ends by itself.
+    pub(in crate::connections) limit: Duration,
+    /// What is called, for the audit trail.
+    pub(in crate::connections) path: &'static str,
+}
+
+/// A turn that is taken, with what the call needs, sealed.
+#[derive(Debug)]
+pub(in crate::connections) struct Taken {
+    pub(in crate::connections) user: UserId,
+    pub(in crate::connections) access_token: Sealed<AccessToken>,
+    pub(in crate::connections) user_secret: Option<Sealed<UserSecret>>,
+    pub(in crate::connections) user_secret_proven: bool,
+    pub(in crate::connections) user_key: WrappedKey,
+    pub(in crate::connections) credentials: SealedCredentials,
+}
+
+impl Together for TakeTurn {
+    type Output = Option<Taken>;
+
+    async fn all(conn: &mut PgConnection, inputs: &[Self]) -> sqlx::Result<Vec<Self::Output>> {
+        // Turns are taken in the order of their connections, so that two statements that share some
+        // cannot wait for each other.
+        let rows = sqlx::query!(
+            "WITH wishes AS (
+                SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bigint[], $5::interval[],
+                                     $6::text[], $7::audit_actor[]) WITH ORDINALITY
+                AS i (app_id, id, turn, place, lasts, path,
+                      actor, client_id, session_id, scope, ip, request_id, n)),
+             next AS (
+                SELECT DISTINCT ON (w.id) w.* FROM wishes w
+                WHERE NOT EXISTS (
+                        SELECT FROM token_queue q
+                        WHERE q.connection_id = w.id AND q.alive_until > strongroom_now()
+                          AND (w.place IS NULL OR q.place < w.place))
+                  AND (w.place IS NULL OR EXISTS (
+                        SELECT FROM token_queue q WHERE q.connection_id = w.id AND q.place = w.place))
+                ORDER BY w.id, w.place, w.n),
+             held AS MATERIALIZED (
+                SELECT x.n, x.turn, x.place, x.lasts, c.* FROM next x
+                JOIN connections c ON c.app_id = x.app_id AND c.id = x.id
+                WHERE c.status = 'active'
+                FOR SHARE OF c SKIP LOCKED),
+             taken AS (
+                INSERT INTO token_turns AS t (connection_id, turn, ends_at)
+                SELECT id, turn, strongroom_now() + lasts FROM held ORDER BY id
+                ON CONFLICT (connection_id) DO UPDATE SET turn = excluded.turn, ends_at = excluded.ends_at
+                WHERE t.ends_at <= strongroom_now()
+                RETURNING turn),
+             begun AS (SELECT h.* FROM held h JOIN taken t USING (turn)),
+             left_queue AS (
+                DELETE FROM token_queue q USING begun b
+                WHERE q.connection_id = b.id AND q.place = b.place),
+             noted AS (
+                INSERT INTO audit_events (
+                    app_id, action, outcome, actor, client_id, session_id, scope, ip, request_id,
+                    user_id, connection_id, reason)
+                SELECT b.app_id, 'dapi.call', 'begun', w.actor, w.client_id, w.session_id, w.scope,
+                       w.ip, w.request_id, b.user_id, b.id, w.path
+                FROM begun b JOIN wishes w USING (n))
+             SELECT b.n AS \"n!\", b.user_id AS \"user: UserId\", b.app_id AS \"app: AppId\",
+                    b.access_token AS \"access_token!: Sealed<AccessToken>\",
+                    b.user_secret AS \"user_secret: Sealed<UserSecret>\", b.user_secret_proven,
+                    uk.id AS \"user_key_id: DataKeyId\", uk.master_key_id AS \"user_master: MasterKeyId\",
+                    uk.wrapped AS user_wrapped, a.app_key, a.app_secret AS \"app_secret: Sealed<SecretText>\",
+                    ak.id AS \"app_key_id: DataKeyId\", ak.master_key_id AS \"app_master: MasterKeyId\",
+                    ak.wrapped AS app_wrapped
+             FROM begun b
+             JOIN data_keys uk ON uk.user_id = b.user_id AND uk.purpose = 'user'
+             JOIN apps a ON a.id = b.app_id
+             JOIN data_keys ak ON ak.app_id = b.app_id AND ak.purpose = 'app'",
+            &column(inputs, |input| input.app.uuid()),
+            &column(inputs, |input| input.id.uuid()),
+            &column(inputs, |input| input.turn.uuid()),
+            column(inputs, |input| input.place) as Vec<Option<i64>>,
+            &column(inputs, |input| interval(input.limit)),
+            column(inputs, |input| input.path) as Vec<&str>,
+            column(inputs, |input| input.actor.clone()) as Vec<AuditActor>,
+        )
+        .fetch_all(conn)
+        .await?;
+        let mut taken: Vec<_> = inputs.iter().map(|_| None).collect();
+        for row in rows {
+            let place = usize::try_from(row.n).ok().and_then(|n| taken.get_mut(n - 1));
+            let place =
+                place.ok_or_else(|| sqlx::Error::Decode("a row that nobody asked for".into()))?;
+            *place = Some(Taken {
+                user: row.user,
+                access_token: row.access_token,
+                user_secret: row.user_secret,
+                user_secret_proven: row.user_secret_proven,
+                user_key: WrappedKey {
+                    id: row.user_key_id,
+                    owner: KeyOwner::User { app: row.app, user: row.user },
+                    master_key_id: row.user_master,
+                    wrapped: row.user_wrapped,
+                },
+                credentials: SealedCredentials {
+                    app: row.app,
+                    app_key: row.app_key,
+                    app_secret: row.app_secret,
+                    key: WrappedKey {
+                        id: row.app_key_id,
+                        owner: KeyOwner::App(row.app),
+                        master_key_id: row.app_master,
+                        wrapped: row.app_wrapped,
+                    },
+                },
+            });
+        }
+        Ok(taken)
+    }
+}
+
+/// The end of a call: its turn is free, and what came of it is on record.
+#[derive(Debug, Clone)]
+pub(in crate::connections) struct EndTurn {
+    pub(in crate::connections) actor: AuditActor,
+    pub(in crate::connections) app: AppId,
+    pub(in crate::connections) id: ConnectionId,
+    pub(in crate::connections) user: Option<UserId>,
+    pub(in crate::connections) turn: TurnId,
+    pub(in crate::connections) outcome: &'static str,
+    /// What was called, and the HTTP status where there was one.
+    pub(in crate::connections) reason: String,
+}
+
+impl Together for EndTurn {
+    type Output = ();
+
+    async fn all(conn: &mut PgConnection, inputs: &[Self]) -> sqlx::Result<Vec<()>> {
+        sqlx::query!(
+            "WITH ended AS (
+                SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::text[],
+                                     $7::audit_actor[])
+                AS i (app_id, id, user_id, turn, outcome, reason,
+                      actor, client_id, session_id, scope, ip, request_id)),
+             mine AS MATERIALIZED (
+                SELECT t.connection_id, t.turn FROM token_turns t
+                JOIN ended e ON t.connection_id = e.id AND t.turn = e.turn
+                ORDER BY t.connection_id FOR UPDATE OF t),
+             freed AS (
+                DELETE FROM token_turns t USING mine m
+                WHERE t.connection_id = m.connection_id AND t.turn = m.turn)
+             INSERT INTO audit_events (
+                 app_id, action, outcome, actor, client_id, session_id, scope, ip, request_id,
+                 user_id, connection_id, reason)
+             SELECT app_id, 'dapi.call', outcome, actor, client_id, session_id, scope, ip, request_id,
+                    user_id, id, reason
+             FROM ended",
+            &column(inputs, |input| input.app.uuid()),
+            &column(inputs, |input| input.id.uuid()),
+            column(inputs, |input| input.user.map(UserId::uuid)) as Vec<Option<Uuid>>,
+            &column(inputs, |input| input.turn.uuid()),
+            column(inputs, |input| input.outcome) as Vec<&str>,
+            column(inputs, |input| input.reason.as_str()) as Vec<&str>,
+            column(inputs, |input| input.actor.clone()) as Vec<AuditActor>,
+        )
+        .execute(conn)
+        .await?;
+        Ok(inputs.iter().map(|_| ()).collect())
+    }
+}
+
+/// Frees the turn that a delinking took, whichever lease it was under: the lease lasted as long.
+pub(in crate::connections) async fn free_turn(
+    conn: &mut PgConnection,
+    id: ConnectionId,
+    turn: TurnId,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "DELETE FROM token_turns WHERE connection_id = $1 AND turn = $2",
+        id.uuid(),
+        turn.uuid(),
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// How soon a delinking looks again for a token that a call has its turn with.
+const LOOK_FOR_TURN: Duration = Duration::from_millis(500);
+
+/// Puts off delinkings whose token a call has its turn with, which runs to its end. Looked for from the
+/// turns, which are few, whatever is due.
+pub(in crate::connections) async fn postpone_busy_tokens(
+    conn: &mut PgConnection,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "WITH waiting AS (
+            SELECT c.app_id, c.id FROM connections c
+            WHERE c.id = ANY (ARRAY(
+                    SELECT t.connection_id FROM token_turns t WHERE t.ends_at > strongroom_now()))
+              AND c.status = 'revoking' AND c.access_token IS NOT NULL
+              AND coalesce(c.due_at, c.created_at) <= strongroom_now()
+            FOR UPDATE OF c SKIP LOCKED)
+         UPDATE connections c
+         SET leased_until = NULL, due_at = strongroom_now() + $1::interval
+         FROM waiting w WHERE c.app_id = w.app_id AND c.id = w.id",
+        interval(LOOK_FOR_TURN),
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Puts off delinkings whose user secret has not come yet, without which Dapi delinks nothing. What brings
+/// it makes them due; otherwise somebody looks when they are given up.
+pub(in crate::connections) async fn postpone_secretless(
+    conn: &mut PgConnection,
+    give_up_after: Duration,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "WITH waiting AS (
+            SELECT c.app_id, c.id FROM connections c
+            WHERE c.due_at <= (SELECT strongroom_now()) AND c.status = 'revoking'
+              AND c.access_token IS NOT NULL AND c.user_secret IS NULL
+              AND c.revocation_requested_at + $1::interval > strongroom_now()
+            FOR UPDATE OF c SKIP LOCKED)
+         UPDATE connections c
+         SET leased_until = NULL, due_at = c.revocation_requested_at + $1::interval,
+             revocation_last_error = 'user_secret_missing'
+         FROM waiting w WHERE c.app_id = w.app_id AND c.id = w.id",
+        interval(give_up_after),
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Takes a place at the end of a connection's queue; `None` where `most` wait already.
+pub(in crate::connections) async fn join_queue(
+    conn: &mut PgConnection,
+    id: ConnectionId,
+    most: i64,
+) -> sqlx::Result<Option<i64>> {
+    let mut tx = conn.begin().await?;
+    // One at a time, so that there are never more than `most`.
+    sqlx::query!(
+        "SELECT pg_advisory_xact_lock(hashtextextended('queue' || $1::uuid::text, 0))",
+        id.uuid(),
+    )
+    .execute(&mut *tx)
+    .await?;
+    let place = sqlx::query_scalar!(
+        "INSERT INTO token_queue (connection_id, alive_until)
+         SELECT $1, strongroom_now() + $3::interval
+         WHERE (SELECT count(*) FROM token_queue
+                WHERE connection_id = $1 AND alive_until > strongroom_now()) < $2
+         RETURNING place",
+        id.uuid(),
+        most,
+        interval(ALIVE),
+    )
+    .fetch_optional(&mut *tx)
+    .await?;
+    tx.commit().await?;
+    Ok(place)
+}
+
+/// Says that somebody still waits at these places; returns those that are still there.
+pub(in crate::connections) async fn stay_in_queue(
+    conn: &mut PgConnection,
+    id: ConnectionId,
+    places: &[i64],
+) -> sqlx::Result<Vec<i64>> {
+    sqlx::query_scalar!(
+        "UPDATE token_queue SET alive_until = strongroom_now() + $3::interval
+         WHERE connection_id = $1 AND place = ANY($2)
+         RETURNING place",
+        id.uuid(),
+        places,
+        interval(ALIVE),
+    )
+    .fetch_all(conn)
+    .await
+}
+
+/// Gives a place up.
+pub(in crate::connections) async fn leave_queue(
+    conn: &mut PgConnection,
+    id: ConnectionId,
+    place: i64,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "DELETE FROM token_queue WHERE connection_id = $1 AND place = $2",
+        id.uuid(),
+        place,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Forgets turns and places that dead replicas left behind, long enough after their end that nobody can
+/// come back to them.
+pub(in crate::connections) async fn forget_dead_turns(conn: &mut PgConnection) -> sqlx::Result<()> {
+    sqlx::query!(
+        "WITH turns AS (
+            DELETE FROM token_turns WHERE ends_at < (SELECT strongroom_now()) - interval '1 hour')
+         DELETE FROM token_queue WHERE alive_until < (SELECT strongroom_now()) - interval '1 minute'",
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Keeps the user secret that a call through Dapi's own wire brought, where none is there that Dapi is
+/// known to take. What waits for it to be delinked is looked at now.
+pub(in crate::connections) async fn keep_user_secret(
+    conn: &mut PgConnection,
+    actor: &AuditActor,
+    app: AppId,
+    id: ConnectionId,
+    user_secret: &Sealed<UserSecret>,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "WITH changed AS (
+            UPDATE connections
+            SET user_secret = $3, user_secret_proven = false,
+                due_at = CASE WHEN status = 'revoking' AND leased_until IS NULL
+                              THEN strongroom_now() ELSE due_at END
+            WHERE app_id = $1 AND id = $2 AND status IN ('active', 'revoking')
+              AND by_wire AND (user_secret IS NULL OR NOT user_secret_proven)
+            RETURNING app_id, id, user_id)
+         SELECT record_audit(app_id, $4, 'connection.user_secret_received', 'ok', user_id, id, NULL)
+         FROM changed",
+        app.uuid(),
+        id.uuid(),
+        user_secret.as_bytes(),
+        actor as &AuditActor,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Dapi has taken this user secret: from now on it stays.
+pub(in crate::connections) async fn prove_user_secret(
+    conn: &mut PgConnection,
+    app: AppId,
+    id: ConnectionId,
+    user_secret: &Sealed<UserSecret>,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "UPDATE connections SET user_secret_proven = true
+         WHERE app_id = $1 AND id = $2 AND user_secret = $3",
+        app.uuid(),
+        id.uuid(),
+        user_secret.as_bytes(),
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,148 @@
+//! What a caller sends: a JSON object whose fields go through as they came, number by digit.
+
+use std::fmt;
+
+use serde::de::{Deserializer as _, Error as _, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use crate::dapi::{Field, UserSecret};
+use crate::http::problem::{Problem, ProblemCode};
+
+/// The fields of a caller's object.
+#[derive(Debug, Default)]
+pub(super) struct Fields(Vec<Field>);
+
+/// Names that only Strongroom gives a value to.
+const OWN: [&str; 2] = ["appsecret", "usersecret"];
+
+impl Fields {
+    /// Reads an object.
+    ///
+    /// # Errors
+    /// `invalid_request` for anything else, and for a field that is given twice: the two ends of the wire
+    /// might not agree on which counts.
+    pub(super) fn read(bytes: &[u8]) -> Result<Self, Problem> {
+        if bytes.trim_ascii_start().first() != Some(&b'{') {
+            return Err(Problem::invalid_field("body", "must be a JSON object"));
+        }
+        let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+        let fields = deserializer.deserialize_map(Object);
+        let fields = fields.and_then(|fields| deserializer.end().map(|()| fields));
+        fields.map(Self).map_err(|error| {
+            let detail = if error.is_data() {
+                "The body gives a field twice.".to_owned()
+            } else {
+                format!("The body is not JSON: line {}, column {}.", error.line(), error.column())
+            };
+            Problem::new(ProblemCode::InvalidRequest, detail)
+        })
+    }
+
+    /// The value of a field that holds text.
+    pub(super) fn text(&self, name: &str) -> Option<String> {
+        let (_, value) = self.0.iter().find(|(field, _)| field == name)?;
+        serde_json::from_str(value.get()).ok()
+    }
+
+    /// The user secret that came with it.
+    pub(super) fn user_secret(&self) -> Option<UserSecret> {
+        self.text("userSecret").filter(|text| !text.is_empty()).map(UserSecret::new)
+    }
+
+    /// The fields that go through: all but those that only Strongroom gives a value to, however they are
+    /// spelt, because Dapi may not look at the case. With `app_key`, the app's key is Strongroom's as well.
+    pub(super) fn passed(self, app_key: bool) -> Vec<Field> {
+        let own = |name: &str| {
+            let folded = fold(name);
+            OWN.contains(&folded.as_str()) || (app_key && folded == "appkey")
+        };
+        self.0.into_iter().filter(|(name, _)| !own(name)).collect()
+    }
+}
+
+/// A name without its case, as readers of JSON fold it that do not look at the case (Go's does, and takes
+/// the long s and the Kelvin sign for letters).
+fn fold(name: &str) -> String {
+    let plain = |c: char| match c {
+        '\u{17f}' => 's',
+        '\u{212a}' => 'k',
+        c => c.to_ascii_lowercase(),
+    };
+    name.chars().map(plain).collect()
+}
+
+struct Object;
+
+impl<'de> Visitor<'de> for Object {
+    type Value = Vec<Field>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Vec<Field>, A::Error> {
+        let mut fields: Vec<Field> = Vec::new();
+        while let Some((name, value)) = map.next_entry::<String, Box<RawValue>>()? {
+            if fields.iter().any(|(known, _)| *known == name) {
+                return Err(A::Error::custom("a field is given twice"));
+            }
+            if fields.len() == MAX_FIELDS {
+                return Err(A::Error::custom("too many fields"));
+            }
+            fields.push((name, value));
+        }
+        Ok(fields)
+    }
+}
+
+/// Dapi's calls have a dozen; each is compared with all before it.
+const MAX_FIELDS: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn passed(json: &str) -> Vec<(String, String)> {
+        let fields = Fields::read(json.as_bytes()).unwrap().passed(false);
+        fields.into_iter().map(|(name, value)| (name, value.get().to_owned())).collect()
+    }
+
+    #[test]
+    fn what_goes_through_goes_as_it_came() {
+        let json = r#" {"amount": 12.50, "big": 123456789012345678901234567890, "a": [1e400, {"x":null}]} "#;
+        let expected = [
+            ("amount", "12.50"),
+            ("big", "123456789012345678901234567890"),
+            ("a", r#"[1e400, {"x":null}]"#),
+        ];
+        assert_eq!(passed(json), expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    }
+
+    #[test]
+    fn a_secret_of_the_callers_own_is_left_out_however_it_is_spelt() {
+        let json = r#"{"APPSECRET":2,"app\u0053ecret":"x","uſerSecret":3,"userSecret":4,"x":5}"#;
+        assert_eq!(passed(json), [("x".to_owned(), "5".to_owned())]);
+        let fields = Fields::read(br#"{"appKey":"k","x":1}"#).unwrap();
+        assert_eq!(fields.passed(true).len(), 1);
+    }
+
+    #[test]
+    fn what_is_no_object_or_says_a_thing_twice_is_refused() {
+        let deep = format!("{{\"x\": {}", "[".repeat(100_000));
+        for json in ["", "[]", "1", "{", "{}x", r#"{"a":1,"a":2}"#, r#"{"a":1,"\u0061":2}"#, &deep]
+        {
+            let problem = Fields::read(json.as_bytes()).unwrap_err();
+            assert_eq!(problem.code(), ProblemCode::InvalidRequest);
+        }
+        assert!(Fields::read(b"{\"a\": \"\xff\"}").is_err());
+    }
+
+    #[test]
+    fn a_user_secret_is_read_where_it_is_text() {
+        let secret = |json: &str| Fields::read(json.as_bytes()).unwrap().user_secret();
+        assert_eq!(secret(r#"{"userSecret":"s"}"#).unwrap().expose(), "s");
+        assert!(
+            secret(r#"{"userSecret":""}"#).is_none() && secret(r#"{"userSecret":7}"#).is_none()
+        );
+    }
+}

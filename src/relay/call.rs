@@ -1,0 +1,323 @@
+//! A call whose turn has come: made in a task that no disconnect ends, its answer handed to the caller
+//! whole where it is small, piece by piece where it is large, without the secrets that went with it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use serde::Deserialize;
+use tokio::sync::{mpsc, oneshot};
+
+use super::paths::DapiPath;
+use super::redact::Redactor;
+use crate::base::trace::TraceContext;
+use crate::connections::turns::{Opened, Turn, Wish};
+use crate::connections::{self, Failed};
+use crate::dapi::{CallAnswer, CallBody, CallLost, Field, Permit};
+
+/// The largest answer that is handed over whole, in bytes; a larger one is streamed.
+const WHOLE: usize = 1024 * 1024;
+/// The largest answer that is passed back, in bytes.
+const LARGEST: u64 = 64 * 1024 * 1024;
+/// Pieces of a streamed answer that wait for the caller.
+const PIECES: usize = 4;
+
+/// A call that somebody wants to make.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) wish: Wish,
+    pub(super) path: &'static DapiPath,
+    pub(super) fields: Vec<Field>,
+    pub(super) trace: TraceContext,
+}
+
+/// Dapi's answer.
+#[derive(Debug)]
+pub(super) struct Answered {
+    pub(super) status: u16,
+    pub(super) retry_after: Option<Duration>,
+    pub(super) body: Body,
+}
+
+/// Its body.
+#[derive(Debug)]
+pub(super) enum Body {
+    /// A JSON object.
+    Whole(Bytes),
+    /// The beginning of one, and what follows; an error where it broke off.
+    Streamed(Bytes, mpsc::Receiver<Result<Bytes, std::io::Error>>),
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(super) enum Trouble {
+    /// Not within the time limit.
+    Timeout,
+    /// No connection, or one that broke.
+    Unreachable,
+    /// An answer that is not Dapi's: garbage, a redirect.
+    Unusable,
+    /// More than is passed back.
+    TooLarge,
+    /// The user secret has not come yet.
+    NoUserSecret,
+    /// Ours.
+    Failed(Failed),
+}
+
+impl Trouble {
+    const fn outcome(&self) -> &'static str {
+        match self {
+            Self::Timeout => "timeout",
+            Self::Unreachable => "unreachable",
+            Self::Unusable => "unusable",
+            Self::TooLarge => "too_large",
+            Self::NoUserSecret | Self::Failed(_) => "failed",
+        }
+    }
+}
+
+impl From<CallLost> for Trouble {
+    fn from(lost: CallLost) -> Self {
+        tracing::warn!(what = lost.what, sent = lost.sent, "a call to Dapi went unanswered");
+        if lost.timeout { Self::Timeout } else { Self::Unreachable }
+    }
+}
+
+/// What becomes of a call, for whoever still waits for it.
+pub(super) type Outcome = Result<Answered, Trouble>;
+
+/// A call that has begun.
+pub(super) struct Running {
+    pub(super) context: connections::Context,
+    pub(super) request: Arc<Request>,
+    pub(super) turn: Turn,
+    pub(super) permit: Permit,
+    /// Before the turn was taken: the call ends before the turn does.
+    pub(super) started: Instant,
+    pub(super) caller: oneshot::Sender<Outcome>,
+}
+
+impl Running {
+    /// Makes the call. Its turn ends before the caller hears of it, so that their next call finds it free.
+    pub(super) async fn run(self) {
+        let opened = match self.turn.open(&self.context.vault) {
+            Ok(opened) => opened,
+            Err(error) => return self.conclude(Err(Trouble::Failed(error.into())), None).await,
+        };
+        if opened.user_secret.is_none() {
+            return self.conclude(Err(Trouble::NoUserSecret), None).await;
+        }
+        let mut answer = match self.send(&opened).await {
+            Ok(answer) => answer,
+            Err(trouble) => return self.conclude(Err(trouble), None).await,
+        };
+        let status = answer.status().as_u16();
+        let mut redactor = redactor(&opened);
+        match gather(&mut answer).await {
+            Ok(Gathered::Whole(bytes)) => {
+                let whole = whole(&bytes, &mut redactor);
+                if let Ok(whole) = &whole {
+                    self.learn_from(whole).await;
+                }
+                let answered = whole.map(|whole| Answered {
+                    status,
+                    retry_after: answer.retry_after,
+                    body: Body::Whole(whole.body),
+                });
+                self.conclude(answered, Some(status)).await;
+            }
+            Ok(Gathered::More(bytes)) => self.stream(answer, redactor, &bytes).await,
+            Err(trouble) => self.conclude(Err(trouble), Some(status)).await,
+        }
+    }
+
+    /// What an answer tells about the token. What could not be kept is told again by the next call.
+    async fn learn_from(&self, whole: &Whole) {
+        if whole.succeeded {
+            let _ = self.turn.prove_user_secret(&self.context).await;
+        } else if let Some(kind) = &whole.kind {
+            let (app, id) = (self.request.wish.app, self.request.wish.id);
+            match connections::dapi_says_dead(&self.context, app, id, kind).await {
+                Ok(true) => {
+                    tracing::warn!(connection = %id, kind, "Dapi says that a token is dead")
+                }
+                Ok(false) => {}
+                Err(error) => tracing::warn!(cause = %error, "a dead token could not be recorded"),
+            }
+        }
+    }
+
+    async fn send(&self, opened: &Opened) -> Result<CallAnswer, Trouble> {
+        let Request { path, fields, trace, .. } = &*self.request;
+        let body = CallBody {
+            fields,
+            app: &opened.credentials,
+            user_secret: opened.user_secret.as_ref(),
+            with_app_key: path.with_app_key,
+        };
+        let (dapi, token) = (&self.context.dapi, Some(&opened.access_token));
+        let sent = dapi.call(&self.permit, path.path, token, &body, trace, self.left()).await;
+        usable(sent?)
+    }
+
+    fn left(&self) -> Duration {
+        (self.started + self.request.wish.limit).saturating_duration_since(Instant::now())
+    }
+
+    async fn conclude(self, outcome: Outcome, status: Option<u16>) {
+        self.end(word(&outcome), status).await;
+        // Whoever has gone meanwhile does not want to know.
+        let _ = self.caller.send(outcome);
+    }
+
+    async fn end(&self, word: &'static str, status: Option<u16>) {
+        self.context.dapi.count_call(word, self.started.elapsed());
+        if let Err(error) = self.turn.end(&self.context, word, status).await {
+            tracing::warn!(cause = %error, "the end of a call could not be recorded, trying again");
+        }
+    }
+
+    /// Hands a large answer over as it comes. The turn ends with it, or with the call's time limit: a
+    /// caller that reads slowly cannot hold the token for longer.
+    async fn stream(mut self, mut answer: CallAnswer, mut redactor: Redactor, first: &[u8]) {
+        let (pieces, rest) = mpsc::channel(PIECES);
+        let status = answer.status().as_u16();
+        let body = Body::Streamed(redactor.push(first), rest);
+        let head = Answered { status, retry_after: answer.retry_after, body };
+        let (nobody, _) = oneshot::channel();
+        let caller = std::mem::replace(&mut self.caller, nobody);
+        let word = if caller.send(Ok(head)).is_ok() {
+            let pumping = pump(&mut answer, &mut redactor, &pieces, first.len() as u64);
+            match tokio::time::timeout(self.left(), pumping).await {
+                Ok(Ok(())) => "answered",
+                Ok(Err(trouble)) => break_off(&pieces, trouble.outcome()),
+                Err(_) => break_off(&pieces, "timeout"),
+            }
+        } else {
+            "answered"
+        };
+        self.end(word, Some(status)).await;
+    }
+}
+
+/// Tells a reader that this was not all. One that has not made room for it sees the end of the stream in
+/// the middle of an object.
+fn break_off(
+    pieces: &mpsc::Sender<Result<Bytes, std::io::Error>>,
+    word: &'static str,
+) -> &'static str {
+    let _ = pieces.try_send(Err(std::io::Error::other(word)));
+    word
+}
+
+/// How an outcome is called in metrics and in the audit trail.
+pub(super) fn word(outcome: &Outcome) -> &'static str {
+    outcome.as_ref().map_or_else(Trouble::outcome, |_| "answered")
+}
+
+/// An answer that is small, read whole, without these secrets.
+pub(super) async fn read_whole(answer: CallAnswer, secrets: &[&str]) -> Outcome {
+    let mut answer = usable(answer)?;
+    let Gathered::Whole(bytes) = gather(&mut answer).await? else { return Err(Trouble::TooLarge) };
+    let Whole { body, .. } = whole(&bytes, &mut Redactor::new(secrets))?;
+    let (status, retry_after) = (answer.status().as_u16(), answer.retry_after);
+    Ok(Answered { status, retry_after, body: Body::Whole(body) })
+}
+
+/// The answer's head tells whether it is one of Dapi's.
+fn usable(answer: CallAnswer) -> Result<CallAnswer, Trouble> {
+    let status = answer.status();
+    let usable = status.is_success() || status.is_client_error() || status.is_server_error();
+    if !usable || answer.is_encoded() {
+        return Err(Trouble::Unusable);
+    }
+    if answer.length().is_some_and(|length| length > LARGEST) {
+        return Err(Trouble::TooLarge);
+    }
+    Ok(answer)
+}
+
+fn redactor(opened: &Opened) -> Redactor {
+    let user_secret = opened.user_secret.as_ref().map_or("", |secret| secret.expose());
+    Redactor::new(&[
+        opened.access_token.expose(),
+        user_secret,
+        opened.credentials.app_secret.expose(),
+    ])
+}
+
+enum Gathered {
+    /// All of it.
+    Whole(Bytes),
+    /// The beginning.
+    More(Bytes),
+}
+
+async fn gather(answer: &mut CallAnswer) -> Result<Gathered, Trouble> {
+    let mut bytes = BytesMut::new();
+    while let Some(piece) = answer.chunk().await? {
+        bytes.extend_from_slice(&piece);
+        if bytes.len() > WHOLE {
+            let object = bytes.trim_ascii_start().first() == Some(&b'{');
+            return if object {
+                Ok(Gathered::More(bytes.freeze()))
+            } else {
+                Err(Trouble::Unusable)
+            };
+        }
+    }
+    Ok(Gathered::Whole(bytes.freeze()))
+}
+
+/// An answer that was read whole.
+struct Whole {
+    /// Without secrets.
+    body: Bytes,
+    /// It says that the call succeeded.
+    succeeded: bool,
+    /// The `type` of a refusal.
+    kind: Option<String>,
+}
+
+fn whole(bytes: &[u8], redactor: &mut Redactor) -> Result<Whole, Trouble> {
+    #[derive(Deserialize)]
+    struct Seen {
+        success: Option<serde_json::Value>,
+        #[serde(rename = "type")]
+        kind: Option<serde_json::Value>,
+    }
+    let object = bytes.trim_ascii_start().first() == Some(&b'{');
+    let seen: Seen = match serde_json::from_slice(bytes) {
+        Ok(seen) if object => seen,
+        _ => return Err(Trouble::Unusable),
+    };
+    let mut clean = BytesMut::from(redactor.push(bytes));
+    clean.extend_from_slice(&redactor.finish());
+    Ok(Whole {
+        body: clean.freeze(),
+        succeeded: seen.success == Some(serde_json::Value::Bool(true)),
+        kind: seen.kind.and_then(|kind| kind.as_str().map(str::to_owned)),
+    })
+}
+
+async fn pump(
+    answer: &mut CallAnswer,
+    redactor: &mut Redactor,
+    pieces: &mpsc::Sender<Result<Bytes, std::io::Error>>,
+    mut length: u64,
+) -> Result<(), Trouble> {
+    while let Some(piece) = answer.chunk().await? {
+        length += piece.len() as u64;
+        if length > LARGEST {
+            return Err(Trouble::TooLarge);
+        }
+        let clean = redactor.push(&piece);
+        if !clean.is_empty() && pieces.send(Ok(clean)).await.is_err() {
+            // The caller has gone. What Dapi does is done.
+            return Ok(());
+        }
+    }
+    let _ = pieces.send(Ok(redactor.finish())).await;
+    Ok(())
+}

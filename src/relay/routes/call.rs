@@ -1,0 +1,74 @@
+//! `POST /v1/connections/{id}/dapi/{path}`: a call without holding the token.
+
+use std::sync::Arc;
+
+use actix_web::{HttpRequest, HttpResponse, web};
+
+use super::{MAX_REQUEST, relay};
+use crate::base::ids::ConnectionId;
+use crate::connections::turns::Wish;
+use crate::http::body::{Id, read_up_to};
+use crate::http::caller::{Authorized, needs};
+use crate::http::problem::{Problem, ProblemCode};
+use crate::relay::body::Fields;
+use crate::relay::call::Request;
+use crate::relay::{Context, paths};
+
+/// Calls Dapi on the connection's behalf: data, metadata, payment, ach, wire, batch and operation paths.
+///
+/// The token, `appSecret` and `userSecret` are put in, whatever was sent under those names; `operation/get`
+/// gets its `appKey`. Everything else goes through as it came, `operationID` and `userInputs` included. The
+/// answer is Dapi's as it is, whatever its status, with the header `Strongroom-Upstream: dapi`; without that
+/// header it is Strongroom's own.
+///
+/// Dapi takes one call at a time with a token. Calls on one connection wait for each other in the order of
+/// their arrival, whichever replica they came to. A call that has begun runs to its end though its caller
+/// goes away.
+#[utoipa::path(
+    post, path = "/v1/connections/{id}/dapi/{path}", tag = "Connections",
+    security(("bearer" = ["dapi:call"])),
+    params(
+        ("id" = ConnectionId, Path, description = "The connection"),
+        ("path" = String, Path, description = "Dapi's path, such as `data/accounts/get`; holds slashes"),
+    ),
+    request_body(content = serde_json::Value, description = "A JSON object as Dapi takes it, without the secrets"),
+    responses(
+        (status = 200, description = "Dapi's answer, with its own status", body = serde_json::Value, headers(("Strongroom-Upstream" = String, description = "`dapi`"))),
+        (status = 400, description = "`invalid_request`: the body is not a JSON object"),
+        (status = 401, description = "`unauthorized`"),
+        (status = 403, description = "`insufficient_scope`"),
+        (status = 404, description = "`not_found`: no such connection, or a path that is not for calling"),
+        (status = 409, description = "`connection_not_active`, with `connectionStatus`; `user_secret_missing`"),
+        (status = 413, description = "`body_too_large`"),
+        (status = 429, description = "`too_many_requests`: too many wait for this token already; with `Retry-After`"),
+        (status = 502, description = "`upstream_failed`"),
+        (status = 503, description = "`unavailable`"),
+        (status = 504, description = "`upstream_timeout`"),
+    )
+)]
+pub async fn call(
+    caller: Authorized<needs::DapiCall>,
+    context: web::Data<Context>,
+    id: Id<ConnectionId>,
+    req: HttpRequest,
+    payload: web::Payload,
+) -> Result<HttpResponse, Problem> {
+    let path = req.match_info().get("path").and_then(paths::find);
+    let path = path.ok_or_else(|| {
+        Problem::new(ProblemCode::NotFound, "There is no such path of Dapi's for calling.")
+    })?;
+    let _place = Arc::clone(&context.places).try_acquire_owned().map_err(|_| {
+        let detail = "As many calls are under way here as may.";
+        Problem::new(ProblemCode::Unavailable, detail).retry_after(1)
+    })?;
+    let fields = Fields::read(&read_up_to(payload, MAX_REQUEST).await?)?;
+    let wish = Wish {
+        actor: caller.actor,
+        app: caller.client.app,
+        id: id.0,
+        path: path.path,
+        limit: context.limit(path),
+    };
+    let fields = fields.passed(path.with_app_key);
+    relay(&context, Request { wish, path, fields, trace: caller.trace }).await
+}

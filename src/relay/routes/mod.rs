@@ -1,0 +1,105 @@
+//! Calls on connections' behalf: HTTP in and out, one wire a file.
+
+pub mod call;
+pub mod wire;
+
+use std::sync::Arc;
+
+use actix_web::HttpResponse;
+use actix_web::body::{BodyStream, BoxBody, MessageBody as _};
+use actix_web::http::StatusCode;
+use actix_web::http::header::{CONTENT_TYPE, HeaderName, RETRY_AFTER};
+use futures_util::stream;
+use serde_json::json;
+
+use super::Context;
+use super::call::{Answered, Body, Request, Trouble};
+use super::queue::{self, NoTurn};
+use crate::connections::model::Status;
+use crate::http::problem::{Problem, ProblemCode};
+
+/// The largest body that is passed on to Dapi, in bytes: it is held until the answer comes.
+const MAX_REQUEST: usize = 1024 * 1024;
+/// Tells a caller whose answer it is: a 401 of Dapi's is not Strongroom's.
+const ANSWERED_BY: HeaderName = HeaderName::from_static("strongroom-upstream");
+
+/// Makes a call when its turn comes, and answers what Dapi answers.
+async fn relay(context: &Context, request: Request) -> Result<HttpResponse, Problem> {
+    let request = Arc::new(request);
+    let begun = queue::begin(context, &request).await.map_err(no_turn)?;
+    // From here on the call runs whatever becomes of this request.
+    let outcome = begun.await.map_err(Problem::internal)?;
+    answer(outcome.map_err(no_answer)?)
+}
+
+fn answer(answered: Answered) -> Result<HttpResponse, Problem> {
+    let status = StatusCode::from_u16(answered.status).map_err(Problem::internal)?;
+    let mut builder = HttpResponse::build(status);
+    builder.insert_header((CONTENT_TYPE, "application/json"));
+    builder.insert_header((ANSWERED_BY, "dapi"));
+    if let Some(wish) = answered.retry_after {
+        builder.insert_header((RETRY_AFTER, wish.as_secs()));
+    }
+    let body: BoxBody = match answered.body {
+        Body::Whole(bytes) => bytes.boxed(),
+        Body::Streamed(first, rest) => {
+            let pieces = stream::unfold((Some(first), rest), |(first, mut rest)| async move {
+                let piece = match first {
+                    Some(first) => Ok(first),
+                    None => rest.recv().await?,
+                };
+                Some((piece, (None, rest)))
+            });
+            BodyStream::new(pieces).boxed()
+        }
+    };
+    Ok(builder.body(body))
+}
+
+fn no_turn(none: NoTurn) -> Problem {
+    let too_many = |detail: &'static str, seconds| {
+        Problem::new(ProblemCode::TooManyRequests, detail).retry_after(seconds)
+    };
+    match none {
+        NoTurn::Unknown => Problem::not_found(),
+        NoTurn::NotActive(status) => not_active(status),
+        NoTurn::Full => too_many(
+            "As many calls wait for this connection's turn as may; Dapi takes one at a time.",
+            5,
+        ),
+        NoTurn::TooLong => {
+            too_many("Calls on this connection take so long that this one's turn did not come.", 5)
+        }
+        NoTurn::Gate(busy) => too_many(
+            "As many calls to Dapi are under way as may.",
+            busy.retry_after.as_secs().max(1),
+        ),
+        NoTurn::Draining => Problem::unavailable("the replica is about to end"),
+        NoTurn::Failed(failed) => failed.into(),
+    }
+}
+
+fn not_active(status: Status) -> Problem {
+    let detail = format!("The connection is {}.", status.as_str());
+    Problem::new(ProblemCode::ConnectionNotActive, detail).with("connectionStatus", json!(status))
+}
+
+fn no_answer(trouble: Trouble) -> Problem {
+    let failed = |detail: &'static str| Problem::new(ProblemCode::UpstreamFailed, detail);
+    match trouble {
+        Trouble::Timeout => {
+            let detail = "Dapi did not answer in time; what it did is not known.";
+            Problem::new(ProblemCode::UpstreamTimeout, detail)
+        }
+        Trouble::Unreachable => failed("Dapi could not be reached, or broke off."),
+        Trouble::Unusable => {
+            failed("Dapi's answer is not one of its own: no JSON object, or a redirect.")
+        }
+        Trouble::TooLarge => failed("Dapi's answer is larger than is passed back."),
+        Trouble::NoUserSecret => {
+            let detail = "The connection came through Dapi's own wire, and no call has brought its userSecret yet.";
+            Problem::new(ProblemCode::UserSecretMissing, detail)
+        }
+        Trouble::Failed(failed) => failed.into(),
+    }
+}

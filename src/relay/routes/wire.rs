@@ -1,0 +1,361 @@
+//! `POST /dapi/v2/{path}` and `POST /dapi`: Dapi's own wire.
+//!
+//! An app that uses Dapi's SDK moves here by changing the base URL and its `appSecret`. What it gets as
+//! access token is a stand-in.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use actix_web::http::StatusCode;
+use actix_web::{HttpRequest, HttpResponse, web};
+use serde_json::json;
+use sqlx::PgPool;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::{MAX_REQUEST, answer, no_answer, relay};
+use crate::base::actor::Actor;
+use crate::base::ids::{AppId, ConnectionId};
+use crate::base::scope::Scope;
+use crate::base::secret::SecretText;
+use crate::base::text;
+use crate::base::trace::TraceContext;
+use crate::connections::exchange::{self, Received, Submission};
+use crate::connections::model::{Connection, Failure, RevocationKind, Status};
+use crate::connections::revocation::{self, Asked, Request as Revocation};
+use crate::connections::stand_in::{self, Holder};
+use crate::connections::turns::Wish;
+use crate::connections::waiting::wait_until;
+use crate::dapi::AccessCode;
+use crate::http::body::read_up_to;
+use crate::http::caller::{self, bearer};
+use crate::http::problem::{Problem, ProblemCode};
+use crate::oauth::{self, Issuer};
+use crate::relay::body::Fields;
+use crate::relay::call::Request;
+use crate::relay::paths::{DapiPath, OPERATION_STATUS};
+use crate::relay::wire::{DapiError, Deed};
+use crate::relay::{Context, tokenless};
+use crate::users::check_client_user_id;
+use crate::vault::Vault;
+
+/// The longest code and `connectionID`, in bytes.
+const LONGEST: (usize, usize) = (16 * 1024, 1024);
+/// By what name the app knows the user, where it says so.
+const CLIENT_USER_ID: &str = "x-client-user-id";
+
+/// An answer in Dapi's shape.
+#[derive(utoipa::ToSchema)]
+#[expect(dead_code, reason = "describes the answer in the OpenAPI document")]
+#[schema(as = DapiAnswer)]
+pub struct AnswerShape {
+    /// Whether it worked.
+    success: bool,
+    /// `done`, `failed`, `user_input_required` or `initialized`.
+    #[schema(example = "done")]
+    status: String,
+    /// What went wrong, where something did.
+    r#type: Option<String>,
+    /// The same in words.
+    msg: Option<String>,
+    /// An exchange's: stands in for Dapi's token, and only Strongroom can use it.
+    #[schema(rename = "accessToken")]
+    access_token: Option<String>,
+}
+
+/// Dapi's own wire, for its SDKs: the same paths, the same shapes.
+///
+/// `appSecret` is `client_id.client_secret` of a client with the scopes `connections:write` and `dapi:call`.
+/// `auth/ExchangeToken` answers with a stand-in for the access token; the user is named by the header
+/// `X-Client-User-ID`, else `dapi:` and the `connectionID`. `users/DelinkUser` revokes the connection here,
+/// and Dapi is told until it confirms. Errors have Dapi's shape too.
+#[utoipa::path(
+    post, path = "/dapi/v2/{path}", tag = "Dapi's wire",
+    params(
+        ("path" = String, Path, description = "Dapi's path, such as `auth/ExchangeToken`; holds slashes"),
+        ("X-Client-User-ID" = Option<String>, Header, description = "The app's own name for the user, with an exchange"),
+    ),
+    request_body(content = serde_json::Value, description = "As Dapi's SDKs send it"),
+    responses(
+        (status = 200, description = "Dapi's answer, or Strongroom's in its shape", body = AnswerShape),
+        (status = 400, description = "In Dapi's shape: `PARAMETER_ERROR`, or why a code was refused", body = AnswerShape),
+        (status = 401, description = "`INVALID_APP_SECRET`, `INVALID_CONNECTION`, `USER_DELINKED`", body = AnswerShape),
+        (status = 403, description = "`INSUFFICIENT_SCOPE`", body = AnswerShape),
+        (status = 404, description = "`NOT_FOUND`", body = AnswerShape),
+        (status = 422, description = "`PARAMETER_MISSING`", body = AnswerShape),
+        (status = 429, description = "`TOO_MANY_REQUESTS`; with `Retry-After`", body = AnswerShape),
+        (status = 502, description = "`UPSTREAM_FAILED`", body = AnswerShape),
+        (status = 503, description = "`EXCHANGE_PENDING`, `UNAVAILABLE`; with `Retry-After`", body = AnswerShape),
+        (status = 504, description = "`UPSTREAM_TIMEOUT`", body = AnswerShape),
+    )
+)]
+pub async fn by_path(
+    req: HttpRequest,
+    payload: web::Payload,
+    desk: Desk,
+) -> Result<HttpResponse, DapiError> {
+    let arrival = desk.receive(&req, payload).await?;
+    let deed = req.match_info().get("path").and_then(Deed::named);
+    arrival.perform(&req, deed.ok_or_else(DapiError::not_found)?).await
+}
+
+/// The pass-through that SDKs inside apps use: the same by the body's `action`.
+#[utoipa::path(
+    post, path = "/dapi", tag = "Dapi's wire",
+    params(("X-Client-User-ID" = Option<String>, Header, description = "The app's own name for the user, with an exchange")),
+    request_body(content = serde_json::Value, description = "As Dapi's SDKs send it, with `action` naming the path"),
+    responses(
+        (status = 200, description = "As at `/dapi/v2/{path}`", body = AnswerShape),
+        (status = 401, description = "`INVALID_APP_SECRET`, `INVALID_CONNECTION`, `USER_DELINKED`", body = AnswerShape),
+    )
+)]
+pub async fn by_action(
+    req: HttpRequest,
+    payload: web::Payload,
+    desk: Desk,
+) -> Result<HttpResponse, DapiError> {
+    let arrival = desk.receive(&req, payload).await?;
+    let action = arrival.fields.text("action");
+    let action = action.ok_or_else(|| DapiError::missing("action"))?;
+    arrival.perform(&req, Deed::named(&action).ok_or_else(DapiError::not_found)?).await
+}
+
+/// What the wire works with, taken from the application.
+pub struct Desk {
+    context: web::Data<Context>,
+    issuer: web::Data<Issuer>,
+    pool: web::Data<PgPool>,
+    vault: web::Data<Vault>,
+}
+
+impl actix_web::FromRequest for Desk {
+    type Error = DapiError;
+    type Future = std::future::Ready<Result<Self, DapiError>>;
+
+    fn from_request(req: &HttpRequest, _: &mut actix_web::dev::Payload) -> Self::Future {
+        let desk = || {
+            Some(Self {
+                context: req.app_data::<web::Data<Context>>()?.clone(),
+                issuer: req.app_data::<web::Data<Issuer>>()?.clone(),
+                pool: req.app_data::<web::Data<PgPool>>()?.clone(),
+                vault: req.app_data::<web::Data<Vault>>()?.clone(),
+            })
+        };
+        std::future::ready(desk().ok_or_else(|| Problem::internal("no relay").into()))
+    }
+}
+
+/// A request whose sender is known and may.
+struct Arrival {
+    context: web::Data<Context>,
+    app: AppId,
+    client: Arc<str>,
+    fields: Fields,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Desk {
+    async fn receive(self, req: &HttpRequest, payload: web::Payload) -> Result<Arrival, DapiError> {
+        let place = Arc::clone(&self.context.places).try_acquire_owned().map_err(|_| {
+            let detail = "As many calls are under way here as may.";
+            Problem::new(ProblemCode::Unavailable, detail).retry_after(1)
+        })?;
+        let fields = Fields::read(&read_up_to(payload, MAX_REQUEST).await?)?;
+        let app_secret = fields.text("appSecret").map(SecretText::new);
+        let app_secret = app_secret.ok_or_else(DapiError::app_secret)?;
+        let halves = app_secret.expose().split_once('.');
+        let (id, secret) = halves.ok_or_else(DapiError::app_secret)?;
+        let secret = SecretText::new(secret.to_owned());
+        let from = caller::address(req);
+        let Self { context, issuer, pool, vault } = self;
+        let client = oauth::client_by_secret(&issuer, &pool, &vault, id, secret, from).await?;
+        for scope in [Scope::ConnectionsWrite, Scope::DapiCall] {
+            if !client.scopes.contains(scope) {
+                return Err(Problem::insufficient_scope(scope).into());
+            }
+        }
+        Ok(Arrival { context, app: client.app, client: client.id, fields, _place: place })
+    }
+}
+
+impl Arrival {
+    async fn perform(self, req: &HttpRequest, deed: Deed) -> Result<HttpResponse, DapiError> {
+        let scope =
+            if matches!(deed, Deed::Exchange) { Scope::ConnectionsWrite } else { Scope::DapiCall };
+        let (actor, trace) = caller::by_secret_for(req, Arc::clone(&self.client), scope);
+        match deed {
+            Deed::Exchange => self.exchange(req, actor, trace).await,
+            Deed::Delink => self.delink(req, &actor).await,
+            Deed::Call(path) if path.path == OPERATION_STATUS && bearer(req)?.is_none() => {
+                let Self { context, app, fields, .. } = self;
+                let outcome =
+                    tokenless::call(&context, actor, app, path, fields.passed(false), trace);
+                let outcome = outcome.await.map_err(super::no_turn)?;
+                Ok(answer(outcome.map_err(no_answer)?)?)
+            }
+            Deed::Call(path) => self.call(req, path, actor, trace).await,
+        }
+    }
+
+    /// The connection behind the request's bearer, with the user secret that came along.
+    async fn holder(&self, req: &HttpRequest, actor: &Actor) -> Result<Holder, DapiError> {
+        let stand_in = bearer(req)?.ok_or_else(DapiError::unknown_token)?;
+        let holder = stand_in::holder(&self.context.connections, self.app, stand_in).await?;
+        let holder = holder.ok_or_else(DapiError::unknown_token)?;
+        if let Some(user_secret) = self.fields.user_secret() {
+            holder.bring(&self.context.connections, actor, &user_secret).await?;
+        }
+        Ok(holder)
+    }
+
+    async fn call(
+        self,
+        req: &HttpRequest,
+        path: &'static DapiPath,
+        actor: Actor,
+        trace: TraceContext,
+    ) -> Result<HttpResponse, DapiError> {
+        let holder = self.holder(req, &actor).await?;
+        if holder.status != Status::Active {
+            return Err(DapiError::revoked(holder.revocation == Some(RevocationKind::Delink)));
+        }
+        let Self { context, app, fields, .. } = self;
+        let limit = context.limit(path);
+        let wish = Wish { actor, app, id: holder.id, path: path.path, limit };
+        let fields = fields.passed(path.with_app_key);
+        Ok(relay(&context, Request { wish, path, fields, trace }).await?)
+    }
+
+    /// Revokes here, which is what counts, and waits a little for Dapi to confirm.
+    async fn delink(self, req: &HttpRequest, actor: &Actor) -> Result<HttpResponse, DapiError> {
+        let holder = self.holder(req, actor).await?;
+        if !matches!(holder.status, Status::Active | Status::Revoking) {
+            return Err(DapiError::revoked(holder.revocation == Some(RevocationKind::Delink)));
+        }
+        let context = &self.context.connections;
+        let deadline = Instant::now() + context.pace.answer_within;
+        let asked = Revocation { kind: RevocationKind::Delink, reason: None, tell_dapi: true };
+        match revocation::revoke(context, actor, self.app, holder.id, asked).await? {
+            Asked::Acknowledged => {}
+            Asked::NotActive | Asked::Unknown => return Err(DapiError::unknown_token()),
+        }
+        let done = |status| status != Status::Revoking;
+        wait_until(context, self.app, holder.id, deadline, done).await?;
+        Ok(HttpResponse::Ok().json(json!({ "success": true, "status": "done" })))
+    }
+
+    async fn exchange(
+        self,
+        req: &HttpRequest,
+        actor: Actor,
+        trace: TraceContext,
+    ) -> Result<HttpResponse, DapiError> {
+        let submission = self.submission(req)?;
+        let (app, context) = (self.app, self.context.connections.clone());
+        // Its SDKs wait for as long as Dapi may take, and would not ask again.
+        let deadline = Instant::now() + context.dapi.settings().exchange_timeout;
+        let (tasks, by) = (context.tasks.clone(), actor.clone());
+        let receiving = {
+            let context = context.clone();
+            async move { exchange::receive(&context, &by, &trace, submission).await }
+        };
+        // In a task of its own: a client that hangs up in the middle must not leave an intent behind that
+        // nobody runs.
+        let received = tasks.spawn(tracing::Instrument::in_current_span(receiving)).await;
+        let id = match received.map_err(Problem::internal)?? {
+            Received::New(id, _) | Received::Repeated(id) => id,
+            refused => return Err(refusal(&refused)),
+        };
+        let done = |status| status != Status::Pending;
+        let found = wait_until(&context, app, id, deadline, done).await?;
+        let connection = found.ok_or_else(DapiError::unknown_token)?;
+        if connection.status != Status::Active {
+            return Err(not_exchanged(&connection));
+        }
+        self.exchanged(&actor, id, &connection).await
+    }
+
+    fn submission(&self, req: &HttpRequest) -> Result<Submission, DapiError> {
+        let required = |field: &str, longest| {
+            let value = self.fields.text(field).ok_or_else(|| DapiError::missing(field))?;
+            let sound = text::check(&value, longest);
+            sound.map_err(|what| DapiError::parameter(format!("{field} {what}")))?;
+            Ok::<_, DapiError>(value)
+        };
+        let code = AccessCode::new(required("accessCode", LONGEST.0)?);
+        let connection_id = required("connectionID", LONGEST.1)?;
+        let named = req.headers().get(CLIENT_USER_ID).map(|value| str::from_utf8(value.as_bytes()));
+        let client_user_id = match named {
+            None => format!("dapi:{connection_id}"),
+            Some(Ok(name)) => name.to_owned(),
+            Some(Err(_)) => return Err(DapiError::parameter("X-Client-User-ID is not UTF-8")),
+        };
+        check_client_user_id(&client_user_id)
+            .map_err(|what| DapiError::parameter(format!("X-Client-User-ID {what}")))?;
+        Ok(Submission {
+            app: self.app,
+            session: None,
+            client_user_id,
+            code,
+            user_secret: None,
+            connection_id,
+            dapi_user_id: None,
+            token_id: None,
+        })
+    }
+
+    async fn exchanged(
+        &self,
+        actor: &Actor,
+        id: ConnectionId,
+        connection: &Connection,
+    ) -> Result<HttpResponse, DapiError> {
+        let stand_in = stand_in::of(&self.context.connections, actor, self.app, id).await?;
+        // It was revoked in this moment.
+        let stand_in = stand_in.ok_or_else(|| DapiError::revoked(true))?;
+        Ok(HttpResponse::Ok().json(json!({
+            "success": true,
+            "status": "done",
+            "accessToken": stand_in.expose(),
+            "tokenID": connection.token_id,
+            "userID": connection.user_id,
+        })))
+    }
+}
+
+fn refusal(received: &Received) -> DapiError {
+    let (kind, msg) = match received {
+        Received::CodeOfAnotherUser => {
+            ("CODE_ALREADY_RECEIVED", "another user has handed in this access code")
+        }
+        Received::LoginOfAnotherUser => {
+            ("CONNECTION_OF_ANOTHER_USER", "this bank login is connected for another user")
+        }
+        Received::UserBeingErased => {
+            ("USER_BEING_ERASED", "the user is being erased; send it again once that is done")
+        }
+        Received::Expired
+        | Received::SessionExhausted
+        | Received::New(..)
+        | Received::Repeated(_) => ("ACCESS_CODE_EXPIRED", "the access code's window is closed"),
+    };
+    DapiError::new(StatusCode::BAD_REQUEST, kind, msg)
+}
+
+fn not_exchanged(connection: &Connection) -> DapiError {
+    let failure = connection.failure.as_ref();
+    let told =
+        failure.map(|Failure { kind, detail }| format!("{kind}: {detail}")).unwrap_or_default();
+    let bad = |kind: String, msg| DapiError::new(StatusCode::BAD_REQUEST, kind, msg);
+    match (connection.status, failure) {
+        (Status::Pending, _) => {
+            let msg = "Dapi has not settled it yet; the code is safe here, send it again";
+            DapiError::new(StatusCode::SERVICE_UNAVAILABLE, "EXCHANGE_PENDING", msg).retry_after(2)
+        }
+        (Status::Rejected, Some(Failure { kind, detail })) => {
+            bad(kind.to_ascii_uppercase(), detail.clone())
+        }
+        (Status::Expired, _) => bad("ACCESS_CODE_EXPIRED".to_owned(), told),
+        (Status::Orphaned, _) => bad("CODE_ORPHANED".to_owned(), told),
+        (status, _) => DapiError::revoked(status == Status::Delinked),
+    }
+}

@@ -1,0 +1,53 @@
+//! The one call that Dapi's SDK makes without a token: how far an operation of the app's is.
+
+use std::time::{Duration, Instant};
+
+use super::Context;
+use super::call::{self, Outcome};
+use super::paths::DapiPath;
+use super::queue::NoTurn;
+use crate::base::actor::Actor;
+use crate::base::ids::AppId;
+use crate::base::trace::TraceContext;
+use crate::dapi::{CallBody, Field};
+use crate::{apps, audit};
+
+/// Calls Dapi with the app's secret alone. Nothing waits for a turn, because no token is used.
+pub(super) async fn call(
+    context: &Context,
+    actor: Actor,
+    app: AppId,
+    path: &'static DapiPath,
+    fields: Vec<Field>,
+    trace: TraceContext,
+) -> Result<Outcome, NoTurn> {
+    let context = &context.connections;
+    let permit = context.dapi.gate().try_enter().map_err(NoTurn::Gate)?;
+    let mut conn = context.pool.acquire().await?;
+    let credentials = apps::credentials(&mut conn, app).await?.ok_or(NoTurn::Unknown)?;
+    let credentials = credentials.open(&context.vault)?;
+    let event = audit::Event {
+        app,
+        action: "dapi.call",
+        outcome: "begun",
+        user: None,
+        connection: None,
+        reason: Some(path.path),
+    };
+    audit::record(&mut conn, &actor, &event).await?;
+    // No connection is held while Dapi thinks.
+    drop(conn);
+    let body =
+        CallBody { fields: &fields, app: &credentials, user_secret: None, with_app_key: false };
+    let (started, limit): (_, Duration) = (Instant::now(), context.dapi.settings().call_timeout);
+    let sent = context.dapi.call(&permit, path.path, None, &body, &trace, limit).await;
+    let outcome = match sent {
+        Ok(answer) => call::read_whole(answer, &[credentials.app_secret.expose()]).await,
+        Err(lost) => Err(lost.into()),
+    };
+    let word = call::word(&outcome);
+    context.dapi.count_call(word, started.elapsed());
+    let event = audit::Event { outcome: word, ..event };
+    audit::record(&mut *context.pool.acquire().await?, &actor, &event).await?;
+    Ok(outcome)
+}

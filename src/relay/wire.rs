@@ -1,0 +1,184 @@
+//! Dapi's own shapes, for callers that take Strongroom for Dapi: which deed a path or an action names, and
+//! errors as `{success, status, type, msg}`.
+
+use std::borrow::Cow;
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::{CACHE_CONTROL, HeaderName, HeaderValue, RETRY_AFTER};
+use actix_web::{HttpResponse, ResponseError};
+use serde_json::json;
+
+use super::paths::{self, DapiPath};
+use crate::connections::Failed;
+use crate::http::problem::{Problem, ProblemCode};
+use crate::oauth::OAuthError;
+
+/// What a caller of Dapi's own wire wants.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Deed {
+    /// A code for a token.
+    Exchange,
+    /// The user unlinks.
+    Delink,
+    /// A call with a token.
+    Call(&'static DapiPath),
+}
+
+impl Deed {
+    /// What a path under `/v2` or an `action` names, without regard to case. The SDKs disagree about where
+    /// delinking is.
+    pub(super) fn named(path: &str) -> Option<Self> {
+        let path = path.trim_matches('/');
+        let is = |name: &str| path.eq_ignore_ascii_case(name);
+        if is("auth/ExchangeToken") {
+            return Some(Self::Exchange);
+        }
+        if is("users/DelinkUser") || is("data/DelinkUser") {
+            return Some(Self::Delink);
+        }
+        paths::find(path).map(Self::Call)
+    }
+}
+
+/// A refusal in Dapi's shape. `type` is an open set to Dapi's clients; those that Dapi is known to send keep
+/// its words.
+#[derive(Debug)]
+pub struct DapiError {
+    status: StatusCode,
+    kind: Cow<'static, str>,
+    msg: String,
+    headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl DapiError {
+    pub(super) fn new(
+        status: StatusCode,
+        kind: impl Into<Cow<'static, str>>,
+        msg: impl Into<String>,
+    ) -> Self {
+        Self { status, kind: kind.into(), msg: msg.into(), headers: Vec::new() }
+    }
+
+    /// A field that has to be there.
+    pub(super) fn missing(field: &str) -> Self {
+        let msg = format!("{field} is missing");
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "PARAMETER_MISSING", msg)
+    }
+
+    /// A field that cannot be.
+    pub(super) fn parameter(msg: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "PARAMETER_ERROR", msg)
+    }
+
+    /// The path or the action names nothing that is here.
+    pub(super) fn not_found() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "NOT_FOUND", "there is no such path for calling")
+    }
+
+    /// `appSecret` is not a client's id and secret.
+    pub(super) fn app_secret() -> Self {
+        let msg = "appSecret has to be a client's id and its secret, joined by a dot";
+        Self::new(StatusCode::UNAUTHORIZED, "INVALID_APP_SECRET", msg)
+    }
+
+    /// The token stands for nothing.
+    pub(super) fn unknown_token() -> Self {
+        let msg = "the access token is not known";
+        Self::new(StatusCode::UNAUTHORIZED, "INVALID_CONNECTION", msg)
+    }
+
+    /// The token stands for a connection that was revoked.
+    pub(super) fn revoked(delinked: bool) -> Self {
+        let (kind, msg) = if delinked {
+            ("USER_DELINKED", "the user has unlinked this bank")
+        } else {
+            ("INVALID_CONNECTION", "the connection was invalidated")
+        };
+        Self::new(StatusCode::UNAUTHORIZED, kind, msg)
+    }
+
+    /// With the number of seconds after which trying again makes sense.
+    pub(super) fn retry_after(mut self, seconds: u64) -> Self {
+        self.headers.push((RETRY_AFTER, HeaderValue::from(seconds)));
+        self
+    }
+}
+
+impl std::fmt::Display for DapiError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.kind, self.msg)
+    }
+}
+
+impl std::error::Error for DapiError {}
+
+impl ResponseError for DapiError {
+    fn status_code(&self) -> StatusCode {
+        self.status
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        let mut answer = HttpResponse::build(self.status);
+        answer.insert_header((CACHE_CONTROL, "no-store"));
+        for (name, value) in &self.headers {
+            answer.insert_header((name.clone(), value.clone()));
+        }
+        answer.json(json!({
+            "success": false, "status": "failed", "type": self.kind, "msg": self.msg,
+        }))
+    }
+}
+
+/// A problem in Dapi's shape: its own word for what Dapi has one for, ours in capitals for the rest.
+impl From<Problem> for DapiError {
+    fn from(problem: Problem) -> Self {
+        let detail = problem.detail().to_owned();
+        match problem.code() {
+            ProblemCode::InvalidRequest => return Self::parameter(detail),
+            ProblemCode::ConnectionNotActive => return Self::revoked(true),
+            ProblemCode::UserSecretMissing => return Self::missing("userSecret"),
+            _ => {}
+        }
+        let kind = problem.code().as_str().to_ascii_uppercase();
+        let retry = problem.headers().iter().filter(|(name, _)| name == RETRY_AFTER);
+        let headers = retry.cloned().collect();
+        Self { headers, ..Self::new(problem.status_code(), kind, detail) }
+    }
+}
+
+impl From<Failed> for DapiError {
+    fn from(failed: Failed) -> Self {
+        Problem::from(failed).into()
+    }
+}
+
+impl From<OAuthError> for DapiError {
+    fn from(error: OAuthError) -> Self {
+        match (error.status_code(), error.retry_after()) {
+            (StatusCode::TOO_MANY_REQUESTS, seconds) => {
+                let msg = "too many wrong secrets";
+                let told = Self::new(StatusCode::TOO_MANY_REQUESTS, "INVALID_APP_SECRET", msg);
+                told.retry_after(seconds.unwrap_or(1))
+            }
+            (status, _) if status.is_server_error() => {
+                let kind = error.code().as_str().to_ascii_uppercase();
+                Self::new(status, kind, "the service cannot work at the moment").retry_after(1)
+            }
+            _ => Self::app_secret(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deed_is_named_without_regard_to_case() {
+        assert!(matches!(Deed::named("AUTH/exchangetoken"), Some(Deed::Exchange)));
+        assert!(matches!(Deed::named("/users/delinkUser/"), Some(Deed::Delink)));
+        assert!(matches!(Deed::named("data/DelinkUser"), Some(Deed::Delink)));
+        assert!(matches!(Deed::named("data/cards/GET"), Some(Deed::Call(_))));
+        assert!(Deed::named("auth").is_none() && Deed::named("").is_none());
+    }
+}
