@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
-use crate::audit;
+use crate::audit::{self, chain};
 use crate::config::OauthConfig;
 use crate::connections::{self, sweep};
 use crate::oauth::{self, Directory};
@@ -27,8 +27,13 @@ const LINK: Duration = Duration::from_millis(500);
 const NOTE_EVERY: u32 = 15;
 
 /// Runs the reconcilers and the chainer until `stop`.
-pub async fn run(context: connections::Context, oauth: Arc<OauthConfig>, stop: CancellationToken) {
-    let chainer = link_audit(context.pool.clone(), stop.clone());
+pub async fn run(
+    context: connections::Context,
+    oauth: Arc<OauthConfig>,
+    audit: audit::Metrics,
+    stop: CancellationToken,
+) {
+    let chainer = link_audit(context.pool.clone(), audit, stop.clone());
     tokio::join!(rounds(context, oauth, stop), chainer);
 }
 
@@ -60,10 +65,17 @@ async fn rounds(context: connections::Context, oauth: Arc<OauthConfig>, stop: Ca
 
 /// Links what was committed to the audit trail, beside the rounds: a round may take longer than a link
 /// may wait.
-async fn link_audit(pool: PgPool, stop: CancellationToken) {
+async fn link_audit(pool: PgPool, metrics: audit::Metrics, stop: CancellationToken) {
+    let mut last_measured: Option<Instant> = None;
     loop {
-        if let Err(error) = audit::chain::round(&pool).await {
+        if let Err(error) = chain::counted_round(&pool, &metrics).await {
             tracing::warn!(cause = %error, "the audit trail could not be linked");
+        }
+        if last_measured.is_none_or(|last| last.elapsed() >= HOUSEKEEPING) {
+            last_measured = Some(Instant::now());
+            if let Err(error) = chain::measure(&pool, &metrics).await {
+                tracing::warn!(cause = %error, "what waits for its link could not be counted");
+            }
         }
         tokio::select! {
             () = stop.cancelled() => return,

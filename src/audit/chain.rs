@@ -7,6 +7,7 @@
 
 use sqlx::{Connection as _, PgPool};
 
+use super::metrics::Metrics;
 use super::model::Head;
 use super::store::{self, NewLink};
 
@@ -23,6 +24,19 @@ pub async fn round(pool: &PgPool) -> sqlx::Result<usize> {
             return Ok(linked);
         }
     }
+}
+
+/// The same, counted.
+pub async fn counted_round(pool: &PgPool, metrics: &Metrics) -> sqlx::Result<()> {
+    let linked = round(pool).await?;
+    metrics.linked.inc_by(linked as u64);
+    Ok(())
+}
+
+/// Brings the gauge of what waits up to date.
+pub async fn measure(pool: &PgPool, metrics: &Metrics) -> sqlx::Result<()> {
+    metrics.waiting.set(store::waiting(&mut *pool.acquire().await?).await?);
+    Ok(())
 }
 
 /// One transaction, where anything waits: how many rows it took off the queue, and how many of them it linked.

@@ -12,12 +12,14 @@
 
 pub mod chain;
 mod checkpoint;
+mod metrics;
 mod model;
 pub mod routes;
 mod store;
 mod verify;
 
 pub use checkpoint::{Checkpoint, SignedCheckpoint, TYP as CHECKPOINT_TYP, checkpoint};
+pub use metrics::Metrics;
 pub use model::AuditEvent;
 pub use store::{Filter, list};
 pub use verify::{Break, Fault, Report, verify};

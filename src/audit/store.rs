@@ -72,6 +72,11 @@ pub(super) async fn anything_waits(conn: &mut PgConnection) -> sqlx::Result<bool
         .await
 }
 
+/// How many rows wait for their links.
+pub(super) async fn waiting(conn: &mut PgConnection) -> sqlx::Result<i64> {
+    sqlx::query_scalar!("SELECT count(*) AS \"it!\" FROM audit_unlinked").fetch_one(conn).await
+}
+
 /// Makes this transaction the chainer, if no other one is.
 pub(super) async fn become_chainer(conn: &mut PgConnection) -> sqlx::Result<bool> {
     let mine = sqlx::query_scalar!("SELECT one FROM audit_chainer FOR UPDATE SKIP LOCKED")
@@ -249,6 +254,18 @@ pub(super) struct Unlinked {
     pub(super) oldest: Option<OffsetDateTime>,
     /// The first row that neither has a link nor waits for one.
     pub(super) lost: Option<AuditEventId>,
+}
+
+/// Has the statements of this transaction look up each row by its index, as those of the pools do: a
+/// table that grew since it was analysed would be joined row by row with the whole of another.
+pub(super) async fn plan_by_index(conn: &mut PgConnection) -> sqlx::Result<()> {
+    sqlx::raw_sql(
+        "SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; \
+         SET LOCAL enable_mergejoin = off; SET LOCAL enable_material = off; SET LOCAL jit = off",
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
 }
 
 /// What stands outside of an app's chain. Reads the whole trail of the app.

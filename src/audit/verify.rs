@@ -89,6 +89,7 @@ pub async fn verify(
 ) -> sqlx::Result<Report> {
     // One snapshot: the chainer goes on meanwhile.
     let mut tx = conn.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+    store::plan_by_index(&mut tx).await?;
     let end = store::head(&mut tx, app).await?.seq;
     let (mut head, mut broken) = (Head::EMPTY, None);
     while broken.is_none() {

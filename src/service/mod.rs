@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing_actix_web::TracingLogger;
 
+use crate::audit;
 use crate::background;
 use crate::base::clock::Clock;
 use crate::base::signer::Signer;
@@ -58,6 +59,7 @@ pub struct Service {
     context: Context,
     directory: Directory,
     oauth: Arc<OauthConfig>,
+    audit: audit::Metrics,
     readiness: Readiness,
     grace: Duration,
 }
@@ -193,6 +195,7 @@ impl Service {
 
         let mut registry = Registry::with_prefix("strongroom");
         let metrics = Metrics::register(&mut registry);
+        let audit = audit::Metrics::register(&mut registry);
         let budgets = Budgets::new(clock.clone(), config.oauth.reveals_per_minute);
         let shared = Shared {
             signer: oauth::statements::signer(public_url.as_str(), directory.clone()),
@@ -233,6 +236,7 @@ impl Service {
             context,
             directory,
             oauth: Arc::new(config.oauth),
+            audit,
             readiness,
             grace: config.http.shutdown_grace,
         })
@@ -272,8 +276,8 @@ impl Service {
     /// begins; calls that are under way end, up to the grace period; then the listeners close.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> std::io::Result<()> {
         let stop = CancellationToken::new();
-        let background =
-            background::run(self.context.clone(), Arc::clone(&self.oauth), stop.clone());
+        let (oauth, audit) = (Arc::clone(&self.oauth), self.audit.clone());
+        let background = background::run(self.context.clone(), oauth, audit, stop.clone());
         let background = tokio::spawn(background);
         self.run_without_background(stop, shutdown).await?;
         // It only has to finish its round: what it began is on the tracker, which was waited for.

@@ -114,6 +114,10 @@ async fn a_service_that_runs_links_by_itself_within_a_second_or_so() {
         assert!(started.elapsed() < std::time::Duration::from_secs(20));
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
+    while app.metric("strongroom_audit_linked_total").await == 0.0 {
+        assert!(started.elapsed() < std::time::Duration::from_secs(20));
+    }
+    assert!(app.metrics().await.contains("\nstrongroom_audit_unlinked "));
 }
 
 #[tokio::test]

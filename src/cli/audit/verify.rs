@@ -137,19 +137,25 @@ fn progress<'a>(output: &'a Output, app: &'a str) -> impl FnMut(i64, i64) + 'a {
 fn describe(checked: &Checked) -> String {
     let Checked { app, report } = checked;
     let mut text = match &report.broken {
-        None => format!("{app}: whole. {} links hold, the last is {}.", report.linked, report.hash),
+        None => format!(
+            "{app}: whole. Links that hold: {}, the last is {}.",
+            report.linked, report.hash
+        ),
         Some(broken) => {
             let at = broken.seq.map_or(String::new(), |seq| format!(" at {seq}"));
             let event = broken.event.map_or(String::new(), |event| format!(" ({event})"));
             let what = broken.fault.describe();
-            format!("{app}: BROKEN{at}{event}: {what}. {} links before it hold.", report.linked)
+            format!(
+                "{app}: BROKEN{at}{event}: {what}. Links before it that hold: {}.",
+                report.linked
+            )
         }
     };
     if report.checkpoints > 0 && report.broken.is_none() {
-        let _ = write!(text, " It continues {} checkpoints.", report.checkpoints);
+        let _ = write!(text, " Checkpoints that it continues: {}.", report.checkpoints);
     }
     if report.unlinked > 0 {
-        let _ = write!(text, " {} rows wait for their links.", report.unlinked);
+        let _ = write!(text, " Rows that wait for their links: {}.", report.unlinked);
     }
     text
 }

@@ -1,0 +1,24 @@
+//! What is counted about the chain.
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+/// Counts of the chainer. Clones count together.
+#[derive(Clone, Debug, Default)]
+pub struct Metrics {
+    pub(super) linked: Counter,
+    pub(super) waiting: Gauge,
+}
+
+impl Metrics {
+    /// Registers the metrics.
+    pub fn register(registry: &mut Registry) -> Self {
+        let m = Self::default();
+        let told = "Rows of the audit trail that this replica linked into their chain";
+        registry.register("audit_linked", told, m.linked.clone());
+        let told = "Rows of the audit trail that wait for their links";
+        registry.register("audit_unlinked", told, m.waiting.clone());
+        m
+    }
+}
