@@ -113,5 +113,7 @@ async fn run(settings: &Settings) {
         }
     }
     report.memory(service.memory());
+    println!("revocation of 100,000 …");
+    report.revocation(service.revocation().await);
     report.print();
 }

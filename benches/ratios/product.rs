@@ -27,6 +27,13 @@ pub struct Product<'a> {
     next: Arc<AtomicU64>,
 }
 
+/// What an order to revoke a hundred thousand connections took.
+pub struct Revocation {
+    pub acknowledged: Duration,
+    /// Before and after.
+    pub memory: (f64, f64),
+}
+
 /// Starts the service; returns when it says that it serves.
 fn serve(stage: &Stage) -> (Process, SocketAddr) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_strongroom"))
@@ -125,6 +132,38 @@ impl<'a> Product<'a> {
     /// Resident memory in MiB: now, and at its highest.
     pub fn memory(&self) -> (f64, f64) {
         (machine::mebibytes(self.pid(), "VmRSS"), machine::mebibytes(self.pid(), "VmHWM"))
+    }
+
+    /// A hundred thousand connections revoked by one order: from the request to its answer, after which
+    /// none is usable, and the service's resident memory in MiB before and after.
+    pub async fn revocation(&self) -> Revocation {
+        const MANY: &str = "INSERT INTO connections (
+                id, app_id, user_id, status, connection_id, created_at, activated_at, lease_epoch,
+                code_hash, code_expires_at, access_token, user_secret)
+            SELECT new_uuid_v7(), app_id, user_id, 'active', 'many-' || n, created_at, activated_at, 1,
+                   sha256(('many-' || n)::bytea), code_expires_at, access_token, user_secret
+            FROM (SELECT * FROM connections WHERE status = 'active' LIMIT 1) c, generate_series(1, 100000) n";
+        let mut conn = PgConnection::connect(&self.stage.url("product")).await.unwrap();
+        conn.execute("UPDATE connections SET created_at = created_at - interval '1 day'")
+            .await
+            .unwrap();
+        conn.execute(MANY).await.unwrap();
+        conn.execute("ANALYZE connections").await.unwrap();
+        let (before, began) = (self.memory().0, Instant::now());
+        let body = json!({
+            "kind": "invalidate", "reason": "a benchmark", "perSecond": 1, "filter": { "all": true },
+        });
+        let path = "/v1/admin/revocations";
+        let order = call(self.address, "POST", path, &self.token, &body.to_string()).await;
+        let acknowledged = began.elapsed();
+        assert!(order["matched"].as_i64().unwrap() >= 100_000, "{order}");
+        let usable: i64 =
+            sqlx::query_scalar("SELECT count(*) FROM connections WHERE status = 'active'")
+                .fetch_one(&mut conn)
+                .await
+                .unwrap();
+        assert_eq!(usable, 0);
+        Revocation { acknowledged, memory: (before, self.memory().0) }
     }
 
     async fn measure(

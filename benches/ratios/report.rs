@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::Measured;
 use crate::machine::Stage;
+use crate::product::Revocation;
 
 /// Which product arm is held against which floor, and the goal of the ratio.
 const PAIRS: [(&str, &str); 4] =
@@ -17,6 +18,7 @@ pub struct Report {
     arms: BTreeMap<(String, usize), Vec<Measured>>,
     cold_start: Vec<f64>,
     memory: (f64, f64),
+    revocation: Option<Revocation>,
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -32,6 +34,7 @@ impl Report {
             arms: BTreeMap::new(),
             cold_start: Vec::new(),
             memory: (0.0, 0.0),
+            revocation: None,
         }
     }
 
@@ -45,6 +48,10 @@ impl Report {
 
     pub fn memory(&mut self, memory: (f64, f64)) {
         self.memory = memory;
+    }
+
+    pub fn revocation(&mut self, revocation: Revocation) {
+        self.revocation = Some(revocation);
     }
 
     fn median(&self, arm: &str, connections: usize, of: impl Fn(&Measured) -> f64) -> f64 {
@@ -128,8 +135,14 @@ impl Report {
             "\ncold start {cold_start:.0} ms; resident memory after the load {:.0} MiB, at its highest {:.0} MiB; PostgreSQL {}",
             self.memory.0, self.memory.1, self.postgres
         );
+        let revocation = self.revocation.as_ref().map(|it| {
+            let (millis, (before, after)) = (it.acknowledged.as_millis(), it.memory);
+            println!("100,000 revoked: acknowledged after {millis} ms; resident memory before {before:.0} MiB, after {after:.0} MiB");
+            json!({ "acknowledgedMillis": millis, "residentMiBBefore": before, "residentMiBAfter": after })
+        });
         let json = json!({
             "rows": rows,
+            "revocationOf100000": revocation,
             "coldStartMillis": cold_start,
             "residentMiB": self.memory.0,
             "highestResidentMiB": self.memory.1,

@@ -198,8 +198,9 @@ impl Create {
         if self.dry_run {
             let found = orders::dry_run(conn, app, &matching).await?;
             output.result(&found, || {
-                let sample = found.sample.iter().map(|id| format!("\n{id}")).collect::<String>();
-                format!("{} connections would be revoked.{sample}", found.matched)
+                let count = format!("{} connections would be revoked.", found.matched);
+                let sample = found.sample.iter().map(ToString::to_string);
+                std::iter::once(count).chain(sample).collect::<Vec<_>>().join("\n")
             });
             return Ok(());
         }
