@@ -140,7 +140,7 @@ impl Running {
             let (app, id) = (self.request.wish.app, self.request.wish.id);
             match connections::dapi_says_dead(&self.context, app, id, kind).await {
                 Ok(true) => {
-                    tracing::warn!(connection = %id, kind, "Dapi says that a token is dead")
+                    tracing::warn!(connection = %id, kind, "Dapi says that a token is dead");
                 }
                 Ok(false) => {}
                 Err(error) => tracing::warn!(cause = %error, "a dead token could not be recorded"),

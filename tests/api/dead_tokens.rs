@@ -2,6 +2,7 @@
 
 use serde_json::json;
 use strongroom::connections::dapi_says_dead;
+use strongroom::sandbox::{Effect, Fault, Refuse};
 
 use crate::support::{TestApp, id};
 
@@ -39,4 +40,27 @@ async fn other_types_and_other_apps_say_nothing_about_a_token() {
     let found = app.api.connection(&app.token().await, id(&active)).await;
     assert_eq!(found["status"], "active");
     assert!(dapi_says_dead(&app.context, tenant, connection, "TOKEN_DEAD").await.unwrap());
+}
+
+#[tokio::test]
+async fn a_call_that_dapi_refuses_because_the_token_is_dead_ends_the_connection() {
+    let app = TestApp::spawn().await;
+    let active = app.active("ada").await;
+    let path = format!("/v1/connections/{}/dapi/data/accounts/get", id(&active));
+    let call = async |kind: &str| {
+        let refuse = Refuse { kind: kind.to_owned(), msg: "no".to_owned(), status: 400 };
+        app.sandbox.set_fault(Fault::new(Effect::Refuse(refuse)).times(1)).unwrap();
+        app.api.post(&app.token().await, &path, &json!({})).await
+    };
+    assert_eq!(call("INVALID_FIELD").await.json["type"], "INVALID_FIELD");
+    assert_eq!(app.api.connection(&app.token().await, id(&active)).await["status"], "active");
+    assert_eq!(
+        call("USER_DELINKED").await.json["type"],
+        "USER_DELINKED",
+        "Dapi's answer as it came"
+    );
+    let found = app.api.connection(&app.token().await, id(&active)).await;
+    assert_eq!(found["status"], "invalidated");
+    let next = app.api.post(&app.token().await, &path, &json!({})).await;
+    assert_eq!(next.problem(), (409, "connection_not_active"));
 }
