@@ -9,6 +9,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
 /// What a batch does: up to a number of inputs in, an output for each out, in their order.
@@ -17,6 +18,7 @@ type Run<I, O> = Box<dyn Fn(Vec<I>) -> BoxFuture<'static, Vec<O>> + Send + Sync>
 /// A queue of calls of one kind, and the task that runs them.
 pub struct Batch<I, O> {
     queue: OnceLock<mpsc::UnboundedSender<Call<I, O>>>,
+    runtime: Handle,
     /// What the task takes with it when the first call starts it.
     idle: Mutex<Option<(usize, Run<I, O>)>>,
 }
@@ -28,14 +30,21 @@ struct Call<I, O> {
 
 impl<I: Send + 'static, O: Send + 'static> Batch<I, O> {
     /// `run` gets at most `most` inputs and returns an output for each, in their order. The first
-    /// call starts the task, on the runtime of its thread; the task ends when the batch is dropped.
+    /// call starts the task, on the runtime in which this is called; it ends when the batch is dropped.
+    ///
+    /// # Panics
+    /// Outside of a runtime.
     pub fn new<R, F>(most: usize, run: R) -> Self
     where
         R: Fn(Vec<I>) -> F + Send + Sync + 'static,
         F: Future<Output = Vec<O>> + Send + 'static,
     {
         let run: Run<I, O> = Box::new(move |inputs| run(inputs).boxed());
-        Self { queue: OnceLock::new(), idle: Mutex::new(Some((most, run))) }
+        Self {
+            queue: OnceLock::new(),
+            runtime: Handle::current(),
+            idle: Mutex::new(Some((most, run))),
+        }
     }
 
     /// Runs one call, with whatever else waits. `None` where `run` panicked or its runtime is gone.
@@ -48,7 +57,7 @@ impl<I: Send + 'static, O: Send + 'static> Batch<I, O> {
     fn start(&self) -> mpsc::UnboundedSender<Call<I, O>> {
         let (queue, waiting) = mpsc::unbounded_channel();
         if let Some((most, run)) = self.idle.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            tokio::spawn(serve(waiting, most, run));
+            self.runtime.spawn(serve(waiting, most, run));
         }
         queue
     }

@@ -141,7 +141,7 @@ struct Intent<'a> {
     ends: Option<OffsetDateTime>,
 }
 
-/// Commits the intent. `None` where the same code was committed by somebody else meanwhile.
+/// Commits the intent. `None` where something came in between, and what is there has to be looked at again.
 async fn commit_intent(
     context: &Context,
     intent: &Intent<'_>,
@@ -199,7 +199,7 @@ async fn commit_intent(
     fail::fail_point!("exchange::before_intent");
     match keep(context, submission.session, new).await? {
         Kept::Yes => {}
-        Kept::CodeTaken => return Ok(None),
+        Kept::LookAgain => return Ok(None),
         Kept::SessionExhausted => return Ok(Some(Received::SessionExhausted)),
     }
     fail::fail_point!("exchange::leased");
@@ -211,7 +211,8 @@ async fn commit_intent(
 
 enum Kept {
     Yes,
-    CodeTaken,
+    /// Something came in between: the same code was committed, or the user was erased.
+    LookAgain,
     SessionExhausted,
 }
 
@@ -221,8 +222,12 @@ async fn keep(
     intent: NewIntent,
 ) -> Result<Kept, sqlx::Error> {
     let Some(session) = session else {
-        let kept = context.statements.keep_intent(intent).await?;
-        return Ok(if kept { Kept::Yes } else { Kept::CodeTaken });
+        return match context.statements.keep_intent(intent).await {
+            Ok(true) => Ok(Kept::Yes),
+            Ok(false) => Ok(Kept::LookAgain),
+            Err(error) if is_user_gone(&error) => Ok(Kept::LookAgain),
+            Err(error) => Err(error),
+        };
     };
     let mut tx = context.pool.begin().await?;
     let id = intent.new.id;
@@ -230,10 +235,15 @@ async fn keep(
         return Ok(Kept::SessionExhausted);
     }
     if NewIntent::all(&mut tx, &[intent]).await? != [true] {
-        return Ok(Kept::CodeTaken);
+        return Ok(Kept::LookAgain);
     }
     tx.commit().await?;
     Ok(Kept::Yes)
+}
+
+/// The row refers to a user who is not there any more.
+fn is_user_gone(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_foreign_key_violation)
 }
 
 /// An exchange whose intent is committed and whose lease is held. It has to be run: nobody else will

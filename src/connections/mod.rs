@@ -50,7 +50,7 @@ use crate::vault::{Place, Vault, VaultError};
 pub struct Context {
     /// PostgreSQL.
     pub pool: PgPool,
-    /// What this thread asks of it together.
+    /// What all threads ask of it together.
     pub statements: Statements,
     /// What seals and opens.
     pub vault: Vault,

@@ -1,7 +1,7 @@
 //! Statements that serve the callers of one moment together: one round trip and one commit for as
 //! many as wait.
 //!
-//! Each thread gathers for itself, next to its pool. A statement that fails is repeated caller by
+//! All threads of a replica gather together. A statement that fails is repeated caller by
 //! caller, so that one bad row fails no stranger.
 
 use std::sync::Arc;
@@ -32,7 +32,7 @@ pub(super) trait Together: Send + Sync + Sized + 'static {
 
 type Gathered<I> = Arc<Batch<I, sqlx::Result<<I as Together>::Output>>>;
 
-/// Everything that one thread asks of the database together.
+/// Everything that is asked of the database together.
 #[derive(Clone, Debug)]
 pub struct Statements {
     look_up: Gathered<LookUp>,

@@ -168,12 +168,14 @@ impl Database {
                     // Nothing here takes long; what does has gone wrong and must not hold locks.
                     // Every statement has its index. A plan that reads a whole table is right while
                     // the table is small, and then kept while it grows. Compiling a plan pays where
-                    // statements run for seconds.
+                    // statements run for seconds, and planning anew where the values matter: here
+                    // it would take as long as the statement, for every batch of another length.
                     conn.execute(
                         "SET statement_timeout = '30s'; SET lock_timeout = '10s'; \
                          SET idle_in_transaction_session_timeout = '30s'; \
                          SET enable_seqscan = off; SET enable_hashjoin = off; \
-                         SET enable_mergejoin = off; SET jit = off",
+                         SET enable_mergejoin = off; SET jit = off; \
+                         SET plan_cache_mode = force_generic_plan",
                     )
                     .await?;
                     Ok(())

@@ -67,6 +67,8 @@ pub struct Service {
 /// What all threads share.
 #[derive(Clone)]
 struct Shared {
+    /// One for all threads: the more callers, the fewer statements.
+    statements: Statements,
     database: Arc<Database>,
     vault: Vault,
     issuer: Issuer,
@@ -122,7 +124,7 @@ impl Shared {
         let dapi = Arc::clone(&self.dapi);
         let client = dapi::Client::new(dapi, self.gate.clone(), self.metrics.dapi.clone());
         Ok(Context {
-            statements: Statements::new(&pool),
+            statements: self.statements.clone(),
             pool,
             vault: self.vault.clone(),
             dapi: client.map_err(StartError::Tls)?,
@@ -197,7 +199,9 @@ impl Service {
         let metrics = Metrics::register(&mut registry);
         let audit = audit::Metrics::register(&mut registry);
         let budgets = Budgets::new(clock.clone(), config.oauth.reveals_per_minute);
+        let background_pool = database.background_pool();
         let shared = Shared {
+            statements: Statements::new(&background_pool),
             signer: oauth::statements::signer(public_url.as_str(), directory.clone()),
             issuer: Issuer::new(
                 public_url.as_str(),
@@ -224,7 +228,7 @@ impl Service {
             vault,
             database,
         };
-        let context = shared.context(shared.database.background_pool())?;
+        let context = shared.context(background_pool)?;
         let readiness = shared.readiness.clone();
         let workers = usize::try_from(config.http.workers).unwrap_or(1);
         Ok(Self {
