@@ -192,7 +192,7 @@ async fn a_chainer_that_hangs_holds_up_no_writer_and_no_other_replica_for_ever()
     hanging.execute("SELECT one FROM audit_chainer FOR UPDATE").await.unwrap();
     app.active("bob").await;
     assert_eq!(app.link().await, 0);
-    drop(hanging);
+    hanging.rollback().await.unwrap();
     assert!(app.link().await > 0);
 }
 
