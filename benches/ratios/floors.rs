@@ -92,3 +92,13 @@ pub async fn bare(stage: &Stage, connections: usize, seconds: Duration) -> Measu
     let requests: load::Requests = Arc::new(|_| load::request("GET", "/", "", ""));
     load::run(stage.bare, connections, seconds, 200, requests).await
 }
+
+/// A bare reverse proxy before the upstream, with its own CPU.
+pub async fn proxy(stage: &Stage, connections: usize, seconds: Duration) -> Measured {
+    let requests: load::Requests = Arc::new(|_| load::request("POST", "/", "", "{}"));
+    let before = stage.proxy_cpu();
+    let measured = load::run(stage.proxy, connections, seconds, 200, requests).await;
+    let took = stage.proxy_cpu().checked_sub(before).unwrap_or_default();
+    let count = measured.per_second * seconds.as_secs_f64();
+    Measured { service_cpu: took.as_secs_f64() * 1e6 / count, ..measured }
+}

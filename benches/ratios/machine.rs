@@ -25,7 +25,8 @@ pub struct Stage {
     pub folder: PathBuf,
     pub upstream: SocketAddr,
     pub bare: SocketAddr,
-    _processes: [Process; 2],
+    pub proxy: SocketAddr,
+    processes: [Process; 3],
 }
 
 impl Stage {
@@ -45,14 +46,21 @@ impl Stage {
         conn.close().await.unwrap();
         postgres.stop().await.unwrap();
         let postgres = LocalPostgres::start(settings).await.unwrap();
-        let (upstream, upstream_process) = role("--upstream");
-        let (bare, bare_process) = role("--bare");
-        Self { postgres, folder, upstream, bare, _processes: [upstream_process, bare_process] }
+        let (upstream, upstream_process) = role("--upstream", None);
+        let (bare, bare_process) = role("--bare", None);
+        let (proxy, proxy_process) = role("--proxy", Some(upstream));
+        let processes = [upstream_process, bare_process, proxy_process];
+        Self { postgres, folder, upstream, bare, proxy, processes }
     }
 
     /// A URL of the database of this name.
     pub fn url(&self, database: &str) -> String {
         self.postgres.url().replace("///postgres?", &format!("///{database}?"))
+    }
+
+    /// CPU that the bare reverse proxy has taken so far.
+    pub fn proxy_cpu(&self) -> Duration {
+        cpu(self.processes[2].0.id())
     }
 
     /// CPU that PostgreSQL has taken so far.
@@ -73,10 +81,11 @@ impl Stage {
     }
 }
 
-/// Starts this program in another role; its first line is its address.
-fn role(role: &str) -> (SocketAddr, Process) {
+/// Starts this program in another role, before `behind` where it is a proxy; its first line is its address.
+fn role(role: &str, behind: Option<SocketAddr>) -> (SocketAddr, Process) {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .arg(role)
+        .args(behind.map(|address| address.to_string()))
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
@@ -108,6 +117,21 @@ pub fn upstream() {
 pub fn bare() {
     serve(|| {
         web::to(|| async { HttpResponse::Ok().json(serde_json::json!({ "status": "alive" })) })
+    });
+}
+
+/// The least that a reverse proxy can do: the request's body to the upstream, the answer's back.
+pub fn proxy(upstream: &str) {
+    let url = format!("http://{upstream}/");
+    serve(move || {
+        let (client, url) = (reqwest::Client::new(), url.clone());
+        web::to(move |body: web::Bytes| {
+            let call = client.post(&url).body(body);
+            async move {
+                let answer = call.send().await.unwrap().bytes().await.unwrap();
+                HttpResponse::Ok().content_type("application/json").body(answer)
+            }
+        })
     });
 }
 

@@ -60,6 +60,7 @@ fn main() {
         // The roles that this program plays as a process of its own.
         Some("--upstream") => return machine::upstream(),
         Some("--bare") => return machine::bare(),
+        Some("--proxy") => return machine::proxy(&arguments.next().unwrap()),
         _ => {}
     }
     let runtime =
@@ -110,6 +111,8 @@ async fn run(settings: &Settings) {
             report.add("reveal", connections, service.reveal(connections, seconds).await);
             report.add("bare", connections, floors::bare(&stage, connections, seconds).await);
             report.add("token", connections, service.token(connections, seconds).await);
+            report.add("proxy", connections, floors::proxy(&stage, connections, seconds).await);
+            report.add("relay", connections, service.relay(connections, seconds).await);
         }
     }
     report.memory(service.memory());

@@ -214,6 +214,19 @@ impl<'a> Product<'a> {
         self.measure(connections, seconds, 200, requests).await
     }
 
+    /// Calls with tokens that are in nobody else's hands at the moment: each has one call at a time.
+    pub async fn relay(&self, connections: usize, seconds: Duration) -> Measured {
+        let (token, active) = (self.token.clone(), Arc::clone(&self.active));
+        let next = Arc::new(AtomicU64::new(0));
+        let requests: load::Requests = Arc::new(move |_| {
+            let turn = usize::try_from(next.fetch_add(1, Ordering::Relaxed)).unwrap();
+            let path =
+                format!("/v1/connections/{}/dapi/data/accounts/get", active[turn % active.len()]);
+            load::request("POST", &path, &token, "{}")
+        });
+        self.measure(connections, seconds, 200, requests).await
+    }
+
     pub async fn token(&self, connections: usize, seconds: Duration) -> Measured {
         let body = json!({ "grant_type": "client_credentials", "client_id": "bench", "client_secret": SECRET });
         let body = body.to_string();

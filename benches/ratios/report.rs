@@ -9,8 +9,13 @@ use crate::machine::Stage;
 use crate::product::Revocation;
 
 /// Which product arm is held against which floor, and the goal of the ratio.
-const PAIRS: [(&str, &str); 4] =
-    [("exchange", "pair"), ("read", "select"), ("reveal", "audited"), ("token", "bare")];
+const PAIRS: [(&str, &str); 5] = [
+    ("exchange", "pair"),
+    ("read", "select"),
+    ("reveal", "audited"),
+    ("token", "bare"),
+    ("relay", "proxy"),
+];
 
 pub struct Report {
     file: std::path::PathBuf,
@@ -72,6 +77,7 @@ impl Report {
             "postgresCPUMicros": of(|m| m.postgres_cpu).round(),
             "floor": floor,
             "floorPerSecond": floor_rate.round(),
+            "floorServiceCPUMicros": self.median(floor, connections, |m| m.service_cpu).round(),
             "ratio": of(|m| m.per_second) / floor_rate,
         })
     }
@@ -128,6 +134,14 @@ impl Report {
                 row["floor"].as_str().unwrap_or_default(),
                 number(row, "floorPerSecond"),
                 number(row, "ratio"),
+            );
+        }
+        for connections in [32, 128] {
+            let cpu = |arm| self.median(arm, connections, |m| m.service_cpu);
+            let (relay, proxy) = (cpu("relay"), cpu("proxy"));
+            println!(
+                "a relayed call at {connections}: {relay:.0} µs of the service's CPU, a bare proxy's {proxy:.0} µs, {:.1} times",
+                relay / proxy
             );
         }
         let cold_start = median(self.cold_start.clone());
