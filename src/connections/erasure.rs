@@ -6,14 +6,17 @@
 //! row that links the app's name for the user with the random one are deleted. What stays is the audit
 //! trail, which knows the random name alone, and a row of counts that the receipt is made of.
 
+use std::time::Instant;
+
 use serde::Serialize;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
+use super::deferred::Reconciler;
 use super::model::RevocationKind;
 use super::orders::Matching;
 use super::store::{self, Many};
-use super::{Context, Failed};
+use super::{Context, sweep};
 use crate::audit;
 use crate::base::actor::Actor;
 use crate::base::ids::{AppId, DataKeyId, ErasureId, UserId};
@@ -155,12 +158,34 @@ pub async fn conclude(conn: &mut Conn, id: ErasureId) -> sqlx::Result<bool> {
     Ok(true)
 }
 
-/// Concludes what can be concluded of what is due. Returns how many users were erased.
-pub(super) async fn reconcile(context: &Context, limit: i64) -> Result<usize, Failed> {
-    let mut conn = context.pool.acquire().await?;
-    let mut erased = 0;
-    for id in store::due_erasures(&mut conn, limit).await? {
-        erased += usize::from(conclude(&mut conn, id).await?);
+/// After how many failures a pass ends: each may have waited for a lock.
+const FAILURES: usize = 3;
+
+/// Concludes what can be concluded of what is due. Returns how many users were erased. An erasure that fails
+/// is left alone for a while.
+pub(super) async fn reconcile(context: &Context, limit: i64) -> usize {
+    const ERASURES: Reconciler = Reconciler::Erasures;
+    let due = async { store::due_erasures(&mut context.pool.acquire().await?, limit).await };
+    let due = match due.await {
+        Ok(due) => due,
+        Err(error) => {
+            sweep::failed(context, ERASURES, &error);
+            return 0;
+        }
+    };
+    let except = context.deferred.rows(ERASURES, Instant::now());
+    let (mut erased, mut failures) = (0, 0);
+    for id in due.into_iter().filter(|id| !except.contains(&id.uuid())) {
+        let concluded = async {
+            let mut conn = context.pool.acquire().await?;
+            Ok(conclude(&mut conn, id).await?)
+        };
+        let concluded = sweep::isolated(context, ERASURES, id.uuid(), concluded).await;
+        failures += usize::from(concluded.is_none());
+        erased += usize::from(concluded.unwrap_or(false));
+        if failures == FAILURES {
+            break;
+        }
     }
-    Ok(erased)
+    erased
 }

@@ -17,9 +17,11 @@ use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::Context;
+use super::deferred::Reconciler;
 use super::model::RevocationKind;
 use super::store::{self, Many};
-use super::{Context, Failed};
+use super::sweep::isolated;
 use crate::audit;
 use crate::base::actor::{Actor, Who};
 use crate::base::ids::{AppId, ConnectionId, RevocationOrderId};
@@ -245,10 +247,7 @@ pub enum Given {
 
 /// What an order would meet at this moment.
 pub async fn dry_run(conn: &mut Conn, app: AppId, matching: &Matching) -> sqlx::Result<DryRun> {
-    let mut tx = conn.begin().await?;
-    store::be_patient(&mut tx).await?;
-    let (matched, sample) = store::count_usable(&mut tx, app, matching).await?;
-    tx.commit().await?;
+    let (matched, sample) = store::count_usable(conn, app, matching).await?;
     Ok(DryRun { matched, sample })
 }
 
@@ -374,18 +373,25 @@ pub async fn list(
 }
 
 /// Lets through what is next, and concludes orders of which nothing is left. Returns how many
-/// connections were let through.
-pub(super) async fn reconcile(context: &Context, batch: i64) -> Result<usize, Failed> {
-    let mut conn = context.pool.acquire().await?;
-    let awaited = store::release_awaited(&mut conn, batch).await?;
+/// connections were let through. An order that fails is left alone for a while.
+pub(super) async fn reconcile(context: &Context, batch: i64) -> usize {
+    const ORDERS: Reconciler = Reconciler::Orders;
+    let awaited =
+        async { Ok(store::release_awaited(&mut context.pool.acquire().await?, batch).await?) };
+    let awaited = isolated(context, ORDERS, Uuid::nil(), awaited).await.unwrap_or(0);
     let mut released = usize::try_from(awaited).unwrap_or(0);
-    while let Some((id, count)) = store::release(&mut conn).await? {
+    loop {
+        let next = async { Ok(store::release(&mut context.pool.acquire().await?).await?) };
+        let Some((id, count)) = isolated(context, ORDERS, Uuid::nil(), next).await.flatten() else {
+            return released;
+        };
         released += usize::try_from(count).unwrap_or(0);
         if count == 0 {
-            store::finish_order(&mut conn, id).await?;
+            let finish =
+                async { Ok(store::finish_order(&mut context.pool.acquire().await?, id).await?) };
+            isolated(context, ORDERS, id.uuid(), finish).await;
         }
     }
-    Ok(released)
 }
 
 async fn record(
