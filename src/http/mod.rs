@@ -1,11 +1,12 @@
 //! What every feature's routes import: problems, who is calling, strict bodies, the caller's
 //! address, and the layers around every request.
 //!
-//! Knows: base.
+//! Knows: base, database.
 
 pub mod body;
 pub mod caller;
 pub mod layers;
 pub mod metrics;
+pub mod operators;
 pub mod peer;
 pub mod problem;

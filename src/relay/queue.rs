@@ -133,11 +133,18 @@ async fn wait(
                     return Ok(None);
                 }
             }
-            if let Attempt::Begun(begun) =
-                attempt(&context.connections, request, Some(place.number), deadline).await?
-            {
-                place.taken = true;
-                return Ok(Some(begun));
+            match attempt(&context.connections, request, Some(place.number), deadline).await? {
+                Attempt::Begun(begun) => {
+                    place.taken = true;
+                    return Ok(Some(begun));
+                }
+                // Dapi asks for a longer pause than is left.
+                Attempt::Busy(busy)
+                    if busy.held && Instant::now() + busy.retry_after > deadline =>
+                {
+                    return Err(NoTurn::Gate(busy));
+                }
+                Attempt::Busy(_) | Attempt::NotYet => {}
             }
             check_active(context, request).await?;
         }

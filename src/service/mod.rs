@@ -30,10 +30,11 @@ use crate::background;
 use crate::base::clock::Clock;
 use crate::base::signer::Signer;
 use crate::config::{Config, OauthConfig, PublicUrl};
-use crate::connections::{self, Batches, Budgets, Context, Settled};
+use crate::connections::{self, Batches, Budgets, Context, Deferred, Settled};
 use crate::dapi::{self, Gate};
 use crate::database::{Conn, Pool, Pools};
 use crate::http::layers::{self, RequestSpan};
+use crate::http::operators::Operators;
 use crate::http::peer::TrustedProxies;
 use crate::oauth::{Directory, Issuer};
 use crate::outbound::{self, Reach};
@@ -83,6 +84,8 @@ struct Shared {
     tasks: TaskTracker,
     settled: Settled,
     wake: Arc<Notify>,
+    deferred: Deferred,
+    operators: Operators,
     flights: upstreams::Flights,
     upstream_calls: Arc<Semaphore>,
     reach: Reach,
@@ -132,6 +135,7 @@ impl Shared {
             tasks: self.tasks.clone(),
             settled: self.settled.clone(),
             wake: Arc::clone(&self.wake),
+            deferred: self.deferred.clone(),
             metrics: self.metrics.connections.clone(),
         })
     }
@@ -218,6 +222,8 @@ impl Service {
             tasks: TaskTracker::new(),
             settled: Settled::default(),
             wake: Arc::default(),
+            deferred: Deferred::default(),
+            operators: Operators::new(pools.operators()),
             flights: upstreams::Flights::default(),
             upstream_calls: Arc::new(Semaphore::new(upstreams::MAX_CALLS)),
             line: relay::Line::default(),
@@ -356,6 +362,7 @@ pub async fn context_of_one_round(config: Config) -> Result<Context, StartError>
         tasks: TaskTracker::new(),
         settled: Settled::default(),
         wake: Arc::default(),
+        deferred: Deferred::default(),
         metrics: connections::Metrics::register(&mut registry),
     })
 }

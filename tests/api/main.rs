@@ -43,6 +43,7 @@ mod linearisability;
 mod lists;
 mod lives;
 mod logins;
+mod neighbours;
 mod oauth;
 mod oauth_crate;
 mod outages;
