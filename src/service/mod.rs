@@ -198,6 +198,7 @@ impl Service {
         let mut registry = Registry::with_prefix("strongroom");
         let metrics = Metrics::register(&mut registry);
         let audit = audit::Metrics::register(&mut registry);
+        crate::telemetry::register(&mut registry);
         let budgets = Budgets::new(clock.clone(), config.oauth.reveals_per_minute);
         let background_pool = database.background_pool();
         let shared = Shared {
