@@ -6,6 +6,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::Failure;
 use crate::base::clock::Clock;
 use crate::config::{Config, Environment};
+use crate::http::connection;
 use crate::service::Service;
 use crate::telemetry;
 
@@ -24,6 +25,7 @@ impl Serve {
     pub(super) async fn run(self, environment: &Environment) -> Result<(), Failure> {
         let config = Config::from_environment(environment)?;
         telemetry::init(&config.log);
+        raise_file_limit();
         warn_about(&config);
         let service = Service::build(config, Clock::system()).await?;
         tracing::info!(
@@ -34,6 +36,13 @@ impl Serve {
         );
         service.run(shutdown_signal()?).await?;
         Ok(())
+    }
+}
+
+/// Each caller's connection is a file, and the usual soft limit is 1,024.
+pub(super) fn raise_file_limit() {
+    if let Err(error) = connection::raise_limit() {
+        tracing::warn!(cause = %error, "the limit of open files could not be raised");
     }
 }
 
