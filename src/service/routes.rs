@@ -269,10 +269,13 @@ fn database(req: &ServiceRequest) -> Result<(&Context, &Vault), Problem> {
 }
 
 async fn session(req: &ServiceRequest, token: &str) -> Result<Principal, Problem> {
+    let unknown = || Problem::invalid_token("The connect session has ended or never was");
+    if !sessions::is_token(token) {
+        return Err(unknown());
+    }
     let (context, vault) = database(req)?;
     let mut conn = context.pool.acquire().await?;
     let session = sessions::find(&mut conn, vault, token).await?;
-    let session = session
-        .ok_or_else(|| Problem::invalid_token("The connect session has ended or never was"))?;
+    let session = session.ok_or_else(unknown)?;
     Ok(Principal::Session(session))
 }
