@@ -3,7 +3,6 @@
 
 pub mod actor;
 pub mod algorithm;
-pub mod batch;
 pub mod clock;
 pub mod foreign;
 pub mod ids;

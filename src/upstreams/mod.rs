@@ -26,11 +26,11 @@ mod wire;
 pub use flights::Flights;
 pub use metrics::Metrics;
 
-use sqlx::PgPool;
 use tokio_util::task::TaskTracker;
 
 use crate::base::ids::{AppId, UpstreamId};
 use crate::base::secret::secret_text;
+use crate::database::Pool;
 use crate::http::places::Places;
 use crate::outbound;
 use crate::vault::{Place, Vault, VaultError};
@@ -52,7 +52,7 @@ pub const MAX_CALLS: usize = 512;
 #[derive(Clone, Debug)]
 pub struct Context {
     /// PostgreSQL.
-    pub pool: PgPool,
+    pub pool: Pool,
     /// What seals and opens.
     pub vault: Vault,
     /// Calls to URLs that came in by API.

@@ -9,7 +9,6 @@ use std::time::Instant;
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::json;
-use sqlx::PgPool;
 
 use super::{MAX_REQUEST, answer, no_answer, relay};
 use crate::base::actor::Actor;
@@ -25,6 +24,7 @@ use crate::connections::stand_in::{self, Holder};
 use crate::connections::turns::Wish;
 use crate::connections::waiting::wait_until;
 use crate::dapi::AccessCode;
+use crate::database::Pool;
 use crate::http::caller::{self, bearer};
 use crate::http::detached;
 use crate::http::intake::Intake;
@@ -124,7 +124,7 @@ pub async fn by_action(
 pub struct Desk {
     context: web::Data<Context>,
     issuer: web::Data<Issuer>,
-    pool: web::Data<PgPool>,
+    pool: web::Data<Pool>,
     vault: web::Data<Vault>,
     intake: web::Data<Intake>,
 }
@@ -138,7 +138,7 @@ impl actix_web::FromRequest for Desk {
             Some(Self {
                 context: req.app_data::<web::Data<Context>>()?.clone(),
                 issuer: req.app_data::<web::Data<Issuer>>()?.clone(),
-                pool: req.app_data::<web::Data<PgPool>>()?.clone(),
+                pool: req.app_data::<web::Data<Pool>>()?.clone(),
                 vault: req.app_data::<web::Data<Vault>>()?.clone(),
                 intake: req.app_data::<web::Data<Intake>>()?.clone(),
             })
