@@ -336,7 +336,8 @@ mod tests {
         assert!(evicted.is_cancelled() && !large.grow(1));
         assert!(!small.grow(81), "no body is larger than all may be together");
         drop((large, small));
-        assert_eq!((intake.state().bytes, intake.state().places.len()), (0, 0));
+        let state = intake.state();
+        assert_eq!((state.bytes, state.places.len()), (0, 0));
     }
 
     #[test]

@@ -4,7 +4,9 @@
 //! Building is apart from running, so that a test binds port 0 and asks for the address.
 
 mod database;
+mod documents;
 mod openapi;
+mod query;
 mod routes;
 mod servers;
 mod status;

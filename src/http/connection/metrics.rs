@@ -1,13 +1,13 @@
 //! What is counted about connections.
 
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 /// Why a connection was ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Why {
     /// Nothing was asked for.
     Idle,
@@ -21,9 +21,21 @@ pub(super) enum Why {
     Slow,
 }
 
+impl Why {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Crowded => "crowded",
+            Self::SlowHead => "slow_head",
+            Self::Unread => "unread",
+            Self::Slow => "slow",
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Labels {
-    why: Why,
+    why: &'static str,
 }
 
 /// Counters of connections. Clones count together.
@@ -44,6 +56,6 @@ impl Metrics {
     }
 
     pub(super) fn ended(&self, why: Why) {
-        self.ended.get_or_create(&Labels { why }).inc();
+        self.ended.get_or_create(&Labels { why: why.as_str() }).inc();
     }
 }
