@@ -19,6 +19,9 @@ const BREAKS: u8 = 2;
 
 /// A connection that has just come or just been used is about to be used.
 const FRESH: Duration = Duration::from_millis(100);
+/// How long a request waits before its caller is sent anything: most need not wait at all, and an interim
+/// answer is a surprise to the simplest of clients.
+const UNASKED: Duration = Duration::from_millis(500);
 /// The least that a caller takes within the time for writing, in bytes: less is no progress.
 const PROGRESS: usize = 16 * 1024;
 
@@ -39,8 +42,8 @@ pub struct Slot {
     receiving: AtomicU64,
     /// Requests that have begun and whose answers are not out.
     flying: AtomicUsize,
-    /// Requests that must not go on for a caller who has gone.
-    asking: AtomicUsize,
+    /// Since when a request has waited that must not go on for a caller who has gone.
+    asking: AtomicU64,
     served: AtomicBool,
     fate: AtomicU8,
     waker: AtomicWaker,
@@ -71,7 +74,7 @@ impl Slot {
             trickled: AtomicUsize::new(0),
             receiving: AtomicU64::new(0),
             flying: AtomicUsize::new(0),
-            asking: AtomicUsize::new(0),
+            asking: AtomicU64::new(0),
             served: AtomicBool::new(false),
             fate: AtomicU8::new(STAYS),
             waker: AtomicWaker::new(),
@@ -185,7 +188,13 @@ impl Slot {
 
     /// Whether a request must not go on for a caller who has gone.
     pub(super) fn is_asking(&self) -> bool {
-        self.asking.load(Ordering::Relaxed) > 0
+        self.asking.load(Ordering::Relaxed) != 0
+    }
+
+    /// Whether it has waited for long enough that the caller may be sent something to find out.
+    pub(super) fn may_send(&self) -> bool {
+        let since = self.asking.load(Ordering::Relaxed);
+        since != 0 && self.for_longer(since, UNASKED)
     }
 
     pub(super) fn wake_if_asking(&self) {
@@ -209,7 +218,7 @@ impl Slot {
     }
 
     pub(super) fn ask(self: &Arc<Self>) -> Asking {
-        self.asking.fetch_add(1, Ordering::Relaxed);
+        self.asking.store(self.now(), Ordering::Relaxed);
         self.waker.wake();
         Asking(Arc::clone(self))
     }
@@ -242,6 +251,6 @@ pub struct Asking(Arc<Slot>);
 
 impl Drop for Asking {
     fn drop(&mut self) {
-        self.0.asking.fetch_sub(1, Ordering::Relaxed);
+        self.0.asking.store(0, Ordering::Relaxed);
     }
 }

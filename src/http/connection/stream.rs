@@ -58,6 +58,7 @@ impl Guarded {
             return Err(gone());
         }
         if !self.asked
+            && self.slot.may_send()
             && let Poll::Ready(written) = Pin::new(&mut self.io).poll_write(cx, STILL_AT_IT)
         {
             // A socket with nothing else to send takes so little whole.
