@@ -106,6 +106,7 @@ fn a_public_url_loses_its_last_slash_and_may_have_no_path() {
     let url = |text: &str| with("STRONGROOM_PUBLIC_URL", text).map(|config| config.http.public_url);
     assert_eq!(url("https://bank.example/").unwrap().as_str(), "https://bank.example");
     assert_eq!(url("http://localhost:8080").unwrap().as_str(), "http://localhost:8080");
+    assert_eq!(url("HTTPS://Bank.Example:443").unwrap().as_str(), "https://bank.example");
     for wrong in [
         "bank.example",
         "https://bank.example/x",
@@ -123,9 +124,28 @@ fn an_origin_must_be_exact() {
         origins("https://a.example, http://localhost:3000").unwrap(),
         ["https://a.example", "http://localhost:3000"]
     );
-    for wrong in ["*", "null", "https://a.example/", "https://a.example:443", "a.example", ","] {
+    let of_apps = ["capacitor://localhost", "ionic://localhost", "app://bank.example:1"];
+    assert_eq!(origins(&of_apps.join(",")).unwrap(), of_apps);
+    for wrong in [
+        "*",
+        "null",
+        "https://a.example/",
+        "https://a.example:443",
+        "HTTPS://a.example",
+        "a.example",
+        ",",
+        "https://*.example.com",
+        "capacitor://*",
+        "capacitor://localhost/",
+        "app:localhost",
+        "app:///x",
+        "app://u@x",
+        "data:x",
+    ] {
         assert!(origins(wrong).is_err(), "{wrong}");
     }
+    let told = origins("https://*.example.com").unwrap_err().to_string();
+    assert!(told.contains("no wildcards"), "{told}");
 }
 
 #[test]

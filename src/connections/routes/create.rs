@@ -14,6 +14,7 @@ use crate::connections::{Context, Failed, waiting};
 use crate::dapi::{AccessCode, UserSecret};
 use crate::http::body::Body;
 use crate::http::caller::{SessionOr, needs};
+use crate::http::detached;
 use crate::http::problem::{Problem, ProblemCode};
 
 /// Connect's result as it came, with the user where a backend hands it in. Unknown fields are
@@ -92,8 +93,8 @@ pub async fn create(
     answer(&context, app, id, is_new, deadline).await
 }
 
-/// In a task of its own: a client that hangs up in the middle must not leave an intent behind that
-/// nobody runs.
+/// A page that is left right after it sent the result must not lose it, nor leave an intent behind that is
+/// never run.
 async fn receive(
     context: &Context,
     caller: &SessionOr<needs::ConnectionsWrite>,
@@ -102,8 +103,7 @@ async fn receive(
     let (context, actor, trace) = (context.clone(), caller.actor().clone(), caller.trace().clone());
     let tasks = context.tasks.clone();
     let receiving = async move { exchange::receive(&context, &actor, &trace, submission).await };
-    let received = tasks.spawn(tracing::Instrument::in_current_span(receiving)).await;
-    Ok(received.map_err(Problem::internal)??)
+    Ok(detached(&tasks, receiving).await??)
 }
 
 fn submission(

@@ -12,6 +12,7 @@ use crate::connections::{Context, store};
 use crate::dapi::{AccessToken, UserSecret};
 use crate::http::body::Body;
 use crate::http::caller::{Authorized, needs};
+use crate::http::detached;
 use crate::http::problem::Problem;
 
 /// A token that the app already holds.
@@ -73,8 +74,11 @@ pub async fn import(
         dapi_user_id: optional_name("userID", request.user_id)?,
         token_id: optional_name("tokenID", request.token_id)?,
     };
-    let imported = import::import(&context, &caller.actor, &wish).await?;
-    let (id, is_new) = match imported {
+    let importing = {
+        let (context, actor) = (context.clone(), caller.actor.clone());
+        async move { import::import(&context, &actor, &wish).await }
+    };
+    let (id, is_new) = match detached(&context.tasks, importing).await?? {
         Imported::New(id) => (id, true),
         Imported::Repeated(id) => (id, false),
         Imported::UserBeingErased => return Err(Problem::user_being_erased()),
