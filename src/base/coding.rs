@@ -61,8 +61,13 @@ impl Codings {
     ///
     /// A layer whose bytes are not of its coding is left out: proxies take a coding off and leave its
     /// name behind.
-    pub fn reader<'a>(&self, body: &'a [u8], max: u64) -> Box<dyn Read + Send + 'a> {
-        let mut reader: Box<dyn Read + Send + 'a> = Box::new(body);
+    #[must_use]
+    pub fn reader<'a>(
+        &self,
+        body: Box<dyn Read + Send + 'a>,
+        max: u64,
+    ) -> Box<dyn Read + Send + 'a> {
+        let mut reader = body;
         for coding in self.0.iter().rev() {
             reader = Box::new(coding.taken_off(reader).take(max));
         }
@@ -75,7 +80,7 @@ impl Codings {
     pub fn decode(&self, body: &[u8], max: usize) -> Decoded {
         let mut bytes = Vec::new();
         let limit = u64::try_from(max).unwrap_or(u64::MAX).saturating_add(1);
-        let read = self.reader(body, limit).take(limit).read_to_end(&mut bytes);
+        let read = self.reader(Box::new(body), limit).take(limit).read_to_end(&mut bytes);
         let end = match read {
             _ if bytes.len() > max => Err(Spoilt::TooLarge),
             Ok(_) => Ok(()),
