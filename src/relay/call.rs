@@ -136,7 +136,9 @@ impl Running {
     async fn learn_from(&self, whole: &Whole) {
         if whole.succeeded {
             let _ = self.turn.prove_user_secret(&self.context).await;
-        } else if let Some(kind) = &whole.kind {
+        } else if let Some(kind) =
+            whole.kind.as_ref().filter(|_| self.turn.has_proven_user_secret())
+        {
             let (app, id) = (self.request.wish.app, self.request.wish.id);
             match connections::dapi_says_dead(&self.context, app, id, kind).await {
                 Ok(true) => {
