@@ -6,14 +6,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
 use crate::audit::{self, chain};
 use crate::config::OauthConfig;
 use crate::connections::{self, sweep};
+use crate::database::Pool;
 use crate::oauth::{self, Directory};
-use crate::vault::Vault;
+use crate::vault::{Vault, VaultError};
 
 /// The least pause between two rounds: what is due may be another replica's already.
 const BREATHER: Duration = Duration::from_millis(20);
@@ -65,7 +65,7 @@ async fn rounds(context: connections::Context, oauth: Arc<OauthConfig>, stop: Ca
 
 /// Links what was committed to the audit trail, beside the rounds: a round may take longer than a link
 /// may wait.
-async fn link_audit(pool: PgPool, metrics: audit::Metrics, stop: CancellationToken) {
+async fn link_audit(pool: Pool, metrics: audit::Metrics, stop: CancellationToken) {
     let mut last_measured: Option<Instant> = None;
     loop {
         if let Err(error) = chain::counted_round(&pool, &metrics).await {
@@ -128,7 +128,7 @@ pub async fn housekeeping(
 /// database that comes back is noticed.
 pub async fn refresh_directory(
     directory: Directory,
-    pool: PgPool,
+    pool: Pool,
     vault: Vault,
     stop: CancellationToken,
 ) {
@@ -136,10 +136,11 @@ pub async fn refresh_directory(
         let last = stop.is_cancelled();
         let refresh = async {
             let mut conn = pool.acquire().await?;
+            directory.refresh(&mut conn, &vault).await?;
             if round == NOTE_EVERY || last {
                 directory.note_uses(&mut conn).await?;
             }
-            directory.refresh(&mut conn, &vault).await
+            Ok::<_, VaultError>(())
         };
         match tokio::time::timeout(oauth::STALE_AFTER, refresh).await {
             Ok(Ok(())) => {}

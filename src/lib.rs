@@ -11,6 +11,7 @@ pub mod cli;
 pub mod config;
 pub mod connections;
 pub mod dapi;
+pub mod database;
 pub mod dev;
 pub mod erasure;
 pub mod http;

@@ -7,13 +7,12 @@
 //! Knows: config.
 
 use std::io::IsTerminal as _;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
-use sqlx::PgPool;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -21,6 +20,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer as _, fmt};
 
 use crate::config::{LogConfig, LogFormat};
+use crate::database::Pools;
 
 /// Begins to log, and logs panics in place of printing them. Once in a process; a second call
 /// changes nothing.
@@ -50,30 +50,19 @@ where
     }
 }
 
-/// The pools of this process, for their gauges.
-#[derive(Clone, Debug, Default)]
-pub struct Pools(Arc<Mutex<Vec<PgPool>>>);
+/// The gauges of the pools of this process.
+#[derive(Debug)]
+struct PoolGauges(Arc<Pools>);
 
-impl Pools {
-    /// Registers the gauges.
-    pub fn register(registry: &mut Registry) -> Self {
-        let pools = Self::default();
-        registry.register_collector(Box::new(pools.clone()));
-        pools
-    }
-
-    /// Adds a pool.
-    pub fn add(&self, pool: PgPool) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(pool);
-    }
+/// Registers the gauges of these pools.
+pub fn register_pools(registry: &mut Registry, pools: &Arc<Pools>) {
+    registry.register_collector(Box::new(PoolGauges(Arc::clone(pools))));
 }
 
-impl Collector for Pools {
+impl Collector for PoolGauges {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let pools = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let open: i64 = pools.iter().map(|pool| i64::from(pool.size())).sum();
-        let idle = pools.iter().map(PgPool::num_idle).sum::<usize>();
-        let idle = i64::try_from(idle).unwrap_or(i64::MAX);
+        let (open, idle) = self.0.size();
+        let [open, idle] = [open, idle].map(|count| i64::try_from(count).unwrap_or(i64::MAX));
         let gauges = [
             ("database_connections_open", "Connections to PostgreSQL", open),
             ("database_connections_idle", "Connections to PostgreSQL that nobody uses", idle),

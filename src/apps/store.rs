@@ -1,7 +1,6 @@
 //! The table `apps`.
 
 use serde::Serialize;
-use sqlx::{Connection as _, PgConnection};
 use time::OffsetDateTime;
 
 use super::{AppError, DEFAULT, SealedCredentials, new_key, seal_secret};
@@ -10,6 +9,7 @@ use crate::base::actor::Actor;
 use crate::base::ids::{AppId, DataKeyId};
 use crate::base::secret::SecretText;
 use crate::config::DefaultApp;
+use crate::database::Conn;
 use crate::vault::{self, KeyOwner, MasterKeyId, Sealed, Vault, WrappedKey};
 
 /// An app, without its secret.
@@ -28,7 +28,7 @@ pub struct App {
 }
 
 /// All apps by name.
-pub async fn list(conn: &mut PgConnection) -> sqlx::Result<Vec<App>> {
+pub async fn list(conn: &mut Conn) -> sqlx::Result<Vec<App>> {
     sqlx::query_as!(
         App,
         "SELECT id AS \"id: AppId\", name, app_key, created_at FROM apps ORDER BY name",
@@ -38,7 +38,7 @@ pub async fn list(conn: &mut PgConnection) -> sqlx::Result<Vec<App>> {
 }
 
 /// The app of this name.
-pub async fn find(conn: &mut PgConnection, name: &str) -> sqlx::Result<Option<App>> {
+pub async fn find(conn: &mut Conn, name: &str) -> sqlx::Result<Option<App>> {
     sqlx::query_as!(
         App,
         "SELECT id AS \"id: AppId\", name, app_key, created_at FROM apps WHERE name = $1",
@@ -50,7 +50,7 @@ pub async fn find(conn: &mut PgConnection, name: &str) -> sqlx::Result<Option<Ap
 
 /// Adds an app with a data key of its own.
 pub async fn add(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     vault: &Vault,
     actor: &Actor,
     name: &str,
@@ -82,7 +82,7 @@ pub async fn add(
 
 /// Makes the app `default` what the environment says, which may have changed since the last start.
 pub async fn ensure_default(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     vault: &Vault,
     wanted: &DefaultApp,
 ) -> Result<(), AppError> {
@@ -116,10 +116,7 @@ pub async fn ensure_default(
 }
 
 /// What calls to Dapi need of this app, sealed.
-pub async fn credentials(
-    conn: &mut PgConnection,
-    app: AppId,
-) -> sqlx::Result<Option<SealedCredentials>> {
+pub async fn credentials(conn: &mut Conn, app: AppId) -> sqlx::Result<Option<SealedCredentials>> {
     let row = sqlx::query!(
         "SELECT a.app_key, a.app_secret AS \"app_secret: Sealed<SecretText>\",
                 k.id AS \"key_id: DataKeyId\", k.master_key_id AS \"master_key_id: MasterKeyId\", k.wrapped
@@ -142,7 +139,7 @@ pub async fn credentials(
     }))
 }
 
-async fn held_default(conn: &mut PgConnection) -> sqlx::Result<Option<SealedCredentials>> {
+async fn held_default(conn: &mut Conn) -> sqlx::Result<Option<SealedCredentials>> {
     let row = sqlx::query!(
         "SELECT a.id AS \"id: AppId\", a.app_key, a.app_secret AS \"app_secret: Sealed<SecretText>\",
                 k.id AS \"key_id: DataKeyId\", k.master_key_id AS \"master_key_id: MasterKeyId\", k.wrapped
@@ -166,7 +163,7 @@ async fn held_default(conn: &mut PgConnection) -> sqlx::Result<Option<SealedCred
 }
 
 async fn record(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     actor: &Actor,
     app: AppId,
     action: &'static str,

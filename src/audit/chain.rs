@@ -5,17 +5,16 @@
 //! is stored. One transaction is the chainer at a time: it holds the lock of a row, which ends with
 //! it, so that a replica that dies hands over at once. Whoever writes to the trail waits for nobody.
 
-use sqlx::{Connection as _, PgPool};
-
 use super::metrics::Metrics;
 use super::model::Head;
 use super::store::{self, NewLink};
+use crate::database::Pool;
 
 /// How many rows one transaction links at most.
 const BATCH: i64 = 1000;
 
 /// Links everything that waits, unless another replica is doing that; returns how many rows it linked.
-pub async fn round(pool: &PgPool) -> sqlx::Result<usize> {
+pub async fn round(pool: &Pool) -> sqlx::Result<usize> {
     let mut linked = 0;
     loop {
         let (taken, new) = batch(pool).await?;
@@ -27,20 +26,20 @@ pub async fn round(pool: &PgPool) -> sqlx::Result<usize> {
 }
 
 /// The same, counted.
-pub async fn counted_round(pool: &PgPool, metrics: &Metrics) -> sqlx::Result<()> {
+pub async fn counted_round(pool: &Pool, metrics: &Metrics) -> sqlx::Result<()> {
     let linked = round(pool).await?;
     metrics.linked.inc_by(linked as u64);
     Ok(())
 }
 
 /// Brings the gauge of what waits up to date.
-pub async fn measure(pool: &PgPool, metrics: &Metrics) -> sqlx::Result<()> {
-    metrics.waiting.set(store::waiting(&mut *pool.acquire().await?).await?);
+pub async fn measure(pool: &Pool, metrics: &Metrics) -> sqlx::Result<()> {
+    metrics.waiting.set(store::waiting(&mut pool.acquire().await?).await?);
     Ok(())
 }
 
 /// One transaction, where anything waits: how many rows it took off the queue, and how many of them it linked.
-async fn batch(pool: &PgPool) -> sqlx::Result<(usize, usize)> {
+async fn batch(pool: &Pool) -> sqlx::Result<(usize, usize)> {
     let mut conn = pool.acquire().await?;
     if !store::anything_waits(&mut conn).await? {
         return Ok((0, 0));

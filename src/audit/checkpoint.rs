@@ -2,12 +2,12 @@
 //! reach. A chain that is cut off or rewritten as a whole holds together, and not with these.
 
 use serde::{Deserialize, Serialize};
-use sqlx::PgConnection;
 
 use super::model::LINK_VERSION;
 use super::store;
 use crate::base::ids::AppId;
 use crate::base::signer::Signer;
+use crate::database::Conn;
 
 /// The `typ` of a checkpoint's JWS (RFC 7515 §4.1.9), which no other token of this service has.
 pub const TYP: &str = "strongroom-audit-checkpoint+jwt";
@@ -40,7 +40,7 @@ pub struct SignedCheckpoint {
 
 /// A checkpoint of the app's chain as it is; `None` where no key signs.
 pub async fn checkpoint(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     app: AppId,
     signer: &Signer,
 ) -> sqlx::Result<Option<SignedCheckpoint>> {

@@ -27,11 +27,11 @@ pub use verify::{Break, Fault, Report, verify};
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::base::actor::{Actor, Who};
 use crate::base::ids::{AppId, ConnectionId, SessionId, UserId};
+use crate::database::Conn;
 
 /// An [`Actor`] as `record_audit` takes it: PostgreSQL's composite type `audit_actor`.
 #[derive(Clone, Debug, sqlx::Type)]
@@ -85,7 +85,7 @@ pub struct Event<'a> {
 }
 
 /// Records an event, in the transaction that `conn` is in.
-pub async fn record(conn: &mut PgConnection, actor: &Actor, event: &Event<'_>) -> sqlx::Result<()> {
+pub async fn record(conn: &mut Conn, actor: &Actor, event: &Event<'_>) -> sqlx::Result<()> {
     sqlx::query!(
         "SELECT record_audit($1, $2, $3, $4, $5, $6, $7)",
         event.app.uuid(),
@@ -103,7 +103,7 @@ pub async fn record(conn: &mut PgConnection, actor: &Actor, event: &Event<'_>) -
 
 /// Records a change of what is behind every app, such as a key, in the trail of each.
 pub async fn record_everywhere(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     actor: &Actor,
     action: &str,
     reason: &str,
@@ -124,7 +124,7 @@ const HISTORY: i64 = 1000;
 
 /// What happened to one connection, oldest first; of more than a thousand rows the latest thousand.
 pub async fn history(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     app: AppId,
     connection: ConnectionId,
 ) -> sqlx::Result<Vec<AuditEvent>> {

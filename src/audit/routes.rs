@@ -5,7 +5,6 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::Bytes;
 use futures_util::stream::{self, Stream};
 use serde::{Deserialize, Serialize};
-use sqlx::PgPool;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use utoipa::{IntoParams, ToSchema};
@@ -17,6 +16,7 @@ use crate::base::ids::{AppId, AuditEventId, ConnectionId};
 use crate::base::paging::{Cursor, DEFAULT_LIMIT, MAX_LIMIT, Page};
 use crate::base::signer::Signer;
 use crate::base::text;
+use crate::database::Pool;
 use crate::http::body::UrlQuery;
 use crate::http::caller::{Authorized, needs};
 use crate::http::problem::Problem;
@@ -102,7 +102,7 @@ pub struct CheckpointAnswer {
 )]
 pub async fn list(
     caller: Authorized<needs::Admin>,
-    pool: web::Data<PgPool>,
+    pool: web::Data<Pool>,
     query: UrlQuery<EventQuery>,
     req: HttpRequest,
 ) -> Result<HttpResponse, Problem> {
@@ -133,7 +133,7 @@ pub async fn list(
 )]
 pub async fn checkpoint(
     caller: Authorized<needs::Admin>,
-    pool: web::Data<PgPool>,
+    pool: web::Data<Pool>,
     signer: web::Data<Signer>,
 ) -> Result<HttpResponse, Problem> {
     let mut conn = pool.acquire().await?;
@@ -151,7 +151,7 @@ pub async fn checkpoint(
 }
 
 async fn page(
-    pool: &PgPool,
+    pool: &Pool,
     filter: &Filter,
     cursor: Option<Cursor>,
     limit: u8,
@@ -165,7 +165,7 @@ async fn page(
 /// Answers with lines as they are read. Nothing is held while the caller takes its time: each piece
 /// has the connection for one statement.
 async fn export(
-    pool: &PgPool,
+    pool: &Pool,
     filter: Filter,
     cursor: Option<Cursor>,
 ) -> Result<HttpResponse, Problem> {
@@ -178,7 +178,7 @@ async fn export(
 }
 
 fn lines(
-    pool: PgPool,
+    pool: Pool,
     filter: Filter,
     first: Page<AuditEvent>,
 ) -> impl Stream<Item = Result<Bytes, Problem>> {

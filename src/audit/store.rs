@@ -1,11 +1,11 @@
 //! The tables of the trail and of its chain.
 
-use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::model::{AuditEvent, Head, LINK_VERSION, LinkHash};
 use crate::base::ids::{AppId, AuditEventId, ConnectionId, SessionId, UserId};
+use crate::database::Conn;
 
 /// A row of the trail as the statements below read it.
 struct Row {
@@ -66,19 +66,19 @@ macro_rules! select_rows {
 }
 
 /// Whether any row waits for its link.
-pub(super) async fn anything_waits(conn: &mut PgConnection) -> sqlx::Result<bool> {
+pub(super) async fn anything_waits(conn: &mut Conn) -> sqlx::Result<bool> {
     sqlx::query_scalar!("SELECT EXISTS (SELECT FROM audit_unlinked) AS \"it!\"")
         .fetch_one(conn)
         .await
 }
 
 /// How many rows wait for their links.
-pub(super) async fn waiting(conn: &mut PgConnection) -> sqlx::Result<i64> {
+pub(super) async fn waiting(conn: &mut Conn) -> sqlx::Result<i64> {
     sqlx::query_scalar!("SELECT count(*) AS \"it!\" FROM audit_unlinked").fetch_one(conn).await
 }
 
 /// Makes this transaction the chainer, if no other one is.
-pub(super) async fn become_chainer(conn: &mut PgConnection) -> sqlx::Result<bool> {
+pub(super) async fn become_chainer(conn: &mut Conn) -> sqlx::Result<bool> {
     let mine = sqlx::query_scalar!("SELECT one FROM audit_chainer FOR UPDATE SKIP LOCKED")
         .fetch_optional(conn)
         .await?;
@@ -88,7 +88,7 @@ pub(super) async fn become_chainer(conn: &mut PgConnection) -> sqlx::Result<bool
 /// Takes rows that wait for their links off the queue: their number, and those among them that have no
 /// link yet, app by app in the order of their ids. The number tells whether more may wait.
 pub(super) async fn take_unlinked(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     limit: i64,
 ) -> sqlx::Result<(usize, Vec<(AppId, AuditEvent)>)> {
     let taken = sqlx::query!(
@@ -119,12 +119,12 @@ pub(super) async fn take_unlinked(
 }
 
 /// The time by the database's clock.
-pub(super) async fn now(conn: &mut PgConnection) -> sqlx::Result<OffsetDateTime> {
+pub(super) async fn now(conn: &mut Conn) -> sqlx::Result<OffsetDateTime> {
     sqlx::query_scalar!("SELECT strongroom_now() AS \"it!\"").fetch_one(conn).await
 }
 
 /// The end of an app's chain.
-pub(super) async fn head(conn: &mut PgConnection, app: AppId) -> sqlx::Result<Head> {
+pub(super) async fn head(conn: &mut Conn, app: AppId) -> sqlx::Result<Head> {
     let row = sqlx::query!(
         "SELECT seq, hash FROM audit_links WHERE app_id = $1 ORDER BY seq DESC LIMIT 1",
         app.uuid(),
@@ -146,10 +146,7 @@ pub(super) struct NewLink<'a> {
 }
 
 /// Writes links down.
-pub(super) async fn insert_links(
-    conn: &mut PgConnection,
-    links: &[NewLink<'_>],
-) -> sqlx::Result<()> {
+pub(super) async fn insert_links(conn: &mut Conn, links: &[NewLink<'_>]) -> sqlx::Result<()> {
     let (mut apps, mut seqs, mut events) = (Vec::new(), Vec::new(), Vec::new());
     let (mut hashes, mut users, mut connections) = (Vec::new(), Vec::new(), Vec::new());
     for NewLink { app, head, event } in links {
@@ -189,7 +186,7 @@ pub(super) struct Link {
 
 /// The links of an app's chain behind `after`, with their rows.
 pub(super) async fn links(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     app: AppId,
     after: i64,
     limit: i64,
@@ -258,7 +255,7 @@ pub(super) struct Unlinked {
 
 /// Has the statements of this transaction look up each row by its index, as those of the pools do: a
 /// table that grew since it was analysed would be joined row by row with the whole of another.
-pub(super) async fn plan_by_index(conn: &mut PgConnection) -> sqlx::Result<()> {
+pub(super) async fn plan_by_index(conn: &mut Conn) -> sqlx::Result<()> {
     sqlx::raw_sql(
         "SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; \
          SET LOCAL enable_mergejoin = off; SET LOCAL enable_material = off; SET LOCAL jit = off",
@@ -269,7 +266,7 @@ pub(super) async fn plan_by_index(conn: &mut PgConnection) -> sqlx::Result<()> {
 }
 
 /// What stands outside of an app's chain. Reads the whole trail of the app.
-pub(super) async fn unlinked(conn: &mut PgConnection, app: AppId) -> sqlx::Result<Unlinked> {
+pub(super) async fn unlinked(conn: &mut Conn, app: AppId) -> sqlx::Result<Unlinked> {
     let row = sqlx::query!(
         "WITH outside AS (
             SELECT e.id, e.at, EXISTS (
@@ -343,7 +340,7 @@ fn first_id_at(at: OffsetDateTime) -> Uuid {
 /// Rows of the trail, newest first, at most `limit`, behind the row `after`. What concerns one user or
 /// one connection is found by the chain's indexes and, where it is not linked yet, by the queue.
 pub async fn list(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     filter: &Filter,
     after: Option<Uuid>,
     limit: i64,
@@ -414,7 +411,7 @@ pub async fn list(
     Ok(rows.into_iter().map(AuditEvent::from).collect())
 }
 
-async fn user_of(conn: &mut PgConnection, app: AppId, name: &str) -> sqlx::Result<Option<Uuid>> {
+async fn user_of(conn: &mut Conn, app: AppId, name: &str) -> sqlx::Result<Option<Uuid>> {
     sqlx::query_scalar!(
         "SELECT id FROM users WHERE app_id = $1 AND client_user_id = $2",
         app.uuid(),

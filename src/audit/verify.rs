@@ -1,13 +1,13 @@
 //! Checks a chain from its first link to its last, in one snapshot and in pieces of a fixed size.
 
 use serde::Serialize;
-use sqlx::{Connection as _, PgConnection};
 use time::OffsetDateTime;
 
 use super::checkpoint::Checkpoint;
 use super::model::{Head, LINK_VERSION};
 use super::store::{self, Link};
 use crate::base::ids::{AppId, AuditEventId};
+use crate::database::{Conn, LongWork};
 
 /// How many links are read at a time.
 const PIECE: i64 = 2000;
@@ -82,13 +82,13 @@ pub struct Report {
 /// Checks an app's chain, and that it continues what each checkpoint says. `progress` hears how many
 /// links were checked, of how many.
 pub async fn verify(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     app: AppId,
     checkpoints: &[Checkpoint],
     mut progress: impl FnMut(i64, i64),
 ) -> sqlx::Result<Report> {
     // One snapshot: the chainer goes on meanwhile.
-    let mut tx = conn.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+    let mut tx = conn.begin_snapshot(LongWork::AuditVerification).await?;
     store::plan_by_index(&mut tx).await?;
     let end = store::head(&mut tx, app).await?.seq;
     let (mut head, mut broken) = (Head::EMPTY, None);

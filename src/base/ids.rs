@@ -111,6 +111,10 @@ macro_rules! id {
 }
 
 id!(
+    /// A process that serves requests; a new one with every start.
+    ReplicaId, "replica"
+);
+id!(
     /// A Dapi application, the tenant boundary.
     AppId, "app"
 );

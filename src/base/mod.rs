@@ -4,7 +4,6 @@
 
 pub mod actor;
 pub mod algorithm;
-pub mod batch;
 pub mod clock;
 pub mod coding;
 pub mod foreign;

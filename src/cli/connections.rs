@@ -14,6 +14,7 @@ use crate::base::paging::{DEFAULT_LIMIT, MAX_LIMIT};
 use crate::config::Environment;
 use crate::connections::model::Status;
 use crate::connections::search::{self, Found, Search, StatusCount, WithHistory};
+use crate::database::Conn;
 
 /// Connections across users: find them, see what happened to one, count them.
 #[derive(Debug, Args)]
@@ -105,7 +106,7 @@ impl Connections {
 }
 
 impl List {
-    async fn run(self, conn: &mut sqlx::PgConnection, output: &Output) -> Result<(), Failure> {
+    async fn run(self, conn: &mut Conn, output: &Output) -> Result<(), Failure> {
         let app = app(conn, &self.app).await?;
         let cursor = self.cursor.as_deref().map(str::parse).transpose();
         let wanted = Search {
@@ -144,7 +145,7 @@ fn row(found: &Found) -> [String; 5] {
 }
 
 impl Show {
-    async fn run(self, conn: &mut sqlx::PgConnection, output: &Output) -> Result<(), Failure> {
+    async fn run(self, conn: &mut Conn, output: &Output) -> Result<(), Failure> {
         let app = app(conn, &self.app).await?;
         let found = search::with_history(conn, app.id, self.id).await?;
         let found = found.ok_or_else(|| {
@@ -184,7 +185,7 @@ fn describe(shown: &WithHistory) -> String {
 }
 
 impl Stats {
-    async fn run(self, conn: &mut sqlx::PgConnection, output: &Output) -> Result<(), Failure> {
+    async fn run(self, conn: &mut Conn, output: &Output) -> Result<(), Failure> {
         let app = app(conn, &self.app).await?;
         let statuses = search::stats(conn, app.id).await?;
         let total: i64 = statuses.iter().map(|count| count.total).sum();

@@ -199,7 +199,7 @@ fn demo_settings(config: &Config, doors: &Doors) -> Result<demo::Settings, Failu
         client_id: client.id.clone(),
         client_secret: client.secret.clone(),
         app: crate::apps::DEFAULT,
-        database: config.database.service.options(),
+        database: config.database.service.hosts().first().cloned().unwrap_or_default(),
     })
 }
 

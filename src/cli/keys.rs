@@ -4,7 +4,6 @@ mod signing;
 
 use clap::{Args, Subcommand};
 use serde_json::json;
-use sqlx::Connection as _;
 
 use super::Failure;
 use super::output::{Output, table};

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
-use sqlx::PgConnection;
 use time::OffsetDateTime;
 
 use super::Failure;
@@ -22,6 +21,7 @@ use crate::connections::orders::{
     self, Change, Changed, DEFAULT_PER_SECOND, Given, MAX_PER_SECOND, Matching, NewOrder, Order,
     OrderStatus,
 };
+use crate::database::Conn;
 use crate::vault::Vault;
 
 /// How often progress is looked at.
@@ -185,12 +185,7 @@ impl Create {
         Ok(matching)
     }
 
-    async fn run(
-        self,
-        conn: &mut PgConnection,
-        vault: &Vault,
-        output: &Output,
-    ) -> Result<(), Failure> {
+    async fn run(self, conn: &mut Conn, vault: &Vault, output: &Output) -> Result<(), Failure> {
         let matching = self.matching()?;
         text::check(&self.reason, MAX_REASON)
             .map_err(|what| Failure::Usage(format!("--reason {what}")))?;
@@ -210,7 +205,7 @@ impl Create {
 
     async fn give(
         &self,
-        conn: &mut PgConnection,
+        conn: &mut Conn,
         vault: &Vault,
         app: AppId,
         matching: &Matching,
@@ -240,7 +235,7 @@ fn unknown(id: RevocationOrderId) -> Failure {
 
 /// Shows an order; with `wait` once nothing is left of it, and until then how far it is.
 async fn show(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     output: &Output,
     app: AppId,
     id: RevocationOrderId,
@@ -291,7 +286,7 @@ fn describe(order: &Order) -> String {
 }
 
 impl List {
-    async fn run(self, conn: &mut PgConnection, output: &Output) -> Result<(), Failure> {
+    async fn run(self, conn: &mut Conn, output: &Output) -> Result<(), Failure> {
         let app = app(conn, &self.app).await?.id;
         let page = orders::list(conn, app, None, MAX_LIMIT).await?;
         let next = page.next.map(|cursor| cursor.to_string());
@@ -316,19 +311,14 @@ impl List {
 }
 
 impl Show {
-    async fn run(self, conn: &mut PgConnection, output: &Output) -> Result<(), Failure> {
+    async fn run(self, conn: &mut Conn, output: &Output) -> Result<(), Failure> {
         let app = app(conn, &self.named.app).await?.id;
         show(conn, output, app, self.named.id, self.wait).await
     }
 }
 
 impl Named {
-    async fn change(
-        self,
-        conn: &mut PgConnection,
-        output: &Output,
-        change: Change,
-    ) -> Result<(), Failure> {
+    async fn change(self, conn: &mut Conn, output: &Output, change: Change) -> Result<(), Failure> {
         let app = app(conn, &self.app).await?.id;
         match orders::change(conn, &Actor::operator(), app, self.id, change).await? {
             Changed::Yes(_) => show(conn, output, app, self.id, false).await,

@@ -1,15 +1,14 @@
 //! What commands need that work on the database: a connection and the open vault.
 
-use sqlx::PgConnection;
-
 use super::Failure;
 use crate::config::{DatabaseConfig, Environment, Reader, read_master_keys};
+use crate::database::Conn;
 use crate::service::{Database, migrate};
 use crate::vault::Vault;
 
 /// A database that is migrated, and its vault.
 pub(super) struct Session {
-    pub(super) conn: PgConnection,
+    pub(super) conn: Conn,
     pub(super) vault: Vault,
 }
 
@@ -31,7 +30,7 @@ impl Session {
 }
 
 /// The app of this name.
-pub(super) async fn app(conn: &mut PgConnection, name: &str) -> Result<crate::apps::App, Failure> {
+pub(super) async fn app(conn: &mut Conn, name: &str) -> Result<crate::apps::App, Failure> {
     let app = crate::apps::find(conn, name).await?;
     app.ok_or_else(|| {
         Failure::Usage(format!("there is no app named `{name}`; `strongroom apps list` shows them"))

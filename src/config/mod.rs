@@ -8,6 +8,7 @@
 
 mod dapi;
 mod database;
+mod database_url;
 mod http;
 mod oauth;
 mod reader;
@@ -15,7 +16,8 @@ mod reader;
 use std::time::Duration;
 
 pub use dapi::{DapiConfig, DefaultApp};
-pub use database::{DatabaseConfig, DatabaseUrl};
+pub use database::DatabaseConfig;
+pub use database_url::{DatabaseUrl, SessionAttrs};
 pub use http::{HttpConfig, PublicUrl};
 pub use oauth::OauthConfig;
 pub use reader::{ConfigError, Environment, Reader};
@@ -27,6 +29,7 @@ use crate::vault::MasterKeys;
 pub const VARIABLES: &[&str] = &[
     "DATABASE_URL",
     "STRONGROOM_DATABASE_CONNECTIONS",
+    "STRONGROOM_DATABASE_TIMEOUT",
     "STRONGROOM_MIGRATE",
     "STRONGROOM_MIGRATE_DATABASE_URL",
     "STRONGROOM_MASTER_KEYS",

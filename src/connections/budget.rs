@@ -10,10 +10,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use sqlx::PgPool;
-
 use super::store;
 use crate::base::clock::Clock;
+use crate::database::Pool;
 
 /// Into how many portions a budget falls.
 const PORTIONS: u32 = 64;
@@ -51,7 +50,7 @@ impl Budgets {
     /// be.
     pub(super) async fn take(
         &self,
-        pool: &PgPool,
+        pool: &Pool,
         client: &Arc<str>,
         agreed: Option<u32>,
     ) -> sqlx::Result<Result<(), u64>> {

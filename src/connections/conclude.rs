@@ -9,7 +9,8 @@ use super::{Context, Places, backoff};
 use crate::audit::AuditActor;
 use crate::base::actor::Actor;
 use crate::base::ids::{AppId, ConnectionId};
-use crate::http::problem::is_outage;
+use crate::database::Conn;
+use crate::database::Fault;
 
 /// The first wait before an exchange is tried again, and the longest.
 const RETRY: (Duration, Duration) = (Duration::from_secs(2), Duration::from_mins(2));
@@ -45,13 +46,13 @@ impl Concluded {
 pub(super) async fn commit_outcome(context: &Context, outcome: &Outcome) -> Concluded {
     let given_up = Instant::now() + HOLD_ANSWER;
     let mut wait = Duration::from_millis(50);
-    let mut waiting = None;
+    // From the moment it exists: an answer that waits is one that a crash would lose.
+    let _waiting = Waiting::new(context);
     loop {
         let error = match conclude(context, outcome).await {
             Ok(concluded) => return concluded,
             Err(error) => error,
         };
-        waiting.get_or_insert_with(|| Waiting::new(context));
         tracing::warn!(cause = %error, "an outcome could not be committed, trying again");
         if Instant::now() + wait > given_up {
             tracing::error!("an outcome was given up; the lease's end brings the next attempt");
@@ -83,11 +84,14 @@ async fn conclude(context: &Context, outcome: &Outcome) -> Result<Concluded, sql
     let Places { app, id, .. } = outcome.places;
     if let Some(token) = outcome.token.clone() {
         let activation = Activation { app, id, epoch: outcome.epoch, token };
-        match context.statements.activate(activation).await {
+        match context.batches.activate(activation).await {
             Ok(Some(active)) => return Ok(Concluded { what: "active", active: Some(active) }),
-            Err(error) if is_outage(&error) => return Err(error),
             // Not so simple: another connection of the login has to be looked at.
-            Ok(None) | Err(_) => {}
+            Ok(None) => {}
+            Err(error) if Fault::of(&error).is_passing() => return Err(error),
+            Err(error) => {
+                tracing::debug!(cause = %error, "not activated by itself, the login is looked at");
+            }
         }
     }
     let mut tx = context.pool.begin().await?;
@@ -98,7 +102,7 @@ async fn conclude(context: &Context, outcome: &Outcome) -> Result<Concluded, sql
 
 async fn conclude_locked(
     context: &Context,
-    tx: &mut sqlx::PgConnection,
+    tx: &mut Conn,
     outcome: &Outcome,
 ) -> Result<&'static str, sqlx::Error> {
     let Places { app, user, id } = outcome.places;
@@ -134,7 +138,7 @@ fn step_name(step: &Step) -> &'static str {
 
 async fn take_step(
     context: &Context,
-    tx: &mut sqlx::PgConnection,
+    tx: &mut Conn,
     me: &Locked,
     step: &Step,
     outcome: &Outcome,
@@ -165,7 +169,7 @@ async fn take_step(
 /// that is held.
 pub(super) async fn settle(
     context: &Context,
-    tx: &mut sqlx::PgConnection,
+    tx: &mut Conn,
     me: &Locked,
     step: &Step,
     came: Option<(i32, Option<&SealedToken>)>,
@@ -205,7 +209,7 @@ pub(super) async fn settle(
 /// which could cut the new link.
 pub(super) async fn supersede(
     context: &Context,
-    tx: &mut sqlx::PgConnection,
+    tx: &mut Conn,
     app: AppId,
     older: ConnectionId,
     newer: ConnectionId,

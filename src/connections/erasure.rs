@@ -7,7 +7,6 @@
 //! trail, which knows the random name alone, and a row of counts that the receipt is made of.
 
 use serde::Serialize;
-use sqlx::{Connection as _, PgConnection};
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
@@ -18,6 +17,7 @@ use super::{Context, Failed};
 use crate::audit;
 use crate::base::actor::Actor;
 use crate::base::ids::{AppId, DataKeyId, ErasureId, UserId};
+use crate::database::Conn;
 use crate::users;
 use crate::vault::{KeyedHash, Vault};
 
@@ -79,7 +79,7 @@ fn name_hash(vault: &Vault, app: AppId, client_user_id: &str) -> KeyedHash {
 /// Begins the erasure of a user, or finds the one that was begun or, for thirty days, concluded. `None`
 /// where the app never told of this user. When this returns, nothing of theirs is usable any more.
 pub async fn begin(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     vault: &Vault,
     actor: &Actor,
     app: AppId,
@@ -111,7 +111,7 @@ pub async fn begin(
 }
 
 /// Revokes whatever of the user's could be used.
-async fn revoke(conn: &mut PgConnection, app: AppId, client_user_id: &str) -> sqlx::Result<()> {
+async fn revoke(conn: &mut Conn, app: AppId, client_user_id: &str) -> sqlx::Result<()> {
     let names = Some(vec![client_user_id.to_owned()]);
     let matching = Matching { client_user_ids: names, ..Matching::default() };
     let many =
@@ -121,16 +121,12 @@ async fn revoke(conn: &mut PgConnection, app: AppId, client_user_id: &str) -> sq
 }
 
 /// One erasure of the app.
-pub async fn find(
-    conn: &mut PgConnection,
-    app: AppId,
-    id: ErasureId,
-) -> sqlx::Result<Option<Erasure>> {
+pub async fn find(conn: &mut Conn, app: AppId, id: ErasureId) -> sqlx::Result<Option<Erasure>> {
     store::find_erasure(conn, app, id).await
 }
 
 /// Concludes an erasure, where nothing of it is outstanding. Returns whether it was concluded by this.
-pub async fn conclude(conn: &mut PgConnection, id: ErasureId) -> sqlx::Result<bool> {
+pub async fn conclude(conn: &mut Conn, id: ErasureId) -> sqlx::Result<bool> {
     let mut tx = conn.begin().await?;
     let Some((app, user)) = store::lock_erasure(&mut tx, id).await? else { return Ok(false) };
     // Whoever is adding something for the user at this moment is waited for, and nobody comes after.

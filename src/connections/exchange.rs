@@ -17,7 +17,6 @@ use tokio::task::JoinHandle;
 use super::conclude::{Concluded, Outcome, commit_outcome};
 use super::model::{Answer, Connection, Failure};
 use super::store::{self, Claimed, LookUp, NewCode, NewConnection, NewIntent, SealedToken};
-use super::together::Together as _;
 use super::{Context, Failed, Places};
 use crate::audit::AuditActor;
 use crate::base::actor::Actor;
@@ -26,6 +25,7 @@ use crate::base::trace::TraceContext;
 use crate::dapi::{
     AccessCode, AppCredentials, Busy, ExchangeAnswer, ExchangedToken, Permit, UserSecret,
 };
+use crate::database::BatchQuery as _;
 use crate::users;
 use crate::vault::{DataKey, KeyedHash, Sealed, Vault, VaultError};
 
@@ -98,7 +98,7 @@ pub async fn receive(
             code_hash: hash,
             connection_id: submission.connection_id.clone(),
         };
-        let found = context.statements.look_up(look_up).await?;
+        let found = context.batches.look_up(look_up).await?;
         let ends = window_cap(context, &submission.code);
         let user = found.user.as_ref().map(|(user, _)| *user);
         match found.existing {
@@ -222,7 +222,7 @@ async fn keep(
     intent: NewIntent,
 ) -> Result<Kept, sqlx::Error> {
     let Some(session) = session else {
-        return match context.statements.keep_intent(intent).await {
+        return match context.batches.keep_intent(intent).await {
             Ok(true) => Ok(Kept::Yes),
             Ok(false) => Ok(Kept::LookAgain),
             Err(error) if is_user_gone(&error) => Ok(Kept::LookAgain),
@@ -234,7 +234,7 @@ async fn keep(
     if !store::note_session_result(&mut tx, session, id, SESSION_RESULTS).await? {
         return Ok(Kept::SessionExhausted);
     }
-    if NewIntent::all(&mut tx, &[intent]).await? != [true] {
+    if NewIntent::run(&mut tx, &[intent]).await? != [true] {
         return Ok(Kept::LookAgain);
     }
     tx.commit().await?;

@@ -1,7 +1,5 @@
 //! Importing a token that the app already holds: without this no running app could move in.
 
-use sqlx::Connection as _;
-
 use super::conclude::supersede;
 use super::model::{self, Step};
 use super::store::{self, NewConnection};
@@ -10,6 +8,7 @@ use crate::audit::AuditActor;
 use crate::base::actor::Actor;
 use crate::base::ids::{AppId, ConnectionId};
 use crate::dapi::{AccessToken, UserSecret};
+use crate::database::Conn;
 use crate::users::{self, User};
 use crate::vault::Sealed;
 
@@ -66,7 +65,7 @@ fn is_conflict(error: &sqlx::Error) -> bool {
 
 async fn try_import(
     context: &Context,
-    conn: &mut sqlx::PgConnection,
+    conn: &mut Conn,
     actor: &Actor,
     import: &Import,
     user: &User,
@@ -111,7 +110,7 @@ async fn try_import(
 
 /// Whether the connection holds this very token.
 async fn holds(
-    tx: &mut sqlx::PgConnection,
+    tx: &mut Conn,
     import: &Import,
     id: ConnectionId,
     user: &User,

@@ -6,6 +6,7 @@
 //!
 //! Knows: base, vault, dapi, http, audit, apps, users.
 
+mod batched;
 mod budget;
 mod conclude;
 mod dead;
@@ -23,35 +24,34 @@ mod settled;
 pub mod stand_in;
 pub mod store;
 pub mod sweep;
-mod together;
 pub(crate) mod turns;
 pub(crate) mod waiting;
 
+pub use batched::Batches;
 pub use budget::Budgets;
 pub use dead::dapi_says_dead;
 pub use metrics::Metrics;
 pub use settled::Settled;
-pub use together::Statements;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::PgPool;
 use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
 use crate::base::ids::{AppId, ConnectionId, UserId};
 use crate::config::Pace;
 use crate::dapi;
+use crate::database::{MaybeDatabase, Pool};
 use crate::vault::{Place, Vault, VaultError};
 
 /// What the use cases work with. Every thread has a pool and a client of its own; the rest is shared.
 #[derive(Clone, Debug)]
 pub struct Context {
     /// PostgreSQL.
-    pub pool: PgPool,
+    pub pool: Pool,
     /// What all threads ask of it together.
-    pub statements: Statements,
+    pub batches: Batches,
     /// What seals and opens.
     pub vault: Vault,
     /// Dapi.
@@ -91,6 +91,15 @@ pub enum Failed {
     /// The database.
     #[error(transparent)]
     Database(#[from] sqlx::Error),
+}
+
+impl MaybeDatabase for Failed {
+    fn database(&self) -> Option<&sqlx::Error> {
+        match self {
+            Self::Database(error) | Self::Vault(VaultError::Database(error)) => Some(error),
+            Self::Vault(_) => None,
+        }
+    }
 }
 
 /// Where a connection's secrets are sealed for.

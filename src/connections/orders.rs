@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::{Value, json};
-use sqlx::{Connection as _, PgConnection};
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -25,6 +24,7 @@ use crate::audit;
 use crate::base::actor::{Actor, Who};
 use crate::base::ids::{AppId, ConnectionId, RevocationOrderId};
 use crate::base::paging::{Cursor, Page};
+use crate::database::Conn;
 use crate::vault::{KeyedHash, Vault};
 
 /// How many connections a second are let through to Dapi, where an order does not say.
@@ -244,11 +244,7 @@ pub enum Given {
 }
 
 /// What an order would meet at this moment.
-pub async fn dry_run(
-    conn: &mut PgConnection,
-    app: AppId,
-    matching: &Matching,
-) -> sqlx::Result<DryRun> {
+pub async fn dry_run(conn: &mut Conn, app: AppId, matching: &Matching) -> sqlx::Result<DryRun> {
     let mut tx = conn.begin().await?;
     store::be_patient(&mut tx).await?;
     let (matched, sample) = store::count_usable(&mut tx, app, matching).await?;
@@ -257,11 +253,7 @@ pub async fn dry_run(
 }
 
 /// Gives an order: when this returns, nothing reads or uses what it met any more.
-pub async fn give(
-    conn: &mut PgConnection,
-    actor: &Actor,
-    new: &NewOrder<'_>,
-) -> sqlx::Result<Given> {
+pub async fn give(conn: &mut Conn, actor: &Actor, new: &NewOrder<'_>) -> sqlx::Result<Given> {
     let id = RevocationOrderId::new();
     let mut tx = conn.begin().await?;
     let created_by = match &actor.who {
@@ -329,7 +321,7 @@ pub enum Changed {
 
 /// Changes an order. Repeatable.
 pub async fn change(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     actor: &Actor,
     app: AppId,
     id: RevocationOrderId,
@@ -364,7 +356,7 @@ pub async fn change(
 
 /// One order of the app.
 pub async fn find(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     app: AppId,
     id: RevocationOrderId,
 ) -> sqlx::Result<Option<Order>> {
@@ -373,7 +365,7 @@ pub async fn find(
 
 /// The app's orders, newest first.
 pub async fn list(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     app: AppId,
     cursor: Option<Cursor>,
     limit: u8,
@@ -397,7 +389,7 @@ pub(super) async fn reconcile(context: &Context, batch: i64) -> Result<usize, Fa
 }
 
 async fn record(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     actor: &Actor,
     app: AppId,
     action: &'static str,

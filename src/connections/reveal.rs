@@ -51,12 +51,12 @@ pub(super) async fn reveal(
     let actor = AuditActor::from(actor);
     for _ in 0..LOCKED.0 {
         let wish = store::Reveal { actor: actor.clone(), app, id, reason: reason.to_owned() };
-        if let Some(row) = context.statements.reveal(wish).await? {
+        if let Some(row) = context.batches.reveal(wish).await? {
             context.metrics.reveals.inc();
             let secrets = open(context, app, id, row)?;
             return Ok(Reveal::Secrets(Box::new(secrets)));
         }
-        match context.statements.find(Shown { app, id }).await? {
+        match context.batches.find(Shown { app, id }).await? {
             None => return Ok(Reveal::Unknown),
             Some(connection) if connection.status != Status::Active => {
                 return Ok(Reveal::NotActive(connection.status));

@@ -15,6 +15,7 @@ use crate::base::actor::Actor;
 use crate::base::ids::{AppId, ConnectionId, TurnId};
 use crate::base::trace::TraceContext;
 use crate::dapi::{AccessToken, AppCredentials, DelinkAnswer, Permit, UserSecret};
+use crate::database::retry;
 use crate::vault::{Vault, VaultError};
 
 /// The first wait before Dapi is told again, and the longest.
@@ -130,6 +131,12 @@ impl PendingDelink {
     }
 
     async fn run(self, context: &Context) {
+        match retry(|| self.may_be_sent(context)).await {
+            Ok(true) => {}
+            Ok(false) => return,
+            // The lease's end brings the next attempt.
+            Err(error) => return tracing::warn!(cause = %error, "a delinking could not be begun"),
+        }
         let trace = TraceContext::fresh();
         let Self { permit, credentials, token, user_secret, .. } = &self;
         fail::fail_point!("delink::before_call");
@@ -148,6 +155,27 @@ impl PendingDelink {
         }
         context.settled.tell(self.places.id);
         context.wake.notify_one();
+    }
+
+    /// Looks once more, under the login's lock, whether another connection of the login became active since
+    /// this one was claimed: the delinking could cut that one. An activation under way holds its row, so
+    /// that this waits for it; one that begins later sees this revocation. Ends the revocation if so.
+    async fn may_be_sent(&self, context: &Context) -> Result<bool, sqlx::Error> {
+        let Places { app, user, id } = self.places;
+        let mut tx = context.pool.begin().await?;
+        let locked = store::lock_login(&mut tx, app, &self.connection_id, Some(id), user).await?;
+        let Some(me) = locked.me.filter(|me| me.lease_epoch == self.epoch) else {
+            return Ok(false);
+        };
+        if !locked.login.is_in_use() {
+            return Ok(true);
+        }
+        let step = model::end_of_untold_revocation(locked.login, false);
+        settle(context, &mut tx, &me, &step, None).await?;
+        store::free_turn(&mut tx, id, self.turn).await?;
+        tx.commit().await?;
+        context.settled.tell(id);
+        Ok(false)
     }
 
     async fn conclude(&self, context: &Context, answer: &DelinkAnswer) -> Result<(), sqlx::Error> {

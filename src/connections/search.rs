@@ -1,7 +1,6 @@
 //! Looking for connections across users, and counting them: the operator's view.
 
 use serde::Serialize;
-use sqlx::PgConnection;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
@@ -10,6 +9,7 @@ use super::store;
 use crate::audit;
 use crate::base::ids::{AppId, ConnectionId, RevocationOrderId, UserId};
 use crate::base::paging::{Cursor, Page};
+use crate::database::Conn;
 
 /// What is looked for: connections for which everything holds that is given.
 #[derive(Clone, Copy, Debug)]
@@ -102,17 +102,13 @@ impl StatusCount {
 }
 
 /// Connections of the app that are looked for, newest first.
-pub async fn search(
-    conn: &mut PgConnection,
-    app: AppId,
-    search: &Search<'_>,
-) -> sqlx::Result<Page<Found>> {
+pub async fn search(conn: &mut Conn, app: AppId, search: &Search<'_>) -> sqlx::Result<Page<Found>> {
     store::search(conn, app, search).await
 }
 
 /// One connection of the app with its whole history.
 pub async fn with_history(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     app: AppId,
     id: ConnectionId,
 ) -> sqlx::Result<Option<WithHistory>> {
@@ -122,6 +118,6 @@ pub async fn with_history(
 }
 
 /// How many connections the app has in each status, by their age.
-pub async fn stats(conn: &mut PgConnection, app: AppId) -> sqlx::Result<Vec<StatusCount>> {
+pub async fn stats(conn: &mut Conn, app: AppId) -> sqlx::Result<Vec<StatusCount>> {
     store::count_by_status(conn, app).await
 }

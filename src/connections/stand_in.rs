@@ -83,7 +83,7 @@ pub(crate) async fn holder(
     stand_in: &str,
 ) -> Result<Option<Holder>, Failed> {
     let hash = hash(&context.vault, app, stand_in);
-    let found = store::find_by_stand_in(&mut *context.pool.acquire().await?, app, &hash).await?;
+    let found = store::find_by_stand_in(&mut context.pool.acquire().await?, app, &hash).await?;
     Ok(found.map(|row| Holder {
         id: row.id,
         status: row.status,

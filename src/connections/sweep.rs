@@ -236,7 +236,7 @@ async fn delink(context: &Context, round: &mut Round) -> Result<(), Failed> {
 
 /// In how long something is due again; `None` where nothing waits.
 pub async fn next_due(context: &Context) -> Result<Option<std::time::Duration>, Failed> {
-    Ok(store::next_due(&mut *context.pool.acquire().await?).await?)
+    Ok(store::next_due(&mut context.pool.acquire().await?).await?)
 }
 
 /// Forgets sessions and budgets that ended, and brings the gauges up to date.

@@ -57,13 +57,13 @@ pub(crate) async fn take(
     let turn = TurnId::new();
     let Wish { app, id, path, limit, .. } = *wish;
     let actor = AuditActor::from(&wish.actor);
-    let taken = context.statements.take_turn(TakeTurn { actor, app, id, turn, place, limit, path });
+    let taken = context.batches.take_turn(TakeTurn { actor, app, id, turn, place, limit, path });
     match taken.await {
         Ok(taken) => Ok(taken.map(|taken| Turn { wish: wish.clone(), number: turn, taken })),
         Err(error) => {
             // The commit may have been applied though its answer was lost.
             let end = end_of(wish, turn, None, "not_sent", path.to_owned());
-            let _ = context.statements.end_turn(end).await;
+            let _ = context.batches.end_turn(end).await;
             Err(error.into())
         }
     }
@@ -107,7 +107,7 @@ impl Turn {
             |code| format!("{}: {code}", self.wish.path),
         );
         let end = end_of(&self.wish, self.number, Some(self.taken.user), outcome, reason);
-        let ended = context.statements.end_turn(end.clone()).await;
+        let ended = context.batches.end_turn(end.clone()).await;
         if ended.is_err() {
             let (context, limit) = (context.clone(), self.wish.limit);
             context.tasks.clone().spawn(async move { end_later(&context, end, limit).await });
@@ -140,7 +140,7 @@ async fn end_later(context: &Context, end: EndTurn, limit: Duration) {
     let mut wait = Duration::from_millis(50);
     while std::time::Instant::now() + wait < given_up {
         tokio::time::sleep(wait).await;
-        if context.statements.end_turn(end.clone()).await.is_ok() {
+        if context.batches.end_turn(end.clone()).await.is_ok() {
             context.settled.tell(end.id);
             return;
         }
@@ -155,7 +155,7 @@ pub(crate) async fn standing(
     app: AppId,
     id: ConnectionId,
 ) -> Result<Option<Status>, Failed> {
-    let found = context.statements.find(Shown { app, id }).await?;
+    let found = context.batches.find(Shown { app, id }).await?;
     Ok(found.map(|connection| connection.status))
 }
 
@@ -165,7 +165,7 @@ pub(crate) async fn join_queue(
     id: ConnectionId,
     most: i64,
 ) -> Result<Option<i64>, Failed> {
-    Ok(store::join_queue(&mut *context.pool.acquire().await?, id, most).await?)
+    Ok(store::join_queue(&mut context.pool.acquire().await?, id, most).await?)
 }
 
 /// Says that somebody still waits at these places; returns those that are still there.
@@ -174,7 +174,7 @@ pub(crate) async fn stay_in_queue(
     id: ConnectionId,
     places: &[i64],
 ) -> Result<Vec<i64>, Failed> {
-    Ok(store::stay_in_queue(&mut *context.pool.acquire().await?, id, places).await?)
+    Ok(store::stay_in_queue(&mut context.pool.acquire().await?, id, places).await?)
 }
 
 /// Gives a place up.
@@ -183,5 +183,5 @@ pub(crate) async fn leave_queue(
     id: ConnectionId,
     place: i64,
 ) -> Result<(), Failed> {
-    Ok(store::leave_queue(&mut *context.pool.acquire().await?, id, place).await?)
+    Ok(store::leave_queue(&mut context.pool.acquire().await?, id, place).await?)
 }

@@ -22,7 +22,7 @@ pub(crate) async fn wait_until(
     let ticket = context.settled.ticket(id);
     loop {
         let news = ticket.news();
-        let found = context.statements.find(Shown { app, id }).await?;
+        let found = context.batches.find(Shown { app, id }).await?;
         let left = deadline.saturating_duration_since(Instant::now());
         match found {
             Some(connection) if !done(connection.status) && !left.is_zero() => {}

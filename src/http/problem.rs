@@ -11,6 +11,8 @@ use actix_web::http::header::{HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTI
 use actix_web::{HttpResponse, ResponseError};
 use serde_json::{Map, Value};
 
+use crate::database::Fault;
+
 macro_rules! codes {
     ($($(#[$doc:meta])* $variant:ident $code:literal $status:ident $title:literal;)*) => {
         /// What kind of problem it is; clients decide by its [`as_str`](ProblemCode::as_str).
@@ -291,29 +293,14 @@ impl ResponseError for Problem {
     }
 }
 
-/// No database is the one internal trouble that passes by itself.
+/// An outage and contention pass by themselves; whatever else the database says is a defect of ours.
 impl From<sqlx::Error> for Problem {
     fn from(error: sqlx::Error) -> Self {
-        if is_outage(&error) { Self::unavailable(error) } else { Self::internal(error) }
-    }
-}
-
-/// Whether the database cannot be reached or is not ready, rather than having refused something.
-#[must_use]
-pub fn is_outage(error: &sqlx::Error) -> bool {
-    match error {
-        sqlx::Error::PoolTimedOut
-        | sqlx::Error::PoolClosed
-        | sqlx::Error::Io(_)
-        | sqlx::Error::Tls(_)
-        | sqlx::Error::Protocol(_)
-        | sqlx::Error::WorkerCrashed => true,
-        // Class 08: connection exception; 57: operator intervention, which is how a server that
-        // shuts down or starts up says so; 53: out of memory, disk or connections; 25006: a standby.
-        sqlx::Error::Database(error) => error.code().is_some_and(|code| {
-            ["08", "57", "53"].iter().any(|class| code.starts_with(class)) || code == "25006"
-        }),
-        _ => false,
+        if Fault::of(&error).is_passing() {
+            Self::unavailable(error)
+        } else {
+            Self::internal(error)
+        }
     }
 }
 

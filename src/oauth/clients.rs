@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
-use sqlx::{Connection as _, PgConnection};
 use time::OffsetDateTime;
 
 pub(super) use super::secrets::secret_hash;
@@ -19,6 +18,7 @@ use crate::base::scope::{Scope, Scopes};
 use crate::base::secret::SecretText;
 use crate::base::text::{self, InvalidText};
 use crate::config::BootstrapClient;
+use crate::database::Conn;
 use crate::vault::{Vault, VaultError};
 
 /// How long access tokens may live, in seconds.
@@ -191,7 +191,7 @@ impl From<sqlx::Error> for ClientError {
 
 /// Makes a client on the usual terms, and its first secret.
 pub async fn create(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     vault: &Vault,
     actor: &Actor,
     new: &NewClient<'_>,
@@ -201,7 +201,7 @@ pub async fn create(
 
 /// Makes a client on these terms, which were [`check`]ed, and its first secret.
 pub async fn create_on(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     vault: &Vault,
     actor: &Actor,
     new: &NewClient<'_>,
@@ -218,7 +218,7 @@ pub async fn create_on(
 
 /// Clients of one app or of all, newest first, at most `limit` of those behind `after`.
 pub async fn list(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     app: Option<AppId>,
     after: Option<&After>,
     limit: i64,
@@ -228,7 +228,7 @@ pub async fn list(
 
 /// The client of this id, if it is this app's or where no app is given.
 pub async fn find(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     app: Option<AppId>,
     id: &str,
 ) -> Result<ClientInfo, ClientError> {
@@ -238,7 +238,7 @@ pub async fn find(
 
 /// Refuses a client from now on, within seconds on every replica, together with its tokens.
 pub async fn disable(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     actor: &Actor,
     app: Option<AppId>,
     id: &str,
@@ -248,7 +248,7 @@ pub async fn disable(
 
 /// Lets a client in again. Tokens that it had, if they have not ended, count again as well.
 pub async fn enable(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     actor: &Actor,
     app: Option<AppId>,
     id: &str,
@@ -257,7 +257,7 @@ pub async fn enable(
 }
 
 async fn set_disabled(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     actor: &Actor,
     app: Option<AppId>,
     id: &str,
@@ -275,7 +275,7 @@ async fn set_disabled(
 
 /// Deletes a client with its secrets; its tokens end within seconds on every replica.
 pub async fn delete(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     actor: &Actor,
     app: Option<AppId>,
     id: &str,
@@ -293,7 +293,7 @@ pub async fn delete(
 
 /// Holds a client until the transaction ends: its app and whether the environment made it.
 pub(super) async fn lock(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     app: Option<AppId>,
     id: &str,
 ) -> Result<(AppId, bool), ClientError> {
@@ -304,7 +304,7 @@ pub(super) async fn lock(
 /// Makes the bootstrap client what the environment says: it exists with exactly this secret, and
 /// where the environment names none, every one that it named before is disabled.
 pub async fn ensure_bootstrap(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     vault: &Vault,
     wanted: Option<&BootstrapClient>,
 ) -> Result<(), ClientError> {
@@ -331,7 +331,7 @@ pub async fn ensure_bootstrap(
 }
 
 pub(super) async fn record(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     actor: &Actor,
     app: AppId,
     action: &'static str,

@@ -12,7 +12,6 @@ use base64::Engine as _;
 use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use serde::Deserialize;
-use sqlx::PgPool;
 use url::form_urlencoded;
 
 use super::directory::Client;
@@ -20,6 +19,7 @@ use super::error::{OAuthError, OAuthErrorCode};
 use super::tokens::Issuer;
 use crate::base::actor::Actor;
 use crate::base::secret::SecretText;
+use crate::database::Pool;
 use crate::http::{body, caller};
 use crate::vault::Vault;
 
@@ -53,7 +53,7 @@ pub(super) struct Authenticated {
 /// What the OAuth endpoints work with, taken from the application.
 pub(super) struct Desk<'a> {
     pub(super) issuer: &'a Issuer,
-    pub(super) pool: &'a PgPool,
+    pub(super) pool: &'a Pool,
     pub(super) vault: &'a Vault,
 }
 
@@ -84,7 +84,7 @@ impl Desk<'_> {
 /// looked at first; only a wrong one is counted.
 pub async fn client_by_secret(
     issuer: &Issuer,
-    pool: &PgPool,
+    pool: &Pool,
     vault: &Vault,
     id: &str,
     secret: SecretText,

@@ -5,7 +5,8 @@ use actix_web::http::header::{CACHE_CONTROL, PRAGMA, RETRY_AFTER, WWW_AUTHENTICA
 use actix_web::{HttpResponse, ResponseError};
 use serde_json::json;
 
-use crate::http::problem::{Problem, is_outage};
+use crate::database::Fault;
+use crate::http::problem::Problem;
 
 /// The codes of RFC 6749 §5.2, and `server_error` and `temporarily_unavailable` of §4.1.2.1, which
 /// the token endpoint borrows for what is not the client's fault.
@@ -153,7 +154,7 @@ impl From<Problem> for OAuthError {
 
 impl From<sqlx::Error> for OAuthError {
     fn from(error: sqlx::Error) -> Self {
-        if is_outage(&error) {
+        if Fault::of(&error).is_passing() {
             return Self::unavailable(error);
         }
         tracing::error!(cause = %error, "internal error");

@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use serde::Serialize;
-use sqlx::{Connection as _, PgConnection};
 use time::OffsetDateTime;
 
 use super::clients::{ClientError, ClientInfo, lock, record};
@@ -12,6 +11,7 @@ use super::store;
 use crate::base::actor::Actor;
 use crate::base::ids::{AppId, ClientSecretId};
 use crate::base::secret::SecretText;
+use crate::database::Conn;
 use crate::vault::{HashKey, KeyedHash, Vault, VaultError};
 
 /// How long an old secret lives on beside a new one where nobody says, in seconds: a day.
@@ -97,7 +97,7 @@ pub(super) fn secret_hash(key: &HashKey, client_id: &str, secret: &SecretText) -
 
 /// Makes a secret for this client.
 pub(super) async fn insert(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     vault: &Vault,
     client: &str,
 ) -> Result<(ClientSecretId, SecretText), ClientError> {
@@ -107,7 +107,7 @@ pub(super) async fn insert(
 }
 
 /// The secrets of a client that have not ended, oldest first.
-pub async fn live(conn: &mut PgConnection, client: &str) -> sqlx::Result<Vec<SecretInfo>> {
+pub async fn live(conn: &mut Conn, client: &str) -> sqlx::Result<Vec<SecretInfo>> {
     store::live_secrets(conn, client).await
 }
 
@@ -116,7 +116,7 @@ pub async fn live(conn: &mut PgConnection, client: &str) -> sqlx::Result<Vec<Sec
 /// # Errors
 /// [`ClientError::TwoSecrets`] where two would live on beside the new one.
 pub async fn rotate(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     vault: &Vault,
     actor: &Actor,
     app: Option<AppId>,
@@ -141,7 +141,7 @@ pub async fn rotate(
 
 /// Ends one secret now; `false` where the client has no such live secret.
 pub async fn end(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     actor: &Actor,
     app: Option<AppId>,
     client: &str,

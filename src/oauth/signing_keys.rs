@@ -7,7 +7,6 @@
 use std::time::Duration;
 
 use serde::Serialize;
-use sqlx::{Connection as _, PgConnection};
 use time::OffsetDateTime;
 
 use super::clients::TOKEN_LIFETIMES;
@@ -17,6 +16,7 @@ use crate::audit;
 use crate::base::actor::Actor;
 use crate::base::algorithm::Algorithm;
 use crate::config::OauthConfig;
+use crate::database::Conn;
 use crate::vault::{Vault, VaultError};
 
 /// How long others may cache the key set.
@@ -74,14 +74,14 @@ pub enum Begin {
 }
 
 /// All signing keys, newest first.
-pub async fn list(conn: &mut PgConnection) -> sqlx::Result<Vec<KeyInfo>> {
+pub async fn list(conn: &mut Conn) -> sqlx::Result<Vec<KeyInfo>> {
     store::list_signing_keys(conn).await
 }
 
 /// Makes sure that there is a key that signs, and that one of the configured algorithm does or will.
 /// Replicas that start at the same moment agree on one.
 pub async fn ensure(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     vault: &Vault,
     algorithm: Algorithm,
 ) -> Result<(), VaultError> {
@@ -106,7 +106,7 @@ pub async fn ensure(
 
 /// Makes a successor to the newest key.
 pub async fn rotate(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     vault: &Vault,
     actor: &Actor,
     algorithm: Algorithm,
@@ -125,7 +125,7 @@ pub async fn rotate(
 
 /// Makes a key that signs in `ahead` from now, and records that it follows another.
 async fn succeed(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     vault: &Vault,
     actor: &Actor,
     algorithm: Algorithm,
@@ -138,7 +138,7 @@ async fn succeed(
 }
 
 async fn make(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     vault: &Vault,
     algorithm: Algorithm,
     ahead: Duration,
@@ -152,7 +152,7 @@ async fn make(
 /// Does what is due: a successor where the newest key has signed for as long as the configuration says,
 /// and an end to keys whose last token ended. Safe to run on every replica.
 pub async fn reconcile(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     vault: &Vault,
     config: &OauthConfig,
 ) -> Result<(), VaultError> {
@@ -179,7 +179,7 @@ pub async fn reconcile(
 
 /// Deletes a retired key at once: the tokens that it signed end within seconds on every replica.
 /// `false` where no retired key has this id; the one that signs has to be succeeded first.
-pub async fn revoke(conn: &mut PgConnection, actor: &Actor, kid: &str) -> sqlx::Result<bool> {
+pub async fn revoke(conn: &mut Conn, actor: &Actor, kid: &str) -> sqlx::Result<bool> {
     let mut tx = conn.begin().await?;
     let gone = store::delete_retired_key(&mut tx, kid).await?;
     if gone {

@@ -4,12 +4,12 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
-use sqlx::PgConnection;
 
 use super::directory::Directory;
 use super::signing::VerifyingKey;
 use super::store;
 use crate::base::signer::Signer;
+use crate::database::Conn;
 use crate::vault::{Vault, VaultError};
 
 /// Why a text is not a statement of this service's.
@@ -37,7 +37,7 @@ pub fn signer(public_url: &str, directory: Directory) -> Signer {
 
 /// Signs with the key that signs now, for a command.
 pub async fn signer_of_now(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     vault: &Vault,
     public_url: &str,
 ) -> Result<Signer, VaultError> {
@@ -47,7 +47,7 @@ pub async fn signer_of_now(
 }
 
 /// The key set as it is published, for a command.
-pub async fn key_set(conn: &mut PgConnection, vault: &Vault) -> Result<Vec<Value>, VaultError> {
+pub async fn key_set(conn: &mut Conn, vault: &Vault) -> Result<Vec<Value>, VaultError> {
     let keys = store::load_signing_keys(conn, vault).await?;
     Ok(keys.into_iter().map(|(key, _)| key.jwk().clone()).collect())
 }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use moka::sync::Cache;
 use serde::{Deserialize, Serialize};
-use sqlx::PgPool;
 use uuid::Uuid;
 
 use super::directory::{Client, Directory, Standing};
@@ -17,6 +16,7 @@ use crate::base::foreign::ForeignScopes;
 use crate::base::ids::AccessTokenId;
 use crate::base::objects;
 use crate::base::scope::{Scope, Scopes};
+use crate::database::Pool;
 use crate::http::caller;
 use crate::http::problem::Problem;
 use crate::vault::Vault;
@@ -199,7 +199,7 @@ impl Issuer {
 
     /// Whether a token counts, and for whom. Decided in memory, but for a good token of a client that
     /// this replica has not heard of: another one may have issued it a moment ago.
-    pub(super) async fn worth(&self, pool: &PgPool, vault: &Vault, token: &str) -> Worth {
+    pub(super) async fn worth(&self, pool: &Pool, vault: &Vault, token: &str) -> Worth {
         let arrived = self.directory.now();
         let Some(verified) = self.verified(token) else {
             return Worth::Nothing("The access token is not valid");
@@ -287,7 +287,7 @@ impl Verified {
 /// 401 for a token that does not count (any more), 503 where this replica cannot tell.
 pub async fn verify(
     issuer: &Issuer,
-    pool: &PgPool,
+    pool: &Pool,
     vault: &Vault,
     token: &str,
 ) -> Result<caller::Client, Problem> {

@@ -48,6 +48,6 @@ pub(super) async fn call(
     let word = call::word(&outcome);
     context.dapi.count_call(word, started.elapsed());
     let event = audit::Event { outcome: word, ..event };
-    audit::record(&mut *context.pool.acquire().await?, &actor, &event).await?;
+    audit::record(&mut context.pool.acquire().await?, &actor, &event).await?;
     Ok(outcome)
 }

@@ -1,14 +1,15 @@
 //! Reaching PostgreSQL: pools, migrations, and what to say when it is not there.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::migrate::{MigrateError, Migrator};
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{ConnectOptions as _, Connection as _, Executor as _, PgConnection, PgPool};
+use sqlx::{Connection as _, Executor, PgConnection, Postgres};
 
 use crate::apps::AppError;
 use crate::config::{Config, DatabaseConfig, DatabaseUrl};
+use crate::database::{Conn, Pools, is_outage};
 use crate::oauth::clients::ClientError;
 use crate::vault::VaultError;
 
@@ -22,10 +23,6 @@ fn migrator() -> Migrator {
 
 /// How long a start waits for a database that is not there yet.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// How long a request waits for a connection.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
-/// A connection that nobody used for this long is tried before it is used again; under load none is.
-const TRY_AFTER_IDLE: Duration = Duration::from_secs(1);
 
 /// What keeps the service from starting.
 #[derive(Debug, thiserror::Error)]
@@ -85,13 +82,13 @@ impl From<sqlx::Error> for StartError {
 /// The database, reached and migrated.
 #[derive(Debug)]
 pub struct Database {
-    options: PgConnectOptions,
-    connections: u32,
+    pools: Arc<Pools>,
+    place: String,
 }
 
 impl Database {
-    /// Reaches the database, waiting a little for one that is just starting, and applies migrations
-    /// where that is this process's business.
+    /// Reaches the database, waiting a little for one that is just starting, and applies migrations if that
+    /// is this process's business.
     pub async fn open(config: &Config) -> Result<Self, StartError> {
         let database = Self::reach(&config.database).await?;
         if config.database.migrate {
@@ -107,19 +104,15 @@ impl Database {
 
     /// Reaches the database without looking at its tables.
     pub async fn reach(config: &DatabaseConfig) -> Result<Self, StartError> {
-        let options = config.service.options().log_statements(log::LevelFilter::Debug);
+        let (pools, place) = (Pools::new(config), config.service.place());
         let until = tokio::time::Instant::now() + PATIENCE;
         loop {
-            let cause = match PgConnection::connect_with(&options).await {
-                Ok(conn) => {
-                    let _ = conn.close().await;
-                    return Ok(Self { options, connections: config.connections });
-                }
+            let cause = match pools.connect().await {
+                Ok(_) => return Ok(Self { pools, place }),
                 Err(cause) => cause,
             };
-            let worth_waiting = crate::http::problem::is_outage(&cause);
-            if !worth_waiting || tokio::time::Instant::now() > until {
-                return Err(StartError::Unreachable { at: place(&options), cause });
+            if !is_outage(&cause) || tokio::time::Instant::now() > until {
+                return Err(StartError::Unreachable { at: place, cause });
             }
             tracing::warn!(%cause, "waiting for PostgreSQL");
             tokio::time::sleep(Duration::from_millis(500)).await;
@@ -127,68 +120,15 @@ impl Database {
     }
 
     /// One connection, outside of the pools.
-    pub async fn connect(&self) -> Result<PgConnection, StartError> {
-        let conn = PgConnection::connect_with(&self.options).await;
-        conn.map_err(|cause| StartError::Unreachable { at: place(&self.options), cause })
+    pub async fn connect(&self) -> Result<Conn, StartError> {
+        let unreachable = |cause| StartError::Unreachable { at: self.place.clone(), cause };
+        self.pools.connect().await.map_err(unreachable)
     }
 
-    fn background_share(&self) -> u32 {
-        (self.connections / 4).clamp(2, 8)
-    }
-
-    /// The pool of the background work.
+    /// The pools of this process.
     #[must_use]
-    pub fn background_pool(&self) -> PgPool {
-        self.pool(self.background_share())
-    }
-
-    /// The pool of one of `workers` threads.
-    #[must_use]
-    pub fn worker_pool(&self, workers: usize) -> PgPool {
-        let workers = u32::try_from(workers).unwrap_or(1).max(1);
-        let share = self.connections.saturating_sub(self.background_share()) / workers;
-        self.pool(share.max(1))
-    }
-
-    fn pool(&self, connections: u32) -> PgPool {
-        PgPoolOptions::new()
-            .max_connections(connections)
-            .acquire_timeout(ACQUIRE_TIMEOUT)
-            .test_before_acquire(false)
-            .before_acquire(|conn, meta| {
-                Box::pin(async move {
-                    if meta.idle_for > TRY_AFTER_IDLE {
-                        return Ok(conn.ping().await.is_ok());
-                    }
-                    Ok(true)
-                })
-            })
-            .after_connect(|conn, _| {
-                Box::pin(async move {
-                    // Nothing here takes long; what does has gone wrong and must not hold locks.
-                    // Every statement has its index. A plan that reads a whole table is right while
-                    // the table is small, and then kept while it grows. Compiling a plan pays where
-                    // statements run for seconds, and planning anew where the values matter: here
-                    // it would take as long as the statement, for every batch of another length.
-                    conn.execute(
-                        "SET statement_timeout = '30s'; SET lock_timeout = '10s'; \
-                         SET idle_in_transaction_session_timeout = '30s'; \
-                         SET enable_seqscan = off; SET enable_hashjoin = off; \
-                         SET enable_mergejoin = off; SET jit = off; \
-                         SET plan_cache_mode = force_generic_plan",
-                    )
-                    .await?;
-                    Ok(())
-                })
-            })
-            .connect_lazy_with(self.options.clone())
-    }
-}
-
-fn place(options: &PgConnectOptions) -> String {
-    match options.get_socket() {
-        Some(socket) => socket.display().to_string(),
-        None => format!("{}:{}", options.get_host(), options.get_port()),
+    pub fn pools(&self) -> &Arc<Pools> {
+        &self.pools
     }
 }
 
@@ -201,12 +141,12 @@ pub struct Migrated {
     pub granted: Option<String>,
 }
 
-/// Applies pending migrations, as the owner where there is one, and gives the service's role what it
-/// needs and nothing that alters the audit trail. Replicas that start together take turns.
+/// Applies pending migrations, as the owner if there is one, and gives the service's role what it needs and
+/// nothing that alters the audit trail. Replicas that start together take turns. A migration takes as long as
+/// it takes: this is the one connection without a deadline of ours.
 pub async fn migrate(config: &DatabaseConfig) -> Result<Migrated, StartError> {
-    let options = config.owner.as_ref().unwrap_or(&config.service).options();
-    let conn = PgConnection::connect_with(&options).await;
-    let mut conn = conn.map_err(|cause| StartError::Unreachable { at: place(&options), cause })?;
+    let url = config.owner.as_ref().unwrap_or(&config.service);
+    let mut conn = connect_as_owner(url).await?;
     let applied = missing(&mut conn).await?;
     migrator().run(&mut conn).await?;
     let granted = grant(&mut conn, config).await?;
@@ -214,23 +154,40 @@ pub async fn migrate(config: &DatabaseConfig) -> Result<Migrated, StartError> {
     Ok(Migrated { applied, granted })
 }
 
-/// Grants the service's role what it needs, where the owner has another one.
+/// The first host that takes writes: only there can migrations be applied.
+async fn connect_as_owner(url: &DatabaseUrl) -> Result<PgConnection, StartError> {
+    let mut cause = sqlx::Error::PoolTimedOut;
+    for host in url.hosts() {
+        let connect = async {
+            let mut conn = PgConnection::connect_with(host).await?;
+            let standby = sqlx::query_scalar::<_, bool>("SELECT pg_is_in_recovery()");
+            let standby = standby.fetch_one(&mut conn).await?;
+            Ok((conn, standby))
+        };
+        match tokio::time::timeout(PATIENCE, connect).await {
+            Ok(Ok((conn, standby))) if !standby || url.hosts().len() == 1 => return Ok(conn),
+            Ok(Ok(_)) | Err(_) => {}
+            Ok(Err(error)) => cause = error,
+        }
+    }
+    Err(StartError::Unreachable { at: url.place(), cause })
+}
+
+/// Grants the service's role what it needs, if the owner is another one.
 async fn grant(
     conn: &mut PgConnection,
     config: &DatabaseConfig,
 ) -> Result<Option<String>, StartError> {
-    let service = config.service.options();
-    let Some(owner) = config.owner.as_ref().map(DatabaseUrl::options) else { return Ok(None) };
-    if owner.get_username() == service.get_username() {
+    let role = config.service.role().to_owned();
+    if config.owner.as_ref().is_none_or(|owner| owner.role() == role) {
         return Ok(None);
     }
-    let role = service.get_username().to_owned();
     sqlx::query!("SELECT strongroom_grant_to_service($1)", role).execute(conn).await?;
     Ok(Some(role))
 }
 
 /// How many migrations of this release the database lacks.
-async fn missing(conn: &mut PgConnection) -> Result<usize, StartError> {
+async fn missing<'c>(conn: impl Executor<'c, Database = Postgres>) -> Result<usize, StartError> {
     let applied = sqlx::query_scalar::<_, i64>(
         "SELECT version FROM _sqlx_migrations WHERE success ORDER BY version",
     )

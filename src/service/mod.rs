@@ -7,6 +7,7 @@ mod database;
 mod openapi;
 mod routes;
 mod status;
+mod store;
 
 pub use database::{Database, StartError, migrate};
 pub use openapi::document;
@@ -19,7 +20,6 @@ use std::time::Duration;
 use actix_web::dev::Server;
 use actix_web::{App, HttpServer, middleware, web};
 use prometheus_client::registry::Registry;
-use sqlx::{PgConnection, PgPool};
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -30,14 +30,15 @@ use crate::background;
 use crate::base::clock::Clock;
 use crate::base::signer::Signer;
 use crate::config::{Config, OauthConfig, PublicUrl};
-use crate::connections::{self, Budgets, Context, Settled, Statements};
+use crate::connections::{self, Batches, Budgets, Context, Settled};
 use crate::dapi::{self, Gate};
+use crate::database::{Conn, Pool, Pools};
 use crate::http::layers::{self, RequestSpan};
 use crate::http::peer::TrustedProxies;
 use crate::oauth::{Directory, Issuer};
 use crate::outbound::{self, Reach};
 use crate::relay;
-use crate::telemetry::Pools;
+use crate::telemetry;
 use crate::upstreams;
 use crate::vault::Vault;
 use crate::{http, oauth};
@@ -61,6 +62,8 @@ pub struct Service {
     oauth: Arc<OauthConfig>,
     audit: audit::Metrics,
     readiness: Readiness,
+    pools: Arc<Pools>,
+    control: Pool,
     grace: Duration,
 }
 
@@ -68,7 +71,7 @@ pub struct Service {
 #[derive(Clone)]
 struct Shared {
     /// One for all threads: the more callers, the fewer statements.
-    statements: Statements,
+    batches: Batches,
     database: Arc<Database>,
     vault: Vault,
     issuer: Issuer,
@@ -99,7 +102,6 @@ struct Metrics {
     upstreams: upstreams::Metrics,
     relay: relay::Metrics,
     oauth: oauth::Metrics,
-    pools: Pools,
 }
 
 impl Metrics {
@@ -111,7 +113,6 @@ impl Metrics {
             upstreams: upstreams::Metrics::register(registry),
             relay: relay::Metrics::register(registry),
             oauth: oauth::Metrics::register(registry),
-            pools: Pools::register(registry),
         }
     }
 }
@@ -119,12 +120,11 @@ impl Metrics {
 impl Shared {
     /// What use cases work with, over `pool`. Dapi's client has connections of its own, so that each
     /// thread's stay with it.
-    fn context(&self, pool: PgPool) -> Result<Context, StartError> {
-        self.metrics.pools.add(pool.clone());
+    fn context(&self, pool: Pool) -> Result<Context, StartError> {
         let dapi = Arc::clone(&self.dapi);
         let client = dapi::Client::new(dapi, self.gate.clone(), self.metrics.dapi.clone());
         Ok(Context {
-            statements: self.statements.clone(),
+            batches: self.batches.clone(),
             pool,
             vault: self.vault.clone(),
             dapi: client.map_err(StartError::Tls)?,
@@ -153,7 +153,7 @@ impl Shared {
 
     /// What one thread works with.
     fn thread(&self, workers: usize) -> Result<Thread, StartError> {
-        let context = self.context(self.database.worker_pool(workers))?;
+        let context = self.context(self.database.pools().worker(workers))?;
         let upstreams = self.upstreams(&context)?;
         let relay = relay::Context {
             connections: context.clone(),
@@ -199,9 +199,11 @@ impl Service {
         let metrics = Metrics::register(&mut registry);
         let audit = audit::Metrics::register(&mut registry);
         let budgets = Budgets::new(clock.clone(), config.oauth.reveals_per_minute);
-        let background_pool = database.background_pool();
+        let pools = Arc::clone(database.pools());
+        telemetry::register_pools(&mut registry, &pools);
+        let control = pools.control();
         let shared = Shared {
-            statements: Statements::new(&background_pool),
+            batches: Batches::new(&pools.batches()),
             signer: oauth::statements::signer(public_url.as_str(), directory.clone()),
             issuer: Issuer::new(
                 public_url.as_str(),
@@ -222,13 +224,13 @@ impl Service {
             relay_places: Arc::new(Semaphore::new(relay::MAX_CALLS)),
             reach: Reach::allowing_private_addresses(config.allow_private_addresses),
             metrics,
-            readiness: Readiness::new(directory.clone()),
+            readiness: Readiness::new(directory.clone(), control.clone()),
             proxies: TrustedProxies::new(config.http.trusted_proxies),
             cors_origins: config.http.cors_origins.into(),
             vault,
             database,
         };
-        let context = shared.context(background_pool)?;
+        let context = shared.context(pools.background())?;
         let readiness = shared.readiness.clone();
         let workers = usize::try_from(config.http.workers).unwrap_or(1);
         Ok(Self {
@@ -242,6 +244,8 @@ impl Service {
             oauth: Arc::new(config.oauth),
             audit,
             readiness,
+            pools,
+            control,
             grace: config.http.shutdown_grace,
         })
     }
@@ -295,10 +299,11 @@ impl Service {
         stop: CancellationToken,
         shutdown: impl Future<Output = ()>,
     ) -> std::io::Result<()> {
-        let Self { api, metrics, context, directory, readiness, grace, .. } = self;
+        let Self { api, metrics, context, directory, readiness, pools, control, grace, .. } = self;
+        let heartbeat = tokio::spawn(readiness.clone().watch(stop.clone()));
         let refresher = tokio::spawn(background::refresh_directory(
             directory,
-            context.pool.clone(),
+            control,
             context.vault.clone(),
             stop.clone(),
         ));
@@ -325,8 +330,9 @@ impl Service {
         api_handle.stop(true).await;
         metrics_handle.stop(false).await;
         let _ = refresher.await;
+        let _ = heartbeat.await;
         let _ = metrics.await;
-        context.pool.close().await;
+        pools.close();
         tracing::info!("stopped");
         Ok(())
     }
@@ -340,9 +346,9 @@ pub async fn context_of_one_round(config: Config) -> Result<Context, StartError>
     let metrics = dapi::Metrics::register(&mut registry);
     let gate = Gate::new(config.dapi.max_concurrent_calls);
     let dapi = dapi::Client::new(Arc::new(config.dapi), gate, metrics).map_err(StartError::Tls)?;
-    let pool = database.background_pool();
+    let pool = database.pools().background();
     Ok(Context {
-        statements: Statements::new(&pool),
+        batches: Batches::new(&database.pools().batches()),
         pool,
         vault,
         dapi,
@@ -355,9 +361,7 @@ pub async fn context_of_one_round(config: Config) -> Result<Context, StartError>
 }
 
 /// What one command signs with, besides a connection and the vault.
-pub async fn issuer_of_one_command(
-    config: Config,
-) -> Result<(PgConnection, Vault, Issuer), StartError> {
+pub async fn issuer_of_one_command(config: Config) -> Result<(Conn, Vault, Issuer), StartError> {
     let mut conn = Database::open(&config).await?.connect().await?;
     let vault = Vault::open(&mut conn, config.master_keys).await?;
     let clock = Clock::system();

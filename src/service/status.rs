@@ -2,36 +2,82 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix_web::{HttpResponse, web};
 use prometheus_client::registry::Registry;
 use serde_json::json;
-use sqlx::PgPool;
+use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
 
+use super::store;
+use crate::base::ids::ReplicaId;
+use crate::database::Pool;
 use crate::http::problem::{Problem, ProblemCode};
 use crate::oauth::Directory;
 
-/// How long the database may take to answer before the service counts as not ready.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// For how long one answer of the database serves everybody who asks.
+const FRESH: Duration = Duration::from_millis(200);
+/// How often a connection is looked at that nobody asks about.
+const HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// Whether the service should get requests.
 #[derive(Clone, Debug)]
 pub struct Readiness {
     draining: Arc<AtomicBool>,
     directory: Directory,
+    probe: Arc<Probe>,
+}
+
+/// Asks whether the database takes writes, on a connection of its own, by the way that requests take.
+#[derive(Debug)]
+struct Probe {
+    pool: Pool,
+    replica: ReplicaId,
+    last: Mutex<Option<(Instant, bool)>>,
+}
+
+impl Probe {
+    /// Whether a write is committed now. Those who ask at the same time share one answer.
+    async fn takes_writes(&self) -> bool {
+        let mut last = self.last.lock().await;
+        if let Some((_, answer)) = last.filter(|(at, _)| at.elapsed() < FRESH) {
+            return answer;
+        }
+        let asked = store::note_replica(&self.pool, self.replica).await;
+        if let Err(error) = &asked {
+            tracing::warn!(cause = %error, "the database takes no writes");
+        }
+        *last = Some((Instant::now(), asked.is_ok()));
+        asked.is_ok()
+    }
 }
 
 impl Readiness {
-    /// Ready as long as the directory is fresh and the database answers.
+    /// Ready as long as the directory is fresh and the database takes writes.
     #[must_use]
-    pub fn new(directory: Directory) -> Self {
-        Self { draining: Arc::default(), directory }
+    pub fn new(directory: Directory, pool: Pool) -> Self {
+        let probe = Probe { pool, replica: ReplicaId::new(), last: Mutex::default() };
+        Self { draining: Arc::default(), directory, probe: Arc::new(probe) }
     }
 
     /// From now on the service wants no more requests.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Looks every second whether the database still answers, until `stop`: a silence is found out before a
+    /// request runs into it.
+    pub async fn watch(self, stop: CancellationToken) {
+        loop {
+            // What comes of it, the pools know.
+            let _ = store::answers(&self.probe.pool).await;
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = tokio::time::sleep(HEARTBEAT) => {}
+            }
+        }
+        let _ = store::forget_replica(&self.probe.pool, self.probe.replica).await;
     }
 }
 
@@ -52,24 +98,18 @@ pub async fn healthz() -> HttpResponse {
         (status = 503, description = "`unavailable`"),
     )
 )]
-pub async fn readyz(
-    readiness: web::Data<Readiness>,
-    pool: web::Data<PgPool>,
-) -> Result<HttpResponse, Problem> {
-    let not_ready = |detail| Problem::new(ProblemCode::Unavailable, detail).retry_after(1);
+pub async fn readyz(readiness: web::Data<Readiness>) -> Result<HttpResponse, Problem> {
+    let not_ready = |detail| Err(Problem::new(ProblemCode::Unavailable, detail).retry_after(1));
     if readiness.draining.load(Ordering::Relaxed) {
-        return Err(not_ready("The service is shutting down."));
+        return not_ready("The service is shutting down.");
     }
-    let asked = sqlx::query_scalar!("SELECT 1 AS \"one!\"").fetch_one(pool.get_ref());
-    match tokio::time::timeout(PATIENCE, asked).await {
-        Ok(Ok(_)) if readiness.directory.is_fresh() => {
-            Ok(HttpResponse::Ok().json(json!({ "status": "ready" })))
-        }
-        Ok(Ok(_)) => {
-            Err(not_ready("Clients, keys and revocations could not be read for too long."))
-        }
-        Ok(Err(_)) | Err(_) => Err(not_ready("The database does not answer.")),
+    if !readiness.probe.takes_writes().await {
+        return not_ready("The database does not answer, or takes no writes.");
     }
+    if !readiness.directory.is_fresh() {
+        return not_ready("Clients, keys and revocations could not be read for too long.");
+    }
+    Ok(HttpResponse::Ok().json(json!({ "status": "ready" })))
 }
 
 /// What a problem's code means: where a problem's `type` leads.

@@ -2,13 +2,13 @@
 
 use actix_web::{HttpResponse, web};
 use serde::{Deserialize, Serialize};
-use sqlx::PgPool;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
 use super::{new_token, store, token_hash};
 use crate::audit;
 use crate::base::ids::SessionId;
+use crate::database::Pool;
 use crate::http::body::Body;
 use crate::http::caller::{Authorized, needs};
 use crate::http::problem::Problem;
@@ -63,7 +63,7 @@ fn failed(error: VaultError) -> Problem {
 )]
 pub async fn create(
     caller: Authorized<needs::SessionsCreate>,
-    pool: web::Data<PgPool>,
+    pool: web::Data<Pool>,
     vault: web::Data<Vault>,
     body: Body<SessionRequest>,
 ) -> Result<HttpResponse, Problem> {

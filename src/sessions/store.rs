@@ -1,16 +1,16 @@
 //! The table `connect_sessions`.
 
-use sqlx::PgConnection;
 use time::OffsetDateTime;
 
 use super::{MINUTES, token_hash};
 use crate::base::ids::{AppId, SessionId, UserId};
+use crate::database::Conn;
 use crate::http::caller::Session;
 use crate::vault::{KeyedHash, Vault};
 
 /// Keeps a session; returns when it ends.
 pub(super) async fn insert(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     id: SessionId,
     app: AppId,
     user: UserId,
@@ -33,11 +33,7 @@ pub(super) async fn insert(
 }
 
 /// The session of this token, as long as it lives.
-pub async fn find(
-    conn: &mut PgConnection,
-    vault: &Vault,
-    token: &str,
-) -> sqlx::Result<Option<Session>> {
+pub async fn find(conn: &mut Conn, vault: &Vault, token: &str) -> sqlx::Result<Option<Session>> {
     let hash = token_hash(vault.secret_hashes(), token);
     let row = sqlx::query!(
         "SELECT s.id AS \"id: SessionId\", s.app_id AS \"app_id: AppId\",

@@ -1,12 +1,11 @@
 //! Adding, changing and removing upstreams: each in one transaction with its audit row.
 
-use sqlx::{Connection as _, PgConnection};
-
 use super::model::{Auth, Change, Draft, Invalid, Settings, Upstream};
 use super::{ClientSecret, Failed, secret_place, store};
 use crate::audit;
 use crate::base::actor::Actor;
 use crate::base::ids::{AppId, UpstreamId};
+use crate::database::{Conn, Transaction};
 use crate::outbound::{OutboundUrl, Reach};
 use crate::vault::{self, Sealed, Vault, VaultError};
 
@@ -41,7 +40,7 @@ impl From<VaultError> for AdminError {
 
 /// Adds an upstream to an app.
 pub async fn add(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     vault: &Vault,
     actor: &Actor,
     app: AppId,
@@ -61,7 +60,7 @@ pub async fn add(
 
 /// Changes an upstream. Its cached token is dropped, and a failure's wait ends.
 pub async fn change(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     vault: &Vault,
     actor: &Actor,
     app: AppId,
@@ -83,7 +82,7 @@ pub async fn change(
 
 /// Removes an upstream with its secret and its token.
 pub async fn remove(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     actor: &Actor,
     app: AppId,
     name: &str,
@@ -97,18 +96,14 @@ pub async fn remove(
     Ok(())
 }
 
-async fn finish(
-    mut tx: sqlx::Transaction<'_, sqlx::Postgres>,
-    app: AppId,
-    name: &str,
-) -> Result<Upstream, AdminError> {
+async fn finish(mut tx: Transaction<'_>, app: AppId, name: &str) -> Result<Upstream, AdminError> {
     let upstream = store::find(&mut tx, app, name).await?.ok_or(AdminError::Unknown)?;
     tx.commit().await?;
     Ok(upstream)
 }
 
 async fn seal(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     vault: &Vault,
     app: AppId,
     id: UpstreamId,
@@ -134,7 +129,7 @@ fn held_settings(held: &store::Held) -> Result<Settings, AdminError> {
 }
 
 async fn record(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     actor: &Actor,
     app: AppId,
     action: &'static str,

@@ -28,12 +28,12 @@ pub use metrics::Metrics;
 
 use std::sync::Arc;
 
-use sqlx::PgPool;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use crate::base::ids::{AppId, UpstreamId};
 use crate::base::secret::secret_text;
+use crate::database::Pool;
 use crate::outbound;
 use crate::vault::{Place, Vault, VaultError};
 
@@ -53,7 +53,7 @@ pub const MAX_CALLS: usize = 256;
 #[derive(Clone, Debug)]
 pub struct Context {
     /// PostgreSQL.
-    pub pool: PgPool,
+    pub pool: Pool,
     /// What seals and opens.
     pub vault: Vault,
     /// Calls to URLs that came in by API.

@@ -2,10 +2,9 @@
 //!
 //! Knows: base, vault.
 
-use sqlx::PgConnection;
-
 use crate::base::ids::{AppId, DataKeyId, UserId};
 use crate::base::text::{self, InvalidText};
+use crate::database::Conn;
 use crate::vault::{KeyOwner, MasterKeyId, Vault, VaultError, WrappedKey};
 
 /// The longest `clientUserID`, in bytes.
@@ -28,11 +27,7 @@ pub struct User {
 }
 
 /// The user of this name; `None` where the app never told of them.
-pub async fn find(
-    conn: &mut PgConnection,
-    app: AppId,
-    client_user_id: &str,
-) -> sqlx::Result<Option<User>> {
+pub async fn find(conn: &mut Conn, app: AppId, client_user_id: &str) -> sqlx::Result<Option<User>> {
     let row = sqlx::query!(
         "SELECT u.id AS \"id: UserId\", u.erasing_since IS NOT NULL AS \"erasing!\", k.id AS \"key_id: DataKeyId\",
                 k.master_key_id AS \"master_key_id: MasterKeyId\", k.wrapped
@@ -60,7 +55,7 @@ pub async fn find(
 /// User and key come in one statement, so that there is never a user without a key; of two that are
 /// made at once one stays.
 pub async fn ensure(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     vault: &Vault,
     app: AppId,
     client_user_id: &str,
@@ -92,7 +87,7 @@ pub async fn ensure(
 /// Locks a user who is to be erased, and says so on the row: nothing new is received for them. Returns
 /// who it is and whether that was said before; `None` where the app never told of them.
 pub async fn begin_erasing(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     app: AppId,
     client_user_id: &str,
 ) -> sqlx::Result<Option<(UserId, bool)>> {
@@ -116,7 +111,7 @@ pub async fn begin_erasing(
 
 /// Locks a user so that nothing is added for them until the transaction ends; returns the app's own name
 /// for them.
-pub async fn lock(conn: &mut PgConnection, user: UserId) -> sqlx::Result<Option<String>> {
+pub async fn lock(conn: &mut Conn, user: UserId) -> sqlx::Result<Option<String>> {
     sqlx::query_scalar!("SELECT client_user_id FROM users WHERE id = $1 FOR UPDATE", user.uuid())
         .fetch_optional(conn)
         .await
@@ -124,7 +119,7 @@ pub async fn lock(conn: &mut PgConnection, user: UserId) -> sqlx::Result<Option<
 
 /// Destroys a user's data key, with it everything that was ever sealed under it, and the row that links
 /// the app's name for the user with the random one. Returns the key's id.
-pub async fn destroy(conn: &mut PgConnection, user: UserId) -> sqlx::Result<Option<DataKeyId>> {
+pub async fn destroy(conn: &mut Conn, user: UserId) -> sqlx::Result<Option<DataKeyId>> {
     let key = sqlx::query_scalar!(
         "DELETE FROM data_keys WHERE user_id = $1 AND purpose = 'user' RETURNING id AS \"id: DataKeyId\"",
         user.uuid(),

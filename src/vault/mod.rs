@@ -21,9 +21,8 @@ pub use master::{InvalidMasterKey, MASTER_KEY_BYTES, MasterKey, MasterKeyId, Mas
 pub use seal::{Place, Sealed};
 pub use store::{KeyUse, app_key, insert_key, key_uses, retire, rewrap_some};
 
+use crate::database::Conn;
 use std::sync::Arc;
-
-use sqlx::PgConnection;
 
 /// Why the vault could not do what it was asked. Carries no key and no content.
 #[derive(Debug, thiserror::Error)]
@@ -63,7 +62,7 @@ impl Vault {
     ///
     /// # Errors
     /// A master key with wrong bytes, a master key that is still in use and missing, or no database.
-    pub async fn open(conn: &mut PgConnection, masters: MasterKeys) -> Result<Self, VaultError> {
+    pub async fn open(conn: &mut Conn, masters: MasterKeys) -> Result<Self, VaultError> {
         store::check_masters(conn, &masters).await?;
         let service = store::service_key(conn, &masters, KeyOwner::Service).await?;
         let codes = store::service_key(conn, &masters, KeyOwner::CodeHash).await?;

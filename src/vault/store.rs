@@ -1,18 +1,14 @@
 //! The vault's tables: `master_keys` and `data_keys`.
 
-use sqlx::PgConnection;
-
 use super::keys::{KeyOwner, WrappedKey};
 use super::master::{MasterKeyId, MasterKeys};
 use super::{Vault, VaultError};
 use crate::base::ids::{AppId, DataKeyId, UserId};
+use crate::database::Conn;
 
 /// Holds every master key against what the database knows, makes new ones known, and makes sure
 /// that none which still wraps something is missing.
-pub(super) async fn check_masters(
-    conn: &mut PgConnection,
-    masters: &MasterKeys,
-) -> Result<(), VaultError> {
+pub(super) async fn check_masters(conn: &mut Conn, masters: &MasterKeys) -> Result<(), VaultError> {
     for key in masters.iter() {
         let known = sqlx::query_scalar!(
             "WITH added AS (
@@ -47,7 +43,7 @@ pub(super) async fn check_masters(
 /// The service's key for one purpose, made where it does not exist yet. Replicas that start at the
 /// same moment agree on one.
 pub(super) async fn service_key(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     masters: &MasterKeys,
     owner: KeyOwner,
 ) -> Result<WrappedKey, VaultError> {
@@ -59,7 +55,7 @@ pub(super) async fn service_key(
 }
 
 async fn find_service_key(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     owner: KeyOwner,
 ) -> Result<Option<WrappedKey>, VaultError> {
     let row = sqlx::query!(
@@ -78,7 +74,7 @@ async fn find_service_key(
 }
 
 /// Keeps a wrapped key. Where its owner already has one, that one stays.
-pub async fn insert_key(conn: &mut PgConnection, key: &WrappedKey) -> Result<(), VaultError> {
+pub async fn insert_key(conn: &mut Conn, key: &WrappedKey) -> Result<(), VaultError> {
     sqlx::query!(
         "INSERT INTO data_keys (id, purpose, app_id, user_id, master_key_id, wrapped)
          VALUES ($1, $2, $3, $4, $5, $6)
@@ -96,7 +92,7 @@ pub async fn insert_key(conn: &mut PgConnection, key: &WrappedKey) -> Result<(),
 }
 
 /// The data key of an app; `None` where there is no such app.
-pub async fn app_key(conn: &mut PgConnection, app: AppId) -> sqlx::Result<Option<WrappedKey>> {
+pub async fn app_key(conn: &mut Conn, app: AppId) -> sqlx::Result<Option<WrappedKey>> {
     let row = sqlx::query!(
         "SELECT id AS \"id: DataKeyId\", master_key_id AS \"master_key_id: MasterKeyId\", wrapped
          FROM data_keys WHERE app_id = $1 AND purpose = 'app'",
@@ -123,7 +119,7 @@ pub struct KeyUse {
 }
 
 /// Every master key that the database knows, with the number of data keys that it wraps.
-pub async fn key_uses(conn: &mut PgConnection) -> Result<Vec<KeyUse>, VaultError> {
+pub async fn key_uses(conn: &mut Conn) -> Result<Vec<KeyUse>, VaultError> {
     let uses = sqlx::query_as!(
         KeyUse,
         "SELECT m.id AS \"id: MasterKeyId\", count(d.id) AS \"wraps!\"
@@ -138,12 +134,8 @@ pub async fn key_uses(conn: &mut PgConnection) -> Result<Vec<KeyUse>, VaultError
 /// Re-wraps up to `limit` data keys that another master key than the first one wraps, in one
 /// transaction. Returns how many; none left when that is fewer than `limit`. May be stopped and
 /// started again at any time, on several machines at once.
-pub async fn rewrap_some(
-    conn: &mut PgConnection,
-    vault: &Vault,
-    limit: i64,
-) -> Result<usize, VaultError> {
-    let mut tx = sqlx::Connection::begin(conn).await?;
+pub async fn rewrap_some(conn: &mut Conn, vault: &Vault, limit: i64) -> Result<usize, VaultError> {
+    let mut tx = conn.begin().await?;
     let rows = sqlx::query!(
         "SELECT id AS \"id: DataKeyId\", purpose, app_id AS \"app_id: AppId\",
                 user_id AS \"user_id: UserId\", master_key_id AS \"master_key_id: MasterKeyId\", wrapped
@@ -179,7 +171,7 @@ pub async fn rewrap_some(
 }
 
 /// Forgets a master key that wraps nothing any more. `false` where it still does, or is unknown.
-pub async fn retire(conn: &mut PgConnection, id: &MasterKeyId) -> Result<bool, VaultError> {
+pub async fn retire(conn: &mut Conn, id: &MasterKeyId) -> Result<bool, VaultError> {
     let done = sqlx::query!(
         "DELETE FROM master_keys m WHERE m.id = $1
          AND NOT EXISTS (SELECT FROM data_keys d WHERE d.master_key_id = m.id)",

@@ -32,7 +32,7 @@ async fn published(api: &Api) -> BTreeSet<String> {
 }
 
 async fn rotate(app: &TestApp, algorithm: Algorithm, begin: Begin) -> Successor {
-    let mut conn = app.database.pool.acquire().await.unwrap();
+    let mut conn = app.context.pool.acquire().await.unwrap();
     let vault = &app.context.vault;
     let new = signing_keys::rotate(&mut conn, vault, &Actor::operator(), algorithm, begin).await;
     app.refresh_directories().await;
@@ -127,8 +127,8 @@ async fn a_key_in_wrong_hands_is_succeeded_within_seconds_and_its_tokens_end() {
     let other = app.replica().await;
     let old = app.token().await;
     assert_eq!(other.get(&old, PATH).await.status, 200);
-    let mut conn = app.database.pool.acquire().await.unwrap();
-    let revoke = async |conn: &mut sqlx::PgConnection| {
+    let mut conn = app.context.pool.acquire().await.unwrap();
+    let revoke = async |conn: &mut strongroom::database::Conn| {
         signing_keys::revoke(conn, &Actor::operator(), &kid(&old)).await.unwrap()
     };
     assert!(!revoke(&mut conn).await, "the one that signs stays");
@@ -163,7 +163,7 @@ async fn replicas_that_start_together_agree_on_one_key() {
     let app = TestApp::by_hand().await;
     app.database.execute("DELETE FROM signing_keys").await;
     let start = || async {
-        let mut conn = app.database.pool.acquire().await.unwrap();
+        let mut conn = app.context.pool.acquire().await.unwrap();
         signing_keys::ensure(&mut conn, &app.context.vault, Algorithm::Es256).await.unwrap();
     };
     tokio::join!(start(), start(), start());

@@ -70,7 +70,7 @@ pub async fn list(
         limit: query.limit.as_deref().map_or(Ok(DEFAULT_LIMIT), limit)?,
         cursor: query.cursor.as_deref().map(cursor).transpose()?,
     };
-    let page = store::list(&mut *context.pool.acquire().await?, &filter).await?;
+    let page = store::list(&mut context.pool.acquire().await?, &filter).await?;
     Ok(HttpResponse::Ok().json(ConnectionList {
         connections: page.items,
         next_cursor: page.next.map(|cursor| cursor.to_string()),
@@ -122,7 +122,7 @@ pub async fn get(
             let mut conn = context.pool.acquire().await?;
             store::find_of_session(&mut conn, session.app, session.id, id.0).await?
         }
-        None => context.statements.find(Shown { app: caller.app(), id: id.0 }).await?,
+        None => context.batches.find(Shown { app: caller.app(), id: id.0 }).await?,
     };
     found.map(|connection| HttpResponse::Ok().json(connection)).ok_or_else(Problem::not_found)
 }

@@ -1,11 +1,11 @@
 //! The table `reveal_budgets`.
 
-use sqlx::PgConnection;
+use crate::database::Conn;
 
 /// Takes up to `portion` readings from what is left of a client's budget for this minute; returns how
 /// many there were and in how many seconds the minute ends.
 pub(in crate::connections) async fn take_portion(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     client: &str,
     portion: i32,
     budget: i32,
@@ -32,9 +32,7 @@ pub(in crate::connections) async fn take_portion(
 }
 
 /// Forgets budgets of minutes that are over.
-pub(in crate::connections) async fn forget_spent_budgets(
-    conn: &mut PgConnection,
-) -> sqlx::Result<u64> {
+pub(in crate::connections) async fn forget_spent_budgets(conn: &mut Conn) -> sqlx::Result<u64> {
     let done = sqlx::query!(
         "DELETE FROM reveal_budgets WHERE since < strongroom_now() - interval '1 hour'"
     )

@@ -1,14 +1,13 @@
 //! The table `erasures`, and the end of what is held of a user.
 
-use sqlx::PgConnection;
-
 use crate::base::ids::{AppId, DataKeyId, ErasureId, UserId};
 use crate::connections::erasure::{Erased, Erasure};
+use crate::database::Conn;
 use crate::vault::KeyedHash;
 
 /// The erasure of the user who had this name, for as long as its hash is kept.
 pub(in crate::connections) async fn erasure_of_name(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     app: AppId,
     name: &KeyedHash,
 ) -> sqlx::Result<Option<ErasureId>> {
@@ -24,7 +23,7 @@ pub(in crate::connections) async fn erasure_of_name(
 
 /// The erasure of a user who is not erased yet.
 pub(in crate::connections) async fn erasure_of_user(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     app: AppId,
     user: UserId,
 ) -> sqlx::Result<Option<ErasureId>> {
@@ -39,7 +38,7 @@ pub(in crate::connections) async fn erasure_of_user(
 
 /// Keeps a new erasure, ends the user's sessions, and counts what there is to be destroyed.
 pub(in crate::connections) async fn insert_erasure(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     id: ErasureId,
     app: AppId,
     user: UserId,
@@ -64,7 +63,7 @@ pub(in crate::connections) async fn insert_erasure(
 
 /// One erasure of the app.
 pub(in crate::connections) async fn find_erasure(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     app: AppId,
     id: ErasureId,
 ) -> sqlx::Result<Option<Erasure>> {
@@ -100,7 +99,7 @@ pub(in crate::connections) async fn find_erasure(
 
 /// Erasures that are due to be looked at.
 pub(in crate::connections) async fn due_erasures(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     limit: i64,
 ) -> sqlx::Result<Vec<ErasureId>> {
     sqlx::query_scalar!(
@@ -114,7 +113,7 @@ pub(in crate::connections) async fn due_erasures(
 
 /// Locks an erasure that is not at its end and that nobody else is at.
 pub(in crate::connections) async fn lock_erasure(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     id: ErasureId,
 ) -> sqlx::Result<Option<(AppId, UserId)>> {
     let row = sqlx::query!(
@@ -129,7 +128,7 @@ pub(in crate::connections) async fn lock_erasure(
 
 /// Whether something of the user's is not at its end.
 pub(in crate::connections) async fn is_outstanding(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     user: UserId,
 ) -> sqlx::Result<bool> {
     sqlx::query_scalar!(
@@ -143,7 +142,7 @@ pub(in crate::connections) async fn is_outstanding(
 
 /// Puts an erasure off: by a tenth of its age, a second at least and a minute at most.
 pub(in crate::connections) async fn postpone_erasure(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     id: ErasureId,
 ) -> sqlx::Result<()> {
     sqlx::query!(
@@ -168,7 +167,7 @@ pub(in crate::connections) struct Destroyed {
 
 /// Deletes every connection of a user.
 pub(in crate::connections) async fn delete_connections(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     user: UserId,
 ) -> sqlx::Result<Destroyed> {
     let unconfirmed = sqlx::query_scalar!(
@@ -192,7 +191,7 @@ pub(in crate::connections) async fn delete_connections(
 
 /// Notes that a user is erased.
 pub(in crate::connections) async fn end_erasure(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     id: ErasureId,
     key: DataKeyId,
     destroyed: &Destroyed,
@@ -212,9 +211,7 @@ pub(in crate::connections) async fn end_erasure(
 }
 
 /// Forgets by which name users were known who were erased thirty days ago.
-pub(in crate::connections) async fn forget_erased_names(
-    conn: &mut PgConnection,
-) -> sqlx::Result<u64> {
+pub(in crate::connections) async fn forget_erased_names(conn: &mut Conn) -> sqlx::Result<u64> {
     let done = sqlx::query!(
         "UPDATE erasures SET name_hash = NULL
          WHERE name_hash IS NOT NULL AND erased_at < (SELECT strongroom_now()) - interval '30 days'",

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use sqlx::PgConnection;
 use sqlx::postgres::types::PgInterval;
 use time::OffsetDateTime;
 
@@ -11,8 +10,9 @@ use crate::apps::SealedCredentials;
 use crate::audit::AuditActor;
 use crate::base::ids::{AppId, ConnectionId, DataKeyId, SessionId, UserId};
 use crate::base::secret::SecretText;
-use crate::connections::together::Together;
 use crate::dapi::{AccessCode, AccessToken, UserSecret};
+use crate::database::BatchQuery;
+use crate::database::Conn;
 use crate::vault::{KeyOwner, KeyedHash, MasterKeyId, Sealed, WrappedKey};
 
 /// What is there already when a result is handed in, with everything that its exchange needs.
@@ -41,10 +41,10 @@ pub(in crate::connections) struct LookUp {
     pub(in crate::connections) connection_id: String,
 }
 
-impl Together for LookUp {
+impl BatchQuery for LookUp {
     type Output = Found;
 
-    async fn all(conn: &mut PgConnection, inputs: &[Self]) -> sqlx::Result<Vec<Found>> {
+    async fn run(conn: &mut Conn, inputs: &[Self]) -> sqlx::Result<Vec<Found>> {
         let rows = sqlx::query!(
             "SELECT strongroom_now() AS \"now!\", i.app_id AS \"app_id!: AppId\",
                     a.app_key, a.app_secret AS \"app_secret: Sealed<SecretText>\",
@@ -151,10 +151,10 @@ pub(in crate::connections) struct NewIntent {
     pub(in crate::connections) code: NewCode,
 }
 
-impl Together for NewIntent {
+impl BatchQuery for NewIntent {
     type Output = bool;
 
-    async fn all(conn: &mut PgConnection, inputs: &[Self]) -> sqlx::Result<Vec<bool>> {
+    async fn run(conn: &mut Conn, inputs: &[Self]) -> sqlx::Result<Vec<bool>> {
         // In the order of their codes, so that two statements that share some cannot wait for each
         // other.
         let added = sqlx::query_scalar!(
@@ -212,7 +212,7 @@ impl Together for NewIntent {
 
 /// Keeps an imported token: active, or pending where an older link's delinking goes first.
 pub(in crate::connections) async fn insert_imported(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     actor: &AuditActor,
     new: &NewConnection,
     token: &Sealed<AccessToken>,
@@ -248,7 +248,7 @@ pub(in crate::connections) async fn insert_imported(
 
 /// Notes that a session handed in a connection. `false` where it has handed in `most` others.
 pub(in crate::connections) async fn note_session_result(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     session: SessionId,
     id: ConnectionId,
     most: i64,

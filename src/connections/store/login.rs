@@ -5,12 +5,12 @@
 //! locked, and `FOR UPDATE` does not see those that another transaction has just added. The rows are
 //! locked as well, against whoever changes one of them without looking at the login.
 
-use sqlx::PgConnection;
 use time::OffsetDateTime;
 
 use super::parse_status;
 use crate::base::ids::{AppId, ConnectionId, UserId};
 use crate::connections::model::{Held, Login, RevocationKind, State, Status};
+use crate::database::Conn;
 
 /// A connection that is locked until the transaction ends, with what decides about it.
 #[derive(Debug)]
@@ -42,7 +42,7 @@ pub(in crate::connections) struct LockedLogin {
 /// Locks every connection of a bank login that is not at its end, and connection `id` whatever its
 /// status. `user` tells whose point of view the login is seen from, where `id` is not there (yet).
 pub(in crate::connections) async fn lock_login(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     app: AppId,
     connection_id: &str,
     id: Option<ConnectionId>,
@@ -121,6 +121,7 @@ fn login(others: &[Locked], me: Option<&Locked>, user: UserId) -> Login {
         let (active, revoking) = (row.status == Status::Active, row.status == Status::Revoking);
         if row.user != user {
             login.of_another_user |= active || revoking;
+            login.active_of_another_user |= active;
         } else if active && later(row) {
             login.newer_active = Some(row.id);
         } else if active {
@@ -132,11 +133,7 @@ fn login(others: &[Locked], me: Option<&Locked>, user: UserId) -> Login {
     login
 }
 
-async fn has_newer(
-    conn: &mut PgConnection,
-    connection_id: &str,
-    me: &Locked,
-) -> sqlx::Result<bool> {
+async fn has_newer(conn: &mut Conn, connection_id: &str, me: &Locked) -> sqlx::Result<bool> {
     sqlx::query_scalar!(
         "SELECT EXISTS (
             SELECT FROM connections
@@ -154,7 +151,7 @@ async fn has_newer(
 
 /// The bank login and the user of a connection.
 pub(in crate::connections) async fn login_of(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     app: AppId,
     id: ConnectionId,
 ) -> sqlx::Result<Option<(String, UserId)>> {

@@ -4,7 +4,6 @@
 //! However many connections an order concerns, it is one statement that makes them unusable. No row of
 //! theirs ever comes here.
 
-use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -13,6 +12,7 @@ use crate::base::objects;
 use crate::base::paging::{Cursor, Page};
 use crate::connections::model::RevocationKind;
 use crate::connections::orders::{ErrorCount, Matching, NewOrder, Order, OrderStatus, SAMPLE};
+use crate::database::Conn;
 
 /// The ids of an app's connections that a [`Matching`] means and that can be revoked, as `usable`.
 /// Everything but the status stays what it is for ever, so that whoever locks them has only that to
@@ -56,7 +56,7 @@ macro_rules! over_usable {
 
 /// How many connections would be revoked, and the newest of them.
 pub(in crate::connections) async fn count_usable(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     app: AppId,
     matching: &Matching,
 ) -> sqlx::Result<(i64, Vec<ConnectionId>)> {
@@ -97,7 +97,7 @@ pub(in crate::connections) struct Revoked {
 /// order in which [`lock_login`](super::lock_login) locks them, so that the two cannot wait for each
 /// other; a row that somebody changes in this moment is looked at again once that is committed.
 pub(in crate::connections) async fn revoke_many(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     app: AppId,
     matching: &Matching,
     many: &Many<'_>,
@@ -140,14 +140,14 @@ pub(in crate::connections) async fn revoke_many(
 }
 
 /// Lets a statement run for as long as a large order takes, in this transaction.
-pub(in crate::connections) async fn be_patient(conn: &mut PgConnection) -> sqlx::Result<()> {
+pub(in crate::connections) async fn be_patient(conn: &mut Conn) -> sqlx::Result<()> {
     sqlx::query!("SELECT set_config('statement_timeout', '10min', true)").fetch_one(conn).await?;
     Ok(())
 }
 
 /// Keeps a new order. `false` where its app has given another one this key.
 pub(in crate::connections) async fn insert_order(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     id: RevocationOrderId,
     new: &NewOrder<'_>,
     created_by: Option<&str>,
@@ -174,7 +174,7 @@ pub(in crate::connections) async fn insert_order(
 
 /// Notes how many connections an order met.
 pub(in crate::connections) async fn note_matched(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     id: RevocationOrderId,
     matched: i64,
 ) -> sqlx::Result<()> {
@@ -186,7 +186,7 @@ pub(in crate::connections) async fn note_matched(
 
 /// The order that was given this key, with the hash of what was asked.
 pub(in crate::connections) async fn order_of_key(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     app: AppId,
     key: &str,
 ) -> sqlx::Result<Option<(RevocationOrderId, Vec<u8>)>> {
@@ -274,7 +274,7 @@ macro_rules! select_orders {
 
 /// One order of the app, with what Dapi answered where it did not confirm.
 pub(in crate::connections) async fn find_order(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     app: AppId,
     id: RevocationOrderId,
 ) -> sqlx::Result<Option<Order>> {
@@ -297,7 +297,7 @@ pub(in crate::connections) async fn find_order(
 
 /// The app's orders, newest first.
 pub(in crate::connections) async fn list_orders(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     app: AppId,
     cursor: Option<Cursor>,
     limit: u8,
@@ -316,7 +316,7 @@ pub(in crate::connections) async fn list_orders(
 
 /// Locks an order; returns its state, and `None` for its end.
 pub(in crate::connections) async fn lock_order(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     app: AppId,
     id: RevocationOrderId,
 ) -> sqlx::Result<Option<(String, bool)>> {
@@ -333,7 +333,7 @@ pub(in crate::connections) async fn lock_order(
 
 /// Sets an order's state; what runs is looked at now.
 pub(in crate::connections) async fn set_order_state(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     id: RevocationOrderId,
     state: &str,
 ) -> sqlx::Result<()> {

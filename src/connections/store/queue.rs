@@ -5,8 +5,6 @@
 
 use std::time::Duration;
 
-use sqlx::PgConnection;
-
 use super::{WAIT_FOR_DELINKING, interval};
 use crate::apps::SealedCredentials;
 use crate::audit::AuditActor;
@@ -15,6 +13,7 @@ use crate::base::ids::{AppId, ConnectionId, DataKeyId, TurnId, UserId};
 use crate::base::secret::SecretText;
 use crate::connections::model::Failure;
 use crate::dapi::{AccessCode, AccessToken, UserSecret};
+use crate::database::Conn;
 use crate::vault::{KeyOwner, MasterKeyId, Sealed, WrappedKey};
 
 /// A connection under a lease, with what a call to Dapi needs, sealed.
@@ -34,7 +33,7 @@ pub(in crate::connections) struct Claimed<T> {
 }
 
 /// Puts off what waits for the delinking of an older link of its login.
-pub(in crate::connections) async fn postpone_blocked(conn: &mut PgConnection) -> sqlx::Result<u64> {
+pub(in crate::connections) async fn postpone_blocked(conn: &mut Conn) -> sqlx::Result<u64> {
     let done = sqlx::query!(
         "WITH blocked AS (
             SELECT c.app_id, c.id FROM connections c
@@ -58,7 +57,7 @@ pub(in crate::connections) async fn postpone_blocked(conn: &mut PgConnection) ->
 /// Claims up to `limit` codes whose exchange is due. Without `probe` none whose earlier attempt went
 /// unanswered.
 pub(in crate::connections) async fn claim_exchanges(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     limit: i64,
     lease: Duration,
     probe: bool,
@@ -146,7 +145,7 @@ pub(in crate::connections) struct ClaimedDelink {
 
 /// Claims up to `limit` tokens whose delinking is due and whose turn is free, and takes that turn.
 pub(in crate::connections) async fn claim_delinks(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     limit: i64,
     lease: Duration,
     give_up_after: Duration,
@@ -250,7 +249,7 @@ pub(in crate::connections) struct Due {
 
 /// Pending connections that hold their token and are due to be looked at.
 pub(in crate::connections) async fn due_held_tokens(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     limit: i64,
 ) -> sqlx::Result<Vec<Due>> {
     sqlx::query_as!(
@@ -268,7 +267,7 @@ pub(in crate::connections) async fn due_held_tokens(
 /// Codes that no attempt will follow any more though they are not at their end: the window of a
 /// revoked one closed, or a lease died and `probe` forbids another.
 pub(in crate::connections) async fn due_without_attempt(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     probe: bool,
     limit: i64,
 ) -> sqlx::Result<Vec<Due>> {
@@ -291,7 +290,7 @@ pub(in crate::connections) async fn due_without_attempt(
 /// Ends up to `limit` pending connections whose window closed and whose lease is not alive. Returns
 /// their ids.
 pub(in crate::connections) async fn sweep_expired(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     limit: i64,
 ) -> sqlx::Result<Vec<ConnectionId>> {
     let (unknown, unused) = (Failure::window_closed(true), Failure::window_closed(false));
@@ -324,9 +323,7 @@ pub(in crate::connections) async fn sweep_expired(
 }
 
 /// Forgets connect sessions that ended a day ago, with the list of what they handed in.
-pub(in crate::connections) async fn forget_ended_sessions(
-    conn: &mut PgConnection,
-) -> sqlx::Result<u64> {
+pub(in crate::connections) async fn forget_ended_sessions(conn: &mut Conn) -> sqlx::Result<u64> {
     let done = sqlx::query!(
         "DELETE FROM connect_sessions WHERE expires_at < (SELECT strongroom_now()) - interval '1 day'",
     )
@@ -336,9 +333,7 @@ pub(in crate::connections) async fn forget_ended_sessions(
 }
 
 /// In how long somebody has to look at something again; `None` where nothing waits.
-pub(in crate::connections) async fn next_due(
-    conn: &mut PgConnection,
-) -> sqlx::Result<Option<Duration>> {
+pub(in crate::connections) async fn next_due(conn: &mut Conn) -> sqlx::Result<Option<Duration>> {
     let seconds = sqlx::query_scalar!(
         "SELECT extract(epoch FROM least(
             (SELECT min(due_at) FROM connections WHERE due_at IS NOT NULL),
@@ -361,7 +356,7 @@ pub(in crate::connections) struct Backlog {
 }
 
 /// Counts what waits.
-pub(in crate::connections) async fn backlog(conn: &mut PgConnection) -> sqlx::Result<Backlog> {
+pub(in crate::connections) async fn backlog(conn: &mut Conn) -> sqlx::Result<Backlog> {
     let row = sqlx::query!(
         "WITH waiting AS (
             SELECT status, created_at, revocation_requested_at FROM connections WHERE due_at IS NOT NULL

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 
-use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::column;
@@ -10,7 +9,8 @@ use super::shown::{Row, select_shown};
 use crate::base::ids::{AppId, ConnectionId, SessionId};
 use crate::base::paging::{Cursor, Page};
 use crate::connections::model::{Connection, Status};
-use crate::connections::together::Together;
+use crate::database::BatchQuery;
+use crate::database::Conn;
 
 /// A connection of an app, to be shown.
 #[derive(Debug)]
@@ -19,10 +19,10 @@ pub(in crate::connections) struct Shown {
     pub(in crate::connections) id: ConnectionId,
 }
 
-impl Together for Shown {
+impl BatchQuery for Shown {
     type Output = Option<Connection>;
 
-    async fn all(conn: &mut PgConnection, inputs: &[Self]) -> sqlx::Result<Vec<Self::Output>> {
+    async fn run(conn: &mut Conn, inputs: &[Self]) -> sqlx::Result<Vec<Self::Output>> {
         let rows = select_shown!(
             "JOIN unnest($1::uuid[], $2::uuid[]) AS i (app_id, id) ON c.app_id = i.app_id AND c.id = i.id",
             &column(inputs, |input| input.app.uuid()),
@@ -41,16 +41,16 @@ impl Together for Shown {
 
 /// One connection of the app.
 pub async fn find(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     app: AppId,
     id: ConnectionId,
 ) -> sqlx::Result<Option<Connection>> {
-    Ok(Shown::all(conn, &[Shown { app, id }]).await?.pop().flatten())
+    Ok(Shown::run(conn, &[Shown { app, id }]).await?.pop().flatten())
 }
 
 /// One connection that a session handed in.
 pub async fn find_of_session(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     app: AppId,
     session: SessionId,
     id: ConnectionId,
@@ -87,7 +87,7 @@ pub struct Filter<'a> {
 
 /// Connections, newest first. Each kind of filter has a statement of its own, so that each is
 /// answered from the index that fits it.
-pub async fn list(conn: &mut PgConnection, filter: &Filter<'_>) -> sqlx::Result<Page<Connection>> {
+pub async fn list(conn: &mut Conn, filter: &Filter<'_>) -> sqlx::Result<Page<Connection>> {
     let app = filter.app.uuid();
     let before = filter.cursor.map_or(Uuid::max(), Cursor::id);
     let limit = i64::from(filter.limit) + 1;

@@ -1,18 +1,17 @@
 //! What orders let through to Dapi, hold back and give up: one statement each, however many connections
 //! it concerns.
 
-use sqlx::PgConnection;
-
 use super::interval;
 use crate::audit::AuditActor;
 use crate::base::actor::Actor;
 use crate::base::ids::{RevocationOrderId, UserId};
 use crate::connections::model::Status;
 use crate::connections::orders::{CHECK_AGAIN, RELEASE_EVERY};
+use crate::database::Conn;
 
 /// Takes back what an order let through and nobody is telling Dapi of at this moment.
 pub(in crate::connections) async fn hold_back(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     id: RevocationOrderId,
 ) -> sqlx::Result<()> {
     sqlx::query!(
@@ -29,7 +28,7 @@ pub(in crate::connections) async fn hold_back(
 /// Ends what Dapi was not told of: `invalidated`, unconfirmed, the secrets destroyed. What is being
 /// told at this moment ends with the answer. Returns how many.
 pub(in crate::connections) async fn give_up_untold(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     id: RevocationOrderId,
 ) -> sqlx::Result<u64> {
     let done = sqlx::query!(
@@ -47,7 +46,7 @@ pub(in crate::connections) async fn give_up_untold(
 /// Lets the next connections of one order through to Dapi, where an order's time has come. Returns the
 /// order and how many they were.
 pub(in crate::connections) async fn release(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
 ) -> sqlx::Result<Option<(RevocationOrderId, i64)>> {
     let row = sqlx::query!(
         "WITH due AS MATERIALIZED (
@@ -78,7 +77,7 @@ pub(in crate::connections) async fn release(
 
 /// Concludes an order of which nothing is outstanding any more: its counts are kept.
 pub(in crate::connections) async fn finish_order(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     id: RevocationOrderId,
 ) -> sqlx::Result<()> {
     sqlx::query!(
@@ -108,7 +107,7 @@ pub(in crate::connections) async fn finish_order(
 /// Lets through what a new link of the same bank login waits for: its code would run out behind all
 /// the others. Returns how many.
 pub(in crate::connections) async fn release_awaited(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     limit: i64,
 ) -> sqlx::Result<u64> {
     let done = sqlx::query!(
@@ -130,7 +129,7 @@ pub(in crate::connections) async fn release_awaited(
 
 /// Lets through what orders hold of one user's.
 pub(in crate::connections) async fn release_of_user(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     user: UserId,
 ) -> sqlx::Result<()> {
     sqlx::query!(

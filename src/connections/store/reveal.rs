@@ -1,12 +1,11 @@
 //! Reading a token in the clear: one statement that locks, records and reads.
 
-use sqlx::PgConnection;
-
 use super::column;
 use crate::audit::AuditActor;
 use crate::base::ids::{AppId, ConnectionId, DataKeyId, UserId};
-use crate::connections::together::Together;
 use crate::dapi::{AccessToken, UserSecret};
+use crate::database::BatchQuery;
+use crate::database::Conn;
 use crate::vault::{MasterKeyId, Sealed};
 
 /// The row that a token is told by, for one who may read it.
@@ -35,10 +34,10 @@ pub(in crate::connections) struct Reveal {
     pub(in crate::connections) reason: String,
 }
 
-impl Together for Reveal {
+impl BatchQuery for Reveal {
     type Output = Option<Revealed>;
 
-    async fn all(conn: &mut PgConnection, inputs: &[Self]) -> sqlx::Result<Vec<Self::Output>> {
+    async fn run(conn: &mut Conn, inputs: &[Self]) -> sqlx::Result<Vec<Self::Output>> {
         let rows = sqlx::query!(
             "WITH wishes AS (
                 SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::audit_actor[])
@@ -96,7 +95,7 @@ impl Together for Reveal {
 
 /// The token that an active connection holds.
 pub(in crate::connections) async fn held_token(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     app: AppId,
     id: ConnectionId,
 ) -> sqlx::Result<Option<Sealed<AccessToken>>> {

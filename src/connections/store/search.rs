@@ -1,6 +1,5 @@
 //! What an operator sees across users.
 
-use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -9,7 +8,7 @@ use crate::base::ids::{AppId, ConnectionId, RevocationOrderId, UserId};
 use crate::base::paging::{Cursor, Page};
 use crate::connections::model::Status;
 use crate::connections::search::{Found, Search, StatusCount};
-use crate::connections::together::Together as _;
+use crate::database::{BatchQuery as _, Conn};
 
 struct Row {
     id: ConnectionId,
@@ -51,7 +50,7 @@ macro_rules! select_found {
 /// Connections of the app that are looked for, newest first. As with lists, each kind of search has a
 /// statement of its own.
 pub(in crate::connections) async fn search(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     app: AppId,
     search: &Search<'_>,
 ) -> sqlx::Result<Page<Found>> {
@@ -91,7 +90,7 @@ pub(in crate::connections) async fn search(
 
 /// One connection of the app, as an operator sees it.
 pub(in crate::connections) async fn find_for_operator(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     app: AppId,
     id: ConnectionId,
 ) -> sqlx::Result<Option<Found>> {
@@ -109,9 +108,9 @@ pub(in crate::connections) async fn find_for_operator(
 }
 
 /// With what everybody sees of them; one that an erasure took meanwhile is left out.
-async fn shown(conn: &mut PgConnection, app: AppId, rows: Vec<Row>) -> sqlx::Result<Vec<Found>> {
+async fn shown(conn: &mut Conn, app: AppId, rows: Vec<Row>) -> sqlx::Result<Vec<Found>> {
     let wanted = column(&rows, |row| Shown { app, id: row.id });
-    let connections = Shown::all(conn, &wanted).await?;
+    let connections = Shown::run(conn, &wanted).await?;
     let found = rows.into_iter().zip(connections).filter_map(|(row, connection)| {
         Some(Found {
             connection: connection?,
@@ -126,7 +125,7 @@ async fn shown(conn: &mut PgConnection, app: AppId, rows: Vec<Row>) -> sqlx::Res
 
 /// How many connections the app has in each status, by their age.
 pub(in crate::connections) async fn count_by_status(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     app: AppId,
 ) -> sqlx::Result<Vec<StatusCount>> {
     let rows = sqlx::query!(

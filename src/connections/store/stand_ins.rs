@@ -1,12 +1,11 @@
 //! The table `stand_ins`.
 
-use sqlx::PgConnection;
-
 use super::parse_status;
 use crate::audit::AuditActor;
 use crate::base::ids::{AppId, ConnectionId, DataKeyId, UserId};
 use crate::connections::model::{RevocationKind, Status};
 use crate::connections::stand_in::StandIn;
+use crate::database::Conn;
 use crate::vault::{KeyOwner, KeyedHash, MasterKeyId, Sealed, WrappedKey};
 
 /// An active connection's stand-in, if it has one, and the key that seals it.
@@ -19,7 +18,7 @@ pub(in crate::connections) struct HeldStandIn {
 
 /// The stand-in of an active connection.
 pub(in crate::connections) async fn stand_in_of(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     app: AppId,
     id: ConnectionId,
 ) -> sqlx::Result<Option<HeldStandIn>> {
@@ -59,7 +58,7 @@ pub(in crate::connections) struct NewStandIn {
 
 /// Keeps a stand-in; of two that are made at once one stays.
 pub(in crate::connections) async fn insert_stand_in(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     actor: &AuditActor,
     new: &NewStandIn,
 ) -> sqlx::Result<()> {
@@ -97,7 +96,7 @@ pub(in crate::connections) struct FoundByStandIn {
 
 /// The connection behind a stand-in of this app.
 pub(in crate::connections) async fn find_by_stand_in(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     app: AppId,
     hash: &KeyedHash,
 ) -> sqlx::Result<Option<FoundByStandIn>> {

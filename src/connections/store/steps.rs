@@ -5,16 +5,15 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use sqlx::PgConnection;
-
 use super::shown::{Row, select_shown};
 use super::{Locked, column, interval};
 use crate::audit::AuditActor;
 use crate::base::actor::Actor;
 use crate::base::ids::{AppId, ConnectionId};
 use crate::connections::model::{Connection, Failure, RevocationKind, Status};
-use crate::connections::together::Together;
 use crate::dapi::{AccessToken, UserSecret};
+use crate::database::BatchQuery;
+use crate::database::Conn;
 use crate::vault::Sealed;
 
 /// A token with what Dapi told about it, sealed for its connection.
@@ -38,10 +37,10 @@ pub(in crate::connections) struct Activation {
     pub(in crate::connections) token: SealedToken,
 }
 
-impl Together for Activation {
+impl BatchQuery for Activation {
     type Output = Option<Connection>;
 
-    async fn all(conn: &mut PgConnection, inputs: &[Self]) -> sqlx::Result<Vec<Self::Output>> {
+    async fn run(conn: &mut Conn, inputs: &[Self]) -> sqlx::Result<Vec<Self::Output>> {
         let changed = select_shown!(
             "WITH tokens AS MATERIALIZED (
                 SELECT c.id, i.epoch, i.access_token, i.token_id, i.dapi_user_id
@@ -90,7 +89,7 @@ impl Together for Activation {
 
 /// Activates a locked connection: with this token, or with the one that it holds.
 pub(in crate::connections) async fn activate(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     me: &Locked,
     epoch: Option<i32>,
     token: Option<&SealedToken>,
@@ -123,7 +122,7 @@ pub(in crate::connections) async fn activate(
 
 /// Keeps the token of a connection that does not become active (yet), to be looked at after `wait`.
 pub(in crate::connections) async fn keep_token(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     me: &Locked,
     epoch: i32,
     token: &SealedToken,
@@ -154,7 +153,7 @@ pub(in crate::connections) async fn keep_token(
 
 /// Leaves a locked connection to be looked at again after `wait`.
 pub(in crate::connections) async fn postpone(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     me: &Locked,
     wait: Duration,
 ) -> sqlx::Result<()> {
@@ -173,7 +172,7 @@ pub(in crate::connections) async fn postpone(
 /// Gives the lease back after an attempt that settled nothing. The next one follows after `wait`, or
 /// somebody looks at it when the window closes, whichever comes first.
 pub(in crate::connections) async fn try_again(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     me: &Locked,
     unanswered: bool,
     what: &str,
@@ -227,7 +226,7 @@ impl End<'_> {
 /// Ends a connection: its secrets are destroyed and nobody looks at it any more. What waited for its
 /// delinking is looked at now.
 pub(in crate::connections) async fn end(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     actor: &AuditActor,
     app: AppId,
     id: ConnectionId,
@@ -281,7 +280,7 @@ pub(in crate::connections) struct NewRevocation<'a> {
 /// Acknowledges a revocation: from the commit on the connection is unusable. A lease that is alive
 /// lives on, because its holder brings what there is to delink.
 pub(in crate::connections) async fn begin_revocation(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     actor: &AuditActor,
     app: AppId,
     id: ConnectionId,
@@ -309,7 +308,7 @@ pub(in crate::connections) async fn begin_revocation(
 
 /// Notes what was asked for on a connection that ends at once; [`end`] follows in the transaction.
 pub(in crate::connections) async fn note_revocation(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     app: AppId,
     id: ConnectionId,
     new: &NewRevocation<'_>,
@@ -333,7 +332,7 @@ pub(in crate::connections) async fn note_revocation(
 
 /// Gives the lease back after a delinking that was not confirmed.
 pub(in crate::connections) async fn delink_failed(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     app: AppId,
     id: ConnectionId,
     epoch: i32,

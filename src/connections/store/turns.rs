@@ -6,7 +6,6 @@
 
 use std::time::Duration;
 
-use sqlx::{Connection as _, PgConnection};
 use uuid::Uuid;
 
 use super::{column, interval};
@@ -14,8 +13,9 @@ use crate::apps::SealedCredentials;
 use crate::audit::AuditActor;
 use crate::base::ids::{AppId, ConnectionId, DataKeyId, TurnId, UserId};
 use crate::base::secret::SecretText;
-use crate::connections::together::Together;
 use crate::dapi::{AccessToken, UserSecret};
+use crate::database::BatchQuery;
+use crate::database::Conn;
 use crate::vault::{KeyOwner, MasterKeyId, Sealed, WrappedKey};
 
 /// How long a place in the queue counts without being heard of.
@@ -48,10 +48,10 @@ pub(in crate::connections) struct Taken {
     pub(in crate::connections) credentials: SealedCredentials,
 }
 
-impl Together for TakeTurn {
+impl BatchQuery for TakeTurn {
     type Output = Option<Taken>;
 
-    async fn all(conn: &mut PgConnection, inputs: &[Self]) -> sqlx::Result<Vec<Self::Output>> {
+    async fn run(conn: &mut Conn, inputs: &[Self]) -> sqlx::Result<Vec<Self::Output>> {
         // Turns are taken in the order of their connections, so that two statements that share some
         // cannot wait for each other.
         let rows = sqlx::query!(
@@ -158,10 +158,10 @@ pub(in crate::connections) struct EndTurn {
     pub(in crate::connections) reason: String,
 }
 
-impl Together for EndTurn {
+impl BatchQuery for EndTurn {
     type Output = ();
 
-    async fn all(conn: &mut PgConnection, inputs: &[Self]) -> sqlx::Result<Vec<()>> {
+    async fn run(conn: &mut Conn, inputs: &[Self]) -> sqlx::Result<Vec<()>> {
         sqlx::query!(
             "WITH ended AS (
                 SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::text[],
@@ -197,7 +197,7 @@ impl Together for EndTurn {
 
 /// Frees the turn that a delinking took, whichever lease it was under: the lease lasted as long.
 pub(in crate::connections) async fn free_turn(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     id: ConnectionId,
     turn: TurnId,
 ) -> sqlx::Result<()> {
@@ -216,9 +216,7 @@ const LOOK_FOR_TURN: Duration = Duration::from_millis(500);
 
 /// Puts off delinkings whose token a call has its turn with, which runs to its end. Looked for from the
 /// turns, which are few, whatever is due.
-pub(in crate::connections) async fn postpone_busy_tokens(
-    conn: &mut PgConnection,
-) -> sqlx::Result<()> {
+pub(in crate::connections) async fn postpone_busy_tokens(conn: &mut Conn) -> sqlx::Result<()> {
     sqlx::query!(
         "WITH waiting AS (
             SELECT c.app_id, c.id FROM connections c
@@ -240,7 +238,7 @@ pub(in crate::connections) async fn postpone_busy_tokens(
 /// Puts off delinkings whose user secret has not come yet, without which Dapi delinks nothing. What brings
 /// it makes them due; otherwise somebody looks when they are given up.
 pub(in crate::connections) async fn postpone_secretless(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     give_up_after: Duration,
 ) -> sqlx::Result<()> {
     sqlx::query!(
@@ -263,7 +261,7 @@ pub(in crate::connections) async fn postpone_secretless(
 
 /// Takes a place at the end of a connection's queue; `None` where `most` wait already.
 pub(in crate::connections) async fn join_queue(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     id: ConnectionId,
     most: i64,
 ) -> sqlx::Result<Option<i64>> {
@@ -293,7 +291,7 @@ pub(in crate::connections) async fn join_queue(
 
 /// Says that somebody still waits at these places; returns those that are still there.
 pub(in crate::connections) async fn stay_in_queue(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     id: ConnectionId,
     places: &[i64],
 ) -> sqlx::Result<Vec<i64>> {
@@ -311,7 +309,7 @@ pub(in crate::connections) async fn stay_in_queue(
 
 /// Gives a place up.
 pub(in crate::connections) async fn leave_queue(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     id: ConnectionId,
     place: i64,
 ) -> sqlx::Result<()> {
@@ -327,7 +325,7 @@ pub(in crate::connections) async fn leave_queue(
 
 /// Forgets turns and places that dead replicas left behind, long enough after their end that nobody can
 /// come back to them.
-pub(in crate::connections) async fn forget_dead_turns(conn: &mut PgConnection) -> sqlx::Result<()> {
+pub(in crate::connections) async fn forget_dead_turns(conn: &mut Conn) -> sqlx::Result<()> {
     sqlx::query!(
         "WITH turns AS (
             DELETE FROM token_turns WHERE ends_at < (SELECT strongroom_now()) - interval '1 hour')
@@ -341,7 +339,7 @@ pub(in crate::connections) async fn forget_dead_turns(conn: &mut PgConnection) -
 /// Keeps the user secret that a call through Dapi's own wire brought, where none is there that Dapi is
 /// known to take. What waits for it to be delinked is looked at now.
 pub(in crate::connections) async fn keep_user_secret(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     actor: &AuditActor,
     app: AppId,
     id: ConnectionId,
@@ -370,7 +368,7 @@ pub(in crate::connections) async fn keep_user_secret(
 
 /// Dapi has taken this user secret: from now on it stays.
 pub(in crate::connections) async fn prove_user_secret(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     app: AppId,
     id: ConnectionId,
     user_secret: &Sealed<UserSecret>,

@@ -11,7 +11,6 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use sqlx::{PgConnection, PgPool};
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
@@ -23,6 +22,7 @@ use super::error::{OAuthError, OAuthErrorCode};
 use super::signing::SigningKey;
 use super::store;
 use crate::base::clock::Clock;
+use crate::database::{Conn, Pool};
 use crate::vault::{KeyedHash, Vault, VaultError};
 
 /// How long a replica trusts what it knows without having asked the database.
@@ -83,11 +83,7 @@ pub(super) enum Standing {
 
 impl Directory {
     /// Reads everything for the first time.
-    pub async fn load(
-        conn: &mut PgConnection,
-        vault: &Vault,
-        clock: Clock,
-    ) -> Result<Self, VaultError> {
+    pub async fn load(conn: &mut Conn, vault: &Vault, clock: Clock) -> Result<Self, VaultError> {
         let known = Known {
             snapshot: Arc::default(),
             directory_generation: -1,
@@ -102,7 +98,7 @@ impl Directory {
     }
 
     /// Reads what changed.
-    pub async fn refresh(&self, conn: &mut PgConnection, vault: &Vault) -> Result<(), VaultError> {
+    pub async fn refresh(&self, conn: &mut Conn, vault: &Vault) -> Result<(), VaultError> {
         let _turn = self.turn.lock().await;
         self.read_changes(conn, vault).await
     }
@@ -112,7 +108,7 @@ impl Directory {
     pub(super) async fn refresh_since(
         &self,
         moment: Instant,
-        pool: &PgPool,
+        pool: &Pool,
         vault: &Vault,
     ) -> Result<(), VaultError> {
         let refresh = async {
@@ -130,7 +126,7 @@ impl Directory {
 
     /// The generations are read before the rest, so that a change in between is read again rather than
     /// missed.
-    async fn read_changes(&self, conn: &mut PgConnection, vault: &Vault) -> Result<(), VaultError> {
+    async fn read_changes(&self, conn: &mut Conn, vault: &Vault) -> Result<(), VaultError> {
         let started = self.clock.instant();
         let (directory, revocations) = store::generations(conn).await?;
         let (known_directory, known_revocations) = {
@@ -163,11 +159,7 @@ impl Directory {
         Ok(())
     }
 
-    async fn snapshot(
-        &self,
-        conn: &mut PgConnection,
-        vault: &Vault,
-    ) -> Result<Snapshot, VaultError> {
+    async fn snapshot(&self, conn: &mut Conn, vault: &Vault) -> Result<Snapshot, VaultError> {
         let now = self.clock.instant();
         let before = Arc::clone(&self.read().snapshot);
         let rows = store::load_clients(conn).await?;
@@ -206,7 +198,7 @@ impl Directory {
     /// younger than the last refresh, and the two cases do the same work.
     pub(super) async fn authenticate(
         &self,
-        pool: &PgPool,
+        pool: &Pool,
         vault: &Vault,
         presented: &Presented,
     ) -> Result<Arc<Client>, OAuthError> {
@@ -292,7 +284,7 @@ impl Directory {
 
     /// Writes down which clients and secrets were used since the last time: once for all requests
     /// between, and rounded to half a minute.
-    pub async fn note_uses(&self, conn: &mut PgConnection) -> sqlx::Result<()> {
+    pub async fn note_uses(&self, conn: &mut Conn) -> sqlx::Result<()> {
         let (known, now) = (self.known_clients(), self.clock.unix_seconds());
         #[expect(clippy::cast_precision_loss, reason = "seconds since a use are few")]
         let ago = |at: i64| now.saturating_sub(at).max(0) as f64;

@@ -7,7 +7,6 @@ use actix_web::{HttpResponse, web};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
-use sqlx::PgPool;
 use time::OffsetDateTime;
 use utoipa::{IntoParams, ToSchema};
 
@@ -15,6 +14,7 @@ use crate::base::foreign::ForeignScopes;
 use crate::base::ids::ClientSecretId;
 use crate::base::paging::{DEFAULT_LIMIT, MAX_LIMIT};
 use crate::base::scope::Scopes;
+use crate::database::Pool;
 use crate::http::body::{Body, OptionalBody, UrlQuery};
 use crate::http::caller::{Authorized, Client, needs};
 use crate::http::problem::{Problem, ProblemCode};
@@ -189,7 +189,7 @@ impl From<InvalidTerms> for Problem {
 pub async fn create(
     caller: Admin,
     issuer: web::Data<Issuer>,
-    pool: web::Data<PgPool>,
+    pool: web::Data<Pool>,
     vault: web::Data<Vault>,
     body: Body<CreateClient>,
 ) -> Result<HttpResponse, Problem> {
@@ -227,7 +227,7 @@ pub async fn create(
 )]
 pub async fn list(
     caller: Admin,
-    pool: web::Data<PgPool>,
+    pool: web::Data<Pool>,
     query: UrlQuery<ListQuery>,
 ) -> Result<HttpResponse, Problem> {
     let limit = query.0.limit.unwrap_or(DEFAULT_LIMIT);
@@ -275,7 +275,7 @@ fn read_cursor(text: &str) -> Option<After> {
 )]
 pub async fn show(
     caller: Admin,
-    pool: web::Data<PgPool>,
+    pool: web::Data<Pool>,
     id: web::Path<String>,
 ) -> Result<HttpResponse, Problem> {
     let mut conn = pool.acquire().await?;
@@ -303,7 +303,7 @@ pub async fn show(
 pub async fn change(
     caller: Admin,
     issuer: web::Data<Issuer>,
-    pool: web::Data<PgPool>,
+    pool: web::Data<Pool>,
     id: web::Path<String>,
     body: Body<ChangeClient>,
 ) -> Result<HttpResponse, Problem> {
@@ -337,7 +337,7 @@ pub async fn change(
 )]
 pub async fn delete(
     caller: Admin,
-    pool: web::Data<PgPool>,
+    pool: web::Data<Pool>,
     id: web::Path<String>,
 ) -> Result<HttpResponse, Problem> {
     let mut conn = pool.acquire().await?;
@@ -365,7 +365,7 @@ pub async fn delete(
 pub async fn add_secret(
     caller: Admin,
     issuer: web::Data<Issuer>,
-    pool: web::Data<PgPool>,
+    pool: web::Data<Pool>,
     vault: web::Data<Vault>,
     id: web::Path<String>,
     body: OptionalBody<AddSecret>,
@@ -407,7 +407,7 @@ pub async fn add_secret(
 )]
 pub async fn end_secret(
     caller: Admin,
-    pool: web::Data<PgPool>,
+    pool: web::Data<Pool>,
     path: web::Path<(String, String)>,
 ) -> Result<HttpResponse, Problem> {
     let (client, secret) = path.into_inner();

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
-use sqlx::PgPool;
 use uuid::Uuid;
 
 use super::{ExistingToken, uncached};
+use crate::database::Pool;
 use crate::oauth::credentials::{Authenticated, Desk};
 use crate::oauth::directory::Client;
 use crate::oauth::error::OAuthError;
@@ -68,7 +68,7 @@ pub async fn introspect(
     req: HttpRequest,
     payload: web::Payload,
     issuer: web::Data<Issuer>,
-    pool: web::Data<PgPool>,
+    pool: web::Data<Pool>,
     vault: web::Data<Vault>,
 ) -> Result<HttpResponse, OAuthError> {
     let desk = Desk { issuer: &issuer, pool: &pool, vault: &vault };

@@ -1,11 +1,11 @@
 //! `POST /oauth2/revoke`: a client ends a token of its own (RFC 7009).
 
 use actix_web::{HttpRequest, HttpResponse, web};
-use sqlx::{Connection as _, PgPool};
 use time::OffsetDateTime;
 
 use super::{ExistingToken, uncached};
 use crate::base::actor::Actor;
+use crate::database::Pool;
 use crate::oauth::clients::record;
 use crate::oauth::credentials::{Authenticated, Desk};
 use crate::oauth::directory::Client;
@@ -36,7 +36,7 @@ pub async fn revoke(
     req: HttpRequest,
     payload: web::Payload,
     issuer: web::Data<Issuer>,
-    pool: web::Data<PgPool>,
+    pool: web::Data<Pool>,
     vault: web::Data<Vault>,
 ) -> Result<HttpResponse, OAuthError> {
     let desk = Desk { issuer: &issuer, pool: &pool, vault: &vault };
@@ -56,7 +56,7 @@ pub async fn revoke(
 
 async fn end(
     issuer: &Issuer,
-    pool: &PgPool,
+    pool: &Pool,
     client: &Client,
     actor: &Actor,
     token: &Verified,

@@ -2,11 +2,11 @@
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
-use sqlx::PgPool;
 
 use super::uncached;
 use crate::base::foreign::{ForeignScopes, is_scope_token};
 use crate::base::scope::Scope;
+use crate::database::Pool;
 use crate::oauth::credentials::{Authenticated, Desk};
 use crate::oauth::directory::Client;
 use crate::oauth::error::{OAuthError, OAuthErrorCode};
@@ -63,7 +63,7 @@ pub async fn token(
     req: HttpRequest,
     payload: web::Payload,
     issuer: web::Data<Issuer>,
-    pool: web::Data<PgPool>,
+    pool: web::Data<Pool>,
     vault: web::Data<Vault>,
 ) -> Result<HttpResponse, OAuthError> {
     let desk = Desk { issuer: &issuer, pool: &pool, vault: &vault };

@@ -2,19 +2,19 @@
 
 use std::time::Duration;
 
-use sqlx::PgConnection;
 use time::OffsetDateTime;
 
 use crate::base::foreign::ForeignScopes;
 use crate::base::ids::{AppId, ClientSecretId};
 use crate::base::scope::Scopes;
+use crate::database::Conn;
 use crate::oauth::clients::{After, ClientInfo, NewClient, Terms};
 use crate::oauth::secrets::SecretInfo;
 use crate::vault::KeyedHash;
 
 /// Keeps a client; `false` where the id is taken.
 pub(in crate::oauth) async fn insert_client(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     id: &str,
     new: &NewClient<'_>,
     terms: &Terms,
@@ -41,7 +41,7 @@ pub(in crate::oauth) async fn insert_client(
 }
 
 pub(in crate::oauth) async fn insert_secret(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     client: &str,
     hash: &KeyedHash,
 ) -> sqlx::Result<ClientSecretId> {
@@ -60,7 +60,7 @@ pub(in crate::oauth) async fn insert_secret(
 /// Makes `hash` the client's only secret. Touches nothing where it is so already, because replicas
 /// reload what changes.
 pub(in crate::oauth) async fn only_secret(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     client: &str,
     hash: &KeyedHash,
 ) -> sqlx::Result<()> {
@@ -118,7 +118,7 @@ impl From<InfoRow> for ClientInfo {
 
 /// Clients of one app or of all, newest first, at most `limit` of those behind `after`.
 pub(in crate::oauth) async fn list_clients(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     app: Option<AppId>,
     after: Option<&After>,
     limit: i64,
@@ -145,7 +145,7 @@ pub(in crate::oauth) async fn list_clients(
 
 /// A client of this app, or of any.
 pub(in crate::oauth) async fn find_client(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     app: Option<AppId>,
     id: &str,
 ) -> sqlx::Result<Option<ClientInfo>> {
@@ -167,7 +167,7 @@ pub(in crate::oauth) async fn find_client(
 /// Locks a client of this app, or of any, until the transaction ends, and says whose it is and whether
 /// the environment made it; `None` where there is none.
 pub(in crate::oauth) async fn lock_client(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     app: Option<AppId>,
     id: &str,
 ) -> sqlx::Result<Option<(AppId, bool)>> {
@@ -185,7 +185,7 @@ pub(in crate::oauth) async fn lock_client(
 
 /// The secrets of a client that have not ended, oldest first.
 pub(in crate::oauth) async fn live_secrets(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     client: &str,
 ) -> sqlx::Result<Vec<SecretInfo>> {
     sqlx::query_as!(
@@ -202,7 +202,7 @@ pub(in crate::oauth) async fn live_secrets(
 
 /// Ends the client's secrets in `within` from now, or earlier where that was so already.
 pub(in crate::oauth) async fn end_secrets(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     client: &str,
     within: Duration,
 ) -> sqlx::Result<()> {
@@ -220,7 +220,7 @@ pub(in crate::oauth) async fn end_secrets(
 
 /// Ends one secret now; `false` where the client has no such live secret.
 pub(in crate::oauth) async fn end_secret(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     client: &str,
     secret: ClientSecretId,
 ) -> sqlx::Result<bool> {
@@ -237,7 +237,7 @@ pub(in crate::oauth) async fn end_secret(
 }
 
 /// Forgets secrets that have ended.
-pub async fn forget_ended_secrets(conn: &mut PgConnection) -> sqlx::Result<u64> {
+pub async fn forget_ended_secrets(conn: &mut Conn) -> sqlx::Result<u64> {
     let done = sqlx::query!(
         "DELETE FROM client_secrets WHERE expires_at < strongroom_now() - interval '1 day'"
     )
@@ -247,14 +247,14 @@ pub async fn forget_ended_secrets(conn: &mut PgConnection) -> sqlx::Result<u64> 
 }
 
 /// Deletes a client with its secrets.
-pub(in crate::oauth) async fn delete_client(conn: &mut PgConnection, id: &str) -> sqlx::Result<()> {
+pub(in crate::oauth) async fn delete_client(conn: &mut Conn, id: &str) -> sqlx::Result<()> {
     sqlx::query!("DELETE FROM clients WHERE id = $1", id).execute(conn).await?;
     Ok(())
 }
 
 /// Lets a client in or refuses it, from now on; `false` where that was so already.
 pub(in crate::oauth) async fn set_disabled(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     id: &str,
     disabled: bool,
 ) -> sqlx::Result<bool> {
@@ -270,7 +270,7 @@ pub(in crate::oauth) async fn set_disabled(
 }
 
 pub(in crate::oauth) async fn disable_bootstraps_except(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     keep: Option<&str>,
 ) -> sqlx::Result<Vec<(String, AppId)>> {
     let rows = sqlx::query!(
@@ -287,7 +287,7 @@ pub(in crate::oauth) async fn disable_bootstraps_except(
 /// Makes sure that the bootstrap client of this id works and may do everything; `false` where the id
 /// belongs to another client.
 pub(in crate::oauth) async fn enable_bootstrap(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     id: &str,
     app: AppId,
 ) -> sqlx::Result<bool> {
@@ -310,7 +310,7 @@ pub(in crate::oauth) async fn enable_bootstrap(
     .await
 }
 
-pub(in crate::oauth) async fn default_app(conn: &mut PgConnection) -> sqlx::Result<Option<AppId>> {
+pub(in crate::oauth) async fn default_app(conn: &mut Conn) -> sqlx::Result<Option<AppId>> {
     sqlx::query_scalar!("SELECT id AS \"id: AppId\" FROM apps WHERE name = 'default'")
         .fetch_optional(conn)
         .await

@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 
-use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::base::foreign::ForeignScopes;
 use crate::base::ids::{AppId, ClientSecretId};
 use crate::base::scope::Scopes;
+use crate::database::Conn;
 
 /// A client as the directory holds it.
 pub(in crate::oauth) struct ClientRow {
@@ -32,9 +32,7 @@ pub(in crate::oauth) struct SecretRow {
 }
 
 /// All clients with their live secrets.
-pub(in crate::oauth) async fn load_clients(
-    conn: &mut PgConnection,
-) -> sqlx::Result<Vec<ClientRow>> {
+pub(in crate::oauth) async fn load_clients(conn: &mut Conn) -> sqlx::Result<Vec<ClientRow>> {
     let mut secrets = load_secrets(conn).await?;
     let rows = sqlx::query!(
         "SELECT id, app_id AS \"app_id: AppId\", scopes, other_scopes, required_scopes,
@@ -58,7 +56,7 @@ pub(in crate::oauth) async fn load_clients(
 }
 
 /// All live secrets by their clients' ids.
-async fn load_secrets(conn: &mut PgConnection) -> sqlx::Result<HashMap<String, Vec<SecretRow>>> {
+async fn load_secrets(conn: &mut Conn) -> sqlx::Result<HashMap<String, Vec<SecretRow>>> {
     let rows = sqlx::query!(
         "SELECT id AS \"id: ClientSecretId\", client_id, hash,
                 extract(epoch FROM expires_at - strongroom_now())::float8 AS \"left\"
@@ -76,7 +74,7 @@ async fn load_secrets(conn: &mut PgConnection) -> sqlx::Result<HashMap<String, V
 }
 
 /// How often the directory and the revocations changed, as `(directory, revocations)`.
-pub(in crate::oauth) async fn generations(conn: &mut PgConnection) -> sqlx::Result<(i64, i64)> {
+pub(in crate::oauth) async fn generations(conn: &mut Conn) -> sqlx::Result<(i64, i64)> {
     let row = sqlx::query!(
         "SELECT max(generation) FILTER (WHERE of = 'directory') AS \"directory!\",
                 max(generation) FILTER (WHERE of = 'revocations') AS \"revocations!\"
@@ -89,7 +87,7 @@ pub(in crate::oauth) async fn generations(conn: &mut PgConnection) -> sqlx::Resu
 
 /// Tokens revoked after the generation that is known, with the seconds that each has left.
 pub(in crate::oauth) async fn revoked_since(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     generation: i64,
 ) -> sqlx::Result<Vec<(Uuid, f64)>> {
     let rows = sqlx::query!(
@@ -104,7 +102,7 @@ pub(in crate::oauth) async fn revoked_since(
 
 /// Ends a token that would have ended at `expires_at`; `false` where it was revoked before.
 pub(in crate::oauth) async fn insert_revoked(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     jti: Uuid,
     client: &str,
     expires_at: OffsetDateTime,
@@ -122,7 +120,7 @@ pub(in crate::oauth) async fn insert_revoked(
 }
 
 /// Forgets revoked tokens that ran out by themselves an hour ago: clocks differ.
-pub async fn forget_ended_tokens(conn: &mut PgConnection) -> sqlx::Result<u64> {
+pub async fn forget_ended_tokens(conn: &mut Conn) -> sqlx::Result<u64> {
     let done = sqlx::query!(
         "DELETE FROM revoked_tokens WHERE expires_at < (SELECT strongroom_now()) - interval '1 hour'",
     )
@@ -134,7 +132,7 @@ pub async fn forget_ended_tokens(conn: &mut PgConnection) -> sqlx::Result<u64> {
 /// Notes when clients were last heard of, `ago` in seconds. Only what is half a minute newer than what
 /// stands there is written, and a row that somebody else holds is left for the next time.
 pub(in crate::oauth) async fn note_client_uses(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     ids: &[String],
     ago: &[f64],
 ) -> sqlx::Result<()> {
@@ -157,7 +155,7 @@ pub(in crate::oauth) async fn note_client_uses(
 
 /// Notes when secrets were last presented, in the same way.
 pub(in crate::oauth) async fn note_secret_uses(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     ids: &[Uuid],
     ago: &[f64],
 ) -> sqlx::Result<()> {

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::base::algorithm::Algorithm;
+use crate::database::Conn;
 use crate::oauth::signing::{PrivateKey, SigningKey};
 use crate::oauth::signing_keys::KeyInfo;
 use crate::vault::{Place, Sealed, Vault, VaultError};
@@ -17,7 +17,7 @@ fn place(id: Uuid) -> Place {
 
 /// All signing keys, the latest to sign first, with the seconds until each begins to, where it has not.
 pub(in crate::oauth) async fn load_signing_keys(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     vault: &Vault,
 ) -> Result<Vec<(SigningKey, Option<f64>)>, VaultError> {
     let rows = sqlx::query!(
@@ -39,9 +39,7 @@ pub(in crate::oauth) async fn load_signing_keys(
 }
 
 /// All signing keys, newest first, as they are shown.
-pub(in crate::oauth) async fn list_signing_keys(
-    conn: &mut PgConnection,
-) -> sqlx::Result<Vec<KeyInfo>> {
+pub(in crate::oauth) async fn list_signing_keys(conn: &mut Conn) -> sqlx::Result<Vec<KeyInfo>> {
     sqlx::query_as!(
         KeyInfo,
         "SELECT kid, algorithm, created_at, signs_from, retired_at,
@@ -55,14 +53,14 @@ pub(in crate::oauth) async fn list_signing_keys(
 }
 
 /// Holds back whoever else wants to change the signing keys, until the transaction ends.
-pub(in crate::oauth) async fn lock_signing_keys(conn: &mut PgConnection) -> sqlx::Result<()> {
+pub(in crate::oauth) async fn lock_signing_keys(conn: &mut Conn) -> sqlx::Result<()> {
     sqlx::query!("LOCK TABLE signing_keys IN SHARE ROW EXCLUSIVE MODE").execute(conn).await?;
     Ok(())
 }
 
 /// The newest key: its algorithm and since how many seconds it signs, negative where it does not yet.
 pub(in crate::oauth) async fn newest_signing_key(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
 ) -> sqlx::Result<Option<(String, f64)>> {
     let row = sqlx::query!(
         "SELECT algorithm, extract(epoch FROM strongroom_now() - signs_from)::float8 AS \"age!\"
@@ -76,7 +74,7 @@ pub(in crate::oauth) async fn newest_signing_key(
 /// Keeps a key that signs in `ahead` from now and retires the newest for that moment. One that was
 /// waiting for its turn gives it up.
 pub(in crate::oauth) async fn succeed_signing_key(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     vault: &Vault,
     private: &PrivateKey,
     key: &SigningKey,
@@ -113,10 +111,7 @@ pub(in crate::oauth) async fn succeed_signing_key(
 }
 
 /// Deletes a key that signs nothing any more; `false` where there is none of this id.
-pub(in crate::oauth) async fn delete_retired_key(
-    conn: &mut PgConnection,
-    kid: &str,
-) -> sqlx::Result<bool> {
+pub(in crate::oauth) async fn delete_retired_key(conn: &mut Conn, kid: &str) -> sqlx::Result<bool> {
     let done = sqlx::query!(
         "DELETE FROM signing_keys WHERE kid = $1 AND retired_at <= strongroom_now()",
         kid,
@@ -128,7 +123,7 @@ pub(in crate::oauth) async fn delete_retired_key(
 
 /// Deletes keys whose last token ended: those that were retired longer ago than `lifetime`.
 pub(in crate::oauth) async fn delete_spent_keys(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     lifetime: Duration,
 ) -> sqlx::Result<Vec<String>> {
     sqlx::query_scalar!(

@@ -9,7 +9,6 @@ use std::time::Instant;
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::json;
-use sqlx::PgPool;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{MAX_REQUEST, answer, no_answer, relay};
@@ -26,6 +25,7 @@ use crate::connections::stand_in::{self, Holder};
 use crate::connections::turns::Wish;
 use crate::connections::waiting::wait_until;
 use crate::dapi::AccessCode;
+use crate::database::Pool;
 use crate::http::body::read_up_to;
 use crate::http::caller::{self, bearer};
 use crate::http::problem::{Problem, ProblemCode};
@@ -123,7 +123,7 @@ pub async fn by_action(
 pub struct Desk {
     context: web::Data<Context>,
     issuer: web::Data<Issuer>,
-    pool: web::Data<PgPool>,
+    pool: web::Data<Pool>,
     vault: web::Data<Vault>,
 }
 
@@ -136,7 +136,7 @@ impl actix_web::FromRequest for Desk {
             Some(Self {
                 context: req.app_data::<web::Data<Context>>()?.clone(),
                 issuer: req.app_data::<web::Data<Issuer>>()?.clone(),
-                pool: req.app_data::<web::Data<PgPool>>()?.clone(),
+                pool: req.app_data::<web::Data<Pool>>()?.clone(),
                 vault: req.app_data::<web::Data<Vault>>()?.clone(),
             })
         };

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use sqlx::PgConnection;
 use time::OffsetDateTime;
 
 use super::known;
 use crate::base::ids::{AppId, UpstreamId};
+use crate::database::Conn;
 use crate::outbound::OutboundUrl;
 use crate::upstreams::ClientSecret;
 use crate::upstreams::model::{Auth, Failure, LastFailure, Settings, TokenTimes, Upstream};
@@ -81,7 +81,7 @@ fn write_parameters(settings: &Settings) -> String {
 }
 
 /// The app's upstreams by name.
-pub async fn list(conn: &mut PgConnection, app: AppId) -> sqlx::Result<Vec<Upstream>> {
+pub async fn list(conn: &mut Conn, app: AppId) -> sqlx::Result<Vec<Upstream>> {
     let rows = sqlx::query_as!(
         Row,
         "SELECT id AS \"id: UpstreamId\", name, token_url, client_id, auth, scope,
@@ -98,11 +98,7 @@ pub async fn list(conn: &mut PgConnection, app: AppId) -> sqlx::Result<Vec<Upstr
 }
 
 /// The app's upstream of this name.
-pub async fn find(
-    conn: &mut PgConnection,
-    app: AppId,
-    name: &str,
-) -> sqlx::Result<Option<Upstream>> {
+pub async fn find(conn: &mut Conn, app: AppId, name: &str) -> sqlx::Result<Option<Upstream>> {
     let row = sqlx::query_as!(
         Row,
         "SELECT id AS \"id: UpstreamId\", name, token_url, client_id, auth, scope,
@@ -120,7 +116,7 @@ pub async fn find(
 
 /// Keeps an upstream. `false` where the name is taken.
 pub(in crate::upstreams) async fn insert(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     app: AppId,
     id: UpstreamId,
     name: &str,
@@ -162,7 +158,7 @@ pub(in crate::upstreams) struct Held {
 
 /// The settings of an upstream, locked until the transaction ends.
 pub(in crate::upstreams) async fn lock(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     app: AppId,
     name: &str,
 ) -> sqlx::Result<Option<Held>> {
@@ -181,7 +177,7 @@ pub(in crate::upstreams) async fn lock(
 /// Writes changed settings. The cached token goes, and so do a failure's wait and a lease: a token
 /// request that is under way brings the token of settings that are no more, and its epoch is outdated.
 pub(in crate::upstreams) async fn change(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     app: AppId,
     id: UpstreamId,
     settings: &Settings,
@@ -212,7 +208,7 @@ pub(in crate::upstreams) async fn change(
 
 /// Removes an upstream with its secret and its token. `false` where there is none of this name.
 pub(in crate::upstreams) async fn delete(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     app: AppId,
     name: &str,
 ) -> sqlx::Result<bool> {

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use sqlx::PgConnection;
 use time::OffsetDateTime;
 
 use super::interval;
 use crate::audit::AuditActor;
 use crate::base::ids::{AppId, DataKeyId, UpstreamId};
+use crate::database::Conn;
 use crate::upstreams::wire::Trouble;
 use crate::upstreams::{ClientSecret, UpstreamToken};
 use crate::vault::{MasterKeyId, Sealed};
@@ -38,7 +38,7 @@ pub(in crate::upstreams) struct Seen {
 /// statement: what cannot be recorded is not lent. No row is locked, so that a thousand who lend the
 /// same token do not stand in each other's way; one that is removed in this very moment was lent before.
 pub(in crate::upstreams) async fn lend(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     actor: &AuditActor,
     app: AppId,
     name: &str,
@@ -102,7 +102,7 @@ pub(in crate::upstreams) struct Job {
 /// asks the upstream, for all replicas. `refused` is the epoch of a token that the upstream's API did
 /// not take; it is due then whatever its age, but for one so young that another would not help.
 pub(in crate::upstreams) async fn lease(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     app: AppId,
     id: UpstreamId,
     time: Duration,
@@ -136,7 +136,7 @@ pub(in crate::upstreams) async fn lease(
 
 /// Whether somebody holds the lease.
 pub(in crate::upstreams) async fn is_leased(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     app: AppId,
     id: UpstreamId,
 ) -> sqlx::Result<bool> {
@@ -154,7 +154,7 @@ pub(in crate::upstreams) async fn is_leased(
 /// is due for another before its end, by 10 to 20 % of its life and at most five minutes, drawn by lot, so
 /// that many upstreams of one system are not asked in one moment. `false` where the lease has passed on.
 pub(in crate::upstreams) async fn conclude_with_token(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     app: AppId,
     id: UpstreamId,
     job: &Job,
@@ -191,7 +191,7 @@ pub(in crate::upstreams) async fn conclude_with_token(
 /// Notes that the token request under this lease failed, and that nobody asks again for `wait`. A token
 /// that is still valid stays.
 pub(in crate::upstreams) async fn conclude_with_trouble(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     app: AppId,
     id: UpstreamId,
     job: &Job,

@@ -1,0 +1,270 @@
+//! One connection, and the deadline of each statement on it.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use deadpool::managed::Object;
+use futures_util::future::{BoxFuture, FutureExt as _, TryFutureExt as _};
+use futures_util::stream::{BoxStream, Stream, StreamExt as _, TryStreamExt as _};
+use sqlx::postgres::{PgQueryResult, PgRow, PgStatement, PgTypeInfo};
+use sqlx::{Either, Execute, Executor, PgConnection, Postgres, SqlStr};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::connector::{Connector, Opened, silent};
+use super::health::SUSPECT_WAIT;
+use super::{Fault, LongWork, Transaction};
+
+/// A connection to PostgreSQL. Statements run on `&mut Conn`, and each ends by its deadline.
+///
+/// Dropped in the middle of a statement or of a transaction, it is cleaned in the background before anybody
+/// uses it again, and closed if that does not work.
+#[derive(Debug)]
+pub struct Conn(Slot);
+
+#[derive(Debug)]
+enum Slot {
+    Pooled(Object<Connector>),
+    Single(Box<Opened>),
+    /// Only while it is dropped.
+    Gone,
+}
+
+impl Conn {
+    pub(super) fn pooled(object: Object<Connector>) -> Self {
+        Self(Slot::Pooled(object))
+    }
+
+    pub(super) fn single(opened: Opened) -> Self {
+        Self(Slot::Single(Box::new(opened)))
+    }
+
+    /// Begins a transaction.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn begin(&mut self) -> sqlx::Result<Transaction<'_>> {
+        Transaction::begin(super::transaction::Handle::Borrowed(self)).await
+    }
+
+    /// Begins a transaction that reads, all of it from one snapshot, for as long as `work` takes.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn begin_snapshot(&mut self, work: LongWork) -> sqlx::Result<Transaction<'_>> {
+        let handle = super::transaction::Handle::Borrowed(self);
+        let mut snapshot = Transaction::snapshot(handle).await?;
+        snapshot.allow(work).await?;
+        Ok(snapshot)
+    }
+
+    /// Gives the following statements on this connection as long as `work` takes, until it goes back to its
+    /// pool. In a transaction the server's own limits follow, until its end.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn allow(&mut self, work: LongWork) -> sqlx::Result<()> {
+        let limit = work.limit();
+        let server = limit.saturating_sub(Duration::from_secs(1)).as_millis().to_string();
+        let local = self.opened()?.in_transaction;
+        sqlx::query!("SELECT set_config('statement_timeout', $1, $2)", server, local)
+            .fetch_one(&mut *self)
+            .await?;
+        self.opened()?.timeout = limit;
+        Ok(())
+    }
+
+    /// What tells whether the connection became suspect.
+    pub(super) fn opened(&mut self) -> sqlx::Result<&mut Opened> {
+        match &mut self.0 {
+            Slot::Pooled(object) => Ok(object),
+            Slot::Single(opened) => Ok(opened),
+            Slot::Gone => Err(sqlx::Error::WorkerCrashed),
+        }
+    }
+}
+
+impl Drop for Conn {
+    fn drop(&mut self) {
+        // A single connection closes with its socket, which needs no farewell.
+        let Slot::Pooled(mut object) = std::mem::replace(&mut self.0, Slot::Gone) else { return };
+        if object.is_as_new() {
+            object.rest();
+        } else {
+            recover(object);
+        }
+    }
+}
+
+/// Cleans a connection in the background; closes it if it cannot be cleaned.
+fn recover(mut object: Object<Connector>) {
+    let runtime = tokio::runtime::Handle::try_current();
+    let Some(runtime) = runtime.ok().filter(|_| !object.broken) else {
+        return drop(Object::take(object));
+    };
+    runtime.spawn(async move {
+        let _ = object.clean().await;
+        if object.is_as_new() {
+            object.rest();
+        } else {
+            drop(Object::take(object));
+        }
+    });
+}
+
+/// Resolves when a statement that began at `started` has had its time.
+async fn expired(started: Instant, limit: Duration, generation: CancellationToken) {
+    let suspect = async {
+        generation.cancelled().await;
+        sleep_until(started + SUSPECT_WAIT.min(limit)).await;
+    };
+    tokio::select! {
+        () = sleep_until(started + limit) => {}
+        () = suspect => {}
+    }
+}
+
+/// The answers to one statement, with its deadline.
+struct Bounded<'e, T> {
+    answers: BoxStream<'e, sqlx::Result<T>>,
+    expired: BoxFuture<'e, ()>,
+    watch: Watch<'e>,
+    over: bool,
+}
+
+/// The facts about a connection that a statement under way changes.
+struct Watch<'e> {
+    broken: &'e mut bool,
+    in_flight: &'e mut bool,
+    generation: CancellationToken,
+    health: super::Health,
+}
+
+impl Watch<'_> {
+    fn note(&mut self, error: &sqlx::Error) {
+        // PostgreSQL has answered: the statement is over.
+        *self.in_flight = !matches!(error, sqlx::Error::Database(_));
+        *self.broken |= super::is_outage(error);
+        if Fault::is_contagious(error) {
+            self.health.distrust(&self.generation);
+        }
+    }
+}
+
+impl<T> Stream for Bounded<'_, T> {
+    type Item = sqlx::Result<T>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = &mut *self;
+        if this.over {
+            return Poll::Ready(None);
+        }
+        let item = match this.answers.poll_next_unpin(cx) {
+            Poll::Ready(item) => item,
+            Poll::Pending if this.expired.poll_unpin(cx).is_ready() => Some(Err(silent())),
+            Poll::Pending => return Poll::Pending,
+        };
+        match &item {
+            None => {
+                this.over = true;
+                *this.watch.in_flight = false;
+            }
+            Some(Err(error)) => {
+                this.over = true;
+                this.watch.note(error);
+            }
+            Some(Ok(_)) => {}
+        }
+        Poll::Ready(item)
+    }
+}
+
+type Answer = Either<PgQueryResult, PgRow>;
+
+impl<'c> Executor<'c> for &'c mut Conn {
+    type Database = Postgres;
+
+    fn fetch_many<'e, 'q: 'e, E>(self, query: E) -> BoxStream<'e, sqlx::Result<Answer>>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, Postgres>,
+    {
+        let opened = match self.opened() {
+            Ok(opened) => opened,
+            Err(error) => return failed(error),
+        };
+        if opened.broken {
+            return failed(silent());
+        }
+        let Opened { pg, broken, in_flight, in_transaction, abandoned, .. } = opened;
+        let (generation, health) = (opened.generation.clone(), opened.health.clone());
+        let expired = expired(Instant::now(), opened.timeout, generation.clone()).boxed();
+        let answers = if std::mem::take(abandoned) {
+            *in_transaction = false;
+            after_rollback(pg, query)
+        } else {
+            pg.fetch_many(query)
+        };
+        *in_flight = true;
+        let watch = Watch { broken, in_flight, generation, health };
+        Box::pin(Bounded { answers, expired, watch, over: false })
+    }
+
+    fn fetch_optional<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, sqlx::Result<Option<PgRow>>>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, Postgres>,
+    {
+        // To the end of the answer: a deferred constraint is checked after the first row.
+        let first =
+            |first: Option<PgRow>, answer: Answer| async move { Ok(first.or(answer.right())) };
+        self.fetch_many(query).try_fold(None, first).boxed()
+    }
+
+    fn prepare_with<'e>(
+        self,
+        sql: SqlStr,
+        parameters: &'e [PgTypeInfo],
+    ) -> BoxFuture<'e, sqlx::Result<PgStatement>>
+    where
+        'c: 'e,
+    {
+        let opened = match self.opened() {
+            Ok(opened) => opened,
+            Err(error) => return std::future::ready(Err(error)).boxed(),
+        };
+        let limit = opened.timeout;
+        let prepared = opened.pg.prepare_with(sql, parameters);
+        tokio::time::timeout(limit, prepared).unwrap_or_else(|_| Err(silent())).boxed()
+    }
+
+    fn describe<'e>(self, sql: SqlStr) -> BoxFuture<'e, sqlx::Result<sqlx::Describe<Postgres>>>
+    where
+        'c: 'e,
+    {
+        match self.opened() {
+            Ok(opened) => opened.pg.describe(sql),
+            Err(error) => std::future::ready(Err(error)).boxed(),
+        }
+    }
+}
+
+/// A statement on a connection on which a transaction was given up.
+fn after_rollback<'e, 'q: 'e, E>(
+    pg: &'e mut PgConnection,
+    query: E,
+) -> BoxStream<'e, sqlx::Result<Answer>>
+where
+    E: 'q + Execute<'q, Postgres>,
+{
+    let rolled_back = async move {
+        pg.execute("ROLLBACK").await?;
+        Ok(pg.fetch_many(query))
+    };
+    rolled_back.try_flatten_stream().boxed()
+}
+
+fn failed<'e>(error: sqlx::Error) -> BoxStream<'e, sqlx::Result<Answer>> {
+    futures_util::stream::once(std::future::ready(Err(error))).boxed()
+}

@@ -1,0 +1,136 @@
+//! What an error of the database means for whoever asked.
+
+use std::time::{Duration, Instant};
+
+/// What kind of trouble an error is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// PostgreSQL cannot be reached, is not ready, or does not take writes. It passes by itself.
+    Outage,
+    /// Another transaction was in the way: a lock that was not granted in time, a deadlock, a
+    /// serialization failure, a statement that was cancelled. Nothing was written; trying again is safe.
+    Contention,
+    /// The statement was refused: a defect of ours, or a constraint that the caller has to deal with.
+    Defect,
+}
+
+impl Fault {
+    /// Sorts an error (SQLSTATEs: PostgreSQL's documentation, appendix A).
+    #[must_use]
+    pub fn of(error: &sqlx::Error) -> Self {
+        match error {
+            sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::Protocol(_)
+            | sqlx::Error::WorkerCrashed => Self::Outage,
+            sqlx::Error::Database(error) => {
+                error.code().map_or(Self::Defect, |code| Self::of_sqlstate(&code))
+            }
+            _ => Self::Defect,
+        }
+    }
+
+    fn of_sqlstate(code: &str) -> Self {
+        match code {
+            // lock_not_available, deadlock_detected, serialization_failure, query_canceled
+            "55P03" | "40P01" | "40001" | "57014" => Self::Contention,
+            // read_only_sql_transaction: a primary that was demoted while the connection stayed open.
+            "25006" => Self::Outage,
+            // 08: connection exception. 53: out of memory, disk or connections. 57P0x: the server shuts
+            // down, crashed, starts up, or lost the database. 58: its own I/O failed. 25P03, 57P05: it ended
+            // an idle transaction or session.
+            "25P03" => Self::Outage,
+            code if ["08", "53", "57P", "58"].iter().any(|class| code.starts_with(class)) => {
+                Self::Outage
+            }
+            _ => Self::Defect,
+        }
+    }
+
+    /// Whether an error says something about other connections as well: silence, a reset, a server that shut
+    /// down or was demoted.
+    pub(super) fn is_contagious(error: &sqlx::Error) -> bool {
+        match error {
+            sqlx::Error::Io(_) => true,
+            sqlx::Error::Database(error) => {
+                error.code().is_some_and(|code| code == "25006" || code.starts_with("57P"))
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether the error passes by itself, so that 503 is the answer rather than 500.
+    #[must_use]
+    pub const fn is_passing(self) -> bool {
+        matches!(self, Self::Outage | Self::Contention)
+    }
+}
+
+/// Whether the database cannot be reached, is not ready or takes no writes, rather than having refused
+/// something.
+#[must_use]
+pub fn is_outage(error: &sqlx::Error) -> bool {
+    Fault::of(error) == Fault::Outage
+}
+
+/// An error that may be the database's.
+pub trait MaybeDatabase {
+    /// The database's error, if it is one.
+    fn database(&self) -> Option<&sqlx::Error>;
+}
+
+impl MaybeDatabase for sqlx::Error {
+    fn database(&self) -> Option<&sqlx::Error> {
+        Some(self)
+    }
+}
+
+/// How long contended work is tried again.
+const RETRY_FOR: Duration = Duration::from_secs(4);
+/// The first pause in between, and the longest.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(320));
+
+/// Runs `work` again while it fails by contention, for up to four seconds. Safe for whatever is one
+/// transaction: a failure by contention wrote nothing.
+///
+/// # Errors
+/// The last error of `work`.
+pub async fn retry<T, E: MaybeDatabase, F>(mut work: impl FnMut() -> F) -> Result<T, E>
+where
+    F: Future<Output = Result<T, E>>,
+{
+    let until = Instant::now() + RETRY_FOR;
+    let mut pause = PAUSES.0;
+    loop {
+        let error = match work().await {
+            Ok(value) => return Ok(value),
+            Err(error) => error,
+        };
+        let contended = error.database().map(Fault::of) == Some(Fault::Contention);
+        if !contended || Instant::now() + pause > until {
+            return Err(error);
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(PAUSES.1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_outage_is_an_outage_and_contention_can_be_tried_again() {
+        for code in ["08006", "53300", "57P01", "57P03", "57P05", "25006", "25P03", "58030"] {
+            assert_eq!(Fault::of_sqlstate(code), Fault::Outage, "{code}");
+        }
+        for code in ["55P03", "40P01", "40001", "57014"] {
+            assert_eq!(Fault::of_sqlstate(code), Fault::Contention, "{code}");
+        }
+        for code in ["23505", "23503", "22021", "42P01", "42501", "P0001"] {
+            assert_eq!(Fault::of_sqlstate(code), Fault::Defect, "{code}");
+        }
+    }
+}
