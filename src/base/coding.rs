@@ -151,7 +151,7 @@ fn fill(reader: &mut dyn Read, head: &mut [u8]) -> usize {
 
 /// RFC 1950 §2.2: method 8 (deflate), and a checksum over the first two bytes.
 fn is_zlib(head: [u8; 2]) -> bool {
-    head[0] & 0x0f == 8 && u16::from_be_bytes(head) % 31 == 0
+    head[0] & 0x0f == 8 && u16::from_be_bytes(head).is_multiple_of(31)
 }
 
 /// Or a byte order mark before one.
