@@ -320,6 +320,29 @@ mod tests {
     }
 
     #[test]
+    fn what_is_bound_opens_with_its_binding_and_not_without() {
+        let (key, place, binding) = (key(), place(), Binding::new().unwrap());
+        let sealed = Sealed::seal_bound(&token(), &key, &place, &binding).unwrap();
+        assert!(sealed.open_bound(&key, &place, Some(&binding)).unwrap().same_as(&token()));
+        let other = Binding::new().unwrap();
+        for wrong in [None, Some(&other)] {
+            assert!(sealed.open_bound(&key, &place, wrong).is_err());
+        }
+        assert!(sealed.open(&key, &place).is_err(), "not as one that is bound to nothing");
+        let mut disguised = sealed.as_bytes().to_vec();
+        disguised[0] = SEALED_V1;
+        let disguised = Sealed::<SecretText>::from_bytes(disguised).unwrap();
+        assert!(disguised.open_bound(&key, &place, None).is_err());
+    }
+
+    #[test]
+    fn what_an_earlier_release_sealed_opens_without_a_binding() {
+        let (key, place) = (key(), place());
+        let sealed = Sealed::seal(&token(), &key, &place).unwrap();
+        assert!(sealed.open_bound(&key, &place, None).unwrap().same_as(&token()));
+    }
+
+    #[test]
     fn another_key_does_not_open_it_even_under_the_same_id() {
         let (key, place) = (key(), place());
         let sealed = Sealed::seal(&token(), &key, &place).unwrap();
