@@ -124,6 +124,8 @@ pub(in crate::connections) struct ClaimedDelink {
     pub(in crate::connections) claimed: Claimed<AccessToken>,
     /// The turn with the token, which the delinking has taken.
     pub(in crate::connections) turn: TurnId,
+    /// Whether Dapi has taken the user secret, or Connect handed it over.
+    pub(in crate::connections) user_secret_proven: bool,
     /// How often Dapi was told, this time included.
     pub(in crate::connections) attempts: i32,
     /// It was tried for as long as it is going to be, or its order was cancelled.
@@ -195,7 +197,8 @@ pub(in crate::connections) async fn claim_delinks(
             RETURNING c.*, taken.turn, d.given_up)
          SELECT c.app_id AS \"app_id: AppId\", c.id AS \"id: ConnectionId\", c.user_id AS \"user_id: UserId\",
                 c.connection_id, c.lease_epoch, c.access_token AS \"secret!: Sealed<AccessToken>\",
-                c.user_secret AS \"user_secret: Sealed<UserSecret>\", c.revocation_attempts,
+                c.user_secret AS \"user_secret: Sealed<UserSecret>\", c.user_secret_proven,
+                c.revocation_attempts,
                 c.turn AS \"turn: TurnId\",
                 c.given_up AS \"given_up!\",
                 EXISTS (SELECT FROM connections o
@@ -219,6 +222,7 @@ pub(in crate::connections) async fn claim_delinks(
     .await?;
     let claimed = rows.into_iter().map(|row| ClaimedDelink {
         turn: row.turn,
+        user_secret_proven: row.user_secret_proven,
         attempts: row.revocation_attempts,
         given_up: row.given_up,
         login_in_use: row.login_in_use,
