@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn a_row_that_fails_again_and_again_is_left_alone_for_longer_and_longer() {
-        let (deferred, row, mut now) = (Deferred::default(), Uuid::now_v7(), Instant::now());
+        let (deferred, row, mut now) = (Deferred::default(), Uuid::from_u128(7), Instant::now());
         let mut waits = Vec::new();
         for _ in 0..8 {
             let wait = deferred.leave(Reconciler::Delinks, row, now);

@@ -8,6 +8,7 @@
 
 use std::time::Instant;
 
+use futures_util::FutureExt as _;
 use serde::Serialize;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
@@ -180,7 +181,7 @@ pub(super) async fn reconcile(context: &Context, limit: i64) -> usize {
             let mut conn = context.pool.acquire().await?;
             Ok(conclude(&mut conn, id).await?)
         };
-        let concluded = sweep::isolated(context, ERASURES, id.uuid(), concluded).await;
+        let concluded = sweep::isolated(context, ERASURES, id.uuid(), concluded.boxed()).await;
         failures += usize::from(concluded.is_none());
         erased += usize::from(concluded.unwrap_or(false));
         if failures == FAILURES {

@@ -111,7 +111,8 @@ pub async fn receive(
             None => {}
         }
         let intent = Intent { actor, trace, hash, ends, received_at };
-        if let Some(received) = commit_intent(context, &intent, &submission, found).await? {
+        let committed = Box::pin(commit_intent(context, &intent, &submission, found));
+        if let Some(received) = committed.await? {
             return Ok(received);
         }
     }
@@ -223,7 +224,7 @@ struct Keeping {
 impl Keeping {
     async fn keep(self, received_at: Instant) -> Result<Option<Received>, Failed> {
         match keep(&self.context, self.session, self.new.clone()).await {
-            Ok(kept) => Ok(self.kept(kept)),
+            Ok(kept) => Ok(self.kept(&kept)),
             Err(error) if is_outage(&error) => {
                 // It may have been committed under our lease, and nobody else exchanges it then.
                 let tasks = self.context.tasks.clone();
@@ -240,7 +241,7 @@ impl Keeping {
     }
 
     /// Goes on with the exchange if the intent is there.
-    fn kept(self, kept: Kept) -> Option<Received> {
+    fn kept(self, kept: &Kept) -> Option<Received> {
         match kept {
             Kept::Yes => {}
             Kept::LookAgain => return None,
@@ -263,7 +264,7 @@ impl Keeping {
         loop {
             tokio::time::sleep(wait).await;
             match self.try_again().await {
-                Ok(kept) => return Ok(self.kept(kept)),
+                Ok(kept) => return Ok(self.kept(&kept)),
                 Err(error) if Fault::of(&error).is_passing() && Instant::now() < given_up => {
                     wait = (wait * 2).min(Duration::from_secs(1));
                 }

@@ -127,23 +127,7 @@ impl Metrics {
             "Codes that ended because their window closed",
             m.swept.clone(),
         );
-        registry.register("background_rounds", "Rounds of the background work", m.sweeps.clone());
-        registry.register(
-            "background_rounds_failed",
-            "Rounds of the background work that failed",
-            m.sweeps_failed.clone(),
-        );
-        registry.register(
-            "reconciler_failures",
-            "Rows and passes of the background work that failed and are tried again later",
-            m.reconciler_failures.clone(),
-        );
-        registry.register_with_unit(
-            "background_overdue",
-            "For how long the oldest of what is due has been due",
-            Unit::Seconds,
-            m.overdue.clone(),
-        );
+        m.register_rounds(registry);
         registry.register("token_reveals", "Tokens read in the clear", m.reveals.clone());
         registry.register(
             "token_reveals_refused",
@@ -169,6 +153,30 @@ impl Metrics {
             m.oldest_revoking.clone(),
         );
         m
+    }
+
+    fn register_rounds(&self, registry: &mut Registry) {
+        registry.register(
+            "background_rounds",
+            "Rounds of the background work",
+            self.sweeps.clone(),
+        );
+        registry.register(
+            "background_rounds_failed",
+            "Rounds of the background work that failed",
+            self.sweeps_failed.clone(),
+        );
+        registry.register(
+            "reconciler_failures",
+            "Rows and passes of the background work that failed and are tried again later",
+            self.reconciler_failures.clone(),
+        );
+        registry.register_with_unit(
+            "background_overdue",
+            "For how long the oldest of what is due has been due",
+            Unit::Seconds,
+            self.overdue.clone(),
+        );
     }
 
     pub(super) fn exchange(&self, outcome: &'static str, took: std::time::Duration) {

@@ -11,6 +11,7 @@
 
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use serde::Serialize;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -378,18 +379,20 @@ pub(super) async fn reconcile(context: &Context, batch: i64) -> usize {
     const ORDERS: Reconciler = Reconciler::Orders;
     let awaited =
         async { Ok(store::release_awaited(&mut context.pool.acquire().await?, batch).await?) };
-    let awaited = isolated(context, ORDERS, Uuid::nil(), awaited).await.unwrap_or(0);
+    let awaited = isolated(context, ORDERS, Uuid::nil(), awaited.boxed()).await.unwrap_or(0);
     let mut released = usize::try_from(awaited).unwrap_or(0);
     loop {
         let next = async { Ok(store::release(&mut context.pool.acquire().await?).await?) };
-        let Some((id, count)) = isolated(context, ORDERS, Uuid::nil(), next).await.flatten() else {
+        let Some((id, count)) =
+            isolated(context, ORDERS, Uuid::nil(), next.boxed()).await.flatten()
+        else {
             return released;
         };
         released += usize::try_from(count).unwrap_or(0);
         if count == 0 {
             let finish =
                 async { Ok(store::finish_order(&mut context.pool.acquire().await?, id).await?) };
-            isolated(context, ORDERS, id.uuid(), finish).await;
+            isolated(context, ORDERS, id.uuid(), finish.boxed()).await;
         }
     }
 }

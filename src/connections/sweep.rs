@@ -10,6 +10,7 @@ mod calls;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
@@ -19,6 +20,7 @@ use super::deferred::Reconciler;
 use super::model::{self, Answer, Attempt, State, Step};
 use super::store::{self, Claimed, ClaimedDelink, Due};
 use super::{Context, Failed, erasure, orders};
+use crate::base::ids::ConnectionId;
 use crate::database::{Fault, MaybeDatabase as _, is_outage};
 
 /// How many rows one statement takes at most.
@@ -181,7 +183,7 @@ async fn expire(context: &Context) -> usize {
     let due =
         async { store::due_expiries(&mut context.pool.acquire().await?, BATCH, &except).await };
     let due: Vec<_> = match due.await {
-        Ok(due) => due.into_iter().map(|id| id.uuid()).collect(),
+        Ok(due) => due.into_iter().map(ConnectionId::uuid).collect(),
         Err(error) => {
             failed(context, EXPIRIES, &error);
             return 0;
@@ -218,7 +220,7 @@ async fn expire_rows(context: &Context, rows: &[Uuid]) -> sqlx::Result<Vec<Uuid>
     for id in &ended {
         context.settled.tell(*id);
     }
-    Ok(ended.into_iter().map(|id| id.uuid()).collect())
+    Ok(ended.into_iter().map(ConnectionId::uuid).collect())
 }
 
 /// Ends what no attempt will follow: a revoked code whose window closed, or a lease that died where
@@ -341,7 +343,7 @@ pub(super) async fn isolated<T>(
     context: &Context,
     reconciler: Reconciler,
     row: Uuid,
-    work: impl Future<Output = Result<T, Failed>>,
+    work: BoxFuture<'_, Result<T, Failed>>,
 ) -> Option<T> {
     match work.await {
         Ok(done) => Some(done),

@@ -134,7 +134,7 @@ impl Client {
         let started = Instant::now();
         let limit = self.settings.exchange_timeout;
         let url = self.url("/auth/ExchangeToken");
-        let received = self.post(permit, &self.exchanges, url, None, &body, trace, limit).await;
+        let received = self.post((permit, &self.exchanges), url, None, &body, trace, limit).await;
         let secrets = [app.app_secret.expose(), code.expose()];
         let answer = match received {
             Ok(received) => wire::exchange(&received, &secrets),
@@ -169,7 +169,7 @@ impl Client {
         let started = Instant::now();
         let url = self.url(&self.settings.delink_path);
         let limit = self.settings.call_timeout;
-        let received = self.post(permit, &self.http, url, Some(token), &body, trace, limit).await;
+        let received = self.post((permit, &self.http), url, Some(token), &body, trace, limit).await;
         let secrets = [app.app_secret.expose(), user_secret.expose(), token.expose()];
         let answer = match received {
             Ok(received) => wire::delink(&received, &self.settings.gone_types, &secrets),
@@ -210,11 +210,10 @@ impl Client {
         url
     }
 
-    /// One POST, with its answer read whole.
+    /// One POST by this leave and these connections, with its answer read whole.
     async fn post<B: Serialize>(
         &self,
-        permit: &Permit,
-        http: &reqwest::Client,
+        (permit, http): (&Permit, &reqwest::Client),
         url: Url,
         token: Option<&AccessToken>,
         body: &B,

@@ -99,7 +99,9 @@ impl Permit {
         let until = Instant::now() + wish.min(LONGEST_HOLD);
         let turned_away = state.rules.hold(self.app, self.lane, until);
         // Their callers hear that the channel is closed.
-        turned_away.iter().for_each(|id| drop(state.waiting.remove(id)));
+        for id in turned_away {
+            drop(state.waiting.remove(&id));
+        }
     }
 }
 

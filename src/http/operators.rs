@@ -87,10 +87,8 @@ impl Operators {
 #[must_use]
 pub fn told(error: sqlx::Error) -> Problem {
     // query_canceled
-    let cancelled = error
-        .as_database_error()
-        .and_then(|error| error.code())
-        .is_some_and(|code| code == "57014");
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    let cancelled = code.is_some_and(|code| code == "57014");
     if !cancelled {
         return error.into();
     }

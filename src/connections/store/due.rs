@@ -28,8 +28,9 @@ pub(in crate::connections) struct Due {
 }
 
 /// The first `$1` due rows of each app that has rows like these, the first of every app before the second of
-/// any. The apps are found by a skip scan of the index that the condition belongs to. What is wrapped in
-/// `coalesce` must not tempt the planner to another index, whose rows are those of all apps.
+/// any. The apps are found by a skip scan of the index that the condition belongs to. Rows are compared
+/// as wholes, and what is wrapped in `coalesce` is hidden, so that the planner is not tempted by another index,
+/// whose rows are those of all apps.
 macro_rules! portions {
     ($row:ident, $columns:literal, $indexed:literal, $condition:literal, $($argument:expr),* $(,)?) => {
         sqlx::query_as!(
@@ -45,12 +46,13 @@ macro_rules! portions {
              SELECT " + $columns + "
              FROM apps a CROSS JOIN LATERAL (
                 SELECT c.app_id, c.id, c.user_id, c.connection_id, c.due_at,
-                       row_number() OVER (ORDER BY c.due_at) AS place
+                       row_number() OVER (ORDER BY c.app_id, c.due_at) AS place
                 FROM connections c
-                WHERE c.app_id = a.app_id AND c.due_at IS NOT NULL AND " + $indexed + "
-                  AND c.due_at <= (SELECT strongroom_now()) AND c.id <> ALL ($2::uuid[])
-                  AND " + $condition + "
-                ORDER BY c.due_at LIMIT $1) d
+                WHERE c.due_at IS NOT NULL AND " + $indexed + "
+                  AND (c.app_id, c.due_at) >= (a.app_id, '-infinity'::timestamptz)
+                  AND (c.app_id, c.due_at) <= (a.app_id, (SELECT strongroom_now()))
+                  AND c.id <> ALL ($2::uuid[]) AND " + $condition + "
+                ORDER BY c.app_id, c.due_at LIMIT $1) d
              WHERE a.app_id IS NOT NULL
              ORDER BY d.place, d.due_at",
             $($argument),*

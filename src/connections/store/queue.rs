@@ -34,6 +34,38 @@ pub(in crate::connections) struct Claimed<T> {
     pub(in crate::connections) credentials: SealedCredentials,
 }
 
+/// What is claimed, of a row of one of the queries below.
+macro_rules! claimed {
+    ($row:ident) => {
+        Claimed {
+            app: $row.app_id,
+            id: $row.id,
+            user: $row.user_id,
+            connection_id: $row.connection_id,
+            epoch: $row.lease_epoch,
+            secret: $row.secret,
+            user_secret: $row.user_secret,
+            user_key: WrappedKey {
+                id: $row.user_key_id,
+                owner: KeyOwner::User { app: $row.app_id, user: $row.user_id },
+                master_key_id: $row.user_master,
+                wrapped: $row.user_wrapped,
+            },
+            credentials: SealedCredentials {
+                app: $row.app_id,
+                app_key: $row.app_key,
+                app_secret: $row.app_secret,
+                key: WrappedKey {
+                    id: $row.app_key_id,
+                    owner: KeyOwner::App($row.app_id),
+                    master_key_id: $row.app_master,
+                    wrapped: $row.app_wrapped,
+                },
+            },
+        }
+    };
+}
+
 /// Claims the codes among these rows of the app whose exchange is due, and puts off those that wait for the
 /// delinking of an older link of their login. Without `probe` it claims none whose earlier attempt went
 /// unanswered.
@@ -89,32 +121,7 @@ pub(in crate::connections) async fn claim_exchanges(
     )
     .fetch_all(conn)
     .await?;
-    let claimed = rows.into_iter().map(|row| Claimed {
-        app: row.app_id,
-        id: row.id,
-        user: row.user_id,
-        connection_id: row.connection_id,
-        epoch: row.lease_epoch,
-        secret: row.secret,
-        user_secret: row.user_secret,
-        user_key: WrappedKey {
-            id: row.user_key_id,
-            owner: KeyOwner::User { app: row.app_id, user: row.user_id },
-            master_key_id: row.user_master,
-            wrapped: row.user_wrapped,
-        },
-        credentials: SealedCredentials {
-            app: row.app_id,
-            app_key: row.app_key,
-            app_secret: row.app_secret,
-            key: WrappedKey {
-                id: row.app_key_id,
-                owner: KeyOwner::App(row.app_id),
-                master_key_id: row.app_master,
-                wrapped: row.app_wrapped,
-            },
-        },
-    });
+    let claimed = rows.into_iter().map(|row| claimed!(row));
     Ok(claimed.collect())
 }
 
@@ -226,32 +233,7 @@ pub(in crate::connections) async fn claim_delinks(
         attempts: row.revocation_attempts,
         given_up: row.given_up,
         login_in_use: row.login_in_use,
-        claimed: Claimed {
-            app: row.app_id,
-            id: row.id,
-            user: row.user_id,
-            connection_id: row.connection_id,
-            epoch: row.lease_epoch,
-            secret: row.secret,
-            user_secret: row.user_secret,
-            user_key: WrappedKey {
-                id: row.user_key_id,
-                owner: KeyOwner::User { app: row.app_id, user: row.user_id },
-                master_key_id: row.user_master,
-                wrapped: row.user_wrapped,
-            },
-            credentials: SealedCredentials {
-                app: row.app_id,
-                app_key: row.app_key,
-                app_secret: row.app_secret,
-                key: WrappedKey {
-                    id: row.app_key_id,
-                    owner: KeyOwner::App(row.app_id),
-                    master_key_id: row.app_master,
-                    wrapped: row.app_wrapped,
-                },
-            },
-        },
+        claimed: claimed!(row),
     });
     Ok(claimed.collect())
 }
