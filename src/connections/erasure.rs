@@ -23,6 +23,8 @@ use crate::vault::{KeyedHash, Vault};
 
 /// How long the connections of a user are marked before something else is looked at.
 const MARK_AT_ONCE: Duration = Duration::from_millis(500);
+/// How often an erasure is tried to be begun that waits for calls under way.
+const TRIES: u32 = 3;
 /// How many sessions are deleted at once.
 const SESSIONS_AT_ONCE: i64 = 5000;
 
@@ -91,12 +93,29 @@ pub async fn begin(
     client_user_id: &str,
 ) -> sqlx::Result<Option<ErasureId>> {
     let hash = name_hash(vault, app, client_user_id);
+    let mut tries = 1;
+    loop {
+        match try_to_begin(conn, &hash, actor, app, client_user_id).await {
+            // A call or a reading took longer to commit than this was willing to wait.
+            Err(error) if Fault::of(&error) == Fault::Contention && tries < TRIES => tries += 1,
+            begun => return begun,
+        }
+    }
+}
+
+async fn try_to_begin(
+    conn: &mut Conn,
+    hash: &KeyedHash,
+    actor: &Actor,
+    app: AppId,
+    client_user_id: &str,
+) -> sqlx::Result<Option<ErasureId>> {
     let mut tx = conn.begin().await?;
     let Some(user) = users::id_of(&mut tx, app, client_user_id).await? else {
-        return store::erasure_of_name(&mut tx, app, &hash).await;
+        return store::erasure_of_name(&mut tx, app, hash).await;
     };
     let id = ErasureId::new();
-    if !store::insert_erasure(&mut tx, id, app, user, &hash).await? {
+    if !store::insert_erasure(&mut tx, id, app, user, hash).await? {
         return store::erasure_of_user(&mut tx, app, user).await;
     }
     let order = RevocationOrderId::new();

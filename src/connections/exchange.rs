@@ -105,7 +105,9 @@ pub async fn receive(
         let user = found.user.as_ref().map(|(user, _)| *user);
         match found.existing {
             // A session goes with its user: nobody else hands in for one who is erased.
-            _ if found.erasing || (submission.session.is_some() && user.is_none()) => return Ok(Received::UserBeingErased),
+            _ if found.erasing || (submission.session.is_some() && user.is_none()) => {
+                return Ok(Received::UserBeingErased);
+            }
             Some((_, owner)) if user != Some(owner) => return Ok(Received::CodeOfAnotherUser),
             Some((id, _)) => return repeated(context, submission.session, id).await,
             None if found.of_another_user => return Ok(Received::LoginOfAnotherUser),

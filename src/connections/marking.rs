@@ -1,10 +1,13 @@
 //! Marking what orders in force mean: in small transactions, by whichever replica comes first.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::store::{self, Next, ToMark, Which};
+use super::store::{self, Next, Which};
 use crate::base::ids::{ErasureId, RevocationOrderId};
-use crate::database::{Conn, Fault};
+use crate::database::{Conn, Fault, LongWork};
+
+/// How soon what is locked is looked at again while somebody waits for it.
+const LOCKED: Duration = Duration::from_millis(20);
 
 /// What was marked.
 #[derive(Clone, Copy, Debug, Default)]
@@ -20,7 +23,7 @@ pub(super) async fn mark_due(conn: &mut Conn, until: Instant) -> sqlx::Result<Ma
     mark(conn, Which::Due, until).await
 }
 
-/// Marks what one order means until a pass is over that left something out, or `until`.
+/// Marks what one order means until all of it is, or `until`.
 pub(super) async fn mark_order(
     conn: &mut Conn,
     id: RevocationOrderId,
@@ -41,9 +44,14 @@ pub(super) async fn mark_erasure(
 async fn mark(conn: &mut Conn, which: Which, until: Instant) -> sqlx::Result<Marked> {
     let mut marked = Marked::default();
     while Instant::now() < until {
-        let Some(next) = step(conn, which, &mut marked).await? else { break };
-        if next == Next::Pass && !matches!(which, Which::Due) {
-            break;
+        match (step(conn, which, &mut marked).await?, which) {
+            (None, Which::Due) => break,
+            (None, _) if !store::is_in_force(conn, which).await? => break,
+            // Somebody else is at it, or has a row locked: as a rule for a commit.
+            (None | Some(Next::Pass), _) if !matches!(which, Which::Due) => {
+                tokio::time::sleep(LOCKED).await;
+            }
+            _ => {}
         }
     }
     Ok(marked)
@@ -51,9 +59,25 @@ async fn mark(conn: &mut Conn, which: Which, until: Instant) -> sqlx::Result<Mar
 
 /// Marks one batch. `None` where nothing is to be marked, or somebody else is at it.
 async fn step(conn: &mut Conn, which: Which, marked: &mut Marked) -> sqlx::Result<Option<Next>> {
-    settle(conn, which).await?;
     let mut tx = conn.begin().await?;
-    let Some(order) = store::lock_to_mark(&mut tx, which).await? else { return Ok(None) };
+    let Some(mut order) = store::lock_to_mark(&mut tx, which).await? else { return Ok(None) };
+    if !order.settled && order.is_at_start() {
+        match store::wait_for_arrivals(&mut tx, &order).await {
+            Ok(()) => {
+                tx.commit().await?;
+                return Ok(Some(Next::Batch));
+            }
+            // What is being added for so long is waited for before a later pass.
+            Err(error) if Fault::of(&error) == Fault::Contention => drop(tx),
+            Err(error) => return Err(error),
+        }
+        tx = conn.begin().await?;
+        match store::lock_to_mark(&mut tx, Which::Order(order.id)).await? {
+            Some(again) => order = again,
+            None => return Ok(None),
+        }
+    }
+    tx.allow(LongWork::BulkRevocation).await?;
     let batch = store::mark_batch(&mut tx, &order).await?;
     let next = store::note_batch(&mut tx, &order, &batch).await?;
     if next == Next::Marked {
@@ -67,19 +91,4 @@ async fn step(conn: &mut Conn, which: Which, marked: &mut Marked) -> sqlx::Resul
     marked.connections += batch.marked;
     marked.ended += batch.ended;
     Ok(Some(next))
-}
-
-/// Waits for what was being added when the order was given, once and briefly. What is being added for
-/// longer is waited for by a later pass.
-async fn settle(conn: &mut Conn, which: Which) -> sqlx::Result<()> {
-    let mut tx = conn.begin().await?;
-    let order = store::lock_to_mark(&mut tx, which).await?;
-    let Some(order) = order.filter(|order: &ToMark| !order.settled && order.is_at_start()) else {
-        return Ok(());
-    };
-    match store::wait_for_arrivals(&mut tx, &order).await {
-        Ok(()) => tx.commit().await,
-        Err(error) if Fault::of(&error) == Fault::Contention => Ok(()),
-        Err(error) => Err(error),
-    }
 }

@@ -117,9 +117,10 @@ pub async fn id_of(
 /// Locks a user so that nothing is added for them until the transaction ends. `false` where they are not
 /// there, or somebody else has them locked: whatever is being added for them at this moment does.
 pub async fn try_lock(conn: &mut Conn, user: UserId) -> sqlx::Result<bool> {
-    let row = sqlx::query!("SELECT id FROM users WHERE id = $1 FOR UPDATE SKIP LOCKED", user.uuid())
-        .fetch_optional(conn)
-        .await?;
+    let row =
+        sqlx::query!("SELECT id FROM users WHERE id = $1 FOR UPDATE SKIP LOCKED", user.uuid())
+            .fetch_optional(conn)
+            .await?;
     Ok(row.is_some())
 }
 

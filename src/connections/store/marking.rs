@@ -13,12 +13,13 @@ use uuid::Uuid;
 use super::{interval, parse_status};
 use crate::base::ids::{AppId, ErasureId, RevocationOrderId};
 use crate::connections::model::Status;
-use crate::database::{Conn, LongWork};
+use crate::database::Conn;
 
 /// How many rows one statement looks at.
-const BATCH: i64 = 2000;
-/// How long a pass that left something out is waited with.
-const PAUSE: Duration = Duration::from_millis(250);
+const BATCH: i64 = 1000;
+/// How soon the next pass begins after one that left something out, and how late: what is locked for long
+/// is not looked for all the time.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
 
 /// An order in force, locked, and how far its marking has come.
 #[derive(Debug)]
@@ -42,11 +43,7 @@ pub(in crate::connections) async fn lock_to_mark(
     conn: &mut Conn,
     which: Which,
 ) -> sqlx::Result<Option<ToMark>> {
-    let (order, erasure) = match which {
-        Which::Order(id) => (Some(id.uuid()), None),
-        Which::Erasure(id) => (None, Some(id.uuid())),
-        Which::Due => (None, None),
-    };
+    let (order, erasure) = which.ids();
     let row = sqlx::query!(
         "SELECT id AS \"id: RevocationOrderId\", app_id AS \"app: AppId\", erasure IS NOT NULL AS \"of_erasure!\",
                 state = 'cancelled' AS \"cancelled!\", mark_settled, by_user OR by_connection AS \"named!\",
@@ -92,6 +89,32 @@ pub(in crate::connections) enum Which {
     Erasure(ErasureId),
     /// Whichever is due.
     Due,
+}
+
+impl Which {
+    fn ids(self) -> (Option<Uuid>, Option<Uuid>) {
+        match self {
+            Self::Order(id) => (Some(id.uuid()), None),
+            Self::Erasure(id) => (None, Some(id.uuid())),
+            Self::Due => (None, None),
+        }
+    }
+}
+
+/// Whether there is such an order that is not marked yet.
+pub(in crate::connections) async fn is_in_force(
+    conn: &mut Conn,
+    which: Which,
+) -> sqlx::Result<bool> {
+    let (order, erasure) = which.ids();
+    sqlx::query_scalar!(
+        "SELECT EXISTS (SELECT FROM revocation_orders
+                        WHERE marked_at IS NULL AND (id = $1 OR erasure = $2)) AS \"it!\"",
+        order,
+        erasure,
+    )
+    .fetch_one(conn)
+    .await
 }
 
 /// Waits for whatever is being added to the app, so that it has arrived; nothing that began before this
@@ -152,7 +175,7 @@ macro_rules! revoke_chosen {
 macro_rules! mark_seen {
     ($seen:tt, $conn:expr, $($argument:expr),* $(,)?) => {{
         let row = revoke_chosen!(
-            { "seen AS MATERIALIZED (" + $seen + " ORDER BY c.id LIMIT $3),
+            { "seen AS MATERIALIZED (" + $seen + " LIMIT $3),
              meant AS MATERIALIZED (
                 SELECT c.id FROM seen JOIN connections c ON c.id = seen.id
                 WHERE EXISTS (SELECT FROM orders_meaning(c.app_id, c.id, c.user_id, c.created_at,
@@ -203,7 +226,8 @@ pub(in crate::connections) async fn mark_batch(
         return Ok(mark_seen!(
             "SELECT DISTINCT c.id FROM revocation_order_targets t
              JOIN connections c ON c.user_id = t.target OR c.id = t.target
-             WHERE t.order_id = $1 AND c.app_id = $4 AND c.status IN ('pending', 'active') AND c.id > $2",
+             WHERE t.order_id = $1 AND c.app_id = $4 AND c.status IN ('pending', 'active') AND c.id > $2
+             ORDER BY c.id",
             conn,
             order.id.uuid(),
             order.after,
@@ -211,9 +235,11 @@ pub(in crate::connections) async fn mark_batch(
             order.app.uuid(),
         ));
     }
+    // Written so that no other index serves: one that knows nothing of the status reads all that has ended.
     Ok(mark_seen!(
         "SELECT c.id FROM connections c
-         WHERE c.app_id::text = $4::uuid::text AND c.status = $5 AND c.id > $2",
+         WHERE c.app_id::text = $4::uuid::text AND (c.status, c.id) > ($5, $2) AND c.status <= $5
+         ORDER BY c.status, c.id",
         conn,
         order.id.uuid(),
         order.after,
@@ -249,16 +275,19 @@ pub(in crate::connections) async fn note_batch(
         _ if missed || !order.settled => (Next::Pass, Status::Pending, Uuid::nil()),
         _ => (Next::Marked, Status::Pending, Uuid::nil()),
     };
-    let pause = if next == Next::Pass { PAUSE } else { Duration::ZERO };
     sqlx::query!(
         "UPDATE revocation_orders
-         SET mark_status = $2, mark_after = $3, mark_missed = $4, mark_at = strongroom_now() + $5::interval
+         SET mark_status = $2, mark_after = $3, mark_missed = $4, mark_at = strongroom_now() + CASE WHEN $5 THEN
+                 greatest($6::interval, least($7::interval, (strongroom_now() - created_at) / 10))
+                 ELSE interval '0' END
          WHERE id = $1",
         order.id.uuid(),
         status.as_str(),
         after,
         missed && next == Next::Batch,
-        interval(pause),
+        next == Next::Pass,
+        interval(PAUSES.0),
+        interval(PAUSES.1),
     )
     .execute(conn)
     .await?;
@@ -277,7 +306,6 @@ pub(in crate::connections) async fn end_marking(
             .await?;
         return Ok(());
     }
-    conn.allow(LongWork::BulkRevocation).await?;
     sqlx::query!(
         "UPDATE revocation_orders
          SET marked_at = strongroom_now(), next_release_at = strongroom_now(),
@@ -296,7 +324,8 @@ pub(in crate::connections) async fn mark_locked(
     ids: &[Uuid],
 ) -> sqlx::Result<i64> {
     let done = revoke_chosen!(
-        { "meant AS MATERIALIZED (
+        {
+            "meant AS MATERIALIZED (
             SELECT DISTINCT ON (c.id) c.id, o.id AS order_id
             FROM connections c
             CROSS JOIN LATERAL orders_meaning(c.app_id, c.id, c.user_id, c.created_at, c.created_by,
@@ -307,7 +336,8 @@ pub(in crate::connections) async fn mark_locked(
             SELECT o.id FROM revocation_orders o
             WHERE o.id IN (SELECT order_id FROM meant) AND o.marked_at IS NULL
             ORDER BY o.id FOR SHARE OF o),
-         chosen AS (SELECT m.id, m.order_id FROM meant m JOIN held h ON h.id = m.order_id)" },
+         chosen AS (SELECT m.id, m.order_id FROM meant m JOIN held h ON h.id = m.order_id)"
+        },
         "SELECT count(*) AS \"marked!\" FROM changed",
         ids,
     )

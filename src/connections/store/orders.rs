@@ -255,9 +255,13 @@ pub(in crate::connections) async fn find_order(
     app: AppId,
     id: RevocationOrderId,
 ) -> sqlx::Result<Option<Order>> {
-    let row = select_orders!("WHERE o.app_id = $1 AND o.id = $2 AND o.erasure IS NULL", app.uuid(), id.uuid())
-        .fetch_optional(&mut *conn)
-        .await?;
+    let row = select_orders!(
+        "WHERE o.app_id = $1 AND o.id = $2 AND o.erasure IS NULL",
+        app.uuid(),
+        id.uuid()
+    )
+    .fetch_optional(&mut *conn)
+    .await?;
     let Some(row) = row else { return Ok(None) };
     let errors = sqlx::query_as!(
         ErrorCount,

@@ -55,11 +55,17 @@ pub(in crate::connections) async fn give_up_untold(
 /// paused. What a new link or an erasure waits for goes on.
 pub(in crate::connections) async fn hold_paused(conn: &mut Conn, limit: i64) -> sqlx::Result<()> {
     sqlx::query!(
-        "WITH held AS MATERIALIZED (
-            SELECT c.id FROM revocation_orders o
-            JOIN connections c ON c.revocation_order = o.id AND c.status = 'revoking'
-            WHERE o.state = 'paused' AND o.finished_at IS NULL
-              AND c.due_at <= (SELECT strongroom_now()) AND c.code IS NULL
+        "WITH due AS MATERIALIZED (
+            SELECT c.id, c.revocation_order FROM connections c
+            WHERE (SELECT EXISTS (SELECT FROM revocation_orders
+                                  WHERE state = 'paused' AND finished_at IS NULL))
+              AND c.due_at <= (SELECT strongroom_now()) AND c.revocation_order IS NOT NULL
+              AND c.status = 'revoking' AND c.code IS NULL),
+         held AS MATERIALIZED (
+            SELECT c.id FROM due
+            JOIN revocation_orders o ON o.id = due.revocation_order AND o.state = 'paused'
+            JOIN connections c ON c.id = due.id
+            WHERE c.due_at <= strongroom_now() AND c.status = 'revoking' AND c.code IS NULL
               AND NOT EXISTS (SELECT FROM erasures e WHERE e.user_id = c.user_id)
               AND NOT EXISTS (
                   SELECT FROM connections w
@@ -121,10 +127,10 @@ pub(in crate::connections) async fn finish_order(
             WHERE o.id = $1 AND o.finished_at IS NULL AND o.marked_at IS NOT NULL
               AND NOT EXISTS (SELECT FROM connections c
                               WHERE c.revocation_order = $1 AND c.status = 'revoking')
-            RETURNING o.app_id, o.state, o.told, o.failed)
+            RETURNING o.app_id, o.state, o.matched, o.told, o.failed)
          SELECT record_audit(
             app_id, $2, 'revocations.finished', CASE state WHEN 'cancelled' THEN state ELSE 'done' END,
-            NULL, NULL, format('%s: %s told, %s unconfirmed', $3::text, told, failed))
+            NULL, NULL, format('%s: %s met, %s told, %s unconfirmed', $3::text, matched, told, failed))
          FROM finished",
         id.uuid(),
         AuditActor::from(&Actor::service()) as AuditActor,
