@@ -43,8 +43,19 @@ pub(crate) enum Asked {
     Unknown,
 }
 
-/// Acknowledges a revocation: when this returns, nothing reads or uses the token any more.
+/// Acknowledges a revocation: when this returns, nothing reads or uses the token any more. Tried again if
+/// somebody else has the connection locked.
 pub(crate) async fn revoke(
+    context: &Context,
+    actor: &Actor,
+    app: AppId,
+    id: ConnectionId,
+    request: Request<'_>,
+) -> Result<Asked, Failed> {
+    retry(|| revoke_once(context, actor, app, id, request)).await
+}
+
+async fn revoke_once(
     context: &Context,
     actor: &Actor,
     app: AppId,
