@@ -119,6 +119,12 @@ async fn conclude_locked(
         probe: context.dapi.settings().exchange_probe,
     };
     let step = model::after_exchange(me.state, attempt, locked.login, outcome.answer.clone());
+    if let (Step::Activate { .. }, Some(decree), Some(token)) =
+        (&step, &me.revoked_by, &outcome.token)
+    {
+        store::keep_decreed_token(tx, &me, outcome.epoch, token, decree).await?;
+        return Ok("revoked");
+    }
     take_step(context, tx, &me, &step, outcome).await?;
     Ok(step_name(&step))
 }

@@ -16,7 +16,9 @@ use tokio::task::JoinHandle;
 
 use super::conclude::{Concluded, Outcome, commit_outcome};
 use super::model::{Answer, Connection, Failure};
-use super::store::{self, Claimed, LookUp, NewCode, NewConnection, NewIntent, SealedToken};
+use super::store::{
+    self, Claimed, LookUp, NewCode, NewConnection, NewIntent, SealedToken, SessionResult,
+};
 use super::{Context, Failed, Places};
 use crate::audit::AuditActor;
 use crate::base::actor::Actor;
@@ -102,7 +104,10 @@ pub async fn receive(
         let ends = window_cap(context, &submission.code);
         let user = found.user.as_ref().map(|(user, _)| *user);
         match found.existing {
-            _ if found.erasing => return Ok(Received::UserBeingErased),
+            // A session goes with its user: nobody else hands in for one who is erased.
+            _ if found.erasing || (submission.session.is_some() && user.is_none()) => {
+                return Ok(Received::UserBeingErased);
+            }
             Some((_, owner)) if user != Some(owner) => return Ok(Received::CodeOfAnotherUser),
             Some((id, _)) => return repeated(context, submission.session, id).await,
             None if found.of_another_user => return Ok(Received::LoginOfAnotherUser),
@@ -114,7 +119,8 @@ pub async fn receive(
             return Ok(received);
         }
     }
-    Err(Failed::Database(sqlx::Error::RowNotFound))
+    // Each time something came in between: users are erased and made anew. It passes.
+    Err(Failed::Database(sqlx::Error::PoolTimedOut))
 }
 
 async fn repeated(
@@ -126,7 +132,11 @@ async fn repeated(
     let mut tx = context.pool.begin().await?;
     let noted = store::note_session_result(&mut tx, session, id, SESSION_RESULTS).await?;
     tx.commit().await?;
-    Ok(if noted { Received::Repeated(id) } else { Received::SessionExhausted })
+    Ok(match noted {
+        SessionResult::Noted => Received::Repeated(id),
+        SessionResult::Exhausted => Received::SessionExhausted,
+        SessionResult::Gone => Received::UserBeingErased,
+    })
 }
 
 fn window_cap(context: &Context, code: &AccessCode) -> Option<OffsetDateTime> {
@@ -201,6 +211,7 @@ async fn commit_intent(
         Kept::Yes => {}
         Kept::LookAgain => return Ok(None),
         Kept::SessionExhausted => return Ok(Some(Received::SessionExhausted)),
+        Kept::SessionGone => return Ok(Some(Received::UserBeingErased)),
     }
     fail::fail_point!("exchange::leased");
     if exchange.is_none() {
@@ -214,6 +225,8 @@ enum Kept {
     /// Something came in between: the same code was committed, or the user was erased.
     LookAgain,
     SessionExhausted,
+    /// The session's user was erased, and the session with them.
+    SessionGone,
 }
 
 async fn keep(
@@ -231,18 +244,23 @@ async fn keep(
     };
     let mut tx = context.pool.begin().await?;
     let id = intent.new.id;
-    if !store::note_session_result(&mut tx, session, id, SESSION_RESULTS).await? {
-        return Ok(Kept::SessionExhausted);
+    match store::note_session_result(&mut tx, session, id, SESSION_RESULTS).await? {
+        SessionResult::Noted => {}
+        SessionResult::Exhausted => return Ok(Kept::SessionExhausted),
+        SessionResult::Gone => return Ok(Kept::SessionGone),
     }
-    if NewIntent::run(&mut tx, &[intent]).await? != [true] {
-        return Ok(Kept::LookAgain);
+    match NewIntent::run(&mut tx, &[intent]).await {
+        Ok(kept) if kept == [true] => {}
+        Ok(_) => return Ok(Kept::LookAgain),
+        Err(error) if is_user_gone(&error) => return Ok(Kept::SessionGone),
+        Err(error) => return Err(error),
     }
     tx.commit().await?;
     Ok(Kept::Yes)
 }
 
-/// The row refers to a user who is not there any more.
-fn is_user_gone(error: &sqlx::Error) -> bool {
+/// The row refers to a user who is being erased, or is not there any more.
+pub(super) fn is_user_gone(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_foreign_key_violation)
 }
 

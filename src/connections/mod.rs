@@ -1,8 +1,8 @@
 //! Connections: the main job.
 //!
 //! `model` holds the rules and does no I/O; `store` holds the SQL; `exchange`, `import`, `revocation`,
-//! `reveal`, `turns`, `dead` and `sweep` are what happens to a connection, `orders` and `erasure` what
-//! happens to many; `routes` is HTTP in and out.
+//! `reveal`, `turns`, `dead` and `sweep` are what happens to a connection, `orders`, `marking` and `erasure`
+//! what happens to many; `routes` is HTTP in and out.
 //!
 //! Knows: base, vault, dapi, http, audit, apps, users.
 
@@ -13,6 +13,7 @@ mod dead;
 pub mod erasure;
 pub mod exchange;
 pub mod import;
+mod marking;
 mod metrics;
 pub mod model;
 pub mod orders;

@@ -27,6 +27,8 @@ pub struct Round {
     pub exchanges: usize,
     /// Delinkings that Dapi is being told of.
     pub delinks: usize,
+    /// Connections that orders in force mean, marked as revoked.
+    pub marked: usize,
     /// Connections that orders let through to Dapi.
     pub released: usize,
     /// Users whose erasure was concluded.
@@ -54,8 +56,8 @@ impl Round {
     /// Whether it found anything to do.
     #[must_use]
     pub fn found_work(&self) -> bool {
-        self.expired + self.exchanges + self.delinks + self.settled + self.released + self.erased
-            > 0
+        let of_orders = self.marked + self.released;
+        self.expired + self.exchanges + self.delinks + self.settled + of_orders + self.erased > 0
     }
 }
 
@@ -69,6 +71,7 @@ pub async fn round(context: &Context) -> Result<Round, Failed> {
         total.exchanges += once.exchanges;
         total.delinks += once.delinks;
         total.settled += once.settled;
+        total.marked += once.marked;
         total.released += once.released;
         total.erased += once.erased;
         total.gate_full = once.gate_full;
@@ -83,7 +86,8 @@ pub async fn round(context: &Context) -> Result<Round, Failed> {
 
 async fn once(context: &Context) -> Result<Round, Failed> {
     let mut round = Round { expired: expire(context).await?, ..Round::default() };
-    round.released = orders::reconcile(context, BATCH).await?;
+    let of_orders = orders::reconcile(context, BATCH).await?;
+    (round.marked, round.released) = (of_orders.marked, of_orders.released);
     round.erased = erasure::reconcile(context, BATCH).await?;
     round.settled += end_without_attempt(context).await?;
     round.settled += activate_held(context).await?;
@@ -246,6 +250,7 @@ pub async fn housekeeping(context: &Context) -> Result<(), Failed> {
     store::forget_spent_budgets(&mut conn).await?;
     store::forget_erased_names(&mut conn).await?;
     store::forget_dead_turns(&mut conn).await?;
+    store::forget_targets(&mut conn).await?;
     context.metrics.backlog(&store::backlog(&mut conn).await?);
     Ok(())
 }

@@ -31,6 +31,7 @@ mod crashes;
 mod dapi_wire;
 mod dead_tokens;
 mod drain;
+mod emergency_stop;
 mod erasure;
 mod exchange;
 mod foreign_servers;

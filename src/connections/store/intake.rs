@@ -50,7 +50,7 @@ impl BatchQuery for LookUp {
                     a.app_key, a.app_secret AS \"app_secret: Sealed<SecretText>\",
                     ak.id AS \"app_key_id: DataKeyId\", ak.master_key_id AS \"app_master: MasterKeyId\",
                     ak.wrapped AS app_wrapped,
-                    u.erasing_since IS NOT NULL AS \"erasing!\",
+                    EXISTS (SELECT FROM erasures e WHERE e.user_id = u.id) AS \"erasing!\",
                     u.id AS \"user_id?: UserId\", uk.id AS \"user_key_id?: DataKeyId\",
                     uk.master_key_id AS \"user_master?: MasterKeyId\", uk.wrapped AS \"user_wrapped?\",
                     c.id AS \"existing?: ConnectionId\", c.user_id AS \"existing_user?: UserId\",
@@ -246,18 +246,34 @@ pub(in crate::connections) async fn insert_imported(
     Ok(())
 }
 
-/// Notes that a session handed in a connection. `false` where it has handed in `most` others.
+/// What became of the wish to note what a session handed in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::connections) enum SessionResult {
+    /// It is noted, or was before.
+    Noted,
+    /// The session has handed in as many others as it may.
+    Exhausted,
+    /// There is no such session any more: its user is erased.
+    Gone,
+}
+
+/// Notes that a session handed in a connection, where it has handed in fewer than `most` others. The session
+/// stays until the transaction ends.
 pub(in crate::connections) async fn note_session_result(
     conn: &mut Conn,
     session: SessionId,
     id: ConnectionId,
     most: i64,
-) -> sqlx::Result<bool> {
+) -> sqlx::Result<SessionResult> {
     // Serialises what one browser does at once.
-    sqlx::query!("SELECT id FROM connect_sessions WHERE id = $1 FOR UPDATE", session.uuid())
-        .fetch_optional(&mut *conn)
-        .await?;
-    sqlx::query_scalar!(
+    let found =
+        sqlx::query!("SELECT id FROM connect_sessions WHERE id = $1 FOR UPDATE", session.uuid())
+            .fetch_optional(&mut *conn)
+            .await?;
+    if found.is_none() {
+        return Ok(SessionResult::Gone);
+    }
+    let noted = sqlx::query_scalar!(
         "WITH others AS (
             SELECT count(*) AS n FROM connect_session_results WHERE session_id = $1 AND connection_id <> $2),
          noted AS (
@@ -272,5 +288,6 @@ pub(in crate::connections) async fn note_session_result(
         most,
     )
     .fetch_one(conn)
-    .await
+    .await?;
+    Ok(if noted { SessionResult::Noted } else { SessionResult::Exhausted })
 }

@@ -338,7 +338,8 @@ pub(in crate::connections) async fn next_due(conn: &mut Conn) -> sqlx::Result<Op
         "SELECT extract(epoch FROM least(
             (SELECT min(due_at) FROM connections WHERE due_at IS NOT NULL),
             (SELECT min(next_release_at) FROM revocation_orders
-             WHERE finished_at IS NULL AND state <> 'paused'),
+             WHERE finished_at IS NULL AND state <> 'paused' AND erasure IS NULL),
+            (SELECT min(mark_at) FROM revocation_orders WHERE marked_at IS NULL),
             (SELECT min(due_at) FROM erasures WHERE due_at IS NOT NULL)) - strongroom_now())::float8",
     )
     .fetch_one(conn)

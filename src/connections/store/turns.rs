@@ -21,8 +21,9 @@ use crate::vault::{KeyOwner, MasterKeyId, Sealed, WrappedKey};
 /// How long a place in the queue counts without being heard of.
 const ALIVE: Duration = Duration::from_secs(15);
 
-/// A wish to call Dapi with a connection's token now. It comes to nothing where the connection is not
-/// active, where somebody else has the turn or comes first, or where the row is locked in this moment.
+/// A wish to call Dapi with a connection's token now. No order of the app is committed while it runs. It
+/// comes to nothing where the connection is not active or an order in force means it, where somebody else
+/// has the turn or comes first, or where the row is locked in this moment.
 #[derive(Debug)]
 pub(in crate::connections) struct TakeTurn {
     pub(in crate::connections) actor: AuditActor,
@@ -69,10 +70,18 @@ impl BatchQuery for TakeTurn {
                   AND (w.place IS NULL OR EXISTS (
                         SELECT FROM token_queue q WHERE q.connection_id = w.id AND q.place = w.place))
                 ORDER BY w.id, w.place, w.n),
+             uses AS MATERIALIZED (
+                SELECT a.app_id, begin_use(a.app_id) AS asks
+                FROM (SELECT DISTINCT app_id FROM wishes ORDER BY app_id) a),
              held AS MATERIALIZED (
                 SELECT x.n, x.turn, x.place, x.lasts, c.* FROM next x
+                JOIN uses e ON e.app_id = x.app_id
                 JOIN connections c ON c.app_id = x.app_id AND c.id = x.id
                 WHERE c.status = 'active'
+                  AND CASE WHEN e.asks
+                           THEN NOT is_revoked_by_order(c.app_id, c.id, c.user_id, c.created_at,
+                                                        c.created_by, c.ordinal)
+                           ELSE true END
                 FOR SHARE OF c SKIP LOCKED),
              taken AS (
                 INSERT INTO token_turns AS t (connection_id, turn, ends_at)
@@ -223,7 +232,7 @@ pub(in crate::connections) async fn postpone_busy_tokens(conn: &mut Conn) -> sql
             WHERE c.id = ANY (ARRAY(
                     SELECT t.connection_id FROM token_turns t WHERE t.ends_at > strongroom_now()))
               AND c.status = 'revoking' AND c.access_token IS NOT NULL
-              AND coalesce(c.due_at, c.created_at) <= strongroom_now()
+              AND coalesce(c.due_at, 'infinity') <= strongroom_now()
             FOR UPDATE OF c SKIP LOCKED)
          UPDATE connections c
          SET leased_until = NULL, due_at = strongroom_now() + $1::interval
@@ -349,7 +358,7 @@ pub(in crate::connections) async fn keep_user_secret(
         "WITH changed AS (
             UPDATE connections
             SET user_secret = $3, user_secret_proven = false,
-                due_at = CASE WHEN status = 'revoking' AND leased_until IS NULL
+                due_at = CASE WHEN status = 'revoking' AND leased_until IS NULL AND due_at IS NOT NULL
                               THEN strongroom_now() ELSE due_at END
             WHERE app_id = $1 AND id = $2 AND status IN ('active', 'revoking')
               AND by_wire AND (user_secret IS NULL OR NOT user_secret_proven)
