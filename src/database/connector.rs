@@ -116,6 +116,11 @@ impl Connector {
         }
     }
 
+    /// How long an ordinary statement may take.
+    pub(super) fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
     /// The same for statements that take up to `timeout`, or less if that is how long they take already.
     pub(super) fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = self.timeout.min(timeout);

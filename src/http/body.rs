@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 
 use super::connection;
 use super::problem::{Problem, ProblemCode};
+use crate::base::objects::Objects;
 
 /// The largest body that Strongroom's own endpoints read, in bytes.
 pub const MAX_BODY: usize = 64 * 1024;
@@ -125,13 +126,14 @@ pub fn is_json(content_type: &str) -> bool {
         || (essence.starts_with("application/") && essence.ends_with("+json"))
 }
 
-/// Reads `T` from the text of a JSON object. serde would take an array for a struct as well.
+/// Reads `T` from the text of a JSON object. What is a struct in `T` has to be an object in the text, at
+/// whatever depth: serde would take an array as well.
 pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     if bytes.trim_ascii_start().first() != Some(&b'{') {
         return Err(Problem::invalid_field("body", "must be a JSON object"));
     }
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let parsed = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+    let parsed = serde_path_to_error::deserialize(Objects(&mut deserializer)).map_err(|error| {
         let path = error.path().to_string();
         let inner = error.into_inner();
         if inner.is_data() { wrong_field(&path, &inner.to_string()) } else { not_json(&inner) }
@@ -243,6 +245,12 @@ mod tests {
             detail(r#"{"flag": true, "name": "", "inner": 7}"#),
             "invalid_request: inner: must be a JSON object"
         );
+        for inner in ["[]", "[1]"] {
+            assert_eq!(
+                detail(&format!(r#"{{"flag": true, "name": "", "inner": {inner}}}"#)),
+                "invalid_request: inner: must be a JSON object"
+            );
+        }
         assert_eq!(detail("[true, \"\"]"), "invalid_request: body: must be a JSON object");
     }
 

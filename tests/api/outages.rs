@@ -19,8 +19,10 @@ struct Outage {
 async fn behind_a_proxy() -> Outage {
     let database = TestDatabase::new().await;
     let proxy = Proxy::before(&database).await;
-    let builder =
-        TestApp::builder().set("DATABASE_URL", proxy.url()).set("STRONGROOM_ANSWER_WITHIN", "0");
+    let builder = TestApp::builder()
+        .set("DATABASE_URL", proxy.url())
+        .set("STRONGROOM_DATABASE_TIMEOUT", "5")
+        .set("STRONGROOM_ANSWER_WITHIN", "0");
     let app = builder.on(database).spawn().await;
     Outage { app, proxy }
 }

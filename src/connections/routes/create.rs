@@ -6,7 +6,9 @@ use actix_web::http::header::RETRY_AFTER;
 use actix_web::{HttpResponse, web};
 use serde::Deserialize;
 
-use super::{Checked, about, client_user_id, location, login_of_another_user, name, optional_name};
+use super::{
+    Checked, about, client_user_id, location, login, login_of_another_user, optional_name,
+};
 use crate::base::ids::{AppId, ConnectionId};
 use crate::connections::exchange::{self, Received, Submission};
 use crate::connections::model::{Connection, Failure, Status};
@@ -122,7 +124,7 @@ fn submission(
         client_user_id,
         code: AccessCode::checked("accessCode", result.access_code)?,
         user_secret: Some(UserSecret::checked("userSecret", result.user_secret)?),
-        connection_id: name("connectionID", result.connection_id)?,
+        connection_id: login(result.connection_id)?,
         dapi_user_id: optional_name("userID", result.user_id)?,
         token_id: optional_name("tokenID", result.token_id)?,
     })

@@ -4,7 +4,7 @@ use actix_web::{HttpResponse, web};
 use serde::Deserialize;
 
 use super::{
-    Checked, client_user_id, location, login_of_another_user, name, optional_name, required,
+    Checked, client_user_id, location, login, login_of_another_user, optional_name, required,
 };
 use crate::connections::import::{self, Import, Imported};
 use crate::connections::model::{Connection, Status};
@@ -68,7 +68,7 @@ pub async fn import(
     let wish = Import {
         app: caller.client.app,
         client_user_id: user,
-        connection_id: name("connectionID", request.connection_id)?,
+        connection_id: login(request.connection_id)?,
         access_token: AccessToken::checked("accessToken", request.access_token)?,
         user_secret: UserSecret::checked("userSecret", request.user_secret)?,
         dapi_user_id: optional_name("userID", request.user_id)?,

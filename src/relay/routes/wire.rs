@@ -39,7 +39,7 @@ use crate::relay::{Context, tokenless};
 use crate::users::check_client_user_id;
 use crate::vault::Vault;
 
-/// The longest code and `connectionID`, in bytes.
+/// The longest code or user secret and the longest `connectionID`, in bytes.
 const LONGEST: (usize, usize) = (16 * 1024, 1024);
 /// By what name the app knows the user, where it says so.
 const CLIENT_USER_ID: &str = "x-client-user-id";
@@ -204,6 +204,8 @@ impl Arrival {
         let holder = stand_in::holder(&self.context.connections, self.app, stand_in).await?;
         let holder = holder.ok_or_else(DapiError::unknown_token)?;
         if let Some(user_secret) = self.fields.user_secret() {
+            text::check_secret(user_secret.expose(), LONGEST.0)
+                .map_err(|what| DapiError::parameter(format!("userSecret {what}")))?;
             holder.bring(&self.context.connections, actor, &user_secret).await?;
         }
         Ok(holder)
@@ -280,7 +282,7 @@ impl Arrival {
     fn submission(&self, req: &HttpRequest) -> Result<Submission, DapiError> {
         let required = |field: &str, longest| {
             let value = self.fields.text(field).ok_or_else(|| DapiError::missing(field))?;
-            let sound = text::check(&value, longest);
+            let sound = text::check_secret(&value, longest);
             sound.map_err(|what| DapiError::parameter(format!("{field} {what}")))?;
             Ok::<_, DapiError>(value)
         };
