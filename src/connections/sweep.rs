@@ -28,6 +28,7 @@ pub struct Round {
     /// Delinkings that Dapi is being told of.
     pub delinks: usize,
     /// Connections that orders in force mean, marked as revoked.
+    #[serde(skip)]
     pub marked: usize,
     /// Connections that orders let through to Dapi.
     pub released: usize,
