@@ -190,7 +190,7 @@ pub async fn create(
         }
     };
     drop(conn);
-    let id = given(&context, detached(&context.tasks, giving).await??)?;
+    let id = given(&context, &detached(&context.tasks, giving).await??)?;
     let mut conn = context.pool.acquire().await?;
     let order = orders::find(&mut conn, app, id).await?.ok_or_else(Problem::not_found)?;
     let location = (LOCATION, format!("/v1/admin/revocations/{id}"));
@@ -198,8 +198,8 @@ pub async fn create(
 }
 
 /// The order that was given now, or before by the same request.
-fn given(context: &Context, given: Given) -> Result<RevocationOrderId, Problem> {
-    match given {
+fn given(context: &Context, given: &Given) -> Result<RevocationOrderId, Problem> {
+    match *given {
         Given::New { id, ended } => {
             context.metrics.revocations("confirmed", ended);
             context.wake.notify_one();
