@@ -21,7 +21,7 @@ use crate::connections::orders::{
     self, Change, Changed, DEFAULT_PER_SECOND, Given, MAX_PER_SECOND, Matching, NewOrder, Order,
     OrderStatus,
 };
-use crate::database::Conn;
+use crate::database::{Conn, LongWork};
 use crate::vault::Vault;
 
 /// How often progress is looked at.
@@ -191,6 +191,7 @@ impl Create {
             .map_err(|what| Failure::Usage(format!("--reason {what}")))?;
         let app = app(conn, &self.app).await?.id;
         if self.dry_run {
+            conn.allow(LongWork::BulkRevocation).await?;
             let found = orders::dry_run(conn, app, &matching).await?;
             output.result(&found, || {
                 let count = format!("{} connections would be revoked.", found.matched);

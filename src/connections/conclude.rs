@@ -95,6 +95,8 @@ async fn conclude(context: &Context, outcome: &Outcome) -> Result<Concluded, sql
         }
     }
     let mut tx = context.pool.begin().await?;
+    // What is locked for long is tried again, and holds up no connection of the pool meanwhile.
+    store::wait_briefly(&mut tx).await?;
     let what = conclude_locked(context, &mut tx, outcome).await?;
     tx.commit().await?;
     Ok(Concluded::new(what))

@@ -13,7 +13,8 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
-use super::{Context, Failed, marking, store};
+use super::deferred::Reconciler;
+use super::{Context, marking, store, sweep};
 use crate::audit;
 use crate::base::actor::Actor;
 use crate::base::ids::{AppId, DataKeyId, ErasureId, RevocationOrderId, UserId};
@@ -183,20 +184,34 @@ async fn destroy(tx: &mut Conn, id: ErasureId, app: AppId, user: UserId) -> sqlx
     Ok(true)
 }
 
-/// Concludes what can be concluded of what is due. Returns how many users were erased.
-pub(super) async fn reconcile(context: &Context, limit: i64) -> Result<usize, Failed> {
-    let mut conn = context.pool.acquire().await?;
-    let mut erased = 0;
-    for id in store::due_erasures(&mut conn, limit).await? {
-        match conclude(&mut conn, id).await {
-            Ok(concluded) => erased += usize::from(concluded),
-            // One that is in trouble must not hold up the others.
-            Err(error) if Fault::of(&error) != Fault::Outage => {
-                tracing::warn!(erasure = %id, cause = %error, "an erasure is put off");
-                store::postpone_erasure(&mut conn, id).await?;
-            }
-            Err(error) => return Err(error.into()),
+/// After how many failures a pass ends: each may have waited for a lock.
+const FAILURES: usize = 3;
+
+/// Concludes what can be concluded of what is due. Returns how many users were erased. An erasure that fails
+/// is left alone for a while.
+pub(super) async fn reconcile(context: &Context, limit: i64) -> usize {
+    const ERASURES: Reconciler = Reconciler::Erasures;
+    let due = async { store::due_erasures(&mut context.pool.acquire().await?, limit).await };
+    let due = match due.await {
+        Ok(due) => due,
+        Err(error) => {
+            sweep::failed(context, ERASURES, &error);
+            return 0;
+        }
+    };
+    let except = context.deferred.rows(ERASURES, Instant::now());
+    let (mut erased, mut failures) = (0, 0);
+    for id in due.into_iter().filter(|id| !except.contains(&id.uuid())) {
+        let concluded = async {
+            let mut conn = context.pool.acquire().await?;
+            Ok(conclude(&mut conn, id).await?)
+        };
+        let concluded = sweep::isolated(context, ERASURES, id.uuid(), concluded).await;
+        failures += usize::from(concluded.is_none());
+        erased += usize::from(concluded.unwrap_or(false));
+        if failures == FAILURES {
+            break;
         }
     }
-    Ok(erased)
+    erased
 }

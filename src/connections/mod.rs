@@ -10,6 +10,7 @@ mod batched;
 mod budget;
 mod conclude;
 mod dead;
+mod deferred;
 pub mod erasure;
 pub mod exchange;
 pub mod import;
@@ -31,6 +32,7 @@ pub(crate) mod waiting;
 pub use batched::Batches;
 pub use budget::Budgets;
 pub use dead::dapi_says_dead;
+pub use deferred::Deferred;
 pub use metrics::Metrics;
 pub use settled::Settled;
 
@@ -65,6 +67,8 @@ pub struct Context {
     pub settled: Settled,
     /// Wakes the background work.
     pub wake: Arc<Notify>,
+    /// What the background work leaves alone for a while.
+    pub deferred: Deferred,
     /// What is counted.
     pub metrics: Metrics,
 }
@@ -92,13 +96,16 @@ pub enum Failed {
     /// The database.
     #[error(transparent)]
     Database(#[from] sqlx::Error),
+    /// Others kept changing what this depends on.
+    #[error("others kept changing what this depends on")]
+    Contended,
 }
 
 impl MaybeDatabase for Failed {
     fn database(&self) -> Option<&sqlx::Error> {
         match self {
             Self::Database(error) | Self::Vault(VaultError::Database(error)) => Some(error),
-            Self::Vault(_) => None,
+            Self::Vault(_) | Self::Contended => None,
         }
     }
 }

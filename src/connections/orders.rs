@@ -20,9 +20,11 @@ use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::Context;
+use super::deferred::Reconciler;
 use super::model::RevocationKind;
-use super::store;
-use super::{Context, Failed, marking};
+use super::sweep::isolated;
+use super::{marking, store};
 use crate::audit;
 use crate::base::actor::{Actor, Who};
 use crate::base::ids::{AppId, ConnectionId, RevocationOrderId};
@@ -257,10 +259,7 @@ pub enum Given {
 
 /// What an order would meet at this moment.
 pub async fn dry_run(conn: &mut Conn, app: AppId, matching: &Matching) -> sqlx::Result<DryRun> {
-    let mut tx = conn.begin().await?;
-    tx.allow(LongWork::BulkRevocation).await?;
-    let (matched, sample) = store::count_usable(&mut tx, app, matching).await?;
-    tx.commit().await?;
+    let (matched, sample) = store::count_usable(conn, app, matching).await?;
     Ok(DryRun { matched, sample })
 }
 
@@ -407,6 +406,11 @@ pub async fn list(
     store::list_orders(conn, app, cursor, limit).await
 }
 
+const ORDERS: Reconciler = Reconciler::Orders;
+/// Under which names parts of this work that belong to no single order are left alone when they fail.
+const MARKING: Uuid = Uuid::from_u128(1);
+const HOLDING: Uuid = Uuid::from_u128(2);
+
 /// What a round did for orders.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Reconciled {
@@ -417,21 +421,39 @@ pub(super) struct Reconciled {
 }
 
 /// Marks what orders in force mean, holds what paused ones mean, lets through what is next, and concludes
-/// orders of which nothing is left.
-pub(super) async fn reconcile(context: &Context, batch: i64) -> Result<Reconciled, Failed> {
-    let mut conn = context.pool.acquire().await?;
-    let marked = marking::mark_due(&mut conn, Instant::now() + MARK_IN_A_ROUND).await?;
+/// orders of which nothing is left. An order that fails is left alone for a while.
+pub(super) async fn reconcile(context: &Context, batch: i64) -> Reconciled {
+    let marked = async {
+        let mut conn = context.pool.acquire().await?;
+        Ok(marking::mark_due(&mut conn, Instant::now() + MARK_IN_A_ROUND).await?)
+    };
+    let marked = isolated(context, ORDERS, MARKING, marked).await.unwrap_or_default();
     context.metrics.revocations("confirmed", marked.ended);
-    store::hold_paused(&mut conn, batch).await?;
-    let awaited = store::release_awaited(&mut conn, batch).await?;
+    let held = async { Ok(store::hold_paused(&mut context.pool.acquire().await?, batch).await?) };
+    isolated(context, ORDERS, HOLDING, held).await;
+    let released = release(context, batch).await;
+    Reconciled { marked: usize::try_from(marked.connections).unwrap_or(0), released }
+}
+
+/// Lets through what is next, and concludes orders of which nothing is left. Returns how many connections
+/// were let through.
+async fn release(context: &Context, batch: i64) -> usize {
+    let awaited =
+        async { Ok(store::release_awaited(&mut context.pool.acquire().await?, batch).await?) };
+    let awaited = isolated(context, ORDERS, Uuid::nil(), awaited).await.unwrap_or(0);
     let mut released = usize::try_from(awaited).unwrap_or(0);
-    while let Some((id, count)) = store::release(&mut conn).await? {
+    loop {
+        let next = async { Ok(store::release(&mut context.pool.acquire().await?).await?) };
+        let Some((id, count)) = isolated(context, ORDERS, Uuid::nil(), next).await.flatten() else {
+            return released;
+        };
         released += usize::try_from(count).unwrap_or(0);
         if count == 0 {
-            store::finish_order(&mut conn, id).await?;
+            let finish =
+                async { Ok(store::finish_order(&mut context.pool.acquire().await?, id).await?) };
+            isolated(context, ORDERS, id.uuid(), finish).await;
         }
     }
-    Ok(Reconciled { marked: usize::try_from(marked.connections).unwrap_or(0), released })
 }
 
 async fn record(

@@ -31,11 +31,12 @@ use crate::background;
 use crate::base::clock::Clock;
 use crate::base::signer::Signer;
 use crate::config::{Config, OauthConfig, PublicUrl};
-use crate::connections::{self, Batches, Budgets, Context, Settled};
+use crate::connections::{self, Batches, Budgets, Context, Deferred, Settled};
 use crate::dapi::{self, Gate};
 use crate::database::{Conn, Pool, Pools};
 use crate::http::connection::{self, Guard, Limits};
 use crate::http::intake::{self, Intake};
+use crate::http::operators::Operators;
 use crate::http::peer::TrustedProxies;
 use crate::http::places::Places;
 use crate::oauth::{Directory, Issuer};
@@ -85,6 +86,8 @@ struct Shared {
     tasks: TaskTracker,
     settled: Settled,
     wake: Arc<Notify>,
+    deferred: Deferred,
+    operators: Operators,
     flights: upstreams::Flights,
     upstream_calls: Places,
     reach: Reach,
@@ -135,6 +138,7 @@ impl Shared {
             tasks: self.tasks.clone(),
             settled: self.settled.clone(),
             wake: Arc::clone(&self.wake),
+            deferred: self.deferred.clone(),
             metrics: self.metrics.connections.clone(),
         })
     }
@@ -225,6 +229,8 @@ impl Service {
             tasks: TaskTracker::new(),
             settled: Settled::default(),
             wake: Arc::default(),
+            deferred: Deferred::default(),
+            operators: Operators::new(pools.operators()),
             flights: upstreams::Flights::default(),
             upstream_calls: Places::new(upstreams::MAX_CALLS.min(callers)),
             line: relay::Line::default(),
@@ -377,6 +383,7 @@ pub async fn context_of_one_round(config: Config) -> Result<Context, StartError>
         tasks: TaskTracker::new(),
         settled: Settled::default(),
         wake: Arc::default(),
+        deferred: Deferred::default(),
         metrics: connections::Metrics::register(&mut registry),
     })
 }

@@ -47,6 +47,7 @@ mod lists;
 mod lives;
 mod logins;
 mod logs;
+mod neighbours;
 mod oauth;
 mod oauth_crate;
 mod odd_answers;

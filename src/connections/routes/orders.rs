@@ -20,6 +20,7 @@ use crate::connections::orders::{
 use crate::http::body::{Body, Id, UrlQuery};
 use crate::http::caller::{Authorized, needs};
 use crate::http::detached;
+use crate::http::operators::{Operators, told};
 use crate::http::problem::{Problem, ProblemCode};
 
 type Admin = Authorized<needs::Admin>;
@@ -154,21 +155,24 @@ fn idempotency_key(req: &HttpRequest) -> Result<Option<String>, Problem> {
         (status = 409, description = "`request_in_progress`: the first request under this key is not answered yet"),
         (status = 415, description = "`unsupported_media_type`"),
         (status = 422, description = "`idempotency_key_reused`"),
+        (status = 429, description = "`too_many_requests`: another query of the app is under way"),
         (status = 503, description = "`unavailable`"),
     )
 )]
 pub async fn create(
     caller: Admin,
     context: web::Data<Context>,
+    operators: web::Data<Operators>,
     req: HttpRequest,
     body: Body<OrderRequest>,
 ) -> Result<HttpResponse, Problem> {
     let key = idempotency_key(&req)?;
     let (app, body) = (caller.client.app, body.0);
     let Checked { kind, per_second, matching } = body.check()?;
-    let mut conn = context.pool.acquire().await?;
     if body.dry_run {
-        return Ok(HttpResponse::Ok().json(orders::dry_run(&mut conn, app, &matching).await?));
+        let mut conn = operators.begin(app).await?;
+        let found = orders::dry_run(&mut conn, app, &matching).await.map_err(told)?;
+        return Ok(HttpResponse::Ok().json(found));
     }
     // What arrived whole is carried out, whatever becomes of the caller.
     let giving = {
@@ -189,7 +193,6 @@ pub async fn create(
             orders::give(&mut conn, &actor, &new).await
         }
     };
-    drop(conn);
     let id = given(&context, &detached(&context.tasks, giving).await??)?;
     let mut conn = context.pool.acquire().await?;
     let order = orders::find(&mut conn, app, id).await?.ok_or_else(Problem::not_found)?;

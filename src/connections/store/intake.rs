@@ -117,7 +117,7 @@ impl BatchQuery for LookUp {
 }
 
 /// A connection to be kept, with its code or, imported, with its token.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(in crate::connections) struct NewConnection {
     pub(in crate::connections) app: AppId,
     pub(in crate::connections) id: ConnectionId,
@@ -130,7 +130,7 @@ pub(in crate::connections) struct NewConnection {
 }
 
 /// The code of a connection to be kept.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(in crate::connections) struct NewCode {
     pub(in crate::connections) hash: KeyedHash,
     pub(in crate::connections) sealed: Sealed<AccessCode>,
@@ -144,7 +144,7 @@ pub(in crate::connections) struct NewCode {
 
 /// An intent to be kept: a pending connection with its sealed code, under its first lease as a rule.
 /// It comes to nothing where the code was received before.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(in crate::connections) struct NewIntent {
     pub(in crate::connections) actor: AuditActor,
     pub(in crate::connections) new: NewConnection,
@@ -208,6 +208,29 @@ impl BatchQuery for NewIntent {
         .await?;
         Ok(column(inputs, |input| added.contains(&input.new.id)))
     }
+}
+
+/// Whether this intent is there, with nothing done about it yet. Its first lease, if it has one, begins anew:
+/// it is still ours, because nobody has taken another.
+pub(in crate::connections) async fn renew_first_lease(
+    conn: &mut Conn,
+    app: AppId,
+    id: ConnectionId,
+    lease: Option<Duration>,
+) -> sqlx::Result<bool> {
+    let done = sqlx::query!(
+        "UPDATE connections
+         SET leased_until = t.now + $3::interval, due_at = coalesce(t.now + $3::interval, due_at)
+         FROM (SELECT strongroom_now() AS now) t
+         WHERE app_id = $1 AND id = $2 AND status IN ('pending', 'revoking') AND code IS NOT NULL
+           AND lease_epoch = ($3::interval IS NOT NULL)::int AND (leased_until IS NULL) = ($3::interval IS NULL)",
+        app.uuid(),
+        id.uuid(),
+        lease.map(interval),
+    )
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected() == 1)
 }
 
 /// Keeps an imported token: active, or pending where an older link's delinking goes first.

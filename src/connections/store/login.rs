@@ -50,6 +50,12 @@ pub(in crate::connections) struct LockedLogin {
     pub(in crate::connections) login: Login,
 }
 
+/// Has this transaction wait for a lock no longer than a lone statement does: what is locked is put off.
+pub(in crate::connections) async fn wait_briefly(conn: &mut Conn) -> sqlx::Result<()> {
+    sqlx::query!("SELECT set_config('lock_timeout', '200ms', true)").fetch_one(conn).await?;
+    Ok(())
+}
+
 /// Locks every connection of a bank login that is not at its end, and connection `id` whatever its
 /// status. `user` tells whose point of view the login is seen from, where `id` is not there (yet). What
 /// an order in force means is marked before anybody decides by it.

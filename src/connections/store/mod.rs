@@ -2,6 +2,7 @@
 //! background work, which serves them all.
 
 mod budget;
+mod due;
 mod erasure;
 mod intake;
 mod login;
@@ -18,6 +19,7 @@ mod steps;
 mod turns;
 
 pub(super) use budget::*;
+pub(super) use due::*;
 pub(super) use erasure::*;
 pub(super) use intake::*;
 pub(super) use login::*;

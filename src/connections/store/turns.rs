@@ -220,54 +220,6 @@ pub(in crate::connections) async fn free_turn(
     Ok(())
 }
 
-/// How soon a delinking looks again for a token that a call has its turn with.
-const LOOK_FOR_TURN: Duration = Duration::from_millis(500);
-
-/// Puts off delinkings whose token a call has its turn with, which runs to its end. Looked for from the
-/// turns, which are few, whatever is due.
-pub(in crate::connections) async fn postpone_busy_tokens(conn: &mut Conn) -> sqlx::Result<()> {
-    sqlx::query!(
-        "WITH waiting AS (
-            SELECT c.app_id, c.id FROM connections c
-            WHERE c.id = ANY (ARRAY(
-                    SELECT t.connection_id FROM token_turns t WHERE t.ends_at > strongroom_now()))
-              AND c.status = 'revoking' AND c.access_token IS NOT NULL
-              AND coalesce(c.due_at, 'infinity') <= strongroom_now()
-            FOR UPDATE OF c SKIP LOCKED)
-         UPDATE connections c
-         SET leased_until = NULL, due_at = strongroom_now() + $1::interval
-         FROM waiting w WHERE c.app_id = w.app_id AND c.id = w.id",
-        interval(LOOK_FOR_TURN),
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
-}
-
-/// Puts off delinkings whose user secret has not come yet, without which Dapi delinks nothing. What brings
-/// it makes them due; otherwise somebody looks when they are given up.
-pub(in crate::connections) async fn postpone_secretless(
-    conn: &mut Conn,
-    give_up_after: Duration,
-) -> sqlx::Result<()> {
-    sqlx::query!(
-        "WITH waiting AS (
-            SELECT c.app_id, c.id FROM connections c
-            WHERE c.due_at <= (SELECT strongroom_now()) AND c.status = 'revoking'
-              AND c.access_token IS NOT NULL AND c.user_secret IS NULL
-              AND c.revocation_requested_at + $1::interval > strongroom_now()
-            FOR UPDATE OF c SKIP LOCKED)
-         UPDATE connections c
-         SET leased_until = NULL, due_at = c.revocation_requested_at + $1::interval,
-             revocation_last_error = 'user_secret_missing'
-         FROM waiting w WHERE c.app_id = w.app_id AND c.id = w.id",
-        interval(give_up_after),
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
-}
-
 /// Takes a place at the end of a connection's queue; `None` where `most` wait already.
 pub(in crate::connections) async fn join_queue(
     conn: &mut Conn,
