@@ -116,6 +116,7 @@ async fn revoke(conn: &mut Conn, app: AppId, client_user_id: &str) -> sqlx::Resu
     let matching = Matching { client_user_ids: names, ..Matching::default() };
     let many =
         Many { kind: RevocationKind::Delink, reason: "the user is being erased", order: None };
+    store::destroy_superseded_matching(conn, app, &matching).await?;
     store::revoke_many(conn, app, &matching, &many).await?;
     Ok(())
 }

@@ -1,11 +1,13 @@
 //! Connections: the main job.
 //!
 //! `model` holds the rules and does no I/O; `store` holds the SQL; `exchange`, `import`, `revocation`,
-//! `reveal`, `turns`, `dead` and `sweep` are what happens to a connection, `orders` and `erasure` what
+//! `reveal`, `turns`, `dead`, `attention` and `sweep` are what happens to a connection, `kept` what happens
+//! to the one before it, `orders` and `erasure` what
 //! happens to many; `routes` is HTTP in and out.
 //!
 //! Knows: base, vault, dapi, http, audit, apps, users.
 
+mod attention;
 mod batched;
 mod budget;
 mod conclude;
@@ -13,9 +15,11 @@ mod dead;
 pub mod erasure;
 pub mod exchange;
 pub mod import;
+mod kept;
 mod metrics;
 pub mod model;
 pub mod orders;
+mod proof;
 mod reveal;
 pub(crate) mod revocation;
 pub mod routes;
@@ -25,13 +29,16 @@ pub mod stand_in;
 pub mod store;
 pub mod sweep;
 pub(crate) mod turns;
+mod uses;
 pub(crate) mod waiting;
 
+pub use attention::calls_for_attention;
 pub use batched::Batches;
 pub use budget::Budgets;
 pub use dead::dapi_says_dead;
 pub use metrics::Metrics;
 pub use settled::Settled;
+pub use uses::Uses;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,6 +69,8 @@ pub struct Context {
     pub tasks: TaskTracker,
     /// Tells waiting requests of what was concluded in this process.
     pub settled: Settled,
+    /// Readings whose time is to be written.
+    pub uses: Uses,
     /// Wakes the background work.
     pub wake: Arc<Notify>,
     /// What is counted.

@@ -269,6 +269,7 @@ pub async fn give(conn: &mut Conn, actor: &Actor, new: &NewOrder<'_>) -> sqlx::R
     }
     store::be_patient(&mut tx).await?;
     let many = Many { kind: new.kind, reason: new.reason, order: Some(id) };
+    store::destroy_superseded_matching(&mut tx, new.app, new.matching).await?;
     let revoked = store::revoke_many(&mut tx, new.app, new.matching, &many).await?;
     store::note_matched(&mut tx, id, revoked.all).await?;
     let (kind, all) = (new.kind.as_str(), revoked.all);

@@ -246,6 +246,7 @@ pub async fn housekeeping(context: &Context) -> Result<(), Failed> {
     store::forget_spent_budgets(&mut conn).await?;
     store::forget_erased_names(&mut conn).await?;
     store::forget_dead_turns(&mut conn).await?;
+    store::destroy_superseded_due(&mut conn).await?;
     context.metrics.backlog(&store::backlog(&mut conn).await?);
     Ok(())
 }

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use serde::Deserialize;
+use serde::de::IgnoredAny;
 use tokio::sync::{mpsc, oneshot};
 
 use super::paths::DapiPath;
 use super::redact::Redactor;
+use super::verdict::{Skim, Verdict};
 use crate::base::trace::TraceContext;
 use crate::connections::turns::{Opened, Turn, Wish};
 use crate::connections::{self, Failed};
@@ -103,49 +104,58 @@ impl Running {
     pub(super) async fn run(self) {
         let opened = match self.turn.open(&self.context.vault) {
             Ok(opened) => opened,
-            Err(error) => return self.conclude(Err(Trouble::Failed(error.into())), None).await,
+            Err(error) => {
+                return self.conclude(Err(Trouble::Failed(error.into())), None, None).await;
+            }
         };
         if opened.user_secret.is_none() {
-            return self.conclude(Err(Trouble::NoUserSecret), None).await;
+            return self.conclude(Err(Trouble::NoUserSecret), None, None).await;
         }
         let mut answer = match self.send(&opened).await {
             Ok(answer) => answer,
-            Err(trouble) => return self.conclude(Err(trouble), None).await,
+            Err(trouble) => return self.conclude(Err(trouble), None, None).await,
         };
         let status = answer.status().as_u16();
         let mut redactor = redactor(&opened);
         match gather(&mut answer).await {
             Ok(Gathered::Whole(bytes)) => {
                 let whole = whole(&bytes, &mut redactor);
-                if let Ok(whole) = &whole {
-                    self.learn_from(whole).await;
-                }
-                let answered = whole.map(|whole| Answered {
+                let attention = match &whole {
+                    Ok(_) => self.learn_from(&Skim::of(&bytes)).await,
+                    Err(_) => None,
+                };
+                let answered = whole.map(|body| Answered {
                     status,
                     retry_after: answer.retry_after,
-                    body: Body::Whole(whole.body),
+                    body: Body::Whole(body),
                 });
-                self.conclude(answered, Some(status)).await;
+                self.conclude(answered, Some(status), attention).await;
             }
             Ok(Gathered::More(bytes)) => self.stream(answer, redactor, &bytes).await,
-            Err(trouble) => self.conclude(Err(trouble), Some(status)).await,
+            Err(trouble) => self.conclude(Err(trouble), Some(status), None).await,
         }
     }
 
-    /// What an answer tells about the token. What could not be kept is told again by the next call.
-    async fn learn_from(&self, whole: &Whole) {
-        if whole.succeeded {
+    /// What an answer tells about the token and the login. Returns the `type` by which the connection needs
+    /// attention, which is committed with the turn's end. What else could not be kept is told again by the
+    /// next call.
+    async fn learn_from(&self, verdict: &Verdict) -> Option<String> {
+        if verdict.succeeded {
             let _ = self.turn.prove_user_secret(&self.context).await;
-        } else if let Some(kind) = &whole.kind {
-            let (app, id) = (self.request.wish.app, self.request.wish.id);
-            match connections::dapi_says_dead(&self.context, app, id, kind).await {
-                Ok(true) => {
-                    tracing::warn!(connection = %id, kind, "Dapi says that a token is dead");
-                }
-                Ok(false) => {}
-                Err(error) => tracing::warn!(cause = %error, "a dead token could not be recorded"),
+            if let Err(error) = self.turn.prove_token(&self.context).await {
+                tracing::warn!(cause = %error, "that a token works could not be recorded");
             }
+            return None;
         }
+        let kind = verdict.kind.as_ref()?;
+        let (app, id) = (self.request.wish.app, self.request.wish.id);
+        match connections::dapi_says_dead(&self.context, app, id, kind).await {
+            Ok(true) => tracing::warn!(connection = %id, kind, "Dapi says that a token is dead"),
+            Ok(false) => {}
+            Err(error) => tracing::warn!(cause = %error, "a dead token could not be recorded"),
+        }
+        let stop = !verdict.asks && connections::calls_for_attention(&self.context, kind);
+        stop.then(|| kind.clone())
     }
 
     async fn send(&self, opened: &Opened) -> Result<CallAnswer, Trouble> {
@@ -165,15 +175,15 @@ impl Running {
         (self.started + self.request.wish.limit).saturating_duration_since(Instant::now())
     }
 
-    async fn conclude(self, outcome: Outcome, status: Option<u16>) {
-        self.end(word(&outcome), status).await;
+    async fn conclude(self, outcome: Outcome, status: Option<u16>, attention: Option<String>) {
+        self.end(word(&outcome), status, attention).await;
         // Whoever has gone meanwhile does not want to know.
         let _ = self.caller.send(outcome);
     }
 
-    async fn end(&self, word: &'static str, status: Option<u16>) {
+    async fn end(&self, word: &'static str, status: Option<u16>, attention: Option<String>) {
         self.context.dapi.count_call(word, self.started.elapsed());
-        if let Err(error) = self.turn.end(&self.context, word, status).await {
+        if let Err(error) = self.turn.end(&self.context, word, status, attention).await {
             tracing::warn!(cause = %error, "the end of a call could not be recorded, trying again");
         }
     }
@@ -187,17 +197,21 @@ impl Running {
         let head = Answered { status, retry_after: answer.retry_after, body };
         let (nobody, _) = oneshot::channel();
         let caller = std::mem::replace(&mut self.caller, nobody);
-        let word = if caller.send(Ok(head)).is_ok() {
-            let pumping = pump(&mut answer, &mut redactor, &pieces, first.len() as u64);
-            match tokio::time::timeout(self.left(), pumping).await {
-                Ok(Ok(())) => "answered",
-                Ok(Err(trouble)) => break_off(&pieces, trouble.outcome()),
-                Err(_) => break_off(&pieces, "timeout"),
-            }
-        } else {
-            "answered"
+        // A caller that has gone is no reason not to hear what Dapi says.
+        let _ = caller.send(Ok(head));
+        let mut skim = Skim::default();
+        skim.push(first);
+        let pumping = pump(&mut answer, &mut redactor, &mut skim, &pieces, first.len() as u64);
+        let word = match tokio::time::timeout(self.left(), pumping).await {
+            Ok(Ok(())) => "answered",
+            Ok(Err(trouble)) => break_off(&pieces, trouble.outcome()),
+            Err(_) => break_off(&pieces, "timeout"),
         };
-        self.end(word, Some(status)).await;
+        let attention = match skim.verdict() {
+            Some(verdict) => self.learn_from(verdict).await,
+            None => None,
+        };
+        self.end(word, Some(status), attention).await;
     }
 }
 
@@ -220,7 +234,7 @@ pub(super) fn word(outcome: &Outcome) -> &'static str {
 pub(super) async fn read_whole(answer: CallAnswer, secrets: &[&str]) -> Outcome {
     let mut answer = usable(answer)?;
     let Gathered::Whole(bytes) = gather(&mut answer).await? else { return Err(Trouble::TooLarge) };
-    let Whole { body, .. } = whole(&bytes, &mut Redactor::new(secrets))?;
+    let body = whole(&bytes, &mut Redactor::new(secrets))?;
     let (status, retry_after) = (answer.status().as_u16(), answer.retry_after);
     Ok(Answered { status, retry_after, body: Body::Whole(body) })
 }
@@ -270,40 +284,23 @@ async fn gather(answer: &mut CallAnswer) -> Result<Gathered, Trouble> {
     Ok(Gathered::Whole(bytes.freeze()))
 }
 
-/// An answer that was read whole.
-struct Whole {
-    /// Without secrets.
-    body: Bytes,
-    /// It says that the call succeeded.
-    succeeded: bool,
-    /// The `type` of a refusal.
-    kind: Option<String>,
-}
-
-fn whole(bytes: &[u8], redactor: &mut Redactor) -> Result<Whole, Trouble> {
-    #[derive(Deserialize)]
-    struct Seen {
-        success: Option<serde_json::Value>,
-        #[serde(rename = "type")]
-        kind: Option<serde_json::Value>,
-    }
+/// An answer that was read whole, without secrets.
+fn whole(bytes: &[u8], redactor: &mut Redactor) -> Result<Bytes, Trouble> {
     let object = bytes.trim_ascii_start().first() == Some(&b'{');
-    let seen: Seen = match serde_json::from_slice(bytes) {
-        Ok(seen) if object => seen,
-        _ => return Err(Trouble::Unusable),
-    };
+    if !object || serde_json::from_slice::<IgnoredAny>(bytes).is_err() {
+        return Err(Trouble::Unusable);
+    }
     let mut clean = BytesMut::from(redactor.push(bytes));
     clean.extend_from_slice(&redactor.finish());
-    Ok(Whole {
-        body: clean.freeze(),
-        succeeded: seen.success == Some(serde_json::Value::Bool(true)),
-        kind: seen.kind.and_then(|kind| kind.as_str().map(str::to_owned)),
-    })
+    Ok(clean.freeze())
 }
 
+/// Passes an answer on, piece by piece. When the caller has gone, it is read to its end all the same: the
+/// call runs to its end too.
 async fn pump(
     answer: &mut CallAnswer,
     redactor: &mut Redactor,
+    skim: &mut Skim,
     pieces: &mpsc::Sender<Result<Bytes, std::io::Error>>,
     mut length: u64,
 ) -> Result<(), Trouble> {
@@ -312,10 +309,10 @@ async fn pump(
         if length > LARGEST {
             return Err(Trouble::TooLarge);
         }
+        skim.push(&piece);
         let clean = redactor.push(&piece);
-        if !clean.is_empty() && pieces.send(Ok(clean)).await.is_err() {
-            // The caller has gone. What Dapi does is done.
-            return Ok(());
+        if !clean.is_empty() {
+            let _ = pieces.send(Ok(clean)).await;
         }
     }
     let _ = pieces.send(Ok(redactor.finish())).await;

@@ -30,7 +30,7 @@ use crate::background;
 use crate::base::clock::Clock;
 use crate::base::signer::Signer;
 use crate::config::{Config, OauthConfig, PublicUrl};
-use crate::connections::{self, Batches, Budgets, Context, Settled};
+use crate::connections::{self, Batches, Budgets, Context, Settled, Uses};
 use crate::dapi::{self, Gate};
 use crate::database::{Conn, Pool, Pools};
 use crate::http::layers::{self, RequestSpan};
@@ -82,6 +82,7 @@ struct Shared {
     pace: Arc<crate::config::Pace>,
     tasks: TaskTracker,
     settled: Settled,
+    uses: Uses,
     wake: Arc<Notify>,
     flights: upstreams::Flights,
     upstream_calls: Arc<Semaphore>,
@@ -131,6 +132,7 @@ impl Shared {
             pace: Arc::clone(&self.pace),
             tasks: self.tasks.clone(),
             settled: self.settled.clone(),
+            uses: self.uses.clone(),
             wake: Arc::clone(&self.wake),
             metrics: self.metrics.connections.clone(),
         })
@@ -217,6 +219,7 @@ impl Service {
             pace: Arc::new(config.pace),
             tasks: TaskTracker::new(),
             settled: Settled::default(),
+            uses: Uses::default(),
             wake: Arc::default(),
             flights: upstreams::Flights::default(),
             upstream_calls: Arc::new(Semaphore::new(upstreams::MAX_CALLS)),
@@ -355,6 +358,7 @@ pub async fn context_of_one_round(config: Config) -> Result<Context, StartError>
         pace: Arc::new(config.pace),
         tasks: TaskTracker::new(),
         settled: Settled::default(),
+        uses: Uses::default(),
         wake: Arc::default(),
         metrics: connections::Metrics::register(&mut registry),
     })

@@ -50,7 +50,10 @@ pub(in crate::connections) async fn insert_erasure(
          INSERT INTO erasures (id, app_id, user_id, name_hash, sessions, sealed)
          SELECT $1, $2, $3, $4, (SELECT count(*) FROM ended),
                 (SELECT coalesce(sum(num_nonnulls(code, access_token, user_secret)), 0)
-                 FROM connections WHERE user_id = $3)",
+                 FROM connections WHERE user_id = $3)
+                + (SELECT coalesce(sum(num_nonnulls(k.access_token, k.user_secret)), 0)
+                   FROM superseded_tokens k JOIN connections c ON c.id = k.connection_id
+                   WHERE c.user_id = $3)",
         id.uuid(),
         app.uuid(),
         user.uuid(),

@@ -1,6 +1,7 @@
 //! The table `connections`. Times are the database's; every statement is scoped by app, but for the
 //! background work, which serves them all.
 
+mod attention;
 mod budget;
 mod erasure;
 mod intake;
@@ -14,8 +15,10 @@ mod search;
 mod shown;
 mod stand_ins;
 mod steps;
+mod superseded;
 mod turns;
 
+pub(super) use attention::*;
 pub(super) use budget::*;
 pub(super) use erasure::*;
 pub(super) use intake::*;
@@ -29,6 +32,7 @@ pub(super) use reveal::*;
 pub(super) use search::*;
 pub(super) use stand_ins::*;
 pub(super) use steps::*;
+pub(super) use superseded::*;
 pub(super) use turns::*;
 
 use std::time::Duration;

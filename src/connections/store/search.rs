@@ -34,6 +34,7 @@ macro_rules! select_found {
                     OR position(lower($5) IN lower(concat_ws(' ', 'conn_' || c.id::text,
                         'usr_' || c.user_id::text, c.connection_id, c.dapi_user_id, c.token_id,
                         u.client_user_id))) > 0)
+               AND ($8::bool IS NULL OR $8 = (c.attention_type IS NOT NULL AND c.status = 'active'))
                AND c.id < $6 AND " + $rest + " ORDER BY c.id DESC LIMIT $7",
             $app.uuid(),
             $first,
@@ -41,7 +42,8 @@ macro_rules! select_found {
             $search.created_after,
             $search.text,
             $search.cursor.map_or(Uuid::max(), Cursor::id),
-            i64::from($search.limit) + 1
+            i64::from($search.limit) + 1,
+            $search.attention
             $(, $argument)*
         )
     };
@@ -58,12 +60,23 @@ pub(in crate::connections) async fn search(
     let rows = match (search.client_user_id, status) {
         (Some(user), status) => {
             select_found!(
-                "c.user_id = (SELECT id FROM users WHERE app_id = $1 AND client_user_id = $8)
+                "c.user_id = (SELECT id FROM users WHERE app_id = $1 AND client_user_id = $9)
                  AND ($2::text IS NULL OR c.status = $2)",
                 search,
                 app,
                 status,
                 user,
+            )
+            .fetch_all(&mut *conn)
+            .await?
+        }
+        (None, status) if search.attention == Some(true) => {
+            select_found!(
+                "c.app_id::text = $1::uuid::text AND c.attention_type IS NOT NULL AND c.status = 'active'
+                 AND ($2::text IS NULL OR c.status = $2)",
+                search,
+                app,
+                status,
             )
             .fetch_all(&mut *conn)
             .await?
@@ -121,6 +134,20 @@ async fn shown(conn: &mut Conn, app: AppId, rows: Vec<Row>) -> sqlx::Result<Vec<
         })
     });
     Ok(found.collect())
+}
+
+/// How many of the app's connections need attention.
+pub(in crate::connections) async fn count_needing_attention(
+    conn: &mut Conn,
+    app: AppId,
+) -> sqlx::Result<i64> {
+    sqlx::query_scalar!(
+        "SELECT count(*) AS \"n!\" FROM connections c
+         WHERE c.app_id::text = $1::uuid::text AND c.attention_type IS NOT NULL AND c.status = 'active'",
+        app.uuid(),
+    )
+    .fetch_one(conn)
+    .await
 }
 
 /// How many connections the app has in each status, by their age.
