@@ -202,27 +202,27 @@ impl Running {
         let mut skim = Skim::default();
         skim.push(first);
         let pumping = pump(&mut answer, &mut redactor, &mut skim, &pieces, first.len() as u64);
-        let word = match tokio::time::timeout(self.left(), pumping).await {
+        let pumped = tokio::time::timeout(self.left(), pumping).await;
+        let word = match &pumped {
             Ok(Ok(())) => "answered",
-            Ok(Err(trouble)) => break_off(&pieces, trouble.outcome()),
-            Err(_) => break_off(&pieces, "timeout"),
+            Ok(Err(trouble)) => trouble.outcome(),
+            Err(_) => "timeout",
         };
         let attention = match skim.verdict() {
             Some(verdict) => self.learn_from(verdict).await,
             None => None,
         };
         self.end(word, Some(status), attention).await;
+        if !matches!(pumped, Ok(Ok(()))) {
+            break_off(&pieces, word);
+        }
     }
 }
 
 /// Tells a reader that this was not all. One that has not made room for it sees the end of the stream in
 /// the middle of an object.
-fn break_off(
-    pieces: &mpsc::Sender<Result<Bytes, std::io::Error>>,
-    word: &'static str,
-) -> &'static str {
+fn break_off(pieces: &mpsc::Sender<Result<Bytes, std::io::Error>>, word: &'static str) {
     let _ = pieces.try_send(Err(std::io::Error::other(word)));
-    word
 }
 
 /// How an outcome is called in metrics and in the audit trail.

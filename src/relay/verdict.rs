@@ -52,9 +52,18 @@ impl Skim {
     }
 
     /// The next piece.
-    pub(super) fn push(&mut self, piece: &[u8]) {
-        for byte in piece {
+    pub(super) fn push(&mut self, mut piece: &[u8]) {
+        while let Some((byte, rest)) = piece.split_first() {
+            let beyond = self.ended || (self.in_text && !self.escaped && !self.keeps());
+            let plain = |byte: &u8| self.ended || !matches!(byte, b'"' | b'\\');
+            // Most of a large answer is text that does not count.
+            if beyond && plain(byte) {
+                let length = piece.iter().take_while(|byte| plain(byte)).count();
+                piece = piece.get(length..).unwrap_or_default();
+                continue;
+            }
             self.step(*byte);
+            piece = rest;
         }
     }
 
@@ -92,9 +101,13 @@ impl Skim {
 
     /// Of what is too long to count the beginning is kept, which then does not read as anything.
     fn keep(&mut self, byte: u8) {
-        if self.depth == 1 && !self.ended && self.token.len() < LONGEST {
+        if self.keeps() {
             self.token.push(byte);
         }
+    }
+
+    fn keeps(&self) -> bool {
+        self.depth == 1 && !self.ended && self.token.len() < LONGEST
     }
 
     fn name_ends(&mut self) {

@@ -20,6 +20,7 @@ mod support;
 
 mod admin;
 mod admin_clients;
+mod attention;
 mod audit;
 mod authorization;
 mod background;
@@ -38,6 +39,7 @@ mod guessing;
 mod http_edges;
 mod import;
 mod introspection;
+mod kept;
 mod late_tokens;
 mod linearisability;
 mod lists;
