@@ -1,4 +1,4 @@
-.PHONY: test test-browser fmt lint sqlx doc bench bench-peers
+.PHONY: test test-browser soak fmt lint sqlx doc bench bench-peers
 
 ## Everything that has to hold; needs Rust, a C compiler and PostgreSQL's programs.
 test:
@@ -7,6 +7,10 @@ test:
 ## The demo page in headless Chromium; needs node with npm and Chromium.
 test-browser:
 	scripts/test-browser
+
+## The real binary, killed 1,000 times at random moments under load; STRONGROOM_SOAK_KILLS changes that.
+soak:
+	cargo test --test soak -- --nocapture
 
 fmt:
 	cargo fmt --check

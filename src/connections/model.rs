@@ -178,9 +178,12 @@ pub enum State {
 
 /// What is known of other connections of the same bank login (the same app and `connectionID`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts about other rows")]
 pub struct Login {
     /// Another user's connection is active or revoking.
     pub of_another_user: bool,
+    /// Another user's connection is active.
+    pub active_of_another_user: bool,
     /// Another connection of the same user is revoking: its delinking goes first.
     pub revoking: bool,
     /// The same user's active connection that was created earlier.
@@ -192,6 +195,14 @@ pub struct Login {
 }
 
 impl Login {
+    /// Whether a connection other than the one in question is usable, so that delinking this one at Dapi
+    /// could cut that one.
+    #[must_use]
+    pub fn is_in_use(&self) -> bool {
+        self.active().is_some() || self.active_of_another_user
+    }
+
+    /// The same user's connection that is in use.
     fn active(&self) -> Option<ConnectionId> {
         self.newer_active.or(self.older_active)
     }

@@ -4,12 +4,11 @@
 
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
-
 use super::attention::calls_for_attention;
 use super::{Context, Failed};
 use crate::apps;
 use crate::base::ids::AppId;
+use crate::base::loose::{self, Object};
 use crate::base::text;
 use crate::base::trace::TraceContext;
 use crate::dapi::{AccessToken, AppCredentials, Busy, CallAnswer, CallBody, CallLost, Permit};
@@ -102,8 +101,8 @@ async fn ask(
 
 async fn read(answer: &mut CallAnswer) -> Result<Vec<u8>, CallLost> {
     let lost = |what: &str| CallLost { what: what.to_owned(), timeout: false, sent: true };
-    if answer.is_encoded() {
-        return Err(lost("an answer in an encoding that nobody asked for"));
+    if answer.is_unreadable() {
+        return Err(lost("an answer in an unknown encoding"));
     }
     let mut bytes = Vec::new();
     while let Some(piece) = answer.chunk().await? {
@@ -145,21 +144,22 @@ enum Verdict {
 
 fn verdict(status: u16, body: &[u8], secrets: &[&str]) -> Verdict {
     let settles = matches!(status, 200..=299 | 400..=499) && ![408, 429].contains(&status);
-    let text = String::from_utf8_lossy(body);
-    let text = text.trim_start_matches('\u{feff}');
-    let Ok(Value::Object(answer)) = serde_json::from_str(text) else { return Verdict::Nothing };
-    let field = |name: &str| answer.get(name).and_then(Value::as_str);
-    let success = answer.get("success").and_then(Value::as_bool);
-    match success {
+    let text = loose::text(body);
+    let fields = ["success", "status", "type", "msg"];
+    let Some(answer) = Object::read(&text, &fields).filter(Object::is_whole) else {
+        return Verdict::Nothing;
+    };
+    match answer.yes("success") {
         _ if !settles => Verdict::Nothing,
         Some(true) if status < 300 => Verdict::Works,
         // The bank wants to hear from the user: Dapi has taken the token.
-        _ if field("status") == Some("user_input_required") => Verdict::Works,
+        _ if answer.exact("status").as_deref() == Some("user_input_required") => Verdict::Works,
         Some(false) => {
-            let tame = |text: &str| text::tame(&scrub(text, secrets), LONGEST);
+            let words = |name| answer.words(name);
+            let tame = |text: String| text::tame(&scrub(&text, secrets), LONGEST);
             Verdict::Refused(Refusal {
-                kind: field("type").map_or_else(|| "UNKNOWN".to_owned(), tame),
-                message: field("msg").map(tame).unwrap_or_default(),
+                kind: words("type").map_or_else(|| "UNKNOWN".to_owned(), tame),
+                message: words("msg").map(tame).unwrap_or_default(),
             })
         }
         _ => Verdict::Nothing,
@@ -202,7 +202,7 @@ mod tests {
 
     #[test]
     fn everything_else_says_nothing() {
-        for body in ["", "<html>", "[]", "{}", r#"{"success":1}"#, "true"] {
+        for body in ["", "<html>", "[]", "{}", r#"{"success":[]}"#, "true", r#"{"success":false"#] {
             assert_eq!(says(200, body), Verdict::Nothing, "{body}");
             assert_eq!(says(401, body), Verdict::Nothing, "{body}");
         }

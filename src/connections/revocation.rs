@@ -15,6 +15,7 @@ use crate::base::actor::Actor;
 use crate::base::ids::{AppId, ConnectionId, TurnId};
 use crate::base::trace::TraceContext;
 use crate::dapi::{AccessToken, AppCredentials, DelinkAnswer, Permit, UserSecret};
+use crate::database::retry;
 use crate::vault::{Vault, VaultError};
 
 /// The first wait before Dapi is told again, and the longest.
@@ -42,8 +43,19 @@ pub(crate) enum Asked {
     Unknown,
 }
 
-/// Acknowledges a revocation: when this returns, nothing reads or uses the token any more.
+/// Acknowledges a revocation: when this returns, nothing reads or uses the token any more. Tried again if
+/// somebody else has the connection locked.
 pub(crate) async fn revoke(
+    context: &Context,
+    actor: &Actor,
+    app: AppId,
+    id: ConnectionId,
+    request: Request<'_>,
+) -> Result<Asked, Failed> {
+    retry(|| revoke_once(context, actor, app, id, request)).await
+}
+
+async fn revoke_once(
     context: &Context,
     actor: &Actor,
     app: AppId,
@@ -90,6 +102,7 @@ pub(super) struct PendingDelink {
     attempts: i32,
     token: AccessToken,
     user_secret: UserSecret,
+    user_secret_proven: bool,
     credentials: AppCredentials,
     permit: Permit,
 }
@@ -101,7 +114,7 @@ impl PendingDelink {
         delink: ClaimedDelink,
         permit: Permit,
     ) -> Result<Self, VaultError> {
-        let ClaimedDelink { claimed, attempts, turn, .. } = delink;
+        let ClaimedDelink { claimed, attempts, turn, user_secret_proven, .. } = delink;
         let places = Places { app: claimed.app, user: claimed.user, id: claimed.id };
         let key = vault.unwrap(&claimed.user_key)?;
         Ok(Self {
@@ -110,6 +123,7 @@ impl PendingDelink {
             epoch: claimed.epoch,
             turn,
             attempts,
+            user_secret_proven,
             token: claimed.secret.open(&key, &places.access_token())?,
             // Without it nothing but an end without Dapi is claimed.
             user_secret: claimed
@@ -130,6 +144,12 @@ impl PendingDelink {
     }
 
     async fn run(self, context: &Context) {
+        match retry(|| self.may_be_sent(context)).await {
+            Ok(true) => {}
+            Ok(false) => return,
+            // The lease's end brings the next attempt.
+            Err(error) => return tracing::warn!(cause = %error, "a delinking could not be begun"),
+        }
         let trace = TraceContext::fresh();
         let Self { permit, credentials, token, user_secret, .. } = &self;
         fail::fail_point!("delink::before_call");
@@ -150,20 +170,46 @@ impl PendingDelink {
         context.wake.notify_one();
     }
 
+    /// Looks once more, under the login's lock, whether another connection of the login became active since
+    /// this one was claimed: the delinking could cut that one. An activation under way holds its row, so
+    /// that this waits for it; one that begins later sees this revocation. Ends the revocation if so.
+    async fn may_be_sent(&self, context: &Context) -> Result<bool, sqlx::Error> {
+        let Places { app, user, id } = self.places;
+        let mut tx = context.pool.begin().await?;
+        let locked = store::lock_login(&mut tx, app, &self.connection_id, Some(id), user).await?;
+        let Some(me) = locked.me.filter(|me| me.lease_epoch == self.epoch) else {
+            return Ok(false);
+        };
+        if !locked.login.is_in_use() {
+            return Ok(true);
+        }
+        let step = model::end_of_untold_revocation(locked.login, false);
+        settle(context, &mut tx, &me, &step, None).await?;
+        store::free_turn(&mut tx, id, self.turn).await?;
+        tx.commit().await?;
+        context.settled.tell(id);
+        Ok(false)
+    }
+
     async fn conclude(&self, context: &Context, answer: &DelinkAnswer) -> Result<(), sqlx::Error> {
         let Places { app, user, id } = self.places;
         let (what, retry_after) = match answer {
             DelinkAnswer::Delinked => return self.confirm(context, None).await,
             DelinkAnswer::AlreadyGone(refusal) => {
                 let gone = format!("{}: {}", refusal.kind, refusal.message);
-                return self.confirm(context, Some(gone)).await;
+                if self.user_secret_proven {
+                    return self.confirm(context, Some(gone)).await;
+                }
+                // Whoever sends a wrong user secret is not told about the token, whatever the words: a
+                // token that lives would be given up for a secret that somebody mistyped.
+                (format!("{gone} (the user secret is not proven)"), None)
             }
-            DelinkAnswer::Failed { what, retry_after } => (what, *retry_after),
+            DelinkAnswer::Failed { what, retry_after } => (what.clone(), *retry_after),
         };
         tracing::warn!(what, attempts = self.attempts, %user, "Dapi did not confirm a delinking");
         let wait = backoff(RETRY.0, RETRY.1, self.attempts, retry_after);
         let mut tx = context.pool.begin().await?;
-        store::delink_failed(&mut tx, app, id, self.epoch, what, wait).await?;
+        store::delink_failed(&mut tx, app, id, self.epoch, &what, wait).await?;
         store::free_turn(&mut tx, id, self.turn).await?;
         tx.commit().await
     }

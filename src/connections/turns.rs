@@ -64,7 +64,10 @@ pub(crate) async fn take(
             // The commit may have been applied though its answer was lost.
             let end = end_of(wish, turn, None, "not_sent", path.to_owned());
             let end = EndTurn { used: false, ..end };
-            let _ = context.batches.end_turn(end).await;
+            // The caller does not wait for it: the database has just shown that it does not answer.
+            let context = context.clone();
+            let tasks = context.tasks.clone();
+            tasks.spawn(async move { end_later(&context, end, limit).await });
             Err(error.into())
         }
     }
@@ -119,6 +122,11 @@ impl Turn {
         }
         context.settled.tell(self.wish.id);
         Ok(ended?)
+    }
+
+    /// Whether Dapi has taken the user secret that this call is made with, or Connect handed it over.
+    pub(crate) fn has_proven_user_secret(&self) -> bool {
+        self.taken.user_secret_proven
     }
 
     /// Dapi has taken the user secret that this call was made with: from now on it stays.

@@ -23,12 +23,14 @@ const STALLED: Duration = Duration::from_millis(100);
 const AT_ONCE: usize = 4;
 /// How many queries of a statement that failed run by themselves at once.
 const ALONE_AT_ONCE: usize = 4;
-/// How long a query is tried again whose row is locked, and how long it pauses in between.
-const CONTENDED: (Duration, Duration) = (Duration::from_secs(4), Duration::from_millis(50));
+/// How long a query pauses whose row is locked, before it is tried again.
+const CONTENDED_PAUSE: Duration = Duration::from_millis(50);
 /// How many such queries run at once: each of them can hold a connection for a lock's whole wait.
 const CONTENDED_AT_ONCE: usize = 2;
-/// How long a caller waits in all.
-const PATIENCE: Duration = Duration::from_secs(8);
+/// How long a caller waits in all, in parts of a statement's time limit: 8 s at the default of 5 s.
+const PATIENCE: f32 = 1.6;
+/// How long a query is tried again whose row is locked: 4 s.
+const CONTENDED: f32 = 0.8;
 
 /// A query that many callers can share.
 pub trait BatchQuery: Send + Sync + Sized + 'static {
@@ -76,13 +78,14 @@ impl<Q: BatchQuery> Batch<Q> {
     /// Runs one query, with whatever else waits.
     ///
     /// # Errors
-    /// The database's; [`sqlx::Error::PoolTimedOut`] if there was no answer within eight seconds. A query
+    /// The database's; [`sqlx::Error::PoolTimedOut`] if there was no answer in time. A query
     /// that fails by an outage may have been carried out.
     pub async fn run(&self, query: Q) -> sqlx::Result<Q::Output> {
         let (answer, answered) = oneshot::channel();
         let queue = self.0.queue.get_or_init(|| self.start());
         queue.send(Call { query, answer }).map_err(|_| sqlx::Error::WorkerCrashed)?;
-        match tokio::time::timeout(PATIENCE, answered).await {
+        let patience = self.0.pool.timeout().mul_f32(PATIENCE);
+        match tokio::time::timeout(patience, answered).await {
             Ok(answered) => answered.unwrap_or(Err(sqlx::Error::WorkerCrashed)),
             Err(_) => Err(sqlx::Error::PoolTimedOut),
         }
@@ -183,11 +186,11 @@ async fn alone<Q: BatchQuery>(shared: &Arc<Shared>, call: Call<Q>) {
 
 /// Tries a query again whose row is locked, until it is done or its caller's time is over.
 async fn contended<Q: BatchQuery>(shared: Arc<Shared>, mut call: Call<Q>, first: sqlx::Error) {
-    let until = Instant::now() + CONTENDED.0;
+    let until = Instant::now() + shared.pool.timeout().mul_f32(CONTENDED);
     let mut outcome = Err(first);
     while Instant::now() < until {
         tokio::select! {
-            () = tokio::time::sleep(CONTENDED.1) => {}
+            () = tokio::time::sleep(CONTENDED_PAUSE) => {}
             // The caller has gone, and the query has not been carried out.
             () = call.answer.closed() => return,
         }

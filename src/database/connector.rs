@@ -116,6 +116,11 @@ impl Connector {
         }
     }
 
+    /// How long an ordinary statement may take.
+    pub(super) fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
     /// The same for statements that take up to `timeout`, or less if that is how long they take already.
     pub(super) fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = self.timeout.min(timeout);
@@ -177,12 +182,13 @@ impl Connector {
         let statement = statement.max(self.timeout / 2).as_millis();
         let lock = LOCK_TIMEOUT.as_millis();
         format!(
+            // A client that went silent in the middle of a transaction must not keep its locks for longer.
             // Every statement has its index. A plan that reads a whole table is right while the table is
             // small, and then kept while it grows. Compiling a plan pays for statements that run for
             // seconds, and planning anew if the values matter: here it would take as long as the
             // statement, for every batch of another length.
             "SET statement_timeout = {statement}; SET lock_timeout = {lock}; \
-             SET idle_in_transaction_session_timeout = '30s'; \
+             SET idle_in_transaction_session_timeout = {statement}; \
              SET default_transaction_isolation = 'read committed'; \
              SET default_transaction_deferrable = off; \
              SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; \

@@ -53,6 +53,11 @@ impl Pool {
         Transaction::begin(super::transaction::Handle::Owned(Box::new(conn))).await
     }
 
+    /// How long an ordinary statement may take.
+    pub(super) fn timeout(&self) -> Duration {
+        self.connections.manager().timeout()
+    }
+
     /// Lets nobody have a connection any more.
     pub fn close(&self) {
         self.connections.close();

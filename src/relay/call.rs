@@ -5,16 +5,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use serde::de::IgnoredAny;
 use tokio::sync::{mpsc, oneshot};
 
 use super::paths::DapiPath;
 use super::redact::Redactor;
 use super::verdict::{Skim, Verdict};
+use crate::base::loose;
 use crate::base::trace::TraceContext;
 use crate::connections::turns::{Opened, Turn, Wish};
 use crate::connections::{self, Failed};
-use crate::dapi::{CallAnswer, CallBody, CallLost, Field, Permit};
+use crate::dapi::{CallAnswer, CallBody, CallLost, Field, Permit, said};
 
 /// The largest answer that is handed over whole, in bytes; a larger one is streamed.
 const WHOLE: usize = 1024 * 1024;
@@ -119,15 +119,15 @@ impl Running {
         let mut redactor = redactor(&opened);
         match gather(&mut answer).await {
             Ok(Gathered::Whole(bytes)) => {
-                let whole = whole(&bytes, &mut redactor);
+                let whole = whole(bytes, &mut redactor);
                 let attention = match &whole {
-                    Ok(_) => self.learn_from(&Skim::of(&bytes)).await,
+                    Ok(whole) => self.learn_from(&whole.verdict).await,
                     Err(_) => None,
                 };
-                let answered = whole.map(|body| Answered {
+                let answered = whole.map(|whole| Answered {
                     status,
                     retry_after: answer.retry_after,
-                    body: Body::Whole(body),
+                    body: Body::Whole(whole.body),
                 });
                 self.conclude(answered, Some(status), attention).await;
             }
@@ -148,14 +148,21 @@ impl Running {
             return None;
         }
         let kind = verdict.kind.as_ref()?;
+        if self.turn.has_proven_user_secret() {
+            self.learn_of_death(kind).await;
+        }
+        // Whatever the user secret is worth: going on could lock the account.
+        let stop = !verdict.asks && connections::calls_for_attention(&self.context, kind);
+        stop.then(|| kind.clone())
+    }
+
+    async fn learn_of_death(&self, kind: &str) {
         let (app, id) = (self.request.wish.app, self.request.wish.id);
         match connections::dapi_says_dead(&self.context, app, id, kind).await {
             Ok(true) => tracing::warn!(connection = %id, kind, "Dapi says that a token is dead"),
             Ok(false) => {}
             Err(error) => tracing::warn!(cause = %error, "a dead token could not be recorded"),
         }
-        let stop = !verdict.asks && connections::calls_for_attention(&self.context, kind);
-        stop.then(|| kind.clone())
     }
 
     async fn send(&self, opened: &Opened) -> Result<CallAnswer, Trouble> {
@@ -234,7 +241,7 @@ pub(super) fn word(outcome: &Outcome) -> &'static str {
 pub(super) async fn read_whole(answer: CallAnswer, secrets: &[&str]) -> Outcome {
     let mut answer = usable(answer)?;
     let Gathered::Whole(bytes) = gather(&mut answer).await? else { return Err(Trouble::TooLarge) };
-    let body = whole(&bytes, &mut Redactor::new(secrets))?;
+    let Whole { body, .. } = whole(bytes, &mut Redactor::new(secrets))?;
     let (status, retry_after) = (answer.status().as_u16(), answer.retry_after);
     Ok(Answered { status, retry_after, body: Body::Whole(body) })
 }
@@ -243,7 +250,7 @@ pub(super) async fn read_whole(answer: CallAnswer, secrets: &[&str]) -> Outcome 
 fn usable(answer: CallAnswer) -> Result<CallAnswer, Trouble> {
     let status = answer.status();
     let usable = status.is_success() || status.is_client_error() || status.is_server_error();
-    if !usable || answer.is_encoded() {
+    if !usable || answer.is_unreadable() {
         return Err(Trouble::Unusable);
     }
     if answer.length().is_some_and(|length| length > LARGEST) {
@@ -270,29 +277,58 @@ enum Gathered {
 
 async fn gather(answer: &mut CallAnswer) -> Result<Gathered, Trouble> {
     let mut bytes = BytesMut::new();
-    while let Some(piece) = answer.chunk().await? {
-        bytes.extend_from_slice(&piece);
+    loop {
+        match answer.chunk().await {
+            Ok(Some(piece)) => bytes.extend_from_slice(&piece),
+            Ok(None) => return Ok(Gathered::Whole(bytes.freeze())),
+            // What broke off behind the object's closing brace lacks nothing.
+            Err(_) if said(&bytes).is_some() => return Ok(Gathered::Whole(bytes.freeze())),
+            Err(lost) => return Err(lost.into()),
+        }
         if bytes.len() > WHOLE {
-            let object = bytes.trim_ascii_start().first() == Some(&b'{');
-            return if object {
-                Ok(Gathered::More(bytes.freeze()))
+            let bytes = without_mark(bytes.freeze());
+            return if is_utf8_object(&bytes) {
+                Ok(Gathered::More(bytes))
             } else {
                 Err(Trouble::Unusable)
             };
         }
     }
-    Ok(Gathered::Whole(bytes.freeze()))
 }
 
-/// An answer that was read whole, without secrets.
-fn whole(bytes: &[u8], redactor: &mut Redactor) -> Result<Bytes, Trouble> {
-    let object = bytes.trim_ascii_start().first() == Some(&b'{');
-    if !object || serde_json::from_slice::<IgnoredAny>(bytes).is_err() {
-        return Err(Trouble::Unusable);
+/// A byte order mark is no part of JSON (RFC 8259 §8.1).
+fn without_mark(bytes: Bytes) -> Bytes {
+    if bytes.starts_with(b"\xef\xbb\xbf") { bytes.slice(3..) } else { bytes }
+}
+
+/// An object's head; that of UTF-16 holds a zero.
+fn is_utf8_object(bytes: &[u8]) -> bool {
+    matches!(bytes.trim_ascii_start(), [b'{', second, ..] if *second != 0)
+}
+
+/// The bytes in UTF-8, in which secrets are looked for; as they came where they are that already, or mean
+/// to be.
+fn in_utf8(bytes: Bytes) -> Bytes {
+    let bytes = without_mark(bytes);
+    if is_utf8_object(&bytes) {
+        return bytes;
     }
-    let mut clean = BytesMut::from(redactor.push(bytes));
+    Bytes::copy_from_slice(loose::text(&bytes).as_bytes())
+}
+
+/// An answer that was read whole.
+struct Whole {
+    /// Without secrets.
+    body: Bytes,
+    /// What it says.
+    verdict: Verdict,
+}
+
+fn whole(bytes: Bytes, redactor: &mut Redactor) -> Result<Whole, Trouble> {
+    let verdict = said(&bytes).ok_or(Trouble::Unusable)?.into();
+    let mut clean = BytesMut::from(redactor.push(&in_utf8(bytes)));
     clean.extend_from_slice(&redactor.finish());
-    Ok(clean.freeze())
+    Ok(Whole { body: clean.freeze(), verdict })
 }
 
 /// Passes an answer on, piece by piece. When the caller has gone, it is read to its end all the same: the

@@ -1,5 +1,7 @@
-//! What an answer says about itself, read as its bytes go by: one of many megabytes says it as well as a
-//! short one, and nothing of it is kept.
+//! What an answer says about itself. Of one that is streamed it is read as its bytes go by: an answer of many
+//! megabytes says it as well as a short one.
+
+use crate::dapi::Said;
 
 /// The longest name or value of a field that is looked at, in bytes as they stand in JSON.
 const LONGEST: usize = 256;
@@ -13,6 +15,12 @@ pub(super) struct Verdict {
     pub(super) kind: Option<String>,
     /// `status` says that the user is asked for something.
     pub(super) asks: bool,
+}
+
+impl From<Said> for Verdict {
+    fn from(Said { success, kind, asks }: Said) -> Self {
+        Self { succeeded: success == Some(true), kind, asks }
+    }
 }
 
 /// Reads a [`Verdict`] from the pieces of an answer. What is not JSON says nothing.
@@ -39,13 +47,6 @@ enum Field {
 }
 
 impl Skim {
-    /// What a whole answer says.
-    pub(super) fn of(bytes: &[u8]) -> Verdict {
-        let mut skim = Self::default();
-        skim.push(bytes);
-        skim.verdict
-    }
-
     /// What an answer says that was read to the end of its object; `None` where it was not.
     pub(super) fn verdict(&self) -> Option<&Verdict> {
         self.ended.then_some(&self.verdict)
@@ -122,7 +123,11 @@ impl Skim {
 
     fn value_ends(&mut self) {
         match self.field.take() {
-            Some(Field::Success) => self.verdict.succeeded = self.token == b"true",
+            Some(Field::Success) => {
+                let raw = self.token.strip_prefix(b"\"").unwrap_or(&self.token);
+                let raw = raw.strip_suffix(b"\"").unwrap_or(raw);
+                self.verdict.succeeded = raw == b"1" || raw.eq_ignore_ascii_case(b"true");
+            }
             Some(Field::Type) => self.verdict.kind = self.text(),
             Some(Field::Status) => {
                 self.verdict.asks = self.text().as_deref() == Some("user_input_required");
@@ -142,7 +147,9 @@ mod tests {
     use super::*;
 
     fn says(json: &str) -> (bool, Option<String>, bool) {
-        let Verdict { succeeded, kind, asks } = Skim::of(json.as_bytes());
+        let mut skim = Skim::default();
+        skim.push(json.as_bytes());
+        let Verdict { succeeded, kind, asks } = skim.verdict;
         (succeeded, kind, asks)
     }
 
@@ -159,7 +166,7 @@ mod tests {
         let nested = r#"{"a":{"success":true,"type":"N"},"b":[{"type":"M"}],"c":"\"type\":\"T\"","type":"X"}"#;
         assert_eq!(says(nested), refused("X"));
         assert_eq!(says(r#"{"ty\u0070e":"A\u0042"}"#), refused("AB"));
-        assert_eq!(says(r#"{"success":"true","type":["X"]}"#), (false, None, false));
+        assert_eq!(says(r#"{"success":"false","type":["X"]}"#), (false, None, false));
     }
 
     #[test]

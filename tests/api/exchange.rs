@@ -71,7 +71,8 @@ async fn the_same_code_again_gives_the_same_connection() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_code_posted_two_hundred_times_at_once_to_two_replicas_is_exchanged_once() {
-    let app = TestApp::spawn().await;
+    // However busy the machine is, what is looked at is how they end.
+    let app = TestApp::builder().set("STRONGROOM_ANSWER_WITHIN", "60").spawn().await;
     let other = app.replica().await;
     let token = app.token().await;
     app.sandbox
@@ -88,9 +89,10 @@ async fn a_code_posted_two_hundred_times_at_once_to_two_replicas_is_exchanged_on
         posts.spawn(async move { api.post(&token, "/v1/connections", &body).await });
     }
     let answers: Vec<Answer> = posts.join_all().await;
-    let created = answers.iter().filter(|answer| answer.status == 201).count();
-    let repeated = answers.iter().filter(|answer| answer.status == 200).count();
-    assert_eq!((created, repeated), (1, 199));
+    let mut statuses: Vec<_> = answers.iter().map(|answer| answer.status).collect();
+    statuses.sort_unstable();
+    let expected: Vec<_> = std::iter::repeat_n(200, 199).chain([201]).collect();
+    assert_eq!(statuses, expected);
     assert!(answers.iter().all(|answer| answer.json == answers[0].json));
     assert_eq!(app.sandbox.calls_to(EXCHANGE), 1);
     assert_eq!(app.database.value("SELECT count(*) FROM connections").await, "1");

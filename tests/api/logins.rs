@@ -187,3 +187,34 @@ async fn a_code_belongs_to_its_app() {
     let answer = app.api.hand_in(&token, "bob", &result).await;
     assert_eq!(answer.problem(), (422, "code_rejected"), "not code_already_received");
 }
+
+#[tokio::test]
+async fn a_delinking_that_was_claimed_is_not_sent_once_another_link_of_the_login_is_active() {
+    let app = TestApp::by_hand().await;
+    let result = app.connect();
+    let old = app.active_from("ada", &result).await;
+    app.api.delink(&app.token().await, id(&old)).await;
+    // Another link becomes active between the claim and the call, as an activation does whose statement
+    // began before the revocation was committed.
+    app.database
+        .execute(
+            "CREATE FUNCTION activate_another() RETURNS trigger LANGUAGE plpgsql AS $$
+             BEGIN
+                INSERT INTO users (id, app_id, client_user_id)
+                SELECT gen_random_uuid(), app_id, 'eve' FROM users LIMIT 1;
+                INSERT INTO connections (id, app_id, user_id, status, connection_id, access_token,
+                                         user_secret, activated_at)
+                SELECT gen_random_uuid(), c.app_id, u.id, 'active', c.connection_id, '\\x00', '\\x00', now()
+                FROM connections c, users u WHERE c.id = NEW.connection_id AND u.client_user_id = 'eve';
+                RETURN NULL;
+             END $$;
+             CREATE TRIGGER activate_another AFTER INSERT ON token_turns
+                FOR EACH ROW EXECUTE FUNCTION activate_another()",
+        )
+        .await;
+    app.tick().await;
+    assert_eq!(app.sandbox.calls_to(DELINK), 0);
+    let ended = app.api.connection(&app.token().await, id(&old)).await;
+    assert_eq!(ended["status"], "invalidated");
+    assert_eq!(ended["revocation"]["confirmedAt"], Value::Null);
+}

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use reqwest::Method;
+use serde_json::{Value, json};
 use strongroom::sandbox::{Effect, Fault};
 
-use crate::support::{Cut, Proxy, TestApp, TestDatabase, for_user, id};
+use crate::support::{Answer, Cut, Proxy, TestApp, TestDatabase, for_user, id};
 
 const EXCHANGE: &str = "auth/ExchangeToken";
 
@@ -17,8 +19,10 @@ struct Outage {
 async fn behind_a_proxy() -> Outage {
     let database = TestDatabase::new().await;
     let proxy = Proxy::before(&database).await;
-    let builder =
-        TestApp::builder().set("DATABASE_URL", proxy.url()).set("STRONGROOM_ANSWER_WITHIN", "0");
+    let builder = TestApp::builder()
+        .set("DATABASE_URL", proxy.url())
+        .set("STRONGROOM_DATABASE_TIMEOUT", "5")
+        .set("STRONGROOM_ANSWER_WITHIN", "0");
     let app = builder.on(database).spawn().await;
     Outage { app, proxy }
 }
@@ -87,4 +91,244 @@ async fn without_a_database_callers_hear_503_and_the_process_stays_alive() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert_eq!(app.api.get(&token, "/v1/connections").await.status, 200);
+}
+
+/// Requests of every kind, each with the statuses that count as done.
+async fn one_of_each(app: &TestApp, token: &str, active: &Value, n: usize) -> Vec<Answer> {
+    let (api, id) = (&app.api, id(active));
+    let own = |path: &str| format!("/v1/connections/{id}{path}");
+    let secret = app.api.request(Method::POST, "/oauth2/token").basic_auth("nobody", Some("x"));
+    let form = "application/x-www-form-urlencoded";
+    let session = json!({ "clientUserID": format!("user-{n}") });
+    let reason = json!({ "reason": "test" });
+    let (find, reveal, call) = (own(""), own("/token"), own("/dapi/data/identity/get"));
+    let (result, user) = (app.connect(), format!("user-{n}"));
+    let empty = json!({});
+    vec_of(futures_util::join!(
+        api.get(token, &find),
+        api.get(token, "/v1/connections"),
+        api.post(token, &reveal, &reason),
+        api.hand_in(token, &user, &result),
+        api.post(token, &call, &empty),
+        api.post(token, "/v1/connect-sessions", &session),
+        api.get(token, "/v1/admin/audit-events"),
+        api.get(token, "/v1/admin/clients"),
+        api.send(api.request(Method::GET, "/readyz")),
+        api.send(secret.header("content-type", form).body("grant_type=client_credentials")),
+    ))
+}
+
+macro_rules! tuple_to_vec {
+    ($($n:ident)*) => {
+        fn vec_of<T>(($($n,)*): ($(tuple_to_vec!(@ $n T),)*)) -> Vec<T> { vec![$($n,)*] }
+    };
+    (@ $n:ident $t:ident) => { $t };
+}
+tuple_to_vec!(a b c d e f g h i j);
+
+/// What the contract allows from the beginning of a silence to an answer, and to working again.
+const BOUND: Duration = Duration::from_secs(10);
+
+#[tokio::test]
+async fn every_endpoint_answers_and_works_again_when_all_connections_go_silent() {
+    let Outage { app, proxy } = behind_a_proxy().await;
+    let (active, token) = (app.active("ada").await, app.token().await);
+    // Connections of every pool are open, and idle.
+    for n in 0..3 {
+        one_of_each(&app, &token, &active, n).await;
+    }
+    proxy.cut(Cut::Silence);
+    let silent_since = std::time::Instant::now();
+    let during = tokio::time::timeout(BOUND, one_of_each(&app, &token, &active, 3)).await;
+    for answer in during.expect("every endpoint answers within the bound") {
+        let done = [200, 201, 202, 401].contains(&answer.status);
+        assert!(done || answer.status == 503, "{} {}", answer.status, answer.text);
+        assert!(done || !answer.header("retry-after").is_empty(), "{}", answer.text);
+    }
+    tokio::time::sleep(BOUND.saturating_sub(silent_since.elapsed())).await;
+    for n in 4..7 {
+        for answer in one_of_each(&app, &token, &active, n).await {
+            assert!(
+                [200, 201, 202, 401].contains(&answer.status),
+                "{} {}",
+                answer.status,
+                answer.text
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn answers_that_come_during_a_silence_are_committed_once_new_connections_work() {
+    let Outage { app, proxy } = behind_a_proxy().await;
+    let held = Fault::new(Effect::Answer).on(EXCHANGE).delayed(Duration::from_secs(300));
+    app.sandbox.set_fault(held).unwrap();
+    let token = app.token().await;
+    for n in 0..6 {
+        app.api.hand_in(&token, &format!("user-{n}"), &app.connect()).await;
+    }
+    app.sandbox.calls_reached(EXCHANGE, 6).await;
+    proxy.cut(Cut::Silence);
+    app.sandbox.clear_faults();
+    while app.metric("strongroom_exchange_answers_waiting").await == 0.0 {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    let active = async {
+        while app.database.value("SELECT count(*) FROM connections WHERE status = 'active'").await
+            != "6"
+        {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(15), active).await.expect("committed in time");
+    assert_eq!(app.sandbox.calls_to(EXCHANGE), 6);
+}
+
+#[tokio::test]
+async fn a_database_that_takes_connections_and_says_nothing_is_an_outage_that_ends() {
+    let Outage { app, proxy } = behind_a_proxy().await;
+    let (active, token) = (app.active("ada").await, app.token().await);
+    proxy.cut(Cut::HalfOpen);
+    let during = tokio::time::timeout(BOUND, one_of_each(&app, &token, &active, 0)).await;
+    for answer in during.expect("every endpoint answers within the bound") {
+        assert!([401, 503].contains(&answer.status), "{} {}", answer.status, answer.text);
+    }
+    assert_eq!(app.api.send(app.api.request(Method::GET, "/healthz")).await.status, 200);
+    proxy.cut(Cut::Never);
+    let ready = async {
+        while app.api.send(app.api.request(Method::GET, "/readyz")).await.status != 200 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(BOUND, ready).await.expect("ready again");
+    for answer in one_of_each(&app, &token, &active, 1).await {
+        assert!([200, 201, 202, 401].contains(&answer.status), "{} {}", answer.status, answer.text);
+    }
+}
+
+#[tokio::test]
+async fn a_database_that_answers_late_serves_all_the_same() {
+    let Outage { app, proxy } = behind_a_proxy().await;
+    let (active, token) = (app.active("ada").await, app.token().await);
+    proxy.cut(Cut::Delay(Duration::from_millis(150)));
+    for answer in one_of_each(&app, &token, &active, 0).await {
+        assert!([200, 201, 202, 401].contains(&answer.status), "{} {}", answer.status, answer.text);
+    }
+}
+
+/// Makes new sessions of this database read-only, as a demoted primary's are, or takes that back. Sessions
+/// that are open already follow only where they are told to.
+async fn read_only(app: &TestApp, on: bool) {
+    let name = app.database.value("SELECT current_database()").await;
+    let sql = format!("ALTER DATABASE {name} SET default_transaction_read_only = {on}");
+    let mut conn = app.database.pool.acquire().await.unwrap();
+    let sql = format!("SET default_transaction_read_only = off; {sql}");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut *conn).await.unwrap();
+    // Those of the service end, as with a failover; the test's own stay.
+    sqlx::query(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+         WHERE datname = current_database() AND application_name = 'strongroom'",
+    )
+    .execute(&mut *conn)
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn a_database_that_became_read_only_is_not_ready_and_is_left_as_soon_as_it_takes_writes() {
+    let app = TestApp::spawn().await;
+    let (active, token) = (app.active("ada").await, app.token().await);
+    let ready = || async { app.api.send(app.api.request(Method::GET, "/readyz")).await.status };
+    read_only(&app, true).await;
+    while ready().await != 503 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    for n in 0..5 {
+        assert_eq!(app.api.reveal(&token, id(&active)).await.problem(), (503, "unavailable"));
+        let answer = app.api.hand_in(&token, &format!("user-{n}"), &app.connect()).await;
+        assert_eq!(answer.problem(), (503, "unavailable"));
+        assert_eq!(ready().await, 503);
+    }
+    read_only_ends(&app).await;
+    while ready().await != 200 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // No session that was opened meanwhile is used again.
+    for n in 0..20 {
+        assert_eq!(app.api.reveal(&token, id(&active)).await.status, 200);
+        let answer = app.api.hand_in(&token, &format!("later-{n}"), &app.connect()).await;
+        assert_eq!(answer.status, 201, "{}", answer.text);
+    }
+}
+
+/// Only new sessions learn of it: those that are open stay read-only until they are closed.
+async fn read_only_ends(app: &TestApp) {
+    let name = app.database.value("SELECT current_database()").await;
+    let sql = format!(
+        "SET default_transaction_read_only = off; \
+         ALTER DATABASE {name} SET default_transaction_read_only = off"
+    );
+    let mut conn = app.database.pool.acquire().await.unwrap();
+    sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut *conn).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_databases_own_default_isolation_changes_nothing() {
+    for isolation in ["serializable", "repeatable read"] {
+        let database = TestDatabase::new().await;
+        let name = database.value("SELECT current_database()").await;
+        let sql =
+            format!("ALTER DATABASE {name} SET default_transaction_isolation = '{isolation}'");
+        sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&database.pool).await.unwrap();
+        let app = TestApp::builder().on(database).spawn().await;
+        let (active, token) = (app.active("ada").await, app.token().await);
+        let call = format!("/v1/connections/{}/dapi/data/identity/get", id(&active));
+        let (body, session) = (json!({}), json!({ "clientUserID": "ada" }));
+        let calls = (0..8).map(|_| app.api.post(&token, &call, &body));
+        let sessions = (0..8).map(|_| app.api.post(&token, "/v1/connect-sessions", &session));
+        for answer in futures_util::future::join_all(calls).await {
+            assert_eq!(answer.status, 200, "{isolation}: {}", answer.text);
+        }
+        for answer in futures_util::future::join_all(sessions).await {
+            assert_eq!(answer.status, 201, "{isolation}: {}", answer.text);
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_waits_for_a_lock_for_too_long_answers_503_and_is_safe_to_repeat() {
+    let app = TestApp::spawn().await;
+    let (active, token) = (app.active("ada").await, app.token().await);
+    let mut locked = app.database.pool.begin().await.unwrap();
+    sqlx::query("SELECT id FROM connections FOR UPDATE").execute(&mut *locked).await.unwrap();
+    let delinked = app.api.delink(&token, id(&active)).await;
+    assert_eq!(delinked.problem(), (503, "unavailable"));
+    assert_eq!(delinked.header("retry-after"), "1");
+    locked.rollback().await.unwrap();
+    assert_eq!(app.api.delink(&token, id(&active)).await.status, 200);
+}
+
+#[tokio::test]
+async fn of_several_hosts_the_one_that_takes_connections_is_used() {
+    let database = TestDatabase::new().await;
+    let (gone, alive) = (Proxy::before(&database).await, Proxy::before(&database).await);
+    let host = |proxy: &Proxy| {
+        proxy.url().split('@').nth(1).unwrap().split('/').next().unwrap().to_owned()
+    };
+    let rest = alive.url().split('@').nth(1).unwrap().split_once('/').unwrap().1.to_owned();
+    let url = format!(
+        "postgres://postgres@{},{}/{rest}&target_session_attrs=read-write",
+        host(&gone),
+        host(&alive)
+    );
+    let app = TestApp::builder().set("DATABASE_URL", url).on(database).spawn().await;
+    app.active("ada").await;
+    gone.cut(Cut::Now);
+    let token = app.token().await;
+    // What was open breaks once; after that the other host is asked.
+    let ready = || async { app.api.send(app.api.request(Method::GET, "/readyz")).await.status };
+    while ready().await != 200 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(app.api.hand_in(&token, "bob", &app.connect()).await.status, 201);
 }

@@ -170,6 +170,7 @@ fn any_login() -> impl Strategy<Value = Login> {
     (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>()).prop_map(
         |(of_another_user, revoking, older, newer_active, newer)| Login {
             of_another_user,
+            active_of_another_user: of_another_user && newer,
             revoking,
             older_active: older.then(another),
             newer_active: newer_active.then(another),

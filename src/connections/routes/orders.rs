@@ -19,6 +19,7 @@ use crate::connections::orders::{
 };
 use crate::http::body::{Body, Id, UrlQuery};
 use crate::http::caller::{Authorized, needs};
+use crate::http::detached;
 use crate::http::problem::{Problem, ProblemCode};
 
 type Admin = Authorized<needs::Admin>;
@@ -166,22 +167,27 @@ pub async fn create(
     if body.dry_run {
         return Ok(HttpResponse::Ok().json(orders::dry_run(&mut conn, app, &matching).await?));
     }
-    let new = NewOrder {
-        app,
-        kind,
-        reason: &body.reason,
-        matching: &matching,
-        per_second,
-        idempotency_key: key.as_deref(),
-        request_hash: orders::request_hash(
-            &context.vault,
-            kind,
-            &body.reason,
-            per_second,
-            &matching,
-        ),
+    // What arrived whole is carried out, whatever becomes of the caller.
+    let giving = {
+        let (context, actor) = (context.clone(), caller.actor.clone());
+        async move {
+            let request_hash =
+                orders::request_hash(&context.vault, kind, &body.reason, per_second, &matching);
+            let new = NewOrder {
+                app,
+                kind,
+                reason: &body.reason,
+                matching: &matching,
+                per_second,
+                idempotency_key: key.as_deref(),
+                request_hash,
+            };
+            let mut conn = context.pool.acquire().await?;
+            orders::give(&mut conn, &actor, &new).await
+        }
     };
-    let id = match orders::give(&mut conn, &caller.actor, &new).await? {
+    drop(conn);
+    let id = match detached(&context.tasks, giving).await?? {
         Given::New { id, ended } => {
             context.metrics.revocations("confirmed", ended);
             context.wake.notify_one();
@@ -193,6 +199,7 @@ pub async fn create(
             return Err(Problem::new(ProblemCode::IdempotencyKeyReused, detail));
         }
     };
+    let mut conn = context.pool.acquire().await?;
     let order = orders::find(&mut conn, app, id).await?.ok_or_else(Problem::not_found)?;
     let location = (LOCATION, format!("/v1/admin/revocations/{id}"));
     Ok(HttpResponse::Accepted().insert_header(location).json(order))

@@ -124,6 +124,7 @@ fn login(others: &[Locked], me: Option<&Locked>, user: UserId) -> Login {
         let (active, revoking) = (row.status == Status::Active, row.status == Status::Revoking);
         if row.user != user {
             login.of_another_user |= active || revoking;
+            login.active_of_another_user |= active;
         } else if active && later(row) {
             login.newer_active = Some(row.id);
         } else if active {

@@ -166,6 +166,8 @@ impl TestApp {
             ("STRONGROOM_PUBLIC_URL", "http://strongroom.test"),
             ("STRONGROOM_WORKERS", "1"),
             ("STRONGROOM_DATABASE_CONNECTIONS", "8"),
+            // A machine that is busy with something else is no outage; tests of outages set their own.
+            ("STRONGROOM_DATABASE_TIMEOUT", "30"),
             ("STRONGROOM_SHUTDOWN_GRACE", "5"),
             ("STRONGROOM_BOOTSTRAP_CLIENT_ID", BOOTSTRAP_ID),
             ("STRONGROOM_BOOTSTRAP_CLIENT_SECRET", BOOTSTRAP_SECRET),

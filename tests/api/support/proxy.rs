@@ -1,7 +1,9 @@
-//! A proxy between the service and PostgreSQL that can be cut in the middle of a conversation.
+//! A proxy between the service and PostgreSQL that can be cut in the middle of a conversation, go silent
+//! without a word, or answer late.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
@@ -19,6 +21,13 @@ pub enum Cut {
     /// The connection that prepares a statement with this text: the statement is carried out, and its
     /// answer never arrives.
     AnswerTo(&'static str),
+    /// Every connection that is open now goes silent for ever: nothing is passed on and nothing is reset.
+    /// New ones work.
+    Silence,
+    /// The same, and new connections are taken and never answered.
+    HalfOpen,
+    /// What the server answers is passed on after this long.
+    Delay(Duration),
 }
 
 /// The proxy.
@@ -69,8 +78,11 @@ struct Relay {
 
 impl Relay {
     async fn run(mut self, mut client: TcpStream, socket: PathBuf) {
-        if *self.cut.borrow() == Cut::Now {
-            return;
+        let cut = *self.cut.borrow_and_update();
+        match cut {
+            Cut::Now => return,
+            Cut::HalfOpen => return silent(client).await,
+            _ => {}
         }
         let Ok(mut server) = UnixStream::connect(socket).await else { return };
         let (mut from_client, mut from_server) = (vec![0; 64 * 1024], vec![0; 64 * 1024]);
@@ -78,8 +90,16 @@ impl Relay {
         loop {
             tokio::select! {
                 changed = self.cut.changed() => {
-                    if changed.is_err() || *self.cut.borrow() == Cut::Now {
-                        return;
+                    let cut = *self.cut.borrow_and_update();
+                    match cut {
+                        _ if changed.is_err() => return,
+                        Cut::Now => return,
+                        // The server's side stays open, with whatever locks it holds.
+                        Cut::Silence | Cut::HalfOpen => {
+                            silent(client).await;
+                            return tokio::time::sleep(Duration::from_secs(60)).await;
+                        }
+                        _ => {}
                     }
                 }
                 read = client.read(&mut from_client) => {
@@ -98,6 +118,10 @@ impl Relay {
                 }
                 read = server.read(&mut from_server) => {
                     let Ok(count @ 1..) = read else { return };
+                    let cut = *self.cut.borrow();
+                    if let Cut::Delay(by) = cut {
+                        tokio::time::sleep(by).await;
+                    }
                     if client.write_all(&from_server[..count]).await.is_err() {
                         return;
                     }
@@ -110,4 +134,10 @@ impl Relay {
         let Cut::AnswerTo(text) = *self.cut.borrow() else { return false };
         bytes.windows(text.len()).any(|window| window == text.as_bytes())
     }
+}
+
+/// Takes whatever comes and says nothing, until the client closes.
+async fn silent(mut client: TcpStream) {
+    let mut nothing = [0; 4096];
+    while let Ok(1..) = client.read(&mut nothing).await {}
 }
