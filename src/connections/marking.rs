@@ -81,6 +81,7 @@ async fn step(conn: &mut Conn, which: Which, marked: &mut Marked) -> sqlx::Resul
     let batch = store::mark_batch(&mut tx, &order).await?;
     let next = store::note_batch(&mut tx, &order, &batch).await?;
     if next == Next::Marked {
+        store::destroy_superseded_by_order(&mut tx, order.app, order.id).await?;
         store::end_marking(&mut tx, &order).await?;
     }
     if order.cancelled {

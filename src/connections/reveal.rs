@@ -53,6 +53,7 @@ pub(super) async fn reveal(
         let wish = store::Reveal { actor: actor.clone(), app, id, reason: reason.to_owned() };
         if let Some(row) = context.batches.reveal(wish).await? {
             context.metrics.reveals.inc();
+            context.uses.note(context, app, id);
             let secrets = open(context, app, id, row)?;
             return Ok(Reveal::Secrets(Box::new(secrets)));
         }

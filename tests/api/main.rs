@@ -20,6 +20,7 @@ mod support;
 
 mod admin;
 mod admin_clients;
+mod attention;
 mod audit;
 mod authorization;
 mod background;
@@ -41,6 +42,7 @@ mod http_edges;
 mod import;
 mod intake;
 mod introspection;
+mod kept;
 mod late_tokens;
 mod linearisability;
 mod lists;

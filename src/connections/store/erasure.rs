@@ -50,6 +50,9 @@ pub(in crate::connections) async fn insert_erasure(
          SELECT $1, $2, $3, $4, (SELECT count(*) FROM connect_sessions WHERE user_id = $3),
                 (SELECT coalesce(sum(num_nonnulls(code, access_token, user_secret)), 0)
                  FROM connections WHERE user_id = $3)
+                + (SELECT coalesce(sum(num_nonnulls(k.access_token, k.user_secret)), 0)
+                   FROM superseded_tokens k JOIN connections c ON c.id = k.connection_id
+                   WHERE c.user_id = $3)
          ON CONFLICT (user_id) DO NOTHING",
         id.uuid(),
         app.uuid(),

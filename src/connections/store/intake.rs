@@ -10,6 +10,7 @@ use crate::apps::SealedCredentials;
 use crate::audit::AuditActor;
 use crate::base::ids::{AppId, ConnectionId, DataKeyId, SessionId, UserId};
 use crate::base::secret::SecretText;
+use crate::connections::model::Standing;
 use crate::dapi::{AccessCode, AccessToken, UserSecret};
 use crate::database::BatchQuery;
 use crate::database::Conn;
@@ -240,18 +241,30 @@ pub(in crate::connections) async fn insert_imported(
     new: &NewConnection,
     token: &Sealed<AccessToken>,
     active: bool,
+    standing: &Standing,
 ) -> sqlx::Result<()> {
+    let attention = match standing {
+        Standing::Proven { attention } => attention.as_deref(),
+        Standing::Unproven => None,
+    };
     sqlx::query!(
         "WITH added AS (
             INSERT INTO connections (
                 app_id, id, user_id, status, connection_id, dapi_user_id, token_id,
-                access_token, user_secret, activated_at, due_at, created_by)
+                access_token, user_secret, activated_at, due_at, created_by,
+                unproven, attention_type, attention_since)
             SELECT $1, $2, $3, CASE WHEN $9 THEN 'active' ELSE 'pending' END, $4, $5, $6, $7, $8,
                    CASE WHEN $9 THEN strongroom_now() END,
                    CASE WHEN NOT $9 THEN strongroom_now() + $10::interval END,
-                   ($11::audit_actor).client_id
+                   ($11::audit_actor).client_id,
+                   $12, $13::text, CASE WHEN $13 IS NOT NULL THEN strongroom_now() END
             RETURNING app_id, id, user_id, status)
-         SELECT record_audit(app_id, $11, 'connection.imported', status, user_id, id, NULL) FROM added",
+         SELECT record_audit(app_id, $11, 'connection.imported', status, user_id, id,
+                             CASE WHEN NOT $12 THEN 'verified' END)
+         FROM added
+         UNION ALL
+         SELECT record_audit(app_id, $11, 'connection.attention_set', 'ok', user_id, id, $13)
+         FROM added WHERE $13 IS NOT NULL",
         new.app.uuid(),
         new.id.uuid(),
         new.user.uuid(),
@@ -263,6 +276,8 @@ pub(in crate::connections) async fn insert_imported(
         active,
         interval(WAIT_FOR_DELINKING),
         actor as &AuditActor,
+        *standing == Standing::Unproven,
+        attention,
     )
     .execute(conn)
     .await?;

@@ -33,6 +33,8 @@ pub(in crate::connections) struct Locked {
     pub(in crate::connections) lease_died: bool,
     /// What revokes an orphan should its token come after all.
     pub(in crate::connections) revoked_by: Option<Decree>,
+    /// Its token was imported, and no call has succeeded with it yet.
+    pub(in crate::connections) unproven: bool,
     created: (OffsetDateTime, ConnectionId),
 }
 
@@ -102,7 +104,7 @@ async fn lock_rows(
                 code IS NOT NULL AS \"has_code!\", lease_epoch, settled_epoch,
                 unanswered, exchange_attempts, revocation_kind,
                 leased_until <= strongroom_now() AS lease_died, due_at <= strongroom_now() AS due,
-                code_expires_at > strongroom_now() AS window_open
+                code_expires_at > strongroom_now() AS window_open, unproven
          FROM connections
          WHERE app_id = $1 AND connection_id = $2 AND (status IN ('pending', 'active', 'revoking') OR id = $3)
          ORDER BY id FOR UPDATE",
@@ -130,6 +132,7 @@ async fn lock_rows(
             due: row.due.unwrap_or(false),
             lease_died: row.lease_died.unwrap_or(false),
             revoked_by: None,
+            unproven: row.unproven,
             created: (row.created_at, row.id),
         });
     }

@@ -1,6 +1,7 @@
 //! The table `connections`. Times are the database's; every statement is scoped by app, but for the
 //! background work, which serves them all.
 
+mod attention;
 mod budget;
 mod due;
 mod erasure;
@@ -16,8 +17,10 @@ mod search;
 mod shown;
 mod stand_ins;
 mod steps;
+mod superseded;
 mod turns;
 
+pub(super) use attention::*;
 pub(super) use budget::*;
 pub(super) use due::*;
 pub(super) use erasure::*;
@@ -33,6 +36,7 @@ pub(super) use reveal::*;
 pub(super) use search::*;
 pub(super) use stand_ins::*;
 pub(super) use steps::*;
+pub(super) use superseded::*;
 pub(super) use turns::*;
 
 use std::time::Duration;

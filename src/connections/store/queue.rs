@@ -308,6 +308,8 @@ pub(in crate::connections) struct Backlog {
     pub(in crate::connections) pending: (i64, f64),
     /// Revocations that Dapi has not confirmed, and the age of the oldest in seconds.
     pub(in crate::connections) revoking: (i64, f64),
+    /// Active connections whose user has to link the login again.
+    pub(in crate::connections) needing_attention: i64,
 }
 
 /// Counts what waits.
@@ -323,7 +325,9 @@ pub(in crate::connections) async fn backlog(conn: &mut Conn) -> sqlx::Result<Bac
                     FILTER (WHERE status = 'pending'))::float8, 0) AS \"oldest_pending!\",
                 count(*) FILTER (WHERE status = 'revoking') AS \"revoking!\",
                 coalesce(extract(epoch FROM max(strongroom_now() - revocation_requested_at)
-                    FILTER (WHERE status = 'revoking'))::float8, 0) AS \"oldest_revoking!\"
+                    FILTER (WHERE status = 'revoking'))::float8, 0) AS \"oldest_revoking!\",
+                (SELECT count(*) FROM connections
+                 WHERE attention_type IS NOT NULL AND status = 'active') AS \"needing_attention!\"
          FROM waiting",
     )
     .fetch_one(conn)
@@ -331,5 +335,6 @@ pub(in crate::connections) async fn backlog(conn: &mut Conn) -> sqlx::Result<Bac
     Ok(Backlog {
         pending: (row.pending, row.oldest_pending),
         revoking: (row.revoking, row.oldest_revoking),
+        needing_attention: row.needing_attention,
     })
 }

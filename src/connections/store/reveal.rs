@@ -102,6 +102,24 @@ impl BatchQuery for Reveal {
     }
 }
 
+/// A user's active connection of this bank login.
+pub(in crate::connections) async fn active_of_login(
+    conn: &mut Conn,
+    app: AppId,
+    user: UserId,
+    connection_id: &str,
+) -> sqlx::Result<Option<ConnectionId>> {
+    sqlx::query_scalar!(
+        "SELECT id AS \"id: ConnectionId\" FROM connections
+         WHERE app_id = $1 AND connection_id = $2 AND user_id = $3 AND status = 'active'",
+        app.uuid(),
+        connection_id,
+        user.uuid(),
+    )
+    .fetch_optional(conn)
+    .await
+}
+
 /// The token that an active connection holds.
 pub(in crate::connections) async fn held_token(
     conn: &mut Conn,

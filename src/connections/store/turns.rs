@@ -21,9 +21,9 @@ use crate::vault::{KeyOwner, MasterKeyId, Sealed, WrappedKey};
 /// How long a place in the queue counts without being heard of.
 const ALIVE: Duration = Duration::from_secs(15);
 
-/// A wish to call Dapi with a connection's token now. No order of the app is committed while it runs. It
-/// comes to nothing where the connection is not active or an order in force means it, where somebody else
-/// has the turn or comes first, or where the row is locked in this moment.
+/// A request to call Dapi with a connection's token now. No order of the app is committed while it runs. Its
+/// output is `None` if the connection is not active, needs attention or is meant by an order in force, if
+/// somebody else has the turn or comes first, or if the row is locked at this moment.
 #[derive(Debug)]
 pub(in crate::connections) struct TakeTurn {
     pub(in crate::connections) actor: AuditActor,
@@ -45,6 +45,8 @@ pub(in crate::connections) struct Taken {
     pub(in crate::connections) access_token: Sealed<AccessToken>,
     pub(in crate::connections) user_secret: Option<Sealed<UserSecret>>,
     pub(in crate::connections) user_secret_proven: bool,
+    /// No call has succeeded with the token yet.
+    pub(in crate::connections) unproven: bool,
     pub(in crate::connections) user_key: WrappedKey,
     pub(in crate::connections) credentials: SealedCredentials,
 }
@@ -77,7 +79,7 @@ impl BatchQuery for TakeTurn {
                 SELECT x.n, x.turn, x.place, x.lasts, c.* FROM next x
                 JOIN uses e ON e.app_id = x.app_id
                 JOIN connections c ON c.app_id = x.app_id AND c.id = x.id
-                WHERE c.status = 'active'
+                WHERE c.status = 'active' AND c.attention_type IS NULL
                   AND CASE WHEN e.asks
                            THEN NOT is_revoked_by_order(c.app_id, c.id, c.user_id, c.created_at,
                                                         c.created_by, c.ordinal)
@@ -103,7 +105,7 @@ impl BatchQuery for TakeTurn {
              SELECT b.n AS \"n!\", b.user_id AS \"user: UserId\", b.app_id AS \"app: AppId\",
                     b.access_token AS \"access_token!: Sealed<AccessToken>\",
                     b.user_secret AS \"user_secret: Sealed<UserSecret>\", b.user_secret_proven,
-                    uk.id AS \"user_key_id: DataKeyId\", uk.master_key_id AS \"user_master: MasterKeyId\",
+                    b.unproven, uk.id AS \"user_key_id: DataKeyId\", uk.master_key_id AS \"user_master: MasterKeyId\",
                     uk.wrapped AS user_wrapped, a.app_key, a.app_secret AS \"app_secret: Sealed<SecretText>\",
                     ak.id AS \"app_key_id: DataKeyId\", ak.master_key_id AS \"app_master: MasterKeyId\",
                     ak.wrapped AS app_wrapped
@@ -131,6 +133,7 @@ impl BatchQuery for TakeTurn {
                 access_token: row.access_token,
                 user_secret: row.user_secret,
                 user_secret_proven: row.user_secret_proven,
+                unproven: row.unproven,
                 user_key: WrappedKey {
                     id: row.user_key_id,
                     owner: KeyOwner::User { app: row.app, user: row.user },
@@ -165,18 +168,46 @@ pub(in crate::connections) struct EndTurn {
     pub(in crate::connections) outcome: &'static str,
     /// What was called, and the HTTP status where there was one.
     pub(in crate::connections) reason: String,
+    /// The token was used, as far as is known.
+    pub(in crate::connections) used: bool,
+    /// The `type` by which the connection needs attention from now on.
+    pub(in crate::connections) attention: Option<String>,
 }
 
 impl BatchQuery for EndTurn {
     type Output = ();
 
     async fn run(conn: &mut Conn, inputs: &[Self]) -> sqlx::Result<Vec<()>> {
+        // What needs attention says so before its turn is free. When a connection was used is noted by the
+        // minute, and not at all where somebody has locked it in this moment.
         sqlx::query!(
             "WITH ended AS (
                 SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::text[],
-                                     $7::audit_actor[])
-                AS i (app_id, id, user_id, turn, outcome, reason,
+                                     $7::bool[], $8::text[], $9::audit_actor[])
+                AS i (app_id, id, user_id, turn, outcome, reason, used, attention,
                       actor, client_id, session_id, scope, ip, request_id)),
+             marks AS (
+                SELECT DISTINCT ON (id) app_id, id, attention FROM ended
+                WHERE used OR attention IS NOT NULL ORDER BY id, attention),
+             stale AS MATERIALIZED (
+                SELECT c.app_id, c.id, NULL::text AS attention FROM marks m
+                JOIN connections c ON c.app_id = m.app_id AND c.id = m.id
+                WHERE m.attention IS NULL AND (
+                    c.last_used_at IS NULL OR c.last_used_at <= strongroom_now() - interval '1 minute')
+                FOR NO KEY UPDATE OF c SKIP LOCKED),
+             refused AS MATERIALIZED (
+                SELECT c.app_id, c.id, m.attention FROM marks m
+                JOIN connections c ON c.app_id = m.app_id AND c.id = m.id
+                WHERE m.attention IS NOT NULL AND c.status = 'active' AND c.attention_type IS NULL
+                ORDER BY c.id FOR NO KEY UPDATE OF c),
+             marked AS (
+                UPDATE connections c
+                SET last_used_at = t.now, attention_type = coalesce(x.attention, c.attention_type),
+                    attention_since = CASE WHEN x.attention IS NULL THEN c.attention_since ELSE t.now END
+                FROM (SELECT * FROM stale UNION ALL SELECT * FROM refused) x,
+                     (SELECT strongroom_now() AS now) t
+                WHERE c.app_id = x.app_id AND c.id = x.id
+                RETURNING c.app_id, c.id, c.user_id, x.attention),
              mine AS MATERIALIZED (
                 SELECT t.connection_id, t.turn FROM token_turns t
                 JOIN ended e ON t.connection_id = e.id AND t.turn = e.turn
@@ -189,13 +220,19 @@ impl BatchQuery for EndTurn {
                  user_id, connection_id, reason)
              SELECT app_id, 'dapi.call', outcome, actor, client_id, session_id, scope, ip, request_id,
                     user_id, id, reason
-             FROM ended",
+             FROM ended
+             UNION ALL
+             SELECT app_id, 'connection.attention_set', 'ok', 'service', NULL, NULL, NULL, NULL, NULL,
+                    user_id, id, attention
+             FROM marked WHERE attention IS NOT NULL",
             &column(inputs, |input| input.app.uuid()),
             &column(inputs, |input| input.id.uuid()),
             column(inputs, |input| input.user.map(UserId::uuid)) as Vec<Option<Uuid>>,
             &column(inputs, |input| input.turn.uuid()),
             column(inputs, |input| input.outcome) as Vec<&str>,
             column(inputs, |input| input.reason.as_str()) as Vec<&str>,
+            &column(inputs, |input| input.used),
+            column(inputs, |input| input.attention.as_deref()) as Vec<Option<&str>>,
             column(inputs, |input| input.actor.clone()) as Vec<AuditActor>,
         )
         .execute(conn)
