@@ -2,11 +2,16 @@
 //!
 //! Logs are structured events on standard output, those of `dev` on standard error; every event of a
 //! request carries its id and its trace. Nothing secret reaches them: secrets cannot be printed, and
-//! no body, header or query is ever logged.
+//! no body, header, path or query is ever logged. A thread of its own writes them: whoever does not read
+//! them stops no request.
 //!
 //! Knows: config.
 
-use std::io::IsTerminal as _;
+mod lines;
+
+pub use lines::{flush, register};
+
+use std::io::{IsTerminal as _, Write};
 use std::sync::Arc;
 
 use prometheus_client::collector::Collector;
@@ -14,7 +19,6 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use tracing_subscriber::filter::Targets;
-use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer as _, fmt};
@@ -25,21 +29,18 @@ use crate::database::Pools;
 /// Begins to log, and logs panics in place of printing them. Once in a process; a second call
 /// changes nothing.
 pub fn init(config: &LogConfig) {
-    init_to(config, std::io::stdout, std::io::stdout().is_terminal());
+    init_to(config, std::io::stdout(), std::io::stdout().is_terminal());
 }
 
 /// The same on standard error, for a command whose standard output is its result.
 pub fn init_on_stderr(config: &LogConfig) {
-    init_to(config, std::io::stderr, std::io::stderr().is_terminal());
+    init_to(config, std::io::stderr(), std::io::stderr().is_terminal());
 }
 
-fn init_to<W>(config: &LogConfig, writer: W, colours: bool)
-where
-    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
-{
+fn init_to(config: &LogConfig, out: impl Write + Send + 'static, colours: bool) {
     // Checked when the configuration was read.
     let filter: Targets = config.filter.parse().unwrap_or_else(|_| Targets::new());
-    let layer = fmt::layer().with_writer(writer);
+    let layer = fmt::layer().with_writer(lines::Lines::to(out));
     let layer = match config.format {
         LogFormat::Json => layer.json().flatten_event(true).with_span_list(false).boxed(),
         LogFormat::Text => layer.compact().with_target(false).with_ansi(colours).boxed(),

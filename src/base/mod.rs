@@ -1,12 +1,17 @@
 //! What every room knows and what knows no room: ids, the clock, secret text, checked text, paging,
-//! scopes, who acts, signed statements, trace context.
+//! scopes, who acts, signed statements, trace context; and how other services' answers are read:
+//! content codings, loose JSON, `Retry-After`.
 
 pub mod actor;
 pub mod algorithm;
 pub mod clock;
+pub mod coding;
 pub mod foreign;
 pub mod ids;
+pub mod loose;
+pub mod objects;
 pub mod paging;
+pub mod retry_after;
 pub mod scope;
 pub mod secret;
 pub mod signer;

@@ -12,6 +12,15 @@ pub enum InvalidText {
     /// U+0000, which PostgreSQL's `text` cannot hold (SQLSTATE 22021).
     #[error("must not contain a NUL character")]
     Nul,
+    /// A line break, a tab, DEL or another control character.
+    #[error("must not contain control characters")]
+    Control,
+    /// White space at its head or its end.
+    #[error("must not begin or end with white space")]
+    Surrounded,
+    /// Something that `Authorization: Bearer` cannot carry.
+    #[error("must be visible ASCII characters without spaces")]
+    NotVisible,
 }
 
 /// Accepts text that PostgreSQL can hold and that has something in it, up to `max_bytes`.
@@ -25,6 +34,26 @@ pub fn check(text: &str, max_bytes: usize) -> Result<(), InvalidText> {
     } else {
         Ok(())
     }
+}
+
+/// Accepts what [`check`] does without control characters: nothing that is sent to another service as a
+/// secret or an id holds any, and what somebody pasted with a line break works nowhere.
+pub fn check_secret(text: &str, max_bytes: usize) -> Result<(), InvalidText> {
+    check(text, max_bytes)?;
+    if text.contains(char::is_control) { Err(InvalidText::Control) } else { Ok(()) }
+}
+
+/// Accepts what [`check_secret`] does without white space around it: a setting of one line.
+pub fn check_line(text: &str, max_bytes: usize) -> Result<(), InvalidText> {
+    check_secret(text, max_bytes)?;
+    if text.trim() == text { Ok(()) } else { Err(InvalidText::Surrounded) }
+}
+
+/// Accepts what `Authorization: Bearer` carries (RFC 6750 §2.1, read liberally: visible ASCII).
+pub fn check_bearer(text: &str, max_bytes: usize) -> Result<(), InvalidText> {
+    check(text, max_bytes)?;
+    let visible = text.bytes().all(|byte| byte.is_ascii_graphic());
+    if visible { Ok(()) } else { Err(InvalidText::NotVisible) }
 }
 
 /// Text of somebody else's making, fit to be stored and shown: no NUL, no more than `max_bytes`,
@@ -62,6 +91,21 @@ mod tests {
     fn text_up_to_the_limit_is_accepted() {
         assert_eq!(check("äöü", 6), Ok(()));
         assert_eq!(check("äöü!", 6), Err(InvalidText::TooLong(6)));
+    }
+
+    #[test]
+    fn what_cannot_be_sent_is_refused() {
+        for text in ["a\r", "\na", "a\tb", "a\u{7f}", "a\u{85}b", "\u{1b}[0m"] {
+            assert_eq!(check_secret(text, 10), Err(InvalidText::Control), "{text:?}");
+            assert_eq!(check_bearer(text, 10), Err(InvalidText::NotVisible), "{text:?}");
+        }
+        assert_eq!(check_secret("pass wörd ", 20), Ok(()));
+        assert_eq!(check_line("pass wörd", 20), Ok(()));
+        assert_eq!(check_line(" a", 20), Err(InvalidText::Surrounded));
+        assert_eq!(check_bearer("eyJ.a-b_c~+/==", 20), Ok(()));
+        for text in ["a b", "é", " a"] {
+            assert_eq!(check_bearer(text, 10), Err(InvalidText::NotVisible), "{text:?}");
+        }
     }
 
     #[test]

@@ -67,7 +67,7 @@ impl Add {
             let told = "an app's name is lower-case letters, digits and hyphens, at most 63";
             return Err(Failure::Usage(told.to_owned()));
         }
-        text::check(&self.app_key, 1024)
+        text::check_line(&self.app_key, 1024)
             .map_err(|what| Failure::Usage(format!("--app-key {what}")))?;
         let secret = self.read_secret()?;
         let Session { mut conn, vault } = Session::open(environment).await?;
@@ -97,8 +97,9 @@ impl Add {
             }
             std::io::stdin().read_to_string(&mut secret)?;
         }
-        let text = secret.trim_end_matches(['\r', '\n']);
-        text::check(text, 4096).map_err(|what| Failure::Usage(format!("the app secret {what}")))?;
+        let text = secret.trim_start_matches('\u{feff}').trim();
+        text::check_line(text, 4096)
+            .map_err(|what| Failure::Usage(format!("the app secret {what}")))?;
         Ok(SecretText::new(text.to_owned()))
     }
 }

@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::Failure;
 use super::output::Output;
-use super::serve::shutdown_signal;
+use super::serve::{raise_file_limit, shutdown_signal};
 use crate::base::clock::Clock;
 use crate::config::{Config, Environment};
 use crate::dev::banner::Addresses;
@@ -143,6 +143,7 @@ async fn serve(
 ) -> Result<(), Failure> {
     let config = Config::from_environment(variables.environment())?;
     telemetry::init_on_stderr(&config.log);
+    raise_file_limit();
     let sandbox = stand_in(&config);
     let demo = demo_settings(&config, &doors)?;
     let built = Service::build(config, Clock::system()).await;

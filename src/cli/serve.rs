@@ -6,6 +6,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::Failure;
 use crate::base::clock::Clock;
 use crate::config::{Config, Environment};
+use crate::http::connection;
 use crate::service::Service;
 use crate::telemetry;
 
@@ -15,7 +16,7 @@ use crate::telemetry;
 /// needs `DATABASE_URL` and `STRONGROOM_MASTER_KEYS` (`strongroom keys generate` makes one). Any number
 /// of replicas may run on one database.
 ///
-/// SIGTERM or Ctrl-C drains it: readiness goes off and calls to Dapi that are under way end. A
+/// SIGTERM, SIGHUP or Ctrl-C drains it: readiness goes off and calls to Dapi that are under way end. A
 /// second one ends it at once, which loses nothing but time.
 #[derive(Debug, Args)]
 pub(super) struct Serve {}
@@ -24,6 +25,7 @@ impl Serve {
     pub(super) async fn run(self, environment: &Environment) -> Result<(), Failure> {
         let config = Config::from_environment(environment)?;
         telemetry::init(&config.log);
+        raise_file_limit();
         warn_about(&config);
         let service = Service::build(config, Clock::system()).await?;
         tracing::info!(
@@ -34,6 +36,13 @@ impl Serve {
         );
         service.run(shutdown_signal()?).await?;
         Ok(())
+    }
+}
+
+/// Each caller's connection is a file, and the usual soft limit is 1,024.
+pub(super) fn raise_file_limit() {
+    if let Err(error) = connection::raise_limit() {
+        tracing::warn!(cause = %error, "the limit of open files could not be raised");
     }
 }
 
@@ -56,22 +65,29 @@ fn warn_about(config: &Config) {
     }
 }
 
-/// Resolves at the first SIGTERM or SIGINT; the second one ends the process.
+/// Resolves at the first SIGTERM, SIGINT or SIGHUP (a terminal that closes); a second SIGTERM or SIGINT
+/// ends the process.
 pub(super) fn shutdown_signal() -> std::io::Result<impl Future<Output = ()>> {
     let (mut terminate, mut interrupt) =
         (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut hangup = signal(SignalKind::hangup())?;
     let (first_came, first) = tokio::sync::oneshot::channel();
     tokio::spawn(async move {
-        let mut next = async || {
+        let mut asked = async || {
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
             }
         };
-        next().await;
+        tokio::select! {
+            () = asked() => {}
+            _ = hangup.recv() => {}
+        }
         let _ = first_came.send(());
-        next().await;
+        // A terminal that closes may say so twice and does not mean haste.
+        asked().await;
         tracing::warn!("ended at once; leases take over what was under way");
+        telemetry::flush();
         std::process::exit(130);
     });
     Ok(async move {

@@ -147,7 +147,7 @@ impl SettingArgs {
 }
 
 fn secret(text: &str) -> ClientSecret {
-    ClientSecret::new(text.trim_end_matches(['\r', '\n']).to_owned())
+    ClientSecret::new(text.trim_start_matches('\u{feff}').trim().to_owned())
 }
 
 fn secret_from_input() -> Result<ClientSecret, Failure> {

@@ -103,7 +103,7 @@ impl DefaultApp {
         let key_is_set = reader.is_set("DAPI_APP_KEY");
         let secret_is_set = reader.is_set("DAPI_APP_SECRET");
         let app_key = reader.optional("DAPI_APP_KEY", |text| {
-            crate::base::text::check(text, 1024).map(|()| text.to_owned())
+            crate::base::text::check_line(text, 1024).map(|()| text.to_owned())
         });
         let app_secret = reader.secret("DAPI_APP_SECRET");
         if key_is_set && !secret_is_set {

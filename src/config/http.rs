@@ -65,12 +65,26 @@ fn network(text: &str) -> Result<IpNet, &'static str> {
     network.ok_or("must be a network such as 10.0.0.0/8, or an address")
 }
 
-/// An origin as browsers write it (RFC 6454 §6.2): scheme, host, port, nothing behind.
+/// An origin as browsers write it (RFC 6454 §6.2): scheme, host, port, nothing behind. Apps in a web view
+/// have schemes of their own, such as `capacitor://localhost`.
 fn origin(text: &str) -> Result<String, &'static str> {
-    let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
-    let exact = url.map(|url| url.origin().ascii_serialization()).filter(|origin| origin == text);
-    exact.ok_or("must be an exact origin such as https://app.example.com, without a path or slash")
+    if text.contains('*') {
+        return Err("must list each origin in full; there are no wildcards");
+    }
+    let url = Url::parse(text).map_err(|_| NO_ORIGIN)?;
+    let exact = match url.scheme() {
+        "http" | "https" => url.origin().ascii_serialization(),
+        scheme => match (url.host_str().filter(|host| !host.is_empty()), url.port()) {
+            (Some(host), Some(port)) => format!("{scheme}://{host}:{port}"),
+            (Some(host), None) => format!("{scheme}://{host}"),
+            (None, _) => return Err(NO_ORIGIN),
+        },
+    };
+    (exact == text).then_some(exact).ok_or(NO_ORIGIN)
 }
+
+const NO_ORIGIN: &str =
+    "must be an exact origin such as https://app.example.com, without a path or slash";
 
 /// The URL by which callers know this service, such as `https://bank.example.com`: scheme, host and
 /// port without a path, so that issuer, metadata and endpoints all follow from it (RFC 8414 §2, §3).
@@ -79,9 +93,14 @@ pub struct PublicUrl(String);
 
 impl PublicUrl {
     fn parse(text: &str) -> Result<Self, &'static str> {
-        origin(text.strip_suffix('/').unwrap_or(text))
-            .map(Self)
-            .map_err(|_| "must be http(s)://host[:port], without path, query or fragment")
+        let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+        // Scheme and host are the same in any case (RFC 3986 §6.2.2.1), and a port may be the scheme's own.
+        let bare = url.filter(|url| {
+            let plain = url.username().is_empty() && url.password().is_none();
+            plain && url.path() == "/" && url.query().is_none() && url.fragment().is_none()
+        });
+        bare.map(|url| Self(url.origin().ascii_serialization()))
+            .ok_or("must be http(s)://host[:port], without path, query or fragment")
     }
 
     /// What fits a service that nobody told its public URL.

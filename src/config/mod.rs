@@ -142,7 +142,7 @@ pub fn read_allow_private_addresses(reader: &mut Reader<'_>) -> bool {
 /// Reads `STRONGROOM_MASTER_KEYS`.
 pub fn read_master_keys(reader: &mut Reader<'_>) -> Option<MasterKeys> {
     const NAME: &str = "STRONGROOM_MASTER_KEYS";
-    let text = reader.required_secret(NAME, "`strongroom keys generate` makes one")?;
+    let text = reader.required_secret_lines(NAME, "`strongroom keys generate` makes one")?;
     MasterKeys::parse(text.expose()).map_err(|mistake| reader.mistake(NAME, mistake)).ok()
 }
 

@@ -6,6 +6,7 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use crate::base::secret::SecretText;
+use crate::base::text;
 
 /// A snapshot of environment variables.
 #[derive(Clone, Default)]
@@ -144,9 +145,24 @@ impl<'a> Reader<'a> {
         self.optional(name, parse).unwrap_or(default)
     }
 
-    /// A secret, from the variable itself or from the file that `NAME_FILE` names, without the line
-    /// break at the file's end.
+    /// A secret of one line, from the variable itself or from the file that `NAME_FILE` names. White
+    /// space around a file's line is no part of it; anywhere else it is a mistake, as are control
+    /// characters: nobody means them, and what they are part of works nowhere.
     pub fn secret(&mut self, name: &str) -> Option<SecretText> {
+        let secret = self.secret_lines(name)?;
+        match text::check_line(secret.expose(), usize::MAX) {
+            Ok(()) => Some(secret),
+            Err(mistake) => {
+                let file_name = format!("{name}_FILE");
+                let from_file = self.environment.get(&file_name).is_some_and(|it| !it.is_empty());
+                self.mistake(if from_file { &file_name } else { name }, mistake);
+                None
+            }
+        }
+    }
+
+    /// The same for a secret that may have several lines.
+    fn secret_lines(&mut self, name: &str) -> Option<SecretText> {
         let file_name = format!("{name}_FILE");
         match (self.text(name), self.text(&file_name)) {
             (Some(_), Some(_)) => {
@@ -162,7 +178,8 @@ impl<'a> Reader<'a> {
     fn secret_file(&mut self, name: &str, path: &str) -> Option<SecretText> {
         match std::fs::read_to_string(path).map(zeroize::Zeroizing::new) {
             Ok(text) => {
-                let text = text.trim_end_matches(['\r', '\n']).to_owned();
+                // An editor's byte order mark is no part of it either.
+                let text = text.trim_start_matches('\u{feff}').trim().to_owned();
                 if text.is_empty() {
                     self.mistake(name, "names an empty file");
                     return None;
@@ -178,8 +195,22 @@ impl<'a> Reader<'a> {
 
     /// A secret without which nothing works; `hint` says how to come by one.
     pub fn required_secret(&mut self, name: &str, hint: &str) -> Option<SecretText> {
+        self.required(name, hint, Self::secret)
+    }
+
+    /// The same for a secret that may have several lines.
+    pub fn required_secret_lines(&mut self, name: &str, hint: &str) -> Option<SecretText> {
+        self.required(name, hint, Self::secret_lines)
+    }
+
+    fn required(
+        &mut self,
+        name: &str,
+        hint: &str,
+        read: fn(&mut Self, &str) -> Option<SecretText>,
+    ) -> Option<SecretText> {
         let before = self.mistakes.len();
-        let secret = self.secret(name);
+        let secret = read(self, name);
         if secret.is_none() && self.mistakes.len() == before {
             self.mistake(name, format_args!("is missing; {hint}"));
         }

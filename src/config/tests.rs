@@ -102,10 +102,48 @@ fn a_secret_from_two_places_or_from_a_missing_file_is_a_mistake() {
 }
 
 #[test]
+fn a_secret_with_a_stray_line_break_or_space_is_a_mistake_by_name() {
+    for name in ["DAPI_APP_KEY", "DAPI_APP_SECRET", "STRONGROOM_BOOTSTRAP_CLIENT_SECRET"] {
+        for value in ["canary0123456789canary0123456789\r", " canary", "can\u{7f}ary", "can\nary"] {
+            let mut environment = minimal();
+            environment.set("DAPI_APP_KEY", "key");
+            environment.set("DAPI_APP_SECRET", "secret");
+            environment.set("STRONGROOM_BOOTSTRAP_CLIENT_ID", "boot");
+            environment.set("STRONGROOM_BOOTSTRAP_CLIENT_SECRET", "a".repeat(32));
+            environment.set(name, value);
+            let error = Config::from_environment(&environment).unwrap_err();
+            assert_eq!(error.mistakes().len(), 1, "{error}");
+            assert!(error.mistakes()[0].starts_with(&format!("{name}: ")), "{error}");
+            assert!(!error.to_string().contains("canary"), "{error}");
+        }
+    }
+    assert!(with("DATABASE_URL", "postgres://u:p@db/x\r").is_err());
+}
+
+#[test]
+fn a_files_secret_is_trimmed_and_then_checked() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("secret");
+    let read = |content: &str| {
+        std::fs::write(&path, content).unwrap();
+        let mut environment = minimal();
+        environment.set("DAPI_APP_KEY", "key");
+        environment.set("DAPI_APP_SECRET_FILE", path.to_str().unwrap());
+        Config::from_environment(&environment)
+    };
+    let app = read("\u{feff} canary \t\r\n").unwrap().default_app.unwrap();
+    assert_eq!(app.app_secret.expose(), "canary");
+    let error = read("can\rary\n").unwrap_err();
+    assert_eq!(error.mistakes(), ["DAPI_APP_SECRET_FILE: must not contain control characters"]);
+    assert!(read(" \r\n").is_err());
+}
+
+#[test]
 fn a_public_url_loses_its_last_slash_and_may_have_no_path() {
     let url = |text: &str| with("STRONGROOM_PUBLIC_URL", text).map(|config| config.http.public_url);
     assert_eq!(url("https://bank.example/").unwrap().as_str(), "https://bank.example");
     assert_eq!(url("http://localhost:8080").unwrap().as_str(), "http://localhost:8080");
+    assert_eq!(url("HTTPS://Bank.Example:443").unwrap().as_str(), "https://bank.example");
     for wrong in [
         "bank.example",
         "https://bank.example/x",
@@ -123,9 +161,28 @@ fn an_origin_must_be_exact() {
         origins("https://a.example, http://localhost:3000").unwrap(),
         ["https://a.example", "http://localhost:3000"]
     );
-    for wrong in ["*", "null", "https://a.example/", "https://a.example:443", "a.example", ","] {
+    let of_apps = ["capacitor://localhost", "ionic://localhost", "app://bank.example:1"];
+    assert_eq!(origins(&of_apps.join(",")).unwrap(), of_apps);
+    for wrong in [
+        "*",
+        "null",
+        "https://a.example/",
+        "https://a.example:443",
+        "HTTPS://a.example",
+        "a.example",
+        ",",
+        "https://*.example.com",
+        "capacitor://*",
+        "capacitor://localhost/",
+        "app:localhost",
+        "app:///x",
+        "app://u@x",
+        "data:x",
+    ] {
         assert!(origins(wrong).is_err(), "{wrong}");
     }
+    let told = origins("https://*.example.com").unwrap_err().to_string();
+    assert!(told.contains("no wildcards"), "{told}");
 }
 
 #[test]

@@ -100,6 +100,7 @@ pub(super) struct PendingDelink {
     attempts: i32,
     token: AccessToken,
     user_secret: UserSecret,
+    user_secret_proven: bool,
     credentials: AppCredentials,
     permit: Permit,
 }
@@ -111,7 +112,7 @@ impl PendingDelink {
         delink: ClaimedDelink,
         permit: Permit,
     ) -> Result<Self, VaultError> {
-        let ClaimedDelink { claimed, attempts, turn, .. } = delink;
+        let ClaimedDelink { claimed, attempts, turn, user_secret_proven, .. } = delink;
         let places = Places { app: claimed.app, user: claimed.user, id: claimed.id };
         let key = vault.unwrap(&claimed.user_key)?;
         Ok(Self {
@@ -120,6 +121,7 @@ impl PendingDelink {
             epoch: claimed.epoch,
             turn,
             attempts,
+            user_secret_proven,
             token: claimed.secret.open(&key, &places.access_token())?,
             // Without it nothing but an end without Dapi is claimed.
             user_secret: claimed
@@ -193,14 +195,19 @@ impl PendingDelink {
             DelinkAnswer::Delinked => return self.confirm(context, None).await,
             DelinkAnswer::AlreadyGone(refusal) => {
                 let gone = format!("{}: {}", refusal.kind, refusal.message);
-                return self.confirm(context, Some(gone)).await;
+                if self.user_secret_proven {
+                    return self.confirm(context, Some(gone)).await;
+                }
+                // Whoever sends a wrong user secret is not told about the token, whatever the words: a
+                // token that lives would be given up for a secret that somebody mistyped.
+                (format!("{gone} (the user secret is not proven)"), None)
             }
-            DelinkAnswer::Failed { what, retry_after } => (what, *retry_after),
+            DelinkAnswer::Failed { what, retry_after } => (what.clone(), *retry_after),
         };
         tracing::warn!(what, attempts = self.attempts, %user, "Dapi did not confirm a delinking");
         let wait = backoff(RETRY.0, RETRY.1, self.attempts, retry_after);
         let mut tx = context.pool.begin().await?;
-        store::delink_failed(&mut tx, app, id, self.epoch, what, wait).await?;
+        store::delink_failed(&mut tx, app, id, self.epoch, &what, wait).await?;
         store::free_turn(&mut tx, id, self.turn).await?;
         tx.commit().await
     }

@@ -119,6 +119,11 @@ impl Turn {
         Ok(ended?)
     }
 
+    /// Whether Dapi has taken the user secret that this call is made with, or Connect handed it over.
+    pub(crate) fn has_proven_user_secret(&self) -> bool {
+        self.taken.user_secret_proven
+    }
+
     /// Dapi has taken the user secret that this call was made with: from now on it stays.
     pub(crate) async fn prove_user_secret(&self, context: &Context) -> Result<(), Failed> {
         let Some(sealed) =

@@ -1,16 +1,25 @@
 //! A call on a connection's behalf: the caller's fields as they came, with the secrets put in, and the
 //! answer as it comes.
 
+use std::io::Read;
 use std::time::Duration;
 
-use bytes::Bytes;
-use reqwest::header::CONTENT_ENCODING;
+use bytes::{Buf as _, Bytes, BytesMut};
+use reqwest::header::{CONTENT_ENCODING, HeaderValue};
 use reqwest::{Response, StatusCode};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::value::RawValue;
 
 use super::client::describe;
 use super::{AppCredentials, UserSecret};
+use crate::base::coding::{Codings, Unknown};
+
+/// The largest encoded body that is decoded, in bytes as it travels: it is held whole.
+const MAX_ENCODED: usize = 8 * 1024 * 1024;
+/// The most that is decoded of a body, in bytes: more than anybody passes on.
+const MAX_DECODED: u64 = 65 * 1024 * 1024;
+/// Pieces in which a body is decoded, in bytes.
+const PIECE: usize = 16 * 1024;
 
 /// A field of a JSON object: its name, and its value as it came.
 pub type Field = (String, Box<RawValue>);
@@ -46,11 +55,20 @@ impl Serialize for CallBody<'_> {
 }
 
 /// An answer whose head has come.
-#[derive(Debug)]
 pub struct CallAnswer {
     response: Response,
+    /// `None` where one of them is not known here.
+    codings: Option<Codings>,
+    /// The body without its codings, and why its encoded form is not whole.
+    decoded: Option<(Box<dyn Read + Send>, Option<CallLost>)>,
     /// How long Dapi asks to be left alone.
     pub retry_after: Option<Duration>,
+}
+
+impl std::fmt::Debug for CallAnswer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "CallAnswer({})", self.response.status())
+    }
 }
 
 /// A call whose answer did not come, or broke off.
@@ -66,7 +84,8 @@ pub struct CallLost {
 
 impl CallAnswer {
     pub(super) fn new(response: Response, retry_after: Option<Duration>) -> Self {
-        Self { response, retry_after }
+        let codings = codings(&response).ok();
+        Self { response, codings, decoded: None, retry_after }
     }
 
     /// The status.
@@ -75,25 +94,83 @@ impl CallAnswer {
         self.response.status()
     }
 
-    /// Whether the body is encoded, which nobody asked for.
+    /// Whether the body is encoded in a way that is not known here, which nobody asked for.
     #[must_use]
-    pub fn is_encoded(&self) -> bool {
-        let encoding = self.response.headers().get(CONTENT_ENCODING);
-        encoding.is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"))
+    pub fn is_unreadable(&self) -> bool {
+        self.codings.is_none()
     }
 
-    /// How long the body is, where the head tells.
+    /// How long the body is as it travels, where the head tells.
     #[must_use]
     pub fn length(&self) -> Option<u64> {
         self.response.content_length()
     }
 
-    /// The next piece of the body; `None` at its end.
+    /// The next piece of the body, without its codings; `None` at its end.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, CallLost> {
-        self.response.chunk().await.map_err(|error| CallLost {
-            what: describe(&error),
-            timeout: error.is_timeout(),
-            sent: true,
-        })
+        match &self.codings {
+            Some(codings) if codings.is_identity() => {
+                self.response.chunk().await.map_err(|error| CallLost::broken(&error))
+            }
+            Some(codings) => {
+                let codings = codings.clone();
+                if self.decoded.is_none() {
+                    let (encoded, lost) = self.encoded().await?;
+                    let reader = Box::new(encoded.reader());
+                    self.decoded = Some((codings.reader(reader, MAX_DECODED), lost));
+                }
+                self.decoded_piece()
+            }
+            None => Err(CallLost::because("an answer in an unknown encoding")),
+        }
     }
+
+    /// The encoded body, and why it is not whole where it is not.
+    async fn encoded(&mut self) -> Result<(Bytes, Option<CallLost>), CallLost> {
+        let mut encoded = BytesMut::new();
+        loop {
+            match self.response.chunk().await {
+                Ok(Some(piece)) if encoded.len() + piece.len() > MAX_ENCODED => {
+                    return Err(CallLost::because("an encoded answer of excessive size"));
+                }
+                Ok(Some(piece)) => encoded.extend_from_slice(&piece),
+                Ok(None) => return Ok((encoded.freeze(), None)),
+                Err(error) => return Ok((encoded.freeze(), Some(CallLost::broken(&error)))),
+            }
+        }
+    }
+
+    fn decoded_piece(&mut self) -> Result<Option<Bytes>, CallLost> {
+        let Some((reader, lost)) = &mut self.decoded else { return Ok(None) };
+        let mut piece = vec![0; PIECE];
+        match reader.read(&mut piece) {
+            Ok(0) => Ok(None),
+            Ok(length) => {
+                piece.truncate(length);
+                Ok(Some(piece.into()))
+            }
+            Err(_) => {
+                let damaged = || CallLost::because("an answer whose encoding is damaged");
+                Err(lost.take().unwrap_or_else(damaged))
+            }
+        }
+    }
+}
+
+impl CallLost {
+    /// The answer broke off.
+    fn broken(error: &reqwest::Error) -> Self {
+        Self { what: describe(error), timeout: error.is_timeout(), sent: true }
+    }
+
+    /// An answer came that cannot be read.
+    fn because(what: &str) -> Self {
+        Self { what: what.to_owned(), timeout: false, sent: true }
+    }
+}
+
+/// The codings of an answer's body.
+pub(super) fn codings(response: &Response) -> Result<Codings, Unknown> {
+    let values = response.headers().get_all(CONTENT_ENCODING).iter();
+    Codings::read(values.map(HeaderValue::as_bytes))
 }

@@ -3,17 +3,22 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use reqwest::header::{HeaderMap, RETRY_AFTER};
+use reqwest::header::{
+    ACCEPT_ENCODING, CONNECTION, DATE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
+};
 use reqwest::redirect;
 use serde::Serialize;
 use url::Url;
+use zeroize::Zeroizing;
 
-use super::call::{CallAnswer, CallBody, CallLost};
+use super::call::{self, CallAnswer, CallBody, CallLost};
 use super::wire::{self, Received};
 use super::{
     AccessCode, AccessToken, AppCredentials, DelinkAnswer, ExchangeAnswer, Gate, Metrics, Permit,
     Unsettled, UserSecret,
 };
+use crate::base::coding::Spoilt;
+use crate::base::retry_after;
 use crate::base::trace::TraceContext;
 use crate::config::DapiConfig;
 
@@ -28,6 +33,8 @@ const UNSENT_PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from
 #[derive(Clone, Debug)]
 pub struct Client {
     http: reqwest::Client,
+    /// For what must not meet a connection that its other end has given up.
+    exchanges: reqwest::Client,
     settings: Arc<DapiConfig>,
     gate: Gate,
     metrics: Metrics,
@@ -53,26 +60,39 @@ impl From<NoAnswer> for CallLost {
 /// How the text about a time limit begins.
 const TIME_RAN_OUT: &str = "time ran out";
 
+fn http(settings: &DapiConfig) -> reqwest::ClientBuilder {
+    #[expect(clippy::disallowed_methods, reason = "this is Dapi's room")]
+    let http = reqwest::Client::builder()
+        .user_agent(concat!("strongroom/", env!("CARGO_PKG_VERSION")))
+        .redirect(redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .connect_timeout(CONNECT_TIMEOUT)
+        // A header that nobody needs must not cost the answer below it.
+        .http1_ignore_invalid_headers_in_responses(true)
+        .http1_allow_spaces_after_header_name_in_responses(true)
+        .http1_allow_obsolete_multiline_headers_in_responses(true)
+        .http1_only();
+    // A proxy of the environment is for Dapi, not for a sandbox on this machine.
+    if settings.is_on_this_machine() { http.no_proxy() } else { http }
+}
+
+fn http_for_exchanges(settings: &DapiConfig) -> reqwest::Result<reqwest::Client> {
+    let mut close = HeaderMap::new();
+    close.insert(CONNECTION, HeaderValue::from_static("close"));
+    http(settings).pool_max_idle_per_host(0).default_headers(close).build()
+}
+
 impl Client {
     /// A client with connections of its own.
     ///
     /// # Errors
     /// Where TLS cannot be set up, for want of root certificates for example.
     pub fn new(settings: Arc<DapiConfig>, gate: Gate, metrics: Metrics) -> reqwest::Result<Self> {
-        #[expect(clippy::disallowed_methods, reason = "this is Dapi's room")]
-        let mut http = reqwest::Client::builder()
-            .user_agent(concat!("strongroom/", env!("CARGO_PKG_VERSION")))
-            .redirect(redirect::Policy::none())
-            .retry(reqwest::retry::never())
-            .connect_timeout(CONNECT_TIMEOUT)
-            // Shorter than servers keep idle connections, so that a request rarely meets a dying one.
-            .pool_idle_timeout(Duration::from_secs(20))
-            .http1_only();
-        // A proxy of the environment is for Dapi, not for a sandbox on this machine.
-        if settings.is_on_this_machine() {
-            http = http.no_proxy();
-        }
-        Ok(Self { http: http.build()?, settings, gate, metrics })
+        // Shorter than servers keep idle connections, so that a request rarely meets a dying one.
+        let http = http(&settings).pool_idle_timeout(Duration::from_secs(20)).build()?;
+        // Each on a connection of its own: see docs/adr/0016.
+        let exchanges = http_for_exchanges(&settings)?;
+        Ok(Self { http, exchanges, settings, gate, metrics })
     }
 
     /// The gate through which every call goes.
@@ -114,7 +134,7 @@ impl Client {
         let started = Instant::now();
         let limit = self.settings.exchange_timeout;
         let url = self.url("/auth/ExchangeToken");
-        let received = self.post(url, None, &body, trace, limit).await;
+        let received = self.post(&self.exchanges, url, None, &body, trace, limit).await;
         let secrets = [app.app_secret.expose(), code.expose()];
         let answer = match received {
             Ok(received) => wire::exchange(&received, &secrets),
@@ -149,7 +169,7 @@ impl Client {
         let started = Instant::now();
         let url = self.url(&self.settings.delink_path);
         let limit = self.settings.call_timeout;
-        let received = self.post(url, Some(token), &body, trace, limit).await;
+        let received = self.post(&self.http, url, Some(token), &body, trace, limit).await;
         let secrets = [app.app_secret.expose(), user_secret.expose(), token.expose()];
         let answer = match received {
             Ok(received) => wire::delink(&received, &self.settings.gone_types, &secrets),
@@ -173,7 +193,7 @@ impl Client {
         limit: Duration,
     ) -> Result<CallAnswer, CallLost> {
         let url = self.url(&format!("/{path}"));
-        let response = self.send(url, token, body, trace, limit).await?;
+        let response = self.send(&self.http, url, token, body, trace, limit).await?;
         let retry_after = self.heed(&response);
         Ok(CallAnswer::new(response, retry_after))
     }
@@ -193,18 +213,20 @@ impl Client {
     /// One POST, with its answer read whole.
     async fn post<B: Serialize>(
         &self,
+        http: &reqwest::Client,
         url: Url,
         token: Option<&AccessToken>,
         body: &B,
         trace: &TraceContext,
         limit: Duration,
     ) -> Result<Received, NoAnswer> {
-        Ok(self.receive(self.send(url, token, body, trace, limit).await?).await)
+        Ok(self.receive(self.send(http, url, token, body, trace, limit).await?).await)
     }
 
     /// One POST with everything that bounds it, repeated only where nothing can have left.
     async fn send<B: Serialize>(
         &self,
+        http: &reqwest::Client,
         url: Url,
         token: Option<&AccessToken>,
         body: &B,
@@ -215,7 +237,8 @@ impl Client {
         let mut pauses = UNSENT_PAUSES.iter();
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            let mut request = self.http.post(url.clone()).json(body).timeout(left);
+            let mut request = http.post(url.clone()).json(body).timeout(left);
+            request = request.header(ACCEPT_ENCODING, "identity");
             request = request.header("traceparent", trace.traceparent());
             if let Some(state) = trace.tracestate() {
                 request = request.header("tracestate", state);
@@ -225,7 +248,7 @@ impl Client {
             }
             match request.send().await {
                 Ok(response) => return Ok(response),
-                Err(error) if error.is_connect() => match pauses.next() {
+                Err(error) if was_never_written(&error) => match pauses.next() {
                     Some(pause) => tokio::time::sleep(*pause).await,
                     None => return Err(NoAnswer::NotSent(describe(&error))),
                 },
@@ -246,28 +269,63 @@ impl Client {
         retry_after
     }
 
-    async fn receive(&self, mut response: reqwest::Response) -> Received {
+    async fn receive(&self, response: reqwest::Response) -> Received {
         let retry_after = self.heed(&response);
         let status = response.status();
-        let mut bytes = Vec::new();
-        let body = loop {
-            match response.chunk().await {
-                Ok(Some(chunk)) if bytes.len() + chunk.len() > MAX_ANSWER => {
-                    break Err("an answer of excessive size");
-                }
-                Ok(Some(chunk)) => bytes.extend_from_slice(&chunk),
-                Ok(None) => break Ok(bytes),
-                Err(_) => break Err("an answer that broke off"),
-            }
-        };
-        Received { status, retry_after, body }
+        let (body, spoilt) = read(response).await;
+        Received { status, retry_after, body, spoilt }
     }
 }
 
-/// `Retry-After` in seconds (RFC 9110 §10.2.3); the form with a date is rare enough to do without.
+/// As much of an answer's body as may be read, without its codings, and why it is not all.
+async fn read(mut response: reqwest::Response) -> (Zeroizing<Vec<u8>>, Option<&'static str>) {
+    const EXCESSIVE: Option<&str> = Some("an answer of excessive size");
+    const BROKEN: Option<&str> = Some("an answer that broke off");
+    let nothing = Zeroizing::default;
+    let Ok(codings) = call::codings(&response) else {
+        return (nothing(), Some("an answer in an unknown encoding"));
+    };
+    let mut bytes = Zeroizing::new(Vec::new());
+    let spoilt = loop {
+        match response.chunk().await {
+            Ok(Some(chunk)) if bytes.len() + chunk.len() > MAX_ANSWER => {
+                return (nothing(), EXCESSIVE);
+            }
+            Ok(Some(chunk)) => bytes.extend_from_slice(&chunk),
+            Ok(None) => break None,
+            Err(_) => break BROKEN,
+        }
+    };
+    if codings.is_identity() {
+        return (bytes, spoilt);
+    }
+    let decoded = codings.decode(&bytes, MAX_ANSWER);
+    let bytes = Zeroizing::new(decoded.bytes);
+    match decoded.end {
+        Ok(()) => (bytes, spoilt),
+        Err(Spoilt::BrokenOff) => (bytes, BROKEN),
+        Err(Spoilt::TooLarge) => (nothing(), EXCESSIVE),
+        Err(Spoilt::Damaged) => (nothing(), Some("an answer whose encoding is damaged")),
+    }
+}
+
+/// Whether a request provably never left: there was no connection, or hyper gave the request back
+/// because its connection was closed before a byte of it was written.
+fn was_never_written(error: &reqwest::Error) -> bool {
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        if inner.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled) {
+            return true;
+        }
+        cause = inner.source();
+    }
+    error.is_connect()
+}
+
+/// `Retry-After` (RFC 9110 §10.2.3).
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let text = headers.get(RETRY_AFTER)?.to_str().ok()?;
-    text.trim().parse().ok().map(Duration::from_secs)
+    let text = |name: HeaderName| headers.get(name)?.to_str().ok();
+    retry_after::read(text(RETRY_AFTER)?, text(DATE))
 }
 
 /// What reqwest says, down to the cause, without the URL.

@@ -16,7 +16,7 @@ pub use call::{CallAnswer, CallBody, CallLost, Field};
 pub use client::Client;
 pub use gate::{Busy, Gate, Permit};
 pub use metrics::Metrics;
-pub use wire::scrub;
+pub use wire::{Said, said, scrub};
 
 use std::time::Duration;
 
@@ -40,27 +40,30 @@ secret_text!(
 );
 
 impl AccessCode {
-    /// When the code runs out by its own `exp`, where it is a JWT (RFC 7519 §4.1.4). Nothing is
-    /// verified, this is a hint; an opaque code has none.
+    /// When the code runs out by its own `exp`, where it is a JWT (RFC 7519 §4.1.4): a JOSE header that
+    /// names an algorithm (RFC 7515 §4.1.1), claims that are an object. Nothing is verified, this is a
+    /// hint; a code of any other form is opaque and has none.
     #[must_use]
     pub fn expires_at(&self) -> Option<OffsetDateTime> {
-        #[derive(serde::Deserialize)]
-        struct Claims {
-            exp: f64,
-        }
         let mut parts = self.expose().split('.');
-        let (_, payload, _) = (parts.next()?, parts.next()?, parts.next()?);
+        let (header, claims, _) = (parts.next()?, parts.next()?, parts.next()?);
         if parts.next().is_some() {
             return None;
         }
-        let json = URL_SAFE_NO_PAD.decode(payload.trim_end_matches('=')).ok()?;
-        let claims: Claims = serde_json::from_slice(&json).ok()?;
+        object(header)?.get("alg")?.as_str()?;
+        let exp = object(claims)?.get("exp")?.as_f64()?;
         #[expect(
             clippy::cast_possible_truncation,
-            reason = "out of range is refused by the next line"
+            reason = "out of range is refused by the next call"
         )]
-        OffsetDateTime::from_unix_timestamp(claims.exp as i64).ok()
+        OffsetDateTime::from_unix_timestamp(exp as i64).ok()
     }
+}
+
+/// A part of a JWT that is a JSON object.
+fn object(part: &str) -> Option<serde_json::Map<String, serde_json::Value>> {
+    let json = URL_SAFE_NO_PAD.decode(part.trim_end_matches('=')).ok()?;
+    serde_json::from_slice(&json).ok()
 }
 
 /// A Dapi application, as calls need it.
@@ -153,8 +156,22 @@ mod tests {
         for code in ["", "opaque", "a.b.c", "a.b.c.d"] {
             assert_eq!(AccessCode::new(code.to_owned()).expires_at(), None, "{code}");
         }
-        for payload in ["{}", r#"{"exp":"soon"}"#, r#"{"exp":1e300}"#, r#"{"exp":null}"#, "[]"] {
+        for payload in [
+            "{}",
+            r#"{"exp":"soon"}"#,
+            r#"{"exp":1e300}"#,
+            r#"{"exp":null}"#,
+            r#"{"exp":[1]}"#,
+            "[]",
+            "[1]",
+            "1",
+        ] {
             assert_eq!(jwt(payload).expires_at(), None, "{payload}");
+        }
+        let past = URL_SAFE_NO_PAD.encode(r#"{"exp":1}"#);
+        for header in ["x", "e30", &URL_SAFE_NO_PAD.encode(r#"["HS256"]"#)] {
+            let code = AccessCode::new(format!("{header}.{past}.c2ln"));
+            assert_eq!(code.expires_at(), None, "a header that is none: {header}");
         }
     }
 }

@@ -1,55 +1,66 @@
 //! Dapi's JSON, sorted into answers.
 //!
-//! Be liberal in what is accepted: unknown fields, missing fields, any status that makes sense. But
-//! a refusal counts only where Dapi itself says so; a proxy's 403 in HTML settles nothing.
+//! Be liberal in what is accepted: unknown fields, missing fields, fields of other kinds, bytes that are
+//! no text, any status that makes sense. A token exists once, so it is read from whatever holds it whole,
+//! even from an answer that breaks off behind it. But a refusal counts only where Dapi itself says so,
+//! from beginning to end; a proxy's 403 in HTML settles nothing.
 
 use std::time::Duration;
 
 use reqwest::StatusCode;
-use serde::Deserialize;
-use serde_json::Value;
+use zeroize::Zeroizing;
 
 use super::{AccessToken, DelinkAnswer, ExchangeAnswer, ExchangedToken, Refusal, Unsettled};
+use crate::base::loose::{self, Object};
 use crate::base::text;
 
 /// The longest text of Dapi's that is kept, in bytes.
 const MAX_TEXT: usize = 500;
+/// The fields that count.
+const FIELDS: [&str; 6] = ["success", "accessToken", "tokenID", "userID", "type", "msg"];
 
-/// An answer as it came: status, `Retry-After`, body; or what came in its place.
+/// An answer as it came: status, `Retry-After`, body without its codings.
 #[derive(Debug)]
 pub(super) struct Received {
     pub(super) status: StatusCode,
     pub(super) retry_after: Option<Duration>,
-    pub(super) body: Result<Vec<u8>, &'static str>,
+    /// As much of the body as may be read.
+    pub(super) body: Zeroizing<Vec<u8>>,
+    /// Why the body is not all that there was to come.
+    pub(super) spoilt: Option<&'static str>,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct WireAnswer {
-    success: Option<bool>,
-    access_token: Option<AccessToken>,
-    #[serde(rename = "tokenID")]
-    token_id: Option<String>,
-    #[serde(rename = "userID")]
-    user_id: Option<String>,
-    #[serde(rename = "type")]
-    kind: Option<Value>,
-    msg: Option<Value>,
+/// What an answer says about the call that it answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Said {
+    /// Whether it succeeded, as far as that is said.
+    pub success: Option<bool>,
+    /// The `type` of a refusal.
+    pub kind: Option<String>,
 }
 
-impl WireAnswer {
-    fn refusal(&self, secrets: &[&str]) -> Refusal {
-        let words = |value: &Option<Value>| match value {
-            Some(Value::String(text)) => Some(text.clone()),
-            None | Some(Value::Null) => None,
-            Some(other) => Some(other.to_string()),
-        };
-        let tame = |text: String| text::tame(&scrub(&text, secrets), MAX_TEXT);
-        Refusal {
-            kind: words(&self.kind).map_or_else(|| "UNKNOWN".to_owned(), tame),
-            message: words(&self.msg).map(tame).unwrap_or_default(),
-        }
+/// What an answer to a call says; `None` where its body is not a JSON object from brace to brace.
+#[must_use]
+pub fn said(body: &[u8]) -> Option<Said> {
+    let text = loose::text(body);
+    let object = Object::read(&text, &FIELDS).filter(Object::is_closed)?;
+    Some(Said { success: object.yes("success"), kind: object.exact("type") })
+}
+
+fn refusal(object: &Object<'_>, secrets: &[&str]) -> Refusal {
+    let words = |name| object.words(name).map(|text| text::tame(&scrub(&text, secrets), MAX_TEXT));
+    Refusal {
+        kind: words("type").unwrap_or_else(|| "UNKNOWN".to_owned()),
+        message: words("msg").unwrap_or_default(),
     }
+}
+
+/// The token, where it is there to the last character and an `Authorization` header can carry it.
+fn token(object: &Object<'_>) -> Option<AccessToken> {
+    let token = Zeroizing::new(object.exact("accessToken")?);
+    let token = token.trim_matches(|c: char| c.is_ascii_whitespace());
+    let carried = !token.is_empty() && !token.contains(char::is_control);
+    carried.then(|| AccessToken::new(token.to_owned()))
 }
 
 /// Takes secrets out of a text that somebody else wrote and that might repeat what was sent.
@@ -60,9 +71,14 @@ pub fn scrub(text: &str, secrets: &[&str]) -> String {
 }
 
 impl Received {
-    fn json(&self) -> Result<WireAnswer, &'static str> {
-        let body = self.body.as_ref().map_err(|what| *what)?;
-        serde_json::from_slice(body).map_err(|_| "an answer that is not Dapi's JSON")
+    /// Why there is nothing to be read from the body.
+    fn unreadable(&self) -> &'static str {
+        self.spoilt.unwrap_or("an answer that is not Dapi's JSON")
+    }
+
+    /// Whether nothing is missing from the body, and nothing stands in it beside `object`.
+    fn is_whole(&self, object: &Object<'_>) -> bool {
+        self.spoilt.is_none() && object.is_whole()
     }
 
     /// 200 or 4xx, without the two that say "not now".
@@ -83,24 +99,26 @@ impl Received {
 
 /// What an answer to an exchange says. `secrets` are what was sent.
 pub(super) fn exchange(received: &Received, secrets: &[&str]) -> ExchangeAnswer {
+    let unsettled = |what| ExchangeAnswer::Unsettled(received.unsettled(what));
     if !received.may_settle() {
-        return ExchangeAnswer::Unsettled(received.unsettled("no answer that settles it"));
+        return unsettled("no answer that settles it");
     }
-    let answer = match received.json() {
-        Ok(answer) => answer,
-        Err(what) => return ExchangeAnswer::Unsettled(received.unsettled(what)),
+    let text = loose::text(&received.body);
+    let Some(object) = Object::read(&text, &FIELDS) else {
+        return unsettled(received.unreadable());
     };
-    match (answer.success, &answer.access_token) {
-        (Some(false), _) => ExchangeAnswer::Refused(answer.refusal(secrets)),
-        (_, Some(token)) if received.status.is_success() && !token.expose().is_empty() => {
-            let short = |id: &Option<String>| id.as_deref().map(|id| text::tame(id, MAX_TEXT));
-            ExchangeAnswer::Token(ExchangedToken {
-                access_token: token.clone(),
-                token_id: short(&answer.token_id),
-                user_id: short(&answer.user_id),
-            })
+    match (object.yes("success"), token(&object)) {
+        (Some(false), _) if received.is_whole(&object) => {
+            ExchangeAnswer::Refused(refusal(&object, secrets))
         }
-        _ => ExchangeAnswer::Unsettled(received.unsettled("an answer without token or refusal")),
+        (Some(false), _) => unsettled("a refusal that is not Dapi's from beginning to end"),
+        (_, Some(access_token)) if received.status.is_success() => {
+            let short = |name| object.id(name).map(|id| text::tame(&id, MAX_TEXT));
+            let (token_id, user_id) = (short("tokenID"), short("userID"));
+            ExchangeAnswer::Token(ExchangedToken { access_token, token_id, user_id })
+        }
+        _ if !received.is_whole(&object) => unsettled(received.unreadable()),
+        _ => unsettled("an answer without token or refusal"),
     }
 }
 
@@ -108,15 +126,17 @@ pub(super) fn exchange(received: &Received, secrets: &[&str]) -> ExchangeAnswer 
 pub(super) fn delink(received: &Received, gone: &[String], secrets: &[&str]) -> DelinkAnswer {
     let failed = |what: String| DelinkAnswer::Failed { what, retry_after: received.retry_after };
     let status = received.status.as_u16();
-    let answer = match received.json() {
-        Ok(answer) => answer,
-        Err(what) => return failed(format!("{what} (HTTP {status})")),
+    let text = loose::text(&received.body);
+    let Some(object) = Object::read(&text, &FIELDS).filter(Object::is_closed) else {
+        return failed(format!("{} (HTTP {status})", received.unreadable()));
     };
-    if received.status.is_success() && answer.success == Some(true) {
+    let success = object.yes("success");
+    if received.status.is_success() && success == Some(true) {
         return DelinkAnswer::Delinked;
     }
-    let refusal = answer.refusal(secrets);
-    if answer.success == Some(false) && received.may_settle() && gone.contains(&refusal.kind) {
+    let refusal = refusal(&object, secrets);
+    let settled = received.may_settle() && received.is_whole(&object);
+    if success == Some(false) && settled && gone.contains(&refusal.kind) {
         return DelinkAnswer::AlreadyGone(refusal);
     }
     failed(format!("{}: {} (HTTP {status})", refusal.kind, refusal.message))
@@ -127,12 +147,20 @@ mod tests {
     use super::*;
 
     fn received(status: u16, body: &str) -> Received {
+        received_bytes(status, body.as_bytes(), None)
+    }
+
+    fn received_bytes(status: u16, body: &[u8], spoilt: Option<&'static str>) -> Received {
         let status = StatusCode::from_u16(status).unwrap();
-        Received { status, retry_after: None, body: Ok(body.as_bytes().to_vec()) }
+        Received { status, retry_after: None, body: Zeroizing::new(body.to_vec()), spoilt }
     }
 
     fn kind(status: u16, body: &str) -> &'static str {
-        match exchange(&received(status, body), &["the-code"]) {
+        kind_of(&received(status, body))
+    }
+
+    fn kind_of(received: &Received) -> &'static str {
+        match exchange(received, &["the-code"]) {
             ExchangeAnswer::Token(_) => "token",
             ExchangeAnswer::Refused(_) => "refused",
             ExchangeAnswer::Unsettled(unsettled) if unsettled.may_have_consumed => "consumed?",
@@ -151,12 +179,72 @@ mod tests {
         assert_eq!(kind(201, r#"{"accessToken":"t"}"#), "token");
     }
 
+    fn exchanged(body: &[u8]) -> ExchangedToken {
+        match exchange(&received_bytes(200, body, None), &[]) {
+            ExchangeAnswer::Token(token) => token,
+            other => panic!("{}: {other:?}", String::from_utf8_lossy(body)),
+        }
+    }
+
+    #[test]
+    fn no_field_that_does_not_matter_costs_a_token() {
+        for body in [
+            b"\xef\xbb\xbf{\"success\":true,\"accessToken\":\"t\"}".as_slice(),
+            b"{\"success\":true,\"msg\":\"caf\xe9\",\"accessToken\":\"t\"}",
+            b"{\"success\":\"true\",\"accessToken\":\"t\",\"tokenID\":{},\"userID\":\"\xff\"}",
+            br#"{"success":1,"accessToken":" t\n","type":[[]],"msg":{"a":1}}"#,
+            br#"{"success":true,"success":true,"accessToken":"s","accessToken":"t"}"#,
+            br#"{"success":true,"success":false,"accessToken":"t"}"#,
+            br#"{"data":{"accessToken":"other"},"accessToken":"t"}"#,
+            br#"{"success":true,"accessToken":"t"}</html>"#,
+        ] {
+            let token = exchanged(body);
+            assert_eq!(token.access_token.expose(), "t", "{}", String::from_utf8_lossy(body));
+            assert_eq!((token.token_id, token.user_id), (None, None));
+        }
+        let numbers =
+            exchanged(br#"{"accessToken":"t","tokenID":7,"userID":12345678901234567890}"#);
+        assert_eq!(numbers.token_id.as_deref(), Some("7"));
+        assert_eq!(numbers.user_id.as_deref(), Some("12345678901234567890"));
+    }
+
+    #[test]
+    fn a_token_that_came_whole_counts_though_the_answer_broke_off_behind_it() {
+        let broken = |body: &str| {
+            kind_of(&received_bytes(200, body.as_bytes(), Some("an answer that broke off")))
+        };
+        assert_eq!(broken(TOKEN), "token");
+        assert_eq!(broken(r#"{"success":true,"accessToken":"t","x":"#), "token");
+        assert_eq!(broken(r#"{"success":true,"accessToken":"t"#), "consumed?");
+        assert_eq!(broken(NO), "consumed?", "a refusal counts only where nothing is missing");
+        assert_eq!(kind(400, &format!("{NO}<html>")), "consumed?");
+    }
+
+    #[test]
+    fn a_token_that_is_not_exact_or_cannot_travel_is_none() {
+        for body in [
+            b"{\"success\":true,\"accessToken\":\"t\xff\"}".as_slice(),
+            br#"{"success":true,"accessToken":"t\ufffd"}"#,
+            br#"{"success":true,"accessToken":"a\r\nb"}"#,
+            br#"{"success":true,"accessToken":"a\u007fb"}"#,
+            br#"{"success":true,"accessToken":" \t"}"#,
+            br#"{"success":true,"accessToken":7}"#,
+            br#"{"success":true,"data":{"accessToken":"t"}}"#,
+            br#"[true,"t"]"#,
+        ] {
+            let told = kind_of(&received_bytes(200, body, None));
+            assert_eq!(told, "consumed?", "{}", String::from_utf8_lossy(body));
+        }
+    }
+
     #[test]
     fn a_refusal_counts_with_200_and_4xx() {
         for status in [200, 400, 401, 403, 404, 409, 422] {
             assert_eq!(kind(status, NO), "refused", "{status}");
         }
         assert_eq!(kind(200, r#"{"success":false}"#), "refused");
+        let latin = b"{\"success\":false,\"type\":\"X\",\"msg\":\"caf\xe9\"}";
+        assert_eq!(kind_of(&received_bytes(400, latin, None)), "refused");
     }
 
     #[test]
@@ -204,6 +292,7 @@ mod tests {
     #[test]
     fn a_delinking_is_confirmed_by_success_or_by_there_being_nothing_left() {
         assert_eq!(delinked(200, r#"{"success":true,"status":"done"}"#), "delinked");
+        assert_eq!(delinked(200, "\u{feff}{\"success\":\"true\",\"x\":1,\"x\":2}"), "delinked");
         assert_eq!(delinked(401, r#"{"success":false,"type":"USER_DELINKED"}"#), "gone");
     }
 
@@ -212,6 +301,10 @@ mod tests {
         for (status, body) in [
             (200, "{}"),
             (200, "OK"),
+            (200, "[true]"),
+            (200, r#"{"success":true,"#),
+            (200, r#"{"success":true,"success":false}"#),
+            (401, r#"{"success":false,"type":"USER_DELINKED"} x"#),
             (200, r#"{"success":false,"type":"INVALID_CREDENTIALS"}"#),
             (302, r#"{"success":true}"#),
             (500, r#"{"success":true}"#),

@@ -11,6 +11,7 @@ use crate::connections::{Context, erasure};
 use crate::database::Fault;
 use crate::http::body::Id;
 use crate::http::caller::{Authorized, needs};
+use crate::http::detached;
 use crate::http::problem::Problem;
 use crate::oauth::Issuer;
 use crate::users;
@@ -46,10 +47,15 @@ pub async fn erase(
     let deadline = Instant::now() + context.pace.answer_within;
     users::check_client_user_id(&user).map_err(|_| Problem::not_found())?;
     let app = caller.client.app;
-    let mut conn = context.pool.acquire().await?;
-    let id = erasure::begin(&mut conn, &context.vault, &caller.actor, app, &user).await?;
-    let id = id.ok_or_else(Problem::not_found)?;
-    drop(conn);
+    // What arrived whole is carried out, whatever becomes of the caller.
+    let beginning = {
+        let (context, actor, user) = (context.clone(), caller.actor.clone(), user.into_inner());
+        async move {
+            let mut conn = context.pool.acquire().await?;
+            erasure::begin(&mut conn, &context.vault, &actor, app, &user).await
+        }
+    };
+    let id = detached(&context.tasks, beginning).await??.ok_or_else(Problem::not_found)?;
     context.wake.notify_one();
     let found = concluded(&context, app, id, deadline).await?;
     answer(&issuer, &found)

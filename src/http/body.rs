@@ -11,7 +11,9 @@ use actix_web::{FromRequest, HttpRequest, web};
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
+use super::connection;
 use super::problem::{Problem, ProblemCode};
+use crate::base::objects::Objects;
 
 /// The largest body that Strongroom's own endpoints read, in bytes.
 pub const MAX_BODY: usize = 64 * 1024;
@@ -30,10 +32,13 @@ impl<T: DeserializeOwned> FromRequest for Body<T> {
     fn from_request(req: &HttpRequest, payload: &mut Payload) -> Self::Future {
         let media_type = check_media_type(req);
         let payload = web::Payload::from_request(req, payload);
+        let receiving = connection::receiving(req);
         Box::pin(async move {
             media_type?;
             let payload = payload.await.map_err(|_| unreadable())?;
-            parse_json(&read(payload).await?).map(Self)
+            let body = read(payload).await?;
+            drop(receiving);
+            parse_json(&body).map(Self)
         })
     }
 }
@@ -49,8 +54,10 @@ impl<T: DeserializeOwned> FromRequest for OptionalBody<T> {
     fn from_request(req: &HttpRequest, payload: &mut Payload) -> Self::Future {
         let media_type = check_media_type(req);
         let payload = web::Payload::from_request(req, payload);
+        let receiving = connection::receiving(req);
         Box::pin(async move {
             let bytes = read(payload.await.map_err(|_| unreadable())?).await?;
+            drop(receiving);
             if bytes.is_empty() {
                 return Ok(Self(None));
             }
@@ -61,28 +68,40 @@ impl<T: DeserializeOwned> FromRequest for OptionalBody<T> {
 }
 
 /// The body's bytes, up to [`MAX_BODY`].
-pub async fn read(payload: web::Payload) -> Result<Bytes, Problem> {
+async fn read(payload: web::Payload) -> Result<Bytes, Problem> {
     read_up_to(payload, MAX_BODY).await
 }
 
 /// The body's bytes, up to `max`: for what is passed on.
-pub async fn read_up_to(payload: web::Payload, max: usize) -> Result<Bytes, Problem> {
+pub async fn read_passed(
+    req: &HttpRequest,
+    payload: web::Payload,
+    max: usize,
+) -> Result<Bytes, Problem> {
+    let _receiving = connection::receiving(req);
+    read_up_to(payload, max).await
+}
+
+async fn read_up_to(payload: web::Payload, max: usize) -> Result<Bytes, Problem> {
     let read = tokio::time::timeout(BODY_TIMEOUT, payload.to_bytes_limited(max)).await;
     match read {
         Ok(Ok(Ok(bytes))) => Ok(bytes),
         Ok(Ok(Err(_))) => Err(unreadable()),
-        Ok(Err(_)) => {
-            let detail = format!("The limit is {max} bytes.");
-            Err(Problem::new(ProblemCode::BodyTooLarge, detail))
-        }
-        Err(_) => {
-            let detail = format!("The limit is {} seconds.", BODY_TIMEOUT.as_secs());
-            Err(Problem::new(ProblemCode::RequestTimeout, detail))
-        }
+        Ok(Err(_)) => Err(too_large(max)),
+        Err(_) => Err(too_slow(BODY_TIMEOUT)),
     }
 }
 
-fn unreadable() -> Problem {
+pub(super) fn too_large(max: usize) -> Problem {
+    Problem::new(ProblemCode::BodyTooLarge, format!("The limit is {max} bytes."))
+}
+
+pub(super) fn too_slow(limit: Duration) -> Problem {
+    let detail = format!("The limit is {} seconds.", limit.as_secs());
+    Problem::new(ProblemCode::RequestTimeout, detail)
+}
+
+pub(super) fn unreadable() -> Problem {
     Problem::new(ProblemCode::InvalidRequest, "The body broke off or its framing is wrong.")
 }
 
@@ -107,13 +126,14 @@ pub fn is_json(content_type: &str) -> bool {
         || (essence.starts_with("application/") && essence.ends_with("+json"))
 }
 
-/// Reads `T` from the text of a JSON object. serde would take an array for a struct as well.
+/// Reads `T` from the text of a JSON object. What is a struct in `T` has to be an object in the text, at
+/// whatever depth: serde would take an array as well.
 pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     if bytes.trim_ascii_start().first() != Some(&b'{') {
         return Err(Problem::invalid_field("body", "must be a JSON object"));
     }
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let parsed = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+    let parsed = serde_path_to_error::deserialize(Objects(&mut deserializer)).map_err(|error| {
         let path = error.path().to_string();
         let inner = error.into_inner();
         if inner.is_data() { wrong_field(&path, &inner.to_string()) } else { not_json(&inner) }
@@ -225,6 +245,12 @@ mod tests {
             detail(r#"{"flag": true, "name": "", "inner": 7}"#),
             "invalid_request: inner: must be a JSON object"
         );
+        for inner in ["[]", "[1]"] {
+            assert_eq!(
+                detail(&format!(r#"{{"flag": true, "name": "", "inner": {inner}}}"#)),
+                "invalid_request: inner: must be a JSON object"
+            );
+        }
         assert_eq!(detail("[true, \"\"]"), "invalid_request: body: must be a JSON object");
     }
 

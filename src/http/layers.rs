@@ -2,9 +2,12 @@
 //! something panics, and the one place where problems get their bodies.
 
 use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Instant;
 
-use actix_web::body::{BoxBody, EitherBody, MessageBody};
+use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::error::InternalError;
 use actix_web::http::header::{
@@ -12,11 +15,13 @@ use actix_web::http::header::{
 };
 use actix_web::middleware::Next;
 use actix_web::{Error, HttpMessage, HttpResponse, web};
+use bytes::Bytes;
 use futures_util::FutureExt as _;
 use tracing::Span;
 use tracing_actix_web::{RequestId, RootSpanBuilder};
 
-use super::metrics::Metrics;
+use super::connection::{Flight, Slot};
+use super::metrics::{Metrics, known_method};
 use super::problem::Problem;
 use crate::base::trace::TraceContext;
 
@@ -24,8 +29,11 @@ const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: &str = "traceparent";
 const TRACESTATE: &str = "tracestate";
 
-/// The span of a request: what an operator searches for, and nothing that could hold a secret (no
-/// query string, no header, no body).
+/// What stands for the route of a request that has none.
+pub const UNMATCHED: &str = "unmatched";
+
+/// The span of a request: what an operator searches for, and nothing that a caller chose, which could be a
+/// secret or a user's name: the route's pattern rather than the path, no query string, no header, no body.
 pub struct RequestSpan;
 
 impl RootSpanBuilder for RequestSpan {
@@ -37,8 +45,8 @@ impl RootSpanBuilder for RequestSpan {
             "request",
             request_id = request_id.map(tracing::field::display),
             trace_id = trace.trace_id(),
-            method = %request.method(),
-            path = request.path(),
+            method = known_method(request.method()),
+            route = request.match_pattern().as_deref().unwrap_or(UNMATCHED),
         );
         request.extensions_mut().insert(trace);
         span
@@ -51,15 +59,16 @@ impl RootSpanBuilder for RequestSpan {
 pub async fn answer<B: MessageBody + 'static>(
     req: ServiceRequest,
     next: Next<B>,
-) -> Result<ServiceResponse<EitherBody<B, BoxBody>>, Error> {
+) -> Result<ServiceResponse<Answer>, Error> {
     let started = Instant::now();
+    let flight = req.conn_data::<Arc<Slot>>().map(Slot::begin);
     let method = req.method().clone();
     let metrics = req.app_data::<web::Data<Metrics>>().cloned();
     let request_id = req.extensions().get::<RequestId>().map(ToString::to_string);
 
     let result = AssertUnwindSafe(next.call(req)).catch_unwind().await;
     let answered = match result {
-        Ok(Ok(response)) => Ok(finish(response, request_id.as_deref())),
+        Ok(Ok(response)) => Ok(finish(response, request_id.as_deref(), flight)),
         Ok(Err(error)) => Err(finish_error(&error, request_id.as_deref())),
         // The panic itself was logged by the hook, within this request's span.
         Err(_) => {
@@ -76,7 +85,7 @@ pub async fn answer<B: MessageBody + 'static>(
     let took = started.elapsed();
     tracing::info!(
         status = status.as_u16(),
-        route = route.as_deref().unwrap_or("unmatched"),
+        route = route.as_deref().unwrap_or(UNMATCHED),
         micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
         "answered"
     );
@@ -86,25 +95,57 @@ pub async fn answer<B: MessageBody + 'static>(
     answered
 }
 
+/// Has the guard of connections know that a request is under way, on a listener without the other layers.
+pub async fn guarded<B: MessageBody + 'static>(
+    req: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<Answer>, Error> {
+    let flight = req.conn_data::<Arc<Slot>>().map(Slot::begin);
+    let response = next.call(req).await?.map_into_boxed_body();
+    Ok(response.map_body(|_, body| Answer { body, _flight: flight }))
+}
+
 /// An answer that a handler made: problems get their bodies, everything the headers that all have.
-fn finish<B: MessageBody>(
+fn finish<B: MessageBody + 'static>(
     response: ServiceResponse<B>,
     request_id: Option<&str>,
-) -> ServiceResponse<EitherBody<B, BoxBody>> {
+    flight: Option<Flight>,
+) -> ServiceResponse<Answer> {
     let problem = problem_of(&response);
     let mut response = match problem {
-        None => response.map_into_left_body(),
+        None => response.map_into_boxed_body(),
         Some((headers, body)) => response.map_body(|head, _| {
             let kept = head.headers_mut();
             for (name, value) in headers {
                 kept.append(name, value);
             }
             kept.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-            EitherBody::Right { body: BoxBody::new(body) }
+            BoxBody::new(body)
         }),
     };
     common_headers(response.headers_mut(), request_id);
-    response
+    response.map_body(|_, body| Answer { body, _flight: flight })
+}
+
+/// An answer's body. The request is under way until its last byte.
+pub struct Answer {
+    body: BoxBody,
+    _flight: Option<Flight>,
+}
+
+impl MessageBody for Answer {
+    type Error = Box<dyn std::error::Error>;
+
+    fn size(&self) -> BodySize {
+        self.body.size()
+    }
+
+    fn poll_next(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, Self::Error>>> {
+        Pin::new(&mut self.body).poll_next(cx)
+    }
 }
 
 type ProblemParts = (Vec<(HeaderName, HeaderValue)>, String);
@@ -119,10 +160,7 @@ fn problem_of<B: MessageBody>(response: &ServiceResponse<B>) -> Option<ProblemPa
         return Some((problem.headers().to_vec(), problem.body(request_id).to_string()));
     }
     let refused = status.is_client_error() || status.is_server_error();
-    let empty = matches!(
-        response.response().body().size(),
-        actix_web::body::BodySize::None | actix_web::body::BodySize::Sized(0)
-    );
+    let empty = matches!(response.response().body().size(), BodySize::None | BodySize::Sized(0));
     let own = error.is_some() && !response.headers().contains_key(CONTENT_TYPE);
     (refused && (empty || own))
         .then(|| (Vec::new(), Problem::of_status(status).body(request_id).to_string()))

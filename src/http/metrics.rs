@@ -59,7 +59,7 @@ impl Metrics {
         status: StatusCode,
         took: Duration,
     ) {
-        let route = route.unwrap_or_else(|| "unmatched".to_owned());
+        let route = route.unwrap_or_else(|| super::layers::UNMATCHED.to_owned());
         let labels =
             Labels { method: known_method(method), route: route.clone(), status: status.as_u16() };
         self.requests.get_or_create(&labels).inc();
@@ -67,8 +67,9 @@ impl Metrics {
     }
 }
 
-/// A caller can invent methods; each must not make a series of its own.
-fn known_method(method: &Method) -> &'static str {
+/// The method where it is a common one. A caller can invent others; they are neither series nor log lines.
+#[must_use]
+pub fn known_method(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
         Method::POST => "POST",

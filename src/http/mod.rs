@@ -5,7 +5,13 @@
 
 pub mod body;
 pub mod caller;
+pub mod connection;
+mod detached;
+pub mod intake;
 pub mod layers;
 pub mod metrics;
 pub mod peer;
+pub mod places;
 pub mod problem;
+
+pub use detached::detached;

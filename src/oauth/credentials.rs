@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use actix_web::http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use actix_web::http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue};
 use actix_web::{HttpRequest, web};
 use base64::Engine as _;
 use base64::engine::DecodePaddingMode;
@@ -20,6 +20,8 @@ use super::tokens::Issuer;
 use crate::base::actor::Actor;
 use crate::base::secret::SecretText;
 use crate::database::Pool;
+use crate::http::intake::{self, Intake};
+use crate::http::problem::Problem;
 use crate::http::{body, caller};
 use crate::vault::Vault;
 
@@ -65,8 +67,9 @@ impl Desk<'_> {
         req: &HttpRequest,
         payload: web::Payload,
     ) -> Result<Authenticated, OAuthError> {
-        let (parameters, presented) = read(req, payload).await?;
+        let (parameters, presented, body) = read(req, payload).await?;
         let found = self.issuer.directory().authenticate(self.pool, self.vault, &presented).await;
+        drop(body);
         match found {
             Ok(client) => {
                 let actor = caller::by_secret(req, Arc::clone(&client.id));
@@ -112,20 +115,27 @@ pub(super) struct Presented {
     pub(super) secret: SecretText,
 }
 
-/// Reads a request: its parameters and the one pair of credentials that it presents.
+/// Reads a request: its parameters and the one pair of credentials that it presents; and its body, which
+/// keeps its place among those of unknown callers until it is dropped.
 async fn read(
     req: &HttpRequest,
     payload: web::Payload,
-) -> Result<(Parameters, Presented), OAuthError> {
+) -> Result<(Parameters, Presented, intake::Body), OAuthError> {
     let has_credentials = |(name, _): (std::borrow::Cow<'_, str>, _)| name == "client_secret";
     if form_urlencoded::parse(req.query_string().as_bytes()).any(has_credentials) {
         return Err(OAuthError::invalid_request("Credentials must not be in the URI"));
     }
-    let body = body::read(payload).await?;
+    let encoding = req.headers().get(CONTENT_ENCODING);
+    if encoding.is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        return Err(OAuthError::invalid_request("Send the body without a Content-Encoding"));
+    }
+    let intake = req.app_data::<web::Data<Intake>>();
+    let intake = intake.ok_or_else(|| Problem::internal("no intake"))?;
+    let body = intake.read(req, caller::address(req), payload, body::MAX_BODY).await?;
     let media_type = req.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let mut parameters = parse_body(media_type, &body)?;
     let presented = presented(req, &mut parameters)?;
-    Ok((parameters, presented))
+    Ok((parameters, presented, body))
 }
 
 fn parse_body(media_type: Option<&str>, body: &[u8]) -> Result<Parameters, OAuthError> {

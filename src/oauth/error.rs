@@ -6,7 +6,7 @@ use actix_web::{HttpResponse, ResponseError};
 use serde_json::json;
 
 use crate::database::Fault;
-use crate::http::problem::Problem;
+use crate::http::problem::{Problem, ProblemCode};
 
 /// The codes of RFC 6749 §5.2, and `server_error` and `temporarily_unavailable` of §4.1.2.1, which
 /// the token endpoint borrows for what is not the client's fault.
@@ -143,12 +143,24 @@ impl ResponseError for OAuthError {
     }
 }
 
-/// A body that could not be read. The status is the problem's own, the shape is OAuth's.
+/// A body that could not be read, or that there was no room for. The status is the problem's own, the shape
+/// is OAuth's.
 impl From<Problem> for OAuthError {
     fn from(problem: Problem) -> Self {
-        let description = "The body is too large, broke off or took too long";
-        let error = Self::invalid_request(description);
-        Self { status: problem.status_code(), ..error }
+        let status = problem.status_code();
+        let error = match problem.code() {
+            ProblemCode::TooManyRequests | ProblemCode::Unavailable => {
+                let description = "Too many requests are arriving";
+                let busy = Self::new(OAuthErrorCode::TemporarilyUnavailable, description);
+                Self { retry_after: Some(1), ..busy }
+            }
+            ProblemCode::Internal => {
+                let description = "The log tells more under this request id";
+                Self::new(OAuthErrorCode::ServerError, description)
+            }
+            _ => Self::invalid_request("The body is too large, broke off or took too long"),
+        };
+        Self { status, ..error }
     }
 }
 

@@ -14,6 +14,7 @@ use super::metrics::Metrics;
 use crate::base::clock::Clock;
 use crate::base::foreign::ForeignScopes;
 use crate::base::ids::AccessTokenId;
+use crate::base::objects;
 use crate::base::scope::{Scope, Scopes};
 use crate::database::Pool;
 use crate::http::caller;
@@ -251,7 +252,7 @@ impl Issuer {
             return None;
         }
         let key = self.directory.key(header.kid.as_deref()?)?;
-        let claims: Claims = serde_json::from_slice(&key.verifying().payload(token)?).ok()?;
+        let claims: Claims = objects::from_slice(&key.verifying().payload(token)?).ok()?;
         let now = self.clock.unix_seconds();
         let ours = *claims.iss == *self.public_url && *claims.aud == *self.public_url;
         let begun = claims.iat <= now + SKEW && claims.nbf.is_none_or(|nbf| nbf <= now + SKEW);

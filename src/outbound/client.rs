@@ -4,10 +4,13 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use reqwest::header::{CONTENT_ENCODING, DATE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::{Method, RequestBuilder, Response, redirect};
 use zeroize::Zeroizing;
 
 use super::{OutboundUrl, Reach};
+use crate::base::coding::{Codings, Spoilt};
+use crate::base::retry_after;
 
 /// How long a connection may take, DNS, TCP and TLS together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -118,13 +121,20 @@ pub enum Unreadable {
     /// It ended early, or time ran out.
     #[error("an answer that broke off")]
     BrokenOff,
+    /// In a content coding that is not known here, or whose bytes are not of it.
+    #[error("an answer whose encoding cannot be read")]
+    Encoding,
 }
 
-/// An answer's body, up to `max` bytes; wiped when dropped, because it may hold a token.
+/// An answer's body without its codings, up to `max` bytes; wiped when dropped, because it may hold a
+/// token.
 pub async fn read_bounded(
     mut response: Response,
     max: usize,
 ) -> Result<Zeroizing<Vec<u8>>, Unreadable> {
+    let values = response.headers().get_all(CONTENT_ENCODING).iter();
+    let codings = Codings::read(values.map(HeaderValue::as_bytes));
+    let codings = codings.map_err(|_| Unreadable::Encoding)?;
     let mut bytes = Zeroizing::new(Vec::new());
     while let Some(chunk) = response.chunk().await.map_err(|_| Unreadable::BrokenOff)? {
         if bytes.len() + chunk.len() > max {
@@ -132,7 +142,23 @@ pub async fn read_bounded(
         }
         bytes.extend_from_slice(&chunk);
     }
-    Ok(bytes)
+    if codings.is_identity() {
+        return Ok(bytes);
+    }
+    let decoded = codings.decode(&bytes, max);
+    let bytes = Zeroizing::new(decoded.bytes);
+    decoded.end.map(|()| bytes).map_err(|what| match what {
+        Spoilt::TooLarge => Unreadable::TooLarge,
+        Spoilt::BrokenOff => Unreadable::BrokenOff,
+        Spoilt::Damaged => Unreadable::Encoding,
+    })
+}
+
+/// How long an answer asks to be left alone (`Retry-After`, RFC 9110 §10.2.3).
+#[must_use]
+pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = |name: HeaderName| headers.get(name)?.to_str().ok();
+    retry_after::read(text(RETRY_AFTER)?, text(DATE))
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ mod client;
 mod url;
 
 pub use address::is_public;
-pub use client::{Client, NoAnswer, Unreadable, read_bounded};
+pub use client::{Client, NoAnswer, Unreadable, read_bounded, retry_after};
 pub use url::{InvalidUrl, OutboundUrl};
 
 /// How far outbound calls may reach.

@@ -5,15 +5,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use serde::Deserialize;
 use tokio::sync::{mpsc, oneshot};
 
 use super::paths::DapiPath;
 use super::redact::Redactor;
+use crate::base::loose;
 use crate::base::trace::TraceContext;
 use crate::connections::turns::{Opened, Turn, Wish};
 use crate::connections::{self, Failed};
-use crate::dapi::{CallAnswer, CallBody, CallLost, Field, Permit};
+use crate::dapi::{CallAnswer, CallBody, CallLost, Field, Permit, said};
 
 /// The largest answer that is handed over whole, in bytes; a larger one is streamed.
 const WHOLE: usize = 1024 * 1024;
@@ -116,7 +116,7 @@ impl Running {
         let mut redactor = redactor(&opened);
         match gather(&mut answer).await {
             Ok(Gathered::Whole(bytes)) => {
-                let whole = whole(&bytes, &mut redactor);
+                let whole = whole(bytes, &mut redactor);
                 if let Ok(whole) = &whole {
                     self.learn_from(whole).await;
                 }
@@ -136,7 +136,9 @@ impl Running {
     async fn learn_from(&self, whole: &Whole) {
         if whole.succeeded {
             let _ = self.turn.prove_user_secret(&self.context).await;
-        } else if let Some(kind) = &whole.kind {
+        } else if let Some(kind) =
+            whole.kind.as_ref().filter(|_| self.turn.has_proven_user_secret())
+        {
             let (app, id) = (self.request.wish.app, self.request.wish.id);
             match connections::dapi_says_dead(&self.context, app, id, kind).await {
                 Ok(true) => {
@@ -220,7 +222,7 @@ pub(super) fn word(outcome: &Outcome) -> &'static str {
 pub(super) async fn read_whole(answer: CallAnswer, secrets: &[&str]) -> Outcome {
     let mut answer = usable(answer)?;
     let Gathered::Whole(bytes) = gather(&mut answer).await? else { return Err(Trouble::TooLarge) };
-    let Whole { body, .. } = whole(&bytes, &mut Redactor::new(secrets))?;
+    let Whole { body, .. } = whole(bytes, &mut Redactor::new(secrets))?;
     let (status, retry_after) = (answer.status().as_u16(), answer.retry_after);
     Ok(Answered { status, retry_after, body: Body::Whole(body) })
 }
@@ -229,7 +231,7 @@ pub(super) async fn read_whole(answer: CallAnswer, secrets: &[&str]) -> Outcome 
 fn usable(answer: CallAnswer) -> Result<CallAnswer, Trouble> {
     let status = answer.status();
     let usable = status.is_success() || status.is_client_error() || status.is_server_error();
-    if !usable || answer.is_encoded() {
+    if !usable || answer.is_unreadable() {
         return Err(Trouble::Unusable);
     }
     if answer.length().is_some_and(|length| length > LARGEST) {
@@ -256,18 +258,43 @@ enum Gathered {
 
 async fn gather(answer: &mut CallAnswer) -> Result<Gathered, Trouble> {
     let mut bytes = BytesMut::new();
-    while let Some(piece) = answer.chunk().await? {
-        bytes.extend_from_slice(&piece);
+    loop {
+        match answer.chunk().await {
+            Ok(Some(piece)) => bytes.extend_from_slice(&piece),
+            Ok(None) => return Ok(Gathered::Whole(bytes.freeze())),
+            // What broke off behind the object's closing brace lacks nothing.
+            Err(_) if said(&bytes).is_some() => return Ok(Gathered::Whole(bytes.freeze())),
+            Err(lost) => return Err(lost.into()),
+        }
         if bytes.len() > WHOLE {
-            let object = bytes.trim_ascii_start().first() == Some(&b'{');
-            return if object {
-                Ok(Gathered::More(bytes.freeze()))
+            let bytes = without_mark(bytes.freeze());
+            return if is_utf8_object(&bytes) {
+                Ok(Gathered::More(bytes))
             } else {
                 Err(Trouble::Unusable)
             };
         }
     }
-    Ok(Gathered::Whole(bytes.freeze()))
+}
+
+/// A byte order mark is no part of JSON (RFC 8259 §8.1).
+fn without_mark(bytes: Bytes) -> Bytes {
+    if bytes.starts_with(b"\xef\xbb\xbf") { bytes.slice(3..) } else { bytes }
+}
+
+/// An object's head; that of UTF-16 holds a zero.
+fn is_utf8_object(bytes: &[u8]) -> bool {
+    matches!(bytes.trim_ascii_start(), [b'{', second, ..] if *second != 0)
+}
+
+/// The bytes in UTF-8, in which secrets are looked for; as they came where they are that already, or mean
+/// to be.
+fn in_utf8(bytes: Bytes) -> Bytes {
+    let bytes = without_mark(bytes);
+    if is_utf8_object(&bytes) {
+        return bytes;
+    }
+    Bytes::copy_from_slice(loose::text(&bytes).as_bytes())
 }
 
 /// An answer that was read whole.
@@ -280,25 +307,11 @@ struct Whole {
     kind: Option<String>,
 }
 
-fn whole(bytes: &[u8], redactor: &mut Redactor) -> Result<Whole, Trouble> {
-    #[derive(Deserialize)]
-    struct Seen {
-        success: Option<serde_json::Value>,
-        #[serde(rename = "type")]
-        kind: Option<serde_json::Value>,
-    }
-    let object = bytes.trim_ascii_start().first() == Some(&b'{');
-    let seen: Seen = match serde_json::from_slice(bytes) {
-        Ok(seen) if object => seen,
-        _ => return Err(Trouble::Unusable),
-    };
-    let mut clean = BytesMut::from(redactor.push(bytes));
+fn whole(bytes: Bytes, redactor: &mut Redactor) -> Result<Whole, Trouble> {
+    let said = said(&bytes).ok_or(Trouble::Unusable)?;
+    let mut clean = BytesMut::from(redactor.push(&in_utf8(bytes)));
     clean.extend_from_slice(&redactor.finish());
-    Ok(Whole {
-        body: clean.freeze(),
-        succeeded: seen.success == Some(serde_json::Value::Bool(true)),
-        kind: seen.kind.and_then(|kind| kind.as_str().map(str::to_owned)),
-    })
+    Ok(Whole { body: clean.freeze(), succeeded: said.success == Some(true), kind: said.kind })
 }
 
 async fn pump(

@@ -21,16 +21,15 @@ mod wire;
 pub use metrics::Metrics;
 pub use queue::Line;
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
-
 use crate::connections;
+use crate::http::places::Places;
 use paths::DapiPath;
 
-/// Calls that wait or are under way in one replica. Each holds a request's body in memory.
-pub const MAX_CALLS: usize = 1024;
+/// Calls that wait or are under way in one replica, an app that is alone having half. Each holds a request's
+/// body in memory.
+pub const MAX_CALLS: usize = 2048;
 
 /// What the use cases work with. Every thread has connections of its own; the rest is shared.
 #[derive(Clone, Debug)]
@@ -40,7 +39,7 @@ pub struct Context {
     /// Who waits in this process.
     pub line: Line,
     /// Places for calls that wait or are under way.
-    pub places: Arc<Semaphore>,
+    pub places: Places,
     /// What is counted.
     pub metrics: Metrics,
 }

@@ -4,8 +4,11 @@
 //! Building is apart from running, so that a test binds port 0 and asks for the address.
 
 mod database;
+mod documents;
 mod openapi;
+mod query;
 mod routes;
+mod servers;
 mod status;
 mod store;
 
@@ -18,12 +21,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::dev::Server;
-use actix_web::{App, HttpServer, middleware, web};
 use prometheus_client::registry::Registry;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing_actix_web::TracingLogger;
 
 use crate::audit;
 use crate::background;
@@ -33,8 +34,10 @@ use crate::config::{Config, OauthConfig, PublicUrl};
 use crate::connections::{self, Batches, Budgets, Context, Settled};
 use crate::dapi::{self, Gate};
 use crate::database::{Conn, Pool, Pools};
-use crate::http::layers::{self, RequestSpan};
+use crate::http::connection::{self, Guard, Limits};
+use crate::http::intake::{self, Intake};
 use crate::http::peer::TrustedProxies;
+use crate::http::places::Places;
 use crate::oauth::{Directory, Issuer};
 use crate::outbound::{self, Reach};
 use crate::relay;
@@ -43,12 +46,10 @@ use crate::upstreams;
 use crate::vault::Vault;
 use crate::{http, oauth};
 
-/// How long a request's head may take to arrive.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long an idle connection is kept.
-const KEEP_ALIVE: Duration = Duration::from_secs(75);
-/// How long answers that are being written may take once everything else is done, in seconds.
-const LAST_ANSWERS: u64 = 5;
+/// Files that are open beside connections to PostgreSQL, Dapi, upstreams and callers.
+const OTHER_FILES: usize = 64;
+/// Connections of callers at most: more would be memory for nothing, as clients keep theirs open.
+const MOST_CALLERS: usize = 4096;
 
 /// A service that is built and listens, and does not run yet.
 pub struct Service {
@@ -57,6 +58,7 @@ pub struct Service {
     public_url: PublicUrl,
     api: Server,
     metrics: Server,
+    guards: [Guard; 2],
     context: Context,
     directory: Directory,
     oauth: Arc<OauthConfig>,
@@ -84,10 +86,11 @@ struct Shared {
     settled: Settled,
     wake: Arc<Notify>,
     flights: upstreams::Flights,
-    upstream_calls: Arc<Semaphore>,
+    upstream_calls: Places,
     reach: Reach,
     line: relay::Line,
-    relay_places: Arc<Semaphore>,
+    relay_places: Places,
+    intake: Intake,
     metrics: Metrics,
     readiness: Readiness,
     proxies: TrustedProxies,
@@ -145,7 +148,7 @@ impl Shared {
             vault: self.vault.clone(),
             outbound: outbound::Client::new(self.reach).map_err(StartError::Tls)?,
             flights: self.flights.clone(),
-            calls: Arc::clone(&self.upstream_calls),
+            calls: self.upstream_calls.clone(),
             tasks: self.tasks.clone(),
             metrics: self.metrics.upstreams.clone(),
         })
@@ -158,7 +161,7 @@ impl Shared {
         let relay = relay::Context {
             connections: context.clone(),
             line: self.line.clone(),
-            places: Arc::clone(&self.relay_places),
+            places: self.relay_places.clone(),
             metrics: self.metrics.relay.clone(),
         };
         Ok(Thread { context, upstreams, relay })
@@ -179,6 +182,7 @@ impl Service {
     /// # Errors
     /// Whatever keeps the service from working, in words for the operator.
     pub async fn build(config: Config, clock: Clock) -> Result<Self, StartError> {
+        let callers = callers(&config);
         let database = Arc::new(Database::open(&config).await?);
         let mut conn = database.connect().await?;
         let vault = Vault::open(&mut conn, config.master_keys).await?;
@@ -196,8 +200,11 @@ impl Service {
         let public_url = public_url(&config.http.public_url, config.http.listen, address);
 
         let mut registry = Registry::with_prefix("strongroom");
+        let connections = connection::Metrics::register(&mut registry);
+        let guard = Guard::new(callers, Limits::DEFAULT, connections);
         let metrics = Metrics::register(&mut registry);
         let audit = audit::Metrics::register(&mut registry);
+        crate::telemetry::register(&mut registry);
         let budgets = Budgets::new(clock.clone(), config.oauth.reveals_per_minute);
         let pools = Arc::clone(database.pools());
         telemetry::register_pools(&mut registry, &pools);
@@ -219,9 +226,10 @@ impl Service {
             settled: Settled::default(),
             wake: Arc::default(),
             flights: upstreams::Flights::default(),
-            upstream_calls: Arc::new(Semaphore::new(upstreams::MAX_CALLS)),
+            upstream_calls: Places::new(upstreams::MAX_CALLS.min(callers)),
             line: relay::Line::default(),
-            relay_places: Arc::new(Semaphore::new(relay::MAX_CALLS)),
+            relay_places: Places::new(relay::MAX_CALLS.min(callers)),
+            intake: Intake::new(intake::Limits::DEFAULT),
             reach: Reach::allowing_private_addresses(config.allow_private_addresses),
             metrics,
             readiness: Readiness::new(directory.clone(), control.clone()),
@@ -233,12 +241,18 @@ impl Service {
         let context = shared.context(pools.background())?;
         let readiness = shared.readiness.clone();
         let workers = usize::try_from(config.http.workers).unwrap_or(1);
+        let metrics_guard = Guard::new(
+            servers::METRICS_CONNECTIONS,
+            Limits::DEFAULT,
+            connection::Metrics::default(),
+        );
         Ok(Self {
             address,
             metrics_address,
             public_url,
-            api: api_server(shared, listener, workers)?,
-            metrics: metrics_server(registry, metrics_listener)?,
+            api: servers::api(shared, guard.clone(), listener, workers)?,
+            metrics: servers::metrics(registry, metrics_guard.clone(), metrics_listener)?,
+            guards: [guard, metrics_guard],
             context,
             directory,
             oauth: Arc::new(config.oauth),
@@ -289,7 +303,7 @@ impl Service {
         let background = tokio::spawn(background);
         self.run_without_background(stop, shutdown).await?;
         // It only has to finish its round: what it began is on the tracker, which was waited for.
-        let _ = tokio::time::timeout(Duration::from_secs(LAST_ANSWERS), background).await;
+        let _ = tokio::time::timeout(Duration::from_secs(servers::LAST_ANSWERS), background).await;
         Ok(())
     }
 
@@ -299,7 +313,14 @@ impl Service {
         stop: CancellationToken,
         shutdown: impl Future<Output = ()>,
     ) -> std::io::Result<()> {
-        let Self { api, metrics, context, directory, readiness, pools, control, grace, .. } = self;
+        let Self {
+            api, metrics, guards, context, directory, readiness, pools, control, grace, ..
+        } = self;
+        let watched = CancellationToken::new();
+        for guard in guards {
+            tokio::spawn(guard.watch(watched.clone()));
+        }
+        let _watched = watched.drop_guard();
         let heartbeat = tokio::spawn(readiness.clone().watch(stop.clone()));
         let refresher = tokio::spawn(background::refresh_directory(
             directory,
@@ -380,51 +401,18 @@ fn public_url(configured: &PublicUrl, listen: SocketAddr, address: SocketAddr) -
     configured.clone()
 }
 
+/// How many connections callers may have: what the limit of open files leaves beside PostgreSQL, calls to
+/// Dapi and through upstreams, and everything else; half of the limit at least.
+fn callers(config: &Config) -> usize {
+    let number = |wanted: u32| usize::try_from(wanted).unwrap_or(usize::MAX);
+    let calls = number(config.dapi.max_concurrent_calls).saturating_add(upstreams::MAX_CALLS);
+    let others =
+        calls.saturating_add(number(config.database.connections)).saturating_add(OTHER_FILES);
+    let limit = connection::open_files();
+    (limit - others.min(limit / 2)).clamp(1, MOST_CALLERS)
+}
+
 fn listen(name: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
     let bound = TcpListener::bind(address);
     bound.map_err(|cause| StartError::Listen { name, address, cause })
-}
-
-fn api_server(shared: Shared, listener: TcpListener, workers: usize) -> Result<Server, StartError> {
-    // Made here, so that what cannot be made is told before anything runs. One for each thread: a
-    // pool or client that threads share costs a quarter of the throughput.
-    let threads: Vec<_> = (0..workers).map(|_| shared.thread(workers)).collect::<Result<_, _>>()?;
-    let threads = Arc::new(std::sync::Mutex::new(threads.into_iter().cycle()));
-    let factory = move || {
-        let next = threads.lock().ok().and_then(|mut threads| threads.next());
-        let shared = shared.clone();
-        App::new()
-            .configure(|config| routes::data(config, &shared, next))
-            .configure(|config| routes::all(config, &shared.cors_origins))
-            .default_service(web::to(routes::not_found))
-            .wrap(middleware::from_fn(layers::answer))
-            .wrap(TracingLogger::<RequestSpan>::new())
-    };
-    let server = HttpServer::new(factory)
-        .workers(workers)
-        .disable_signals()
-        .client_request_timeout(HEAD_TIMEOUT)
-        .keep_alive(KEEP_ALIVE)
-        // A caller that closes has gone: whoever waits for a token's turn must not wait for nobody.
-        .h1_allow_half_closed(false)
-        .shutdown_timeout(LAST_ANSWERS)
-        .listen(listener)?;
-    Ok(server.run())
-}
-
-fn metrics_server(registry: Registry, listener: TcpListener) -> Result<Server, StartError> {
-    let registry = web::Data::new(registry);
-    let factory = move || {
-        App::new()
-            .app_data(registry.clone())
-            .route("/metrics", web::get().to(status::metrics))
-            .default_service(web::to(routes::not_found))
-    };
-    let server = HttpServer::new(factory)
-        .workers(1)
-        .disable_signals()
-        .client_request_timeout(HEAD_TIMEOUT)
-        .shutdown_timeout(LAST_ANSWERS)
-        .listen(listener)?;
-    Ok(server.run())
 }

@@ -3,14 +3,11 @@
 use actix_cors::Cors;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::Method;
-use actix_web::http::header::{
-    ALLOW, AUTHORIZATION, CONTENT_TYPE, HeaderValue, LOCATION, RETRY_AFTER,
-};
+use actix_web::http::header::{ALLOW, HeaderValue, LOCATION, RETRY_AFTER};
 use actix_web::middleware::{self, Next};
-use actix_web::{Error, HttpMessage, HttpResponse, Resource, web};
-use utoipa_swagger_ui::SwaggerUi;
+use actix_web::{Error, FromRequest, Handler, HttpMessage, HttpResponse, Resource, Responder, web};
 
-use super::{Shared, Thread, openapi, status};
+use super::{Shared, Thread, documents, query, status};
 use crate::audit::routes as audit;
 use crate::connections::{Context, routes as connection};
 use crate::erasure;
@@ -37,6 +34,7 @@ pub(super) fn data(config: &mut web::ServiceConfig, shared: &Shared, thread: Opt
         .app_data(web::Data::new(shared.budgets.clone()))
         .app_data(web::Data::new(shared.readiness.clone()))
         .app_data(web::Data::new(shared.proxies.clone()))
+        .app_data(web::Data::new(shared.intake.clone()))
         .app_data(web::Data::new(shared.metrics.http.clone()));
 }
 
@@ -44,17 +42,12 @@ pub(super) fn data(config: &mut web::ServiceConfig, shared: &Shared, thread: Opt
 /// the test of authorization.
 pub(super) fn all(config: &mut web::ServiceConfig, cors_origins: &[String]) {
     config
-        .service(
-            at("/healthz", "GET, HEAD")
-                .route(web::get().to(status::healthz))
-                .route(web::head().to(status::healthz)),
-        )
-        .service(
-            at("/readyz", "GET, HEAD")
-                .route(web::get().to(status::readyz))
-                .route(web::head().to(status::readyz)),
-        )
-        .service(at("/problems/{code}", "GET").route(web::get().to(status::problem)))
+        .service(read("/", documents::index))
+        .service(read("/healthz", status::healthz))
+        .service(read("/readyz", status::readyz))
+        .service(read("/problems/{code}", status::problem))
+        .service(read("/.well-known/oauth-authorization-server", oauth::routes::metadata::metadata))
+        .service(read("/.well-known/jwks.json", oauth::routes::metadata::jwks))
         .service(at("/oauth2/token", "POST").route(web::post().to(oauth::routes::token::token)))
         // The same, where clients of a plain Basic server look for it.
         .service(at("/oauth/v2/token", "POST").route(web::post().to(oauth::routes::token::token)))
@@ -63,18 +56,12 @@ pub(super) fn all(config: &mut web::ServiceConfig, cors_origins: &[String]) {
             at("/oauth2/introspect", "POST")
                 .route(web::post().to(oauth::routes::introspect::introspect)),
         )
-        .service(
-            at("/.well-known/oauth-authorization-server", "GET")
-                .route(web::get().to(oauth::routes::metadata::metadata)),
-        )
-        .service(
-            at("/.well-known/jwks.json", "GET").route(web::get().to(oauth::routes::metadata::jwks)),
-        )
         .service(at("/dapi/v2/{path:.*}", "POST").route(web::post().to(relay::wire::by_path)))
         .service(at("/dapi", "POST").route(web::post().to(relay::wire::by_action)))
         .service(at("/dapi/", "POST").route(web::post().to(relay::wire::by_action)))
         .service(web::redirect("/docs", "/docs/"))
-        .service(SwaggerUi::new("/docs/{_:.*}").url("/openapi.json", openapi::document()))
+        .service(read("/docs/{_:.*}", documents::page))
+        .service(read(documents::OPENAPI, documents::document))
         .service(
             web::scope("/v1")
                 .service(
@@ -115,6 +102,7 @@ pub(super) fn all(config: &mut web::ServiceConfig, cors_origins: &[String]) {
                 .configure(admin_clients)
                 .configure(admin_audit)
                 .configure(admin_connections)
+                .wrap(middleware::from_fn(query::strict))
                 .wrap(middleware::from_fn(authenticate)),
         );
 }
@@ -215,6 +203,17 @@ fn at(path: &str, allow: &'static str) -> Resource {
     }))
 }
 
+/// A path that is only read; `HEAD` is answered as `GET` is, without the body (RFC 9110 §9.3.2).
+fn read<F, Args>(path: &str, handler: F) -> Resource
+where
+    F: Handler<Args>,
+    Args: FromRequest + 'static,
+    F::Output: Responder + 'static,
+{
+    let (get, head) = (web::get().to(handler.clone()), web::head().to(handler));
+    at(path, "GET, HEAD").route(get).route(head)
+}
+
 /// What has no route.
 pub(super) async fn not_found() -> Result<HttpResponse, Problem> {
     Err(Problem::new(
@@ -223,13 +222,14 @@ pub(super) async fn not_found() -> Result<HttpResponse, Problem> {
     ))
 }
 
-/// Pages of exactly these origins may hand in results and read what became of them.
+/// Pages of exactly these origins may hand in results and read what became of them. They may send any header:
+/// what traces browsers adds some of its own, and no header here grants anything but a bearer token.
 fn cors(origins: &[String]) -> Cors {
     let exposed =
         [LOCATION, RETRY_AFTER, actix_web::http::header::HeaderName::from_static("x-request-id")];
     let cors = Cors::default()
         .allowed_methods(["GET", "POST"])
-        .allowed_headers([AUTHORIZATION, CONTENT_TYPE])
+        .allow_any_header()
         .expose_headers(&exposed)
         .max_age(600);
     origins.iter().fold(cors, |cors, origin| cors.allowed_origin(origin))
@@ -268,10 +268,13 @@ fn database(req: &ServiceRequest) -> Result<(&Context, &Vault), Problem> {
 }
 
 async fn session(req: &ServiceRequest, token: &str) -> Result<Principal, Problem> {
+    let unknown = || Problem::invalid_token("The connect session has ended or never was");
+    if !sessions::is_token(token) {
+        return Err(unknown());
+    }
     let (context, vault) = database(req)?;
     let mut conn = context.pool.acquire().await?;
     let session = sessions::find(&mut conn, vault, token).await?;
-    let session = session
-        .ok_or_else(|| Problem::invalid_token("The connect session has ended or never was"))?;
+    let session = session.ok_or_else(unknown)?;
     Ok(Principal::Session(session))
 }

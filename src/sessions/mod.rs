@@ -25,6 +25,43 @@ fn new_token() -> Result<SecretText, VaultError> {
     Ok(SecretText::new(format!("{TOKEN_PREFIX}{text}")))
 }
 
+/// Whether a token could be a session's. What could not is refused without asking the database.
+#[must_use]
+pub fn is_token(token: &str) -> bool {
+    use base64::Engine as _;
+    let text = token.strip_prefix(TOKEN_PREFIX);
+    let mut bytes = zeroize::Zeroizing::new([0_u8; 33]);
+    let decoded = text.map(|text| {
+        base64::engine::general_purpose::URL_SAFE_NO_PAD.decode_slice(text, bytes.as_mut_slice())
+    });
+    matches!(decoded, Some(Ok(32)))
+}
+
 fn token_hash(key: &HashKey, token: &str) -> KeyedHash {
     key.hash(&[b"connect session", token.as_bytes()])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_known_by_its_form() {
+        let token = new_token().unwrap();
+        assert!(is_token(token.expose()));
+        let text = token.expose().trim_start_matches(TOKEN_PREFIX);
+        let wrong = [
+            text.to_owned(),
+            TOKEN_PREFIX.to_owned(),
+            format!("cs_{text}A"),
+            format!("cs_{}", &text[1..]),
+            format!("cs_{}=", &text[1..]),
+            format!("cs_{}+", &text[1..]),
+            format!("cs_{}", "é".repeat(21)),
+            format!("cs_{}", "A".repeat(100_000)),
+        ];
+        for wrong in wrong {
+            assert!(!is_token(&wrong));
+        }
+    }
 }

@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use reqwest::Method;
-use reqwest::header::{HeaderMap, RETRY_AFTER};
 use tokio::sync::watch;
 
 use super::flights::Flight;
@@ -15,7 +14,7 @@ use crate::audit::AuditActor;
 use crate::base::actor::Actor;
 use crate::base::ids::{AppId, UpstreamId};
 use crate::base::trace::TraceContext;
-use crate::outbound::{NoAnswer, OutboundUrl, Unreadable, read_bounded};
+use crate::outbound::{NoAnswer, OutboundUrl, Unreadable, read_bounded, retry_after};
 use crate::vault::{DataKey, KeyOwner, Sealed, WrappedKey};
 
 /// How long a token request may take, everything included.
@@ -158,7 +157,7 @@ async fn receive(response: reqwest::Response, secret: &ClientSecret) -> Answer {
         Ok(body) => wire::read(status, retry_after, &body, secret),
         Err(what) => {
             let kind = match what {
-                Unreadable::TooLarge => Failure::Unusable,
+                Unreadable::TooLarge | Unreadable::Encoding => Failure::Unusable,
                 Unreadable::BrokenOff => Failure::Unreachable,
             };
             Answer::Failed(Trouble::new(kind, what.to_string()))
@@ -187,9 +186,4 @@ fn settings(context: &Context, job: &Job) -> Option<Settings> {
         parameters: serde_json::from_str(&job.parameters).ok()?,
         base_url: None,
     })
-}
-
-/// `Retry-After` in seconds (RFC 9110 §10.2.3).
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
 }

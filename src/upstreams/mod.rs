@@ -26,14 +26,12 @@ mod wire;
 pub use flights::Flights;
 pub use metrics::Metrics;
 
-use std::sync::Arc;
-
-use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use crate::base::ids::{AppId, UpstreamId};
 use crate::base::secret::secret_text;
 use crate::database::Pool;
+use crate::http::places::Places;
 use crate::outbound;
 use crate::vault::{Place, Vault, VaultError};
 
@@ -46,8 +44,9 @@ secret_text!(
     UpstreamToken
 );
 
-/// Calls through upstreams under way at once in one replica. Each holds a request's body in memory.
-pub const MAX_CALLS: usize = 256;
+/// Calls through upstreams under way at once in one replica, an app that is alone having half. Each holds a
+/// request's body in memory.
+pub const MAX_CALLS: usize = 512;
 
 /// What the use cases work with. Every thread has a pool and a client of its own; the rest is shared.
 #[derive(Clone, Debug)]
@@ -61,7 +60,7 @@ pub struct Context {
     /// Token requests under way in this process, and who waits for them.
     pub flights: Flights,
     /// Places for calls through upstreams.
-    pub calls: Arc<Semaphore>,
+    pub calls: Places,
     /// Work that no caller's disconnect ends; a shutdown waits for it.
     pub tasks: TaskTracker,
     /// What is counted.

@@ -7,15 +7,15 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use reqwest::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use reqwest::{RequestBuilder, StatusCode};
-use serde::Deserialize;
 use serde_json::{Map, Value};
 use url::form_urlencoded;
 use zeroize::Zeroizing;
 
 use super::model::{Auth, Failure, Settings};
 use super::{ClientSecret, UpstreamToken};
+use crate::base::loose::{self, Object};
 
 /// The longest token that is taken, in bytes.
 const MAX_TOKEN: usize = 16 * 1024;
@@ -59,7 +59,7 @@ pub(super) fn complete(
     settings: &Settings,
     secret: &ClientSecret,
 ) -> RequestBuilder {
-    let request = request.header(ACCEPT, "application/json");
+    let request = request.header(ACCEPT, "application/json").header(ACCEPT_ENCODING, "identity");
     let mut parameters = vec![("grant_type", "client_credentials")];
     if settings.auth != Auth::Basic {
         parameters.push(("client_id", &settings.client_id));
@@ -101,13 +101,8 @@ fn basic(id: &str, secret: &ClientSecret) -> HeaderValue {
     value
 }
 
-#[derive(Deserialize)]
-struct WireAnswer {
-    access_token: Option<UpstreamToken>,
-    token_type: Option<Value>,
-    expires_in: Option<Value>,
-    error: Option<Value>,
-}
+/// The fields that count.
+const FIELDS: [&str; 4] = ["access_token", "token_type", "expires_in", "error"];
 
 /// What an answer says. `secret` is what was sent.
 pub(super) fn read(
@@ -117,7 +112,8 @@ pub(super) fn read(
     secret: &ClientSecret,
 ) -> Answer {
     let code = status.as_u16();
-    let parsed: Option<WireAnswer> = serde_json::from_slice(body).ok();
+    let text = loose::text(body);
+    let parsed = Object::read(&text, &FIELDS).filter(Object::is_closed);
     let oauth_error = parsed.as_ref().and_then(|answer| error_code(answer, secret));
     let not_now = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS];
     let says_no = status.is_client_error() && !not_now.contains(&status);
@@ -138,24 +134,25 @@ pub(super) fn read(
     let Some(answer) = parsed else {
         return trouble(Failure::Unusable, "an answer that is not the JSON of a token");
     };
-    let Some(token) = answer.access_token.filter(is_token) else {
+    let token = answer.exact("access_token").map(UpstreamToken::new);
+    let Some(token) = token.filter(is_token) else {
         return trouble(Failure::Unusable, "an answer without a usable access_token");
     };
-    if !is_bearer(answer.token_type.as_ref()) {
+    if !is_bearer(answer.raw("token_type")) {
         return trouble(Failure::Unusable, "a token_type other than Bearer");
     }
-    Answer::Token(token, lifetime(answer.expires_in.as_ref()))
+    Answer::Token(token, lifetime(answer.words("expires_in").as_deref()))
 }
 
 /// RFC 6749 §5.2, narrowed to what codes look like, and never what was sent.
-fn error_code(answer: &WireAnswer, secret: &ClientSecret) -> Option<String> {
-    let code = answer.error.as_ref()?.as_str()?;
+fn error_code(answer: &Object<'_>, secret: &ClientSecret) -> Option<String> {
+    let code = answer.exact("error")?;
     let inside = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
     let sound = code.len() <= 64
         && code.starts_with(|c: char| c.is_ascii_lowercase())
         && code.chars().all(inside)
         && (secret.expose().len() < 4 || !code.contains(secret.expose()));
-    sound.then(|| code.to_owned())
+    sound.then_some(code)
 }
 
 /// What an `Authorization` header can carry (RFC 6750 §2.1, read liberally: visible ASCII).
@@ -165,21 +162,13 @@ fn is_token(token: &UpstreamToken) -> bool {
 }
 
 /// `token_type` is required and case-insensitive (RFC 6749 §5.1); where it is missing, Bearer is meant.
-fn is_bearer(token_type: Option<&Value>) -> bool {
-    match token_type {
-        None | Some(Value::Null) => true,
-        Some(Value::String(text)) => text.eq_ignore_ascii_case("bearer"),
-        Some(_) => false,
-    }
+fn is_bearer(token_type: Option<&str>) -> bool {
+    token_type.is_none_or(|raw| raw == "null" || raw.eq_ignore_ascii_case("\"bearer\""))
 }
 
 /// A number of seconds, also as text or with a fraction; what cannot be one counts as missing.
-fn lifetime(expires_in: Option<&Value>) -> Duration {
-    let seconds = match expires_in {
-        Some(Value::Number(number)) => number.as_f64(),
-        Some(Value::String(text)) => text.trim().parse().ok(),
-        _ => None,
-    };
+fn lifetime(expires_in: Option<&str>) -> Duration {
+    let seconds: Option<f64> = expires_in.and_then(|text| text.trim().parse().ok());
     let told = seconds
         .filter(|seconds| *seconds >= 1.0)
         .map(|seconds| Duration::try_from_secs_f64(seconds.floor()).unwrap_or(LONGEST_LIFETIME));
@@ -229,6 +218,20 @@ mod tests {
     }
 
     #[test]
+    fn no_field_that_does_not_matter_costs_a_token() {
+        let secret = ClientSecret::new("canary_secret".to_owned());
+        for body in [
+            b"\xef\xbb\xbf{\"access_token\":\"t\",\"expires_in\":60}".as_slice(),
+            b"{\"access_token\":\"t\",\"x\":\"\xff\",\"x\":1,\"expires_in\":\"60\"}\n\0",
+            b"{\"expires_in\":60,\"access_token\":\"t\",\"error\":null,\"token_type\":\"BEARER\"}",
+        ] {
+            let answer = read(StatusCode::OK, None, body, &secret);
+            let Answer::Token(token, lifetime) = answer else { panic!("{answer:?}") };
+            assert_eq!((token.expose(), lifetime.as_secs()), ("t", 60));
+        }
+    }
+
+    #[test]
     fn a_refusal_tells_its_code_and_nothing_else() {
         let body = r#"{"error":"invalid_client","error_description":"canary_secret is wrong"}"#;
         for status in [400, 401, 403, 200] {
@@ -250,7 +253,9 @@ mod tests {
             (200, "<html>"),
             (200, "{}"),
             (200, "[]"),
+            (200, r#"["t"]"#),
             (200, r#"{"access_token":""}"#),
+            (200, r#"{"access_token":"t","#),
             (200, r#"{"access_token":"a b"}"#),
             (200, r#"{"access_token":"a\r\nx: y"}"#),
             (200, r#"{"access_token":7}"#),

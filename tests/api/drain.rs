@@ -82,6 +82,24 @@ async fn an_idle_service_ends_at_once() {
 }
 
 #[tokio::test]
+async fn a_terminal_that_closes_drains_it_however_often_it_says_so() {
+    let stage = TestApp::builder().set("STRONGROOM_SHUTDOWN_GRACE", "60").stage().await;
+    stage.sandbox.set_fault(held_up()).unwrap();
+    let process = Process::serve(&stage, &[("STRONGROOM_ANSWER_WITHIN", "0")]).await;
+    process.api.hand_in(&process.token().await, "ada", &stage.connect()).await;
+    stage.sandbox.calls_reached(EXCHANGE, 1).await;
+    process.hang_up();
+    while !process.log().contains("draining") {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    process.hang_up();
+    stage.sandbox.clear_faults();
+    assert!(process.ended().await.success());
+    let active = "SELECT status FROM connections";
+    assert_eq!(stage.database.value(active).await, "active");
+}
+
+#[tokio::test]
 async fn a_second_signal_ends_it_without_waiting() {
     let stage = TestApp::builder().set("STRONGROOM_SHUTDOWN_GRACE", "600").stage().await;
     stage.sandbox.set_fault(held_up()).unwrap();

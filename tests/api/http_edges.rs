@@ -36,7 +36,6 @@ async fn post_raw(
 async fn what_does_not_exist_answers_as_a_problem() {
     let app = TestApp::spawn().await;
     for path in [
-        "/",
         "/v1",
         "/v1/",
         "/v1/nothing",
@@ -218,14 +217,75 @@ async fn the_document_is_served_and_can_be_browsed() {
     assert!(page.text.contains("swagger-ui"), "{}", page.text);
 }
 
+#[tokio::test]
+async fn what_can_be_read_answers_head_without_a_body() {
+    let app = TestApp::spawn().await;
+    for path in [
+        "/",
+        "/healthz",
+        "/readyz",
+        "/openapi.json",
+        "/docs/",
+        "/docs/swagger-ui.css",
+        "/.well-known/jwks.json",
+        "/.well-known/oauth-authorization-server",
+        "/problems/not_found",
+    ] {
+        let got = app.api.send(app.api.request(Method::GET, path)).await;
+        let head = app.api.send(app.api.request(Method::HEAD, path)).await;
+        assert_eq!((got.status, head.status, head.text.as_str()), (200, 200, ""), "{path}");
+        for name in ["content-type", "content-length", "cache-control"] {
+            assert_eq!(got.header(name), head.header(name), "{path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_front_page_leads_on() {
+    let app = TestApp::spawn().await;
+    let front = app.api.send(app.api.request(Method::GET, "/")).await;
+    for name in ["documentation", "openapi", "health"] {
+        let leads_to = front.json[name].as_str().unwrap();
+        assert_eq!(app.api.send(app.api.request(Method::GET, leads_to)).await.status, 200);
+    }
+}
+
 async fn preflight(app: &TestApp, path: &str, origin: &str) -> Answer {
+    preflight_with(app, path, origin, "authorization,content-type").await
+}
+
+async fn preflight_with(app: &TestApp, path: &str, origin: &str, headers: &str) -> Answer {
     let request = app
         .api
         .request(Method::OPTIONS, path)
         .header("origin", origin)
         .header("access-control-request-method", "POST")
-        .header("access-control-request-headers", "authorization,content-type");
+        .header("access-control-request-headers", headers);
     app.api.send(request).await
+}
+
+#[tokio::test]
+async fn what_traces_browsers_may_send_headers_of_its_own() {
+    let origins = "https://app.example,capacitor://localhost,app://bank.example";
+    let app = TestApp::builder().set("STRONGROOM_CORS_ORIGINS", origins).spawn().await;
+    let traced = "authorization,content-type,traceparent,tracestate,baggage,sentry-trace,b3,\
+                  x-b3-traceid,x-datadog-trace-id,x-datadog-anything,x-requested-with,newrelic,\
+                  idempotency-key,x-request-id";
+    for origin in origins.split(',') {
+        for path in ["/v1/connections", "/v1/connections/conn_x"] {
+            let answer = preflight_with(&app, path, origin, traced).await;
+            assert_eq!(answer.status, 200, "{}", answer.text);
+            assert_eq!(answer.header("access-control-allow-origin"), origin);
+            let allowed = answer.header("access-control-allow-headers").to_ascii_lowercase();
+            for header in traced.split(',') {
+                assert!(allowed.contains(header), "{header} in {allowed}");
+            }
+        }
+    }
+    for origin in ["https://evil.example", "capacitor://elsewhere", "app://bank.example:1"] {
+        let answer = preflight_with(&app, "/v1/connections", origin, traced).await;
+        assert_eq!(answer.header("access-control-allow-origin"), "", "{origin}");
+    }
 }
 
 #[tokio::test]

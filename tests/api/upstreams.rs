@@ -350,15 +350,19 @@ async fn every_lending_is_on_record_and_what_cannot_be_recorded_is_not_lent() {
     assert_eq!((removed.status, removed.text.as_str()), (204, ""));
     let rows = "SELECT action || ' ' || outcome || ' ' || actor || ' ' || reason FROM audit_events
                 WHERE action LIKE 'upstream.%' ORDER BY id";
+    let told = app.database.values(rows).await;
+    // The path may hold secrets: a hash stands for it.
+    let called = told[3].strip_prefix("upstream.called ok client dana GET path:").unwrap();
+    assert!(called.len() == 16 && called.chars().all(|c| c.is_ascii_hexdigit()), "{called}");
     let expected = [
         "upstream.added ok client dana",
         "upstream.token_fetched ok service dana",
         "upstream.token_read ok client dana",
-        "upstream.called ok client dana GET /contacts/7",
+        told[3].as_str(),
         "upstream.changed ok client dana",
         "upstream.removed ok client dana",
     ];
-    assert_eq!(app.database.values(rows).await, expected);
+    assert_eq!(told, expected);
 
     add(&app, &dana(&app)).await;
     app.database

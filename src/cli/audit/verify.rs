@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use serde::Serialize;
+use serde::{Deserialize as _, Serialize};
 use serde_json::Value;
 
 use crate::apps::{self, App};
 use crate::audit::{self, CHECKPOINT_TYP, Checkpoint, Report};
+use crate::base::objects::Objects;
 use crate::cli::Failure;
 use crate::cli::output::Output;
 use crate::cli::session::{self, Session};
@@ -101,7 +102,7 @@ impl Verify {
                 };
                 let claims = statements::open(line, CHECKPOINT_TYP, &keys)
                     .map_err(|error| refused(error.to_string()))?;
-                serde_json::from_value(claims).map_err(|error| refused(error.to_string()))
+                Checkpoint::deserialize(Objects(claims)).map_err(|error| refused(error.to_string()))
             })
             .collect::<Result<_, _>>()?;
         if points.is_empty() {

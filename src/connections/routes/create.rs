@@ -6,7 +6,9 @@ use actix_web::http::header::RETRY_AFTER;
 use actix_web::{HttpResponse, web};
 use serde::Deserialize;
 
-use super::{Checked, about, client_user_id, location, login_of_another_user, name, optional_name};
+use super::{
+    Checked, about, client_user_id, location, login, login_of_another_user, optional_name,
+};
 use crate::base::ids::{AppId, ConnectionId};
 use crate::connections::exchange::{self, Received, Submission};
 use crate::connections::model::{Connection, Failure, Status};
@@ -14,6 +16,7 @@ use crate::connections::{Context, Failed, waiting};
 use crate::dapi::{AccessCode, UserSecret};
 use crate::http::body::Body;
 use crate::http::caller::{SessionOr, needs};
+use crate::http::detached;
 use crate::http::problem::{Problem, ProblemCode};
 
 /// Connect's result as it came, with the user where a backend hands it in. Unknown fields are
@@ -92,8 +95,8 @@ pub async fn create(
     answer(&context, app, id, is_new, deadline).await
 }
 
-/// In a task of its own: a client that hangs up in the middle must not leave an intent behind that
-/// nobody runs.
+/// A page that is left right after it sent the result must not lose it, nor leave an intent behind that is
+/// never run.
 async fn receive(
     context: &Context,
     caller: &SessionOr<needs::ConnectionsWrite>,
@@ -102,8 +105,7 @@ async fn receive(
     let (context, actor, trace) = (context.clone(), caller.actor().clone(), caller.trace().clone());
     let tasks = context.tasks.clone();
     let receiving = async move { exchange::receive(&context, &actor, &trace, submission).await };
-    let received = tasks.spawn(tracing::Instrument::in_current_span(receiving)).await;
-    Ok(received.map_err(Problem::internal)??)
+    Ok(detached(&tasks, receiving).await??)
 }
 
 fn submission(
@@ -122,7 +124,7 @@ fn submission(
         client_user_id,
         code: AccessCode::checked("accessCode", result.access_code)?,
         user_secret: Some(UserSecret::checked("userSecret", result.user_secret)?),
-        connection_id: name("connectionID", result.connection_id)?,
+        connection_id: login(result.connection_id)?,
         dapi_user_id: optional_name("userID", result.user_id)?,
         token_id: optional_name("tokenID", result.token_id)?,
     })

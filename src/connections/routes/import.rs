@@ -4,7 +4,7 @@ use actix_web::{HttpResponse, web};
 use serde::Deserialize;
 
 use super::{
-    Checked, client_user_id, location, login_of_another_user, name, optional_name, required,
+    Checked, client_user_id, location, login, login_of_another_user, optional_name, required,
 };
 use crate::connections::import::{self, Import, Imported};
 use crate::connections::model::{Connection, Status};
@@ -12,6 +12,7 @@ use crate::connections::{Context, store};
 use crate::dapi::{AccessToken, UserSecret};
 use crate::http::body::Body;
 use crate::http::caller::{Authorized, needs};
+use crate::http::detached;
 use crate::http::problem::Problem;
 
 /// A token that the app already holds.
@@ -67,14 +68,17 @@ pub async fn import(
     let wish = Import {
         app: caller.client.app,
         client_user_id: user,
-        connection_id: name("connectionID", request.connection_id)?,
+        connection_id: login(request.connection_id)?,
         access_token: AccessToken::checked("accessToken", request.access_token)?,
         user_secret: UserSecret::checked("userSecret", request.user_secret)?,
         dapi_user_id: optional_name("userID", request.user_id)?,
         token_id: optional_name("tokenID", request.token_id)?,
     };
-    let imported = import::import(&context, &caller.actor, &wish).await?;
-    let (id, is_new) = match imported {
+    let importing = {
+        let (context, actor) = (context.clone(), caller.actor.clone());
+        async move { import::import(&context, &actor, &wish).await }
+    };
+    let (id, is_new) = match detached(&context.tasks, importing).await?? {
         Imported::New(id) => (id, true),
         Imported::Repeated(id) => (id, false),
         Imported::UserBeingErased => return Err(Problem::user_being_erased()),

@@ -50,6 +50,13 @@ fn name(field: &str, value: Option<String>) -> Result<String, Problem> {
     Ok(value)
 }
 
+/// Dapi's name for a bank login, which is sent to Dapi with the code.
+fn login(value: Option<String>) -> Result<String, Problem> {
+    let value = required("connectionID", value)?;
+    sound("connectionID", text::check_secret(&value, MAX_NAME))?;
+    Ok(value)
+}
+
 /// A name that may be left out; an empty one counts as left out.
 fn optional_name(field: &str, value: Option<String>) -> Result<Option<String>, Problem> {
     let value = value.filter(|value| !value.is_empty());
@@ -70,8 +77,13 @@ trait Checked: Sized {
 
     fn checked(field: &str, value: Option<Self>) -> Result<Self, Problem> {
         let value = required(field, value)?;
-        sound(field, text::check(value.text(), MAX_SECRET))?;
+        sound(field, value.can_be_sent())?;
         Ok(value)
+    }
+
+    /// What cannot travel to Dapi is refused where it enters: later nothing could be done about it.
+    fn can_be_sent(&self) -> Result<(), InvalidText> {
+        text::check_secret(self.text(), MAX_SECRET)
     }
 }
 
@@ -84,6 +96,10 @@ impl Checked for AccessCode {
 impl Checked for AccessToken {
     fn text(&self) -> &str {
         self.expose()
+    }
+
+    fn can_be_sent(&self) -> Result<(), InvalidText> {
+        text::check_bearer(self.text(), MAX_SECRET)
     }
 }
 

@@ -17,9 +17,9 @@ use crate::connections::orders::{
     self, Change, Changed, DEFAULT_PER_SECOND, DryRun, Given, MAX_PER_SECOND, Matching, NewOrder,
     Order,
 };
-use crate::database::Conn;
 use crate::http::body::{Body, Id, UrlQuery};
 use crate::http::caller::{Authorized, needs};
+use crate::http::detached;
 use crate::http::problem::{Problem, ProblemCode};
 
 type Admin = Authorized<needs::Admin>;
@@ -170,35 +170,37 @@ pub async fn create(
     if body.dry_run {
         return Ok(HttpResponse::Ok().json(orders::dry_run(&mut conn, app, &matching).await?));
     }
-    let new = NewOrder {
-        app,
-        kind,
-        reason: &body.reason,
-        matching: &matching,
-        per_second,
-        idempotency_key: key.as_deref(),
-        request_hash: orders::request_hash(
-            &context.vault,
-            kind,
-            &body.reason,
-            per_second,
-            &matching,
-        ),
+    // What arrived whole is carried out, whatever becomes of the caller.
+    let giving = {
+        let (context, actor) = (context.clone(), caller.actor.clone());
+        async move {
+            let request_hash =
+                orders::request_hash(&context.vault, kind, &body.reason, per_second, &matching);
+            let new = NewOrder {
+                app,
+                kind,
+                reason: &body.reason,
+                matching: &matching,
+                per_second,
+                idempotency_key: key.as_deref(),
+                request_hash,
+            };
+            let mut conn = context.pool.acquire().await?;
+            orders::give(&mut conn, &actor, &new).await
+        }
     };
-    let id = give(&context, &mut conn, &caller, &new).await?;
+    drop(conn);
+    let given = detached(&context.tasks, giving).await??;
+    let id = order_of(&context, &given)?;
+    let mut conn = context.pool.acquire().await?;
     let order = orders::find(&mut conn, app, id).await?.ok_or_else(Problem::not_found)?;
     let location = (LOCATION, format!("/v1/admin/revocations/{id}"));
     Ok(HttpResponse::Accepted().insert_header(location).json(order))
 }
 
-/// Gives an order, or finds the one that the same request gave.
-async fn give(
-    context: &Context,
-    conn: &mut Conn,
-    caller: &Admin,
-    new: &NewOrder<'_>,
-) -> Result<RevocationOrderId, Problem> {
-    match orders::give(conn, &caller.actor, new).await? {
+/// The order that was given, now or by the same request before.
+fn order_of(context: &Context, given: &Given) -> Result<RevocationOrderId, Problem> {
+    match *given {
         Given::New { id, ended } => {
             context.metrics.revocations("confirmed", ended);
             context.wake.notify_one();

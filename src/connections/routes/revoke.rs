@@ -15,6 +15,7 @@ use crate::connections::revocation::{self, Asked, Request};
 use crate::connections::waiting::wait_until;
 use crate::http::body::{Body, Id};
 use crate::http::caller::{Authorized, needs};
+use crate::http::detached;
 use crate::http::problem::Problem;
 
 /// Delinks: the user unlinks the bank. No body is needed.
@@ -39,8 +40,8 @@ pub async fn delink(
     context: web::Data<Context>,
     id: Id<ConnectionId>,
 ) -> Result<HttpResponse, Problem> {
-    let request = Request { kind: RevocationKind::Delink, reason: None, tell_dapi: true };
-    revoke(&context, &caller.actor, caller.client.app, id.0, request).await
+    let asked = (RevocationKind::Delink, None, true);
+    revoke(&context, &caller.actor, caller.client.app, id.0, asked).await
 }
 
 /// Why a token is declared dead.
@@ -85,23 +86,27 @@ pub async fn invalidate(
     body: Body<InvalidateRequest>,
 ) -> Result<HttpResponse, Problem> {
     reason(&body.0.reason)?;
-    let request = Request {
-        kind: RevocationKind::Invalidate,
-        reason: Some(&body.0.reason),
-        tell_dapi: body.0.revoke_upstream,
-    };
-    revoke(&context, &caller.actor, caller.client.app, id.0, request).await
+    let asked = (RevocationKind::Invalidate, Some(body.0.reason), body.0.revoke_upstream);
+    revoke(&context, &caller.actor, caller.client.app, id.0, asked).await
 }
 
+/// Carries out what arrived whole, whatever becomes of the caller.
 async fn revoke(
     context: &Context,
     actor: &Actor,
     app: AppId,
     id: ConnectionId,
-    request: Request<'_>,
+    (kind, reason, tell_dapi): (RevocationKind, Option<String>, bool),
 ) -> Result<HttpResponse, Problem> {
     let deadline = Instant::now() + context.pace.answer_within;
-    let asked = revocation::revoke(context, actor, app, id, request).await?;
+    let revoking = {
+        let (context, actor) = (context.clone(), actor.clone());
+        async move {
+            let request = Request { kind, reason: reason.as_deref(), tell_dapi };
+            revocation::revoke(&context, &actor, app, id, request).await
+        }
+    };
+    let asked = detached(&context.tasks, revoking).await??;
     // A request for what is not there waits for nothing.
     let deadline = if asked == Asked::Acknowledged { deadline } else { Instant::now() };
     let done = |status| status != Status::Revoking;

@@ -8,6 +8,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::base::ids::{AppId, ConnectionId, ErasureId, RevocationOrderId, UserId};
+use crate::base::objects;
 use crate::base::paging::{Cursor, Page};
 use crate::connections::model::RevocationKind;
 use crate::connections::orders::{ErrorCount, Matching, NewOrder, Order, OrderStatus, SAMPLE};
@@ -212,7 +213,7 @@ impl TryFrom<Row> for Order {
             status,
             kind: RevocationKind::parse(&row.kind).ok_or_else(defect)?,
             reason: row.reason,
-            filter: serde_json::from_str(&row.filter).map_err(|_| defect())?,
+            filter: objects::from_str(&row.filter).map_err(|_| defect())?,
             per_second: row.per_second,
             created_by: row.created_by,
             created_at: row.created_at,

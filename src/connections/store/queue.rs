@@ -133,6 +133,8 @@ pub(in crate::connections) struct ClaimedDelink {
     pub(in crate::connections) claimed: Claimed<AccessToken>,
     /// The turn with the token, which the delinking has taken.
     pub(in crate::connections) turn: TurnId,
+    /// Whether Dapi has taken the user secret, or Connect handed it over.
+    pub(in crate::connections) user_secret_proven: bool,
     /// How often Dapi was told, this time included.
     pub(in crate::connections) attempts: i32,
     /// It was tried for as long as it is going to be, or its order was cancelled.
@@ -176,7 +178,8 @@ pub(in crate::connections) async fn claim_delinks(
             RETURNING c.*, taken.turn)
          SELECT c.app_id AS \"app_id: AppId\", c.id AS \"id: ConnectionId\", c.user_id AS \"user_id: UserId\",
                 c.connection_id, c.lease_epoch, c.access_token AS \"secret!: Sealed<AccessToken>\",
-                c.user_secret AS \"user_secret: Sealed<UserSecret>\", c.revocation_attempts,
+                c.user_secret AS \"user_secret: Sealed<UserSecret>\", c.user_secret_proven,
+                c.revocation_attempts,
                 c.turn AS \"turn: TurnId\",
                 (coalesce(c.revocation_released_at, c.revocation_requested_at) + $3::interval
                     <= strongroom_now()
@@ -201,6 +204,7 @@ pub(in crate::connections) async fn claim_delinks(
     .await?;
     let claimed = rows.into_iter().map(|row| ClaimedDelink {
         turn: row.turn,
+        user_secret_proven: row.user_secret_proven,
         attempts: row.revocation_attempts,
         given_up: row.given_up,
         login_in_use: row.login_in_use,

@@ -1,13 +1,11 @@
 //! `POST /v1/connections/{id}/dapi/{path}`: a call without holding the token.
 
-use std::sync::Arc;
-
 use actix_web::{HttpRequest, HttpResponse, web};
 
 use super::{MAX_REQUEST, relay};
 use crate::base::ids::ConnectionId;
 use crate::connections::turns::Wish;
-use crate::http::body::{Id, read_up_to};
+use crate::http::body::{Id, read_passed};
 use crate::http::caller::{Authorized, needs};
 use crate::http::problem::{Problem, ProblemCode};
 use crate::relay::body::Fields;
@@ -57,11 +55,8 @@ pub async fn call(
     let path = path.ok_or_else(|| {
         Problem::new(ProblemCode::NotFound, "There is no such path of Dapi's for calling.")
     })?;
-    let _place = Arc::clone(&context.places).try_acquire_owned().map_err(|_| {
-        let detail = "As many calls are under way here as may.";
-        Problem::new(ProblemCode::Unavailable, detail).retry_after(1)
-    })?;
-    let fields = Fields::read(&read_up_to(payload, MAX_REQUEST).await?)?;
+    let _place = context.places.take(caller.client.app)?;
+    let fields = Fields::read(&read_passed(&req, payload, MAX_REQUEST).await?)?;
     let wish = Wish {
         actor: caller.actor,
         app: caller.client.app,
@@ -70,5 +65,5 @@ pub async fn call(
         limit: context.limit(path),
     };
     let fields = fields.passed(path.with_app_key);
-    relay(&context, Request { wish, path, fields, trace: caller.trace }).await
+    relay(&req, &context, Request { wish, path, fields, trace: caller.trace }).await
 }

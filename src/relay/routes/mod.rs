@@ -5,10 +5,10 @@ pub mod wire;
 
 use std::sync::Arc;
 
-use actix_web::HttpResponse;
 use actix_web::body::{BodyStream, BoxBody, MessageBody as _};
 use actix_web::http::StatusCode;
 use actix_web::http::header::{CONTENT_TYPE, HeaderName, RETRY_AFTER};
+use actix_web::{HttpRequest, HttpResponse};
 use futures_util::stream;
 use serde_json::json;
 
@@ -16,6 +16,7 @@ use super::Context;
 use super::call::{Answered, Body, Request, Trouble};
 use super::queue::{self, NoTurn};
 use crate::connections::model::Status;
+use crate::http::connection;
 use crate::http::problem::{Problem, ProblemCode};
 
 /// The largest body that is passed on to Dapi, in bytes: it is held until the answer comes.
@@ -23,10 +24,17 @@ const MAX_REQUEST: usize = 1024 * 1024;
 /// Tells a caller whose answer it is: a 401 of Dapi's is not Strongroom's.
 const ANSWERED_BY: HeaderName = HeaderName::from_static("strongroom-upstream");
 
-/// Makes a call when its turn comes, and answers what Dapi answers.
-async fn relay(context: &Context, request: Request) -> Result<HttpResponse, Problem> {
+/// Makes a call when its turn comes, and answers what Dapi answers. A caller who closes the connection before
+/// gives up their place; one who has only closed their half keeps it.
+async fn relay(
+    req: &HttpRequest,
+    context: &Context,
+    request: Request,
+) -> Result<HttpResponse, Problem> {
     let request = Arc::new(request);
+    let asking = connection::asking(req);
     let begun = queue::begin(context, &request).await.map_err(no_turn)?;
+    drop(asking);
     // From here on the call runs whatever becomes of this request.
     let outcome = begun.await.map_err(Problem::internal)?;
     answer(outcome.map_err(no_answer)?)

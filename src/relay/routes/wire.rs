@@ -9,7 +9,6 @@ use std::time::Instant;
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::json;
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::{MAX_REQUEST, answer, no_answer, relay};
 use crate::base::actor::Actor;
@@ -26,9 +25,11 @@ use crate::connections::turns::Wish;
 use crate::connections::waiting::wait_until;
 use crate::dapi::AccessCode;
 use crate::database::Pool;
-use crate::http::body::read_up_to;
 use crate::http::caller::{self, bearer};
-use crate::http::problem::{Problem, ProblemCode};
+use crate::http::detached;
+use crate::http::intake::Intake;
+use crate::http::places::Place;
+use crate::http::problem::Problem;
 use crate::oauth::{self, Issuer};
 use crate::relay::body::Fields;
 use crate::relay::call::Request;
@@ -38,7 +39,7 @@ use crate::relay::{Context, tokenless};
 use crate::users::check_client_user_id;
 use crate::vault::Vault;
 
-/// The longest code and `connectionID`, in bytes.
+/// The longest code or user secret and the longest `connectionID`, in bytes.
 const LONGEST: (usize, usize) = (16 * 1024, 1024);
 /// By what name the app knows the user, where it says so.
 const CLIENT_USER_ID: &str = "x-client-user-id";
@@ -125,6 +126,7 @@ pub struct Desk {
     issuer: web::Data<Issuer>,
     pool: web::Data<Pool>,
     vault: web::Data<Vault>,
+    intake: web::Data<Intake>,
 }
 
 impl actix_web::FromRequest for Desk {
@@ -138,6 +140,7 @@ impl actix_web::FromRequest for Desk {
                 issuer: req.app_data::<web::Data<Issuer>>()?.clone(),
                 pool: req.app_data::<web::Data<Pool>>()?.clone(),
                 vault: req.app_data::<web::Data<Vault>>()?.clone(),
+                intake: req.app_data::<web::Data<Intake>>()?.clone(),
             })
         };
         std::future::ready(desk().ok_or_else(|| Problem::internal("no relay").into()))
@@ -150,29 +153,28 @@ struct Arrival {
     app: AppId,
     client: Arc<str>,
     fields: Fields,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl Desk {
     async fn receive(self, req: &HttpRequest, payload: web::Payload) -> Result<Arrival, DapiError> {
-        let place = Arc::clone(&self.context.places).try_acquire_owned().map_err(|_| {
-            let detail = "As many calls are under way here as may.";
-            Problem::new(ProblemCode::Unavailable, detail).retry_after(1)
-        })?;
-        let fields = Fields::read(&read_up_to(payload, MAX_REQUEST).await?)?;
+        let from = caller::address(req);
+        let body = self.intake.read(req, from, payload, MAX_REQUEST).await?;
+        let fields = Fields::read(&body)?;
         let app_secret = fields.text("appSecret").map(SecretText::new);
         let app_secret = app_secret.ok_or_else(DapiError::app_secret)?;
         let halves = app_secret.expose().split_once('.');
         let (id, secret) = halves.ok_or_else(DapiError::app_secret)?;
         let secret = SecretText::new(secret.to_owned());
-        let from = caller::address(req);
-        let Self { context, issuer, pool, vault } = self;
+        let Self { context, issuer, pool, vault, .. } = self;
         let client = oauth::client_by_secret(&issuer, &pool, &vault, id, secret, from).await?;
         for scope in [Scope::ConnectionsWrite, Scope::DapiCall] {
             if !client.scopes.contains(scope) {
                 return Err(Problem::insufficient_scope(scope).into());
             }
         }
+        let place = context.places.take(client.app)?;
+        drop(body);
         Ok(Arrival { context, app: client.app, client: client.id, fields, _place: place })
     }
 }
@@ -202,6 +204,8 @@ impl Arrival {
         let holder = stand_in::holder(&self.context.connections, self.app, stand_in).await?;
         let holder = holder.ok_or_else(DapiError::unknown_token)?;
         if let Some(user_secret) = self.fields.user_secret() {
+            text::check_secret(user_secret.expose(), LONGEST.0)
+                .map_err(|what| DapiError::parameter(format!("userSecret {what}")))?;
             holder.bring(&self.context.connections, actor, &user_secret).await?;
         }
         Ok(holder)
@@ -222,7 +226,7 @@ impl Arrival {
         let limit = context.limit(path);
         let wish = Wish { actor, app, id: holder.id, path: path.path, limit };
         let fields = fields.passed(path.with_app_key);
-        Ok(relay(&context, Request { wish, path, fields, trace }).await?)
+        Ok(relay(req, &context, Request { wish, path, fields, trace }).await?)
     }
 
     /// Revokes here, which is what counts, and waits a little for Dapi to confirm.
@@ -234,7 +238,11 @@ impl Arrival {
         let context = &self.context.connections;
         let deadline = Instant::now() + context.pace.answer_within;
         let asked = Revocation { kind: RevocationKind::Delink, reason: None, tell_dapi: true };
-        match revocation::revoke(context, actor, self.app, holder.id, asked).await? {
+        let revoking = {
+            let (context, actor, app) = (context.clone(), actor.clone(), self.app);
+            async move { revocation::revoke(&context, &actor, app, holder.id, asked).await }
+        };
+        match detached(&context.tasks, revoking).await?? {
             Asked::Acknowledged => {}
             Asked::NotActive | Asked::Unknown => return Err(DapiError::unknown_token()),
         }
@@ -253,15 +261,12 @@ impl Arrival {
         let (app, context) = (self.app, self.context.connections.clone());
         // Its SDKs wait for as long as Dapi may take, and would not ask again.
         let deadline = Instant::now() + context.dapi.settings().exchange_timeout;
-        let (tasks, by) = (context.tasks.clone(), actor.clone());
+        let by = actor.clone();
         let receiving = {
             let context = context.clone();
             async move { exchange::receive(&context, &by, &trace, submission).await }
         };
-        // In a task of its own: a client that hangs up in the middle must not leave an intent behind that
-        // nobody runs.
-        let received = tasks.spawn(tracing::Instrument::in_current_span(receiving)).await;
-        let id = match received.map_err(Problem::internal)?? {
+        let id = match detached(&context.tasks, receiving).await?? {
             Received::New(id, _) | Received::Repeated(id) => id,
             refused => return Err(refusal(&refused)),
         };
@@ -277,7 +282,7 @@ impl Arrival {
     fn submission(&self, req: &HttpRequest) -> Result<Submission, DapiError> {
         let required = |field: &str, longest| {
             let value = self.fields.text(field).ok_or_else(|| DapiError::missing(field))?;
-            let sound = text::check(&value, longest);
+            let sound = text::check_secret(&value, longest);
             sound.map_err(|what| DapiError::parameter(format!("{field} {what}")))?;
             Ok::<_, DapiError>(value)
         };

@@ -1,7 +1,5 @@
 //! `* /v1/upstreams/{name}/proxy/{path}`: a call through an upstream.
 
-use std::sync::Arc;
-
 use actix_web::body::{BodyStream, SizedStream};
 use actix_web::http::StatusCode;
 use actix_web::http::header::{HeaderName, HeaderValue};
@@ -9,12 +7,12 @@ use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
 use bytes::Bytes;
 use futures_util::Stream;
 use futures_util::stream::try_unfold;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::{name, no_token, unknown};
-use crate::http::body::read_up_to;
+use crate::http::body::read_passed;
 use crate::http::caller::{Authorized, needs};
+use crate::http::places::Place;
 use crate::http::problem::{Problem, ProblemCode};
 use crate::outbound::NoAnswer;
 use crate::upstreams::proxy::{self, Call, Called};
@@ -80,10 +78,7 @@ pub async fn pass(
     payload: web::Payload,
 ) -> Result<HttpResponse, Problem> {
     let (app, name) = (caller.client.app, name(&req)?);
-    let place = Arc::clone(&context.calls).try_acquire_owned().map_err(|_| {
-        let detail = "Too many calls through upstreams are under way.";
-        Problem::new(ProblemCode::Unavailable, detail).retry_after(1)
-    })?;
+    let place = context.calls.take(app)?;
     let hold = Hold { _place: place, _task: context.tasks.token() };
     let call = read(&caller, &req, payload).await?;
     match proxy::call(&context, &caller.actor, app, name, &call).await? {
@@ -99,7 +94,7 @@ pub async fn pass(
 
 /// Held until the answer is passed back: a place among the calls, and the shutdown's attention.
 struct Hold {
-    _place: OwnedSemaphorePermit,
+    _place: Place,
     _task: TaskTrackerToken,
 }
 
@@ -128,7 +123,7 @@ async fn read(
         path: raw.to_owned(),
         query: req.uri().query().map(str::to_owned),
         headers,
-        body: read_up_to(payload, MAX_REQUEST).await?,
+        body: read_passed(req, payload, MAX_REQUEST).await?,
         trace: caller.trace.clone(),
     })
 }

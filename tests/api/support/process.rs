@@ -20,7 +20,20 @@ pub struct Process {
 impl Process {
     /// Starts `strongroom serve` on this stage, with further variables, and waits until it serves.
     pub async fn serve(stage: &Stage, variables: &[(&str, &str)]) -> Self {
-        let mut child = command(stage, variables).arg("serve").spawn().unwrap();
+        Self::started(command(stage, variables).arg("serve").spawn().unwrap()).await
+    }
+
+    /// The same, with so many files at most, and no way of having more.
+    pub async fn serve_with_files(stage: &Stage, files: u32) -> Self {
+        let service = command(stage, &[]);
+        let mut limited = Command::new("/bin/sh");
+        limited.args(["-c", &format!("ulimit -n {files}; exec \"$0\" serve")]);
+        limited.arg(service.get_program()).env_clear().stdout(Stdio::piped());
+        limited.envs(service.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        Self::started(limited.spawn().unwrap()).await
+    }
+
+    async fn started(mut child: Child) -> Self {
         let log = Arc::new(Mutex::new(String::new()));
         let (found, address) = tokio::sync::oneshot::channel();
         let (lines, kept) =
@@ -71,6 +84,18 @@ impl Process {
     /// SIGCONT.
     pub fn thaw(&self) {
         self.signal("-CONT");
+    }
+
+    /// What the system says about it, such as `VmRSS`, in KiB.
+    pub fn memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
+    /// SIGHUP.
+    pub fn hang_up(&self) {
+        self.signal("-HUP");
     }
 
     /// SIGTERM.

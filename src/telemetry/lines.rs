@@ -1,0 +1,184 @@
+//! Log lines on their way out: a thread writes them, so that whoever reads them slowly, or never, stops
+//! no request. What does not fit into the queue is dropped and counted.
+
+use std::io::Write;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::registry::Registry;
+use tracing_subscriber::fmt::MakeWriter;
+
+/// How many lines wait at most.
+const MOST_LINES: usize = 16 * 1024;
+/// How much waits at most, in bytes.
+const MOST_BYTES: usize = 8 * 1024 * 1024;
+/// How long the end of the process waits for what has not been written.
+const LAST_LINES: Duration = Duration::from_secs(1);
+
+/// The process logs to one place; its queue is found here at the end.
+static QUEUE: OnceLock<Lines> = OnceLock::new();
+/// Lines that were not written.
+static DROPPED: AtomicU64 = AtomicU64::new(0);
+
+enum Entry {
+    Line(Box<[u8]>),
+    /// All lines before it are out.
+    Told(SyncSender<()>),
+}
+
+/// The queue of lines; clones are the same.
+#[derive(Clone)]
+pub(super) struct Lines {
+    queue: SyncSender<Entry>,
+    waiting: Arc<AtomicUsize>,
+}
+
+impl Lines {
+    /// Begins to write to `out`.
+    pub(super) fn to(out: impl Write + Send + 'static) -> Self {
+        let (queue, entries) = sync_channel(MOST_LINES);
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let bytes = Arc::clone(&waiting);
+        let thread = std::thread::Builder::new().name("log".to_owned());
+        // Without the thread nobody receives, and every line counts as dropped.
+        let _ = thread.spawn(move || write_all(out, &entries, &bytes));
+        let lines = Self { queue, waiting };
+        let _ = QUEUE.set(lines.clone());
+        lines
+    }
+
+    fn put(&self, line: &[u8]) {
+        let before = self.waiting.fetch_add(line.len(), Ordering::Relaxed);
+        let fits = before + line.len() <= MOST_BYTES;
+        if !fits || self.queue.try_send(Entry::Line(line.into())).is_err() {
+            self.waiting.fetch_sub(line.len(), Ordering::Relaxed);
+            DROPPED.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn flush(&self, within: Duration) {
+        let deadline = Instant::now() + within;
+        let (tell, told) = sync_channel(1);
+        let mut entry = Entry::Told(tell);
+        loop {
+            match self.queue.try_send(entry) {
+                Ok(()) => break,
+                Err(TrySendError::Full(back)) if Instant::now() < deadline => entry = back,
+                Err(_) => return,
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let _ = told.recv_timeout(deadline.saturating_duration_since(Instant::now()));
+    }
+}
+
+fn write_all(mut out: impl Write, entries: &Receiver<Entry>, waiting: &AtomicUsize) {
+    for entry in entries {
+        match entry {
+            Entry::Line(line) => {
+                if out.write_all(&line).is_err() {
+                    DROPPED.fetch_add(1, Ordering::Relaxed);
+                }
+                waiting.fetch_sub(line.len(), Ordering::Relaxed);
+            }
+            Entry::Told(tell) => {
+                let _ = out.flush();
+                let _ = tell.send(());
+            }
+        }
+    }
+}
+
+/// Writes what waits, for a second at most; to be called when the process ends.
+pub fn flush() {
+    if let Some(lines) = QUEUE.get() {
+        lines.flush(LAST_LINES);
+    }
+}
+
+impl<'a> MakeWriter<'a> for Lines {
+    type Writer = &'a Lines;
+
+    fn make_writer(&'a self) -> &'a Lines {
+        self
+    }
+}
+
+/// One call is one line: the layer that formats hands over an event whole.
+impl Write for &Lines {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        self.put(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Registers `log_lines_dropped`.
+pub fn register(registry: &mut Registry) {
+    registry.register_collector(Box::new(Dropped));
+}
+
+#[derive(Debug)]
+struct Dropped;
+
+impl Collector for Dropped {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let counter = ConstCounter::new(DROPPED.load(Ordering::Relaxed));
+        let help = "Log lines that were not written, because nobody took them in time";
+        let kind = counter.metric_type();
+        counter.encode(encoder.encode_descriptor("log_lines_dropped", help, None, kind)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::sync::mpsc::{Sender, channel};
+
+    use super::*;
+
+    /// Takes nothing before it is let, and then tells all.
+    struct Stuck(Mutex<Receiver<()>>, Sender<Vec<u8>>);
+
+    impl Write for Stuck {
+        fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+            let _ = self.0.lock().unwrap().recv();
+            let _ = self.1.send(line.to_vec());
+            Ok(line.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_reader_that_takes_nothing_stops_nobody_and_what_is_dropped_is_counted() {
+        let (go, wait) = channel();
+        let (tell, told) = channel();
+        let lines = Lines::to(Stuck(Mutex::new(wait), tell));
+        let before = DROPPED.load(Ordering::Relaxed);
+        let line = [b'x'; 1024];
+        for _ in 0..MOST_BYTES / 1024 + 100 {
+            (&lines).write_all(&line).unwrap();
+        }
+        assert_eq!(DROPPED.load(Ordering::Relaxed) - before, 100);
+        let started = Instant::now();
+        lines.flush(Duration::from_millis(50));
+        assert!(started.elapsed() < Duration::from_secs(5));
+        drop(go);
+        lines.flush(Duration::from_secs(30));
+        assert_eq!(told.try_iter().count(), MOST_BYTES / 1024);
+        (&lines).write_all(&line).unwrap();
+        lines.flush(Duration::from_secs(30));
+        assert_eq!(told.try_iter().count(), 1, "there is room again");
+    }
+}
