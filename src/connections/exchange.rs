@@ -116,7 +116,8 @@ pub async fn receive(
             None => {}
         }
         let intent = Intent { actor, trace, hash, ends, received_at };
-        if let Some(received) = commit_intent(context, &intent, &submission, found).await? {
+        let committed = Box::pin(commit_intent(context, &intent, &submission, found)).await?;
+        if let Some(received) = committed {
             return Ok(received);
         }
     }

@@ -18,9 +18,9 @@ use crate::dapi::{Refusal, UserSecret, scrub};
 
 /// The call. It needs a live token and the right user secret, and reads nothing of the user's money.
 pub(super) const PATH: &str = "metadata/accounts/get";
-/// The largest answer that is read, in bytes.
 /// How long a proof waits for a place before Dapi.
 const PLACE: Duration = Duration::from_secs(5);
+/// The largest answer that is read, in bytes.
 const LARGEST: usize = 1024 * 1024;
 /// The longest text of Dapi's that is told, in bytes.
 const LONGEST: usize = 500;

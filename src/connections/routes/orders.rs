@@ -193,15 +193,16 @@ pub async fn create(
             orders::give(&mut conn, &actor, &new).await
         }
     };
-    let id = given(&context, &detached(&context.tasks, giving).await??)?;
+    let given = detached(&context.tasks, giving).await??;
+    let id = order_of(&context, &given)?;
     let mut conn = context.pool.acquire().await?;
     let order = orders::find(&mut conn, app, id).await?.ok_or_else(Problem::not_found)?;
     let location = (LOCATION, format!("/v1/admin/revocations/{id}"));
     Ok(HttpResponse::Accepted().insert_header(location).json(order))
 }
 
-/// The order that was given now, or before by the same request.
-fn given(context: &Context, given: &Given) -> Result<RevocationOrderId, Problem> {
+/// The order that was given, now or by the same request before.
+fn order_of(context: &Context, given: &Given) -> Result<RevocationOrderId, Problem> {
     match *given {
         Given::New { id, ended } => {
             context.metrics.revocations("confirmed", ended);

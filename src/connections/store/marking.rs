@@ -23,6 +23,7 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from
 
 /// An order in force, locked, and how far its marking has come.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts about one row")]
 pub(in crate::connections) struct ToMark {
     pub(in crate::connections) id: RevocationOrderId,
     pub(in crate::connections) app: AppId,
@@ -139,7 +140,7 @@ pub(in crate::connections) async fn wait_for_arrivals(
     Ok(())
 }
 
-/// Writes on the rows `chosen` (id, order_id) what their orders have decided, by the rules of
+/// Writes on the rows `chosen` (`id`, `order_id`) what their orders have decided, by the rules of
 /// [`model::on_revocation`](crate::connections::model::on_revocation): a code that was never sent ends, a
 /// lease that is alive lives on, and a token waits to be let through, but for one of a user who is being
 /// erased.
