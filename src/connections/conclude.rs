@@ -95,6 +95,8 @@ async fn conclude(context: &Context, outcome: &Outcome) -> Result<Concluded, sql
         }
     }
     let mut tx = context.pool.begin().await?;
+    // What is locked for long is tried again, and holds up no connection of the pool meanwhile.
+    store::wait_briefly(&mut tx).await?;
     let what = conclude_locked(context, &mut tx, outcome).await?;
     tx.commit().await?;
     Ok(Concluded::new(what))
@@ -119,6 +121,12 @@ async fn conclude_locked(
         probe: context.dapi.settings().exchange_probe,
     };
     let step = model::after_exchange(me.state, attempt, locked.login, outcome.answer.clone());
+    if let (Step::Activate { .. }, Some(decree), Some(token)) =
+        (&step, &me.revoked_by, &outcome.token)
+    {
+        store::keep_decreed_token(tx, &me, outcome.epoch, token, decree).await?;
+        return Ok("revoked");
+    }
     take_step(context, tx, &me, &step, outcome).await?;
     Ok(step_name(&step))
 }

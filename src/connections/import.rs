@@ -6,6 +6,7 @@
 use std::time::{Duration, Instant};
 
 use super::conclude::supersede;
+use super::exchange::is_user_gone;
 use super::model::{self, Standing, Status, Step};
 use super::proof::{self, Candidate, Proof};
 use super::store::{self, NewConnection};
@@ -19,6 +20,9 @@ use crate::dapi::{AccessToken, Busy, Refusal, UserSecret};
 use crate::database::Conn;
 use crate::users::{self, User};
 use crate::vault::Sealed;
+
+/// How often an import is tried that an exchange of the same login came before.
+const TRIES: u32 = 4;
 
 /// A token to be imported, checked.
 #[derive(Debug)]
@@ -71,15 +75,20 @@ pub(super) async fn import(
     if user.erasing {
         return Ok(Imported::UserBeingErased);
     }
-    let first = try_import(context, &mut conn, actor, import, &user, &standing).await;
-    match first {
-        // An exchange of the same login was activated in the same moment, by the one statement that
-        // does not wait for the login's lock. Now there is a row to be seen.
-        Err(Failed::Database(error)) if is_conflict(&error) => {
-            try_import(context, &mut conn, actor, import, &user, &standing).await
+    for _ in 0..TRIES {
+        match try_import(context, &mut conn, actor, import, &user, &standing).await {
+            // An exchange of the same login was activated in the same moment, by the one statement that
+            // does not wait for the login's lock. Now there is a row to be seen.
+            Err(Failed::Database(error)) if is_conflict(&error) => {}
+            // The user is being erased since, or is erased.
+            Err(Failed::Database(error)) if is_user_gone(&error) => {
+                return Ok(Imported::UserBeingErased);
+            }
+            result => return result,
         }
-        result => result,
     }
+    // Again and again in the same moment: it passes.
+    Err(Failed::Contended)
 }
 
 fn is_conflict(error: &sqlx::Error) -> bool {

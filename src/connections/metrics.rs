@@ -9,12 +9,18 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::deferred::Reconciler;
 use super::store::Backlog;
 use crate::http::metrics::LATENCY_BUCKETS;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Outcome {
     outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Failing {
+    reconciler: &'static str,
 }
 
 /// What can come of an exchange; told from the start, so that an alert has something to compare with.
@@ -47,6 +53,8 @@ pub struct Metrics {
     pub(super) swept: Counter,
     pub(super) sweeps: Counter,
     pub(super) sweeps_failed: Counter,
+    reconciler_failures: Family<Failing, Counter>,
+    overdue: Seconds,
     pub(super) reveals: Counter,
     pub(super) reveals_refused: Counter,
     pending: Gauge,
@@ -69,6 +77,8 @@ impl Metrics {
             swept: Counter::default(),
             sweeps: Counter::default(),
             sweeps_failed: Counter::default(),
+            reconciler_failures: Family::default(),
+            overdue: Seconds::default(),
             reveals: Counter::default(),
             reveals_refused: Counter::default(),
             pending: Gauge::default(),
@@ -82,6 +92,10 @@ impl Metrics {
         }
         for outcome in REVOCATIONS {
             drop(m.revocations.get_or_create(&Outcome { outcome }));
+        }
+        for reconciler in Reconciler::ALL {
+            let reconciler = reconciler.as_str();
+            drop(m.reconciler_failures.get_or_create(&Failing { reconciler }));
         }
         registry.register(
             "exchanges",
@@ -120,6 +134,17 @@ impl Metrics {
             "background_rounds_failed",
             "Rounds of the background work that failed",
             m.sweeps_failed.clone(),
+        );
+        registry.register(
+            "reconciler_failures",
+            "Rows and passes of the background work that failed and are tried again later",
+            m.reconciler_failures.clone(),
+        );
+        registry.register_with_unit(
+            "background_overdue",
+            "For how long the oldest of what is due has been due",
+            Unit::Seconds,
+            m.overdue.clone(),
         );
         registry.register("token_reveals", "Tokens read in the clear", m.reveals.clone());
         registry.register(
@@ -166,6 +191,17 @@ impl Metrics {
     pub(super) fn revocations(&self, outcome: &'static str, count: i64) {
         let count = u64::try_from(count).unwrap_or(0);
         self.revocations.get_or_create(&Outcome { outcome }).inc_by(count);
+    }
+
+    pub(super) fn reconciler_failed(&self, reconciler: Reconciler) {
+        let reconciler = reconciler.as_str();
+        self.reconciler_failures.get_or_create(&Failing { reconciler }).inc();
+    }
+
+    /// Notes how long the oldest has been due; whether that passed `limit` since the last time.
+    pub(super) fn overdue(&self, oldest: std::time::Duration, limit: std::time::Duration) -> bool {
+        let before = self.overdue.set(oldest.as_secs_f64());
+        before < limit.as_secs_f64() && oldest >= limit
     }
 
     pub(super) fn backlog(&self, backlog: &Backlog) {

@@ -1,9 +1,8 @@
 //! Connections: the main job.
 //!
 //! `model` holds the rules and does no I/O; `store` holds the SQL; `exchange`, `import`, `revocation`,
-//! `reveal`, `turns`, `dead`, `attention` and `sweep` are what happens to a connection, `kept` what happens
-//! to the one before it, `orders` and `erasure` what
-//! happens to many; `routes` is HTTP in and out.
+//! `reveal`, `turns`, `dead`, `attention` and `sweep` are what happens to a connection, `kept` what happens to
+//! the one before it, `orders`, `marking` and `erasure` what happens to many; `routes` is HTTP in and out.
 //!
 //! Knows: base, vault, dapi, http, audit, apps, users.
 
@@ -12,10 +11,12 @@ mod batched;
 mod budget;
 mod conclude;
 mod dead;
+mod deferred;
 pub mod erasure;
 pub mod exchange;
 pub mod import;
 mod kept;
+mod marking;
 mod metrics;
 pub mod model;
 pub mod orders;
@@ -36,6 +37,7 @@ pub use attention::calls_for_attention;
 pub use batched::Batches;
 pub use budget::Budgets;
 pub use dead::dapi_says_dead;
+pub use deferred::Deferred;
 pub use metrics::Metrics;
 pub use settled::Settled;
 pub use uses::Uses;
@@ -73,6 +75,8 @@ pub struct Context {
     pub uses: Uses,
     /// Wakes the background work.
     pub wake: Arc<Notify>,
+    /// What the background work leaves alone for a while.
+    pub deferred: Deferred,
     /// What is counted.
     pub metrics: Metrics,
 }
@@ -100,13 +104,16 @@ pub enum Failed {
     /// The database.
     #[error(transparent)]
     Database(#[from] sqlx::Error),
+    /// Others kept changing what this depends on.
+    #[error("others kept changing what this depends on")]
+    Contended,
 }
 
 impl MaybeDatabase for Failed {
     fn database(&self) -> Option<&sqlx::Error> {
         match self {
             Self::Database(error) | Self::Vault(VaultError::Database(error)) => Some(error),
-            Self::Vault(_) => None,
+            Self::Vault(_) | Self::Contended => None,
         }
     }
 }

@@ -11,11 +11,15 @@ use crate::base::ids::AppId;
 use crate::base::loose::{self, Object};
 use crate::base::text;
 use crate::base::trace::TraceContext;
-use crate::dapi::{AccessToken, AppCredentials, Busy, CallAnswer, CallBody, CallLost, Permit};
+use crate::dapi::{
+    AccessToken, AppCredentials, Busy, CallAnswer, CallBody, CallLost, Lane, Permit,
+};
 use crate::dapi::{Refusal, UserSecret, scrub};
 
 /// The call. It needs a live token and the right user secret, and reads nothing of the user's money.
 pub(super) const PATH: &str = "metadata/accounts/get";
+/// How long a proof waits for a place before Dapi.
+const PLACE: Duration = Duration::from_secs(5);
 /// The largest answer that is read, in bytes.
 const LARGEST: usize = 1024 * 1024;
 /// The longest text of Dapi's that is told, in bytes.
@@ -51,7 +55,7 @@ pub(super) async fn prove(
     context: &Context,
     candidate: &Candidate<'_>,
 ) -> Result<(Proof, Option<u16>), Failed> {
-    let permit = match context.dapi.gate().try_enter() {
+    let permit = match context.dapi.gate().enter(candidate.app, Lane::Call, PLACE).await {
         Ok(permit) => permit,
         Err(busy) => return Ok((Proof::Busy(busy), None)),
     };

@@ -73,6 +73,8 @@ codes! {
     TwoSecrets "two_secrets" CONFLICT "The client has two live secrets already";
     /// The user is being erased.
     UserBeingErased "user_being_erased" CONFLICT "This user is being erased";
+    /// The key's first request is under way.
+    RequestInProgress "request_in_progress" CONFLICT "The request that uses this Idempotency-Key is under way";
     /// The order is at its end.
     OrderEnded "order_ended" CONFLICT "The order is at its end";
     /// There is no usable token.

@@ -31,11 +31,12 @@ use crate::background;
 use crate::base::clock::Clock;
 use crate::base::signer::Signer;
 use crate::config::{Config, OauthConfig, PublicUrl};
-use crate::connections::{self, Batches, Budgets, Context, Settled, Uses};
+use crate::connections::{self, Batches, Budgets, Context, Deferred, Settled, Uses};
 use crate::dapi::{self, Gate};
 use crate::database::{Conn, Pool, Pools};
 use crate::http::connection::{self, Guard, Limits};
 use crate::http::intake::{self, Intake};
+use crate::http::operators::Operators;
 use crate::http::peer::TrustedProxies;
 use crate::http::places::Places;
 use crate::oauth::{Directory, Issuer};
@@ -86,6 +87,8 @@ struct Shared {
     settled: Settled,
     uses: Uses,
     wake: Arc<Notify>,
+    deferred: Deferred,
+    operators: Operators,
     flights: upstreams::Flights,
     upstream_calls: Places,
     reach: Reach,
@@ -137,6 +140,7 @@ impl Shared {
             settled: self.settled.clone(),
             uses: self.uses.clone(),
             wake: Arc::clone(&self.wake),
+            deferred: self.deferred.clone(),
             metrics: self.metrics.connections.clone(),
         })
     }
@@ -228,6 +232,8 @@ impl Service {
             settled: Settled::default(),
             uses: Uses::default(),
             wake: Arc::default(),
+            deferred: Deferred::default(),
+            operators: Operators::new(pools.operators()),
             flights: upstreams::Flights::default(),
             upstream_calls: Places::new(upstreams::MAX_CALLS.min(callers)),
             line: relay::Line::default(),
@@ -381,6 +387,7 @@ pub async fn context_of_one_round(config: Config) -> Result<Context, StartError>
         settled: Settled::default(),
         uses: Uses::default(),
         wake: Arc::default(),
+        deferred: Deferred::default(),
         metrics: connections::Metrics::register(&mut registry),
     })
 }

@@ -2,7 +2,7 @@
 //!
 //! AES-256-GCM with a random 96-bit nonce. SP 800-38D §8.3 allows 2³² seals under one key; a data
 //! key belongs to one user, one app or the service and stays many orders below. The format is
-//! `version (1) ‖ data key id (16) ‖ nonce (12) ‖ ciphertext ‖ tag (16)`. The associated data binds
+//! `version (1 or 2) ‖ data key id (16) ‖ nonce (12) ‖ ciphertext ‖ tag (16)`. The associated data binds
 //! a ciphertext to its table, column, app, user, row and key: moved anywhere else, it does not open.
 
 use std::marker::PhantomData;
@@ -25,6 +25,9 @@ const KEY_ID_BYTES: usize = 16;
 const TAG_BYTES: usize = 16;
 const HEADER_BYTES: usize = 1 + KEY_ID_BYTES + NONCE_BYTES;
 const SEALED_V1: u8 = 1;
+/// Bound to a [`Binding`] as well.
+const SEALED_V2: u8 = 2;
+const BINDING_BYTES: usize = 16;
 
 /// Random bytes from the operating system's generator.
 pub(super) fn random<const N: usize>() -> Result<[u8; N], VaultError> {
@@ -56,6 +59,34 @@ impl Place {
         aad.id(Some(self.row));
         aad.id(Some(key.uuid()));
         aad
+    }
+}
+
+/// Random bytes that a ciphertext is bound to by its associated data and that are kept in another table. When
+/// they are destroyed, the ciphertext does not open any more, and a copy of it, put back by hand or from a
+/// backup, does not either. They need not be secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Binding([u8; BINDING_BYTES]);
+
+impl Binding {
+    /// A new one.
+    ///
+    /// # Errors
+    /// Only if the operating system gives no random numbers.
+    pub fn new() -> Result<Self, VaultError> {
+        random().map(Self)
+    }
+
+    /// The bytes as they came from a column; `None` if they cannot be a binding.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok().map(Self)
+    }
+
+    /// The bytes for a column.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
     }
 }
 
@@ -100,13 +131,36 @@ impl<T: Sealable> Sealed<T> {
     /// # Errors
     /// Only where the operating system gives no random numbers.
     pub fn seal(secret: &T, key: &DataKey, place: &Place) -> Result<Self, VaultError> {
+        Self::seal_as(SEALED_V1, secret, key, &place.associated_data(key.id()))
+    }
+
+    /// Encrypts `secret` for `place` under `key`, and binds it to `binding`.
+    ///
+    /// # Errors
+    /// Only if the operating system gives no random numbers.
+    pub fn seal_bound(
+        secret: &T,
+        key: &DataKey,
+        place: &Place,
+        binding: &Binding,
+    ) -> Result<Self, VaultError> {
+        let mut aad = place.associated_data(key.id());
+        aad.part(&binding.0);
+        Self::seal_as(SEALED_V2, secret, key, &aad)
+    }
+
+    fn seal_as(
+        version: u8,
+        secret: &T,
+        key: &DataKey,
+        aad: &AssociatedData,
+    ) -> Result<Self, VaultError> {
         let nonce: [u8; NONCE_BYTES] = random()?;
-        let aad = place.associated_data(key.id());
         let payload = Payload { msg: secret.expose_bytes(), aad: aad.as_bytes() };
         let ciphertext =
             key.cipher().encrypt(&nonce.into(), payload).map_err(|_| VaultError::DoesNotOpen)?;
         let mut bytes = Vec::with_capacity(HEADER_BYTES + ciphertext.len());
-        bytes.push(SEALED_V1);
+        bytes.push(version);
         bytes.extend_from_slice(key.id().uuid().as_bytes());
         bytes.extend_from_slice(&nonce);
         bytes.extend_from_slice(&ciphertext);
@@ -118,17 +172,44 @@ impl<T: Sealable> Sealed<T> {
     /// # Errors
     /// [`VaultError::DoesNotOpen`], which does not tell why.
     pub fn open(&self, key: &DataKey, place: &Place) -> Result<T, VaultError> {
+        self.open_as(SEALED_V1, key, &place.associated_data(key.id()))
+    }
+
+    /// Decrypts a value that is bound to `binding`, or one of an earlier release that is bound to nothing.
+    ///
+    /// # Errors
+    /// [`VaultError::DoesNotOpen`] also if there is no binding any more.
+    pub fn open_bound(
+        &self,
+        key: &DataKey,
+        place: &Place,
+        binding: Option<&Binding>,
+    ) -> Result<T, VaultError> {
+        if !self.is_bound() {
+            return self.open(key, place);
+        }
+        let mut aad = place.associated_data(key.id());
+        aad.part(&binding.ok_or(VaultError::DoesNotOpen)?.0);
+        self.open_as(SEALED_V2, key, &aad)
+    }
+
+    fn open_as(&self, version: u8, key: &DataKey, aad: &AssociatedData) -> Result<T, VaultError> {
         let (header, ciphertext) =
             self.bytes.split_first_chunk::<HEADER_BYTES>().ok_or(VaultError::DoesNotOpen)?;
         let (_, nonce) = header.split_last_chunk::<NONCE_BYTES>().ok_or(VaultError::DoesNotOpen)?;
-        if self.key_id() != Some(key.id()) {
+        if self.key_id() != Some(key.id()) || self.bytes.first() != Some(&version) {
             return Err(VaultError::DoesNotOpen);
         }
-        let aad = place.associated_data(key.id());
         let payload = Payload { msg: ciphertext, aad: aad.as_bytes() };
         let opened = key.cipher().decrypt(&(*nonce).into(), payload).map(Zeroizing::new);
         let plain = opened.map_err(|_| VaultError::DoesNotOpen)?;
         T::from_bytes(plain).ok_or(VaultError::DoesNotOpen)
+    }
+
+    /// Whether it is bound to a [`Binding`].
+    #[must_use]
+    pub fn is_bound(&self) -> bool {
+        self.bytes.first() == Some(&SEALED_V2)
     }
 
     /// The id of the data key that sealed it.
@@ -147,7 +228,8 @@ impl<T> Sealed<T> {
     /// The bytes as they came from a column; `None` where they cannot be a sealed value.
     #[must_use]
     pub fn from_bytes(bytes: Vec<u8>) -> Option<Self> {
-        let sound = bytes.len() >= HEADER_BYTES + TAG_BYTES && bytes.first() == Some(&SEALED_V1);
+        let known = matches!(bytes.first(), Some(&(SEALED_V1 | SEALED_V2)));
+        let sound = bytes.len() >= HEADER_BYTES + TAG_BYTES && known;
         sound.then(|| Self::from_checked(bytes))
     }
 
@@ -235,6 +317,29 @@ mod tests {
         ] {
             assert!(matches!(sealed.open(&key, &other), Err(VaultError::DoesNotOpen)), "{other:?}");
         }
+    }
+
+    #[test]
+    fn what_is_bound_opens_with_its_binding_and_not_without() {
+        let (key, place, binding) = (key(), place(), Binding::new().unwrap());
+        let sealed = Sealed::seal_bound(&token(), &key, &place, &binding).unwrap();
+        assert!(sealed.open_bound(&key, &place, Some(&binding)).unwrap().same_as(&token()));
+        let other = Binding::new().unwrap();
+        for wrong in [None, Some(&other)] {
+            assert!(sealed.open_bound(&key, &place, wrong).is_err());
+        }
+        assert!(sealed.open(&key, &place).is_err(), "not as one that is bound to nothing");
+        let mut disguised = sealed.as_bytes().to_vec();
+        disguised[0] = SEALED_V1;
+        let disguised = Sealed::<SecretText>::from_bytes(disguised).unwrap();
+        assert!(disguised.open_bound(&key, &place, None).is_err());
+    }
+
+    #[test]
+    fn what_an_earlier_release_sealed_opens_without_a_binding() {
+        let (key, place) = (key(), place());
+        let sealed = Sealed::seal(&token(), &key, &place).unwrap();
+        assert!(sealed.open_bound(&key, &place, None).unwrap().same_as(&token()));
     }
 
     #[test]

@@ -32,6 +32,7 @@ impl From<Failed> for Problem {
         match failed {
             Failed::Database(error) | Failed::Vault(VaultError::Database(error)) => error.into(),
             Failed::Vault(error) => Self::internal(error),
+            failed @ Failed::Contended => Self::unavailable(failed),
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::connections::model::Status;
 use crate::connections::search::{self, Found, Search, StatusCount, WithHistory};
 use crate::http::body::{Id, UrlQuery};
 use crate::http::caller::{Authorized, needs};
+use crate::http::operators::{Operators, told};
 use crate::http::problem::Problem;
 
 /// The longest text that is looked for, in bytes.
@@ -67,6 +68,10 @@ fn moment(field: &str, text: &str) -> Result<OffsetDateTime, Problem> {
 }
 
 /// Looks for connections across users, newest first.
+///
+/// A search by text or time reads so many connections at a time: a page may hold fewer than `limit`, or none,
+/// and have a `nextCursor` from which the search goes on. A connection whose id, `connectionID` or user is the
+/// text, or whose user begins with it, is found on the first page whatever its age, and again in its turn.
 #[utoipa::path(
     get, path = "/v1/admin/connections", tag = "Admin", operation_id = "search_connections",
     security(("bearer" = ["admin"])),
@@ -76,12 +81,13 @@ fn moment(field: &str, text: &str) -> Result<OffsetDateTime, Problem> {
         (status = 400, description = "`invalid_request`"),
         (status = 401, description = "`unauthorized`"),
         (status = 403, description = "`insufficient_scope`"),
-        (status = 503, description = "`unavailable`"),
+        (status = 429, description = "`too_many_requests`: another query of the app is under way"),
+        (status = 503, description = "`unavailable`; also for a query that takes too long"),
     )
 )]
 pub async fn search(
     caller: Authorized<needs::Admin>,
-    context: web::Data<Context>,
+    operators: web::Data<Operators>,
     query: UrlQuery<SearchQuery>,
 ) -> Result<HttpResponse, Problem> {
     let query = query.0;
@@ -103,8 +109,9 @@ pub async fn search(
         limit: query.limit.as_deref().map_or(Ok(DEFAULT_LIMIT), limit)?,
         cursor: query.cursor.as_deref().map(cursor).transpose()?,
     };
-    let mut conn = context.pool.acquire().await?;
-    let page = search::search(&mut conn, caller.client.app, &wanted).await?;
+    let app = caller.client.app;
+    let mut conn = operators.begin(app).await?;
+    let page = search::search(&mut conn, app, &wanted).await.map_err(told)?;
     Ok(HttpResponse::Ok().json(FoundList {
         connections: page.items,
         next_cursor: page.next.map(|cursor| cursor.to_string()),
@@ -161,15 +168,17 @@ impl Stats {
         (status = 200, description = "The counts", body = Stats),
         (status = 401, description = "`unauthorized`"),
         (status = 403, description = "`insufficient_scope`"),
-        (status = 503, description = "`unavailable`"),
+        (status = 429, description = "`too_many_requests`: another query of the app is under way"),
+        (status = 503, description = "`unavailable`; also for a query that takes too long"),
     )
 )]
 pub async fn stats(
     caller: Authorized<needs::Admin>,
-    context: web::Data<Context>,
+    operators: web::Data<Operators>,
 ) -> Result<HttpResponse, Problem> {
-    let mut conn = context.pool.acquire().await?;
-    let statuses = search::stats(&mut conn, caller.client.app).await?;
-    let needing_attention = search::needing_attention(&mut conn, caller.client.app).await?;
+    let app = caller.client.app;
+    let mut conn = operators.begin(app).await?;
+    let statuses = search::stats(&mut conn, app).await.map_err(told)?;
+    let needing_attention = search::needing_attention(&mut conn, app).await.map_err(told)?;
     Ok(HttpResponse::Ok().json(Stats::new(statuses, needing_attention)))
 }

@@ -51,7 +51,7 @@ impl BatchQuery for LookUp {
                     a.app_key, a.app_secret AS \"app_secret: Sealed<SecretText>\",
                     ak.id AS \"app_key_id: DataKeyId\", ak.master_key_id AS \"app_master: MasterKeyId\",
                     ak.wrapped AS app_wrapped,
-                    u.erasing_since IS NOT NULL AS \"erasing!\",
+                    EXISTS (SELECT FROM erasures e WHERE e.user_id = u.id) AS \"erasing!\",
                     u.id AS \"user_id?: UserId\", uk.id AS \"user_key_id?: DataKeyId\",
                     uk.master_key_id AS \"user_master?: MasterKeyId\", uk.wrapped AS \"user_wrapped?\",
                     c.id AS \"existing?: ConnectionId\", c.user_id AS \"existing_user?: UserId\",
@@ -118,7 +118,7 @@ impl BatchQuery for LookUp {
 }
 
 /// A connection to be kept, with its code or, imported, with its token.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(in crate::connections) struct NewConnection {
     pub(in crate::connections) app: AppId,
     pub(in crate::connections) id: ConnectionId,
@@ -131,7 +131,7 @@ pub(in crate::connections) struct NewConnection {
 }
 
 /// The code of a connection to be kept.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(in crate::connections) struct NewCode {
     pub(in crate::connections) hash: KeyedHash,
     pub(in crate::connections) sealed: Sealed<AccessCode>,
@@ -145,7 +145,7 @@ pub(in crate::connections) struct NewCode {
 
 /// An intent to be kept: a pending connection with its sealed code, under its first lease as a rule.
 /// It comes to nothing where the code was received before.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(in crate::connections) struct NewIntent {
     pub(in crate::connections) actor: AuditActor,
     pub(in crate::connections) new: NewConnection,
@@ -211,6 +211,29 @@ impl BatchQuery for NewIntent {
     }
 }
 
+/// Whether this intent is there, with nothing done about it yet. Its first lease, if it has one, begins anew:
+/// it is still ours, because nobody has taken another.
+pub(in crate::connections) async fn renew_first_lease(
+    conn: &mut Conn,
+    app: AppId,
+    id: ConnectionId,
+    lease: Option<Duration>,
+) -> sqlx::Result<bool> {
+    let done = sqlx::query!(
+        "UPDATE connections
+         SET leased_until = t.now + $3::interval, due_at = coalesce(t.now + $3::interval, due_at)
+         FROM (SELECT strongroom_now() AS now) t
+         WHERE app_id = $1 AND id = $2 AND status IN ('pending', 'revoking') AND code IS NOT NULL
+           AND lease_epoch = ($3::interval IS NOT NULL)::int AND (leased_until IS NULL) = ($3::interval IS NULL)",
+        app.uuid(),
+        id.uuid(),
+        lease.map(interval),
+    )
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
 /// Keeps an imported token: active, or pending where an older link's delinking goes first.
 pub(in crate::connections) async fn insert_imported(
     conn: &mut Conn,
@@ -261,18 +284,34 @@ pub(in crate::connections) async fn insert_imported(
     Ok(())
 }
 
-/// Notes that a session handed in a connection. `false` where it has handed in `most` others.
+/// What became of the wish to note what a session handed in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::connections) enum SessionResult {
+    /// It is noted, or was before.
+    Noted,
+    /// The session has handed in as many others as it may.
+    Exhausted,
+    /// There is no such session any more: its user is erased.
+    Gone,
+}
+
+/// Notes that a session handed in a connection, where it has handed in fewer than `most` others. The session
+/// stays until the transaction ends.
 pub(in crate::connections) async fn note_session_result(
     conn: &mut Conn,
     session: SessionId,
     id: ConnectionId,
     most: i64,
-) -> sqlx::Result<bool> {
+) -> sqlx::Result<SessionResult> {
     // Serialises what one browser does at once.
-    sqlx::query!("SELECT id FROM connect_sessions WHERE id = $1 FOR UPDATE", session.uuid())
-        .fetch_optional(&mut *conn)
-        .await?;
-    sqlx::query_scalar!(
+    let found =
+        sqlx::query!("SELECT id FROM connect_sessions WHERE id = $1 FOR UPDATE", session.uuid())
+            .fetch_optional(&mut *conn)
+            .await?;
+    if found.is_none() {
+        return Ok(SessionResult::Gone);
+    }
+    let noted = sqlx::query_scalar!(
         "WITH others AS (
             SELECT count(*) AS n FROM connect_session_results WHERE session_id = $1 AND connection_id <> $2),
          noted AS (
@@ -287,5 +326,6 @@ pub(in crate::connections) async fn note_session_result(
         most,
     )
     .fetch_one(conn)
-    .await
+    .await?;
+    Ok(if noted { SessionResult::Noted } else { SessionResult::Exhausted })
 }

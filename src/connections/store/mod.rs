@@ -3,9 +3,11 @@
 
 mod attention;
 mod budget;
+mod due;
 mod erasure;
 mod intake;
 mod login;
+mod marking;
 mod orders;
 mod queue;
 mod read;
@@ -20,9 +22,11 @@ mod turns;
 
 pub(super) use attention::*;
 pub(super) use budget::*;
+pub(super) use due::*;
 pub(super) use erasure::*;
 pub(super) use intake::*;
 pub(super) use login::*;
+pub(super) use marking::*;
 pub(super) use orders::*;
 pub(super) use queue::*;
 pub(super) use read::Shown;

@@ -5,14 +5,14 @@ use std::collections::HashMap;
 use uuid::Uuid;
 
 use super::column;
-use super::shown::{Row, select_shown};
+use super::shown::{Row, select_shown, select_standing};
 use crate::base::ids::{AppId, ConnectionId, SessionId};
 use crate::base::paging::{Cursor, Page};
 use crate::connections::model::{Connection, Status};
 use crate::database::BatchQuery;
 use crate::database::Conn;
 
-/// A connection of an app, to be shown.
+/// A connection of an app, to be shown as it stands: what an order in force means is `revoking`.
 #[derive(Debug)]
 pub(in crate::connections) struct Shown {
     pub(in crate::connections) app: AppId,
@@ -23,7 +23,7 @@ impl BatchQuery for Shown {
     type Output = Option<Connection>;
 
     async fn run(conn: &mut Conn, inputs: &[Self]) -> sqlx::Result<Vec<Self::Output>> {
-        let rows = select_shown!(
+        let rows = select_standing!(
             "JOIN unnest($1::uuid[], $2::uuid[]) AS i (app_id, id) ON c.app_id = i.app_id AND c.id = i.id",
             &column(inputs, |input| input.app.uuid()),
             &column(inputs, |input| input.id.uuid()),
@@ -55,7 +55,7 @@ pub async fn find_of_session(
     session: SessionId,
     id: ConnectionId,
 ) -> sqlx::Result<Option<Connection>> {
-    select_shown!(
+    select_standing!(
         "JOIN connect_session_results r ON r.connection_id = c.id
          WHERE c.app_id = $1 AND r.session_id = $2 AND c.id = $3",
         app.uuid(),
@@ -87,7 +87,8 @@ pub struct Filter<'a> {
     pub cursor: Option<Cursor>,
 }
 
-/// Connections, newest first. Each kind of filter has a statement of its own, so that each is
+/// Connections, newest first, as their rows tell: what an order means may still show as it was until it is
+/// marked. Each kind of filter has a statement of its own, so that each is
 /// answered from the index that fits it.
 pub async fn list(conn: &mut Conn, filter: &Filter<'_>) -> sqlx::Result<Page<Connection>> {
     let app = filter.app.uuid();

@@ -24,8 +24,9 @@ pub(in crate::connections) struct Revealed {
 }
 
 /// A wish to read an active connection's secrets. That they were read is recorded in the same
-/// statement, and the row is locked against a revocation until that is committed. It comes to nothing
-/// where the connection is not active, not there, or locked in this moment.
+/// statement, and the row is locked against a revocation, and the app against an order, until that is
+/// committed. It comes to nothing where the connection is not active, where an order in force means it,
+/// and where it is not there or locked in this moment.
 #[derive(Debug)]
 pub(in crate::connections) struct Reveal {
     pub(in crate::connections) actor: AuditActor,
@@ -43,10 +44,18 @@ impl BatchQuery for Reveal {
                 SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::audit_actor[])
                     WITH ORDINALITY
                     AS i (app_id, id, reason, actor, client_id, session_id, scope, ip, request_id, n)),
+             uses AS MATERIALIZED (
+                SELECT a.app_id, begin_use(a.app_id) AS asks
+                FROM (SELECT DISTINCT app_id FROM wishes ORDER BY app_id) a),
              held AS MATERIALIZED (
                 SELECT w.n, c.* FROM wishes w
+                JOIN uses e ON e.app_id = w.app_id
                 JOIN connections c ON c.app_id = w.app_id AND c.id = w.id
                 WHERE c.status = 'active'
+                  AND CASE WHEN e.asks
+                           THEN NOT is_revoked_by_order(c.app_id, c.id, c.user_id, c.created_at,
+                                                        c.created_by, c.ordinal)
+                           ELSE true END
                 FOR SHARE OF c SKIP LOCKED),
              noted AS (
                 INSERT INTO audit_events (

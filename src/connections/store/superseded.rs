@@ -1,16 +1,15 @@
 //! The table `superseded_tokens`: what is kept until the token that took its place has proven itself.
 //!
-//! Keeping and restoring take a shared lock of the app, where it is free, and what revokes many connections
-//! at once takes it for itself: neither can slip past the other by a connection that changes its status in
-//! between. Where the lock is not free, nothing is kept and nothing is restored.
+//! A connection that is restored comes back from its end, as an orphan does with a late token: it holds the
+//! app's arrival lock, shared, so that the marking of an order finds it, and every order that was given since it
+//! came is asked (ADR 17).
 
 use std::time::Duration;
 
 use super::interval;
 use crate::audit::AuditActor;
 use crate::base::actor::Actor;
-use crate::base::ids::{AppId, ConnectionId};
-use crate::connections::orders::Matching;
+use crate::base::ids::{AppId, ConnectionId, RevocationOrderId};
 use crate::database::Conn;
 
 /// How long a superseded token is kept.
@@ -28,8 +27,7 @@ pub(in crate::connections) async fn keep_superseded(
             connection_id, app_id, replaced_by, access_token, user_secret, ends_at)
          SELECT c.id, c.app_id, $3, c.access_token, c.user_secret, strongroom_now() + $4::interval
          FROM connections c
-         WHERE c.app_id = $1 AND c.id = $2 AND c.status = 'active'
-           AND pg_try_advisory_xact_lock_shared(hashtextextended('superseded' || $1::uuid::text, 0))",
+         WHERE c.app_id = $1 AND c.id = $2 AND c.status = 'active'",
         app.uuid(),
         id.uuid(),
         newer.uuid(),
@@ -48,13 +46,14 @@ pub(in crate::connections) async fn restore_superseded(
     newer: ConnectionId,
     reason: &str,
 ) -> sqlx::Result<Option<ConnectionId>> {
+    sqlx::query!("SELECT pg_advisory_xact_lock_shared(arrival_lock($1))", app.uuid())
+        .execute(&mut *conn)
+        .await?;
     sqlx::query_scalar!(
         "WITH kept AS (
             DELETE FROM superseded_tokens k
-            USING (SELECT pg_try_advisory_xact_lock_shared(
-                       hashtextextended('superseded' || $1::uuid::text, 0)) AS granted OFFSET 0) l
             WHERE k.replaced_by = $2 AND k.app_id = $1
-            RETURNING k.*, l.granted),
+            RETURNING k.*),
          restored AS (
             UPDATE connections c
             SET status = 'active', access_token = k.access_token, user_secret = k.user_secret,
@@ -62,7 +61,11 @@ pub(in crate::connections) async fn restore_superseded(
             FROM kept k
             WHERE c.app_id = $1 AND c.id = k.connection_id
               AND c.status = 'invalidated' AND c.replaced_by = $2 AND c.revocation_kind IS NULL
-              AND k.granted AND k.ends_at > strongroom_now()
+              AND k.ends_at > strongroom_now()
+              AND NOT EXISTS (
+                  SELECT FROM orders_meaning(c.app_id, c.id, c.user_id, c.created_at, c.created_by,
+                                             c.ordinal))
+              AND NOT EXISTS (SELECT FROM erasures e WHERE e.user_id = c.user_id)
             RETURNING c.app_id, c.id, c.user_id),
          noted AS (
             SELECT id, record_audit(app_id, $3, 'connection.restored', 'active', user_id, id, $4)
@@ -100,37 +103,20 @@ pub(in crate::connections) async fn destroy_superseded(
     Ok(())
 }
 
-/// Destroys what is kept of connections that are meant, and of those that they took the place of. Until the
-/// transaction ends, nothing of the app is kept or restored.
-pub(in crate::connections) async fn destroy_superseded_matching(
+/// Destroys what is kept of connections that an order means.
+pub(in crate::connections) async fn destroy_superseded_by_order(
     conn: &mut Conn,
     app: AppId,
-    matching: &Matching,
+    order: RevocationOrderId,
 ) -> sqlx::Result<()> {
     sqlx::query!(
-        "SELECT pg_advisory_xact_lock(hashtextextended('superseded' || $1::uuid::text, 0))",
-        app.uuid(),
-    )
-    .execute(&mut *conn)
-    .await?;
-    let (ids, logins) = (matching.ids(), matching.logins());
-    sqlx::query!(
         "DELETE FROM superseded_tokens k
-         WHERE k.app_id = $1 AND EXISTS (
-            SELECT FROM connections c JOIN users u ON u.id = c.user_id
-            WHERE c.id IN (k.connection_id, k.replaced_by) AND c.app_id = $1
-              AND ($2::uuid[] IS NULL OR c.id = ANY ($2) OR c.connection_id = ANY ($3::text[]))
-              AND ($4::text[] IS NULL OR u.client_user_id = ANY ($4))
-              AND ($5::timestamptz IS NULL OR c.created_at < $5)
-              AND ($6::timestamptz IS NULL OR c.created_at >= $6)
-              AND ($7::text IS NULL OR c.created_by = $7))",
+         USING connections c
+         CROSS JOIN LATERAL orders_meaning(c.app_id, c.id, c.user_id, c.created_at, c.created_by,
+                                           c.ordinal) o
+         WHERE k.app_id = $1 AND c.id = k.connection_id AND o.id = $2",
         app.uuid(),
-        ids.as_deref(),
-        logins.as_deref(),
-        matching.client_user_ids.as_deref(),
-        matching.created_before,
-        matching.created_after,
-        matching.client_id,
+        order.uuid(),
     )
     .execute(conn)
     .await?;

@@ -21,8 +21,9 @@ use crate::vault::{KeyOwner, MasterKeyId, Sealed, WrappedKey};
 /// How long a place in the queue counts without being heard of.
 const ALIVE: Duration = Duration::from_secs(15);
 
-/// A wish to call Dapi with a connection's token now. It comes to nothing where the connection is not
-/// active or needs attention, where somebody else has the turn or comes first, or where the row is locked in this moment.
+/// A request to call Dapi with a connection's token now. No order of the app is committed while it runs. Its
+/// output is `None` if the connection is not active, needs attention or is meant by an order in force, if
+/// somebody else has the turn or comes first, or if the row is locked at this moment.
 #[derive(Debug)]
 pub(in crate::connections) struct TakeTurn {
     pub(in crate::connections) actor: AuditActor,
@@ -71,10 +72,18 @@ impl BatchQuery for TakeTurn {
                   AND (w.place IS NULL OR EXISTS (
                         SELECT FROM token_queue q WHERE q.connection_id = w.id AND q.place = w.place))
                 ORDER BY w.id, w.place, w.n),
+             uses AS MATERIALIZED (
+                SELECT a.app_id, begin_use(a.app_id) AS asks
+                FROM (SELECT DISTINCT app_id FROM wishes ORDER BY app_id) a),
              held AS MATERIALIZED (
                 SELECT x.n, x.turn, x.place, x.lasts, c.* FROM next x
+                JOIN uses e ON e.app_id = x.app_id
                 JOIN connections c ON c.app_id = x.app_id AND c.id = x.id
                 WHERE c.status = 'active' AND c.attention_type IS NULL
+                  AND CASE WHEN e.asks
+                           THEN NOT is_revoked_by_order(c.app_id, c.id, c.user_id, c.created_at,
+                                                        c.created_by, c.ordinal)
+                           ELSE true END
                 FOR SHARE OF c SKIP LOCKED),
              taken AS (
                 INSERT INTO token_turns AS t (connection_id, turn, ends_at)
@@ -248,54 +257,6 @@ pub(in crate::connections) async fn free_turn(
     Ok(())
 }
 
-/// How soon a delinking looks again for a token that a call has its turn with.
-const LOOK_FOR_TURN: Duration = Duration::from_millis(500);
-
-/// Puts off delinkings whose token a call has its turn with, which runs to its end. Looked for from the
-/// turns, which are few, whatever is due.
-pub(in crate::connections) async fn postpone_busy_tokens(conn: &mut Conn) -> sqlx::Result<()> {
-    sqlx::query!(
-        "WITH waiting AS (
-            SELECT c.app_id, c.id FROM connections c
-            WHERE c.id = ANY (ARRAY(
-                    SELECT t.connection_id FROM token_turns t WHERE t.ends_at > strongroom_now()))
-              AND c.status = 'revoking' AND c.access_token IS NOT NULL
-              AND coalesce(c.due_at, c.created_at) <= strongroom_now()
-            FOR UPDATE OF c SKIP LOCKED)
-         UPDATE connections c
-         SET leased_until = NULL, due_at = strongroom_now() + $1::interval
-         FROM waiting w WHERE c.app_id = w.app_id AND c.id = w.id",
-        interval(LOOK_FOR_TURN),
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
-}
-
-/// Puts off delinkings whose user secret has not come yet, without which Dapi delinks nothing. What brings
-/// it makes them due; otherwise somebody looks when they are given up.
-pub(in crate::connections) async fn postpone_secretless(
-    conn: &mut Conn,
-    give_up_after: Duration,
-) -> sqlx::Result<()> {
-    sqlx::query!(
-        "WITH waiting AS (
-            SELECT c.app_id, c.id FROM connections c
-            WHERE c.due_at <= (SELECT strongroom_now()) AND c.status = 'revoking'
-              AND c.access_token IS NOT NULL AND c.user_secret IS NULL
-              AND c.revocation_requested_at + $1::interval > strongroom_now()
-            FOR UPDATE OF c SKIP LOCKED)
-         UPDATE connections c
-         SET leased_until = NULL, due_at = c.revocation_requested_at + $1::interval,
-             revocation_last_error = 'user_secret_missing'
-         FROM waiting w WHERE c.app_id = w.app_id AND c.id = w.id",
-        interval(give_up_after),
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
-}
-
 /// Takes a place at the end of a connection's queue; `None` where `most` wait already.
 pub(in crate::connections) async fn join_queue(
     conn: &mut Conn,
@@ -386,7 +347,7 @@ pub(in crate::connections) async fn keep_user_secret(
         "WITH changed AS (
             UPDATE connections
             SET user_secret = $3, user_secret_proven = false,
-                due_at = CASE WHEN status = 'revoking' AND leased_until IS NULL
+                due_at = CASE WHEN status = 'revoking' AND leased_until IS NULL AND due_at IS NOT NULL
                               THEN strongroom_now() ELSE due_at END
             WHERE app_id = $1 AND id = $2 AND status IN ('active', 'revoking')
               AND by_wire AND (user_secret IS NULL OR NOT user_secret_proven)

@@ -16,6 +16,7 @@ use super::Context;
 use super::call::{Answered, Body, Request, Trouble};
 use super::queue::{self, NoTurn};
 use crate::connections::model::{Attention, Status};
+use crate::dapi::Busy;
 use crate::http::connection;
 use crate::http::problem::{Problem, ProblemCode};
 
@@ -79,10 +80,14 @@ fn no_turn(none: NoTurn) -> Problem {
         NoTurn::TooLong => {
             too_many("Calls on this connection take so long that this one's turn did not come.", 5)
         }
-        NoTurn::Gate(busy) => too_many(
-            "As many calls to Dapi are under way as may.",
-            busy.retry_after.as_secs().max(1),
-        ),
+        NoTurn::Gate(Busy { retry_after, held }) => {
+            let detail = if held {
+                "Dapi asked to be left alone with calls of this app for a while."
+            } else {
+                "As many calls to Dapi are under way as may."
+            };
+            too_many(detail, retry_after.as_secs().saturating_add(u64::from(held)).max(1))
+        }
         NoTurn::Draining => Problem::unavailable("the replica is about to end"),
         NoTurn::Failed(failed) => failed.into(),
     }
