@@ -16,7 +16,9 @@ use tokio::task::JoinHandle;
 
 use super::conclude::{Concluded, Outcome, commit_outcome};
 use super::model::{Answer, Connection, Failure};
-use super::store::{self, Claimed, LookUp, NewCode, NewConnection, NewIntent, SealedToken};
+use super::store::{
+    self, Claimed, LookUp, NewCode, NewConnection, NewIntent, SealedToken, SessionResult,
+};
 use super::{Context, Failed, Places};
 use crate::audit::AuditActor;
 use crate::base::actor::Actor;
@@ -27,7 +29,7 @@ use crate::dapi::{
 };
 use crate::database::{BatchQuery as _, Fault, is_outage};
 use crate::users;
-use crate::vault::{DataKey, KeyedHash, Sealed, Vault, VaultError};
+use crate::vault::{Binding, DataKey, KeyedHash, Sealed, Vault, VaultError};
 
 /// How many different results one session may hand in.
 const SESSION_RESULTS: i64 = 10;
@@ -103,7 +105,10 @@ pub async fn receive(
         let ends = window_cap(context, &submission.code);
         let user = found.user.as_ref().map(|(user, _)| *user);
         match found.existing {
-            _ if found.erasing => return Ok(Received::UserBeingErased),
+            // A session goes with its user: nobody else hands in for one who is erased.
+            _ if found.erasing || (submission.session.is_some() && user.is_none()) => {
+                return Ok(Received::UserBeingErased);
+            }
             Some((_, owner)) if user != Some(owner) => return Ok(Received::CodeOfAnotherUser),
             Some((id, _)) => return repeated(context, submission.session, id).await,
             None if found.of_another_user => return Ok(Received::LoginOfAnotherUser),
@@ -111,8 +116,8 @@ pub async fn receive(
             None => {}
         }
         let intent = Intent { actor, trace, hash, ends, received_at };
-        let committed = Box::pin(commit_intent(context, &intent, &submission, found));
-        if let Some(received) = committed.await? {
+        let committed = Box::pin(commit_intent(context, &intent, &submission, found)).await?;
+        if let Some(received) = committed {
             return Ok(received);
         }
     }
@@ -128,7 +133,11 @@ async fn repeated(
     let mut tx = context.pool.begin().await?;
     let noted = store::note_session_result(&mut tx, session, id, SESSION_RESULTS).await?;
     tx.commit().await?;
-    Ok(if noted { Received::Repeated(id) } else { Received::SessionExhausted })
+    Ok(match noted {
+        SessionResult::Noted => Received::Repeated(id),
+        SessionResult::Exhausted => Received::SessionExhausted,
+        SessionResult::Gone => Received::UserBeingErased,
+    })
 }
 
 fn window_cap(context: &Context, code: &AccessCode) -> Option<OffsetDateTime> {
@@ -162,6 +171,7 @@ async fn commit_intent(
     let key = context.vault.unwrap(&user_key)?;
     let id = ConnectionId::new();
     let places = Places { app: submission.app, user, id };
+    let binding = Binding::new()?;
     let sealed_code = Sealed::seal(&submission.code, &key, &places.code())?;
     let user_secret = submission.user_secret.as_ref();
     let user_secret =
@@ -184,6 +194,7 @@ async fn commit_intent(
             epoch: 1,
             code: submission.code.clone(),
             user_secret: user_secret.clone(),
+            binding: Some(binding),
             key,
             credentials: found.credentials.open(&context.vault)?,
             trace: intent.trace.clone(),
@@ -198,6 +209,7 @@ async fn commit_intent(
         connection_id: submission.connection_id.clone(),
         dapi_user_id: submission.dapi_user_id.clone(),
         token_id: submission.token_id.clone(),
+        binding,
         user_secret,
     };
     let lease = exchange.as_ref().map(|_| context.exchange_lease());
@@ -246,6 +258,7 @@ impl Keeping {
             Kept::Yes => {}
             Kept::LookAgain => return None,
             Kept::SessionExhausted => return Some(Received::SessionExhausted),
+            Kept::SessionGone => return Some(Received::UserBeingErased),
         }
         fail::fail_point!("exchange::leased");
         let context = &self.context;
@@ -290,6 +303,8 @@ enum Kept {
     /// Something came in between: the same code was committed, or the user was erased.
     LookAgain,
     SessionExhausted,
+    /// The session's user was erased, and the session with them.
+    SessionGone,
 }
 
 async fn keep(
@@ -307,18 +322,23 @@ async fn keep(
     };
     let mut tx = context.pool.begin().await?;
     let id = intent.new.id;
-    if !store::note_session_result(&mut tx, session, id, SESSION_RESULTS).await? {
-        return Ok(Kept::SessionExhausted);
+    match store::note_session_result(&mut tx, session, id, SESSION_RESULTS).await? {
+        SessionResult::Noted => {}
+        SessionResult::Exhausted => return Ok(Kept::SessionExhausted),
+        SessionResult::Gone => return Ok(Kept::SessionGone),
     }
-    if NewIntent::run(&mut tx, &[intent]).await? != [true] {
-        return Ok(Kept::LookAgain);
+    match NewIntent::run(&mut tx, &[intent]).await {
+        Ok(kept) if kept == [true] => {}
+        Ok(_) => return Ok(Kept::LookAgain),
+        Err(error) if is_user_gone(&error) => return Ok(Kept::SessionGone),
+        Err(error) => return Err(error),
     }
     tx.commit().await?;
     Ok(Kept::Yes)
 }
 
-/// The row refers to a user who is not there any more.
-fn is_user_gone(error: &sqlx::Error) -> bool {
+/// The row refers to a user who is being erased, or is not there any more.
+pub(super) fn is_user_gone(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_foreign_key_violation)
 }
 
@@ -332,6 +352,8 @@ pub struct PendingExchange {
     code: AccessCode,
     /// Sealed as it was received: a late token finds it wiped in the row.
     user_secret: Option<Sealed<UserSecret>>,
+    /// What the token is bound to; none if an earlier release received the code.
+    binding: Option<Binding>,
     key: DataKey,
     credentials: AppCredentials,
     trace: TraceContext,
@@ -353,6 +375,7 @@ impl PendingExchange {
             epoch: claimed.epoch,
             code: claimed.secret.open(&key, &places.code())?,
             user_secret: claimed.user_secret,
+            binding: claimed.binding,
             key,
             credentials: claimed.credentials.open(vault)?,
             trace: TraceContext::fresh(),
@@ -423,8 +446,11 @@ impl PendingExchange {
     }
 
     fn seal(&self, token: ExchangedToken) -> Result<SealedToken, VaultError> {
-        let access_token =
-            Sealed::seal(&token.access_token, &self.key, &self.places.access_token())?;
+        let (token_of, place) = (&token.access_token, self.places.access_token());
+        let access_token = match &self.binding {
+            Some(binding) => Sealed::seal_bound(token_of, &self.key, &place, binding)?,
+            None => Sealed::seal(token_of, &self.key, &place)?,
+        };
         Ok(SealedToken {
             access_token,
             user_secret: self.user_secret.clone(),

@@ -61,6 +61,7 @@ pub struct Metrics {
     oldest_pending: Seconds,
     revoking: Gauge,
     oldest_revoking: Seconds,
+    needing_attention: Gauge,
 }
 
 impl Metrics {
@@ -84,6 +85,7 @@ impl Metrics {
             oldest_pending: Seconds::default(),
             revoking: Gauge::default(),
             oldest_revoking: Seconds::default(),
+            needing_attention: Gauge::default(),
         };
         for outcome in EXCHANGES {
             drop(m.exchanges.get_or_create(&Outcome { outcome }));
@@ -152,6 +154,11 @@ impl Metrics {
             Unit::Seconds,
             m.oldest_revoking.clone(),
         );
+        registry.register(
+            "connections_needing_attention",
+            "Active connections with which no call is made until the user links the login again",
+            m.needing_attention.clone(),
+        );
         m
     }
 
@@ -210,5 +217,6 @@ impl Metrics {
         self.oldest_pending.set(backlog.pending.1);
         self.revoking.set(backlog.revoking.0);
         self.oldest_revoking.set(backlog.revoking.1);
+        self.needing_attention.set(backlog.needing_attention);
     }
 }

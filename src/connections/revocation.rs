@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use super::conclude::settle;
 use super::deferred::Reconciler;
-use super::model::{self, RevocationKind, RevocationStep, Status, Step};
+use super::model::{self, KeptEvent, RevocationKind, RevocationStep, Status, Step};
 use super::store::{self, ClaimedDelink, End, NewRevocation};
-use super::{Context, Failed, Places, backoff};
+use super::{Context, Failed, Places, backoff, kept};
 use crate::audit::AuditActor;
 use crate::base::actor::Actor;
 use crate::base::ids::{AppId, ConnectionId, TurnId};
@@ -80,9 +80,11 @@ async fn revoke_once(
             store::end(&mut tx, &actor, app, id, &end).await?;
             context.metrics.revocation(if confirmed { "confirmed" } else { "unconfirmed" });
         }
-        RevocationStep::Already => return Ok(Asked::Acknowledged),
+        // What is kept of it for the case that a newer token is dead is destroyed all the same.
+        RevocationStep::Already => {}
         RevocationStep::NotActive => return Ok(Asked::NotActive),
     }
+    kept::after(&mut tx, app, id, KeptEvent::Revoked).await?;
     fail::fail_point!("revocation::before_commit");
     tx.commit().await?;
     fail::fail_point!("revocation::committed");
@@ -123,7 +125,11 @@ impl PendingDelink {
             turn,
             attempts,
             user_secret_proven,
-            token: claimed.secret.open(&key, &places.access_token())?,
+            token: claimed.secret.open_bound(
+                &key,
+                &places.access_token(),
+                claimed.binding.as_ref(),
+            )?,
             // Without it nothing but an end without Dapi is claimed.
             user_secret: claimed
                 .user_secret

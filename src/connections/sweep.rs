@@ -42,6 +42,9 @@ pub struct Round {
     pub exchanges: usize,
     /// Delinkings that Dapi is being told of.
     pub delinks: usize,
+    /// Connections that orders in force mean, marked as revoked.
+    #[serde(skip)]
+    pub marked: usize,
     /// Connections that orders let through to Dapi.
     pub released: usize,
     /// Users whose erasure was concluded.
@@ -69,8 +72,8 @@ impl Round {
     /// Whether it found anything to do.
     #[must_use]
     pub fn found_work(&self) -> bool {
-        self.expired + self.exchanges + self.delinks + self.settled + self.released + self.erased
-            > 0
+        let of_orders = self.marked + self.released;
+        self.expired + self.exchanges + self.delinks + self.settled + of_orders + self.erased > 0
     }
 
     fn add(&mut self, other: Self) {
@@ -78,6 +81,7 @@ impl Round {
         self.exchanges += other.exchanges;
         self.delinks += other.delinks;
         self.settled += other.settled;
+        self.marked += other.marked;
         self.released += other.released;
         self.erased += other.erased;
         self.gate_full |= other.gate_full;
@@ -144,7 +148,7 @@ pub async fn round(context: &Context) -> Result<Round, Failed> {
 }
 
 async fn rows(context: &Context) -> Round {
-    let (expired, released, erased, ended, activated) = tokio::join!(
+    let (expired, of_orders, erased, ended, activated) = tokio::join!(
         // Each apart from the others, which together would be too large for a stack.
         expire(context).boxed(),
         orders::reconcile(context, BATCH).boxed(),
@@ -152,7 +156,8 @@ async fn rows(context: &Context) -> Round {
         end_without_attempt(context).boxed(),
         activate_held(context).boxed()
     );
-    Round { expired, released, erased, settled: ended + activated, ..Round::default() }
+    let orders::Reconciled { marked, released } = of_orders;
+    Round { expired, marked, released, erased, settled: ended + activated, ..Round::default() }
 }
 
 /// Counts a failure of a reconciler; what it did not do is done by a later round.
@@ -381,6 +386,9 @@ pub async fn housekeeping(context: &Context) -> Result<(), Failed> {
     store::forget_spent_budgets(&mut conn).await?;
     store::forget_erased_names(&mut conn).await?;
     store::forget_dead_turns(&mut conn).await?;
+    store::forget_targets(&mut conn).await?;
+    super::binding::bind_unbound(context).await?;
+    store::destroy_superseded_due(&mut conn).await?;
     context.metrics.backlog(&store::backlog(&mut conn).await?);
     let overdue = store::agenda(&mut conn).await?.overdue.unwrap_or_default();
     if context.metrics.overdue(overdue, OVERDUE) {

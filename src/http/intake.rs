@@ -82,9 +82,8 @@ impl State {
         self.places.values().filter(|held| held.address == address).count()
     }
 
-    /// The body that is incomplete for longest, among those of `address` where it is given.
-    fn oldest(&self, address: Option<Option<IpAddr>>) -> Option<(u64, Instant)> {
-        let among = |held: &Held| address.is_none_or(|address| held.address == address);
+    /// The body that is incomplete for longest.
+    fn oldest(&self, among: impl Fn(&Held) -> bool) -> Option<(u64, Instant)> {
         let waiting = self.places.iter().filter(|(_, held)| !held.whole && among(held));
         waiting.map(|(key, held)| (*key, held.since)).min_by_key(|(_, since)| *since)
     }
@@ -179,9 +178,9 @@ impl Intake {
         let limits = &self.0.limits;
         let mut state = self.state();
         if state.of(address) >= limits.per_address {
-            self.make_way(&mut state, Some(address)).ok_or(Full::Address)?;
+            self.make_way(&mut state, |held| held.address == address).ok_or(Full::Address)?;
         } else if state.places.len() >= limits.places {
-            self.make_way(&mut state, None).ok_or(Full::Pool)?;
+            self.make_way(&mut state, |_| true).ok_or(Full::Pool)?;
         }
         let (key, evicted) = (state.next, CancellationToken::new());
         state.next += 1;
@@ -192,8 +191,8 @@ impl Intake {
         Ok((Place { intake: self.clone(), key }, evicted))
     }
 
-    fn make_way(&self, state: &mut State, address: Option<Option<IpAddr>>) -> Option<()> {
-        let (key, since) = state.oldest(address)?;
+    fn make_way(&self, state: &mut State, among: impl Fn(&Held) -> bool) -> Option<()> {
+        let (key, since) = state.oldest(among)?;
         (since.elapsed() >= self.0.limits.patience).then(|| state.remove(key))
     }
 }

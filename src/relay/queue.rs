@@ -13,7 +13,7 @@ use tokio::sync::{Notify, oneshot};
 use super::Context;
 use super::call::{Outcome, Request, Running};
 use crate::base::ids::ConnectionId;
-use crate::connections::model::Status;
+use crate::connections::model::{Attention, Status};
 use crate::connections::{self, Failed, turns};
 use crate::dapi::{Busy, Lane};
 
@@ -36,6 +36,8 @@ pub(super) enum NoTurn {
     Unknown,
     /// It is not active.
     NotActive(Status),
+    /// Its user has to link the login again.
+    NeedsAttention(Attention),
     /// As many wait already as may.
     Full,
     /// The time that a caller waits was over before its turn came.
@@ -58,6 +60,7 @@ impl NoTurn {
     const fn why(&self) -> Option<&'static str> {
         match self {
             Self::NotActive(_) => Some("not_active"),
+            Self::NeedsAttention(_) => Some("needs_attention"),
             Self::Full => Some("queue_full"),
             Self::TooLong => Some("waited_too_long"),
             Self::Gate(_) => Some("gate"),
@@ -106,8 +109,9 @@ async fn check_active(context: &Context, request: &Request) -> Result<(), NoTurn
     let wish = &request.wish;
     match turns::standing(&context.connections, wish.app, wish.id).await? {
         None => Err(NoTurn::Unknown),
-        Some(Status::Active) => Ok(()),
-        Some(status) => Err(NoTurn::NotActive(status)),
+        Some((Status::Active, None)) => Ok(()),
+        Some((Status::Active, Some(attention))) => Err(NoTurn::NeedsAttention(attention)),
+        Some((status, _)) => Err(NoTurn::NotActive(status)),
     }
 }
 

@@ -1,16 +1,22 @@
 //! What there is to read: the front page, the `OpenAPI` document, and the pages that show it.
 
+use std::borrow::Cow;
+use std::convert::Infallible;
 use std::sync::{Arc, LazyLock};
 
+use actix_web::body::SizedStream;
 use actix_web::http::header::{CONTENT_ENCODING, ContentEncoding, ContentType};
 use actix_web::{HttpResponse, web};
 use bytes::Bytes;
+use futures_util::{Stream, stream};
 use serde_json::json;
 use utoipa_swagger_ui::Config;
 
 use super::openapi;
 use crate::http::problem::Problem;
 
+/// The bytes that are handed to the server at once.
+const PIECE: usize = 16 * 1024;
 /// Where the document is.
 pub(super) const OPENAPI: &str = "/openapi.json";
 
@@ -31,7 +37,7 @@ pub(super) async fn index() -> HttpResponse {
 
 /// The document.
 pub(super) async fn document() -> HttpResponse {
-    HttpResponse::Ok().content_type(ContentType::json()).body(DOCUMENT.clone())
+    HttpResponse::Ok().content_type(ContentType::json()).body(pieces(DOCUMENT.clone()))
 }
 
 /// One file of the pages that show the document.
@@ -42,5 +48,19 @@ pub(super) async fn page(path: web::Path<String>) -> Result<HttpResponse, Proble
     if file.gzpipped {
         answer.insert_header((CONTENT_ENCODING, ContentEncoding::Gzip));
     }
-    Ok(answer.content_type(file.content_type).body(file.bytes.into_owned()))
+    let bytes = match file.bytes {
+        Cow::Borrowed(bytes) => Bytes::from_static(bytes),
+        Cow::Owned(bytes) => bytes.into(),
+    };
+    Ok(answer.content_type(file.content_type).body(pieces(bytes)))
+}
+
+/// A large body piece by piece: the server copies what it is given, and a caller may take nothing of it.
+fn pieces(bytes: Bytes) -> SizedStream<impl Stream<Item = Result<Bytes, Infallible>>> {
+    let size = bytes.len() as u64;
+    let pieces = stream::unfold(bytes, |mut left| async move {
+        let piece = left.split_to(left.len().min(PIECE));
+        (!piece.is_empty()).then_some((Ok(piece), left))
+    });
+    SizedStream::new(size, pieces)
 }

@@ -31,7 +31,7 @@ use crate::background;
 use crate::base::clock::Clock;
 use crate::base::signer::Signer;
 use crate::config::{Config, OauthConfig, PublicUrl};
-use crate::connections::{self, Batches, Budgets, Context, Deferred, Settled};
+use crate::connections::{self, Batches, Budgets, Context, Deferred, Settled, Uses};
 use crate::dapi::{self, Gate};
 use crate::database::{Conn, Pool, Pools};
 use crate::http::connection::{self, Guard, Limits};
@@ -85,6 +85,7 @@ struct Shared {
     pace: Arc<crate::config::Pace>,
     tasks: TaskTracker,
     settled: Settled,
+    uses: Uses,
     wake: Arc<Notify>,
     deferred: Deferred,
     operators: Operators,
@@ -137,6 +138,7 @@ impl Shared {
             pace: Arc::clone(&self.pace),
             tasks: self.tasks.clone(),
             settled: self.settled.clone(),
+            uses: self.uses.clone(),
             wake: Arc::clone(&self.wake),
             deferred: self.deferred.clone(),
             metrics: self.metrics.connections.clone(),
@@ -228,6 +230,7 @@ impl Service {
             pace: Arc::new(config.pace),
             tasks: TaskTracker::new(),
             settled: Settled::default(),
+            uses: Uses::default(),
             wake: Arc::default(),
             deferred: Deferred::default(),
             operators: Operators::new(pools.operators()),
@@ -382,6 +385,7 @@ pub async fn context_of_one_round(config: Config) -> Result<Context, StartError>
         pace: Arc::new(config.pace),
         tasks: TaskTracker::new(),
         settled: Settled::default(),
+        uses: Uses::default(),
         wake: Arc::default(),
         deferred: Deferred::default(),
         metrics: connections::Metrics::register(&mut registry),

@@ -84,6 +84,10 @@ pub(super) fn all(config: &mut web::ServiceConfig, cors_origins: &[String]) {
                         .wrap(cors(cors_origins)),
                 )
                 .service(
+                    at("/connections/{id}/attention", "DELETE")
+                        .route(web::delete().to(connection::attention::clear)),
+                )
+                .service(
                     at("/connections/{id}/token", "POST")
                         .route(web::post().to(connection::token::token)),
                 )

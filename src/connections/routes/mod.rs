@@ -1,5 +1,6 @@
 //! `/v1/connections`: HTTP in and out, one use case a file.
 
+pub mod attention;
 pub mod create;
 pub mod import;
 pub mod orders;

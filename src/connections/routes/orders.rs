@@ -137,8 +137,10 @@ fn idempotency_key(req: &HttpRequest) -> Result<Option<String>, Problem> {
 
 /// Revokes many connections at once.
 ///
-/// When this is answered, none of them is usable any more; Dapi is told in the background, `perSecond` at
-/// a time. The same request under the same `Idempotency-Key` is the same order.
+/// When this is answered, none of them is usable any more, however many they are: `POST …/token` and calls
+/// answer 409, `GET /v1/connections/{id}` tells `revoking`. `matched` is `null` until they are counted;
+/// until then lists and counts may show them as they were. Dapi is told in the background, `perSecond` at a
+/// time. The same request under the same `Idempotency-Key` is the same order.
 #[utoipa::path(
     post, path = "/v1/admin/revocations", tag = "Admin", operation_id = "order_revocations",
     security(("bearer" = ["admin"])),
@@ -150,6 +152,7 @@ fn idempotency_key(req: &HttpRequest) -> Result<Option<String>, Problem> {
         (status = 400, description = "`invalid_request`: also for a filter that says nothing"),
         (status = 401, description = "`unauthorized`"),
         (status = 403, description = "`insufficient_scope`"),
+        (status = 409, description = "`request_in_progress`: the first request under this key is not answered yet"),
         (status = 415, description = "`unsupported_media_type`"),
         (status = 422, description = "`idempotency_key_reused`"),
         (status = 429, description = "`too_many_requests`: another query of the app is under way"),
@@ -190,22 +193,32 @@ pub async fn create(
             orders::give(&mut conn, &actor, &new).await
         }
     };
-    let id = match detached(&context.tasks, giving).await?? {
-        Given::New { id, ended } => {
-            context.metrics.revocations("confirmed", ended);
-            context.wake.notify_one();
-            id
-        }
-        Given::Repeated(id) => id,
-        Given::KeyTaken => {
-            let detail = "Repeat the request as it was, or give another one a key of its own.";
-            return Err(Problem::new(ProblemCode::IdempotencyKeyReused, detail));
-        }
-    };
+    let given = detached(&context.tasks, giving).await??;
+    let id = order_of(&context, &given)?;
     let mut conn = context.pool.acquire().await?;
     let order = orders::find(&mut conn, app, id).await?.ok_or_else(Problem::not_found)?;
     let location = (LOCATION, format!("/v1/admin/revocations/{id}"));
     Ok(HttpResponse::Accepted().insert_header(location).json(order))
+}
+
+/// The order that was given, now or by the same request before.
+fn order_of(context: &Context, given: &Given) -> Result<RevocationOrderId, Problem> {
+    match *given {
+        Given::New { id, ended } => {
+            context.metrics.revocations("confirmed", ended);
+            context.wake.notify_one();
+            Ok(id)
+        }
+        Given::Repeated(id) => Ok(id),
+        Given::InProgress => {
+            let detail = "Repeat the request in a moment: it is answered once the first one is.";
+            Err(Problem::new(ProblemCode::RequestInProgress, detail).retry_after(1))
+        }
+        Given::KeyTaken => {
+            let detail = "Repeat the request as it was, or give another one a key of its own.";
+            Err(Problem::new(ProblemCode::IdempotencyKeyReused, detail))
+        }
+    }
 }
 
 /// Which page of a list.

@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use utoipa::{IntoParams, ToSchema};
 
-use super::read::{cursor, limit, status};
+use super::read::{attention, cursor, limit, status};
 use crate::base::ids::ConnectionId;
 use crate::base::paging::DEFAULT_LIMIT;
 use crate::base::text;
@@ -32,6 +32,9 @@ pub struct SearchQuery {
     /// Only in this status.
     #[param(value_type = Option<Status>)]
     status: Option<String>,
+    /// Only those that need attention (`true`), or only those that do not (`false`).
+    #[param(value_type = Option<bool>)]
+    attention: Option<String>,
     /// Received before this time.
     #[param(value_type = Option<String>, format = DateTime)]
     created_before: Option<String>,
@@ -99,6 +102,7 @@ pub async fn search(
     let wanted = Search {
         client_user_id: query.client_user_id.as_deref(),
         status: query.status.as_deref().map(status).transpose()?,
+        attention: query.attention.as_deref().map(attention).transpose()?,
         created_before: before.map(|text| moment("createdBefore", text)).transpose()?,
         created_after: after.map(|text| moment("createdAfter", text)).transpose()?,
         text: query.text.as_deref(),
@@ -139,16 +143,20 @@ pub async fn get(
 
 /// How many connections the app has.
 #[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct Stats {
     /// All of them.
     total: i64,
+    /// Active ones with which no call is made until their user links the login again.
+    needing_attention: i64,
     /// By status; one that no connection is in is left out.
     statuses: Vec<StatusCount>,
 }
 
 impl Stats {
-    pub(crate) fn new(statuses: Vec<StatusCount>) -> Self {
-        Self { total: statuses.iter().map(|count| count.total).sum(), statuses }
+    pub(crate) fn new(statuses: Vec<StatusCount>, needing_attention: i64) -> Self {
+        let total = statuses.iter().map(|count| count.total).sum();
+        Self { total, needing_attention, statuses }
     }
 }
 
@@ -171,5 +179,6 @@ pub async fn stats(
     let app = caller.client.app;
     let mut conn = operators.begin(app).await?;
     let statuses = search::stats(&mut conn, app).await.map_err(told)?;
-    Ok(HttpResponse::Ok().json(Stats::new(statuses)))
+    let needing_attention = search::needing_attention(&mut conn, app).await.map_err(told)?;
+    Ok(HttpResponse::Ok().json(Stats::new(statuses, needing_attention)))
 }

@@ -231,13 +231,17 @@ pub(in crate::connections) async fn agenda(conn: &mut Conn) -> sqlx::Result<Agen
          SELECT extract(epoch FROM least(
                 (SELECT min(due_at) FROM connections WHERE due_at IS NOT NULL AND due_at > (SELECT now FROM t)),
                 (SELECT min(next_release_at) FROM revocation_orders
-                 WHERE finished_at IS NULL AND state <> 'paused' AND next_release_at > (SELECT now FROM t)),
+                 WHERE finished_at IS NULL AND state <> 'paused' AND erasure IS NULL
+                   AND next_release_at > (SELECT now FROM t)),
+                (SELECT min(mark_at) FROM revocation_orders
+                 WHERE marked_at IS NULL AND mark_at > (SELECT now FROM t)),
                 (SELECT min(due_at) FROM erasures WHERE due_at IS NOT NULL AND due_at > (SELECT now FROM t)))
                 - now)::float8 AS next,
             extract(epoch FROM now - least(
                 (SELECT min(due_at) FROM connections WHERE due_at IS NOT NULL),
                 (SELECT min(next_release_at) FROM revocation_orders
-                 WHERE finished_at IS NULL AND state <> 'paused'),
+                 WHERE finished_at IS NULL AND state <> 'paused' AND erasure IS NULL),
+                (SELECT min(mark_at) FROM revocation_orders WHERE marked_at IS NULL),
                 (SELECT min(due_at) FROM erasures WHERE due_at IS NOT NULL)))::float8 AS overdue
          FROM t",
     )

@@ -34,6 +34,7 @@ macro_rules! select_found {
                     OR position(lower($5) IN lower(concat_ws(' ', 'conn_' || c.id::text,
                         'usr_' || c.user_id::text, c.connection_id, c.dapi_user_id, c.token_id,
                         u.client_user_id))) > 0)
+               AND ($9::bool IS NULL OR $9 = (c.attention_type IS NOT NULL AND c.status = 'active'))
                AND " + $rest + " DESC LIMIT $7",
             $app.uuid(),
             $first,
@@ -42,7 +43,8 @@ macro_rules! select_found {
             $search.text,
             $search.cursor.map_or(Uuid::max(), Cursor::id),
             i64::from($search.limit) + 1,
-            $from
+            $from,
+            $search.attention
             $(, $argument)*
         )
     };
@@ -63,7 +65,7 @@ pub(in crate::connections) async fn search(
         (Some(user), status) => {
             select_found!(
                 "c.id < $6 AND c.id >= $8
-                 AND c.user_id = (SELECT id FROM users WHERE app_id = $1 AND client_user_id = $9)
+                 AND c.user_id = (SELECT id FROM users WHERE app_id = $1 AND client_user_id = $10)
                  AND ($2::text IS NULL OR c.status = $2)
                  ORDER BY c.id",
                 search,
@@ -71,6 +73,21 @@ pub(in crate::connections) async fn search(
                 from,
                 status,
                 user,
+            )
+            .fetch_all(&mut *conn)
+            .await?
+        }
+        (None, status) if search.attention == Some(true) => {
+            select_found!(
+                "(c.app_id::text, c.id) < ($1::uuid::text, $6)
+                 AND (c.app_id::text, c.id) >= ($1::uuid::text, $8)
+                 AND c.attention_type IS NOT NULL AND c.status = 'active'
+                 AND ($2::text IS NULL OR c.status = $2)
+                 ORDER BY c.app_id::text DESC, c.id",
+                search,
+                app,
+                from,
+                status,
             )
             .fetch_all(&mut *conn)
             .await?
@@ -236,6 +253,20 @@ async fn shown(conn: &mut Conn, app: AppId, rows: Vec<Row>) -> sqlx::Result<Vec<
         })
     });
     Ok(found.collect())
+}
+
+/// How many of the app's connections need attention.
+pub(in crate::connections) async fn count_needing_attention(
+    conn: &mut Conn,
+    app: AppId,
+) -> sqlx::Result<i64> {
+    sqlx::query_scalar!(
+        "SELECT count(*) AS \"n!\" FROM connections c
+         WHERE c.app_id::text = $1::uuid::text AND c.attention_type IS NOT NULL AND c.status = 'active'",
+        app.uuid(),
+    )
+    .fetch_one(conn)
+    .await
 }
 
 /// How many connections the app has in each status, by their age.

@@ -15,7 +15,7 @@ use serde_json::json;
 use super::Context;
 use super::call::{Answered, Body, Request, Trouble};
 use super::queue::{self, NoTurn};
-use crate::connections::model::Status;
+use crate::connections::model::{Attention, Status};
 use crate::dapi::Busy;
 use crate::http::connection;
 use crate::http::problem::{Problem, ProblemCode};
@@ -72,6 +72,7 @@ fn no_turn(none: NoTurn) -> Problem {
     match none {
         NoTurn::Unknown => Problem::not_found(),
         NoTurn::NotActive(status) => not_active(status),
+        NoTurn::NeedsAttention(attention) => needs_attention(&attention),
         NoTurn::Full => too_many(
             "As many calls wait for this connection's turn as may; Dapi takes one at a time.",
             5,
@@ -95,6 +96,13 @@ fn no_turn(none: NoTurn) -> Problem {
 fn not_active(status: Status) -> Problem {
     let detail = format!("The connection is {}.", status.as_str());
     Problem::new(ProblemCode::ConnectionNotActive, detail).with("connectionStatus", json!(status))
+}
+
+fn needs_attention(attention: &Attention) -> Problem {
+    let kind = &attention.kind;
+    let detail = format!("Dapi answered {kind}: the user has to link the login again.");
+    let problem = Problem::new(ProblemCode::ConnectionNeedsAttention, detail);
+    problem.with("attention", json!(attention))
 }
 
 fn no_answer(trouble: Trouble) -> Problem {
