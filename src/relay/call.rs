@@ -131,7 +131,7 @@ impl Running {
                 });
                 self.conclude(answered, Some(status), attention).await;
             }
-            Ok(Gathered::More(bytes)) => self.stream(answer, redactor, &bytes).await,
+            Ok(Gathered::More(bytes)) => Box::pin(self.stream(answer, redactor, &bytes)).await,
             Err(trouble) => self.conclude(Err(trouble), Some(status), None).await,
         }
     }
@@ -149,7 +149,7 @@ impl Running {
         }
         let kind = verdict.kind.as_ref()?;
         if self.turn.has_proven_user_secret() {
-            self.learn_of_death(kind).await;
+            Box::pin(self.learn_of_death(kind)).await;
         }
         // Whatever the user secret is worth: going on could lock the account.
         let stop = !verdict.asks && connections::calls_for_attention(&self.context, kind);

@@ -139,7 +139,10 @@ async fn without_an_answer_nothing_changes_either() {
         assert_eq!(import(&app, &verified(&held)).await.problem(), expected, "{name}");
     }
     assert_eq!(everything(&app).await, before);
-    assert_eq!(import(&app, &verified(&held)).await.status, 201);
+    // What hangs is let go: Dapi fails two calls at once with one token.
+    app.sandbox.clear_faults();
+    let imported = import(&app, &verified(&held)).await;
+    assert_eq!(imported.status, 201, "{}", imported.text);
 }
 
 #[tokio::test]
