@@ -29,7 +29,7 @@ use crate::dapi::{
 };
 use crate::database::{BatchQuery as _, Fault, is_outage};
 use crate::users;
-use crate::vault::{DataKey, KeyedHash, Sealed, Vault, VaultError};
+use crate::vault::{Binding, DataKey, KeyedHash, Sealed, Vault, VaultError};
 
 /// How many different results one session may hand in.
 const SESSION_RESULTS: i64 = 10;
@@ -171,6 +171,7 @@ async fn commit_intent(
     let key = context.vault.unwrap(&user_key)?;
     let id = ConnectionId::new();
     let places = Places { app: submission.app, user, id };
+    let binding = Binding::new()?;
     let sealed_code = Sealed::seal(&submission.code, &key, &places.code())?;
     let user_secret = submission.user_secret.as_ref();
     let user_secret =
@@ -193,6 +194,7 @@ async fn commit_intent(
             epoch: 1,
             code: submission.code.clone(),
             user_secret: user_secret.clone(),
+            binding: Some(binding),
             key,
             credentials: found.credentials.open(&context.vault)?,
             trace: intent.trace.clone(),
@@ -207,6 +209,7 @@ async fn commit_intent(
         connection_id: submission.connection_id.clone(),
         dapi_user_id: submission.dapi_user_id.clone(),
         token_id: submission.token_id.clone(),
+        binding,
         user_secret,
     };
     let lease = exchange.as_ref().map(|_| context.exchange_lease());
@@ -349,6 +352,8 @@ pub struct PendingExchange {
     code: AccessCode,
     /// Sealed as it was received: a late token finds it wiped in the row.
     user_secret: Option<Sealed<UserSecret>>,
+    /// What the token is bound to; none if an earlier release received the code.
+    binding: Option<Binding>,
     key: DataKey,
     credentials: AppCredentials,
     trace: TraceContext,
@@ -370,6 +375,7 @@ impl PendingExchange {
             epoch: claimed.epoch,
             code: claimed.secret.open(&key, &places.code())?,
             user_secret: claimed.user_secret,
+            binding: claimed.binding,
             key,
             credentials: claimed.credentials.open(vault)?,
             trace: TraceContext::fresh(),
@@ -440,8 +446,11 @@ impl PendingExchange {
     }
 
     fn seal(&self, token: ExchangedToken) -> Result<SealedToken, VaultError> {
-        let access_token =
-            Sealed::seal(&token.access_token, &self.key, &self.places.access_token())?;
+        let (token_of, place) = (&token.access_token, self.places.access_token());
+        let access_token = match &self.binding {
+            Some(binding) => Sealed::seal_bound(token_of, &self.key, &place, binding)?,
+            None => Sealed::seal(token_of, &self.key, &place)?,
+        };
         Ok(SealedToken {
             access_token,
             user_secret: self.user_secret.clone(),

@@ -19,7 +19,7 @@ use crate::base::trace::TraceContext;
 use crate::dapi::{AccessToken, Busy, Refusal, UserSecret};
 use crate::database::Conn;
 use crate::users::{self, User};
-use crate::vault::Sealed;
+use crate::vault::{Binding, Sealed};
 
 /// How often an import is tried that an exchange of the same login came before.
 const TRIES: u32 = 4;
@@ -106,7 +106,8 @@ async fn try_import(
     let id = ConnectionId::new();
     let places = Places { app: import.app, user: user.id, id };
     let key = context.vault.unwrap(&user.key)?;
-    let token = Sealed::seal(&import.access_token, &key, &places.access_token())?;
+    let binding = Binding::new()?;
+    let token = Sealed::seal_bound(&import.access_token, &key, &places.access_token(), &binding)?;
     let user_secret = Sealed::seal(&import.user_secret, &key, &places.user_secret())?;
 
     let mut tx = conn.begin().await?;
@@ -135,6 +136,7 @@ async fn try_import(
         connection_id: login.clone(),
         dapi_user_id: import.dapi_user_id.clone(),
         token_id: import.token_id.clone(),
+        binding,
         user_secret: Some(user_secret),
     };
     store::insert_imported(&mut tx, &AuditActor::from(actor), &new, &token, active, standing)
@@ -153,7 +155,9 @@ async fn holds(
 ) -> Result<bool, Failed> {
     let places = Places { app: import.app, user: user.id, id };
     let held = store::held_token(tx, import.app, id).await?;
-    let held = held.map(|sealed| sealed.open(key, &places.access_token())).transpose()?;
+    let held = held
+        .map(|(sealed, binding)| sealed.open_bound(key, &places.access_token(), binding.as_ref()));
+    let held = held.transpose()?;
     Ok(held.is_some_and(|held| held.same_as(&import.access_token)))
 }
 

@@ -8,6 +8,7 @@
 
 mod attention;
 mod batched;
+mod binding;
 mod budget;
 mod conclude;
 mod dead;

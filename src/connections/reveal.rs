@@ -83,7 +83,11 @@ fn open(
         wrapped: row.wrapped,
     })?;
     Ok(RevealedSecrets {
-        access_token: row.access_token.open(&key, &places.access_token())?,
+        access_token: row.access_token.open_bound(
+            &key,
+            &places.access_token(),
+            row.binding.as_ref(),
+        )?,
         user_secret: row
             .user_secret
             .map(|sealed| sealed.open(&key, &places.user_secret()))

@@ -125,7 +125,11 @@ impl PendingDelink {
             turn,
             attempts,
             user_secret_proven,
-            token: claimed.secret.open(&key, &places.access_token())?,
+            token: claimed.secret.open_bound(
+                &key,
+                &places.access_token(),
+                claimed.binding.as_ref(),
+            )?,
             // Without it nothing but an end without Dapi is claimed.
             user_secret: claimed
                 .user_secret

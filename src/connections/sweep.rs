@@ -385,6 +385,7 @@ pub async fn housekeeping(context: &Context) -> Result<(), Failed> {
     store::forget_erased_names(&mut conn).await?;
     store::forget_dead_turns(&mut conn).await?;
     store::forget_targets(&mut conn).await?;
+    super::binding::bind_unbound(context).await?;
     store::destroy_superseded_due(&mut conn).await?;
     context.metrics.backlog(&store::backlog(&mut conn).await?);
     let overdue = store::agenda(&mut conn).await?.overdue.unwrap_or_default();

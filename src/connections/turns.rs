@@ -88,12 +88,17 @@ fn end_of(
 impl Turn {
     /// What the call needs.
     pub(crate) fn open(&self, vault: &Vault) -> Result<Opened, VaultError> {
-        let Taken { user, user_key, access_token, user_secret, credentials, .. } = &self.taken;
+        let Taken { user, user_key, access_token, binding, user_secret, credentials, .. } =
+            &self.taken;
         let places = Places { app: self.wish.app, user: *user, id: self.wish.id };
         let key = vault.unwrap(user_key)?;
         let open = |sealed: &Sealed<UserSecret>| sealed.open(&key, &places.user_secret());
         Ok(Opened {
-            access_token: access_token.open(&key, &places.access_token())?,
+            access_token: access_token.open_bound(
+                &key,
+                &places.access_token(),
+                binding.as_ref(),
+            )?,
             user_secret: user_secret.as_ref().map(open).transpose()?,
             credentials: credentials.clone().open(vault)?,
         })

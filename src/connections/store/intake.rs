@@ -14,7 +14,7 @@ use crate::connections::model::Standing;
 use crate::dapi::{AccessCode, AccessToken, UserSecret};
 use crate::database::BatchQuery;
 use crate::database::Conn;
-use crate::vault::{KeyOwner, KeyedHash, MasterKeyId, Sealed, WrappedKey};
+use crate::vault::{Binding, KeyOwner, KeyedHash, MasterKeyId, Sealed, WrappedKey};
 
 /// What is there already when a result is handed in, with everything that its exchange needs.
 #[derive(Debug)]
@@ -126,6 +126,8 @@ pub(in crate::connections) struct NewConnection {
     pub(in crate::connections) connection_id: String,
     pub(in crate::connections) dapi_user_id: Option<String>,
     pub(in crate::connections) token_id: Option<String>,
+    /// What its token is bound to until it is revoked.
+    pub(in crate::connections) binding: Binding,
     /// Left out where the connection comes through Dapi's own wire: it comes with the first call.
     pub(in crate::connections) user_secret: Option<Sealed<UserSecret>>,
 }
@@ -164,10 +166,10 @@ impl BatchQuery for NewIntent {
                 FROM unnest(
                     $1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[],
                     $7::bytea[], $8::bytea[], $9::bytea[], $10::timestamptz[], $11::interval[],
-                    $12::interval[], $13::audit_actor[])
+                    $12::interval[], $13::audit_actor[], $14::bytea[])
                 AS i (app_id, id, user_id, connection_id, dapi_user_id, token_id,
                       code_hash, code, user_secret, ends, lease, wait,
-                      actor, client_id, session_id, scope, ip, request_id)),
+                      actor, client_id, session_id, scope, ip, request_id, binding)),
              added AS (
                 INSERT INTO connections (
                     app_id, id, user_id, status, connection_id, dapi_user_id, token_id,
@@ -183,6 +185,9 @@ impl BatchQuery for NewIntent {
                 ORDER BY code_hash
                 ON CONFLICT (app_id, code_hash) DO NOTHING
                 RETURNING id),
+             bound AS (
+                INSERT INTO token_bindings (connection_id, binding)
+                SELECT id, binding FROM intents JOIN added USING (id)),
              noted AS (
                 INSERT INTO audit_events (
                     app_id, action, outcome, actor, client_id, session_id, scope, ip, request_id,
@@ -204,6 +209,7 @@ impl BatchQuery for NewIntent {
             column(inputs, |input| input.code.lease.map(interval)) as Vec<Option<PgInterval>>,
             &column(inputs, |input| interval(input.code.wait)),
             column(inputs, |input| input.actor.clone()) as Vec<AuditActor>,
+            column(inputs, |input| input.new.binding.as_bytes()) as Vec<&[u8]>,
         )
         .fetch_all(conn)
         .await?;
@@ -258,7 +264,9 @@ pub(in crate::connections) async fn insert_imported(
                    CASE WHEN NOT $9 THEN strongroom_now() + $10::interval END,
                    ($11::audit_actor).client_id,
                    $12, $13::text, CASE WHEN $13 IS NOT NULL THEN strongroom_now() END
-            RETURNING app_id, id, user_id, status)
+            RETURNING app_id, id, user_id, status),
+         bound AS (
+            INSERT INTO token_bindings (connection_id, binding) SELECT id, $14 FROM added)
          SELECT record_audit(app_id, $11, 'connection.imported', status, user_id, id,
                              CASE WHEN NOT $12 THEN 'verified' END)
          FROM added
@@ -278,6 +286,7 @@ pub(in crate::connections) async fn insert_imported(
         actor as &AuditActor,
         *standing == Standing::Unproven,
         attention,
+        new.binding.as_bytes(),
     )
     .execute(conn)
     .await?;

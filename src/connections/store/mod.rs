@@ -2,6 +2,7 @@
 //! background work, which serves them all.
 
 mod attention;
+mod bindings;
 mod budget;
 mod due;
 mod erasure;
@@ -21,6 +22,7 @@ mod superseded;
 mod turns;
 
 pub(super) use attention::*;
+pub(super) use bindings::*;
 pub(super) use budget::*;
 pub(super) use due::*;
 pub(super) use erasure::*;

@@ -16,7 +16,7 @@ use crate::base::secret::SecretText;
 use crate::connections::model::Failure;
 use crate::dapi::{AccessCode, AccessToken, UserSecret};
 use crate::database::Conn;
-use crate::vault::{KeyOwner, MasterKeyId, Sealed, WrappedKey};
+use crate::vault::{Binding, KeyOwner, MasterKeyId, Sealed, WrappedKey};
 
 /// A connection under a lease, with what a call to Dapi needs, sealed.
 #[derive(Debug)]
@@ -28,6 +28,8 @@ pub(in crate::connections) struct Claimed<T> {
     pub(in crate::connections) epoch: i32,
     /// The code or the token.
     pub(in crate::connections) secret: Sealed<T>,
+    /// What the token is bound to; none if an earlier release sealed it.
+    pub(in crate::connections) binding: Option<Binding>,
     /// Left out where the connection came through Dapi's own wire and no call has brought it yet.
     pub(in crate::connections) user_secret: Option<Sealed<UserSecret>>,
     pub(in crate::connections) user_key: WrappedKey,
@@ -69,10 +71,12 @@ pub(in crate::connections) async fn claim_exchanges(
                 unanswered = c.unanswered OR c.leased_until IS NOT NULL
             FROM due, (SELECT strongroom_now() AS now) t
             WHERE NOT due.blocked AND c.app_id = due.app_id AND c.id = due.id
-            RETURNING c.app_id, c.id, c.user_id, c.connection_id, c.lease_epoch, c.code, c.user_secret)
+            RETURNING c.app_id, c.id, c.user_id, c.connection_id, c.lease_epoch, c.code, c.user_secret,
+                      c.revocation_binding)
          SELECT c.app_id AS \"app_id: AppId\", c.id AS \"id: ConnectionId\", c.user_id AS \"user_id: UserId\",
                 c.connection_id, c.lease_epoch, c.code AS \"secret!: Sealed<AccessCode>\",
                 c.user_secret AS \"user_secret: Sealed<UserSecret>\",
+                coalesce(c.revocation_binding, b.binding) AS \"binding?: Binding\",
                 uk.id AS \"user_key_id: DataKeyId\", uk.master_key_id AS \"user_master: MasterKeyId\",
                 uk.wrapped AS user_wrapped, a.app_key, a.app_secret AS \"app_secret: Sealed<SecretText>\",
                 ak.id AS \"app_key_id: DataKeyId\", ak.master_key_id AS \"app_master: MasterKeyId\",
@@ -80,7 +84,8 @@ pub(in crate::connections) async fn claim_exchanges(
          FROM claimed c
          JOIN data_keys uk ON uk.user_id = c.user_id AND uk.purpose = 'user'
          JOIN apps a ON a.id = c.app_id
-         JOIN data_keys ak ON ak.app_id = c.app_id AND ak.purpose = 'app'",
+         JOIN data_keys ak ON ak.app_id = c.app_id AND ak.purpose = 'app'
+         LEFT JOIN token_bindings b ON b.connection_id = c.id",
         app.uuid(),
         ids,
         interval(lease),
@@ -96,6 +101,7 @@ pub(in crate::connections) async fn claim_exchanges(
         connection_id: row.connection_id,
         epoch: row.lease_epoch,
         secret: row.secret,
+        binding: row.binding,
         user_secret: row.user_secret,
         user_key: WrappedKey {
             id: row.user_key_id,
@@ -197,7 +203,8 @@ pub(in crate::connections) async fn claim_delinks(
             RETURNING c.*, taken.turn, d.given_up)
          SELECT c.app_id AS \"app_id: AppId\", c.id AS \"id: ConnectionId\", c.user_id AS \"user_id: UserId\",
                 c.connection_id, c.lease_epoch, c.access_token AS \"secret!: Sealed<AccessToken>\",
-                c.user_secret AS \"user_secret: Sealed<UserSecret>\", c.user_secret_proven,
+                c.user_secret AS \"user_secret: Sealed<UserSecret>\",
+                coalesce(c.revocation_binding, b.binding) AS \"binding?: Binding\", c.user_secret_proven,
                 c.revocation_attempts,
                 c.turn AS \"turn: TurnId\",
                 c.given_up AS \"given_up!\",
@@ -211,7 +218,8 @@ pub(in crate::connections) async fn claim_delinks(
          FROM claimed c
          JOIN data_keys uk ON uk.user_id = c.user_id AND uk.purpose = 'user'
          JOIN apps a ON a.id = c.app_id
-         JOIN data_keys ak ON ak.app_id = c.app_id AND ak.purpose = 'app'",
+         JOIN data_keys ak ON ak.app_id = c.app_id AND ak.purpose = 'app'
+         LEFT JOIN token_bindings b ON b.connection_id = c.id",
         app.uuid(),
         ids,
         interval(lease),
@@ -233,6 +241,7 @@ pub(in crate::connections) async fn claim_delinks(
             connection_id: row.connection_id,
             epoch: row.lease_epoch,
             secret: row.secret,
+            binding: row.binding,
             user_secret: row.user_secret,
             user_key: WrappedKey {
                 id: row.user_key_id,

@@ -24,9 +24,10 @@ pub(in crate::connections) async fn keep_superseded(
 ) -> sqlx::Result<()> {
     sqlx::query!(
         "INSERT INTO superseded_tokens (
-            connection_id, app_id, replaced_by, access_token, user_secret, ends_at)
-         SELECT c.id, c.app_id, $3, c.access_token, c.user_secret, strongroom_now() + $4::interval
-         FROM connections c
+            connection_id, app_id, replaced_by, access_token, user_secret, binding, ends_at)
+         SELECT c.id, c.app_id, $3, c.access_token, c.user_secret, b.binding,
+                strongroom_now() + $4::interval
+         FROM connections c LEFT JOIN token_bindings b ON b.connection_id = c.id
          WHERE c.app_id = $1 AND c.id = $2 AND c.status = 'active'",
         app.uuid(),
         id.uuid(),
@@ -67,6 +68,10 @@ pub(in crate::connections) async fn restore_superseded(
                                              c.ordinal))
               AND NOT EXISTS (SELECT FROM erasures e WHERE e.user_id = c.user_id)
             RETURNING c.app_id, c.id, c.user_id),
+         bound AS (
+            INSERT INTO token_bindings (connection_id, binding)
+            SELECT r.id, k.binding FROM restored r JOIN kept k ON k.connection_id = r.id
+            WHERE k.binding IS NOT NULL),
          noted AS (
             SELECT id, record_audit(app_id, $3, 'connection.restored', 'active', user_id, id, $4)
             FROM restored)

@@ -16,7 +16,7 @@ use crate::base::secret::SecretText;
 use crate::dapi::{AccessToken, UserSecret};
 use crate::database::BatchQuery;
 use crate::database::Conn;
-use crate::vault::{KeyOwner, MasterKeyId, Sealed, WrappedKey};
+use crate::vault::{Binding, KeyOwner, MasterKeyId, Sealed, WrappedKey};
 
 /// How long a place in the queue counts without being heard of.
 const ALIVE: Duration = Duration::from_secs(15);
@@ -43,6 +43,7 @@ pub(in crate::connections) struct TakeTurn {
 pub(in crate::connections) struct Taken {
     pub(in crate::connections) user: UserId,
     pub(in crate::connections) access_token: Sealed<AccessToken>,
+    pub(in crate::connections) binding: Option<Binding>,
     pub(in crate::connections) user_secret: Option<Sealed<UserSecret>>,
     pub(in crate::connections) user_secret_proven: bool,
     /// No call has succeeded with the token yet.
@@ -104,6 +105,7 @@ impl BatchQuery for TakeTurn {
                 FROM begun b JOIN wishes w USING (n))
              SELECT b.n AS \"n!\", b.user_id AS \"user: UserId\", b.app_id AS \"app: AppId\",
                     b.access_token AS \"access_token!: Sealed<AccessToken>\",
+                    tb.binding AS \"binding?: Binding\",
                     b.user_secret AS \"user_secret: Sealed<UserSecret>\", b.user_secret_proven,
                     b.unproven, uk.id AS \"user_key_id: DataKeyId\", uk.master_key_id AS \"user_master: MasterKeyId\",
                     uk.wrapped AS user_wrapped, a.app_key, a.app_secret AS \"app_secret: Sealed<SecretText>\",
@@ -112,7 +114,8 @@ impl BatchQuery for TakeTurn {
              FROM begun b
              JOIN data_keys uk ON uk.user_id = b.user_id AND uk.purpose = 'user'
              JOIN apps a ON a.id = b.app_id
-             JOIN data_keys ak ON ak.app_id = b.app_id AND ak.purpose = 'app'",
+             JOIN data_keys ak ON ak.app_id = b.app_id AND ak.purpose = 'app'
+             LEFT JOIN token_bindings tb ON tb.connection_id = b.id",
             &column(inputs, |input| input.app.uuid()),
             &column(inputs, |input| input.id.uuid()),
             &column(inputs, |input| input.turn.uuid()),
@@ -131,6 +134,7 @@ impl BatchQuery for TakeTurn {
             *place = Some(Taken {
                 user: row.user,
                 access_token: row.access_token,
+                binding: row.binding,
                 user_secret: row.user_secret,
                 user_secret_proven: row.user_secret_proven,
                 unproven: row.unproven,
