@@ -6,11 +6,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::audit::{self, chain};
 use crate::config::OauthConfig;
-use crate::connections::{self, sweep};
+use crate::connections;
+use crate::connections::sweep::{self, Part, Round};
 use crate::database::Pool;
 use crate::oauth::{self, Directory};
 use crate::vault::{Vault, VaultError};
@@ -37,28 +39,74 @@ pub async fn run(
     tokio::join!(rounds(context, oauth, stop), chainer);
 }
 
-/// Runs rounds until `stop`: as soon as something is due, when the bell rings, and at the latest when
-/// the interval has passed.
+/// Runs the parts of the background work beside each other until `stop`, so that none waits for another.
 async fn rounds(context: connections::Context, oauth: Arc<OauthConfig>, stop: CancellationToken) {
-    let mut last_housekeeping: Option<Instant> = None;
+    let bells = Part::ALL.map(|_| Notify::new());
+    let parts = Part::ALL.iter().zip(&bells);
+    let parts = parts.map(|(part, bell)| rounds_of(&context, *part, bell, &bells, &stop));
+    tokio::join!(
+        futures_util::future::join_all(parts),
+        hear(&context, &bells, &stop),
+        keep_house(&context, &oauth, &stop)
+    );
+}
+
+/// Passes on what a request or a free place at the gate wakes the background work for.
+async fn hear(context: &connections::Context, bells: &[Notify], stop: &CancellationToken) {
     loop {
-        let pause = match one_round(&context).await {
-            Ok(pause) => pause,
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = context.wake.notified() => {}
+            () = context.dapi.gate().freed() => {}
+        }
+        bells.iter().for_each(Notify::notify_one);
+    }
+}
+
+/// Runs rounds of one part until `stop`: as soon as something becomes due, when its bell rings, and at the
+/// latest when the interval has passed. What is due and was not taken up, because it is locked or nobody
+/// knows what to do with it, does not bring the next round forward.
+async fn rounds_of(
+    context: &connections::Context,
+    part: Part,
+    bell: &Notify,
+    bells: &[Notify],
+    stop: &CancellationToken,
+) {
+    while !stop.is_cancelled() {
+        let began = Instant::now();
+        let pause = match one_round(context, part).await {
+            Ok((round, pause)) => {
+                if round.found_work() {
+                    // What one part did may be what another waits for.
+                    bells.iter().for_each(Notify::notify_one);
+                }
+                pause.saturating_sub(began.elapsed())
+            }
             Err(error) => {
                 tracing::warn!(cause = %error, "a round of the background work failed");
-                sweep::failed(&context);
+                sweep::round_failed(context);
                 context.pace.sweep_interval.min(Duration::from_secs(1))
             }
         };
-        if last_housekeeping.is_none_or(|last| last.elapsed() >= HOUSEKEEPING) {
-            last_housekeeping = Some(Instant::now());
-            if let Err(error) = housekeeping(&context, &oauth).await {
-                tracing::warn!(cause = %error, "housekeeping failed");
-            }
+        tokio::time::sleep(BREATHER).await;
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = bell.notified() => {}
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+/// Forgets what has ended, every now and then until `stop`.
+async fn keep_house(context: &connections::Context, oauth: &OauthConfig, stop: &CancellationToken) {
+    loop {
+        if let Err(error) = housekeeping(context, oauth).await {
+            tracing::warn!(cause = %error, "housekeeping failed");
         }
         tokio::select! {
             () = stop.cancelled() => return,
-            () = pause_unless_woken(&context, pause) => {}
+            () = tokio::time::sleep(HOUSEKEEPING) => {}
         }
     }
 }
@@ -84,15 +132,14 @@ async fn link_audit(pool: Pool, metrics: audit::Metrics, stop: CancellationToken
     }
 }
 
-async fn pause_unless_woken(context: &connections::Context, pause: Duration) {
-    tokio::time::sleep(BREATHER).await;
-    // Whether it was the bell or the time makes no difference.
-    let _ = tokio::time::timeout(pause, context.wake.notified()).await;
-}
-
-/// One round; returns how long to pause.
-async fn one_round(context: &connections::Context) -> Result<Duration, connections::Failed> {
-    let round = sweep::round(context).await?;
+/// One round of a part; returns how long to pause, counted from its beginning.
+async fn one_round(
+    context: &connections::Context,
+    part: Part,
+) -> Result<(Round, Duration), connections::Failed> {
+    // Before the round, so that what becomes due while it runs is not missed.
+    let next_due = sweep::next_due(context).await?;
+    let round = sweep::part(context, part).await;
     if round.found_work() {
         tracing::info!(
             expired = round.expired,
@@ -104,11 +151,13 @@ async fn one_round(context: &connections::Context) -> Result<Duration, connectio
             "the background work took something up"
         );
     }
-    let interval = context.pace.sweep_interval;
+    let mut pause = context.pace.sweep_interval.min(next_due.unwrap_or(Duration::MAX));
     if round.gate_full {
-        return Ok(interval);
+        // The gate keeps in mind for a few seconds only that there is something to take up.
+        pause = pause.min(Duration::from_secs(1));
+        pause = pause.min(context.dapi.gate().opens_in().unwrap_or(pause));
     }
-    Ok(sweep::next_due(context).await?.map_or(interval, |due| due.min(interval)))
+    Ok((round, pause))
 }
 
 /// Forgets what has ended and rotates what is due; for a test also by hand.

@@ -134,7 +134,7 @@ impl<'a> Product<'a> {
         (machine::mebibytes(self.pid(), "VmRSS"), machine::mebibytes(self.pid(), "VmHWM"))
     }
 
-    /// A hundred thousand connections revoked by one order: from the request to its answer, after which
+    /// A hundred thousand connections revoked by one order: from the request to its answer, since when
     /// none is usable, and the service's resident memory in MiB before and after.
     pub async fn revocation(&self) -> Revocation {
         const MANY: &str = "INSERT INTO connections (
@@ -156,7 +156,13 @@ impl<'a> Product<'a> {
         let path = "/v1/admin/revocations";
         let order = call(self.address, "POST", path, &self.token, &body.to_string()).await;
         let acknowledged = began.elapsed();
-        assert!(order["matched"].as_i64().unwrap() >= 100_000, "{order}");
+        let path = format!("{path}/{}", order["id"].as_str().unwrap());
+        let mut counted = order;
+        while counted["matched"].is_null() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            counted = call(self.address, "GET", &path, &self.token, "").await;
+        }
+        assert!(counted["matched"].as_i64().unwrap() >= 100_000, "{counted}");
         let usable: i64 =
             sqlx::query_scalar("SELECT count(*) FROM connections WHERE status = 'active'")
                 .fetch_one(&mut conn)

@@ -16,9 +16,10 @@ use crate::base::ids::{AppId, AuditEventId, ConnectionId};
 use crate::base::paging::{Cursor, DEFAULT_LIMIT, MAX_LIMIT, Page};
 use crate::base::signer::Signer;
 use crate::base::text;
-use crate::database::Pool;
+use crate::database::{Conn, Pool};
 use crate::http::body::UrlQuery;
 use crate::http::caller::{Authorized, needs};
+use crate::http::operators::{Operators, told};
 use crate::http::problem::Problem;
 
 /// JSON lines: one event a line.
@@ -97,12 +98,13 @@ pub struct CheckpointAnswer {
         (status = 400, description = "`invalid_request`"),
         (status = 401, description = "`unauthorized`"),
         (status = 403, description = "`insufficient_scope`"),
+        (status = 429, description = "`too_many_requests`: another query of the app is under way"),
         (status = 503, description = "`unavailable`"),
     )
 )]
 pub async fn list(
     caller: Authorized<needs::Admin>,
-    pool: web::Data<Pool>,
+    operators: web::Data<Operators>,
     query: UrlQuery<EventQuery>,
     req: HttpRequest,
 ) -> Result<HttpResponse, Problem> {
@@ -111,9 +113,10 @@ pub async fn list(
     let cursor = query.cursor.as_deref().map(cursor).transpose()?;
     let filter = filter(caller.client.app, query)?;
     if wants_lines(&req) {
-        return export(&pool, filter, cursor).await;
+        return export(&operators, filter, cursor).await;
     }
-    let page = page(&pool, &filter, cursor, limit).await?;
+    let mut conn = operators.begin(filter.app).await?;
+    let page = page(&mut conn, &filter, cursor, limit).await?;
     Ok(HttpResponse::Ok().insert_header((VARY, "Accept")).json(EventList {
         events: page.items,
         next_cursor: page.next.map(|cursor| cursor.to_string()),
@@ -151,42 +154,44 @@ pub async fn checkpoint(
 }
 
 async fn page(
-    pool: &Pool,
+    conn: &mut Conn,
     filter: &Filter,
     cursor: Option<Cursor>,
     limit: u8,
-) -> sqlx::Result<Page<AuditEvent>> {
-    let mut conn = pool.acquire().await?;
+) -> Result<Page<AuditEvent>, Problem> {
     let after = cursor.map(Cursor::id);
-    let events = store::list(&mut conn, filter, after, i64::from(limit) + 1).await?;
+    let events = store::list(conn, filter, after, i64::from(limit) + 1).await.map_err(told)?;
     Ok(Page::from_query(events, limit, |event| AuditEventId::uuid(event.id)))
 }
 
 /// Answers with lines as they are read. Nothing is held while the caller takes its time: each piece
 /// has the connection for one statement.
 async fn export(
-    pool: &Pool,
+    operators: &Operators,
     filter: Filter,
     cursor: Option<Cursor>,
 ) -> Result<HttpResponse, Problem> {
     // The first piece is read here, so that what does not work is told by a status.
-    let first = page(pool, &filter, cursor, PIECE).await?;
-    let body = lines(pool.clone(), filter, first);
+    let first = page(&mut *operators.begin(filter.app).await?, &filter, cursor, PIECE).await?;
+    let body = lines(operators.clone(), filter, first);
     let mut answer = HttpResponse::Ok();
     answer.content_type(JSON_LINES).insert_header((VARY, "Accept"));
     Ok(answer.streaming(body))
 }
 
 fn lines(
-    pool: Pool,
+    operators: Operators,
     filter: Filter,
     first: Page<AuditEvent>,
 ) -> impl Stream<Item = Result<Bytes, Problem>> {
-    let start = (pool, filter, Some(first), None);
-    stream::try_unfold(start, async |(pool, filter, ready, cursor)| {
+    let start = (operators, filter, Some(first), None);
+    stream::try_unfold(start, async |(operators, filter, ready, cursor)| {
         let piece = match (ready, cursor) {
             (Some(ready), _) => ready,
-            (None, Some(cursor)) => page(&pool, &filter, Some(cursor), PIECE).await?,
+            (None, Some(cursor)) => {
+                let mut conn = operators.go_on(filter.app).await?;
+                page(&mut conn, &filter, Some(cursor), PIECE).await?
+            }
             (None, None) => return Ok(None),
         };
         let mut text = Vec::new();
@@ -194,7 +199,7 @@ fn lines(
             serde_json::to_writer(&mut text, event).map_err(Problem::internal)?;
             text.push(b'\n');
         }
-        Ok(Some((Bytes::from(text), (pool, filter, None, piece.next))))
+        Ok(Some((Bytes::from(text), (operators, filter, None, piece.next))))
     })
 }
 

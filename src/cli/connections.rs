@@ -44,6 +44,9 @@ struct List {
     /// Only in this status.
     #[arg(long, value_parser = status)]
     status: Option<Status>,
+    /// Only those that need attention (true), or only those that do not (false).
+    #[arg(long)]
+    attention: Option<bool>,
     /// Received before this time, such as 2026-01-31T12:00:00Z.
     #[arg(long, value_parser = time)]
     created_before: Option<OffsetDateTime>,
@@ -112,6 +115,7 @@ impl List {
         let wanted = Search {
             client_user_id: self.user.as_deref(),
             status: self.status,
+            attention: self.attention,
             created_before: self.created_before,
             created_after: self.created_after,
             text: self.text.as_deref(),
@@ -135,9 +139,11 @@ impl List {
 
 fn row(found: &Found) -> [String; 5] {
     let connection = &found.connection;
+    let status = connection.status.as_str();
+    let needs = connection.attention.as_ref().map(|it| format!("{status}, {}", it.kind));
     [
         connection.id.to_string(),
-        connection.status.as_str().to_owned(),
+        needs.unwrap_or_else(|| status.to_owned()),
         connection.client_user_id.clone(),
         connection.connection_id.clone(),
         moment(Some(connection.created_at), ""),
@@ -160,6 +166,8 @@ fn describe(shown: &WithHistory) -> String {
     let Found { connection, user, created_by, order, .. } = &shown.found;
     let revocation = connection.revocation.as_ref();
     let error = revocation.and_then(|it| it.last_error.clone());
+    let attention = connection.attention.as_ref();
+    let attention = attention.map(|it| format!("{} since {}", it.kind, moment(Some(it.since), "")));
     let lines = [
         ("id", connection.id.to_string()),
         ("status", connection.status.as_str().to_owned()),
@@ -167,6 +175,8 @@ fn describe(shown: &WithHistory) -> String {
         ("connection ID", connection.connection_id.clone()),
         ("received", moment(Some(connection.created_at), "")),
         ("active since", moment(connection.activated_at, "never")),
+        ("last used", moment(connection.last_used_at, "never")),
+        ("attention", attention.unwrap_or_default()),
         ("made by", created_by.clone().unwrap_or_default()),
         ("revoked", moment(revocation.map(|it| it.requested_at), "no")),
         ("Dapi confirmed", moment(revocation.and_then(|it| it.confirmed_at), "no")),
@@ -188,8 +198,12 @@ impl Stats {
     async fn run(self, conn: &mut Conn, output: &Output) -> Result<(), Failure> {
         let app = app(conn, &self.app).await?;
         let statuses = search::stats(conn, app.id).await?;
+        let needing_attention = search::needing_attention(conn, app.id).await?;
         let total: i64 = statuses.iter().map(|count| count.total).sum();
-        output.result(&json!({ "total": total, "statuses": statuses }), || {
+        let counts = json!({
+            "total": total, "needingAttention": needing_attention, "statuses": statuses,
+        });
+        output.result(&counts, || {
             let row = |count: &StatusCount| {
                 let ages = &count.ages;
                 let numbers = [count.total, ages.hour, ages.day, ages.week, ages.month, ages.older];
@@ -197,7 +211,9 @@ impl Stats {
                 [count.status.as_str().to_owned(), total, hour, day, week, month, older]
             };
             let rows = statuses.iter().map(row).collect::<Vec<_>>();
-            table(["STATUS", "TOTAL", "< 1 H", "< 1 D", "< 7 D", "< 30 D", "OLDER"], &rows)
+            let counted =
+                table(["STATUS", "TOTAL", "< 1 H", "< 1 D", "< 7 D", "< 30 D", "OLDER"], &rows);
+            format!("{counted}\n\nNeeding attention: {needing_attention}")
         });
         Ok(())
     }

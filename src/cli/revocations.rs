@@ -21,7 +21,7 @@ use crate::connections::orders::{
     self, Change, Changed, DEFAULT_PER_SECOND, Given, MAX_PER_SECOND, Matching, NewOrder, Order,
     OrderStatus,
 };
-use crate::database::Conn;
+use crate::database::{Conn, LongWork};
 use crate::vault::Vault;
 
 /// How often progress is looked at.
@@ -191,6 +191,7 @@ impl Create {
             .map_err(|what| Failure::Usage(format!("--reason {what}")))?;
         let app = app(conn, &self.app).await?.id;
         if self.dry_run {
+            conn.allow(LongWork::BulkRevocation).await?;
             let found = orders::dry_run(conn, app, &matching).await?;
             output.result(&found, || {
                 let count = format!("{} connections would be revoked.", found.matched);
@@ -222,6 +223,10 @@ impl Create {
         };
         match orders::give(conn, &Actor::operator(), &new).await? {
             Given::New { id, .. } | Given::Repeated(id) => Ok(id),
+            Given::InProgress => Err(Failure::Other(
+                "the command that uses this --idempotency-key is under way; repeat it in a moment"
+                    .to_owned(),
+            )),
             Given::KeyTaken => {
                 Err(Failure::Usage("--idempotency-key was used for another order".to_owned()))
             }
@@ -243,7 +248,7 @@ async fn show(
 ) -> Result<(), Failure> {
     let order = loop {
         let order = orders::find(conn, app, id).await?.ok_or_else(|| unknown(id))?;
-        if !wait || order.telling + order.waiting == 0 {
+        if !wait || (order.matched.is_some() && order.telling + order.waiting == 0) {
             break order;
         }
         output.progress(&progress(&order));
@@ -255,13 +260,21 @@ async fn show(
 }
 
 fn progress(order: &Order) -> String {
-    let ended = order.matched - order.telling - order.waiting;
-    let full = (ended * BAR).checked_div(order.matched).unwrap_or(BAR).clamp(0, BAR);
+    let Some(matched) = order.matched else {
+        return "in force; its connections are being counted".to_owned();
+    };
+    let ended = matched - order.telling - order.waiting;
+    let full = (ended * BAR).checked_div(matched).unwrap_or(BAR).clamp(0, BAR);
     let part = |n: i64, c: &str| c.repeat(usize::try_from(n).unwrap_or(0));
     let bar = part(full, "█") + &part(BAR - full, "░");
     let paused = if order.status == OrderStatus::Paused { ", paused" } else { "" };
-    let (matched, failed, telling) = (order.matched, order.failed, order.telling);
+    let (failed, telling) = (order.failed, order.telling);
     format!("{bar} {ended}/{matched}, {telling} being told, {failed} unconfirmed{paused}")
+}
+
+/// How many connections an order met, where they are counted.
+fn matched(order: &Order) -> String {
+    order.matched.map_or_else(|| "being counted".to_owned(), |matched| matched.to_string())
 }
 
 fn describe(order: &Order) -> String {
@@ -274,7 +287,7 @@ fn describe(order: &Order) -> String {
         ("filter", order.filter.to_string()),
         ("given", moment(Some(order.created_at), "")),
         ("finished", moment(order.finished_at, "no")),
-        ("matched", order.matched.to_string()),
+        ("matched", matched(order)),
         ("told", order.told.to_string()),
         ("unconfirmed", order.failed.to_string()),
         ("being told", order.telling.to_string()),
@@ -295,7 +308,7 @@ impl List {
                 [
                     order.id.to_string(),
                     format!("{:?}", order.status).to_lowercase(),
-                    order.matched.to_string(),
+                    matched(order),
                     order.told.to_string(),
                     order.failed.to_string(),
                     moment(Some(order.created_at), ""),
@@ -346,7 +359,7 @@ mod tests {
             created_by: None,
             created_at: OffsetDateTime::UNIX_EPOCH,
             finished_at: None,
-            matched,
+            matched: Some(matched),
             told: matched - waiting - telling,
             failed: 0,
             telling,

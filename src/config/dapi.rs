@@ -26,6 +26,8 @@ pub struct DapiConfig {
     pub gone_types: Vec<String>,
     /// Answers to a call that mean that its token is dead.
     pub dead_types: Vec<String>,
+    /// Answers to a call after which nothing is called until the user links the login again.
+    pub attention_types: Vec<String>,
 }
 
 impl DapiConfig {
@@ -41,6 +43,10 @@ impl DapiConfig {
         if dead_types.is_empty() {
             dead_types.clone_from(&gone_types);
         }
+        let mut attention_types = reader.list("DAPI_ATTENTION_TYPES", upper_snake);
+        if attention_types.is_empty() {
+            attention_types = ["INVALID_CREDENTIALS", "ACCOUNT_LOCKED"].map(str::to_owned).to_vec();
+        }
         Some(Self {
             base_url: base_url?,
             delink_path: reader.or("DAPI_DELINK_PATH", delink_path, path),
@@ -50,6 +56,7 @@ impl DapiConfig {
             exchange_probe: reader.switch("DAPI_EXCHANGE_PROBE", true),
             gone_types,
             dead_types,
+            attention_types,
         })
     }
 

@@ -1,8 +1,6 @@
 //! URLs of PostgreSQL, read as libpq reads them: several hosts, `target_session_attrs`, and a refusal of
 //! whatever would have no effect (PostgreSQL's documentation, 34.1.1.2 and 34.1.2).
 
-use std::borrow::Cow;
-
 use percent_encoding::percent_decode_str;
 use sqlx::postgres::PgConnectOptions;
 use url::form_urlencoded;
@@ -188,9 +186,9 @@ impl Parts {
         Ok(Self { hosts, ports, attrs, known, named: false })
     }
 
-    fn take(&mut self, name: &Cow<'_, str>, value: &str) -> Result<(), UrlMistake> {
-        let wrong = || UrlMistake::Value(name.to_string());
-        match &**name {
+    fn take(&mut self, name: &str, value: &str) -> Result<(), UrlMistake> {
+        let wrong = || UrlMistake::Value(name.to_owned());
+        match name {
             "host" | "hostaddr" => self.hosts = value.split(',').map(str::to_owned).collect(),
             "port" => {
                 let ports = value.split(',').map(port_of).collect::<Result<_, _>>();

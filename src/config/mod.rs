@@ -61,6 +61,7 @@ pub const VARIABLES: &[&str] = &[
     "DAPI_CALL_TIMEOUT",
     "DAPI_MAX_CONCURRENT_CALLS",
     "DAPI_GONE_TYPES",
+    "DAPI_ATTENTION_TYPES",
     "DAPI_DEAD_TYPES",
 ];
 

@@ -2,7 +2,7 @@
 
 use super::model::Connection;
 use super::store::{
-    Activation, EndTurn, Found, LookUp, NewIntent, Reveal, Revealed, Shown, TakeTurn, Taken,
+    Activation, EndTurn, Found, LookUp, NewIntent, Reveal, Revealed, Shown, TakeTurn, Taken, Use,
 };
 use crate::database::{Batch, Pool};
 
@@ -16,6 +16,7 @@ pub struct Batches {
     reveals: Batch<Reveal>,
     turns: Batch<TakeTurn>,
     ended_turns: Batch<EndTurn>,
+    uses: Batch<Use>,
 }
 
 impl Batches {
@@ -30,6 +31,7 @@ impl Batches {
             reveals: Batch::new(pool),
             turns: Batch::new(pool),
             ended_turns: Batch::new(pool),
+            uses: Batch::new(pool),
         }
     }
 
@@ -66,5 +68,10 @@ impl Batches {
     /// Ends a turn.
     pub(super) async fn end_turn(&self, input: EndTurn) -> sqlx::Result<()> {
         self.ended_turns.run(input).await
+    }
+
+    /// Notes that secrets were read, to a minute.
+    pub(super) async fn note_use(&self, input: Use) -> sqlx::Result<()> {
+        self.uses.run(input).await
     }
 }

@@ -3,9 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::model::{self, Answer, Attempt, Connection, State, Status, Step};
+use super::model::{self, Answer, Attempt, Connection, KeptEvent, KeptStep, State, Status, Step};
 use super::store::{self, Activation, End, Locked, SealedToken};
-use super::{Context, Places, backoff};
+use super::{Context, Places, backoff, kept};
 use crate::audit::AuditActor;
 use crate::base::actor::Actor;
 use crate::base::ids::{AppId, ConnectionId};
@@ -95,6 +95,8 @@ async fn conclude(context: &Context, outcome: &Outcome) -> Result<Concluded, sql
         }
     }
     let mut tx = context.pool.begin().await?;
+    // What is locked for long is tried again, and holds up no connection of the pool meanwhile.
+    store::wait_briefly(&mut tx).await?;
     let what = conclude_locked(context, &mut tx, outcome).await?;
     tx.commit().await?;
     Ok(Concluded::new(what))
@@ -119,6 +121,12 @@ async fn conclude_locked(
         probe: context.dapi.settings().exchange_probe,
     };
     let step = model::after_exchange(me.state, attempt, locked.login, outcome.answer.clone());
+    if let (Step::Activate { .. }, Some(decree), Some(token)) =
+        (&step, &me.revoked_by, &outcome.token)
+    {
+        store::keep_decreed_token(tx, &me, outcome.epoch, token, decree).await?;
+        return Ok("revoked");
+    }
     take_step(context, tx, &me, &step, outcome).await?;
     Ok(step_name(&step))
 }
@@ -179,7 +187,7 @@ pub(super) async fn settle(
     let ended = match step {
         Step::Activate { supersedes } => {
             if let Some(older) = supersedes {
-                supersede(context, tx, me.app, *older, me.id).await?;
+                supersede(context, tx, me.app, *older, (me.id, me.unproven)).await?;
             }
             return store::activate(tx, me, epoch, token).await;
         }
@@ -206,15 +214,21 @@ pub(super) async fn settle(
 }
 
 /// Ends an older connection of a login in favour of a newer one: destroyed here, but not delinked,
-/// which could cut the new link.
+/// which could cut the new link. In favour of one that is not known to work its token is kept for a while.
 pub(super) async fn supersede(
     context: &Context,
     tx: &mut Conn,
     app: AppId,
     older: ConnectionId,
-    newer: ConnectionId,
+    (newer, by_unproven): (ConnectionId, bool),
 ) -> Result<(), sqlx::Error> {
     context.metrics.revocation("superseded");
+    let event = KeptEvent::Superseded { by_unproven };
+    if model::kept_after(event) == KeptStep::Keep {
+        store::keep_superseded(tx, app, older, newer).await?;
+    } else {
+        kept::after(tx, app, older, event).await?;
+    }
     let actor = AuditActor::from(&Actor::service());
     let superseded = End { replaced_by: Some(newer), ..End::new(Status::Invalidated) };
     store::end(tx, &actor, app, older, &superseded).await

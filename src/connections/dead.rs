@@ -1,15 +1,16 @@
 //! Dapi's own word: on a call with a token it said that the token is dead.
 
-use super::model::{RevocationKind, Status};
+use super::model::{KeptEvent, RevocationKind, Status};
 use super::store::{self, End, NewRevocation};
-use super::{Context, Failed};
+use super::{Context, Failed, kept};
 use crate::audit::AuditActor;
 use crate::base::actor::Actor;
 use crate::base::ids::{AppId, ConnectionId};
 
 /// Takes Dapi at its word: where `kind`, the `type` of its answer to a call with this connection's token,
 /// is one of `DAPI_DEAD_TYPES` and the connection is active, it ends `invalidated` at once, confirmed,
-/// with that `type` as its reason. Returns whether it did.
+/// with that `type` as its reason. If it was imported and its predecessor's token is still kept, that one
+/// is active again. Returns whether it ended.
 ///
 /// # Errors
 /// Only the vault's or the database's; the connection is then as it was.
@@ -40,7 +41,12 @@ pub async fn dapi_says_dead(
         ..End::new(RevocationKind::Invalidate.ends(true))
     };
     store::end(&mut tx, &AuditActor::from(&Actor::service()), app, id, &end).await?;
+    let restored = kept::after(&mut tx, app, id, KeptEvent::Died).await?;
+    fail::fail_point!("dead::before_commit");
     tx.commit().await?;
+    if let Some(older) = restored {
+        tracing::warn!(connection = %older, instead_of = %id, "a superseded token is active again");
+    }
     context.metrics.revocation("confirmed");
     context.settled.tell(id);
     Ok(true)

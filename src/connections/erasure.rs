@@ -1,25 +1,34 @@
 //! Erasure: everything of a user is revoked, then destroyed with the key that sealed it.
 //!
-//! It begins in one transaction: the user is locked and marked, so that nothing new is received for
-//! them; their sessions end; everything of theirs that could be used is revoked. It is concluded, here
-//! or by the background work, once nothing is outstanding at Dapi: the connections, the data key and the
-//! row that links the app's name for the user with the random one are deleted. What stays is the audit
-//! trail, which knows the random name alone, and a row of counts that the receipt is made of.
+//! It begins with one small commit, whatever is locked: from then on nothing new is received for the user,
+//! their sessions have ended, and a revocation of everything of theirs is in force, as of a bulk revocation
+//! (ADR 17). It is concluded, here or by the background work, once nothing is outstanding at Dapi: the
+//! sessions, the connections, the data key and the row that links the app's name for the user with the
+//! random one are deleted. What stays is the audit trail, which knows the random name alone, and a row of
+//! counts that the receipt is made of.
 
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt as _;
 use serde::Serialize;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
-use super::model::RevocationKind;
-use super::orders::Matching;
-use super::store::{self, Many};
-use super::{Context, Failed};
+use super::deferred::Reconciler;
+use super::{Context, marking, store, sweep};
 use crate::audit;
 use crate::base::actor::Actor;
-use crate::base::ids::{AppId, DataKeyId, ErasureId, UserId};
-use crate::database::Conn;
+use crate::base::ids::{AppId, DataKeyId, ErasureId, RevocationOrderId, UserId};
+use crate::database::{Conn, Fault};
 use crate::users;
 use crate::vault::{KeyedHash, Vault};
+
+/// How long the connections of a user are marked before something else is looked at.
+const MARK_AT_ONCE: Duration = Duration::from_millis(500);
+/// How often an erasure is tried to be begun that waits for calls under way.
+const TRIES: u32 = 3;
+/// How many sessions are deleted at once.
+const SESSIONS_AT_ONCE: i64 = 5000;
 
 /// Whether Dapi confirmed that it holds nothing usable of the user any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
@@ -86,16 +95,33 @@ pub async fn begin(
     client_user_id: &str,
 ) -> sqlx::Result<Option<ErasureId>> {
     let hash = name_hash(vault, app, client_user_id);
+    let mut tries = 1;
+    loop {
+        match try_to_begin(conn, &hash, actor, app, client_user_id).await {
+            // A call or a reading took longer to commit than this was willing to wait.
+            Err(error) if Fault::of(&error) == Fault::Contention && tries < TRIES => tries += 1,
+            begun => return begun,
+        }
+    }
+}
+
+async fn try_to_begin(
+    conn: &mut Conn,
+    hash: &KeyedHash,
+    actor: &Actor,
+    app: AppId,
+    client_user_id: &str,
+) -> sqlx::Result<Option<ErasureId>> {
     let mut tx = conn.begin().await?;
-    let user = match users::begin_erasing(&mut tx, app, client_user_id).await? {
-        None => return store::erasure_of_name(&mut tx, app, &hash).await,
-        Some((user, true)) => return store::erasure_of_user(&mut tx, app, user).await,
-        Some((user, false)) => user,
+    let Some(user) = users::id_of(&mut tx, app, client_user_id).await? else {
+        return store::erasure_of_name(&mut tx, app, hash).await;
     };
     let id = ErasureId::new();
-    store::insert_erasure(&mut tx, id, app, user, &hash).await?;
-    revoke(&mut tx, app, client_user_id).await?;
-    store::release_of_user(&mut tx, user).await?;
+    if !store::insert_erasure(&mut tx, id, app, user, hash).await? {
+        return store::erasure_of_user(&mut tx, app, user).await;
+    }
+    let order = RevocationOrderId::new();
+    store::insert_order_of_erasure(&mut tx, order, app, id, user).await?;
     let told = id.to_string();
     let event = audit::Event {
         app,
@@ -106,18 +132,9 @@ pub async fn begin(
         reason: Some(&told),
     };
     audit::record(&mut tx, actor, &event).await?;
+    store::wait_for_uses(&mut tx, app).await?;
     tx.commit().await?;
     Ok(Some(id))
-}
-
-/// Revokes whatever of the user's could be used.
-async fn revoke(conn: &mut Conn, app: AppId, client_user_id: &str) -> sqlx::Result<()> {
-    let names = Some(vec![client_user_id.to_owned()]);
-    let matching = Matching { client_user_ids: names, ..Matching::default() };
-    let many =
-        Many { kind: RevocationKind::Delink, reason: "the user is being erased", order: None };
-    store::revoke_many(conn, app, &matching, &many).await?;
-    Ok(())
 }
 
 /// One erasure of the app.
@@ -125,21 +142,36 @@ pub async fn find(conn: &mut Conn, app: AppId, id: ErasureId) -> sqlx::Result<Op
     store::find_erasure(conn, app, id).await
 }
 
-/// Concludes an erasure, where nothing of it is outstanding. Returns whether it was concluded by this.
+/// Takes an erasure as far as it goes at this moment: marks what is revoked, lets it through to Dapi, and
+/// destroys everything once nothing is outstanding. Returns whether it was concluded by this. What is locked
+/// is waited for by a later call.
 pub async fn conclude(conn: &mut Conn, id: ErasureId) -> sqlx::Result<bool> {
+    marking::mark_erasure(conn, id, Instant::now() + MARK_AT_ONCE).await?;
     let mut tx = conn.begin().await?;
     let Some((app, user)) = store::lock_erasure(&mut tx, id).await? else { return Ok(false) };
-    // Whoever is adding something for the user at this moment is waited for, and nobody comes after.
-    let Some(client_user_id) = users::lock(&mut tx, user).await? else { return Ok(false) };
-    revoke(&mut tx, app, &client_user_id).await?;
-    if store::is_outstanding(&mut tx, user).await? {
+    store::release_of_user(&mut tx, user).await?;
+    if !destroy(&mut tx, id, app, user).await? {
         store::postpone_erasure(&mut tx, id).await?;
         tx.commit().await?;
         return Ok(false);
     }
-    let destroyed = store::delete_connections(&mut tx, user).await?;
-    let key = users::destroy(&mut tx, user).await?.ok_or(sqlx::Error::RowNotFound)?;
-    store::end_erasure(&mut tx, id, key, &destroyed).await?;
+    fail::fail_point!("erasure::before_commit");
+    tx.commit().await?;
+    Ok(true)
+}
+
+/// Destroys everything of a user, where nothing of theirs is outstanding or locked.
+async fn destroy(tx: &mut Conn, id: ErasureId, app: AppId, user: UserId) -> sqlx::Result<bool> {
+    if store::is_outstanding(tx, id, user).await?
+        || !store::delete_sessions(tx, user, SESSIONS_AT_ONCE).await?
+        || !users::try_lock(tx, user).await?
+        || !store::lock_connections(tx, user).await?
+    {
+        return Ok(false);
+    }
+    let destroyed = store::delete_connections(tx, user).await?;
+    let key = users::destroy(tx, user).await?.ok_or(sqlx::Error::RowNotFound)?;
+    store::end_erasure(tx, id, key, &destroyed).await?;
     let (told, confirmed) = (id.to_string(), destroyed.unconfirmed == 0);
     let event = audit::Event {
         app,
@@ -149,18 +181,38 @@ pub async fn conclude(conn: &mut Conn, id: ErasureId) -> sqlx::Result<bool> {
         connection: None,
         reason: Some(&told),
     };
-    audit::record(&mut tx, &Actor::service(), &event).await?;
-    fail::fail_point!("erasure::before_commit");
-    tx.commit().await?;
+    audit::record(tx, &Actor::service(), &event).await?;
     Ok(true)
 }
 
-/// Concludes what can be concluded of what is due. Returns how many users were erased.
-pub(super) async fn reconcile(context: &Context, limit: i64) -> Result<usize, Failed> {
-    let mut conn = context.pool.acquire().await?;
-    let mut erased = 0;
-    for id in store::due_erasures(&mut conn, limit).await? {
-        erased += usize::from(conclude(&mut conn, id).await?);
+/// After how many failures a pass ends: each may have waited for a lock.
+const FAILURES: usize = 3;
+
+/// Concludes what can be concluded of what is due. Returns how many users were erased. An erasure that fails
+/// is left alone for a while.
+pub(super) async fn reconcile(context: &Context, limit: i64) -> usize {
+    const ERASURES: Reconciler = Reconciler::Erasures;
+    let due = async { store::due_erasures(&mut context.pool.acquire().await?, limit).await };
+    let due = match due.await {
+        Ok(due) => due,
+        Err(error) => {
+            sweep::failed(context, ERASURES, &error);
+            return 0;
+        }
+    };
+    let except = context.deferred.rows(ERASURES, Instant::now());
+    let (mut erased, mut failures) = (0, 0);
+    for id in due.into_iter().filter(|id| !except.contains(&id.uuid())) {
+        let concluded = async {
+            let mut conn = context.pool.acquire().await?;
+            Ok(conclude(&mut conn, id).await?)
+        };
+        let concluded = sweep::isolated(context, ERASURES, id.uuid(), concluded.boxed()).await;
+        failures += usize::from(concluded.is_none());
+        erased += usize::from(concluded.unwrap_or(false));
+        if failures == FAILURES {
+            break;
+        }
     }
-    Ok(erased)
+    erased
 }

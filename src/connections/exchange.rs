@@ -16,18 +16,20 @@ use tokio::task::JoinHandle;
 
 use super::conclude::{Concluded, Outcome, commit_outcome};
 use super::model::{Answer, Connection, Failure};
-use super::store::{self, Claimed, LookUp, NewCode, NewConnection, NewIntent, SealedToken};
+use super::store::{
+    self, Claimed, LookUp, NewCode, NewConnection, NewIntent, SealedToken, SessionResult,
+};
 use super::{Context, Failed, Places};
 use crate::audit::AuditActor;
 use crate::base::actor::Actor;
 use crate::base::ids::{AppId, ConnectionId, SessionId};
 use crate::base::trace::TraceContext;
 use crate::dapi::{
-    AccessCode, AppCredentials, Busy, ExchangeAnswer, ExchangedToken, Permit, UserSecret,
+    AccessCode, AppCredentials, Busy, ExchangeAnswer, ExchangedToken, Lane, Permit, UserSecret,
 };
-use crate::database::BatchQuery as _;
+use crate::database::{BatchQuery as _, Fault, is_outage};
 use crate::users;
-use crate::vault::{DataKey, KeyedHash, Sealed, Vault, VaultError};
+use crate::vault::{Binding, DataKey, KeyedHash, Sealed, Vault, VaultError};
 
 /// How many different results one session may hand in.
 const SESSION_RESULTS: i64 = 10;
@@ -90,6 +92,7 @@ pub async fn receive(
     submission: Submission,
 ) -> Result<Received, Failed> {
     let hash = code_hash(&context.vault, submission.app, &submission.code);
+    let received_at = Instant::now();
     // A code that is received twice in the same moment is found by its hash the second time round.
     for _ in 0..3 {
         let look_up = LookUp {
@@ -102,19 +105,23 @@ pub async fn receive(
         let ends = window_cap(context, &submission.code);
         let user = found.user.as_ref().map(|(user, _)| *user);
         match found.existing {
-            _ if found.erasing => return Ok(Received::UserBeingErased),
+            // A session goes with its user: nobody else hands in for one who is erased.
+            _ if found.erasing || (submission.session.is_some() && user.is_none()) => {
+                return Ok(Received::UserBeingErased);
+            }
             Some((_, owner)) if user != Some(owner) => return Ok(Received::CodeOfAnotherUser),
             Some((id, _)) => return repeated(context, submission.session, id).await,
             None if found.of_another_user => return Ok(Received::LoginOfAnotherUser),
             None if ends.is_some_and(|ends| ends <= found.now) => return Ok(Received::Expired),
             None => {}
         }
-        let intent = Intent { actor, trace, hash, ends };
-        if let Some(received) = commit_intent(context, &intent, &submission, found).await? {
+        let intent = Intent { actor, trace, hash, ends, received_at };
+        let committed = Box::pin(commit_intent(context, &intent, &submission, found)).await?;
+        if let Some(received) = committed {
             return Ok(received);
         }
     }
-    Err(Failed::Database(sqlx::Error::RowNotFound))
+    Err(Failed::Contended)
 }
 
 async fn repeated(
@@ -126,7 +133,11 @@ async fn repeated(
     let mut tx = context.pool.begin().await?;
     let noted = store::note_session_result(&mut tx, session, id, SESSION_RESULTS).await?;
     tx.commit().await?;
-    Ok(if noted { Received::Repeated(id) } else { Received::SessionExhausted })
+    Ok(match noted {
+        SessionResult::Noted => Received::Repeated(id),
+        SessionResult::Exhausted => Received::SessionExhausted,
+        SessionResult::Gone => Received::UserBeingErased,
+    })
 }
 
 fn window_cap(context: &Context, code: &AccessCode) -> Option<OffsetDateTime> {
@@ -139,6 +150,7 @@ struct Intent<'a> {
     trace: &'a TraceContext,
     hash: KeyedHash,
     ends: Option<OffsetDateTime>,
+    received_at: Instant,
 }
 
 /// Commits the intent. `None` where something came in between, and what is there has to be looked at again.
@@ -159,16 +171,21 @@ async fn commit_intent(
     let key = context.vault.unwrap(&user_key)?;
     let id = ConnectionId::new();
     let places = Places { app: submission.app, user, id };
+    let binding = Binding::new()?;
     let sealed_code = Sealed::seal(&submission.code, &key, &places.code())?;
     let user_secret = submission.user_secret.as_ref();
     let user_secret =
         user_secret.map(|secret| Sealed::seal(secret, &key, &places.user_secret())).transpose()?;
 
-    let permit = context.dapi.gate().try_enter();
-    let (permit, wait) = match permit {
-        _ if found.revoking => (None, store::WAIT_FOR_DELINKING),
-        Ok(permit) => (Some(permit), Duration::ZERO),
-        Err(Busy { retry_after }) => (None, retry_after),
+    let (permit, wait) = if found.revoking {
+        (None, store::WAIT_FOR_DELINKING)
+    } else {
+        match context.dapi.gate().try_enter(submission.app, Lane::Exchange) {
+            Ok(permit) => (Some(permit), Duration::ZERO),
+            Err(Busy { held: true, retry_after }) => (None, retry_after),
+            // The background work hears of the first place that is free.
+            Err(Busy { held: false, .. }) => (None, Duration::ZERO),
+        }
     };
     let exchange = permit.map(|permit| -> Result<_, VaultError> {
         Ok(PendingExchange {
@@ -177,6 +194,7 @@ async fn commit_intent(
             epoch: 1,
             code: submission.code.clone(),
             user_secret: user_secret.clone(),
+            binding: Some(binding),
             key,
             credentials: found.credentials.open(&context.vault)?,
             trace: intent.trace.clone(),
@@ -191,22 +209,93 @@ async fn commit_intent(
         connection_id: submission.connection_id.clone(),
         dapi_user_id: submission.dapi_user_id.clone(),
         token_id: submission.token_id.clone(),
+        binding,
         user_secret,
     };
     let lease = exchange.as_ref().map(|_| context.exchange_lease());
     let code = NewCode { hash: intent.hash, sealed: sealed_code, ends: intent.ends, lease, wait };
     let new = NewIntent { actor: AuditActor::from(intent.actor), new, code };
     fail::fail_point!("exchange::before_intent");
-    match keep(context, submission.session, new).await? {
-        Kept::Yes => {}
-        Kept::LookAgain => return Ok(None),
-        Kept::SessionExhausted => return Ok(Some(Received::SessionExhausted)),
+    let keeping = Keeping { context: context.clone(), session: submission.session, new, exchange };
+    keeping.keep(intent.received_at).await
+}
+
+/// For how long a caller hears nothing while it is not known whether their intent was committed.
+const UNTOLD: Duration = Duration::from_secs(9);
+/// For how long it is tried to find out.
+const READ_BACK: Duration = Duration::from_mins(1);
+
+/// An intent on its way into the database, with the exchange that follows.
+struct Keeping {
+    context: Context,
+    session: Option<SessionId>,
+    new: NewIntent,
+    exchange: Option<PendingExchange>,
+}
+
+impl Keeping {
+    async fn keep(self, received_at: Instant) -> Result<Option<Received>, Failed> {
+        match keep(&self.context, self.session, self.new.clone()).await {
+            Ok(kept) => Ok(self.kept(&kept)),
+            Err(error) if is_outage(&error) => {
+                // It may have been committed under our lease, and nobody else exchanges it then.
+                let tasks = self.context.tasks.clone();
+                let mut found_out =
+                    tasks.spawn(tracing::Instrument::in_current_span(self.find_out()));
+                let left = UNTOLD.saturating_sub(received_at.elapsed());
+                match tokio::time::timeout(left, &mut found_out).await {
+                    Ok(Ok(received)) => received,
+                    Ok(Err(_)) | Err(_) => Err(error.into()),
+                }
+            }
+            Err(error) => Err(error.into()),
+        }
     }
-    fail::fail_point!("exchange::leased");
-    if exchange.is_none() {
-        context.wake.notify_one();
+
+    /// Goes on with the exchange if the intent is there.
+    fn kept(self, kept: &Kept) -> Option<Received> {
+        match kept {
+            Kept::Yes => {}
+            Kept::LookAgain => return None,
+            Kept::SessionExhausted => return Some(Received::SessionExhausted),
+            Kept::SessionGone => return Some(Received::UserBeingErased),
+        }
+        fail::fail_point!("exchange::leased");
+        let context = &self.context;
+        if self.exchange.is_none() {
+            context.wake.notify_one();
+        }
+        let exchanging = self.exchange.map(|exchange| exchange.spawn(context));
+        Some(Received::New(self.new.new.id, exchanging))
     }
-    Ok(Some(Received::New(id, exchange.map(|exchange| exchange.spawn(context)))))
+
+    /// Commits the intent once the database answers, or finds that it was committed. It is the same intent by
+    /// its id, so that it is there once.
+    async fn find_out(self) -> Result<Option<Received>, Failed> {
+        let given_up = Instant::now() + READ_BACK;
+        let mut wait = Duration::from_millis(50);
+        loop {
+            tokio::time::sleep(wait).await;
+            match self.try_again().await {
+                Ok(kept) => return Ok(self.kept(&kept)),
+                Err(error) if Fault::of(&error).is_passing() && Instant::now() < given_up => {
+                    wait = (wait * 2).min(Duration::from_secs(1));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    async fn try_again(&self) -> Result<Kept, sqlx::Error> {
+        let kept = keep(&self.context, self.session, self.new.clone()).await?;
+        if !matches!(kept, Kept::LookAgain) {
+            return Ok(kept);
+        }
+        let (NewConnection { app, id, .. }, lease) = (&self.new.new, self.new.code.lease);
+        let mut conn = self.context.pool.acquire().await?;
+        let mine = store::renew_first_lease(&mut conn, *app, *id, lease).await?;
+        Ok(if mine { Kept::Yes } else { Kept::LookAgain })
+    }
 }
 
 enum Kept {
@@ -214,6 +303,8 @@ enum Kept {
     /// Something came in between: the same code was committed, or the user was erased.
     LookAgain,
     SessionExhausted,
+    /// The session's user was erased, and the session with them.
+    SessionGone,
 }
 
 async fn keep(
@@ -231,18 +322,23 @@ async fn keep(
     };
     let mut tx = context.pool.begin().await?;
     let id = intent.new.id;
-    if !store::note_session_result(&mut tx, session, id, SESSION_RESULTS).await? {
-        return Ok(Kept::SessionExhausted);
+    match store::note_session_result(&mut tx, session, id, SESSION_RESULTS).await? {
+        SessionResult::Noted => {}
+        SessionResult::Exhausted => return Ok(Kept::SessionExhausted),
+        SessionResult::Gone => return Ok(Kept::SessionGone),
     }
-    if NewIntent::run(&mut tx, &[intent]).await? != [true] {
-        return Ok(Kept::LookAgain);
+    match NewIntent::run(&mut tx, &[intent]).await {
+        Ok(kept) if kept == [true] => {}
+        Ok(_) => return Ok(Kept::LookAgain),
+        Err(error) if is_user_gone(&error) => return Ok(Kept::SessionGone),
+        Err(error) => return Err(error),
     }
     tx.commit().await?;
     Ok(Kept::Yes)
 }
 
-/// The row refers to a user who is not there any more.
-fn is_user_gone(error: &sqlx::Error) -> bool {
+/// The row refers to a user who is being erased, or is not there any more.
+pub(super) fn is_user_gone(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_foreign_key_violation)
 }
 
@@ -256,6 +352,8 @@ pub struct PendingExchange {
     code: AccessCode,
     /// Sealed as it was received: a late token finds it wiped in the row.
     user_secret: Option<Sealed<UserSecret>>,
+    /// What the token is bound to; none if an earlier release received the code.
+    binding: Option<Binding>,
     key: DataKey,
     credentials: AppCredentials,
     trace: TraceContext,
@@ -277,6 +375,7 @@ impl PendingExchange {
             epoch: claimed.epoch,
             code: claimed.secret.open(&key, &places.code())?,
             user_secret: claimed.user_secret,
+            binding: claimed.binding,
             key,
             credentials: claimed.credentials.open(vault)?,
             trace: TraceContext::fresh(),
@@ -320,8 +419,7 @@ impl PendingExchange {
         fail::fail_point!("exchange::concluded");
         context.metrics.exchange(what, started.elapsed());
         context.settled.tell(id);
-        let more_to_do = matches!(what, "unsettled" | "held" | "revoked" | "lost");
-        if more_to_do || context.dapi.gate().turned_away() {
+        if matches!(what, "unsettled" | "held" | "revoked" | "lost") {
             context.wake.notify_one();
         }
         active
@@ -348,8 +446,11 @@ impl PendingExchange {
     }
 
     fn seal(&self, token: ExchangedToken) -> Result<SealedToken, VaultError> {
-        let access_token =
-            Sealed::seal(&token.access_token, &self.key, &self.places.access_token())?;
+        let (token_of, place) = (&token.access_token, self.places.access_token());
+        let access_token = match &self.binding {
+            Some(binding) => Sealed::seal_bound(token_of, &self.key, &place, binding)?,
+            None => Sealed::seal(token_of, &self.key, &place)?,
+        };
         Ok(SealedToken {
             access_token,
             user_secret: self.user_secret.clone(),

@@ -9,12 +9,18 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::deferred::Reconciler;
 use super::store::Backlog;
 use crate::http::metrics::LATENCY_BUCKETS;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Outcome {
     outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Failing {
+    reconciler: &'static str,
 }
 
 /// What can come of an exchange; told from the start, so that an alert has something to compare with.
@@ -47,12 +53,15 @@ pub struct Metrics {
     pub(super) swept: Counter,
     pub(super) sweeps: Counter,
     pub(super) sweeps_failed: Counter,
+    reconciler_failures: Family<Failing, Counter>,
+    overdue: Seconds,
     pub(super) reveals: Counter,
     pub(super) reveals_refused: Counter,
     pending: Gauge,
     oldest_pending: Seconds,
     revoking: Gauge,
     oldest_revoking: Seconds,
+    needing_attention: Gauge,
 }
 
 impl Metrics {
@@ -68,18 +77,25 @@ impl Metrics {
             swept: Counter::default(),
             sweeps: Counter::default(),
             sweeps_failed: Counter::default(),
+            reconciler_failures: Family::default(),
+            overdue: Seconds::default(),
             reveals: Counter::default(),
             reveals_refused: Counter::default(),
             pending: Gauge::default(),
             oldest_pending: Seconds::default(),
             revoking: Gauge::default(),
             oldest_revoking: Seconds::default(),
+            needing_attention: Gauge::default(),
         };
         for outcome in EXCHANGES {
             drop(m.exchanges.get_or_create(&Outcome { outcome }));
         }
         for outcome in REVOCATIONS {
             drop(m.revocations.get_or_create(&Outcome { outcome }));
+        }
+        for reconciler in Reconciler::ALL {
+            let reconciler = reconciler.as_str();
+            drop(m.reconciler_failures.get_or_create(&Failing { reconciler }));
         }
         registry.register(
             "exchanges",
@@ -113,12 +129,7 @@ impl Metrics {
             "Codes that ended because their window closed",
             m.swept.clone(),
         );
-        registry.register("background_rounds", "Rounds of the background work", m.sweeps.clone());
-        registry.register(
-            "background_rounds_failed",
-            "Rounds of the background work that failed",
-            m.sweeps_failed.clone(),
-        );
+        m.register_rounds(registry);
         registry.register("token_reveals", "Tokens read in the clear", m.reveals.clone());
         registry.register(
             "token_reveals_refused",
@@ -143,7 +154,36 @@ impl Metrics {
             Unit::Seconds,
             m.oldest_revoking.clone(),
         );
+        registry.register(
+            "connections_needing_attention",
+            "Active connections with which no call is made until the user links the login again",
+            m.needing_attention.clone(),
+        );
         m
+    }
+
+    fn register_rounds(&self, registry: &mut Registry) {
+        registry.register(
+            "background_rounds",
+            "Rounds of the background work",
+            self.sweeps.clone(),
+        );
+        registry.register(
+            "background_rounds_failed",
+            "Rounds of the background work that failed",
+            self.sweeps_failed.clone(),
+        );
+        registry.register(
+            "reconciler_failures",
+            "Rows and passes of the background work that failed and are tried again later",
+            self.reconciler_failures.clone(),
+        );
+        registry.register_with_unit(
+            "background_overdue",
+            "For how long the oldest of what is due has been due",
+            Unit::Seconds,
+            self.overdue.clone(),
+        );
     }
 
     pub(super) fn exchange(&self, outcome: &'static str, took: std::time::Duration) {
@@ -161,10 +201,22 @@ impl Metrics {
         self.revocations.get_or_create(&Outcome { outcome }).inc_by(count);
     }
 
+    pub(super) fn reconciler_failed(&self, reconciler: Reconciler) {
+        let reconciler = reconciler.as_str();
+        self.reconciler_failures.get_or_create(&Failing { reconciler }).inc();
+    }
+
+    /// Notes how long the oldest has been due; whether that passed `limit` since the last time.
+    pub(super) fn overdue(&self, oldest: std::time::Duration, limit: std::time::Duration) -> bool {
+        let before = self.overdue.set(oldest.as_secs_f64());
+        before < limit.as_secs_f64() && oldest >= limit
+    }
+
     pub(super) fn backlog(&self, backlog: &Backlog) {
         self.pending.set(backlog.pending.0);
         self.oldest_pending.set(backlog.pending.1);
         self.revoking.set(backlog.revoking.0);
         self.oldest_revoking.set(backlog.revoking.1);
+        self.needing_attention.set(backlog.needing_attention);
     }
 }

@@ -1,21 +1,27 @@
 //! Connections: the main job.
 //!
 //! `model` holds the rules and does no I/O; `store` holds the SQL; `exchange`, `import`, `revocation`,
-//! `reveal`, `turns`, `dead` and `sweep` are what happens to a connection, `orders` and `erasure` what
-//! happens to many; `routes` is HTTP in and out.
+//! `reveal`, `turns`, `dead`, `attention` and `sweep` are what happens to a connection, `kept` what happens to
+//! the one before it, `orders`, `marking` and `erasure` what happens to many; `routes` is HTTP in and out.
 //!
 //! Knows: base, vault, dapi, http, audit, apps, users.
 
+mod attention;
 mod batched;
+mod binding;
 mod budget;
 mod conclude;
 mod dead;
+mod deferred;
 pub mod erasure;
 pub mod exchange;
 pub mod import;
+mod kept;
+mod marking;
 mod metrics;
 pub mod model;
 pub mod orders;
+mod proof;
 mod reveal;
 pub(crate) mod revocation;
 pub mod routes;
@@ -25,13 +31,17 @@ pub mod stand_in;
 pub mod store;
 pub mod sweep;
 pub(crate) mod turns;
+mod uses;
 pub(crate) mod waiting;
 
+pub use attention::calls_for_attention;
 pub use batched::Batches;
 pub use budget::Budgets;
 pub use dead::dapi_says_dead;
+pub use deferred::Deferred;
 pub use metrics::Metrics;
 pub use settled::Settled;
+pub use uses::Uses;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,8 +72,12 @@ pub struct Context {
     pub tasks: TaskTracker,
     /// Tells waiting requests of what was concluded in this process.
     pub settled: Settled,
+    /// Readings whose time is to be written.
+    pub uses: Uses,
     /// Wakes the background work.
     pub wake: Arc<Notify>,
+    /// What the background work leaves alone for a while.
+    pub deferred: Deferred,
     /// What is counted.
     pub metrics: Metrics,
 }
@@ -91,13 +105,16 @@ pub enum Failed {
     /// The database.
     #[error(transparent)]
     Database(#[from] sqlx::Error),
+    /// Others kept changing what this depends on.
+    #[error("others kept changing what this depends on")]
+    Contended,
 }
 
 impl MaybeDatabase for Failed {
     fn database(&self) -> Option<&sqlx::Error> {
         match self {
             Self::Database(error) | Self::Vault(VaultError::Database(error)) => Some(error),
-            Self::Vault(_) => None,
+            Self::Vault(_) | Self::Contended => None,
         }
     }
 }

@@ -1,30 +1,36 @@
 //! Orders: revoking many connections at once.
 //!
-//! An order is one transaction: its row, one statement that makes everything it means unusable, one
-//! audit row. What it met carries its id and waits, with its secrets sealed; the background work lets
-//! so many a second through to the ordinary delinking, which goes on as for any other revocation.
+//! An order is one small transaction: its row, which says whom it means, and one audit row. It is in
+//! force from its commit on, however many connections it means and whatever is locked: whoever reads or
+//! uses a token asks the orders in force (ADR 17). [`marking`](super::marking) then writes on the rows
+//! what the order has decided, batch by batch. What it met carries its id and waits, with its secrets
+//! sealed; the background work lets so many a second through to the ordinary delinking, which goes on as
+//! for any other revocation.
 //!
 //! *Paused*, an order lets nothing through. *Cancelled*, it ends what Dapi was not told of:
 //! `invalidated`, unconfirmed, the secrets destroyed, as `invalidate` with `revokeUpstream: false` does
 //! with a single connection. Neither makes a token usable again; whoever wants to tell Dapi later
 //! pauses.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use futures_util::FutureExt as _;
 use serde::Serialize;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::Context;
+use super::deferred::Reconciler;
 use super::model::RevocationKind;
-use super::store::{self, Many};
-use super::{Context, Failed};
+use super::sweep::isolated;
+use super::{marking, store};
 use crate::audit;
 use crate::base::actor::{Actor, Who};
 use crate::base::ids::{AppId, ConnectionId, RevocationOrderId};
 use crate::base::paging::{Cursor, Page};
-use crate::database::Conn;
+use crate::database::{Conn, Fault, LongWork};
 use crate::vault::{KeyedHash, Vault};
 
 /// How many connections a second are let through to Dapi, where an order does not say.
@@ -35,6 +41,13 @@ pub const MAX_PER_SECOND: i32 = 1000;
 pub(super) const SAMPLE: i32 = 10;
 /// How often an order lets some through.
 pub(super) const RELEASE_EVERY: Duration = Duration::from_secs(1);
+/// How long the one who gives an order marks what it means before it is answered: as a rule all of it,
+/// so that the answer tells how many it met.
+const MARK_AT_ONCE: Duration = Duration::from_millis(300);
+/// How long a round of the background work marks before it looks at something else.
+const MARK_IN_A_ROUND: Duration = Duration::from_secs(1);
+/// How often an order is tried to be given that waits for calls under way.
+const TRIES: u32 = 3;
 /// When an order is looked at again that holds nothing back any more.
 pub(super) const CHECK_AGAIN: Duration = Duration::from_secs(5);
 
@@ -139,8 +152,8 @@ pub struct ErrorCount {
     pub count: i64,
 }
 
-/// An order and how far it has come. `matched` is `told + failed + telling + waiting`, but for
-/// connections of users who were erased since.
+/// An order and how far it has come. Once it is known, `matched` is `told + failed + telling + waiting`,
+/// but for connections of users who were erased since.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Order {
@@ -164,8 +177,8 @@ pub struct Order {
     /// When the last of it had ended.
     #[serde(with = "time::serde::rfc3339::option")]
     pub finished_at: Option<OffsetDateTime>,
-    /// How many connections it met.
-    pub matched: i64,
+    /// How many connections it met; `null` until they are counted. They are unusable all the same.
+    pub matched: Option<i64>,
     /// How many ended with the certainty that Dapi holds nothing usable.
     pub told: i64,
     /// How many ended without it.
@@ -241,42 +254,63 @@ pub enum Given {
     Repeated(RevocationOrderId),
     /// Another request has used the key.
     KeyTaken,
+    /// The request that uses the key is still under way.
+    InProgress,
 }
 
 /// What an order would meet at this moment.
 pub async fn dry_run(conn: &mut Conn, app: AppId, matching: &Matching) -> sqlx::Result<DryRun> {
-    let mut tx = conn.begin().await?;
-    store::be_patient(&mut tx).await?;
-    let (matched, sample) = store::count_usable(&mut tx, app, matching).await?;
-    tx.commit().await?;
+    let (matched, sample) = store::count_usable(conn, app, matching).await?;
     Ok(DryRun { matched, sample })
 }
 
-/// Gives an order: when this returns, nothing reads or uses what it met any more.
+/// Gives an order: when this returns, nothing reads or uses what it means any more.
 pub async fn give(conn: &mut Conn, actor: &Actor, new: &NewOrder<'_>) -> sqlx::Result<Given> {
+    let mut tries = 1;
+    let given = loop {
+        match try_to_give(conn, actor, new).await {
+            // A call or a reading took longer to commit than this was willing to wait.
+            Err(error) if Fault::of(&error) == Fault::Contention && tries < TRIES => tries += 1,
+            given => break given?,
+        }
+    };
+    let Given::New { id, .. } = given else { return Ok(given) };
+    // In force whatever comes of this: the background work marks what is left.
+    match marking::mark_order(conn, id, Instant::now() + MARK_AT_ONCE).await {
+        Ok(marked) => Ok(Given::New { id, ended: marked.ended }),
+        Err(error) => {
+            tracing::warn!(order = %id, cause = %error, "an order is not marked yet");
+            Ok(Given::New { id, ended: 0 })
+        }
+    }
+}
+
+async fn try_to_give(conn: &mut Conn, actor: &Actor, new: &NewOrder<'_>) -> sqlx::Result<Given> {
     let id = RevocationOrderId::new();
     let mut tx = conn.begin().await?;
     let created_by = match &actor.who {
         Who::Client { id, .. } => Some(&**id),
         _ => None,
     };
-    if !store::insert_order(&mut tx, id, new, created_by).await? {
+    let is_new = match store::insert_order(&mut tx, id, new, created_by).await {
+        // Nothing but the key can be in the way of an insert.
+        Err(error) if Fault::of(&error) == Fault::Contention => return Ok(Given::InProgress),
+        inserted => inserted?,
+    };
+    if !is_new {
         let key = new.idempotency_key.unwrap_or_default();
         let (id, hash) =
             store::order_of_key(&mut tx, new.app, key).await?.ok_or(sqlx::Error::RowNotFound)?;
         let same = new.request_hash.matches(&hash);
         return Ok(if same { Given::Repeated(id) } else { Given::KeyTaken });
     }
-    store::be_patient(&mut tx).await?;
-    let many = Many { kind: new.kind, reason: new.reason, order: Some(id) };
-    let revoked = store::revoke_many(&mut tx, new.app, new.matching, &many).await?;
-    store::note_matched(&mut tx, id, revoked.all).await?;
-    let (kind, all) = (new.kind.as_str(), revoked.all);
-    let told = format!("{id}: {kind} {all} connections: {}", new.reason);
+    store::insert_targets(&mut tx, id, new.app, new.matching).await?;
+    let told = format!("{id}: {}: {}", new.kind.as_str(), new.reason);
     record(&mut tx, actor, new.app, "revocations.ordered", "running", &told).await?;
+    store::wait_for_uses(&mut tx, new.app).await?;
     fail::fail_point!("orders::before_commit");
     tx.commit().await?;
-    Ok(Given::New { id, ended: revoked.ended })
+    Ok(Given::New { id, ended: 0 })
 }
 
 /// What can be done to an order.
@@ -337,7 +371,7 @@ pub async fn change(
     if finished || state == Change::Cancel.state() {
         return Ok(Changed::AtItsEnd);
     }
-    store::be_patient(&mut tx).await?;
+    tx.allow(LongWork::BulkRevocation).await?;
     store::set_order_state(&mut tx, id, change.state()).await?;
     let mut ended = 0;
     match change {
@@ -373,19 +407,56 @@ pub async fn list(
     store::list_orders(conn, app, cursor, limit).await
 }
 
-/// Lets through what is next, and concludes orders of which nothing is left. Returns how many
-/// connections were let through.
-pub(super) async fn reconcile(context: &Context, batch: i64) -> Result<usize, Failed> {
-    let mut conn = context.pool.acquire().await?;
-    let awaited = store::release_awaited(&mut conn, batch).await?;
+const ORDERS: Reconciler = Reconciler::Orders;
+/// Under which names parts of this work that belong to no single order are left alone when they fail.
+const MARKING: Uuid = Uuid::from_u128(1);
+const HOLDING: Uuid = Uuid::from_u128(2);
+
+/// What a round did for orders.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Reconciled {
+    /// Connections that were marked.
+    pub(super) marked: usize,
+    /// Connections that were let through to Dapi.
+    pub(super) released: usize,
+}
+
+/// Marks what orders in force mean, holds what paused ones mean, lets through what is next, and concludes
+/// orders of which nothing is left. An order that fails is left alone for a while.
+pub(super) async fn reconcile(context: &Context, batch: i64) -> Reconciled {
+    let marked = async {
+        let mut conn = context.pool.acquire().await?;
+        Ok(marking::mark_due(&mut conn, Instant::now() + MARK_IN_A_ROUND).await?)
+    };
+    let marked = isolated(context, ORDERS, MARKING, marked.boxed()).await.unwrap_or_default();
+    context.metrics.revocations("confirmed", marked.ended);
+    let held = async { Ok(store::hold_paused(&mut context.pool.acquire().await?, batch).await?) };
+    isolated(context, ORDERS, HOLDING, held.boxed()).await;
+    let released = release(context, batch).await;
+    Reconciled { marked: usize::try_from(marked.connections).unwrap_or(0), released }
+}
+
+/// Lets through what is next, and concludes orders of which nothing is left. Returns how many connections
+/// were let through.
+async fn release(context: &Context, batch: i64) -> usize {
+    let awaited =
+        async { Ok(store::release_awaited(&mut context.pool.acquire().await?, batch).await?) };
+    let awaited = isolated(context, ORDERS, Uuid::nil(), awaited.boxed()).await.unwrap_or(0);
     let mut released = usize::try_from(awaited).unwrap_or(0);
-    while let Some((id, count)) = store::release(&mut conn).await? {
+    loop {
+        let next = async { Ok(store::release(&mut context.pool.acquire().await?).await?) };
+        let Some((id, count)) =
+            isolated(context, ORDERS, Uuid::nil(), next.boxed()).await.flatten()
+        else {
+            return released;
+        };
         released += usize::try_from(count).unwrap_or(0);
         if count == 0 {
-            store::finish_order(&mut conn, id).await?;
+            let finish =
+                async { Ok(store::finish_order(&mut context.pool.acquire().await?, id).await?) };
+            isolated(context, ORDERS, id.uuid(), finish.boxed()).await;
         }
     }
-    Ok(released)
 }
 
 async fn record(

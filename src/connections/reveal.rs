@@ -53,6 +53,7 @@ pub(super) async fn reveal(
         let wish = store::Reveal { actor: actor.clone(), app, id, reason: reason.to_owned() };
         if let Some(row) = context.batches.reveal(wish).await? {
             context.metrics.reveals.inc();
+            context.uses.note(context, app, id);
             let secrets = open(context, app, id, row)?;
             return Ok(Reveal::Secrets(Box::new(secrets)));
         }
@@ -82,7 +83,11 @@ fn open(
         wrapped: row.wrapped,
     })?;
     Ok(RevealedSecrets {
-        access_token: row.access_token.open(&key, &places.access_token())?,
+        access_token: row.access_token.open_bound(
+            &key,
+            &places.access_token(),
+            row.binding.as_ref(),
+        )?,
         user_secret: row
             .user_secret
             .map(|sealed| sealed.open(&key, &places.user_secret()))

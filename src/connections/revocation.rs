@@ -7,9 +7,10 @@
 use std::time::{Duration, Instant};
 
 use super::conclude::settle;
-use super::model::{self, RevocationKind, RevocationStep, Status, Step};
+use super::deferred::Reconciler;
+use super::model::{self, KeptEvent, RevocationKind, RevocationStep, Status, Step};
 use super::store::{self, ClaimedDelink, End, NewRevocation};
-use super::{Context, Failed, Places, backoff};
+use super::{Context, Failed, Places, backoff, kept};
 use crate::audit::AuditActor;
 use crate::base::actor::Actor;
 use crate::base::ids::{AppId, ConnectionId, TurnId};
@@ -79,9 +80,11 @@ async fn revoke_once(
             store::end(&mut tx, &actor, app, id, &end).await?;
             context.metrics.revocation(if confirmed { "confirmed" } else { "unconfirmed" });
         }
-        RevocationStep::Already => return Ok(Asked::Acknowledged),
+        // What is kept of it for the case that a newer token is dead is destroyed all the same.
+        RevocationStep::Already => {}
         RevocationStep::NotActive => return Ok(Asked::NotActive),
     }
+    kept::after(&mut tx, app, id, KeptEvent::Revoked).await?;
     fail::fail_point!("revocation::before_commit");
     tx.commit().await?;
     fail::fail_point!("revocation::committed");
@@ -122,7 +125,11 @@ impl PendingDelink {
             turn,
             attempts,
             user_secret_proven,
-            token: claimed.secret.open(&key, &places.access_token())?,
+            token: claimed.secret.open_bound(
+                &key,
+                &places.access_token(),
+                claimed.binding.as_ref(),
+            )?,
             // Without it nothing but an end without Dapi is claimed.
             user_secret: claimed
                 .user_secret
@@ -146,7 +153,10 @@ impl PendingDelink {
             Ok(true) => {}
             Ok(false) => return,
             // The lease's end brings the next attempt.
-            Err(error) => return tracing::warn!(cause = %error, "a delinking could not be begun"),
+            Err(error) => {
+                context.metrics.reconciler_failed(Reconciler::Delinks);
+                return tracing::warn!(cause = %error, "a delinking could not be begun");
+            }
         }
         let trace = TraceContext::fresh();
         let Self { permit, credentials, token, user_secret, .. } = &self;
@@ -174,6 +184,7 @@ impl PendingDelink {
     async fn may_be_sent(&self, context: &Context) -> Result<bool, sqlx::Error> {
         let Places { app, user, id } = self.places;
         let mut tx = context.pool.begin().await?;
+        store::wait_briefly(&mut tx).await?;
         let locked = store::lock_login(&mut tx, app, &self.connection_id, Some(id), user).await?;
         let Some(me) = locked.me.filter(|me| me.lease_epoch == self.epoch) else {
             return Ok(false);
@@ -207,6 +218,7 @@ impl PendingDelink {
         tracing::warn!(what, attempts = self.attempts, %user, "Dapi did not confirm a delinking");
         let wait = backoff(RETRY.0, RETRY.1, self.attempts, retry_after);
         let mut tx = context.pool.begin().await?;
+        store::wait_briefly(&mut tx).await?;
         store::delink_failed(&mut tx, app, id, self.epoch, &what, wait).await?;
         store::free_turn(&mut tx, id, self.turn).await?;
         tx.commit().await
@@ -216,6 +228,8 @@ impl PendingDelink {
     async fn confirm(&self, context: &Context, what: Option<String>) -> Result<(), sqlx::Error> {
         let Places { app, user, id } = self.places;
         let mut tx = context.pool.begin().await?;
+        // A row that is locked for long is tried again, and holds up no connection of the pool meanwhile.
+        store::wait_briefly(&mut tx).await?;
         let locked = store::lock_login(&mut tx, app, &self.connection_id, Some(id), user).await?;
         if let Some(me) = locked.me.filter(|me| me.status == Status::Revoking) {
             let step = Step::EndRevocation { confirmed: true, what };
@@ -227,13 +241,27 @@ impl PendingDelink {
 }
 
 /// Ends a revocation that Dapi will not be told of: it was tried for as long as it is going to be, or
-/// the login is in use by another connection.
-pub(super) async fn end_untold(
+/// the login is in use by another connection. In a task of its own; if it fails, the lease's end brings the
+/// next attempt.
+pub(super) fn spawn_end_untold(
     context: &Context,
-    delink: &ClaimedDelink,
-) -> Result<(), sqlx::Error> {
+    delink: ClaimedDelink,
+) -> tokio::task::JoinHandle<()> {
+    let context = context.clone();
+    let tasks = context.tasks.clone();
+    tasks.spawn(async move {
+        if let Err(error) = end_untold(&context, &delink).await {
+            context.metrics.reconciler_failed(Reconciler::Delinks);
+            let id = delink.claimed.id;
+            tracing::warn!(connection = %id, cause = %error, "a revocation could not be ended");
+        }
+    })
+}
+
+async fn end_untold(context: &Context, delink: &ClaimedDelink) -> Result<(), sqlx::Error> {
     let claimed = &delink.claimed;
     let mut tx = context.pool.begin().await?;
+    store::wait_briefly(&mut tx).await?;
     let locked = store::lock_login(
         &mut tx,
         claimed.app,

@@ -18,6 +18,8 @@ pub struct Search<'a> {
     pub client_user_id: Option<&'a str>,
     /// In this status.
     pub status: Option<Status>,
+    /// Needing attention, or not needing it.
+    pub attention: Option<bool>,
     /// Received before this.
     pub created_before: Option<OffsetDateTime>,
     /// Received at this time or after it.
@@ -115,6 +117,11 @@ pub async fn with_history(
     let Some(found) = store::find_for_operator(conn, app, id).await? else { return Ok(None) };
     let history = audit::history(conn, app, id).await?;
     Ok(Some(WithHistory { found, history }))
+}
+
+/// How many of the app's connections need attention.
+pub async fn needing_attention(conn: &mut Conn, app: AppId) -> sqlx::Result<i64> {
+    store::count_needing_attention(conn, app).await
 }
 
 /// How many connections the app has in each status, by their age.

@@ -1,21 +1,36 @@
 //! The background work on connections: what did not conclude, what ran out, what Dapi has to be told.
 //!
-//! Each reconciler is an idempotent function without input: it looks at what is due, takes leases,
-//! and hands calls to tasks. Several replicas may run them at once; a row that one has locked the
-//! others skip. One [`round`] runs them all.
+//! Each reconciler is idempotent: it looks at what is due, takes leases, and hands calls to tasks. Several
+//! replicas may run them at once; a row that one has locked the others skip. A row that fails is counted and
+//! left alone for a while, and a reconciler that fails stops no other. [`round`] runs them all, and
+//! [`part`] those that belong together.
 
+mod calls;
+
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use tokio::task::JoinHandle;
+use uuid::Uuid;
 
+use self::calls::{leave_locked, take_up};
 use super::conclude::settle;
-use super::exchange::PendingExchange;
+use super::deferred::Reconciler;
 use super::model::{self, Answer, Attempt, State, Step};
-use super::revocation::{self, PendingDelink};
-use super::store::{self, Due};
+use super::store::{self, Claimed, ClaimedDelink, Due};
 use super::{Context, Failed, erasure, orders};
-use crate::dapi::Permit;
+use crate::base::ids::ConnectionId;
+use crate::database::{Fault, MaybeDatabase as _, is_outage};
 
 /// How many rows one statement takes at most.
 const BATCH: i64 = 500;
+/// How many rows of one app come before the next app's.
+const PORTION: i64 = 100;
+/// How many rows of one app are settled one by one before the next round.
+const SETTLED_AT_ONCE: i64 = 20;
+/// From how long on something that is due and that nobody takes up is told of.
+const OVERDUE: Duration = Duration::from_secs(30);
 
 /// What a round did.
 #[derive(Debug, Default, serde::Serialize)]
@@ -27,6 +42,9 @@ pub struct Round {
     pub exchanges: usize,
     /// Delinkings that Dapi is being told of.
     pub delinks: usize,
+    /// Connections that orders in force mean, marked as revoked.
+    #[serde(skip)]
+    pub marked: usize,
     /// Connections that orders let through to Dapi.
     pub released: usize,
     /// Users whose erasure was concluded.
@@ -54,63 +72,176 @@ impl Round {
     /// Whether it found anything to do.
     #[must_use]
     pub fn found_work(&self) -> bool {
-        self.expired + self.exchanges + self.delinks + self.settled + self.released + self.erased
-            > 0
+        let of_orders = self.marked + self.released;
+        self.expired + self.exchanges + self.delinks + self.settled + of_orders + self.erased > 0
+    }
+
+    fn add(&mut self, other: Self) {
+        self.expired += other.expired;
+        self.exchanges += other.exchanges;
+        self.delinks += other.delinks;
+        self.settled += other.settled;
+        self.marked += other.marked;
+        self.released += other.released;
+        self.erased += other.erased;
+        self.gate_full |= other.gate_full;
+        self.calls.extend(other.calls);
     }
 }
 
-/// Runs every reconciler until nothing is due that this process can take up.
+/// The reconcilers that are run in turn; each part goes at its own pace, so that none waits for another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Exchanges that are due.
+    Exchanges,
+    /// Delinkings that are due.
+    Delinks,
+    /// What is done in the database alone.
+    Rows,
+}
+
+impl Part {
+    /// Every part.
+    pub const ALL: [Self; 3] = [Self::Exchanges, Self::Delinks, Self::Rows];
+}
+
+/// Runs the reconcilers of one part until nothing is due that this process can take up.
+pub async fn part(context: &Context, part: Part) -> Round {
+    let mut round = Round::default();
+    match part {
+        Part::Exchanges => take_up::<Claimed<_>>(context, &mut round).boxed().await,
+        Part::Delinks => take_up::<ClaimedDelink>(context, &mut round).boxed().await,
+        Part::Rows => loop {
+            let once = rows(context).boxed().await;
+            let more = once.found_work();
+            round.add(once);
+            if !more {
+                break;
+            }
+        },
+    }
+    if part == Part::Rows {
+        context.metrics.sweeps.inc();
+    }
+    round
+}
+
+/// Runs every reconciler, one part after the other, until nothing is due that this process can take up.
+///
+/// # Errors
+/// If the database cannot be reached. Whatever else fails is counted and left for later.
 pub async fn round(context: &Context) -> Result<Round, Failed> {
+    drop(context.pool.acquire().await?);
     let mut total = Round::default();
     loop {
-        let once = once(context).await?;
+        let mut once = part(context, Part::Rows).await;
+        once.add(part(context, Part::Exchanges).await);
+        once.add(part(context, Part::Delinks).await);
         let more = once.found_work() && !once.gate_full;
-        total.expired += once.expired;
-        total.exchanges += once.exchanges;
-        total.delinks += once.delinks;
-        total.settled += once.settled;
-        total.released += once.released;
-        total.erased += once.erased;
-        total.gate_full = once.gate_full;
-        total.calls.extend(once.calls);
+        total.gate_full = false;
+        total.add(once);
         if !more {
             break;
         }
     }
-    context.metrics.sweeps.inc();
     Ok(total)
 }
 
-async fn once(context: &Context) -> Result<Round, Failed> {
-    let mut round = Round { expired: expire(context).await?, ..Round::default() };
-    round.released = orders::reconcile(context, BATCH).await?;
-    round.erased = erasure::reconcile(context, BATCH).await?;
-    round.settled += end_without_attempt(context).await?;
-    round.settled += activate_held(context).await?;
-    exchange(context, &mut round).await?;
-    delink(context, &mut round).await?;
-    Ok(round)
+async fn rows(context: &Context) -> Round {
+    let (expired, of_orders, erased, ended, activated) = tokio::join!(
+        // Each apart from the others, which together would be too large for a stack.
+        expire(context).boxed(),
+        orders::reconcile(context, BATCH).boxed(),
+        erasure::reconcile(context, BATCH).boxed(),
+        end_without_attempt(context).boxed(),
+        activate_held(context).boxed()
+    );
+    let orders::Reconciled { marked, released } = of_orders;
+    Round { expired, marked, released, erased, settled: ended + activated, ..Round::default() }
+}
+
+/// Counts a failure of a reconciler; what it did not do is done by a later round.
+pub(super) fn failed(context: &Context, reconciler: Reconciler, error: &sqlx::Error) {
+    context.metrics.reconciler_failed(reconciler);
+    let reconciler = reconciler.as_str();
+    tracing::warn!(reconciler, cause = %error, "a part of the background work failed");
+}
+
+/// Counts a failure with one row, and leaves the row alone for a while. Returns for how long.
+pub(super) fn row_failed(
+    context: &Context,
+    reconciler: Reconciler,
+    row: Uuid,
+    error: &sqlx::Error,
+) -> Duration {
+    context.metrics.reconciler_failed(reconciler);
+    let wait = context.deferred.leave(reconciler, row, Instant::now());
+    let (reconciler, seconds) = (reconciler.as_str(), wait.as_secs());
+    tracing::warn!(reconciler, %row, seconds, cause = %error, "a row is left alone for a while");
+    wait
 }
 
 /// Ends codes whose window closed and whose lease is not alive.
-async fn expire(context: &Context) -> Result<usize, Failed> {
-    let mut conn = context.pool.acquire().await?;
-    let ended = store::sweep_expired(&mut conn, BATCH).await?;
+async fn expire(context: &Context) -> usize {
+    const EXPIRIES: Reconciler = Reconciler::Expiries;
+    let except = context.deferred.rows(EXPIRIES, Instant::now());
+    let due =
+        async { store::due_expiries(&mut context.pool.acquire().await?, BATCH, &except).await };
+    let due: Vec<_> = match due.await {
+        Ok(due) => due.into_iter().map(ConnectionId::uuid).collect(),
+        Err(error) => {
+            failed(context, EXPIRIES, &error);
+            return 0;
+        }
+    };
+    if due.is_empty() {
+        return 0;
+    }
+    let mut ended = Vec::new();
+    match expire_rows(context, &due).await {
+        Ok(ids) => ended = ids,
+        Err(error) if is_outage(&error) => failed(context, EXPIRIES, &error),
+        Err(_) => {
+            for row in &due {
+                match expire_rows(context, std::slice::from_ref(row)).await {
+                    Ok(ids) => ended.extend(ids),
+                    Err(error) if is_outage(&error) => {
+                        failed(context, EXPIRIES, &error);
+                        break;
+                    }
+                    Err(error) => drop(row_failed(context, EXPIRIES, *row, &error)),
+                }
+            }
+        }
+    }
     context.metrics.swept.inc_by(ended.len() as u64);
+    let locked: Vec<_> = due.into_iter().filter(|row| !ended.contains(row)).collect();
+    let _ = leave_locked(context, EXPIRIES, &locked).await;
+    ended.len()
+}
+
+async fn expire_rows(context: &Context, rows: &[Uuid]) -> sqlx::Result<Vec<Uuid>> {
+    let ended = store::sweep_expired(&mut context.pool.acquire().await?, rows).await?;
     for id in &ended {
         context.settled.tell(*id);
     }
-    Ok(ended.len())
+    Ok(ended.into_iter().map(ConnectionId::uuid).collect())
 }
 
 /// Ends what no attempt will follow: a revoked code whose window closed, or a lease that died where
 /// unanswered attempts are not repeated. The dead lease counts as an attempt without an answer.
-async fn end_without_attempt(context: &Context) -> Result<usize, Failed> {
+async fn end_without_attempt(context: &Context) -> usize {
     let probe = context.dapi.settings().exchange_probe;
-    let mut conn = context.pool.acquire().await?;
-    let due = store::due_without_attempt(&mut conn, probe, BATCH).await?;
-    drop(conn);
-    settle_each(context, due, |locked| {
+    let except = context.deferred.rows(Reconciler::Ends, Instant::now());
+    let due = async {
+        let mut conn = context.pool.acquire().await?;
+        let mut due = store::due_revoked_codes(&mut conn, BATCH, &except).await?;
+        if !probe {
+            due.extend(store::due_in_doubt(&mut conn, SETTLED_AT_ONCE, &except).await?);
+        }
+        Ok(due)
+    };
+    settle_each(context, Reconciler::Ends, due.await, |locked| {
         let me = locked.me.as_ref()?;
         let in_doubt = me.lease_died || me.unanswered;
         let attempt = Attempt {
@@ -127,11 +258,13 @@ async fn end_without_attempt(context: &Context) -> Result<usize, Failed> {
 }
 
 /// Looks again at connections that hold their token and waited for an older link's delinking.
-async fn activate_held(context: &Context) -> Result<usize, Failed> {
-    let mut conn = context.pool.acquire().await?;
-    let due = store::due_held_tokens(&mut conn, BATCH).await?;
-    drop(conn);
-    settle_each(context, due, |locked| {
+async fn activate_held(context: &Context) -> usize {
+    let except = context.deferred.rows(Reconciler::HeldTokens, Instant::now());
+    let due = async {
+        let mut conn = context.pool.acquire().await?;
+        store::due_held_tokens(&mut conn, SETTLED_AT_ONCE, &except).await
+    };
+    settle_each(context, Reconciler::HeldTokens, due.await, |locked| {
         let held = locked.me.as_ref()?.state == State::Pending(model::Held::Token);
         held.then(|| model::pending_takes_token(locked.login))
     })
@@ -139,104 +272,111 @@ async fn activate_held(context: &Context) -> Result<usize, Failed> {
 }
 
 /// Locks each login and takes the step that `decide` finds, in a transaction of its own: one row in
-/// trouble must not hold up the others.
+/// trouble does not hold up the others.
 async fn settle_each(
     context: &Context,
-    due: Vec<Due>,
-    decide: impl Fn(&store::LockedLogin) -> Option<Step>,
-) -> Result<usize, Failed> {
+    reconciler: Reconciler,
+    due: sqlx::Result<Vec<Due>>,
+    decide: impl Fn(&store::LockedLogin) -> Option<Step> + Send + Sync,
+) -> usize {
+    let due = match due {
+        Ok(due) => due,
+        Err(error) => {
+            failed(context, reconciler, &error);
+            return 0;
+        }
+    };
     let mut settled = 0;
     for due in due {
-        let mut tx = context.pool.begin().await?;
-        let login = &due.connection_id;
-        let locked = store::lock_login(&mut tx, due.app, login, Some(due.id), due.user).await?;
-        // Another replica may have been here since the row was found.
-        let still_due = locked.me.as_ref().is_some_and(|me| me.due);
-        let step = if still_due { decide(&locked) } else { None };
-        match (step, &locked.me) {
-            (Some(Step::Hold | Step::TryAgain { .. }), Some(me)) => {
-                store::postpone(&mut tx, me, store::WAIT_FOR_DELINKING).await?;
+        match settle_one(context, &due, &decide).boxed().await {
+            Ok(done) => settled += usize::from(done),
+            Err(error) if is_outage(&error) => {
+                failed(context, reconciler, &error);
+                break;
             }
-            (Some(step), Some(me)) => {
-                settle(context, &mut tx, me, &step, None).await?;
-                settled += 1;
+            Err(error) => {
+                let wait = row_failed(context, reconciler, due.id.uuid(), &error);
+                put_off(context, &due, wait).await;
             }
-            _ => {}
         }
-        tx.commit().await?;
         context.settled.tell(due.id);
     }
+    settled
+}
+
+/// In the database as well, if that is possible: other replicas leave the row alone too.
+async fn put_off(context: &Context, due: &Due, wait: Duration) {
+    let put_off = async {
+        let mut conn = context.pool.acquire().await?;
+        store::put_off(&mut conn, due.app, due.id, wait).await
+    };
+    if let Err(error) = put_off.await {
+        tracing::debug!(connection = %due.id, cause = %error, "a row is put off in memory alone");
+    }
+}
+
+async fn settle_one(
+    context: &Context,
+    due: &Due,
+    decide: impl Fn(&store::LockedLogin) -> Option<Step> + Send + Sync,
+) -> sqlx::Result<bool> {
+    let mut tx = context.pool.begin().await?;
+    store::wait_briefly(&mut tx).await?;
+    let login = &due.connection_id;
+    let locked = store::lock_login(&mut tx, due.app, login, Some(due.id), due.user).await?;
+    // Another replica may have been here since the row was found.
+    let still_due = locked.me.as_ref().is_some_and(|me| me.due);
+    let step = if still_due { decide(&locked) } else { None };
+    let settled = match (step, &locked.me) {
+        (Some(Step::Hold | Step::TryAgain { .. }), Some(me)) => {
+            store::postpone(&mut tx, me, store::WAIT_FOR_DELINKING).await?;
+            false
+        }
+        (Some(step), Some(me)) => {
+            settle(context, &mut tx, me, &step, None).await?;
+            true
+        }
+        _ => false,
+    };
+    tx.commit().await?;
     Ok(settled)
 }
 
-/// As many permits as the gate gives, up to a batch.
-fn permits(context: &Context) -> Vec<Permit> {
-    let batch = usize::try_from(BATCH).unwrap_or(usize::MAX);
-    std::iter::from_fn(|| context.dapi.gate().try_enter().ok()).take(batch).collect()
-}
-
-/// Takes up exchanges that are due: whose lease died, or whose wait is over.
-async fn exchange(context: &Context, round: &mut Round) -> Result<(), Failed> {
-    let mut conn = context.pool.acquire().await?;
-    store::postpone_blocked(&mut conn).await?;
-    let permits = permits(context);
-    round.gate_full |= permits.is_empty();
-    if permits.is_empty() {
-        return Ok(());
-    }
-    let limit = i64::try_from(permits.len()).unwrap_or(BATCH);
-    let (lease, probe) = (context.exchange_lease(), context.dapi.settings().exchange_probe);
-    let claimed = store::claim_exchanges(&mut conn, limit, lease, probe).await?;
-    for (claimed, permit) in claimed.into_iter().zip(permits) {
-        let id = claimed.id;
-        match PendingExchange::from_claimed(&context.vault, claimed, permit) {
-            Ok(pending) => {
-                round.exchanges += 1;
-                round.calls.push(pending.spawn_unwatched(context));
+/// Carries out one piece of work of a reconciler; a failure is counted and leaves the row alone for a while.
+/// Returns what came of it; `None` if it failed.
+pub(super) async fn isolated<T>(
+    context: &Context,
+    reconciler: Reconciler,
+    row: Uuid,
+    work: BoxFuture<'_, Result<T, Failed>>,
+) -> Option<T> {
+    match work.await {
+        Ok(done) => Some(done),
+        Err(error) => {
+            match error.database() {
+                Some(error) if Fault::of(error) == Fault::Outage => {
+                    failed(context, reconciler, error);
+                }
+                Some(error) => drop(row_failed(context, reconciler, row, error)),
+                None => {
+                    context.metrics.reconciler_failed(reconciler);
+                    context.deferred.leave(reconciler, row, Instant::now());
+                    tracing::error!(%row, cause = %error, "a row is left alone for a while");
+                }
             }
-            Err(error) => tracing::error!(connection = %id, cause = %error, "a code does not open"),
+            None
         }
     }
-    Ok(())
 }
 
-/// Tells Dapi of revocations that are due, and ends those that it will not be told of.
-async fn delink(context: &Context, round: &mut Round) -> Result<(), Failed> {
-    let permits = permits(context);
-    round.gate_full |= permits.is_empty();
-    if permits.is_empty() {
-        return Ok(());
-    }
-    let limit = i64::try_from(permits.len()).unwrap_or(BATCH);
-    let mut conn = context.pool.acquire().await?;
-    let (lease, give_up_after) = (context.delink_lease(), context.pace.give_up_after);
-    store::postpone_secretless(&mut conn, give_up_after).await?;
-    store::postpone_busy_tokens(&mut conn).await?;
-    let claimed = store::claim_delinks(&mut conn, limit, lease, give_up_after).await?;
-    drop(conn);
-    for (delink, permit) in claimed.into_iter().zip(permits) {
-        let id = delink.claimed.id;
-        if delink.given_up || delink.login_in_use {
-            revocation::end_untold(context, &delink).await?;
-            round.settled += 1;
-            continue;
-        }
-        match PendingDelink::from_claimed(&context.vault, delink, permit) {
-            Ok(pending) => {
-                round.delinks += 1;
-                round.calls.push(pending.spawn(context));
-            }
-            Err(error) => {
-                tracing::error!(connection = %id, cause = %error, "a token does not open");
-            }
-        }
-    }
-    Ok(())
-}
-
-/// In how long something is due again; `None` where nothing waits.
-pub async fn next_due(context: &Context) -> Result<Option<std::time::Duration>, Failed> {
-    Ok(store::next_due(&mut context.pool.acquire().await?).await?)
+/// In how long something becomes due that is not yet; `None` if nothing waits.
+///
+/// # Errors
+/// The database's.
+pub async fn next_due(context: &Context) -> Result<Option<Duration>, Failed> {
+    let agenda = store::agenda(&mut context.pool.acquire().await?).await?;
+    let deferred = context.deferred.next(Instant::now());
+    Ok([agenda.next, deferred].into_iter().flatten().min())
 }
 
 /// Forgets sessions and budgets that ended, and brings the gauges up to date.
@@ -246,11 +386,19 @@ pub async fn housekeeping(context: &Context) -> Result<(), Failed> {
     store::forget_spent_budgets(&mut conn).await?;
     store::forget_erased_names(&mut conn).await?;
     store::forget_dead_turns(&mut conn).await?;
+    store::forget_targets(&mut conn).await?;
+    super::binding::bind_unbound(context).await?;
+    store::destroy_superseded_due(&mut conn).await?;
     context.metrics.backlog(&store::backlog(&mut conn).await?);
+    let overdue = store::agenda(&mut conn).await?.overdue.unwrap_or_default();
+    if context.metrics.overdue(overdue, OVERDUE) {
+        let seconds = overdue.as_secs();
+        tracing::warn!(seconds, "the background work does not take up what has been due for long");
+    }
     Ok(())
 }
 
 /// Counts a round that failed.
-pub fn failed(context: &Context) {
+pub fn round_failed(context: &Context) {
     context.metrics.sweeps_failed.inc();
 }

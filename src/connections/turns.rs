@@ -4,9 +4,9 @@
 
 use std::time::Duration;
 
-use super::model::Status;
+use super::model::{Attention, Status};
 use super::store::{self, EndTurn, Shown, TakeTurn, Taken};
-use super::{Context, Failed, Places};
+use super::{Context, Failed, Places, kept};
 use crate::audit::AuditActor;
 use crate::base::actor::Actor;
 use crate::base::ids::{AppId, ConnectionId, TurnId, UserId};
@@ -63,6 +63,7 @@ pub(crate) async fn take(
         Err(error) => {
             // The commit may have been applied though its answer was lost.
             let end = end_of(wish, turn, None, "not_sent", path.to_owned());
+            let end = EndTurn { used: false, ..end };
             // The caller does not wait for it: the database has just shown that it does not answer.
             let context = context.clone();
             let tasks = context.tasks.clone();
@@ -80,36 +81,45 @@ fn end_of(
     reason: String,
 ) -> EndTurn {
     let Wish { app, id, .. } = *wish;
-    EndTurn { actor: AuditActor::from(&wish.actor), app, id, user, turn, outcome, reason }
+    let actor = AuditActor::from(&wish.actor);
+    EndTurn { actor, app, id, user, turn, outcome, reason, used: true, attention: None }
 }
 
 impl Turn {
     /// What the call needs.
     pub(crate) fn open(&self, vault: &Vault) -> Result<Opened, VaultError> {
-        let Taken { user, user_key, access_token, user_secret, credentials, .. } = &self.taken;
+        let Taken { user, user_key, access_token, binding, user_secret, credentials, .. } =
+            &self.taken;
         let places = Places { app: self.wish.app, user: *user, id: self.wish.id };
         let key = vault.unwrap(user_key)?;
         let open = |sealed: &Sealed<UserSecret>| sealed.open(&key, &places.user_secret());
         Ok(Opened {
-            access_token: access_token.open(&key, &places.access_token())?,
+            access_token: access_token.open_bound(
+                &key,
+                &places.access_token(),
+                binding.as_ref(),
+            )?,
             user_secret: user_secret.as_ref().map(open).transpose()?,
             credentials: credentials.clone().open(vault)?,
         })
     }
 
-    /// Ends the turn and records what came of the call, trying again for as long as the turn lasts. Tells
-    /// who waits for it in this process, and the background work, which may have a delinking to tell.
+    /// Ends the turn and records what came of the call, trying again for as long as the turn lasts. With
+    /// `attention`, Dapi's `type`, nobody takes the next one. Tells who waits for it in this process, and the
+    /// background work, which may have a delinking to tell.
     pub(crate) async fn end(
         &self,
         context: &Context,
         outcome: &'static str,
         status: Option<u16>,
+        attention: Option<String>,
     ) -> Result<(), Failed> {
         let reason = status.map_or_else(
             || self.wish.path.to_owned(),
             |code| format!("{}: {code}", self.wish.path),
         );
         let end = end_of(&self.wish, self.number, Some(self.taken.user), outcome, reason);
+        let end = EndTurn { used: outcome != "failed", attention, ..end };
         let ended = context.batches.end_turn(end.clone()).await;
         if ended.is_err() {
             let (context, limit) = (context.clone(), self.wish.limit);
@@ -135,6 +145,14 @@ impl Turn {
         let Wish { app, id, .. } = self.wish;
         Ok(store::prove_user_secret(&mut conn, app, id, sealed).await?)
     }
+
+    /// A call with the token succeeded: what it took the place of is not kept any longer.
+    pub(crate) async fn prove_token(&self, context: &Context) -> Result<(), Failed> {
+        if !self.taken.unproven {
+            return Ok(());
+        }
+        kept::proven(context, self.wish.app, self.wish.id).await
+    }
 }
 
 /// Ends a turn once the database is back, at the latest when the turn has ended by itself.
@@ -152,14 +170,14 @@ async fn end_later(context: &Context, end: EndTurn, limit: Duration) {
     tracing::error!(connection = %end.id, "the end of a call could not be recorded");
 }
 
-/// Where a connection stands; `None` where there is none.
+/// Where a connection stands, and whether it needs attention; `None` where there is none.
 pub(crate) async fn standing(
     context: &Context,
     app: AppId,
     id: ConnectionId,
-) -> Result<Option<Status>, Failed> {
+) -> Result<Option<(Status, Option<Attention>)>, Failed> {
     let found = context.batches.find(Shown { app, id }).await?;
-    Ok(found.map(|connection| connection.status))
+    Ok(found.map(|connection| (connection.status, connection.attention)))
 }
 
 /// Takes a place at the end of a connection's queue; `None` where `most` wait already.

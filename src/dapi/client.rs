@@ -112,7 +112,7 @@ impl Client {
     /// Attempts that provably sent nothing are repeated at once, a few times; nothing else is.
     pub async fn exchange(
         &self,
-        _permit: &Permit,
+        permit: &Permit,
         app: &AppCredentials,
         code: &AccessCode,
         connection_id: &str,
@@ -134,7 +134,7 @@ impl Client {
         let started = Instant::now();
         let limit = self.settings.exchange_timeout;
         let url = self.url("/auth/ExchangeToken");
-        let received = self.post(&self.exchanges, url, None, &body, trace, limit).await;
+        let received = self.post((permit, &self.exchanges), url, None, &body, trace, limit).await;
         let secrets = [app.app_secret.expose(), code.expose()];
         let answer = match received {
             Ok(received) => wire::exchange(&received, &secrets),
@@ -152,7 +152,7 @@ impl Client {
     /// Delinks a token: `POST /users/DelinkUser`, or wherever the settings say.
     pub async fn delink(
         &self,
-        _permit: &Permit,
+        permit: &Permit,
         app: &AppCredentials,
         token: &AccessToken,
         user_secret: &UserSecret,
@@ -169,7 +169,7 @@ impl Client {
         let started = Instant::now();
         let url = self.url(&self.settings.delink_path);
         let limit = self.settings.call_timeout;
-        let received = self.post(&self.http, url, Some(token), &body, trace, limit).await;
+        let received = self.post((permit, &self.http), url, Some(token), &body, trace, limit).await;
         let secrets = [app.app_secret.expose(), user_secret.expose(), token.expose()];
         let answer = match received {
             Ok(received) => wire::delink(&received, &self.settings.gone_types, &secrets),
@@ -185,7 +185,7 @@ impl Client {
     /// to the body's last byte.
     pub async fn call(
         &self,
-        _permit: &Permit,
+        permit: &Permit,
         path: &str,
         token: Option<&AccessToken>,
         body: &CallBody<'_>,
@@ -194,7 +194,7 @@ impl Client {
     ) -> Result<CallAnswer, CallLost> {
         let url = self.url(&format!("/{path}"));
         let response = self.send(&self.http, url, token, body, trace, limit).await?;
-        let retry_after = self.heed(&response);
+        let retry_after = heed(permit, &response);
         Ok(CallAnswer::new(response, retry_after))
     }
 
@@ -210,17 +210,19 @@ impl Client {
         url
     }
 
-    /// One POST, with its answer read whole.
+    /// One POST by this leave and these connections, with its answer read whole.
     async fn post<B: Serialize>(
         &self,
-        http: &reqwest::Client,
+        (permit, http): (&Permit, &reqwest::Client),
         url: Url,
         token: Option<&AccessToken>,
         body: &B,
         trace: &TraceContext,
         limit: Duration,
     ) -> Result<Received, NoAnswer> {
-        Ok(self.receive(self.send(http, url, token, body, trace, limit).await?).await)
+        let response = self.send(http, url, token, body, trace, limit).await?;
+        let retry_after = heed(permit, &response);
+        Ok(receive(response, retry_after).await)
     }
 
     /// One POST with everything that bounds it, repeated only where nothing can have left.
@@ -256,25 +258,22 @@ impl Client {
             }
         }
     }
+}
 
-    /// How long Dapi asks to be left alone; where it says that these were too many requests, the gate
-    /// closes for as long.
-    fn heed(&self, response: &reqwest::Response) -> Option<Duration> {
-        let retry_after = retry_after(response.headers());
-        if let (reqwest::StatusCode::TOO_MANY_REQUESTS, Some(wish)) =
-            (response.status(), retry_after)
-        {
-            self.gate.hold(wish);
-        }
-        retry_after
-    }
+async fn receive(response: reqwest::Response, retry_after: Option<Duration>) -> Received {
+    let status = response.status();
+    let (body, spoilt) = read(response).await;
+    Received { status, retry_after, body, spoilt }
+}
 
-    async fn receive(&self, response: reqwest::Response) -> Received {
-        let retry_after = self.heed(&response);
-        let status = response.status();
-        let (body, spoilt) = read(response).await;
-        Received { status, retry_after, body, spoilt }
+/// How long Dapi asks to be left alone; if it says that these were too many requests, calls of this kind and
+/// app wait for as long.
+fn heed(permit: &Permit, response: &reqwest::Response) -> Option<Duration> {
+    let retry_after = retry_after(response.headers());
+    if let (reqwest::StatusCode::TOO_MANY_REQUESTS, Some(wish)) = (response.status(), retry_after) {
+        permit.hold(wish);
     }
+    retry_after
 }
 
 /// As much of an answer's body as may be read, without its codings, and why it is not all.

@@ -14,7 +14,7 @@ mod wire;
 
 pub use call::{CallAnswer, CallBody, CallLost, Field};
 pub use client::Client;
-pub use gate::{Busy, Gate, Permit};
+pub use gate::{Busy, Gate, Lane, Permit};
 pub use metrics::Metrics;
 pub use wire::{Said, said, scrub};
 

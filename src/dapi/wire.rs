@@ -17,7 +17,7 @@ use crate::base::text;
 /// The longest text of Dapi's that is kept, in bytes.
 const MAX_TEXT: usize = 500;
 /// The fields that count.
-const FIELDS: [&str; 6] = ["success", "accessToken", "tokenID", "userID", "type", "msg"];
+const FIELDS: [&str; 7] = ["success", "status", "accessToken", "tokenID", "userID", "type", "msg"];
 
 /// An answer as it came: status, `Retry-After`, body without its codings.
 #[derive(Debug)]
@@ -37,6 +37,8 @@ pub struct Said {
     pub success: Option<bool>,
     /// The `type` of a refusal.
     pub kind: Option<String>,
+    /// Whether the user is asked for something.
+    pub asks: bool,
 }
 
 /// What an answer to a call says; `None` where its body is not a JSON object from brace to brace.
@@ -44,7 +46,11 @@ pub struct Said {
 pub fn said(body: &[u8]) -> Option<Said> {
     let text = loose::text(body);
     let object = Object::read(&text, &FIELDS).filter(Object::is_closed)?;
-    Some(Said { success: object.yes("success"), kind: object.exact("type") })
+    Some(Said {
+        success: object.yes("success"),
+        kind: object.exact("type"),
+        asks: object.exact("status").as_deref() == Some("user_input_required"),
+    })
 }
 
 fn refusal(object: &Object<'_>, secrets: &[&str]) -> Refusal {

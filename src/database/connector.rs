@@ -32,6 +32,7 @@ pub struct Connector {
 
 /// A connection with what is known about it. Public for the pool's sake alone; the module is private.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts about one connection")]
 pub struct Opened {
     pub(super) pg: PgConnection,
     pub(super) generation: CancellationToken,

@@ -36,12 +36,11 @@ impl Fault {
         match code {
             // lock_not_available, deadlock_detected, serialization_failure, query_canceled
             "55P03" | "40P01" | "40001" | "57014" => Self::Contention,
-            // read_only_sql_transaction: a primary that was demoted while the connection stayed open.
-            "25006" => Self::Outage,
+            // 25006, read_only_sql_transaction: a primary that was demoted while the connection stayed open.
             // 08: connection exception. 53: out of memory, disk or connections. 57P0x: the server shuts
             // down, crashed, starts up, or lost the database. 58: its own I/O failed. 25P03, 57P05: it ended
             // an idle transaction or session.
-            "25P03" => Self::Outage,
+            "25006" | "25P03" => Self::Outage,
             code if ["08", "53", "57P", "58"].iter().any(|class| code.starts_with(class)) => {
                 Self::Outage
             }

@@ -12,6 +12,9 @@ use crate::config::DatabaseConfig;
 /// How many connections go to what the whole process depends on.
 const CONTROL_SHARE: u32 = 2;
 
+/// How long an operator's statement may take.
+const OPERATORS_LIMIT: Duration = Duration::from_secs(3);
+
 /// A pool of connections. Clones are the same pool.
 #[derive(Clone, Debug)]
 pub struct Pool {
@@ -124,10 +127,12 @@ impl Pools {
         self.pool((rest / workers).max(1))
     }
 
-    /// For what operators ask over many rows, which may take long.
+    /// For what operators ask over many rows. A statement gets three seconds at most: a longer one would take
+    /// the machine's time from everybody else.
     #[must_use]
     pub fn operators(&self) -> Pool {
-        self.pool(self.operators_share())
+        let connector = self.connector.clone().with_timeout(OPERATORS_LIMIT);
+        self.keep(Pool::new(connector, self.operators_share(), self.wait))
     }
 
     /// For what the whole process depends on, the question whether the database takes writes and the refresh of

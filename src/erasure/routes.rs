@@ -8,6 +8,7 @@ use actix_web::{HttpResponse, web};
 use super::receipt::Receipt;
 use crate::base::ids::{AppId, ErasureId};
 use crate::connections::{Context, erasure};
+use crate::database::Fault;
 use crate::http::body::Id;
 use crate::http::caller::{Authorized, needs};
 use crate::http::detached;
@@ -69,7 +70,12 @@ async fn concluded(
 ) -> Result<erasure::Erasure, Problem> {
     loop {
         let mut conn = context.pool.acquire().await?;
-        erasure::conclude(&mut conn, id).await?;
+        // It has begun. Whatever is in the way now is for a later call, here or in the background.
+        if let Err(error) = erasure::conclude(&mut conn, id).await
+            && Fault::of(&error) != Fault::Contention
+        {
+            return Err(error.into());
+        }
         let found = erasure::find(&mut conn, app, id).await?.ok_or_else(Problem::not_found)?;
         drop(conn);
         let left = deadline.saturating_duration_since(Instant::now());

@@ -1,7 +1,7 @@
 //! What every feature's routes import: problems, who is calling, strict bodies, the caller's
 //! address, and the layers around every request.
 //!
-//! Knows: base.
+//! Knows: base, database.
 
 pub mod body;
 pub mod caller;
@@ -10,6 +10,7 @@ mod detached;
 pub mod intake;
 pub mod layers;
 pub mod metrics;
+pub mod operators;
 pub mod peer;
 pub mod places;
 pub mod problem;

@@ -73,10 +73,14 @@ codes! {
     TwoSecrets "two_secrets" CONFLICT "The client has two live secrets already";
     /// The user is being erased.
     UserBeingErased "user_being_erased" CONFLICT "This user is being erased";
+    /// The key's first request is under way.
+    RequestInProgress "request_in_progress" CONFLICT "The request that uses this Idempotency-Key is under way";
     /// The order is at its end.
     OrderEnded "order_ended" CONFLICT "The order is at its end";
     /// There is no usable token.
     ConnectionNotActive "connection_not_active" CONFLICT "The connection is not active";
+    /// The user has to link the login again before anything is called.
+    ConnectionNeedsAttention "connection_needs_attention" CONFLICT "The connection needs its user";
     /// Dapi's own wire made the connection, and the user secret has not come yet.
     UserSecretMissing "user_secret_missing" CONFLICT "The connection's user secret is not known yet";
     /// The window is closed.
@@ -91,6 +95,8 @@ codes! {
     ConnectFailed "connect_failed" UNPROCESSABLE_ENTITY "Connect did not succeed";
     /// Dapi refused the code.
     CodeRejected "code_rejected" UNPROCESSABLE_ENTITY "Dapi refused the access code";
+    /// Dapi refused the token.
+    TokenRejected "token_rejected" UNPROCESSABLE_ENTITY "Dapi refused the token";
     /// Too many.
     TooManyRequests "too_many_requests" TOO_MANY_REQUESTS "Too many requests";
     /// Our fault.
@@ -216,6 +222,12 @@ impl Problem {
     #[must_use]
     pub fn detail(&self) -> &str {
         &self.0.detail
+    }
+
+    /// A further member of the body.
+    #[must_use]
+    pub fn member(&self, name: &str) -> Option<&Value> {
+        self.0.members.get(name)
     }
 
     /// With a further member in the body.

@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::paths::DapiPath;
 use super::redact::Redactor;
+use super::verdict::{Skim, Verdict};
 use crate::base::loose;
 use crate::base::trace::TraceContext;
 use crate::connections::turns::{Opened, Turn, Wish};
@@ -103,50 +104,64 @@ impl Running {
     pub(super) async fn run(self) {
         let opened = match self.turn.open(&self.context.vault) {
             Ok(opened) => opened,
-            Err(error) => return self.conclude(Err(Trouble::Failed(error.into())), None).await,
+            Err(error) => {
+                return self.conclude(Err(Trouble::Failed(error.into())), None, None).await;
+            }
         };
         if opened.user_secret.is_none() {
-            return self.conclude(Err(Trouble::NoUserSecret), None).await;
+            return self.conclude(Err(Trouble::NoUserSecret), None, None).await;
         }
         let mut answer = match self.send(&opened).await {
             Ok(answer) => answer,
-            Err(trouble) => return self.conclude(Err(trouble), None).await,
+            Err(trouble) => return self.conclude(Err(trouble), None, None).await,
         };
         let status = answer.status().as_u16();
         let mut redactor = redactor(&opened);
         match gather(&mut answer).await {
             Ok(Gathered::Whole(bytes)) => {
                 let whole = whole(bytes, &mut redactor);
-                if let Ok(whole) = &whole {
-                    self.learn_from(whole).await;
-                }
+                let attention = match &whole {
+                    Ok(whole) => self.learn_from(&whole.verdict).await,
+                    Err(_) => None,
+                };
                 let answered = whole.map(|whole| Answered {
                     status,
                     retry_after: answer.retry_after,
                     body: Body::Whole(whole.body),
                 });
-                self.conclude(answered, Some(status)).await;
+                self.conclude(answered, Some(status), attention).await;
             }
-            Ok(Gathered::More(bytes)) => self.stream(answer, redactor, &bytes).await,
-            Err(trouble) => self.conclude(Err(trouble), Some(status)).await,
+            Ok(Gathered::More(bytes)) => Box::pin(self.stream(answer, redactor, &bytes)).await,
+            Err(trouble) => self.conclude(Err(trouble), Some(status), None).await,
         }
     }
 
-    /// What an answer tells about the token. What could not be kept is told again by the next call.
-    async fn learn_from(&self, whole: &Whole) {
-        if whole.succeeded {
+    /// What an answer tells about the token and the login. Returns the `type` by which the connection needs
+    /// attention, which is committed with the turn's end. What else could not be kept is told again by the
+    /// next call.
+    async fn learn_from(&self, verdict: &Verdict) -> Option<String> {
+        if verdict.succeeded {
             let _ = self.turn.prove_user_secret(&self.context).await;
-        } else if let Some(kind) =
-            whole.kind.as_ref().filter(|_| self.turn.has_proven_user_secret())
-        {
-            let (app, id) = (self.request.wish.app, self.request.wish.id);
-            match connections::dapi_says_dead(&self.context, app, id, kind).await {
-                Ok(true) => {
-                    tracing::warn!(connection = %id, kind, "Dapi says that a token is dead");
-                }
-                Ok(false) => {}
-                Err(error) => tracing::warn!(cause = %error, "a dead token could not be recorded"),
+            if let Err(error) = self.turn.prove_token(&self.context).await {
+                tracing::warn!(cause = %error, "that a token works could not be recorded");
             }
+            return None;
+        }
+        let kind = verdict.kind.as_ref()?;
+        if self.turn.has_proven_user_secret() {
+            Box::pin(self.learn_of_death(kind)).await;
+        }
+        // Whatever the user secret is worth: going on could lock the account.
+        let stop = !verdict.asks && connections::calls_for_attention(&self.context, kind);
+        stop.then(|| kind.clone())
+    }
+
+    async fn learn_of_death(&self, kind: &str) {
+        let (app, id) = (self.request.wish.app, self.request.wish.id);
+        match connections::dapi_says_dead(&self.context, app, id, kind).await {
+            Ok(true) => tracing::warn!(connection = %id, kind, "Dapi says that a token is dead"),
+            Ok(false) => {}
+            Err(error) => tracing::warn!(cause = %error, "a dead token could not be recorded"),
         }
     }
 
@@ -167,15 +182,15 @@ impl Running {
         (self.started + self.request.wish.limit).saturating_duration_since(Instant::now())
     }
 
-    async fn conclude(self, outcome: Outcome, status: Option<u16>) {
-        self.end(word(&outcome), status).await;
+    async fn conclude(self, outcome: Outcome, status: Option<u16>, attention: Option<String>) {
+        self.end(word(&outcome), status, attention).await;
         // Whoever has gone meanwhile does not want to know.
         let _ = self.caller.send(outcome);
     }
 
-    async fn end(&self, word: &'static str, status: Option<u16>) {
+    async fn end(&self, word: &'static str, status: Option<u16>, attention: Option<String>) {
         self.context.dapi.count_call(word, self.started.elapsed());
-        if let Err(error) = self.turn.end(&self.context, word, status).await {
+        if let Err(error) = self.turn.end(&self.context, word, status, attention).await {
             tracing::warn!(cause = %error, "the end of a call could not be recorded, trying again");
         }
     }
@@ -189,28 +204,32 @@ impl Running {
         let head = Answered { status, retry_after: answer.retry_after, body };
         let (nobody, _) = oneshot::channel();
         let caller = std::mem::replace(&mut self.caller, nobody);
-        let word = if caller.send(Ok(head)).is_ok() {
-            let pumping = pump(&mut answer, &mut redactor, &pieces, first.len() as u64);
-            match tokio::time::timeout(self.left(), pumping).await {
-                Ok(Ok(())) => "answered",
-                Ok(Err(trouble)) => break_off(&pieces, trouble.outcome()),
-                Err(_) => break_off(&pieces, "timeout"),
-            }
-        } else {
-            "answered"
+        // A caller that has gone is no reason not to hear what Dapi says.
+        let _ = caller.send(Ok(head));
+        let mut skim = Skim::default();
+        skim.push(first);
+        let pumping = pump(&mut answer, &mut redactor, &mut skim, &pieces, first.len() as u64);
+        let pumped = tokio::time::timeout(self.left(), pumping).await;
+        let word = match &pumped {
+            Ok(Ok(())) => "answered",
+            Ok(Err(trouble)) => trouble.outcome(),
+            Err(_) => "timeout",
         };
-        self.end(word, Some(status)).await;
+        let attention = match skim.verdict() {
+            Some(verdict) => self.learn_from(verdict).await,
+            None => None,
+        };
+        self.end(word, Some(status), attention).await;
+        if !matches!(pumped, Ok(Ok(()))) {
+            break_off(&pieces, word);
+        }
     }
 }
 
 /// Tells a reader that this was not all. One that has not made room for it sees the end of the stream in
 /// the middle of an object.
-fn break_off(
-    pieces: &mpsc::Sender<Result<Bytes, std::io::Error>>,
-    word: &'static str,
-) -> &'static str {
+fn break_off(pieces: &mpsc::Sender<Result<Bytes, std::io::Error>>, word: &'static str) {
     let _ = pieces.try_send(Err(std::io::Error::other(word)));
-    word
 }
 
 /// How an outcome is called in metrics and in the audit trail.
@@ -301,22 +320,23 @@ fn in_utf8(bytes: Bytes) -> Bytes {
 struct Whole {
     /// Without secrets.
     body: Bytes,
-    /// It says that the call succeeded.
-    succeeded: bool,
-    /// The `type` of a refusal.
-    kind: Option<String>,
+    /// What it says.
+    verdict: Verdict,
 }
 
 fn whole(bytes: Bytes, redactor: &mut Redactor) -> Result<Whole, Trouble> {
-    let said = said(&bytes).ok_or(Trouble::Unusable)?;
+    let verdict = said(&bytes).ok_or(Trouble::Unusable)?.into();
     let mut clean = BytesMut::from(redactor.push(&in_utf8(bytes)));
     clean.extend_from_slice(&redactor.finish());
-    Ok(Whole { body: clean.freeze(), succeeded: said.success == Some(true), kind: said.kind })
+    Ok(Whole { body: clean.freeze(), verdict })
 }
 
+/// Passes an answer on, piece by piece. When the caller has gone, it is read to its end all the same: the
+/// call runs to its end too.
 async fn pump(
     answer: &mut CallAnswer,
     redactor: &mut Redactor,
+    skim: &mut Skim,
     pieces: &mpsc::Sender<Result<Bytes, std::io::Error>>,
     mut length: u64,
 ) -> Result<(), Trouble> {
@@ -325,10 +345,10 @@ async fn pump(
         if length > LARGEST {
             return Err(Trouble::TooLarge);
         }
+        skim.push(&piece);
         let clean = redactor.push(&piece);
-        if !clean.is_empty() && pieces.send(Ok(clean)).await.is_err() {
-            // The caller has gone. What Dapi does is done.
-            return Ok(());
+        if !clean.is_empty() {
+            let _ = pieces.send(Ok(clean)).await;
         }
     }
     let _ = pieces.send(Ok(redactor.finish())).await;

@@ -16,7 +16,8 @@ struct Why {
 }
 
 /// Why a caller got no turn; told from the start, so that an alert has something to compare with.
-const TURNED_AWAY: [&str; 4] = ["queue_full", "waited_too_long", "gate", "not_active"];
+const TURNED_AWAY: [&str; 5] =
+    ["queue_full", "waited_too_long", "gate", "not_active", "needs_attention"];
 /// Upper bounds of buckets in seconds: waits last as long as calls.
 const BUCKETS: [f64; 10] = [0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0, 60.0, 120.0];
 

@@ -2,7 +2,8 @@
 //! wire, for apps that use its SDKs.
 //!
 //! `paths` says what may be called; `body` reads what the caller sends; `queue` waits for the token's
-//! turn; `call` makes the call in a task of its own and takes the answer's secrets out by `redact`;
+//! turn; `call` makes the call in a task of its own, takes the answer's secrets out by `redact` and learns from
+//! it by `verdict`;
 //! `tokenless` is the one call without a token; `wire` speaks Dapi's shapes; `routes` is HTTP in and out. The turns themselves belong to `connections`,
 //! whose delinkings take them too.
 //!
@@ -16,6 +17,7 @@ mod queue;
 mod redact;
 pub mod routes;
 mod tokenless;
+mod verdict;
 mod wire;
 
 pub use metrics::Metrics;

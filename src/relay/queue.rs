@@ -13,14 +13,16 @@ use tokio::sync::{Notify, oneshot};
 use super::Context;
 use super::call::{Outcome, Request, Running};
 use crate::base::ids::ConnectionId;
-use crate::connections::model::Status;
+use crate::connections::model::{Attention, Status};
 use crate::connections::{self, Failed, turns};
-use crate::dapi::Busy;
+use crate::dapi::{Busy, Lane};
 
 /// How many callers wait for one token at most.
 pub(super) const MOST: i64 = 32;
 /// How often the first in line asks, for calls that end in another replica.
 const ASK_AGAIN: Duration = Duration::from_millis(250);
+/// How long a call waits for a place at the gate before Dapi.
+pub(super) const GATE_PATIENCE: Duration = Duration::from_secs(5);
 /// How often the first in line says that all in line are still there.
 const STILL_HERE: Duration = Duration::from_secs(3);
 
@@ -34,6 +36,8 @@ pub(super) enum NoTurn {
     Unknown,
     /// It is not active.
     NotActive(Status),
+    /// Its user has to link the login again.
+    NeedsAttention(Attention),
     /// As many wait already as may.
     Full,
     /// The time that a caller waits was over before its turn came.
@@ -56,6 +60,7 @@ impl NoTurn {
     const fn why(&self) -> Option<&'static str> {
         match self {
             Self::NotActive(_) => Some("not_active"),
+            Self::NeedsAttention(_) => Some("needs_attention"),
             Self::Full => Some("queue_full"),
             Self::TooLong => Some("waited_too_long"),
             Self::Gate(_) => Some("gate"),
@@ -80,7 +85,8 @@ async fn begin_in_turn(
     request: &Arc<Request>,
     arrived: Instant,
 ) -> Result<Begun, NoTurn> {
-    match attempt(&context.connections, request, None).await? {
+    let deadline = arrived + context.connections.dapi.settings().call_timeout;
+    match attempt(&context.connections, request, None, deadline).await? {
         Attempt::Begun(begun) => return Ok(begun),
         Attempt::Busy(_) if context.connections.dapi.gate().is_closed() => {
             return Err(NoTurn::Draining);
@@ -88,7 +94,6 @@ async fn begin_in_turn(
         Attempt::Busy(busy) => return Err(NoTurn::Gate(busy)),
         Attempt::NotYet => check_active(context, request).await?,
     }
-    let deadline = arrived + context.connections.dapi.settings().call_timeout;
     loop {
         let id = request.wish.id;
         let number = turns::join_queue(&context.connections, id, MOST).await?;
@@ -104,8 +109,9 @@ async fn check_active(context: &Context, request: &Request) -> Result<(), NoTurn
     let wish = &request.wish;
     match turns::standing(&context.connections, wish.app, wish.id).await? {
         None => Err(NoTurn::Unknown),
-        Some(Status::Active) => Ok(()),
-        Some(status) => Err(NoTurn::NotActive(status)),
+        Some((Status::Active, None)) => Ok(()),
+        Some((Status::Active, Some(attention))) => Err(NoTurn::NeedsAttention(attention)),
+        Some((status, _)) => Err(NoTurn::NotActive(status)),
     }
 }
 
@@ -131,11 +137,18 @@ async fn wait(
                     return Ok(None);
                 }
             }
-            if let Attempt::Begun(begun) =
-                attempt(&context.connections, request, Some(place.number)).await?
-            {
-                place.taken = true;
-                return Ok(Some(begun));
+            match attempt(&context.connections, request, Some(place.number), deadline).await? {
+                Attempt::Begun(begun) => {
+                    place.taken = true;
+                    return Ok(Some(begun));
+                }
+                // Dapi asks for a longer pause than is left.
+                Attempt::Busy(busy)
+                    if busy.held && Instant::now() + busy.retry_after > deadline =>
+                {
+                    return Err(NoTurn::Gate(busy));
+                }
+                Attempt::Busy(_) | Attempt::NotYet => {}
             }
             check_active(context, request).await?;
         }
@@ -162,8 +175,10 @@ async fn attempt(
     context: &connections::Context,
     request: &Arc<Request>,
     place: Option<i64>,
+    deadline: Instant,
 ) -> Result<Attempt, Failed> {
-    let permit = match context.dapi.gate().try_enter() {
+    let patience = GATE_PATIENCE.min(deadline.saturating_duration_since(Instant::now()));
+    let permit = match context.dapi.gate().enter(request.wish.app, Lane::Call, patience).await {
         Ok(permit) => permit,
         Err(busy) => return Ok(Attempt::Busy(busy)),
     };

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 use super::Context;
 use super::call::{self, Outcome};
 use super::paths::DapiPath;
-use super::queue::NoTurn;
+use super::queue::{GATE_PATIENCE, NoTurn};
 use crate::base::actor::Actor;
 use crate::base::ids::AppId;
 use crate::base::trace::TraceContext;
-use crate::dapi::{CallBody, Field};
+use crate::dapi::{CallBody, Field, Lane};
 use crate::{apps, audit};
 
 /// Calls Dapi with the app's secret alone. Nothing waits for a turn, because no token is used.
@@ -22,7 +22,8 @@ pub(super) async fn call(
     trace: TraceContext,
 ) -> Result<Outcome, NoTurn> {
     let context = &context.connections;
-    let permit = context.dapi.gate().try_enter().map_err(NoTurn::Gate)?;
+    let permit = context.dapi.gate().enter(app, Lane::Call, GATE_PATIENCE).await;
+    let permit = permit.map_err(NoTurn::Gate)?;
     let mut conn = context.pool.acquire().await?;
     let credentials = apps::credentials(&mut conn, app).await?.ok_or(NoTurn::Unknown)?;
     let credentials = credentials.open(&context.vault)?;

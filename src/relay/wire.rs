@@ -136,6 +136,11 @@ impl From<Problem> for DapiError {
         match problem.code() {
             ProblemCode::InvalidRequest => return Self::parameter(detail),
             ProblemCode::ConnectionNotActive => return Self::revoked(true),
+            ProblemCode::ConnectionNeedsAttention => {
+                let kind = problem.member("attention").and_then(|told| told["type"].as_str());
+                let kind = kind.unwrap_or(problem.code().as_str()).to_owned();
+                return Self::new(StatusCode::UNAUTHORIZED, kind, detail);
+            }
             ProblemCode::UserSecretMissing => return Self::missing("userSecret"),
             _ => {}
         }

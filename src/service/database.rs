@@ -107,10 +107,7 @@ impl Database {
         let (pools, place) = (Pools::new(config), config.service.place());
         let until = tokio::time::Instant::now() + PATIENCE;
         loop {
-            let cause = match pools.connect().await {
-                Ok(_) => return Ok(Self { pools, place }),
-                Err(cause) => cause,
-            };
+            let Err(cause) = pools.connect().await else { return Ok(Self { pools, place }) };
             if !is_outage(&cause) || tokio::time::Instant::now() > until {
                 return Err(StartError::Unreachable { at: place, cause });
             }

@@ -31,11 +31,12 @@ use crate::background;
 use crate::base::clock::Clock;
 use crate::base::signer::Signer;
 use crate::config::{Config, OauthConfig, PublicUrl};
-use crate::connections::{self, Batches, Budgets, Context, Settled};
+use crate::connections::{self, Batches, Budgets, Context, Deferred, Settled, Uses};
 use crate::dapi::{self, Gate};
 use crate::database::{Conn, Pool, Pools};
 use crate::http::connection::{self, Guard, Limits};
 use crate::http::intake::{self, Intake};
+use crate::http::operators::Operators;
 use crate::http::peer::TrustedProxies;
 use crate::http::places::Places;
 use crate::oauth::{Directory, Issuer};
@@ -84,7 +85,10 @@ struct Shared {
     pace: Arc<crate::config::Pace>,
     tasks: TaskTracker,
     settled: Settled,
+    uses: Uses,
     wake: Arc<Notify>,
+    deferred: Deferred,
+    operators: Operators,
     flights: upstreams::Flights,
     upstream_calls: Places,
     reach: Reach,
@@ -134,7 +138,9 @@ impl Shared {
             pace: Arc::clone(&self.pace),
             tasks: self.tasks.clone(),
             settled: self.settled.clone(),
+            uses: self.uses.clone(),
             wake: Arc::clone(&self.wake),
+            deferred: self.deferred.clone(),
             metrics: self.metrics.connections.clone(),
         })
     }
@@ -224,7 +230,10 @@ impl Service {
             pace: Arc::new(config.pace),
             tasks: TaskTracker::new(),
             settled: Settled::default(),
+            uses: Uses::default(),
             wake: Arc::default(),
+            deferred: Deferred::default(),
+            operators: Operators::new(pools.operators()),
             flights: upstreams::Flights::default(),
             upstream_calls: Places::new(upstreams::MAX_CALLS.min(callers)),
             line: relay::Line::default(),
@@ -376,7 +385,9 @@ pub async fn context_of_one_round(config: Config) -> Result<Context, StartError>
         pace: Arc::new(config.pace),
         tasks: TaskTracker::new(),
         settled: Settled::default(),
+        uses: Uses::default(),
         wake: Arc::default(),
+        deferred: Deferred::default(),
         metrics: connections::Metrics::register(&mut registry),
     })
 }

@@ -40,6 +40,7 @@ use crate::upstreams::routes as upstream;
         connection::import::import,
         connection::read::list,
         connection::read::get,
+        connection::attention::clear,
         connection::token::token,
         connection::revoke::delink,
         connection::revoke::invalidate,

@@ -33,6 +33,7 @@ pub(super) fn data(config: &mut web::ServiceConfig, shared: &Shared, thread: Opt
         .app_data(web::Data::new(shared.signer.clone()))
         .app_data(web::Data::new(shared.budgets.clone()))
         .app_data(web::Data::new(shared.readiness.clone()))
+        .app_data(web::Data::new(shared.operators.clone()))
         .app_data(web::Data::new(shared.proxies.clone()))
         .app_data(web::Data::new(shared.intake.clone()))
         .app_data(web::Data::new(shared.metrics.http.clone()));
@@ -81,6 +82,10 @@ pub(super) fn all(config: &mut web::ServiceConfig, cors_origins: &[String]) {
                     at("/connections/{id}", "GET")
                         .route(web::get().to(connection::read::get))
                         .wrap(cors(cors_origins)),
+                )
+                .service(
+                    at("/connections/{id}/attention", "DELETE")
+                        .route(web::delete().to(connection::attention::clear)),
                 )
                 .service(
                     at("/connections/{id}/token", "POST")

@@ -38,6 +38,10 @@ pub struct SessionResponse<'a> {
     client_user_id: &'a str,
 }
 
+fn is_foreign_key_violation(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_foreign_key_violation)
+}
+
 fn failed(error: VaultError) -> Problem {
     match error {
         VaultError::Database(error) => error.into(),
@@ -79,7 +83,12 @@ pub async fn create(
     if user.erasing {
         return Err(Problem::user_being_erased());
     }
-    let expires_at = store::insert(&mut tx, id, app, user.id, &hash, &caller.client.id).await?;
+    let inserted = store::insert(&mut tx, id, app, user.id, &hash, &caller.client.id).await;
+    let expires_at = match inserted {
+        // The user was erased since they were found.
+        Err(error) if is_foreign_key_violation(&error) => return Err(Problem::user_being_erased()),
+        inserted => inserted?,
+    };
     let event = audit::Event {
         app,
         action: "session.created",

@@ -32,14 +32,30 @@ pub(super) async fn insert(
     .await
 }
 
-/// The session of this token, as long as it lives.
+/// The session of this token, as long as it lives: its time is not over, the client that made it is there
+/// and not disabled, its user is not being erased, and no bulk revocation since has meant that client or
+/// that user, or everything. One that means single connections, or a time alone, ends no session.
 pub async fn find(conn: &mut Conn, vault: &Vault, token: &str) -> sqlx::Result<Option<Session>> {
     let hash = token_hash(vault.secret_hashes(), token);
     let row = sqlx::query!(
         "SELECT s.id AS \"id: SessionId\", s.app_id AS \"app_id: AppId\",
                 s.user_id AS \"user_id: UserId\", u.client_user_id
-         FROM connect_sessions s JOIN users u ON u.id = s.user_id
-         WHERE s.token_hash = $1 AND s.expires_at > strongroom_now()",
+         FROM connect_sessions s
+         JOIN users u ON u.id = s.user_id
+         JOIN clients m ON m.id = s.created_by AND m.disabled_at IS NULL
+         WHERE s.token_hash = $1 AND s.expires_at > strongroom_now()
+           AND NOT EXISTS (SELECT FROM erasures e WHERE e.user_id = s.user_id)
+           AND NOT EXISTS (
+               SELECT FROM revocation_orders o
+               WHERE o.app_id = s.app_id AND o.created_at >= s.created_at
+                 AND NOT o.by_connection AND o.erasure IS NULL
+                 AND (o.client_id IS NOT NULL OR o.by_user
+                      OR (o.created_before IS NULL AND o.created_after IS NULL))
+                 AND (o.created_before IS NULL OR s.created_at < o.created_before)
+                 AND (o.client_id IS NULL OR o.client_id = s.created_by)
+                 AND (NOT o.by_user OR EXISTS (
+                     SELECT FROM revocation_order_targets t
+                     WHERE t.order_id = o.id AND t.target = s.user_id)))",
         hash.as_bytes(),
     )
     .fetch_optional(conn)

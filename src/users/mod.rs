@@ -7,6 +7,8 @@ use crate::base::text::{self, InvalidText};
 use crate::database::Conn;
 use crate::vault::{KeyOwner, MasterKeyId, Vault, VaultError, WrappedKey};
 
+/// How often a new user is looked for who is erased in the same moment.
+const TRIES: u32 = 5;
 /// The longest `clientUserID`, in bytes.
 pub const MAX_CLIENT_USER_ID: usize = 256;
 
@@ -29,7 +31,7 @@ pub struct User {
 /// The user of this name; `None` where the app never told of them.
 pub async fn find(conn: &mut Conn, app: AppId, client_user_id: &str) -> sqlx::Result<Option<User>> {
     let row = sqlx::query!(
-        "SELECT u.id AS \"id: UserId\", u.erasing_since IS NOT NULL AS \"erasing!\", k.id AS \"key_id: DataKeyId\",
+        "SELECT u.id AS \"id: UserId\", EXISTS (SELECT FROM erasures e WHERE e.user_id = u.id) AS \"erasing!\", k.id AS \"key_id: DataKeyId\",
                 k.master_key_id AS \"master_key_id: MasterKeyId\", k.wrapped
          FROM users u JOIN data_keys k ON k.user_id = u.id AND k.purpose = 'user'
          WHERE u.app_id = $1 AND u.client_user_id = $2",
@@ -60,9 +62,22 @@ pub async fn ensure(
     app: AppId,
     client_user_id: &str,
 ) -> Result<User, VaultError> {
-    if let Some(user) = find(conn, app, client_user_id).await? {
-        return Ok(user);
+    // A user who was there when this one would have been added may be erased before they are found.
+    for _ in 0..TRIES {
+        if let Some(user) = find(conn, app, client_user_id).await? {
+            return Ok(user);
+        }
+        add(conn, vault, app, client_user_id).await?;
     }
+    Err(VaultError::Database(sqlx::Error::PoolTimedOut))
+}
+
+async fn add(
+    conn: &mut Conn,
+    vault: &Vault,
+    app: AppId,
+    client_user_id: &str,
+) -> Result<(), VaultError> {
     let id = UserId::new();
     let key = vault.new_key(KeyOwner::User { app, user: id })?;
     sqlx::query!(
@@ -79,42 +94,34 @@ pub async fn ensure(
         key.master_key_id.as_str(),
         key.wrapped,
     )
-    .execute(&mut *conn)
+    .execute(conn)
     .await?;
-    find(conn, app, client_user_id).await?.ok_or(VaultError::Database(sqlx::Error::RowNotFound))
+    Ok(())
 }
 
-/// Locks a user who is to be erased, and says so on the row: nothing new is received for them. Returns
-/// who it is and whether that was said before; `None` where the app never told of them.
-pub async fn begin_erasing(
+/// Who has this name; `None` where the app never told of them.
+pub async fn id_of(
     conn: &mut Conn,
     app: AppId,
     client_user_id: &str,
-) -> sqlx::Result<Option<(UserId, bool)>> {
-    let row = sqlx::query!(
-        "SELECT id AS \"id: UserId\", erasing_since IS NOT NULL AS \"erasing!\" FROM users
-         WHERE app_id = $1 AND client_user_id = $2 FOR UPDATE",
+) -> sqlx::Result<Option<UserId>> {
+    sqlx::query_scalar!(
+        "SELECT id AS \"id: UserId\" FROM users WHERE app_id = $1 AND client_user_id = $2",
         app.uuid(),
         client_user_id,
     )
-    .fetch_optional(&mut *conn)
-    .await?;
-    let Some(row) = row else { return Ok(None) };
-    sqlx::query!(
-        "UPDATE users SET erasing_since = coalesce(erasing_since, strongroom_now()) WHERE id = $1",
-        row.id.uuid(),
-    )
-    .execute(conn)
-    .await?;
-    Ok(Some((row.id, row.erasing)))
+    .fetch_optional(conn)
+    .await
 }
 
-/// Locks a user so that nothing is added for them until the transaction ends; returns the app's own name
-/// for them.
-pub async fn lock(conn: &mut Conn, user: UserId) -> sqlx::Result<Option<String>> {
-    sqlx::query_scalar!("SELECT client_user_id FROM users WHERE id = $1 FOR UPDATE", user.uuid())
-        .fetch_optional(conn)
-        .await
+/// Locks a user so that nothing is added for them until the transaction ends. `false` where they are not
+/// there, or somebody else has them locked: whatever is being added for them at this moment does.
+pub async fn try_lock(conn: &mut Conn, user: UserId) -> sqlx::Result<bool> {
+    let row =
+        sqlx::query!("SELECT id FROM users WHERE id = $1 FOR UPDATE SKIP LOCKED", user.uuid())
+            .fetch_optional(conn)
+            .await?;
+    Ok(row.is_some())
 }
 
 /// Destroys a user's data key, with it everything that was ever sealed under it, and the row that links

@@ -77,9 +77,7 @@ impl Binding {
         random().map(Self)
     }
 
-    /// The bytes as they came from a column; `None` if they cannot be a binding.
-    #[must_use]
-    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
         bytes.try_into().ok().map(Self)
     }
 
@@ -87,6 +85,19 @@ impl Binding {
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
+    }
+}
+
+impl sqlx::Type<Postgres> for Binding {
+    fn type_info() -> PgTypeInfo {
+        <[u8] as sqlx::Type<Postgres>>::type_info()
+    }
+}
+
+impl sqlx::Decode<'_, Postgres> for Binding {
+    fn decode(value: PgValueRef<'_>) -> Result<Self, BoxDynError> {
+        let bytes = <&[u8] as sqlx::Decode<Postgres>>::decode(value)?;
+        Self::from_bytes(bytes).ok_or_else(|| "not a binding".into())
     }
 }
 

@@ -117,9 +117,9 @@ async fn connections_are_counted_by_status_and_age() {
     let ages = |some: Value| crate::support::with(&none, some);
     let revoking = json!({ "status": "revoking", "total": 1, "ages": ages(json!({ "hour": 1 })), "oldestCreatedAt": revoked["createdAt"] });
     let active = json!({ "status": "active", "total": 2, "ages": ages(json!({ "hour": 1, "week": 1 })), "oldestCreatedAt": old["createdAt"] });
-    assert_eq!(stats, json!({ "total": 3, "statuses": [active, revoking] }));
+    assert_eq!(stats, json!({ "total": 3, "needingAttention": 0, "statuses": [active, revoking] }));
     let nothing = app.api.get(&stranger, "/v1/admin/stats").await.json;
-    assert_eq!(nothing, json!({ "total": 0, "statuses": [] }));
+    assert_eq!(nothing, json!({ "total": 0, "needingAttention": 0, "statuses": [] }));
     assert_eq!(
         app.api.get(&stranger, "/v1/admin/connections").await.json["connections"],
         json!([])

@@ -63,6 +63,7 @@ fn table() -> Vec<(&'static str, &'static str, Needs)> {
         ("post", "/v1/connections", ScopeOrSession(Scope::ConnectionsWrite)),
         ("post", "/v1/connections/import", S(Scope::ConnectionsWrite)),
         ("get", "/v1/connections/{id}", ScopeOrSession(Scope::ConnectionsRead)),
+        ("delete", "/v1/connections/{id}/attention", S(Scope::DapiCall)),
         ("post", "/v1/connections/{id}/token", S(Scope::TokensRead)),
         ("post", "/v1/connections/{id}/delink", S(Scope::ConnectionsRevoke)),
         ("post", "/v1/connections/{id}/invalidate", S(Scope::ConnectionsRevoke)),

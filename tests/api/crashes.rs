@@ -11,6 +11,7 @@ use crate::support::{Answer, Process, Stage, TestApp, for_user, id};
 
 const EXCHANGE: &str = "auth/ExchangeToken";
 const DELINK: &str = "users/DelinkUser";
+const ACCOUNTS: &str = "data/accounts/get";
 const PAST_THE_LEASE: Duration = Duration::from_secs(131);
 
 /// A stage for the real binary, whose clock is the system's; only the database's can be turned.
@@ -201,6 +202,36 @@ async fn killed_with_dapis_confirmation_in_memory_it_is_told_again_and_already_g
     stage.database.turn_clock(PAST_THE_LEASE).await;
     until("status", "delinked".to_owned(), async || status(&stage).await).await;
     assert_eq!(stage.sandbox.calls_to(DELINK), 2);
+}
+
+#[tokio::test]
+async fn killed_before_a_superseded_token_is_restored_it_is_kept_and_the_next_call_restores_it() {
+    let stage = stage().await;
+    let process = Process::serve(&stage, &[("FAILPOINTS", "dead::before_commit=pause")]).await;
+    let result = stage.connect();
+    let older = hand_in(&process, &result).await.json;
+    let import = json!({
+        "clientUserID": "ada", "connectionID": result["connectionID"],
+        "accessToken": "mistyped", "userSecret": result["userSecret"],
+    });
+    let token = process.token().await;
+    let newer = process.api.post(&token, "/v1/connections/import", &import).await.json;
+    let path = format!("/v1/connections/{}/dapi/{ACCOUNTS}", id(&newer));
+    post_into_the_void(&process, &token, &path, &json!({}));
+    stage.sandbox.calls_reached(ACCOUNTS, 1).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    process.kill();
+    let kept = "SELECT count(*) FROM superseded_tokens";
+    assert_eq!(stage.database.value(kept).await, "1");
+
+    let process = Process::serve(&stage, &[]).await;
+    stage.database.turn_clock(PAST_THE_LEASE).await;
+    let token = process.token().await;
+    let refused = process.api.post(&token, &path, &json!({})).await;
+    assert_eq!(refused.json["type"], "INVALID_CONNECTION", "{}", refused.text);
+    assert_eq!(process.api.connection(&token, id(&older)).await["status"], "active");
+    assert_eq!(process.api.connection(&token, id(&newer)).await["status"], "invalidated");
+    assert_eq!(stage.database.value(kept).await, "0");
 }
 
 #[tokio::test]

@@ -30,6 +30,8 @@ enum Outcome {
     Refused,
     /// A revocation was acknowledged.
     Revoked,
+    /// A revocation of everything of the login's user was.
+    RevokedAll,
     /// A new link of the login is active.
     Linked,
     /// A new link was handed in and was not active when the answer came.
@@ -59,13 +61,18 @@ fn contradictions(history: &[Call]) -> Vec<String> {
             history.iter().filter(|call| call.login == link.login && call.connection != *connection)
         };
         let revoked = of_it().filter(|call| call.outcome == Outcome::Revoked);
+        let all = history.iter().filter(|call| call.login == link.login);
+        let all = all.filter(|call| call.outcome == Outcome::RevokedAll);
         let linked =
             others().filter(|call| matches!(call.outcome, Outcome::Linked | Outcome::HandedIn));
-        let first_try = revoked.clone().chain(linked.clone()).map(|call| call.invoked).min();
-        // Whatever is certain to have: a link counts where it was made after this one was there.
+        let may_have = revoked.clone().chain(all.clone()).chain(linked.clone());
+        let first_try = may_have.map(|call| call.invoked).min();
+        // Whatever is certain to have: a link, or an order for all, counts where it was made after this one
+        // was there.
         let later =
             linked.filter(|call| call.outcome == Outcome::Linked && call.invoked > link.answered);
-        let first_end = revoked.chain(later).map(|call| call.answered).min();
+        let all = all.filter(|call| call.invoked > link.answered);
+        let first_end = revoked.chain(all).chain(later).map(|call| call.answered).min();
 
         let mut tokens = BTreeSet::new();
         let mut last_read = None;
@@ -181,9 +188,11 @@ impl Worker {
     }
 
     async fn revoke(&mut self, api: &Api, login: usize, connection: String) {
-        let kind = self.dice.throw(3);
+        let kind = self.dice.throw(5);
         let invoked = Instant::now();
         let answer = match kind {
+            3 => self.order(api, json!({ "connectionIDs": [connection] })).await,
+            4 => self.order(api, json!({ "clientUserIDs": [user(login)] })).await,
             0 => api.delink(&self.token, &connection).await,
             kind => {
                 let body = json!({ "reason": "a random load", "revokeUpstream": kind == 1 });
@@ -191,7 +200,16 @@ impl Worker {
             }
         };
         assert!([200, 202].contains(&answer.status), "{} {}", answer.status, answer.text);
-        self.note(login, &connection, invoked, Outcome::Revoked);
+        let outcome = if kind == 4 { Outcome::RevokedAll } else { Outcome::Revoked };
+        self.note(login, &connection, invoked, outcome);
+    }
+
+    /// Revokes in bulk, at one replica or the other.
+    async fn order(&self, api: &Api, filter: Value) -> Answer {
+        let body = json!({
+            "kind": "delink", "reason": "a random load", "perSecond": 1000, "filter": filter,
+        });
+        api.post(&self.token, "/v1/admin/revocations", &body).await
     }
 
     async fn link(&self, api: &Api, login: usize) {
@@ -271,6 +289,11 @@ async fn the_trail_agrees(app: &TestApp, shared: &Shared, seed: u64) {
         assert_eq!(format!("conn_{of}"), connection, "seed {seed}");
         assert!(*at <= arrived, "seed {seed}: a token came before its reading was on record");
     }
+    let behind_an_order = "SELECT count(*) FROM audit_events r
+                           JOIN connections c ON c.id = r.connection_id
+                           JOIN revocation_orders o ON o.id = c.revocation_order
+                           WHERE r.action = 'token.revealed' AND o.marked_at < r.at";
+    assert_eq!(app.database.value(behind_an_order).await, "0", "seed {seed}");
     let behind = "SELECT count(*) FROM audit_events r WHERE r.action = 'token.revealed' AND EXISTS (
                       SELECT FROM audit_events e WHERE e.connection_id = r.connection_id AND e.at < r.at
                       AND e.action IN ('connection.delink', 'connection.invalidate',
@@ -322,13 +345,17 @@ fn the_checker_lets_overlapping_calls_take_effect_in_any_order() {
 
 #[test]
 fn the_checker_finds_each_kind_of_contradiction() {
-    use Outcome::{HandedIn, Linked, Refused, Revoked};
+    use Outcome::{HandedIn, Linked, Refused, Revoked, RevokedAll};
     let start = Instant::now();
     let call = |connection, time, outcome| call(start, connection, time, outcome);
     let link = call("a", (0, 10), Linked);
     for (calls, told) in [
         (
             vec![call("a", (20, 30), Revoked), call("a", (31, 40), read("x"))],
+            "a was read after a revocation was acknowledged",
+        ),
+        (
+            vec![call("", (20, 30), RevokedAll), call("a", (31, 40), read("x"))],
             "a was read after a revocation was acknowledged",
         ),
         (

@@ -21,6 +21,13 @@ enum Event {
     },
     /// A user hands in the last result once more.
     Repeat,
+    /// An app imports a token that Dapi never gave out.
+    Import {
+        user: usize,
+        login: usize,
+    },
+    /// A call with the n-th connection.
+    Call(usize),
     /// The n-th connection is revoked.
     Delink(usize),
     Invalidate {
@@ -61,6 +68,8 @@ fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         4 => (0..2_usize, 0..3_usize).prop_map(|(user, login)| Event::Link { user, login }),
         1 => Just(Event::Repeat),
+        2 => (0..2_usize, 0..3_usize).prop_map(|(user, login)| Event::Import { user, login }),
+        2 => (0..6_usize).prop_map(Event::Call),
         2 => (0..6_usize).prop_map(Event::Delink),
         1 => (0..6_usize, any::<bool>()).prop_map(|(which, tell_dapi)| Event::Invalidate { which, tell_dapi }),
         3 => (mood, 1..4_u32).prop_map(|(mood, times)| Event::Dapi(mood, times)),
@@ -111,6 +120,13 @@ impl World {
             Event::Repeat => {
                 if let Some((user, result)) = self.last.clone() {
                     self.hand_in(user, result).await;
+                }
+            }
+            Event::Import { user, login } => self.import(*user, *login).await,
+            Event::Call(which) => {
+                if let Some(id) = self.connections.get(*which).cloned() {
+                    let path = format!("/v1/connections/{id}/dapi/data/accounts/get");
+                    self.app.api.post(&self.token, &path, &json!({})).await;
                 }
             }
             Event::Delink(which) => {
@@ -169,6 +185,20 @@ impl World {
         self.last = Some((user, result));
     }
 
+    async fn import(&mut self, user: usize, login: usize) {
+        let import = json!({
+            "clientUserID": format!("user-{user}"),
+            "connectionID": self.logins[login]["connectionID"],
+            "accessToken": format!("mistyped-{}", self.connections.len()),
+            "userSecret": "mistyped",
+        });
+        let answer = self.app.api.post(&self.token, "/v1/connections/import", &import).await;
+        assert!([200, 201, 202, 409].contains(&answer.status), "{}", answer.text);
+        if [201, 202].contains(&answer.status) {
+            self.connections.push(id(&answer.json).to_owned());
+        }
+    }
+
     /// The calls that this step began have ended, so that the next one finds a settled world.
     async fn calls_end(&self) {
         let under_way = "SELECT count(*) FROM connections c WHERE leased_until > strongroom_now()";
@@ -194,6 +224,11 @@ impl World {
             "SELECT count(*) FROM connections WHERE status NOT IN ('pending', 'active', 'revoking')
                     AND (code IS NOT NULL OR access_token IS NOT NULL OR user_secret IS NOT NULL)";
         assert_eq!(self.app.database.value(held).await, "0");
+        let unreachable = "SELECT count(*) FROM superseded_tokens k
+             WHERE k.ends_at > strongroom_now() AND NOT EXISTS (
+                SELECT FROM connections n WHERE n.id = k.replaced_by AND (
+                    n.status = 'active' OR n.id IN (SELECT connection_id FROM superseded_tokens)))";
+        assert_eq!(self.app.database.value(unreachable).await, "0");
         let two = "SELECT count(*) FROM (SELECT FROM connections WHERE status = 'active'
                    GROUP BY app_id, connection_id HAVING count(*) > 1) t";
         assert_eq!(self.app.database.value(two).await, "0");
@@ -219,6 +254,8 @@ fn may_follow(before: &str, after: &str) -> bool {
             "pending" => after != "pending",
             "active" => ["revoking", "delinked", "invalidated"].contains(&after),
             "revoking" => ["delinked", "invalidated"].contains(&after),
+            // Superseded by a token that Dapi then called dead.
+            "invalidated" => after == "active",
             // Through `active`, which may have passed unseen.
             "orphaned" => ["active", "revoking", "delinked", "invalidated"].contains(&after),
             _ => false,

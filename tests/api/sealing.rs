@@ -1,10 +1,11 @@
 //! What lies in PostgreSQL is sealed, bound to its place, and opens with the right master key alone.
 
-use serde_json::json;
+use serde_json::{Value, json};
 use strongroom::base::clock::Clock;
 use strongroom::config::Config;
+use strongroom::dapi::AccessToken;
 use strongroom::service::{Service, StartError};
-use strongroom::vault::{self, MasterKeyId, Vault};
+use strongroom::vault::{self, MasterKeyId, Place, Sealed, Vault};
 
 use crate::support::{MASTER_KEY, TestApp, id};
 
@@ -199,4 +200,113 @@ async fn the_audit_trail_takes_no_change() {
         let refused = sqlx::query(sql).execute(&app.database.pool).await.unwrap_err();
         assert!(refused.to_string().contains("append-only"), "{sql}");
     }
+}
+
+/// Writes a connection's whole row back as it was in `kept`, as a hand or a backup of the table would.
+async fn put_back(app: &TestApp) {
+    app.database
+        .execute(
+            "UPDATE connections c SET status = k.status, access_token = k.access_token,
+                    user_secret = k.user_secret, activated_at = k.activated_at, due_at = k.due_at,
+                    leased_until = k.leased_until, replaced_by = NULL, revocation_binding = NULL,
+                    revocation_kind = NULL, revocation_reason = NULL, revocation_requested_at = NULL,
+                    revocation_confirmed_at = NULL, revocation_order = NULL
+             FROM kept k WHERE c.id = k.id",
+        )
+        .await;
+}
+
+async fn assert_unusable(app: &TestApp, connection: &Value) {
+    let token = app.token().await;
+    let shown = app.api.connection(&token, id(connection)).await;
+    assert_eq!(shown["status"], "active", "the hand wrote it so");
+    let answer = app.api.reveal(&token, id(connection)).await;
+    assert_ne!(answer.status, 200, "{}", answer.text);
+    assert!(!answer.text.contains("accessToken"), "{}", answer.text);
+    let before = app.sandbox.calls_to("data/identity/get");
+    let path = format!("/v1/connections/{}/dapi/data/identity/get", id(connection));
+    assert_ne!(app.api.post(&token, &path, &json!({})).await.status, 200);
+    assert_eq!(app.sandbox.calls_to("data/identity/get"), before);
+}
+
+#[tokio::test]
+async fn a_status_that_is_written_back_by_hand_brings_no_token_back() {
+    let app = TestApp::by_hand().await;
+    let connection = app.active("ada").await;
+    app.api.delink(&app.token().await, id(&connection)).await;
+    app.database
+        .execute(
+            "UPDATE connections SET status = 'active', due_at = NULL, leased_until = NULL,
+                    revocation_binding = NULL, revocation_kind = NULL, revocation_reason = NULL,
+                    revocation_requested_at = NULL",
+        )
+        .await;
+    assert_unusable(&app, &connection).await;
+}
+
+#[tokio::test]
+async fn a_row_that_is_put_back_from_a_backup_brings_no_token_back() {
+    let app = TestApp::by_hand().await;
+    let connection = app.active("ada").await;
+    app.database.execute("CREATE TABLE kept AS SELECT * FROM connections").await;
+    app.api.delink(&app.token().await, id(&connection)).await;
+    app.tick().await;
+    assert_eq!(app.database.value("SELECT status FROM connections").await, "delinked");
+    put_back(&app).await;
+    assert_unusable(&app, &connection).await;
+}
+
+#[tokio::test]
+async fn a_revoked_token_still_opens_for_its_delinking() {
+    let app = TestApp::by_hand().await;
+    let connection = app.active("ada").await;
+    app.api.delink(&app.token().await, id(&connection)).await;
+    app.tick().await;
+    let ended = app.api.connection(&app.token().await, id(&connection)).await;
+    assert_eq!(ended["status"], "delinked");
+    assert_eq!(app.database.value("SELECT count(*) FROM token_bindings").await, "0");
+}
+
+#[tokio::test]
+async fn a_token_of_an_earlier_release_opens_and_is_bound_by_the_background_work() {
+    let app = TestApp::by_hand().await;
+    let connection = app.active("ada").await;
+    let token = app.token().await;
+    let plain = app.api.reveal(&token, id(&connection)).await.json["accessToken"].clone();
+    unbind(&app, &connection, plain.as_str().unwrap()).await;
+    assert_eq!(app.api.reveal(&token, id(&connection)).await.json["accessToken"], plain);
+    strongroom::connections::sweep::housekeeping(&app.context).await.unwrap();
+    assert_eq!(app.database.value("SELECT get_byte(access_token, 0) FROM connections").await, "2");
+    assert_eq!(app.database.value("SELECT count(*) FROM token_bindings").await, "1");
+    assert_eq!(app.api.reveal(&token, id(&connection)).await.json["accessToken"], plain);
+}
+
+/// Seals a connection's token as the release before bindings did.
+async fn unbind(app: &TestApp, connection: &Value, plain: &str) {
+    let mut conn = app.context.pool.acquire().await.unwrap();
+    let row: uuid::Uuid = id(connection).trim_start_matches("conn_").parse().unwrap();
+    let (app_id, user): (uuid::Uuid, uuid::Uuid) =
+        sqlx::query_as("SELECT app_id, user_id FROM connections WHERE id = $1")
+            .bind(row)
+            .fetch_one(&app.database.pool)
+            .await
+            .unwrap();
+    let found = strongroom::users::find(&mut conn, app_id.into(), "ada").await.unwrap().unwrap();
+    let key = app.context.vault.unwrap(&found.key).unwrap();
+    let place = Place {
+        table: "connections",
+        column: "access_token",
+        app: Some(app_id.into()),
+        user: Some(user.into()),
+        row,
+    };
+    let plain = AccessToken::new(plain.to_owned());
+    let sealed = Sealed::seal(&plain, &key, &place).unwrap();
+    sqlx::query("UPDATE connections SET access_token = $1 WHERE id = $2")
+        .bind(sealed.as_bytes())
+        .bind(row)
+        .execute(&app.database.pool)
+        .await
+        .unwrap();
+    app.database.execute("DELETE FROM token_bindings").await;
 }

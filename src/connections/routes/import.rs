@@ -2,18 +2,19 @@
 
 use actix_web::{HttpResponse, web};
 use serde::Deserialize;
+use serde_json::json;
 
 use super::{
     Checked, client_user_id, location, login, login_of_another_user, optional_name, required,
 };
 use crate::connections::import::{self, Import, Imported};
-use crate::connections::model::{Connection, Status};
+use crate::connections::model::{Connection, Failure, Status};
 use crate::connections::{Context, store};
-use crate::dapi::{AccessToken, UserSecret};
+use crate::dapi::{AccessToken, Refusal, UserSecret};
 use crate::http::body::Body;
 use crate::http::caller::{Authorized, needs};
 use crate::http::detached;
-use crate::http::problem::Problem;
+use crate::http::problem::{Problem, ProblemCode};
 
 /// A token that the app already holds.
 #[derive(Deserialize, utoipa::ToSchema)]
@@ -37,9 +38,18 @@ pub struct ImportRequest {
     /// Dapi's name for the token.
     #[serde(rename = "tokenID")]
     token_id: Option<String>,
+    /// Ask Dapi first whether it takes the token and the user secret, by one call for the account's metadata.
+    #[serde(default)]
+    #[schema(default = false)]
+    verify: bool,
 }
 
 /// Imports a token. The same token of the same user again gives the same connection.
+///
+/// A token that supersedes an active connection of the login without `verify` does so provisionally: the
+/// older one is `invalidated` and unusable at once, but becomes `active` again if Dapi calls the newer token
+/// dead before a call with it has succeeded, within an hour. With `verify` nothing changes unless Dapi takes
+/// the token; a login that Dapi cannot use (`INVALID_CREDENTIALS`) is imported and needs `attention`.
 #[utoipa::path(
     post, path = "/v1/connections/import", tag = "Connections",
     security(("bearer" = ["connections:write"])),
@@ -54,7 +64,11 @@ pub struct ImportRequest {
         (status = 409, description = "`connection_of_another_user`"),
         (status = 413, description = "`body_too_large`"),
         (status = 415, description = "`unsupported_media_type`"),
+        (status = 422, description = "`token_rejected`, with Dapi's words as `failure`; only with `verify`"),
+        (status = 429, description = "`too_many_requests`: no call to Dapi may be made now; only with `verify`"),
+        (status = 502, description = "`upstream_failed`: Dapi gave no answer that settles it; only with `verify`"),
         (status = 503, description = "`unavailable`"),
+        (status = 504, description = "`upstream_timeout`; only with `verify`"),
     )
 )]
 pub async fn import(
@@ -73,6 +87,7 @@ pub async fn import(
         user_secret: UserSecret::checked("userSecret", request.user_secret)?,
         dapi_user_id: optional_name("userID", request.user_id)?,
         token_id: optional_name("tokenID", request.token_id)?,
+        verify: request.verify.then(|| caller.trace.clone()),
     };
     let importing = {
         let (context, actor) = (context.clone(), caller.actor.clone());
@@ -83,6 +98,13 @@ pub async fn import(
         Imported::Repeated(id) => (id, false),
         Imported::UserBeingErased => return Err(Problem::user_being_erased()),
         Imported::LoginOfAnotherUser => return Err(login_of_another_user()),
+        Imported::Refused(refusal) => return Err(refused(refusal)),
+        Imported::Unanswered { timeout } => return Err(unanswered(timeout)),
+        Imported::Busy(busy) => {
+            let detail = "As many calls to Dapi are under way as may; nothing was imported.";
+            let problem = Problem::new(ProblemCode::TooManyRequests, detail);
+            return Err(problem.retry_after(busy.retry_after.as_secs().max(1)));
+        }
     };
     let mut conn = context.pool.acquire().await?;
     let found = store::find(&mut conn, caller.client.app, id).await?;
@@ -93,4 +115,19 @@ pub async fn import(
         _ => HttpResponse::Ok(),
     };
     Ok(answer.insert_header(location(id)).json(connection))
+}
+
+fn refused(Refusal { kind, message }: Refusal) -> Problem {
+    let detail = format!("Dapi answered {kind}: {message}. Nothing was imported.");
+    let problem = Problem::new(ProblemCode::TokenRejected, detail);
+    problem.with("failure", json!(Failure { kind, detail: message }))
+}
+
+fn unanswered(timeout: bool) -> Problem {
+    let (code, detail) = if timeout {
+        (ProblemCode::UpstreamTimeout, "Dapi did not answer in time; nothing was imported.")
+    } else {
+        (ProblemCode::UpstreamFailed, "Dapi gave no usable answer; nothing was imported.")
+    };
+    Problem::new(code, detail)
 }

@@ -1,5 +1,6 @@
 //! `/v1/connections`: HTTP in and out, one use case a file.
 
+pub mod attention;
 pub mod create;
 pub mod import;
 pub mod orders;
@@ -31,6 +32,7 @@ impl From<Failed> for Problem {
         match failed {
             Failed::Database(error) | Failed::Vault(VaultError::Database(error)) => error.into(),
             Failed::Vault(error) => Self::internal(error),
+            failed @ Failed::Contended => Self::unavailable(failed),
         }
     }
 }

@@ -20,6 +20,7 @@ use crate::connections::orders::{
 use crate::http::body::{Body, Id, UrlQuery};
 use crate::http::caller::{Authorized, needs};
 use crate::http::detached;
+use crate::http::operators::{Operators, told};
 use crate::http::problem::{Problem, ProblemCode};
 
 type Admin = Authorized<needs::Admin>;
@@ -136,8 +137,10 @@ fn idempotency_key(req: &HttpRequest) -> Result<Option<String>, Problem> {
 
 /// Revokes many connections at once.
 ///
-/// When this is answered, none of them is usable any more; Dapi is told in the background, `perSecond` at
-/// a time. The same request under the same `Idempotency-Key` is the same order.
+/// When this is answered, none of them is usable any more, however many they are: `POST …/token` and calls
+/// answer 409, `GET /v1/connections/{id}` tells `revoking`. `matched` is `null` until they are counted;
+/// until then lists and counts may show them as they were. Dapi is told in the background, `perSecond` at a
+/// time. The same request under the same `Idempotency-Key` is the same order.
 #[utoipa::path(
     post, path = "/v1/admin/revocations", tag = "Admin", operation_id = "order_revocations",
     security(("bearer" = ["admin"])),
@@ -149,23 +152,27 @@ fn idempotency_key(req: &HttpRequest) -> Result<Option<String>, Problem> {
         (status = 400, description = "`invalid_request`: also for a filter that says nothing"),
         (status = 401, description = "`unauthorized`"),
         (status = 403, description = "`insufficient_scope`"),
+        (status = 409, description = "`request_in_progress`: the first request under this key is not answered yet"),
         (status = 415, description = "`unsupported_media_type`"),
         (status = 422, description = "`idempotency_key_reused`"),
+        (status = 429, description = "`too_many_requests`: another query of the app is under way"),
         (status = 503, description = "`unavailable`"),
     )
 )]
 pub async fn create(
     caller: Admin,
     context: web::Data<Context>,
+    operators: web::Data<Operators>,
     req: HttpRequest,
     body: Body<OrderRequest>,
 ) -> Result<HttpResponse, Problem> {
     let key = idempotency_key(&req)?;
     let (app, body) = (caller.client.app, body.0);
     let Checked { kind, per_second, matching } = body.check()?;
-    let mut conn = context.pool.acquire().await?;
     if body.dry_run {
-        return Ok(HttpResponse::Ok().json(orders::dry_run(&mut conn, app, &matching).await?));
+        let mut conn = operators.begin(app).await?;
+        let found = orders::dry_run(&mut conn, app, &matching).await.map_err(told)?;
+        return Ok(HttpResponse::Ok().json(found));
     }
     // What arrived whole is carried out, whatever becomes of the caller.
     let giving = {
@@ -186,23 +193,32 @@ pub async fn create(
             orders::give(&mut conn, &actor, &new).await
         }
     };
-    drop(conn);
-    let id = match detached(&context.tasks, giving).await?? {
-        Given::New { id, ended } => {
-            context.metrics.revocations("confirmed", ended);
-            context.wake.notify_one();
-            id
-        }
-        Given::Repeated(id) => id,
-        Given::KeyTaken => {
-            let detail = "Repeat the request as it was, or give another one a key of its own.";
-            return Err(Problem::new(ProblemCode::IdempotencyKeyReused, detail));
-        }
-    };
+    let given = detached(&context.tasks, giving).await??;
+    let id = order_of(&context, &given)?;
     let mut conn = context.pool.acquire().await?;
     let order = orders::find(&mut conn, app, id).await?.ok_or_else(Problem::not_found)?;
     let location = (LOCATION, format!("/v1/admin/revocations/{id}"));
     Ok(HttpResponse::Accepted().insert_header(location).json(order))
+}
+
+/// The order that was given, now or by the same request before.
+fn order_of(context: &Context, given: &Given) -> Result<RevocationOrderId, Problem> {
+    match *given {
+        Given::New { id, ended } => {
+            context.metrics.revocations("confirmed", ended);
+            context.wake.notify_one();
+            Ok(id)
+        }
+        Given::Repeated(id) => Ok(id),
+        Given::InProgress => {
+            let detail = "Repeat the request in a moment: it is answered once the first one is.";
+            Err(Problem::new(ProblemCode::RequestInProgress, detail).retry_after(1))
+        }
+        Given::KeyTaken => {
+            let detail = "Repeat the request as it was, or give another one a key of its own.";
+            Err(Problem::new(ProblemCode::IdempotencyKeyReused, detail))
+        }
+    }
 }
 
 /// Which page of a list.

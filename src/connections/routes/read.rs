@@ -23,6 +23,9 @@ pub struct ListQuery {
     /// Only in this status.
     #[param(value_type = Option<Status>)]
     status: Option<String>,
+    /// Only those that need attention (`true`), or only those that do not (`false`).
+    #[param(value_type = Option<bool>)]
+    attention: Option<String>,
     /// How many at most: 50 unless told, at most 100.
     #[param(value_type = Option<u8>, minimum = 1, maximum = 100)]
     limit: Option<String>,
@@ -67,6 +70,7 @@ pub async fn list(
         session: caller.session().map(|session| session.id),
         client_user_id: query.client_user_id.as_deref(),
         status: query.status.as_deref().map(status).transpose()?,
+        attention: query.attention.as_deref().map(attention).transpose()?,
         limit: query.limit.as_deref().map_or(Ok(DEFAULT_LIMIT), limit)?,
         cursor: query.cursor.as_deref().map(cursor).transpose()?,
     };
@@ -82,6 +86,10 @@ pub(super) fn status(text: &str) -> Result<Status, Problem> {
         let all = Status::ALL.map(Status::as_str).join(", ");
         Problem::invalid_field("status", format_args!("must be one of {all}"))
     })
+}
+
+pub(super) fn attention(text: &str) -> Result<bool, Problem> {
+    text.parse().map_err(|_| Problem::invalid_field("attention", "must be true or false"))
 }
 
 pub(super) fn limit(text: &str) -> Result<u8, Problem> {

@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use utoipa::{IntoParams, ToSchema};
 
-use super::read::{cursor, limit, status};
+use super::read::{attention, cursor, limit, status};
 use crate::base::ids::ConnectionId;
 use crate::base::paging::DEFAULT_LIMIT;
 use crate::base::text;
@@ -15,6 +15,7 @@ use crate::connections::model::Status;
 use crate::connections::search::{self, Found, Search, StatusCount, WithHistory};
 use crate::http::body::{Id, UrlQuery};
 use crate::http::caller::{Authorized, needs};
+use crate::http::operators::{Operators, told};
 use crate::http::problem::Problem;
 
 /// The longest text that is looked for, in bytes.
@@ -31,6 +32,9 @@ pub struct SearchQuery {
     /// Only in this status.
     #[param(value_type = Option<Status>)]
     status: Option<String>,
+    /// Only those that need attention (`true`), or only those that do not (`false`).
+    #[param(value_type = Option<bool>)]
+    attention: Option<String>,
     /// Received before this time.
     #[param(value_type = Option<String>, format = DateTime)]
     created_before: Option<String>,
@@ -64,6 +68,10 @@ fn moment(field: &str, text: &str) -> Result<OffsetDateTime, Problem> {
 }
 
 /// Looks for connections across users, newest first.
+///
+/// A search by text or time reads so many connections at a time: a page may hold fewer than `limit`, or none,
+/// and have a `nextCursor` from which the search goes on. A connection whose id, `connectionID` or user is the
+/// text, or whose user begins with it, is found on the first page whatever its age, and again in its turn.
 #[utoipa::path(
     get, path = "/v1/admin/connections", tag = "Admin", operation_id = "search_connections",
     security(("bearer" = ["admin"])),
@@ -73,12 +81,13 @@ fn moment(field: &str, text: &str) -> Result<OffsetDateTime, Problem> {
         (status = 400, description = "`invalid_request`"),
         (status = 401, description = "`unauthorized`"),
         (status = 403, description = "`insufficient_scope`"),
-        (status = 503, description = "`unavailable`"),
+        (status = 429, description = "`too_many_requests`: another query of the app is under way"),
+        (status = 503, description = "`unavailable`; also for a query that takes too long"),
     )
 )]
 pub async fn search(
     caller: Authorized<needs::Admin>,
-    context: web::Data<Context>,
+    operators: web::Data<Operators>,
     query: UrlQuery<SearchQuery>,
 ) -> Result<HttpResponse, Problem> {
     let query = query.0;
@@ -93,14 +102,16 @@ pub async fn search(
     let wanted = Search {
         client_user_id: query.client_user_id.as_deref(),
         status: query.status.as_deref().map(status).transpose()?,
+        attention: query.attention.as_deref().map(attention).transpose()?,
         created_before: before.map(|text| moment("createdBefore", text)).transpose()?,
         created_after: after.map(|text| moment("createdAfter", text)).transpose()?,
         text: query.text.as_deref(),
         limit: query.limit.as_deref().map_or(Ok(DEFAULT_LIMIT), limit)?,
         cursor: query.cursor.as_deref().map(cursor).transpose()?,
     };
-    let mut conn = context.pool.acquire().await?;
-    let page = search::search(&mut conn, caller.client.app, &wanted).await?;
+    let app = caller.client.app;
+    let mut conn = operators.begin(app).await?;
+    let page = search::search(&mut conn, app, &wanted).await.map_err(told)?;
     Ok(HttpResponse::Ok().json(FoundList {
         connections: page.items,
         next_cursor: page.next.map(|cursor| cursor.to_string()),
@@ -132,16 +143,20 @@ pub async fn get(
 
 /// How many connections the app has.
 #[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct Stats {
     /// All of them.
     total: i64,
+    /// Active ones with which no call is made until their user links the login again.
+    needing_attention: i64,
     /// By status; one that no connection is in is left out.
     statuses: Vec<StatusCount>,
 }
 
 impl Stats {
-    pub(crate) fn new(statuses: Vec<StatusCount>) -> Self {
-        Self { total: statuses.iter().map(|count| count.total).sum(), statuses }
+    pub(crate) fn new(statuses: Vec<StatusCount>, needing_attention: i64) -> Self {
+        let total = statuses.iter().map(|count| count.total).sum();
+        Self { total, needing_attention, statuses }
     }
 }
 
@@ -153,14 +168,17 @@ impl Stats {
         (status = 200, description = "The counts", body = Stats),
         (status = 401, description = "`unauthorized`"),
         (status = 403, description = "`insufficient_scope`"),
-        (status = 503, description = "`unavailable`"),
+        (status = 429, description = "`too_many_requests`: another query of the app is under way"),
+        (status = 503, description = "`unavailable`; also for a query that takes too long"),
     )
 )]
 pub async fn stats(
     caller: Authorized<needs::Admin>,
-    context: web::Data<Context>,
+    operators: web::Data<Operators>,
 ) -> Result<HttpResponse, Problem> {
-    let mut conn = context.pool.acquire().await?;
-    let statuses = search::stats(&mut conn, caller.client.app).await?;
-    Ok(HttpResponse::Ok().json(Stats::new(statuses)))
+    let app = caller.client.app;
+    let mut conn = operators.begin(app).await?;
+    let statuses = search::stats(&mut conn, app).await.map_err(told)?;
+    let needing_attention = search::needing_attention(&mut conn, app).await.map_err(told)?;
+    Ok(HttpResponse::Ok().json(Stats::new(statuses, needing_attention)))
 }

@@ -36,21 +36,24 @@ pub(in crate::connections) async fn erasure_of_user(
     .await
 }
 
-/// Keeps a new erasure, ends the user's sessions, and counts what there is to be destroyed.
+/// Keeps a new erasure, with which the user's sessions end, and counts what there is to be destroyed.
+/// `false` where one of this user was kept before.
 pub(in crate::connections) async fn insert_erasure(
     conn: &mut Conn,
     id: ErasureId,
     app: AppId,
     user: UserId,
     name: &KeyedHash,
-) -> sqlx::Result<()> {
-    sqlx::query!(
-        "WITH ended AS (
-            DELETE FROM connect_sessions WHERE user_id = $3 RETURNING id)
-         INSERT INTO erasures (id, app_id, user_id, name_hash, sessions, sealed)
-         SELECT $1, $2, $3, $4, (SELECT count(*) FROM ended),
+) -> sqlx::Result<bool> {
+    let done = sqlx::query!(
+        "INSERT INTO erasures (id, app_id, user_id, name_hash, sessions, sealed)
+         SELECT $1, $2, $3, $4, (SELECT count(*) FROM connect_sessions WHERE user_id = $3),
                 (SELECT coalesce(sum(num_nonnulls(code, access_token, user_secret)), 0)
-                 FROM connections WHERE user_id = $3)",
+                 FROM connections WHERE user_id = $3)
+                + (SELECT coalesce(sum(num_nonnulls(k.access_token, k.user_secret)), 0)
+                   FROM superseded_tokens k JOIN connections c ON c.id = k.connection_id
+                   WHERE c.user_id = $3)
+         ON CONFLICT (user_id) DO NOTHING",
         id.uuid(),
         app.uuid(),
         user.uuid(),
@@ -58,7 +61,7 @@ pub(in crate::connections) async fn insert_erasure(
     )
     .execute(conn)
     .await?;
-    Ok(())
+    Ok(done.rows_affected() == 1)
 }
 
 /// One erasure of the app.
@@ -126,14 +129,55 @@ pub(in crate::connections) async fn lock_erasure(
     Ok(row.map(|row| (row.app, row.user)))
 }
 
-/// Whether something of the user's is not at its end.
+/// Whether something of the user's is not at its end, or may be about to arrive.
 pub(in crate::connections) async fn is_outstanding(
+    conn: &mut Conn,
+    id: ErasureId,
+    user: UserId,
+) -> sqlx::Result<bool> {
+    sqlx::query_scalar!(
+        "SELECT EXISTS (SELECT FROM connections WHERE user_id = $2
+                        AND status IN ('pending', 'active', 'revoking'))
+             OR EXISTS (SELECT FROM revocation_orders WHERE erasure = $1) AS \"it!\"",
+        id.uuid(),
+        user.uuid(),
+    )
+    .fetch_one(conn)
+    .await
+}
+
+/// Deletes up to `limit` sessions of a user; returns whether none is left.
+pub(in crate::connections) async fn delete_sessions(
+    conn: &mut Conn,
+    user: UserId,
+    limit: i64,
+) -> sqlx::Result<bool> {
+    sqlx::query!(
+        "WITH free AS MATERIALIZED (
+            SELECT id FROM connect_sessions WHERE user_id = $1 LIMIT $2 FOR UPDATE SKIP LOCKED)
+         DELETE FROM connect_sessions s USING free WHERE s.id = free.id",
+        user.uuid(),
+        limit,
+    )
+    .execute(&mut *conn)
+    .await?;
+    sqlx::query_scalar!(
+        "SELECT NOT EXISTS (SELECT FROM connect_sessions WHERE user_id = $1) AS \"it!\"",
+        user.uuid(),
+    )
+    .fetch_one(conn)
+    .await
+}
+
+/// Locks every connection of a user; `false` where somebody else has one locked.
+pub(in crate::connections) async fn lock_connections(
     conn: &mut Conn,
     user: UserId,
 ) -> sqlx::Result<bool> {
     sqlx::query_scalar!(
-        "SELECT EXISTS (SELECT FROM connections WHERE user_id = $1
-                        AND status IN ('pending', 'active', 'revoking')) AS \"it!\"",
+        "WITH free AS MATERIALIZED (
+            SELECT id FROM connections WHERE user_id = $1 FOR UPDATE SKIP LOCKED)
+         SELECT (SELECT count(*) FROM free) = (SELECT count(*) FROM connections WHERE user_id = $1) AS \"it!\"",
         user.uuid(),
     )
     .fetch_one(conn)

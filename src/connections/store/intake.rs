@@ -10,10 +10,11 @@ use crate::apps::SealedCredentials;
 use crate::audit::AuditActor;
 use crate::base::ids::{AppId, ConnectionId, DataKeyId, SessionId, UserId};
 use crate::base::secret::SecretText;
+use crate::connections::model::Standing;
 use crate::dapi::{AccessCode, AccessToken, UserSecret};
 use crate::database::BatchQuery;
 use crate::database::Conn;
-use crate::vault::{KeyOwner, KeyedHash, MasterKeyId, Sealed, WrappedKey};
+use crate::vault::{Binding, KeyOwner, KeyedHash, MasterKeyId, Sealed, WrappedKey};
 
 /// What is there already when a result is handed in, with everything that its exchange needs.
 #[derive(Debug)]
@@ -50,7 +51,7 @@ impl BatchQuery for LookUp {
                     a.app_key, a.app_secret AS \"app_secret: Sealed<SecretText>\",
                     ak.id AS \"app_key_id: DataKeyId\", ak.master_key_id AS \"app_master: MasterKeyId\",
                     ak.wrapped AS app_wrapped,
-                    u.erasing_since IS NOT NULL AS \"erasing!\",
+                    EXISTS (SELECT FROM erasures e WHERE e.user_id = u.id) AS \"erasing!\",
                     u.id AS \"user_id?: UserId\", uk.id AS \"user_key_id?: DataKeyId\",
                     uk.master_key_id AS \"user_master?: MasterKeyId\", uk.wrapped AS \"user_wrapped?\",
                     c.id AS \"existing?: ConnectionId\", c.user_id AS \"existing_user?: UserId\",
@@ -117,7 +118,7 @@ impl BatchQuery for LookUp {
 }
 
 /// A connection to be kept, with its code or, imported, with its token.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(in crate::connections) struct NewConnection {
     pub(in crate::connections) app: AppId,
     pub(in crate::connections) id: ConnectionId,
@@ -125,12 +126,14 @@ pub(in crate::connections) struct NewConnection {
     pub(in crate::connections) connection_id: String,
     pub(in crate::connections) dapi_user_id: Option<String>,
     pub(in crate::connections) token_id: Option<String>,
+    /// What its token is bound to until it is revoked.
+    pub(in crate::connections) binding: Binding,
     /// Left out where the connection comes through Dapi's own wire: it comes with the first call.
     pub(in crate::connections) user_secret: Option<Sealed<UserSecret>>,
 }
 
 /// The code of a connection to be kept.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(in crate::connections) struct NewCode {
     pub(in crate::connections) hash: KeyedHash,
     pub(in crate::connections) sealed: Sealed<AccessCode>,
@@ -144,7 +147,7 @@ pub(in crate::connections) struct NewCode {
 
 /// An intent to be kept: a pending connection with its sealed code, under its first lease as a rule.
 /// It comes to nothing where the code was received before.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(in crate::connections) struct NewIntent {
     pub(in crate::connections) actor: AuditActor,
     pub(in crate::connections) new: NewConnection,
@@ -163,10 +166,10 @@ impl BatchQuery for NewIntent {
                 FROM unnest(
                     $1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[],
                     $7::bytea[], $8::bytea[], $9::bytea[], $10::timestamptz[], $11::interval[],
-                    $12::interval[], $13::audit_actor[])
+                    $12::interval[], $13::audit_actor[], $14::bytea[])
                 AS i (app_id, id, user_id, connection_id, dapi_user_id, token_id,
                       code_hash, code, user_secret, ends, lease, wait,
-                      actor, client_id, session_id, scope, ip, request_id)),
+                      actor, client_id, session_id, scope, ip, request_id, binding)),
              added AS (
                 INSERT INTO connections (
                     app_id, id, user_id, status, connection_id, dapi_user_id, token_id,
@@ -182,6 +185,9 @@ impl BatchQuery for NewIntent {
                 ORDER BY code_hash
                 ON CONFLICT (app_id, code_hash) DO NOTHING
                 RETURNING id),
+             bound AS (
+                INSERT INTO token_bindings (connection_id, binding)
+                SELECT id, binding FROM intents JOIN added USING (id)),
              noted AS (
                 INSERT INTO audit_events (
                     app_id, action, outcome, actor, client_id, session_id, scope, ip, request_id,
@@ -203,11 +209,35 @@ impl BatchQuery for NewIntent {
             column(inputs, |input| input.code.lease.map(interval)) as Vec<Option<PgInterval>>,
             &column(inputs, |input| interval(input.code.wait)),
             column(inputs, |input| input.actor.clone()) as Vec<AuditActor>,
+            column(inputs, |input| input.new.binding.as_bytes()) as Vec<&[u8]>,
         )
         .fetch_all(conn)
         .await?;
         Ok(column(inputs, |input| added.contains(&input.new.id)))
     }
+}
+
+/// Whether this intent is there, with nothing done about it yet. Its first lease, if it has one, begins anew:
+/// it is still ours, because nobody has taken another.
+pub(in crate::connections) async fn renew_first_lease(
+    conn: &mut Conn,
+    app: AppId,
+    id: ConnectionId,
+    lease: Option<Duration>,
+) -> sqlx::Result<bool> {
+    let done = sqlx::query!(
+        "UPDATE connections
+         SET leased_until = t.now + $3::interval, due_at = coalesce(t.now + $3::interval, due_at)
+         FROM (SELECT strongroom_now() AS now) t
+         WHERE app_id = $1 AND id = $2 AND status IN ('pending', 'revoking') AND code IS NOT NULL
+           AND lease_epoch = ($3::interval IS NOT NULL)::int AND (leased_until IS NULL) = ($3::interval IS NULL)",
+        app.uuid(),
+        id.uuid(),
+        lease.map(interval),
+    )
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected() == 1)
 }
 
 /// Keeps an imported token: active, or pending where an older link's delinking goes first.
@@ -217,18 +247,32 @@ pub(in crate::connections) async fn insert_imported(
     new: &NewConnection,
     token: &Sealed<AccessToken>,
     active: bool,
+    standing: &Standing,
 ) -> sqlx::Result<()> {
+    let attention = match standing {
+        Standing::Proven { attention } => attention.as_deref(),
+        Standing::Unproven => None,
+    };
     sqlx::query!(
         "WITH added AS (
             INSERT INTO connections (
                 app_id, id, user_id, status, connection_id, dapi_user_id, token_id,
-                access_token, user_secret, activated_at, due_at, created_by)
+                access_token, user_secret, activated_at, due_at, created_by,
+                unproven, attention_type, attention_since)
             SELECT $1, $2, $3, CASE WHEN $9 THEN 'active' ELSE 'pending' END, $4, $5, $6, $7, $8,
                    CASE WHEN $9 THEN strongroom_now() END,
                    CASE WHEN NOT $9 THEN strongroom_now() + $10::interval END,
-                   ($11::audit_actor).client_id
-            RETURNING app_id, id, user_id, status)
-         SELECT record_audit(app_id, $11, 'connection.imported', status, user_id, id, NULL) FROM added",
+                   ($11::audit_actor).client_id,
+                   $12, $13::text, CASE WHEN $13 IS NOT NULL THEN strongroom_now() END
+            RETURNING app_id, id, user_id, status),
+         bound AS (
+            INSERT INTO token_bindings (connection_id, binding) SELECT id, $14 FROM added)
+         SELECT record_audit(app_id, $11, 'connection.imported', status, user_id, id,
+                             CASE WHEN NOT $12 THEN 'verified' END)
+         FROM added
+         UNION ALL
+         SELECT record_audit(app_id, $11, 'connection.attention_set', 'ok', user_id, id, $13)
+         FROM added WHERE $13 IS NOT NULL",
         new.app.uuid(),
         new.id.uuid(),
         new.user.uuid(),
@@ -240,24 +284,43 @@ pub(in crate::connections) async fn insert_imported(
         active,
         interval(WAIT_FOR_DELINKING),
         actor as &AuditActor,
+        *standing == Standing::Unproven,
+        attention,
+        new.binding.as_bytes(),
     )
     .execute(conn)
     .await?;
     Ok(())
 }
 
-/// Notes that a session handed in a connection. `false` where it has handed in `most` others.
+/// What became of the wish to note what a session handed in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::connections) enum SessionResult {
+    /// It is noted, or was before.
+    Noted,
+    /// The session has handed in as many others as it may.
+    Exhausted,
+    /// There is no such session any more: its user is erased.
+    Gone,
+}
+
+/// Notes that a session handed in a connection, where it has handed in fewer than `most` others. The session
+/// stays until the transaction ends.
 pub(in crate::connections) async fn note_session_result(
     conn: &mut Conn,
     session: SessionId,
     id: ConnectionId,
     most: i64,
-) -> sqlx::Result<bool> {
+) -> sqlx::Result<SessionResult> {
     // Serialises what one browser does at once.
-    sqlx::query!("SELECT id FROM connect_sessions WHERE id = $1 FOR UPDATE", session.uuid())
-        .fetch_optional(&mut *conn)
-        .await?;
-    sqlx::query_scalar!(
+    let found =
+        sqlx::query!("SELECT id FROM connect_sessions WHERE id = $1 FOR UPDATE", session.uuid())
+            .fetch_optional(&mut *conn)
+            .await?;
+    if found.is_none() {
+        return Ok(SessionResult::Gone);
+    }
+    let noted = sqlx::query_scalar!(
         "WITH others AS (
             SELECT count(*) AS n FROM connect_session_results WHERE session_id = $1 AND connection_id <> $2),
          noted AS (
@@ -272,5 +335,6 @@ pub(in crate::connections) async fn note_session_result(
         most,
     )
     .fetch_one(conn)
-    .await
+    .await?;
+    Ok(if noted { SessionResult::Noted } else { SessionResult::Exhausted })
 }

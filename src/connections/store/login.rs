@@ -6,8 +6,9 @@
 //! locked as well, against whoever changes one of them without looking at the login.
 
 use time::OffsetDateTime;
+use uuid::Uuid;
 
-use super::parse_status;
+use super::{mark_locked, parse_status};
 use crate::base::ids::{AppId, ConnectionId, UserId};
 use crate::connections::model::{Held, Login, RevocationKind, State, Status};
 use crate::database::Conn;
@@ -30,7 +31,19 @@ pub(in crate::connections) struct Locked {
     pub(in crate::connections) due: bool,
     /// Somebody's lease ran out without an outcome.
     pub(in crate::connections) lease_died: bool,
+    /// What revokes an orphan should its token come after all.
+    pub(in crate::connections) revoked_by: Option<Decree>,
+    /// Its token was imported, and no call has succeeded with it yet.
+    pub(in crate::connections) unproven: bool,
     created: (OffsetDateTime, ConnectionId),
+}
+
+/// A revocation that was decided before the token came which it means.
+#[derive(Debug)]
+pub(in crate::connections) struct Decree {
+    pub(in crate::connections) kind: RevocationKind,
+    pub(in crate::connections) reason: String,
+    pub(in crate::connections) decided_at: OffsetDateTime,
 }
 
 /// A connection and what is known of its bank login.
@@ -39,8 +52,15 @@ pub(in crate::connections) struct LockedLogin {
     pub(in crate::connections) login: Login,
 }
 
+/// Has this transaction wait for a lock no longer than a lone statement does: what is locked is put off.
+pub(in crate::connections) async fn wait_briefly(conn: &mut Conn) -> sqlx::Result<()> {
+    sqlx::query!("SELECT set_config('lock_timeout', '200ms', true)").fetch_one(conn).await?;
+    Ok(())
+}
+
 /// Locks every connection of a bank login that is not at its end, and connection `id` whatever its
-/// status. `user` tells whose point of view the login is seen from, where `id` is not there (yet).
+/// status. `user` tells whose point of view the login is seen from, where `id` is not there (yet). What
+/// an order in force means is marked before anybody decides by it.
 pub(in crate::connections) async fn lock_login(
     conn: &mut Conn,
     app: AppId,
@@ -55,12 +75,36 @@ pub(in crate::connections) async fn lock_login(
     )
     .execute(&mut *conn)
     .await?;
+    let (mut all, meant) = lock_rows(conn, app, connection_id, id).await?;
+    if !meant.is_empty() && mark_locked(conn, &meant).await? > 0 {
+        (all, _) = lock_rows(conn, app, connection_id, id).await?;
+    }
+    let mut me =
+        id.and_then(|id| all.iter().position(|row| row.id == id)).map(|at| all.swap_remove(at));
+    let mut login = login(&all, me.as_ref(), user);
+    if let Some(me) = me.as_mut().filter(|me| me.state == State::Orphaned) {
+        login.newer = has_newer(conn, connection_id, me).await?;
+        me.revoked_by = decree_over(conn, me).await?;
+    }
+    Ok(LockedLogin { me, login })
+}
+
+/// Locks the rows of a login; returns them, and the ids of those that an order in force means.
+async fn lock_rows(
+    conn: &mut Conn,
+    app: AppId,
+    connection_id: &str,
+    id: Option<ConnectionId>,
+) -> sqlx::Result<(Vec<Locked>, Vec<Uuid>)> {
     let rows = sqlx::query!(
         "SELECT id AS \"id: ConnectionId\", user_id AS \"user_id: UserId\", status, created_at,
+                status IN ('pending', 'active') AND EXISTS (
+                    SELECT FROM orders_meaning(app_id, id, user_id, created_at, created_by, ordinal) o
+                    WHERE o.marked_at IS NULL) AS \"meant!\",
                 code IS NOT NULL AS \"has_code!\", lease_epoch, settled_epoch,
                 unanswered, exchange_attempts, revocation_kind,
                 leased_until <= strongroom_now() AS lease_died, due_at <= strongroom_now() AS due,
-                code_expires_at > strongroom_now() AS window_open
+                code_expires_at > strongroom_now() AS window_open, unproven
          FROM connections
          WHERE app_id = $1 AND connection_id = $2 AND (status IN ('pending', 'active', 'revoking') OR id = $3)
          ORDER BY id FOR UPDATE",
@@ -68,9 +112,10 @@ pub(in crate::connections) async fn lock_login(
         connection_id,
         id.map(ConnectionId::uuid),
     )
-    .fetch_all(&mut *conn)
+    .fetch_all(conn)
     .await?;
     let mut all = Vec::with_capacity(rows.len());
+    let meant = rows.iter().filter(|row| row.meant).map(|row| row.id.uuid()).collect();
     for row in rows {
         let status = parse_status(&row.status)?;
         all.push(Locked {
@@ -86,16 +131,38 @@ pub(in crate::connections) async fn lock_login(
             attempts: row.exchange_attempts,
             due: row.due.unwrap_or(false),
             lease_died: row.lease_died.unwrap_or(false),
+            revoked_by: None,
+            unproven: row.unproven,
             created: (row.created_at, row.id),
         });
     }
-    let me =
-        id.and_then(|id| all.iter().position(|row| row.id == id)).map(|at| all.swap_remove(at));
-    let mut login = login(&all, me.as_ref(), user);
-    if let Some(me) = me.as_ref().filter(|me| me.state == State::Orphaned) {
-        login.newer = has_newer(conn, connection_id, me).await?;
-    }
-    Ok(LockedLogin { me, login })
+    Ok((all, meant))
+}
+
+/// The order that means an orphan, given at whatever time since it came, or the erasure of its user. The
+/// marking of an order that is given later waits for this transaction, so that it finds the orphan back.
+async fn decree_over(conn: &mut Conn, me: &Locked) -> sqlx::Result<Option<Decree>> {
+    sqlx::query!("SELECT pg_advisory_xact_lock_shared(arrival_lock($1))", me.app.uuid())
+        .execute(&mut *conn)
+        .await?;
+    let row = sqlx::query!(
+        "SELECT o.kind AS \"kind!\", o.reason AS \"reason!\", o.created_at AS \"decided_at!\"
+         FROM connections c
+         CROSS JOIN LATERAL orders_meaning(c.app_id, c.id, c.user_id, c.created_at, c.created_by,
+                                           c.ordinal) o
+         WHERE c.id = $1
+         UNION ALL
+         SELECT 'delink', 'the user is being erased', e.requested_at FROM erasures e WHERE e.user_id = $2
+         ORDER BY 3 LIMIT 1",
+        me.id.uuid(),
+        me.user.uuid(),
+    )
+    .fetch_optional(conn)
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    let kind = RevocationKind::parse(&row.kind)
+        .ok_or_else(|| sqlx::Error::Decode("a revocation order".into()))?;
+    Ok(Some(Decree { kind, reason: row.reason, decided_at: row.decided_at }))
 }
 
 fn state(status: Status, has_code: bool, kind: Option<&str>) -> State {

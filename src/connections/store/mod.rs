@@ -1,10 +1,14 @@
 //! The table `connections`. Times are the database's; every statement is scoped by app, but for the
 //! background work, which serves them all.
 
+mod attention;
+mod bindings;
 mod budget;
+mod due;
 mod erasure;
 mod intake;
 mod login;
+mod marking;
 mod orders;
 mod queue;
 mod read;
@@ -14,12 +18,17 @@ mod search;
 mod shown;
 mod stand_ins;
 mod steps;
+mod superseded;
 mod turns;
 
+pub(super) use attention::*;
+pub(super) use bindings::*;
 pub(super) use budget::*;
+pub(super) use due::*;
 pub(super) use erasure::*;
 pub(super) use intake::*;
 pub(super) use login::*;
+pub(super) use marking::*;
 pub(super) use orders::*;
 pub(super) use queue::*;
 pub(super) use read::Shown;
@@ -29,6 +38,7 @@ pub(super) use reveal::*;
 pub(super) use search::*;
 pub(super) use stand_ins::*;
 pub(super) use steps::*;
+pub(super) use superseded::*;
 pub(super) use turns::*;
 
 use std::time::Duration;

@@ -1,58 +1,18 @@
-//! Revocations of many connections at once: the table `revocation_orders`, and what it does to
-//! `connections`.
+//! Revocations of many connections at once: the table `revocation_orders`.
 //!
-//! However many connections an order concerns, it is one statement that makes them unusable. No row of
-//! theirs ever comes here.
+//! An order is in force from its commit on, however many connections it means and whatever is locked.
+//! Readings and calls ask the orders that are in force (`begin_use` in the migrations); `marking` writes
+//! on the connections' rows what an order has decided.
 
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::base::ids::{AppId, ConnectionId, RevocationOrderId};
+use crate::base::ids::{AppId, ConnectionId, ErasureId, RevocationOrderId, UserId};
 use crate::base::objects;
 use crate::base::paging::{Cursor, Page};
 use crate::connections::model::RevocationKind;
 use crate::connections::orders::{ErrorCount, Matching, NewOrder, Order, OrderStatus, SAMPLE};
 use crate::database::Conn;
-
-/// The ids of an app's connections that a [`Matching`] means and that can be revoked, as `usable`.
-/// Everything but the status stays what it is for ever, so that whoever locks them has only that to
-/// look at again.
-macro_rules! over_usable {
-    ($rest:tt, $app:expr, $matching:expr, $names:expr $(, $argument:expr)* $(,)?) => {
-        sqlx::query!(
-            "WITH matching AS (
-                SELECT c.id FROM connections c WHERE $2::uuid[] IS NOT NULL AND c.id = ANY ($2)
-                UNION ALL
-                SELECT c.id FROM connections c
-                WHERE $3::text[] IS NOT NULL AND c.connection_id = ANY ($3) AND c.app_id = $1
-                UNION ALL
-                SELECT c.id FROM users u JOIN connections c ON c.user_id = u.id
-                WHERE $2::uuid[] IS NULL AND $4::text[] IS NOT NULL
-                  AND u.app_id = $1 AND u.client_user_id = ANY ($4)
-                UNION ALL
-                SELECT c.id FROM connections c
-                WHERE $2::uuid[] IS NULL AND $4::text[] IS NULL
-                  AND c.app_id::text = $1::uuid::text AND c.status IN ('pending', 'active')),
-             usable AS (
-                SELECT c.id FROM connections c
-                WHERE c.id IN (SELECT id FROM matching) AND c.app_id = $1
-                  AND c.status IN ('pending', 'active')
-                  AND ($4::text[] IS NULL OR EXISTS (
-                      SELECT FROM users u WHERE u.id = c.user_id AND u.client_user_id = ANY ($4)))
-                  AND ($5::timestamptz IS NULL OR c.created_at < $5)
-                  AND ($6::timestamptz IS NULL OR c.created_at >= $6)
-                  AND ($7::text IS NULL OR c.created_by = $7))" + $rest,
-            $app.uuid(),
-            $names.0.as_deref(),
-            $names.1.as_deref(),
-            $matching.client_user_ids.as_deref(),
-            $matching.created_before,
-            $matching.created_after,
-            $matching.client_id
-            $(, $argument)*
-        )
-    };
-}
 
 /// How many connections would be revoked, and the newest of them.
 pub(in crate::connections) async fn count_usable(
@@ -60,13 +20,42 @@ pub(in crate::connections) async fn count_usable(
     app: AppId,
     matching: &Matching,
 ) -> sqlx::Result<(i64, Vec<ConnectionId>)> {
-    let names = (matching.ids(), matching.logins());
-    let row = over_usable!(
-        "SELECT (SELECT count(*) FROM usable) AS \"count!\",
+    let (ids, logins) = (matching.ids(), matching.logins());
+    let row = sqlx::query!(
+        "WITH matching AS (
+            SELECT c.id FROM connections c WHERE $2::uuid[] IS NOT NULL AND c.id = ANY ($2)
+            UNION ALL
+            SELECT c.id FROM connections c
+            WHERE $3::text[] IS NOT NULL AND c.connection_id = ANY ($3) AND c.app_id = $1
+            UNION ALL
+            SELECT c.id FROM users u JOIN connections c ON c.user_id = u.id
+            WHERE $2::uuid[] IS NULL AND $4::text[] IS NOT NULL
+              AND u.app_id = $1 AND u.client_user_id = ANY ($4)
+            UNION ALL
+            SELECT c.id FROM connections c
+            WHERE $2::uuid[] IS NULL AND $4::text[] IS NULL
+              AND c.app_id::text = $1::uuid::text AND c.status IN ('pending', 'active')),
+         usable AS (
+            SELECT c.id FROM connections c
+            WHERE c.id IN (SELECT id FROM matching) AND c.app_id = $1
+              AND c.status IN ('pending', 'active')
+              AND ($4::text[] IS NULL OR EXISTS (
+                  SELECT FROM users u WHERE u.id = c.user_id AND u.client_user_id = ANY ($4)))
+              AND ($5::timestamptz IS NULL OR c.created_at < $5)
+              AND ($6::timestamptz IS NULL OR c.created_at >= $6)
+              AND ($7::text IS NULL OR c.created_by = $7)
+              AND NOT EXISTS (
+                  SELECT FROM orders_meaning(c.app_id, c.id, c.user_id, c.created_at, c.created_by,
+                                             c.ordinal) o WHERE o.marked_at IS NULL))
+         SELECT (SELECT count(*) FROM usable) AS \"count!\",
                 ARRAY(SELECT id FROM usable ORDER BY id DESC LIMIT $8::int) AS \"sample!: Vec<Uuid>\"",
-        app,
-        matching,
-        names,
+        app.uuid(),
+        ids.as_deref(),
+        logins.as_deref(),
+        matching.client_user_ids.as_deref(),
+        matching.created_before,
+        matching.created_after,
+        matching.client_id,
         SAMPLE,
     )
     .fetch_one(conn)
@@ -74,113 +63,102 @@ pub(in crate::connections) async fn count_usable(
     Ok((row.count, row.sample.into_iter().map(ConnectionId::from).collect()))
 }
 
-/// What is written on every connection that is revoked with others.
-#[derive(Debug)]
-pub(in crate::connections) struct Many<'a> {
-    pub(in crate::connections) kind: RevocationKind,
-    pub(in crate::connections) reason: &'a str,
-    /// The order, which lets them through to Dapi; without one Dapi is told at once.
-    pub(in crate::connections) order: Option<RevocationOrderId>,
-}
-
-/// How many connections one statement revoked.
-#[derive(Clone, Copy, Debug, Default)]
-pub(in crate::connections) struct Revoked {
-    pub(in crate::connections) all: i64,
-    /// Of these: codes that were never sent, and ended at once.
-    pub(in crate::connections) ended: i64,
-}
-
-/// Makes everything that is meant unusable, in one statement, by the rules of
-/// [`model::on_revocation`](crate::connections::model::on_revocation): a code that was never sent ends,
-/// a lease that is alive lives on, and a token waits to be let through. The rows are locked in the
-/// order in which [`lock_login`](super::lock_login) locks them, so that the two cannot wait for each
-/// other; a row that somebody changes in this moment is looked at again once that is committed.
-pub(in crate::connections) async fn revoke_many(
-    conn: &mut Conn,
-    app: AppId,
-    matching: &Matching,
-    many: &Many<'_>,
-) -> sqlx::Result<Revoked> {
-    let names = (matching.ids(), matching.logins());
-    let row = over_usable!(
-        ", chosen AS MATERIALIZED (
-            SELECT c.id FROM connections c
-            WHERE c.id IN (SELECT id FROM usable) AND c.status IN ('pending', 'active')
-            ORDER BY c.id FOR UPDATE OF c),
-         changed AS (
-            UPDATE connections c
-            SET status = CASE WHEN c.code IS NOT NULL AND c.lease_epoch = 0 THEN $8 ELSE 'revoking' END,
-                user_secret = CASE WHEN c.code IS NOT NULL AND c.lease_epoch = 0 THEN NULL
-                                   ELSE c.user_secret END,
-                code = CASE WHEN c.lease_epoch = 0 THEN NULL ELSE c.code END,
-                due_at = CASE WHEN c.code IS NOT NULL AND c.lease_epoch = 0 THEN NULL
-                              WHEN c.code IS NULL AND $11::uuid IS NOT NULL THEN NULL
-                              ELSE coalesce(c.leased_until, t.now) END,
-                revocation_kind = $9, revocation_reason = $10, revocation_order = $11,
-                revocation_requested_at = t.now,
-                revocation_confirmed_at =
-                    CASE WHEN c.code IS NOT NULL AND c.lease_epoch = 0 THEN t.now END
-            FROM chosen, (SELECT strongroom_now() AS now) t
-            WHERE c.id = chosen.id
-            RETURNING c.status)
-         SELECT count(*) AS \"all!\", count(*) FILTER (WHERE status <> 'revoking') AS \"ended!\"
-         FROM changed",
-        app,
-        matching,
-        names,
-        many.kind.ends(true).as_str(),
-        many.kind.as_str(),
-        many.reason,
-        many.order.map(RevocationOrderId::uuid),
-    )
-    .fetch_one(conn)
-    .await?;
-    Ok(Revoked { all: row.all, ended: row.ended })
-}
-
-/// Lets a statement run for as long as a large order takes, in this transaction.
-pub(in crate::connections) async fn be_patient(conn: &mut Conn) -> sqlx::Result<()> {
-    sqlx::query!("SELECT set_config('statement_timeout', '10min', true)").fetch_one(conn).await?;
-    Ok(())
-}
-
-/// Keeps a new order. `false` where its app has given another one this key.
+/// Keeps a new order. `false` where its app has given another one this key; an error by contention where
+/// that one is not committed yet.
 pub(in crate::connections) async fn insert_order(
     conn: &mut Conn,
     id: RevocationOrderId,
     new: &NewOrder<'_>,
     created_by: Option<&str>,
 ) -> sqlx::Result<bool> {
+    let matching = new.matching;
     let done = sqlx::query!(
         "INSERT INTO revocation_orders (
-            id, app_id, kind, reason, filter, per_second, created_by, idempotency_key, request_hash)
-         VALUES ($1, $2, $3, $4, $5::text::jsonb, $6, $7, $8, $9)
+            id, app_id, kind, reason, filter, per_second, created_by, idempotency_key, request_hash,
+            before_ordinal, created_before, created_after, client_id, by_user, by_connection)
+         VALUES ($1, $2, $3, $4, $5::text::jsonb, $6, $7, $8, $9,
+                 nextval('connection_ordinals'), $10, $11, $12, $13, $14)
          ON CONFLICT (app_id, idempotency_key) DO NOTHING",
         id.uuid(),
         new.app.uuid(),
         new.kind.as_str(),
         new.reason,
-        new.matching.described().to_string(),
+        matching.described().to_string(),
         new.per_second,
         created_by,
         new.idempotency_key,
         new.request_hash.as_bytes(),
+        matching.created_before,
+        matching.created_after,
+        matching.client_id,
+        matching.client_user_ids.is_some(),
+        matching.connection_ids.is_some(),
     )
     .execute(conn)
     .await?;
     Ok(done.rows_affected() == 1)
 }
 
-/// Notes how many connections an order met.
-pub(in crate::connections) async fn note_matched(
+/// Keeps whom an order names, by their ids: a name that nobody has means nobody.
+pub(in crate::connections) async fn insert_targets(
     conn: &mut Conn,
     id: RevocationOrderId,
-    matched: i64,
+    app: AppId,
+    matching: &Matching,
 ) -> sqlx::Result<()> {
-    sqlx::query!("UPDATE revocation_orders SET matched = $2 WHERE id = $1", id.uuid(), matched)
-        .execute(conn)
-        .await?;
+    if matching.client_user_ids.is_none() && matching.connection_ids.is_none() {
+        return Ok(());
+    }
+    let (ids, logins) = (matching.ids(), matching.logins());
+    sqlx::query!(
+        "INSERT INTO revocation_order_targets (order_id, target)
+         SELECT $1::uuid, u.id FROM users u WHERE u.app_id = $2 AND u.client_user_id = ANY ($3::text[])
+         UNION
+         SELECT $1, c.id FROM connections c WHERE c.app_id = $2 AND c.id = ANY ($4::uuid[])
+         UNION
+         SELECT $1, c.id FROM connections c WHERE c.app_id = $2 AND c.connection_id = ANY ($5::text[])",
+        id.uuid(),
+        app.uuid(),
+        matching.client_user_ids.as_deref(),
+        ids.as_deref(),
+        logins.as_deref(),
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Keeps the revocation of everything of a user who is being erased, whenever it came.
+pub(in crate::connections) async fn insert_order_of_erasure(
+    conn: &mut Conn,
+    id: RevocationOrderId,
+    app: AppId,
+    erasure: ErasureId,
+    user: UserId,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "WITH added AS (
+            INSERT INTO revocation_orders (
+                id, app_id, erasure, kind, reason, filter, per_second, request_hash, before_ordinal, by_user)
+            VALUES ($1, $2, $3, $4, 'the user is being erased', '{}', 1, sha256(uuid_send($3)),
+                    9223372036854775807, true)
+            RETURNING id)
+         INSERT INTO revocation_order_targets (order_id, target) SELECT id, $5 FROM added",
+        id.uuid(),
+        app.uuid(),
+        erasure.uuid(),
+        RevocationKind::Delink.as_str(),
+        user.uuid(),
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Waits for the readings and calls of the app that have begun, and keeps others from beginning until
+/// the transaction ends: what it has written is then seen by every later one.
+pub(in crate::connections) async fn wait_for_uses(conn: &mut Conn, app: AppId) -> sqlx::Result<()> {
+    sqlx::query!("SELECT pg_advisory_xact_lock(usage_lock($1))", app.uuid()).execute(conn).await?;
     Ok(())
 }
 
@@ -211,7 +189,7 @@ struct Row {
     created_by: Option<String>,
     created_at: OffsetDateTime,
     finished_at: Option<OffsetDateTime>,
-    matched: i64,
+    matched: Option<i64>,
     told: i64,
     failed: i64,
     telling: i64,
@@ -223,7 +201,7 @@ impl TryFrom<Row> for Order {
 
     fn try_from(row: Row) -> sqlx::Result<Self> {
         let defect = || sqlx::Error::Decode("a revocation order".into());
-        let outstanding = row.telling + row.waiting > 0;
+        let outstanding = row.matched.is_none() || row.telling + row.waiting > 0;
         let status = match row.state.as_str() {
             "cancelled" => OrderStatus::Cancelled,
             _ if !outstanding => OrderStatus::Done,
@@ -278,9 +256,13 @@ pub(in crate::connections) async fn find_order(
     app: AppId,
     id: RevocationOrderId,
 ) -> sqlx::Result<Option<Order>> {
-    let row = select_orders!("WHERE o.app_id = $1 AND o.id = $2", app.uuid(), id.uuid())
-        .fetch_optional(&mut *conn)
-        .await?;
+    let row = select_orders!(
+        "WHERE o.app_id = $1 AND o.id = $2 AND o.erasure IS NULL",
+        app.uuid(),
+        id.uuid()
+    )
+    .fetch_optional(&mut *conn)
+    .await?;
     let Some(row) = row else { return Ok(None) };
     let errors = sqlx::query_as!(
         ErrorCount,
@@ -303,7 +285,7 @@ pub(in crate::connections) async fn list_orders(
     limit: u8,
 ) -> sqlx::Result<Page<Order>> {
     let rows = select_orders!(
-        "WHERE o.app_id = $1 AND o.id < $2 ORDER BY o.id DESC LIMIT $3",
+        "WHERE o.app_id = $1 AND o.id < $2 AND o.erasure IS NULL ORDER BY o.id DESC LIMIT $3",
         app.uuid(),
         cursor.map_or(Uuid::max(), Cursor::id),
         i64::from(limit) + 1,
@@ -322,7 +304,7 @@ pub(in crate::connections) async fn lock_order(
 ) -> sqlx::Result<Option<(String, bool)>> {
     let row = sqlx::query!(
         "SELECT state, finished_at IS NOT NULL AS \"finished!\" FROM revocation_orders
-         WHERE app_id = $1 AND id = $2 FOR UPDATE",
+         WHERE app_id = $1 AND id = $2 AND erasure IS NULL FOR UPDATE",
         app.uuid(),
         id.uuid(),
     )

@@ -6,7 +6,7 @@ use crate::base::ids::{AppId, ConnectionId, DataKeyId, UserId};
 use crate::dapi::{AccessToken, UserSecret};
 use crate::database::BatchQuery;
 use crate::database::Conn;
-use crate::vault::{MasterKeyId, Sealed};
+use crate::vault::{Binding, MasterKeyId, Sealed};
 
 /// The row that a token is told by, for one who may read it.
 #[derive(Debug)]
@@ -17,6 +17,7 @@ pub(in crate::connections) struct Revealed {
     pub(in crate::connections) dapi_user_id: Option<String>,
     pub(in crate::connections) token_id: Option<String>,
     pub(in crate::connections) access_token: Sealed<AccessToken>,
+    pub(in crate::connections) binding: Option<Binding>,
     pub(in crate::connections) user_secret: Option<Sealed<UserSecret>>,
     pub(in crate::connections) key_id: DataKeyId,
     pub(in crate::connections) master_key_id: MasterKeyId,
@@ -24,8 +25,9 @@ pub(in crate::connections) struct Revealed {
 }
 
 /// A wish to read an active connection's secrets. That they were read is recorded in the same
-/// statement, and the row is locked against a revocation until that is committed. It comes to nothing
-/// where the connection is not active, not there, or locked in this moment.
+/// statement, and the row is locked against a revocation, and the app against an order, until that is
+/// committed. It comes to nothing where the connection is not active, where an order in force means it,
+/// and where it is not there or locked in this moment.
 #[derive(Debug)]
 pub(in crate::connections) struct Reveal {
     pub(in crate::connections) actor: AuditActor,
@@ -43,10 +45,18 @@ impl BatchQuery for Reveal {
                 SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::audit_actor[])
                     WITH ORDINALITY
                     AS i (app_id, id, reason, actor, client_id, session_id, scope, ip, request_id, n)),
+             uses AS MATERIALIZED (
+                SELECT a.app_id, begin_use(a.app_id) AS asks
+                FROM (SELECT DISTINCT app_id FROM wishes ORDER BY app_id) a),
              held AS MATERIALIZED (
                 SELECT w.n, c.* FROM wishes w
+                JOIN uses e ON e.app_id = w.app_id
                 JOIN connections c ON c.app_id = w.app_id AND c.id = w.id
                 WHERE c.status = 'active'
+                  AND CASE WHEN e.asks
+                           THEN NOT is_revoked_by_order(c.app_id, c.id, c.user_id, c.created_at,
+                                                        c.created_by, c.ordinal)
+                           ELSE true END
                 FOR SHARE OF c SKIP LOCKED),
              noted AS (
                 INSERT INTO audit_events (
@@ -58,12 +68,14 @@ impl BatchQuery for Reveal {
              SELECT h.n AS \"n!\", h.user_id AS \"user: UserId\", u.client_user_id, h.connection_id,
                     h.dapi_user_id, h.token_id,
                     h.access_token AS \"access_token!: Sealed<AccessToken>\",
+                    b.binding AS \"binding?: Binding\",
                     h.user_secret AS \"user_secret: Sealed<UserSecret>\",
                     k.id AS \"key_id: DataKeyId\", k.master_key_id AS \"master_key_id: MasterKeyId\",
                     k.wrapped
              FROM held h
              JOIN users u ON u.id = h.user_id
-             JOIN data_keys k ON k.user_id = h.user_id AND k.purpose = 'user'",
+             JOIN data_keys k ON k.user_id = h.user_id AND k.purpose = 'user'
+             LEFT JOIN token_bindings b ON b.connection_id = h.id",
             &column(inputs, |input| input.app.uuid()),
             &column(inputs, |input| input.id.uuid()),
             column(inputs, |input| input.reason.as_str()) as Vec<&str>,
@@ -83,6 +95,7 @@ impl BatchQuery for Reveal {
                 dapi_user_id: row.dapi_user_id,
                 token_id: row.token_id,
                 access_token: row.access_token,
+                binding: row.binding,
                 user_secret: row.user_secret,
                 key_id: row.key_id,
                 master_key_id: row.master_key_id,
@@ -93,18 +106,38 @@ impl BatchQuery for Reveal {
     }
 }
 
-/// The token that an active connection holds.
+/// A user's active connection of this bank login.
+pub(in crate::connections) async fn active_of_login(
+    conn: &mut Conn,
+    app: AppId,
+    user: UserId,
+    connection_id: &str,
+) -> sqlx::Result<Option<ConnectionId>> {
+    sqlx::query_scalar!(
+        "SELECT id AS \"id: ConnectionId\" FROM connections
+         WHERE app_id = $1 AND connection_id = $2 AND user_id = $3 AND status = 'active'",
+        app.uuid(),
+        connection_id,
+        user.uuid(),
+    )
+    .fetch_optional(conn)
+    .await
+}
+
+/// The token that an active connection holds, and what it is bound to.
 pub(in crate::connections) async fn held_token(
     conn: &mut Conn,
     app: AppId,
     id: ConnectionId,
-) -> sqlx::Result<Option<Sealed<AccessToken>>> {
-    sqlx::query_scalar!(
-        "SELECT access_token AS \"token!: Sealed<AccessToken>\" FROM connections
-         WHERE app_id = $1 AND id = $2 AND status = 'active'",
+) -> sqlx::Result<Option<(Sealed<AccessToken>, Option<Binding>)>> {
+    let row = sqlx::query!(
+        "SELECT c.access_token AS \"token!: Sealed<AccessToken>\", b.binding AS \"binding?: Binding\"
+         FROM connections c LEFT JOIN token_bindings b ON b.connection_id = c.id
+         WHERE c.app_id = $1 AND c.id = $2 AND c.status = 'active'",
         app.uuid(),
         id.uuid(),
     )
     .fetch_optional(conn)
-    .await
+    .await?;
+    Ok(row.map(|row| (row.token, row.binding)))
 }

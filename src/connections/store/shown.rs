@@ -4,7 +4,9 @@ use time::OffsetDateTime;
 
 use super::parse_status;
 use crate::base::ids::{AppId, ConnectionId};
-use crate::connections::model::{Connection, Failure, Revocation, RevocationKind, Status};
+use crate::connections::model::{
+    Attention, Connection, Failure, Revocation, RevocationKind, Status,
+};
 
 /// A row as it is shown.
 pub(super) struct Row {
@@ -28,6 +30,9 @@ pub(super) struct Row {
     pub(super) revocation_last_error: Option<String>,
     pub(super) due_at: Option<OffsetDateTime>,
     pub(super) replaced_by: Option<ConnectionId>,
+    pub(super) attention_type: Option<String>,
+    pub(super) attention_since: Option<OffsetDateTime>,
+    pub(super) last_used_at: Option<OffsetDateTime>,
 }
 
 impl TryFrom<Row> for Connection {
@@ -49,6 +54,8 @@ impl TryFrom<Row> for Connection {
                 last_error: row.revocation_last_error,
                 next_attempt_at: row.due_at.filter(|_| status == Status::Revoking),
             });
+        let attention = row.attention_type.zip(row.attention_since);
+        let attention = attention.filter(|_| status == Status::Active);
         Ok(Self {
             id: row.id,
             status,
@@ -62,8 +69,38 @@ impl TryFrom<Row> for Connection {
             failure,
             revocation,
             replaced_by: row.replaced_by,
+            attention: attention.map(|(kind, since)| Attention { kind, since }),
+            last_used_at: row.last_used_at,
         })
     }
+}
+
+/// Selects connections as they stand, with what orders in force mean of them though their rows do not say
+/// so yet.
+macro_rules! select_standing {
+    ($rest:tt, $($argument:expr),* $(,)?) => {
+        sqlx::query_as!(
+            Row,
+            "SELECT c.app_id AS \"app_id: AppId\", c.id AS \"id: ConnectionId\",
+                    CASE WHEN o.id IS NULL THEN c.status ELSE 'revoking' END AS \"status!\",
+                    u.client_user_id, c.connection_id, c.dapi_user_id, c.token_id, c.created_at,
+                    c.code_expires_at, c.activated_at, c.failure_type, c.failure_detail,
+                    coalesce(c.revocation_kind, o.kind) AS revocation_kind,
+                    coalesce(c.revocation_reason, o.reason) AS revocation_reason,
+                    coalesce(c.revocation_requested_at, o.created_at) AS revocation_requested_at,
+                    c.revocation_confirmed_at, c.revocation_attempts, c.revocation_last_error,
+                    CASE WHEN o.id IS NULL THEN c.due_at END AS due_at,
+                    c.replaced_by AS \"replaced_by: ConnectionId\",
+                    c.attention_type, c.attention_since, c.last_used_at
+             FROM connections c JOIN users u ON u.id = c.user_id
+             LEFT JOIN LATERAL (
+                SELECT f.id, f.kind, f.reason, f.created_at
+                FROM orders_meaning(c.app_id, c.id, c.user_id, c.created_at, c.created_by, c.ordinal) f
+                WHERE f.marked_at IS NULL ORDER BY f.id LIMIT 1) o ON c.status IN ('pending', 'active') "
+             + $rest,
+            $($argument),*
+        )
+    };
 }
 
 /// Selects connections as they are shown: from the table, or from what a statement has just changed.
@@ -78,11 +115,12 @@ macro_rules! select_shown {
                     c.dapi_user_id, c.token_id, c.created_at, c.code_expires_at, c.activated_at,
                     c.failure_type, c.failure_detail, c.revocation_kind, c.revocation_reason,
                     c.revocation_requested_at, c.revocation_confirmed_at, c.revocation_attempts,
-                    c.revocation_last_error, c.due_at, c.replaced_by AS \"replaced_by: ConnectionId\"
+                    c.revocation_last_error, c.due_at, c.replaced_by AS \"replaced_by: ConnectionId\",
+                    c.attention_type, c.attention_since, c.last_used_at
              FROM " + $from + " c JOIN users u ON u.id = c.user_id " + $rest,
             $($argument),*
         )
     };
 }
 
-pub(super) use select_shown;
+pub(super) use {select_shown, select_standing};

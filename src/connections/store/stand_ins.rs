@@ -29,7 +29,10 @@ pub(in crate::connections) async fn stand_in_of(
          FROM connections c
          JOIN data_keys k ON k.user_id = c.user_id AND k.purpose = 'user'
          LEFT JOIN stand_ins s ON s.connection_id = c.id
-         WHERE c.app_id = $1 AND c.id = $2 AND c.status = 'active'",
+         WHERE c.app_id = $1 AND c.id = $2 AND c.status = 'active'
+           AND NOT EXISTS (
+               SELECT FROM orders_meaning(c.app_id, c.id, c.user_id, c.created_at, c.created_by, c.ordinal) o
+               WHERE o.marked_at IS NULL)",
         app.uuid(),
         id.uuid(),
     )
@@ -101,13 +104,19 @@ pub(in crate::connections) async fn find_by_stand_in(
     hash: &KeyedHash,
 ) -> sqlx::Result<Option<FoundByStandIn>> {
     let row = sqlx::query!(
-        "SELECT c.id AS \"id: ConnectionId\", c.status, c.revocation_kind, c.user_id AS \"user: UserId\",
+        "SELECT c.id AS \"id: ConnectionId\",
+                CASE WHEN o.id IS NULL THEN c.status ELSE 'revoking' END AS \"status!\",
+                coalesce(c.revocation_kind, o.kind) AS revocation_kind, c.user_id AS \"user: UserId\",
                 c.by_wire AND c.status IN ('active', 'revoking')
                     AND (c.user_secret IS NULL OR NOT c.user_secret_proven) AS \"wants_user_secret!\",
                 k.id AS \"key_id: DataKeyId\", k.master_key_id AS \"master_key_id: MasterKeyId\", k.wrapped
          FROM stand_ins s
          JOIN connections c ON c.id = s.connection_id
          JOIN data_keys k ON k.user_id = c.user_id AND k.purpose = 'user'
+         LEFT JOIN LATERAL (
+            SELECT f.id, f.kind
+            FROM orders_meaning(c.app_id, c.id, c.user_id, c.created_at, c.created_by, c.ordinal) f
+            WHERE f.marked_at IS NULL ORDER BY f.id LIMIT 1) o ON c.status IN ('pending', 'active')
          WHERE s.hash = $2 AND c.app_id = $1",
         app.uuid(),
         hash.as_bytes(),

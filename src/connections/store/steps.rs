@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::shown::{Row, select_shown};
-use super::{Locked, column, interval};
+use super::{Decree, Locked, column, interval};
 use crate::audit::AuditActor;
 use crate::base::actor::Actor;
 use crate::base::ids::{AppId, ConnectionId};
@@ -27,8 +27,8 @@ pub(in crate::connections) struct SealedToken {
 }
 
 /// A token that makes a pending connection active under its lease, where that is the login's only one
-/// that counts: the ordinary case, in one statement that waits for nobody. It comes to nothing where
-/// it is not so simple.
+/// that counts and no order in force means it: the ordinary case, in one statement that waits for nobody.
+/// It comes to nothing where it is not so simple.
 #[derive(Debug)]
 pub(in crate::connections) struct Activation {
     pub(in crate::connections) app: AppId,
@@ -52,6 +52,9 @@ impl BatchQuery for Activation {
                       SELECT FROM connections o
                       WHERE o.app_id = c.app_id AND o.connection_id = c.connection_id
                         AND o.id <> c.id AND o.status IN ('active', 'revoking'))
+                  AND NOT EXISTS (
+                      SELECT FROM orders_meaning(c.app_id, c.id, c.user_id, c.created_at, c.created_by,
+                                                 c.ordinal) f WHERE f.marked_at IS NULL)
                 ORDER BY c.connection_id
                 FOR UPDATE OF c SKIP LOCKED),
              changed AS (
@@ -133,7 +136,11 @@ pub(in crate::connections) async fn keep_token(
             UPDATE connections
             SET access_token = $3, code = NULL,
                 token_id = coalesce($4, token_id), dapi_user_id = coalesce($5, dapi_user_id),
-                leased_until = NULL, due_at = strongroom_now() + $6::interval, settled_epoch = $7
+                leased_until = NULL, settled_epoch = $7,
+                due_at = CASE WHEN status = 'revoking' AND EXISTS (
+                                  SELECT FROM revocation_orders r
+                                  WHERE r.id = revocation_order AND r.state = 'paused')
+                              THEN NULL ELSE strongroom_now() + $6::interval END
             WHERE app_id = $1 AND id = $2
             RETURNING app_id, id, user_id, status)
          SELECT record_audit(app_id, $8, 'connection.exchanged', status, user_id, id, NULL) FROM changed",
@@ -144,6 +151,42 @@ pub(in crate::connections) async fn keep_token(
         token.dapi_user_id,
         interval(wait),
         epoch,
+        AuditActor::from(&Actor::service()) as AuditActor,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Takes an orphan's token that came after all, only to have it delinked: the connection was revoked while
+/// nobody knew of the token.
+pub(in crate::connections) async fn keep_decreed_token(
+    conn: &mut Conn,
+    me: &Locked,
+    epoch: i32,
+    token: &SealedToken,
+    decree: &Decree,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "WITH changed AS (
+            UPDATE connections
+            SET status = 'revoking', access_token = $3, user_secret = coalesce(user_secret, $4),
+                token_id = coalesce($5, token_id), dapi_user_id = coalesce($6, dapi_user_id),
+                failure_type = NULL, failure_detail = NULL, due_at = strongroom_now(), settled_epoch = $7,
+                revocation_kind = $8, revocation_reason = $9, revocation_requested_at = $10
+            WHERE app_id = $1 AND id = $2
+            RETURNING app_id, id, user_id)
+         SELECT record_audit(app_id, $11, 'connection.' || $8, 'revoking', user_id, id, $9) FROM changed",
+        me.app.uuid(),
+        me.id.uuid(),
+        token.access_token.as_bytes(),
+        token.user_secret.as_ref().map(Sealed::as_bytes),
+        token.token_id,
+        token.dapi_user_id,
+        epoch,
+        decree.kind.as_str(),
+        decree.reason,
+        decree.decided_at,
         AuditActor::from(&Actor::service()) as AuditActor,
     )
     .execute(conn)
@@ -330,7 +373,7 @@ pub(in crate::connections) async fn note_revocation(
     Ok(())
 }
 
-/// Gives the lease back after a delinking that was not confirmed.
+/// Gives the lease back after a delinking that was not confirmed. While its order is paused, none follows.
 pub(in crate::connections) async fn delink_failed(
     conn: &mut Conn,
     app: AppId,
@@ -341,7 +384,10 @@ pub(in crate::connections) async fn delink_failed(
 ) -> sqlx::Result<()> {
     sqlx::query!(
         "UPDATE connections
-         SET leased_until = NULL, due_at = strongroom_now() + $4::interval, revocation_last_error = $5
+         SET leased_until = NULL, revocation_last_error = $5,
+             due_at = CASE WHEN EXISTS (SELECT FROM revocation_orders r
+                                        WHERE r.id = revocation_order AND r.state = 'paused')
+                           THEN NULL ELSE strongroom_now() + $4::interval END
          WHERE app_id = $1 AND id = $2 AND status = 'revoking' AND lease_epoch = $3",
         app.uuid(),
         id.uuid(),

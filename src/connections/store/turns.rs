@@ -16,13 +16,14 @@ use crate::base::secret::SecretText;
 use crate::dapi::{AccessToken, UserSecret};
 use crate::database::BatchQuery;
 use crate::database::Conn;
-use crate::vault::{KeyOwner, MasterKeyId, Sealed, WrappedKey};
+use crate::vault::{Binding, KeyOwner, MasterKeyId, Sealed, WrappedKey};
 
 /// How long a place in the queue counts without being heard of.
 const ALIVE: Duration = Duration::from_secs(15);
 
-/// A wish to call Dapi with a connection's token now. It comes to nothing where the connection is not
-/// active, where somebody else has the turn or comes first, or where the row is locked in this moment.
+/// A request to call Dapi with a connection's token now. No order of the app is committed while it runs. Its
+/// output is `None` if the connection is not active, needs attention or is meant by an order in force, if
+/// somebody else has the turn or comes first, or if the row is locked at this moment.
 #[derive(Debug)]
 pub(in crate::connections) struct TakeTurn {
     pub(in crate::connections) actor: AuditActor,
@@ -42,8 +43,11 @@ pub(in crate::connections) struct TakeTurn {
 pub(in crate::connections) struct Taken {
     pub(in crate::connections) user: UserId,
     pub(in crate::connections) access_token: Sealed<AccessToken>,
+    pub(in crate::connections) binding: Option<Binding>,
     pub(in crate::connections) user_secret: Option<Sealed<UserSecret>>,
     pub(in crate::connections) user_secret_proven: bool,
+    /// No call has succeeded with the token yet.
+    pub(in crate::connections) unproven: bool,
     pub(in crate::connections) user_key: WrappedKey,
     pub(in crate::connections) credentials: SealedCredentials,
 }
@@ -69,10 +73,18 @@ impl BatchQuery for TakeTurn {
                   AND (w.place IS NULL OR EXISTS (
                         SELECT FROM token_queue q WHERE q.connection_id = w.id AND q.place = w.place))
                 ORDER BY w.id, w.place, w.n),
+             uses AS MATERIALIZED (
+                SELECT a.app_id, begin_use(a.app_id) AS asks
+                FROM (SELECT DISTINCT app_id FROM wishes ORDER BY app_id) a),
              held AS MATERIALIZED (
                 SELECT x.n, x.turn, x.place, x.lasts, c.* FROM next x
+                JOIN uses e ON e.app_id = x.app_id
                 JOIN connections c ON c.app_id = x.app_id AND c.id = x.id
-                WHERE c.status = 'active'
+                WHERE c.status = 'active' AND c.attention_type IS NULL
+                  AND CASE WHEN e.asks
+                           THEN NOT is_revoked_by_order(c.app_id, c.id, c.user_id, c.created_at,
+                                                        c.created_by, c.ordinal)
+                           ELSE true END
                 FOR SHARE OF c SKIP LOCKED),
              taken AS (
                 INSERT INTO token_turns AS t (connection_id, turn, ends_at)
@@ -93,15 +105,17 @@ impl BatchQuery for TakeTurn {
                 FROM begun b JOIN wishes w USING (n))
              SELECT b.n AS \"n!\", b.user_id AS \"user: UserId\", b.app_id AS \"app: AppId\",
                     b.access_token AS \"access_token!: Sealed<AccessToken>\",
+                    tb.binding AS \"binding?: Binding\",
                     b.user_secret AS \"user_secret: Sealed<UserSecret>\", b.user_secret_proven,
-                    uk.id AS \"user_key_id: DataKeyId\", uk.master_key_id AS \"user_master: MasterKeyId\",
+                    b.unproven, uk.id AS \"user_key_id: DataKeyId\", uk.master_key_id AS \"user_master: MasterKeyId\",
                     uk.wrapped AS user_wrapped, a.app_key, a.app_secret AS \"app_secret: Sealed<SecretText>\",
                     ak.id AS \"app_key_id: DataKeyId\", ak.master_key_id AS \"app_master: MasterKeyId\",
                     ak.wrapped AS app_wrapped
              FROM begun b
              JOIN data_keys uk ON uk.user_id = b.user_id AND uk.purpose = 'user'
              JOIN apps a ON a.id = b.app_id
-             JOIN data_keys ak ON ak.app_id = b.app_id AND ak.purpose = 'app'",
+             JOIN data_keys ak ON ak.app_id = b.app_id AND ak.purpose = 'app'
+             LEFT JOIN token_bindings tb ON tb.connection_id = b.id",
             &column(inputs, |input| input.app.uuid()),
             &column(inputs, |input| input.id.uuid()),
             &column(inputs, |input| input.turn.uuid()),
@@ -120,8 +134,10 @@ impl BatchQuery for TakeTurn {
             *place = Some(Taken {
                 user: row.user,
                 access_token: row.access_token,
+                binding: row.binding,
                 user_secret: row.user_secret,
                 user_secret_proven: row.user_secret_proven,
+                unproven: row.unproven,
                 user_key: WrappedKey {
                     id: row.user_key_id,
                     owner: KeyOwner::User { app: row.app, user: row.user },
@@ -156,18 +172,46 @@ pub(in crate::connections) struct EndTurn {
     pub(in crate::connections) outcome: &'static str,
     /// What was called, and the HTTP status where there was one.
     pub(in crate::connections) reason: String,
+    /// The token was used, as far as is known.
+    pub(in crate::connections) used: bool,
+    /// The `type` by which the connection needs attention from now on.
+    pub(in crate::connections) attention: Option<String>,
 }
 
 impl BatchQuery for EndTurn {
     type Output = ();
 
     async fn run(conn: &mut Conn, inputs: &[Self]) -> sqlx::Result<Vec<()>> {
+        // What needs attention says so before its turn is free. When a connection was used is noted by the
+        // minute, and not at all where somebody has locked it in this moment.
         sqlx::query!(
             "WITH ended AS (
                 SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::text[],
-                                     $7::audit_actor[])
-                AS i (app_id, id, user_id, turn, outcome, reason,
+                                     $7::bool[], $8::text[], $9::audit_actor[])
+                AS i (app_id, id, user_id, turn, outcome, reason, used, attention,
                       actor, client_id, session_id, scope, ip, request_id)),
+             marks AS (
+                SELECT DISTINCT ON (id) app_id, id, attention FROM ended
+                WHERE used OR attention IS NOT NULL ORDER BY id, attention),
+             stale AS MATERIALIZED (
+                SELECT c.app_id, c.id, NULL::text AS attention FROM marks m
+                JOIN connections c ON c.app_id = m.app_id AND c.id = m.id
+                WHERE m.attention IS NULL AND (
+                    c.last_used_at IS NULL OR c.last_used_at <= strongroom_now() - interval '1 minute')
+                FOR NO KEY UPDATE OF c SKIP LOCKED),
+             refused AS MATERIALIZED (
+                SELECT c.app_id, c.id, m.attention FROM marks m
+                JOIN connections c ON c.app_id = m.app_id AND c.id = m.id
+                WHERE m.attention IS NOT NULL AND c.status = 'active' AND c.attention_type IS NULL
+                ORDER BY c.id FOR NO KEY UPDATE OF c),
+             marked AS (
+                UPDATE connections c
+                SET last_used_at = t.now, attention_type = coalesce(x.attention, c.attention_type),
+                    attention_since = CASE WHEN x.attention IS NULL THEN c.attention_since ELSE t.now END
+                FROM (SELECT * FROM stale UNION ALL SELECT * FROM refused) x,
+                     (SELECT strongroom_now() AS now) t
+                WHERE c.app_id = x.app_id AND c.id = x.id
+                RETURNING c.app_id, c.id, c.user_id, x.attention),
              mine AS MATERIALIZED (
                 SELECT t.connection_id, t.turn FROM token_turns t
                 JOIN ended e ON t.connection_id = e.id AND t.turn = e.turn
@@ -180,13 +224,19 @@ impl BatchQuery for EndTurn {
                  user_id, connection_id, reason)
              SELECT app_id, 'dapi.call', outcome, actor, client_id, session_id, scope, ip, request_id,
                     user_id, id, reason
-             FROM ended",
+             FROM ended
+             UNION ALL
+             SELECT app_id, 'connection.attention_set', 'ok', 'service', NULL, NULL, NULL, NULL, NULL,
+                    user_id, id, attention
+             FROM marked WHERE attention IS NOT NULL",
             &column(inputs, |input| input.app.uuid()),
             &column(inputs, |input| input.id.uuid()),
             column(inputs, |input| input.user.map(UserId::uuid)) as Vec<Option<Uuid>>,
             &column(inputs, |input| input.turn.uuid()),
             column(inputs, |input| input.outcome) as Vec<&str>,
             column(inputs, |input| input.reason.as_str()) as Vec<&str>,
+            &column(inputs, |input| input.used),
+            column(inputs, |input| input.attention.as_deref()) as Vec<Option<&str>>,
             column(inputs, |input| input.actor.clone()) as Vec<AuditActor>,
         )
         .execute(conn)
@@ -205,54 +255,6 @@ pub(in crate::connections) async fn free_turn(
         "DELETE FROM token_turns WHERE connection_id = $1 AND turn = $2",
         id.uuid(),
         turn.uuid(),
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
-}
-
-/// How soon a delinking looks again for a token that a call has its turn with.
-const LOOK_FOR_TURN: Duration = Duration::from_millis(500);
-
-/// Puts off delinkings whose token a call has its turn with, which runs to its end. Looked for from the
-/// turns, which are few, whatever is due.
-pub(in crate::connections) async fn postpone_busy_tokens(conn: &mut Conn) -> sqlx::Result<()> {
-    sqlx::query!(
-        "WITH waiting AS (
-            SELECT c.app_id, c.id FROM connections c
-            WHERE c.id = ANY (ARRAY(
-                    SELECT t.connection_id FROM token_turns t WHERE t.ends_at > strongroom_now()))
-              AND c.status = 'revoking' AND c.access_token IS NOT NULL
-              AND coalesce(c.due_at, c.created_at) <= strongroom_now()
-            FOR UPDATE OF c SKIP LOCKED)
-         UPDATE connections c
-         SET leased_until = NULL, due_at = strongroom_now() + $1::interval
-         FROM waiting w WHERE c.app_id = w.app_id AND c.id = w.id",
-        interval(LOOK_FOR_TURN),
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
-}
-
-/// Puts off delinkings whose user secret has not come yet, without which Dapi delinks nothing. What brings
-/// it makes them due; otherwise somebody looks when they are given up.
-pub(in crate::connections) async fn postpone_secretless(
-    conn: &mut Conn,
-    give_up_after: Duration,
-) -> sqlx::Result<()> {
-    sqlx::query!(
-        "WITH waiting AS (
-            SELECT c.app_id, c.id FROM connections c
-            WHERE c.due_at <= (SELECT strongroom_now()) AND c.status = 'revoking'
-              AND c.access_token IS NOT NULL AND c.user_secret IS NULL
-              AND c.revocation_requested_at + $1::interval > strongroom_now()
-            FOR UPDATE OF c SKIP LOCKED)
-         UPDATE connections c
-         SET leased_until = NULL, due_at = c.revocation_requested_at + $1::interval,
-             revocation_last_error = 'user_secret_missing'
-         FROM waiting w WHERE c.app_id = w.app_id AND c.id = w.id",
-        interval(give_up_after),
     )
     .execute(conn)
     .await?;
@@ -349,7 +351,7 @@ pub(in crate::connections) async fn keep_user_secret(
         "WITH changed AS (
             UPDATE connections
             SET user_secret = $3, user_secret_proven = false,
-                due_at = CASE WHEN status = 'revoking' AND leased_until IS NULL
+                due_at = CASE WHEN status = 'revoking' AND leased_until IS NULL AND due_at IS NOT NULL
                               THEN strongroom_now() ELSE due_at END
             WHERE app_id = $1 AND id = $2 AND status IN ('active', 'revoking')
               AND by_wire AND (user_secret IS NULL OR NOT user_secret_proven)

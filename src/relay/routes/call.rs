@@ -36,7 +36,7 @@ use crate::relay::{Context, paths};
         (status = 401, description = "`unauthorized`"),
         (status = 403, description = "`insufficient_scope`"),
         (status = 404, description = "`not_found`: no such connection, or a path that is not for calling"),
-        (status = 409, description = "`connection_not_active`, with `connectionStatus`; `user_secret_missing`"),
+        (status = 409, description = "`connection_not_active`, with `connectionStatus`; `connection_needs_attention`, with `attention`; `user_secret_missing`"),
         (status = 413, description = "`body_too_large`"),
         (status = 429, description = "`too_many_requests`: too many wait for this token already; with `Retry-After`"),
         (status = 502, description = "`upstream_failed`"),

@@ -15,7 +15,8 @@ use serde_json::json;
 use super::Context;
 use super::call::{Answered, Body, Request, Trouble};
 use super::queue::{self, NoTurn};
-use crate::connections::model::Status;
+use crate::connections::model::{Attention, Status};
+use crate::dapi::Busy;
 use crate::http::connection;
 use crate::http::problem::{Problem, ProblemCode};
 
@@ -71,6 +72,7 @@ fn no_turn(none: NoTurn) -> Problem {
     match none {
         NoTurn::Unknown => Problem::not_found(),
         NoTurn::NotActive(status) => not_active(status),
+        NoTurn::NeedsAttention(attention) => needs_attention(&attention),
         NoTurn::Full => too_many(
             "As many calls wait for this connection's turn as may; Dapi takes one at a time.",
             5,
@@ -78,10 +80,14 @@ fn no_turn(none: NoTurn) -> Problem {
         NoTurn::TooLong => {
             too_many("Calls on this connection take so long that this one's turn did not come.", 5)
         }
-        NoTurn::Gate(busy) => too_many(
-            "As many calls to Dapi are under way as may.",
-            busy.retry_after.as_secs().max(1),
-        ),
+        NoTurn::Gate(Busy { retry_after, held }) => {
+            let detail = if held {
+                "Dapi asked to be left alone with calls of this app for a while."
+            } else {
+                "As many calls to Dapi are under way as may."
+            };
+            too_many(detail, retry_after.as_secs().saturating_add(u64::from(held)).max(1))
+        }
         NoTurn::Draining => Problem::unavailable("the replica is about to end"),
         NoTurn::Failed(failed) => failed.into(),
     }
@@ -90,6 +96,13 @@ fn no_turn(none: NoTurn) -> Problem {
 fn not_active(status: Status) -> Problem {
     let detail = format!("The connection is {}.", status.as_str());
     Problem::new(ProblemCode::ConnectionNotActive, detail).with("connectionStatus", json!(status))
+}
+
+fn needs_attention(attention: &Attention) -> Problem {
+    let kind = &attention.kind;
+    let detail = format!("Dapi answered {kind}: the user has to link the login again.");
+    let problem = Problem::new(ProblemCode::ConnectionNeedsAttention, detail);
+    problem.with("attention", json!(attention))
 }
 
 fn no_answer(trouble: Trouble) -> Problem {

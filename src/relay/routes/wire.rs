@@ -79,7 +79,7 @@ pub struct AnswerShape {
     responses(
         (status = 200, description = "Dapi's answer, or Strongroom's in its shape", body = AnswerShape),
         (status = 400, description = "In Dapi's shape: `PARAMETER_ERROR`, or why a code was refused", body = AnswerShape),
-        (status = 401, description = "`INVALID_APP_SECRET`, `INVALID_CONNECTION`, `USER_DELINKED`", body = AnswerShape),
+        (status = 401, description = "`INVALID_APP_SECRET`, `INVALID_CONNECTION`, `USER_DELINKED`; `INVALID_CREDENTIALS` or `ACCOUNT_LOCKED` again, without a call, until the user links the login again", body = AnswerShape),
         (status = 403, description = "`INSUFFICIENT_SCOPE`", body = AnswerShape),
         (status = 404, description = "`NOT_FOUND`", body = AnswerShape),
         (status = 422, description = "`PARAMETER_MISSING`", body = AnswerShape),

@@ -1,0 +1,36 @@
+//! `DELETE /v1/connections/{id}/attention`: calls may be made again.
+
+use actix_web::{HttpResponse, web};
+
+use crate::base::ids::ConnectionId;
+use crate::connections::model::Connection;
+use crate::connections::{Context, attention};
+use crate::http::body::Id;
+use crate::http::caller::{Authorized, needs};
+use crate::http::problem::Problem;
+
+/// Says that calls may be made again, although the user has not linked the login again: they told you that
+/// they changed nothing, or that their bank unlocked the account. Repeatable.
+///
+/// Going on after `INVALID_CREDENTIALS` can lock the user's bank account.
+#[utoipa::path(
+    delete, path = "/v1/connections/{id}/attention", tag = "Connections",
+    operation_id = "clear_attention",
+    security(("bearer" = ["dapi:call"])),
+    params(("id" = ConnectionId, Path, description = "The connection")),
+    responses(
+        (status = 200, description = "The connection, whose `attention` is null", body = Connection),
+        (status = 401, description = "`unauthorized`"),
+        (status = 403, description = "`insufficient_scope`"),
+        (status = 404, description = "`not_found`"),
+        (status = 503, description = "`unavailable`"),
+    )
+)]
+pub async fn clear(
+    caller: Authorized<needs::DapiCall>,
+    context: web::Data<Context>,
+    id: Id<ConnectionId>,
+) -> Result<HttpResponse, Problem> {
+    let cleared = attention::clear(&context, &caller.actor, caller.client.app, id.0).await?;
+    Ok(HttpResponse::Ok().json(cleared.ok_or_else(Problem::not_found)?))
+}

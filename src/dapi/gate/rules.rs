@@ -1,0 +1,342 @@
+//! Who gets the next place at the gate: rules without I/O and without a clock of their own.
+//!
+//! - A lane leaves places to the lanes before it, and an app leaves some to the apps that come after it, so
+//!   that a newcomer rarely waits.
+//! - When places are scarce, the earlier lane goes first, then the app that holds less, then the one that
+//!   was served less recently. A want that has waited for a few seconds counts as one of the first lane.
+//! - What is wanted by somebody who goes first is not given to others, for as long as the want lasts.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use super::Lane;
+use crate::base::ids::AppId;
+
+/// How long the background work's want counts without being declared again.
+const DECLARED: Duration = Duration::from_secs(3);
+/// After how long a want of a later lane counts as one of the first.
+const AGED: Duration = Duration::from_secs(3);
+/// How many apps are remembered before idle ones are forgotten.
+const REMEMBERED: usize = 1024;
+
+/// How many places each lane and all behind it may take together: of all apps, and of one.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    all: [usize; 3],
+    one_app: [usize; 3],
+}
+
+impl Limits {
+    fn of(places: usize) -> Self {
+        let share = |least: usize, part: usize| {
+            if places < least { 0 } else { (places / part).max(1) }
+        };
+        // For exchanges alone, for exchanges and delinkings, and for apps that come later.
+        let (exchanges, both, newcomers) = (share(2, 8), share(2, 4), share(4, 16));
+        let all = [places, places - exchanges, places - both];
+        let calls = all[2] - newcomers;
+        let one_app =
+            [places - newcomers, (all[1] - newcomers).max(calls + newcomers.min(1)), calls];
+        Self { all, one_app }
+    }
+}
+
+/// What of a lane is wanted and held of one app.
+#[derive(Clone, Debug, Default)]
+struct Wanted {
+    /// Callers that wait, in the order of their arrival.
+    waiters: VecDeque<(u64, Instant)>,
+    /// How many rows the background work has, and until when that counts.
+    declared: usize,
+    declared_until: Option<Instant>,
+    /// Since when rows of its have waited.
+    since: Option<Instant>,
+    held_until: Option<Instant>,
+}
+
+impl Wanted {
+    fn held_for(&self, now: Instant) -> Option<Duration> {
+        self.held_until?.checked_duration_since(now).filter(|left| !left.is_zero())
+    }
+
+    fn declared(&self, now: Instant) -> usize {
+        if self.declared_until.is_some_and(|until| until > now) { self.declared } else { 0 }
+    }
+
+    fn count(&self, now: Instant) -> usize {
+        if self.held_for(now).is_some() { 0 } else { self.waiters.len() + self.declared(now) }
+    }
+
+    fn is_aged(&self, now: Instant) -> bool {
+        let first = self.waiters.front().map(|(_, since)| *since).or(self.since);
+        first.is_some_and(|since| now.saturating_duration_since(since) >= AGED)
+    }
+
+    fn is_idle(&self, now: Instant) -> bool {
+        self.held_for(now).is_none() && self.count(now) == 0
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+struct App {
+    used: [usize; 3],
+    /// When it was last given a place, in the order of all that were given.
+    served: u64,
+    wanted: [Wanted; 3],
+}
+
+/// Places in use, or as if they were.
+#[derive(Clone, Debug, Default)]
+struct Usage {
+    all: [usize; 3],
+    apps: HashMap<AppId, [usize; 3]>,
+}
+
+fn behind(used: &[usize; 3], lane: usize) -> usize {
+    used.iter().skip(lane).sum()
+}
+
+impl Usage {
+    fn of(&self, app: AppId) -> [usize; 3] {
+        self.apps.get(&app).copied().unwrap_or_default()
+    }
+
+    fn has_room(&self, limits: &Limits, app: AppId, lane: Lane) -> bool {
+        let mine = self.of(app);
+        let bounds = limits.all.iter().zip(limits.one_app).enumerate().take(lane.index() + 1);
+        let mut bounds = bounds;
+        bounds.all(|(at, (all, one))| behind(&self.all, at) < *all && behind(&mine, at) < one)
+    }
+
+    fn enter(&mut self, app: AppId, lane: Lane) {
+        let counts = [Some(&mut self.all), Some(self.apps.entry(app).or_default())];
+        for used in counts.into_iter().flatten() {
+            used.iter_mut().skip(lane.index()).take(1).for_each(|used| *used += 1);
+        }
+    }
+}
+
+/// In which order wants are served: the least first.
+type Rank = (usize, usize, u64, usize);
+
+/// What one app wants of one lane.
+struct Group {
+    app: AppId,
+    lane: Lane,
+    left: usize,
+    aged: bool,
+    served: u64,
+}
+
+impl Group {
+    fn rank(&self, usage: &Usage) -> Rank {
+        let lane = if self.aged { 0 } else { self.lane.index() };
+        (lane, usage.of(self.app).iter().sum(), self.served, self.lane.index())
+    }
+}
+
+/// What comes of a place that became free.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Dispatch {
+    /// Callers whose wait is over, with their app and lane; the places are theirs.
+    pub(super) granted: Vec<(u64, AppId, Lane)>,
+    /// The background work has something to take up.
+    pub(super) background: bool,
+}
+
+/// The state of the gate.
+#[derive(Debug)]
+pub(super) struct Rules {
+    limits: Limits,
+    apps: HashMap<AppId, App>,
+    given: u64,
+}
+
+impl Rules {
+    pub(super) fn new(places: usize) -> Self {
+        Self { limits: Limits::of(places.max(1)), apps: HashMap::new(), given: 0 }
+    }
+
+    fn wanted(&mut self, app: AppId, lane: Lane) -> Option<&mut Wanted> {
+        self.apps.entry(app).or_default().wanted.get_mut(lane.index())
+    }
+
+    /// For how long Dapi asked to be left alone with this kind of call of this app.
+    pub(super) fn held_for(&self, app: AppId, lane: Lane, now: Instant) -> Option<Duration> {
+        self.apps.get(&app)?.wanted.get(lane.index())?.held_for(now)
+    }
+
+    /// Takes a place if there is one for this app and lane and nobody goes before it.
+    pub(super) fn try_enter(&mut self, app: AppId, lane: Lane, now: Instant) -> bool {
+        let waiting = |app: &App| {
+            app.wanted.get(lane.index()).is_some_and(|wanted| !wanted.waiters.is_empty())
+        };
+        let behind_others = self.apps.get(&app).is_some_and(waiting);
+        if self.held_for(app, lane, now).is_some() || behind_others {
+            return false;
+        }
+        let may = self.is_next(app, lane, now);
+        if may {
+            self.enter(app, lane, now);
+        }
+        may
+    }
+
+    /// Takes up to `most` places for what the background work has.
+    pub(super) fn take(&mut self, app: AppId, lane: Lane, most: usize, now: Instant) -> usize {
+        (0..most).take_while(|_| self.try_enter(app, lane, now)).count()
+    }
+
+    fn is_next(&self, app: AppId, lane: Lane, now: Instant) -> bool {
+        let mut usage = self.usage();
+        let served = self.apps.get(&app).map_or(0, |app| app.served);
+        let aged = self.apps.get(&app).is_some_and(|app| {
+            app.wanted.get(lane.index()).is_some_and(|wanted| wanted.is_aged(now))
+        });
+        let me = Group { app, lane, left: 1, aged, served };
+        let mut groups = self.groups(now);
+        groups.retain(|group| (group.app, group.lane) != (app, lane));
+        loop {
+            if !usage.has_room(&self.limits, app, lane) {
+                return false;
+            }
+            match best(&mut groups, &usage, &self.limits) {
+                Some(first) if first.rank(&usage) <= me.rank(&usage) => {
+                    first.left -= 1;
+                    usage.enter(first.app, first.lane);
+                }
+                _ => return true,
+            }
+        }
+    }
+
+    fn usage(&self) -> Usage {
+        let mut usage = Usage::default();
+        for (id, app) in self.apps.iter().filter(|(_, app)| app.used.iter().any(|n| *n > 0)) {
+            usage.all.iter_mut().zip(app.used).for_each(|(all, used)| *all += used);
+            usage.apps.insert(*id, app.used);
+        }
+        usage
+    }
+
+    fn groups(&self, now: Instant) -> Vec<Group> {
+        let mut groups = Vec::new();
+        for (id, app) in &self.apps {
+            for (lane, wanted) in Lane::ALL.into_iter().zip(&app.wanted) {
+                let left = wanted.count(now);
+                if left > 0 {
+                    let (app_id, aged) = (*id, wanted.is_aged(now));
+                    groups.push(Group { app: app_id, lane, left, aged, served: app.served });
+                }
+            }
+        }
+        groups
+    }
+
+    fn enter(&mut self, id: AppId, lane: Lane, now: Instant) {
+        self.given += 1;
+        let app = self.apps.entry(id).or_default();
+        app.served = self.given;
+        app.used.iter_mut().skip(lane.index()).take(1).for_each(|used| *used += 1);
+        if let Some(wanted) = app.wanted.get_mut(lane.index()) {
+            wanted.declared = wanted.declared.saturating_sub(1);
+            wanted.since = (wanted.declared > 0).then_some(now);
+        }
+    }
+
+    /// A place is free again.
+    pub(super) fn leave(&mut self, id: AppId, lane: Lane, now: Instant) {
+        if let Some(app) = self.apps.get_mut(&id) {
+            let used = app.used.iter_mut().skip(lane.index()).take(1);
+            used.for_each(|used| *used = used.saturating_sub(1));
+        }
+        if self.apps.len() > REMEMBERED {
+            self.apps.retain(|_, app| {
+                app.used.iter().any(|used| *used > 0)
+                    || !app.wanted.iter().all(|wanted| wanted.is_idle(now))
+            });
+        }
+    }
+
+    /// A caller waits.
+    pub(super) fn wait(&mut self, app: AppId, lane: Lane, waiter: u64, now: Instant) {
+        if let Some(wanted) = self.wanted(app, lane) {
+            wanted.waiters.push_back((waiter, now));
+        }
+    }
+
+    /// A caller waits no longer.
+    pub(super) fn give_up(&mut self, app: AppId, lane: Lane, waiter: u64) {
+        if let Some(wanted) = self.wanted(app, lane) {
+            wanted.waiters.retain(|(id, _)| *id != waiter);
+        }
+    }
+
+    /// One more row than was declared waits for the background work.
+    pub(super) fn one_more(&mut self, app: AppId, lane: Lane, now: Instant) {
+        if let Some(wanted) = self.wanted(app, lane) {
+            wanted.declared = wanted.declared(now) + 1;
+            wanted.declared_until = Some(now + DECLARED);
+            wanted.since.get_or_insert(now);
+        }
+    }
+
+    /// These rows of a lane wait for the background work, and no others.
+    pub(super) fn declare(&mut self, lane: Lane, wants: &HashMap<AppId, usize>, now: Instant) {
+        for (id, app) in &mut self.apps {
+            let Some(wanted) = app.wanted.get_mut(lane.index()) else { continue };
+            if !wants.contains_key(id) {
+                (wanted.declared, wanted.since) = (0, None);
+            }
+        }
+        for (app, count) in wants {
+            let Some(wanted) = self.wanted(*app, lane) else { continue };
+            wanted.declared = *count;
+            wanted.declared_until = Some(now + DECLARED);
+            wanted.since = (*count > 0).then(|| wanted.since.unwrap_or(now));
+        }
+    }
+
+    /// Lets no call of this kind of this app through until then; returns the callers that waited for one.
+    pub(super) fn hold(&mut self, app: AppId, lane: Lane, until: Instant) -> Vec<u64> {
+        let Some(wanted) = self.wanted(app, lane) else { return Vec::new() };
+        wanted.held_until = Some(wanted.held_until.map_or(until, |before| before.max(until)));
+        wanted.waiters.drain(..).map(|(id, _)| id).collect()
+    }
+
+    /// When the first of the holds ends.
+    pub(super) fn first_hold_ends_in(&self, now: Instant) -> Option<Duration> {
+        let wanted = self.apps.values().flat_map(|app| &app.wanted);
+        wanted.filter_map(|wanted| wanted.held_for(now)).min()
+    }
+
+    /// Gives free places to who is next.
+    pub(super) fn dispatch(&mut self, now: Instant) -> Dispatch {
+        let mut dispatch = Dispatch::default();
+        let (mut usage, mut groups) = (self.usage(), self.groups(now));
+        while let Some(first) = best(&mut groups, &usage, &self.limits) {
+            let (app, lane) = (first.app, first.lane);
+            first.left -= 1;
+            usage.enter(app, lane);
+            let waiter = self.wanted(app, lane).and_then(|wanted| wanted.waiters.pop_front());
+            match waiter {
+                Some((id, _)) => {
+                    self.enter(app, lane, now);
+                    first.served = self.given;
+                    dispatch.granted.push((id, app, lane));
+                }
+                None => dispatch.background = true,
+            }
+        }
+        dispatch
+    }
+}
+
+fn best<'a>(groups: &'a mut [Group], usage: &Usage, limits: &Limits) -> Option<&'a mut Group> {
+    let open = groups.iter_mut().filter(|group| group.left > 0);
+    let open = open.filter(|group| usage.has_room(limits, group.app, group.lane));
+    open.min_by_key(|group| group.rank(usage))
+}
+
+#[cfg(test)]
+mod tests;
