@@ -91,6 +91,11 @@ impl Deferred {
         mine.map(|((_, row), _)| *row).collect()
     }
 
+    /// Leaves nothing alone any more, as if enough time had passed.
+    pub fn forget(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// In how long the first of them is tried again.
     pub(super) fn next(&self, now: Instant) -> Option<Duration> {
         let rows = self.0.lock().unwrap_or_else(PoisonError::into_inner);

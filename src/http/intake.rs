@@ -287,6 +287,7 @@ mod tests {
         })
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "as the callers of the pool have it")]
     fn address(n: u8) -> Option<IpAddr> {
         Some(IpAddr::from([192, 0, 2, n]))
     }

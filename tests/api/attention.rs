@@ -104,9 +104,7 @@ async fn those_who_wait_for_the_turn_are_told_and_dapi_is_not_called() {
     app.sandbox.set_fault(refusal("INVALID_CREDENTIALS", 401)).unwrap();
     // The slow one is let go and answers what it was to answer.
     let running = running.await.unwrap();
-    if running.json["type"] != "INVALID_CREDENTIALS" {
-        panic!("{}", running.text);
-    }
+    assert_eq!(running.json["type"], "INVALID_CREDENTIALS", "{}", running.text);
     for waits in waiting {
         assert_eq!(waits.await.unwrap().problem(), (409, "connection_needs_attention"));
     }

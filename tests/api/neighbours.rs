@@ -33,7 +33,7 @@ async fn neighbour(app: &TestApp) -> String {
     let client = clients::create(&mut conn, vault, &actor, &new).await.unwrap();
     drop(conn);
     app.refresh_directories().await;
-    app.api.token(&client.id.to_string(), client.secret.expose(), None).await
+    app.api.token(client.id.as_ref(), client.secret.expose(), None).await
 }
 
 /// What Dapi does not answer until the faults are cleared.

@@ -37,7 +37,7 @@ async fn a_connection_is_made_seen_sealed_revealed_and_delinked() {
     let sealed = &inside["sealed"];
     let part = |index: usize| sealed["parts"][index]["hex"].as_str().unwrap().to_owned();
     assert_eq!(sealed["column"], "access_token");
-    assert_eq!(part(0), "01");
+    assert_eq!(part(0), "02");
     assert_eq!(part(1), sealed["dataKeyID"].as_str().unwrap().replace('-', ""));
     assert_eq!([part(2).len(), part(4).len()], [24, 32]);
 

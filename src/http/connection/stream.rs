@@ -32,6 +32,7 @@ enum Line {
 
 /// A caller's connection under guard.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts about one connection")]
 pub struct Guarded {
     io: TcpStream,
     slot: Arc<Slot>,

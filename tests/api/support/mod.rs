@@ -165,7 +165,7 @@ impl TestApp {
             // The same for every replica, whose ports differ.
             ("STRONGROOM_PUBLIC_URL", "http://strongroom.test"),
             ("STRONGROOM_WORKERS", "1"),
-            ("STRONGROOM_DATABASE_CONNECTIONS", "8"),
+            ("STRONGROOM_DATABASE_CONNECTIONS", "16"),
             // A machine that is busy with something else is no outage; tests of outages set their own.
             ("STRONGROOM_DATABASE_TIMEOUT", "30"),
             ("STRONGROOM_SHUTDOWN_GRACE", "5"),
@@ -218,6 +218,8 @@ impl TestApp {
     pub async fn turn_clock(&self, by: Duration) {
         self.clock.advance(by);
         self.database.turn_clock(by).await;
+        // What failed is left alone for a while by the process's own clock.
+        self.context.deferred.forget();
         self.refresh_directories().await;
     }
 
