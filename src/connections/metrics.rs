@@ -136,30 +136,34 @@ impl Metrics {
             "Readings refused because the client's budget for the minute was spent",
             m.reveals_refused.clone(),
         );
-        registry.register("connections_pending", "Connections in `pending`", m.pending.clone());
+        m.register_backlog(registry);
+        m
+    }
+
+    fn register_backlog(&self, registry: &mut Registry) {
+        registry.register("connections_pending", "Connections in `pending`", self.pending.clone());
         registry.register_with_unit(
             "connections_pending_oldest",
             "Age of the oldest connection in `pending`",
             Unit::Seconds,
-            m.oldest_pending.clone(),
+            self.oldest_pending.clone(),
         );
         registry.register(
             "connections_revoking",
             "Connections in `revoking`: revoked here, perhaps still live at Dapi",
-            m.revoking.clone(),
+            self.revoking.clone(),
         );
         registry.register_with_unit(
             "connections_revoking_oldest",
             "Age of the oldest revocation that Dapi has not confirmed",
             Unit::Seconds,
-            m.oldest_revoking.clone(),
+            self.oldest_revoking.clone(),
         );
         registry.register(
             "connections_needing_attention",
             "Active connections with which no call is made until the user links the login again",
-            m.needing_attention.clone(),
+            self.needing_attention.clone(),
         );
-        m
     }
 
     fn register_rounds(&self, registry: &mut Registry) {

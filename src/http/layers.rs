@@ -3,7 +3,6 @@
 
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -20,7 +19,7 @@ use futures_util::FutureExt as _;
 use tracing::Span;
 use tracing_actix_web::{RequestId, RootSpanBuilder};
 
-use super::connection::{Flight, Slot};
+use super::connection::{self, Flight};
 use super::metrics::{Metrics, known_method};
 use super::problem::Problem;
 use crate::base::trace::TraceContext;
@@ -61,7 +60,7 @@ pub async fn answer<B: MessageBody + 'static>(
     next: Next<B>,
 ) -> Result<ServiceResponse<Answer>, Error> {
     let started = Instant::now();
-    let flight = req.conn_data::<Arc<Slot>>().map(Slot::begin);
+    let flight = connection::begin(&req);
     let method = req.method().clone();
     let metrics = req.app_data::<web::Data<Metrics>>().cloned();
     let request_id = req.extensions().get::<RequestId>().map(ToString::to_string);
@@ -100,7 +99,7 @@ pub async fn guarded<B: MessageBody + 'static>(
     req: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<Answer>, Error> {
-    let flight = req.conn_data::<Arc<Slot>>().map(Slot::begin);
+    let flight = connection::begin(&req);
     let response = next.call(req).await?.map_into_boxed_body();
     Ok(response.map_body(|_, body| Answer { body, _flight: flight }))
 }

@@ -216,3 +216,45 @@ async fn a_change_that_arrived_whole_is_made_though_the_caller_has_gone() {
     gone(erasure.as_bytes()).await;
     until(&app, "SELECT count(*) FROM users WHERE client_user_id = 'ada'", "0").await;
 }
+
+#[tokio::test]
+async fn pipelined_requests_are_answered_one_after_the_other() {
+    let app = TestApp::spawn().await;
+    let token = app.token().await;
+    let body = json!({ "reason": "x", "more": "x".repeat(5000) });
+    let mut requests = Vec::new();
+    for _ in 0..50 {
+        requests.extend(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n");
+        requests.extend(post(
+            "/v1/connections/conn_01999999-0000-7000-8000-000000000000/token",
+            &token,
+            &body,
+        ));
+    }
+    let mut stream = send(&app.api, &requests).await;
+    stream.shutdown().await.unwrap();
+    let answers = rest(&mut stream).await;
+    assert_eq!(answers.matches("HTTP/1.1 200").count(), 50);
+    assert_eq!(answers.matches("HTTP/1.1 404").count(), 50);
+}
+
+#[tokio::test]
+async fn pipelined_requests_whose_answers_are_not_taken_cost_little_memory() {
+    let stage = TestApp::builder().stage().await;
+    let process = Process::serve(&stage, &[]).await;
+    health_is_quick(&process.api).await;
+    let before = process.memory();
+    let mut held = Vec::new();
+    for _ in 0..50 {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        let mut stream = socket.connect(process.api.address).await.unwrap();
+        let requests = b"GET /openapi.json HTTP/1.1\r\nhost: x\r\n\r\n".repeat(10_000);
+        let sending = stream.write_all(&requests);
+        let _ = tokio::time::timeout(Duration::from_millis(200), sending).await;
+        held.push(stream);
+    }
+    health_is_quick(&process.api).await;
+    let grown = process.memory() - before;
+    assert!(grown < 50 * 1024, "it grew by {grown} KiB");
+}

@@ -316,6 +316,15 @@ async fn what_revokes_many_and_what_erases_a_user_destroys_what_is_kept() {
     assert_eq!(status(&app, &older).await, "invalidated");
 
     let app = TestApp::by_hand().await;
+    let (_, older, newer) = superseded(&app).await;
+    // The newer one is meant, the older one is not.
+    let token = app.token().await;
+    let filter = json!({ "connectionIDs": [newer["id"]] });
+    app.api.post(&token, "/v1/admin/revocations", &order(filter)).await;
+    assert_eq!(app.database.value(KEPT).await, "0");
+    assert_eq!(status(&app, &older).await, "invalidated");
+
+    let app = TestApp::by_hand().await;
     superseded(&app).await;
     let request = app.api.request(reqwest::Method::DELETE, "/v1/users/ada");
     let erased = app.api.send(request.bearer_auth(app.token().await)).await;

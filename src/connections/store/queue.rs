@@ -154,7 +154,7 @@ const LOOK_FOR_TURN: Duration = Duration::from_millis(500);
 /// cannot be told yet: a token that a call has its turn with, which runs to its end, and one whose user secret
 /// has not come, without which Dapi delinks nothing. What brings the secret makes the row due again; otherwise
 /// somebody looks when it is given up. One statement decides about each row, so that what is due is either
-/// claimed or put off.
+/// claimed or put off, but for what a paused order means: [`hold_paused`](super::hold_paused) takes it back.
 pub(in crate::connections) async fn claim_delinks(
     conn: &mut Conn,
     app: AppId,
@@ -175,6 +175,12 @@ pub(in crate::connections) async fn claim_delinks(
             WHERE c.id = ANY ($2) AND c.app_id = $1
               AND coalesce(c.due_at <= strongroom_now(), false) AND c.status = 'revoking'
               AND c.access_token IS NOT NULL
+              AND (NOT EXISTS (SELECT FROM revocation_orders r
+                               WHERE r.id = c.revocation_order AND r.state = 'paused')
+                   OR EXISTS (SELECT FROM erasures e WHERE e.user_id = c.user_id)
+                   OR EXISTS (SELECT FROM connections w
+                              WHERE w.app_id = c.app_id AND w.connection_id = c.connection_id
+                                AND w.user_id = c.user_id AND w.status = 'pending'))
             ORDER BY c.id FOR UPDATE OF c SKIP LOCKED),
          decided AS MATERIALIZED (
             SELECT l.*, l.cancelled OR l.gives_up_at <= strongroom_now() AS given_up,

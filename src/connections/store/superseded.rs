@@ -108,7 +108,7 @@ pub(in crate::connections) async fn destroy_superseded(
     Ok(())
 }
 
-/// Destroys what is kept of connections that an order means.
+/// Destroys what is kept of connections that an order means, and of those that they took the place of.
 pub(in crate::connections) async fn destroy_superseded_by_order(
     conn: &mut Conn,
     app: AppId,
@@ -119,7 +119,7 @@ pub(in crate::connections) async fn destroy_superseded_by_order(
          USING connections c
          CROSS JOIN LATERAL orders_meaning(c.app_id, c.id, c.user_id, c.created_at, c.created_by,
                                            c.ordinal) o
-         WHERE k.app_id = $1 AND c.id = k.connection_id AND o.id = $2",
+         WHERE k.app_id = $1 AND c.id IN (k.connection_id, k.replaced_by) AND o.id = $2",
         app.uuid(),
         order.uuid(),
     )

@@ -128,10 +128,7 @@ impl BatchQuery for TakeTurn {
         .await?;
         let mut taken: Vec<_> = inputs.iter().map(|_| None).collect();
         for row in rows {
-            let place = usize::try_from(row.n).ok().and_then(|n| taken.get_mut(n - 1));
-            let place =
-                place.ok_or_else(|| sqlx::Error::Decode("a row that nobody asked for".into()))?;
-            *place = Some(Taken {
+            *output_of(&mut taken, row.n)? = Some(Taken {
                 user: row.user,
                 access_token: row.access_token,
                 binding: row.binding,
@@ -159,6 +156,12 @@ impl BatchQuery for TakeTurn {
         }
         Ok(taken)
     }
+}
+
+/// The place of the n-th request's output; the first is 1.
+fn output_of<T>(outputs: &mut [T], n: i64) -> sqlx::Result<&mut T> {
+    let place = usize::try_from(n).ok().and_then(|n| outputs.get_mut(n.checked_sub(1)?));
+    place.ok_or_else(|| sqlx::Error::Decode("a row that nobody asked for".into()))
 }
 
 /// The end of a call: its turn is free, and what came of it is on record.

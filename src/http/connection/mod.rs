@@ -12,7 +12,7 @@ mod stream;
 
 pub use limit::{open_files, raise_limit};
 pub use metrics::Metrics;
-pub use slot::{Asking, Flight, Receiving, Slot};
+pub use slot::{Asking, Flight, Receiving, Slot, UNTOLD};
 pub use stream::Guarded;
 
 use std::collections::HashMap;
@@ -21,7 +21,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use actix_web::HttpRequest;
+use actix_web::dev::ServiceRequest;
 use actix_web::http::Version;
+use actix_web::http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
@@ -155,6 +157,16 @@ impl Guard {
             }
         }
     }
+}
+
+/// The request is under way while the result lives.
+#[must_use]
+pub fn begin(req: &ServiceRequest) -> Option<Flight> {
+    let slot = req.conn_data::<Arc<Slot>>()?;
+    let length = req.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+    let untold = req.headers().contains_key(TRANSFER_ENCODING);
+    let body = if untold { UNTOLD } else { length.and_then(|n| n.parse().ok()).unwrap_or(0) };
+    Some(slot.begin(body))
 }
 
 /// The request waits for its body while the result lives.

@@ -44,9 +44,27 @@ pub struct Slot {
     flying: AtomicUsize,
     /// Since when a request has waited that must not go on for a caller who has gone.
     asking: AtomicU64,
+    /// How many bytes more the request under way may read, of its body.
+    allowance: AtomicU64,
+    /// Reading was put off until the request under way is answered.
+    withheld: AtomicBool,
     served: AtomicBool,
     fate: AtomicU8,
     waker: AtomicWaker,
+}
+
+/// The size of a body that does not say how many bytes it has.
+pub const UNTOLD: u64 = u64::MAX;
+
+/// How much may be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Readable {
+    /// A head.
+    Head,
+    /// A piece, which is looked at before the next one.
+    Piece,
+    /// Up to so many bytes.
+    Bytes(u64),
 }
 
 /// In which order connections are ended to make room: idle ones first, then by the time that they have
@@ -75,6 +93,8 @@ impl Slot {
             receiving: AtomicU64::new(0),
             flying: AtomicUsize::new(0),
             asking: AtomicU64::new(0),
+            allowance: AtomicU64::new(0),
+            withheld: AtomicBool::new(false),
             served: AtomicBool::new(false),
             fate: AtomicU8::new(STAYS),
             waker: AtomicWaker::new(),
@@ -97,9 +117,12 @@ impl Slot {
     }
 
     /// Bytes came in. A connection that was to end for idleness stays.
-    pub(super) fn has_read(&self) {
+    pub(super) fn has_read(&self, bytes: u64) {
         let now = self.now();
         self.moved.store(now, Ordering::Relaxed);
+        let _ = self.allowance.try_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+            (left != UNTOLD).then(|| left.saturating_sub(bytes))
+        });
         if self.idle() && self.head.load(Ordering::Relaxed) == 0 {
             self.head.store(now, Ordering::Relaxed);
         }
@@ -203,9 +226,28 @@ impl Slot {
         }
     }
 
-    /// A request has begun; it ends with the result, which goes with the answer's last byte.
+    /// How much may be read now: a head, or so much of the body of the request under way. `None` while nothing
+    /// may: what is read is decoded at once, whatever it is, and a pipelined request takes a hundred times the
+    /// memory of its bytes.
+    pub(super) fn readable(&self) -> Option<Readable> {
+        if self.idle() {
+            return Some(Readable::Head);
+        }
+        match self.allowance.load(Ordering::Relaxed) {
+            0 => {
+                self.withheld.store(true, Ordering::Relaxed);
+                None
+            }
+            UNTOLD => Some(Readable::Piece),
+            bytes => Some(Readable::Bytes(bytes)),
+        }
+    }
+
+    /// A request has begun whose body has so many bytes, [`UNTOLD`] if it does not say; it ends with the
+    /// result, which goes with the answer's last byte.
     #[must_use]
-    pub fn begin(self: &Arc<Self>) -> Flight {
+    pub fn begin(self: &Arc<Self>, body: u64) -> Flight {
+        self.allowance.store(body, Ordering::Relaxed);
         self.flying.fetch_add(1, Ordering::Relaxed);
         self.served.store(true, Ordering::Relaxed);
         self.head.store(0, Ordering::Relaxed);
@@ -231,6 +273,9 @@ pub struct Flight(Arc<Slot>);
 impl Drop for Flight {
     fn drop(&mut self) {
         self.0.flying.fetch_sub(1, Ordering::Relaxed);
+        if self.0.withheld.swap(false, Ordering::Relaxed) {
+            self.0.waker.wake();
+        }
         self.0.moved.store(self.0.now(), Ordering::Relaxed);
     }
 }
@@ -242,6 +287,7 @@ pub struct Receiving(Arc<Slot>);
 impl Drop for Receiving {
     fn drop(&mut self) {
         self.0.receiving.store(0, Ordering::Relaxed);
+        self.0.allowance.store(0, Ordering::Relaxed);
     }
 }
 

@@ -5,13 +5,30 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::slot::Readable;
 use super::{Guard, Slot};
 
 /// An interim answer (RFC 9110 §15.2), which every client of HTTP/1.1 has to pass over. 102 is RFC 2518's.
 const STILL_AT_IT: &[u8] = b"HTTP/1.1 102 Processing\r\n\r\n";
+
+/// What is read at once of a body that does not say how long it is, in bytes.
+const PIECE: usize = 1024;
+/// What is taken in at once, in bytes.
+const MOST: usize = 4096;
+
+/// Where in a line of a head the last byte was.
+#[derive(Clone, Copy, Debug)]
+enum Line {
+    Within,
+    /// Before its first byte.
+    Begun,
+    /// Behind a carriage return at its beginning.
+    Returned,
+}
 
 /// A caller's connection under guard.
 #[derive(Debug)]
@@ -20,6 +37,11 @@ pub struct Guarded {
     slot: Arc<Slot>,
     guard: Guard,
     key: u64,
+    /// What has come and was not read.
+    ahead: BytesMut,
+    line: Line,
+    /// A head or a piece was read, and is looked at before the next one.
+    looked_at: bool,
     /// The caller has sent their last byte, or has gone.
     ended: bool,
     /// The caller has gone.
@@ -30,7 +52,18 @@ pub struct Guarded {
 
 impl Guarded {
     pub(super) fn new(io: TcpStream, slot: Arc<Slot>, guard: Guard, key: u64) -> Self {
-        Self { io, slot, guard, key, ended: false, gone: false, asked: false }
+        Self {
+            io,
+            slot,
+            guard,
+            key,
+            ahead: BytesMut::new(),
+            line: Line::Within,
+            looked_at: false,
+            ended: false,
+            gone: false,
+            asked: false,
+        }
     }
 
     /// What is known of the connection, for its requests.
@@ -80,16 +113,77 @@ impl AsyncRead for Guarded {
     ) -> Poll<std::io::Result<()>> {
         let this = self.get_mut();
         this.check(cx)?;
-        let before = buf.filled().len();
-        match Pin::new(&mut this.io).poll_read(cx, buf) {
-            Poll::Ready(Ok(())) if buf.filled().len() > before => this.slot.has_read(),
-            Poll::Ready(Ok(())) => this.ended = true,
+        let Some(readable) = this.slot.readable() else { return this.look_for_the_end(cx) };
+        let in_pieces = !matches!(readable, Readable::Bytes(_));
+        if in_pieces && std::mem::take(&mut this.looked_at) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        if this.ahead.is_empty() && !ready!(this.take_in(cx))? {
+            return Poll::Ready(Ok(()));
+        }
+        let room = buf.remaining().min(this.ahead.len());
+        let bytes = match readable {
+            Readable::Head => this.end_of_head(room),
+            Readable::Piece => room.min(PIECE),
+            Readable::Bytes(bytes) => usize::try_from(bytes).map_or(room, |bytes| room.min(bytes)),
+        };
+        buf.put_slice(&this.ahead.split_to(bytes));
+        this.slot.has_read(bytes as u64);
+        this.looked_at = in_pieces;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Guarded {
+    /// Takes in what has come; whether that is anything but the end.
+    fn take_in(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<bool>> {
+        let mut bytes = [0; MOST];
+        let mut part = ReadBuf::new(&mut bytes);
+        match Pin::new(&mut self.io).poll_read(cx, &mut part) {
+            Poll::Ready(Ok(())) if !part.filled().is_empty() => {
+                self.ahead.extend_from_slice(part.filled());
+                return Poll::Ready(Ok(true));
+            }
+            Poll::Ready(Ok(())) => self.ended = true,
             Poll::Ready(Err(error)) if error.kind() == ErrorKind::WouldBlock => {
                 return Poll::Ready(Err(error));
             }
-            Poll::Ready(Err(_)) => (this.ended, this.gone) = (true, true),
-            Poll::Pending if this.slot.ends() => this.ended = true,
+            Poll::Ready(Err(_)) => (self.ended, self.gone) = (true, true),
+            Poll::Pending if self.slot.ends() => self.ended = true,
             Poll::Pending => return Poll::Pending,
+        }
+        Poll::Ready(Ok(false))
+    }
+
+    /// How many of the first `room` bytes belong to the head that is being read: up to its empty line. What
+    /// comes behind waits, so that the server takes in one request at a time.
+    fn end_of_head(&mut self, room: usize) -> usize {
+        for (at, byte) in self.ahead.iter().take(room).enumerate() {
+            self.line = match (self.line, byte) {
+                (Line::Begun | Line::Returned, b'\n') => {
+                    self.line = Line::Within;
+                    return at + 1;
+                }
+                (Line::Begun, b'\r') => Line::Returned,
+                (_, b'\n') => Line::Begun,
+                _ => Line::Within,
+            };
+        }
+        room
+    }
+}
+
+impl Guarded {
+    /// Reads nothing; tells the end where a request waits that wants to know.
+    fn look_for_the_end(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        if !self.slot.is_asking() {
+            return Poll::Pending;
+        }
+        match ready!(self.io.poll_peek(cx, &mut ReadBuf::new(&mut [0; 1]))) {
+            Ok(0) => self.ended = true,
+            Ok(_) => return Poll::Pending,
+            Err(_) => (self.ended, self.gone) = (true, true),
         }
         Poll::Ready(Ok(()))
     }
