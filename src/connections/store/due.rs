@@ -45,14 +45,14 @@ macro_rules! portions {
                 FROM apps a WHERE a.app_id IS NOT NULL)
              SELECT " + $columns + "
              FROM apps a CROSS JOIN LATERAL (
-                SELECT c.app_id, c.id, c.user_id, c.connection_id, c.due_at,
-                       row_number() OVER (ORDER BY c.app_id, c.due_at) AS place
-                FROM connections c
-                WHERE c.due_at IS NOT NULL AND " + $indexed + "
-                  AND (c.app_id, c.due_at) >= (a.app_id, '-infinity'::timestamptz)
-                  AND (c.app_id, c.due_at) <= (a.app_id, (SELECT strongroom_now()))
-                  AND c.id <> ALL ($2::uuid[]) AND " + $condition + "
-                ORDER BY c.app_id, c.due_at LIMIT $1) d
+                SELECT n.*, row_number() OVER (ORDER BY n.due_at) AS place
+                FROM (SELECT c.app_id, c.id, c.user_id, c.connection_id, c.due_at
+                      FROM connections c
+                      WHERE c.due_at IS NOT NULL AND " + $indexed + "
+                        AND (c.app_id, c.due_at) >= (a.app_id, '-infinity'::timestamptz)
+                        AND (c.app_id, c.due_at) <= (a.app_id, (SELECT strongroom_now()))
+                        AND c.id <> ALL ($2::uuid[]) AND " + $condition + "
+                      ORDER BY c.app_id, c.due_at LIMIT $1) n) d
              WHERE a.app_id IS NOT NULL
              ORDER BY d.place, d.due_at",
             $($argument),*
