@@ -2,7 +2,7 @@
 //!
 //! An order is one small transaction: its row, which says whom it means, and one audit row. It is in
 //! force from its commit on, however many connections it means and whatever is locked: whoever reads or
-//! uses a token asks the orders in force (ADR 17). [`marking`](super::marking) then writes on the rows
+//! uses a token asks the orders in force (ADR 17). `marking` then writes on the rows
 //! what the order has decided, batch by batch. What it met carries its id and waits, with its secrets
 //! sealed; the background work lets so many a second through to the ordinary delinking, which goes on as
 //! for any other revocation.
