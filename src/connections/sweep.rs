@@ -381,13 +381,14 @@ pub async fn next_due(context: &Context) -> Result<Option<Duration>, Failed> {
 
 /// Forgets sessions and budgets that ended, and brings the gauges up to date.
 pub async fn housekeeping(context: &Context) -> Result<(), Failed> {
+    // Before a connection is held here: one that waits for another while it holds one waits for itself.
+    super::binding::bind_unbound(context).await?;
     let mut conn = context.pool.acquire().await?;
     store::forget_ended_sessions(&mut conn).await?;
     store::forget_spent_budgets(&mut conn).await?;
     store::forget_erased_names(&mut conn).await?;
     store::forget_dead_turns(&mut conn).await?;
     store::forget_targets(&mut conn).await?;
-    super::binding::bind_unbound(context).await?;
     store::destroy_superseded_due(&mut conn).await?;
     context.metrics.backlog(&store::backlog(&mut conn).await?);
     let overdue = store::agenda(&mut conn).await?.overdue.unwrap_or_default();
