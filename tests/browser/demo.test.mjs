@@ -29,7 +29,7 @@ test("a bank is connected, its token revealed with a reason, and delinked", asyn
     assert.match(await steps(page).filter({ hasText: name }).first().getAttribute("class"), /done/);
   }
   const sealed = (await page.locator(".sealed pre").textContent()).replaceAll(" ", "");
-  assert.match(sealed, /^01[0-9a-f]{200,}$/);
+  assert.match(sealed, /^02[0-9a-f]{200,}$/);
   const key = await page.locator(".sealed figcaption code").nth(1).textContent();
   assert.equal(sealed.slice(2, 34), key.replaceAll("-", ""));
 
