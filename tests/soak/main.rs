@@ -10,6 +10,10 @@
     clippy::indexing_slicing,
     clippy::disallowed_methods,
     clippy::print_stdout,
+    clippy::duration_suboptimal_units,
+    clippy::similar_names,
+    clippy::needless_pass_by_value,
+    clippy::cast_possible_truncation,
     dead_code,
     unused_imports,
     reason = "a test that panics says where, tells its figures, and shares its support with other tests"
