@@ -75,7 +75,7 @@ impl Conn {
         Ok(())
     }
 
-    /// What tells whether the connection became suspect.
+    /// The connection itself, with what is known about it.
     pub(super) fn opened(&mut self) -> sqlx::Result<&mut Opened> {
         match &mut self.0 {
             Slot::Pooled(object) => Ok(object),

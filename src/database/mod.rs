@@ -35,12 +35,8 @@ use std::time::Duration;
 pub enum LongWork {
     /// Counting, marking or ending the connections of a bulk revocation.
     BulkRevocation,
-    /// Destroying everything that is held for one user.
-    Erasure,
     /// Reading an audit trail from its beginning to its end.
     AuditVerification,
-    /// Re-wrapping data keys under another master key.
-    KeyRotation,
 }
 
 impl LongWork {
@@ -48,8 +44,8 @@ impl LongWork {
     #[must_use]
     pub const fn limit(self) -> Duration {
         match self {
-            Self::BulkRevocation | Self::Erasure => Duration::from_mins(2),
-            Self::AuditVerification | Self::KeyRotation => Duration::from_mins(10),
+            Self::BulkRevocation => Duration::from_mins(2),
+            Self::AuditVerification => Duration::from_mins(10),
         }
     }
 }
