@@ -192,7 +192,7 @@ fn metrics_at_rest() -> BTreeMap<String, Metric> {
         text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))
     {
         let name = if kind == "counter" { format!("{name}_total") } else { name.to_owned() };
-        found.entry(name).or_default().kind = kind.to_owned();
+        kind.clone_into(&mut found.entry(name).or_default().kind);
     }
     for line in text.lines().filter(|line| !line.starts_with('#')) {
         let sample =
