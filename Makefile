@@ -1,8 +1,12 @@
-.PHONY: test test-browser soak fmt lint sqlx doc bench bench-peers
+.PHONY: test test-docs test-browser soak fmt lint sqlx doc bench bench-peers
 
 ## Everything that has to hold; needs Rust, a C compiler and PostgreSQL's programs.
 test:
 	cargo test --features failpoints
+
+## The lines of every document, against a `strongroom dev`; needs node with npm, Python 3, psql and curl.
+test-docs:
+	scripts/test-documents
 
 ## The demo page in headless Chromium; needs node with npm and Chromium.
 test-browser:
