@@ -18,7 +18,6 @@ pub mod http;
 pub mod oauth;
 pub mod outbound;
 pub mod relay;
-pub mod sandbox;
 pub mod service;
 pub mod sessions;
 pub mod telemetry;

@@ -4,6 +4,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use strongroom_dev::sandbox::{self, App, DEFAULT_APP_KEY, DEFAULT_APP_SECRET};
 
 use super::Failure;
 use super::output::Output;
@@ -15,7 +16,6 @@ use crate::dev::demo::{self, reachable};
 use crate::dev::folder::{DEMO_URL, Folder, Made};
 use crate::dev::postgres::{Durability, LocalPostgres, Settings};
 use crate::dev::variables::{Variables, own_database_url};
-use crate::sandbox::{self, App, DEFAULT_APP_KEY, DEFAULT_APP_SECRET};
 use crate::service::{Service, StartError};
 use crate::telemetry;
 use crate::vault::VaultError;

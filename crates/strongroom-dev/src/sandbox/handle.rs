@@ -1,7 +1,7 @@
 //! [`Sandbox`]: the handle on a sandbox's memory, with the same power in process as the control
 //! API has over HTTP.
 //!
-//! Knows: base, api, bank, calls, endpoint, faults, mint, model, settings.
+//! Knows: api, bank, calls, endpoint, faults, mint, model, settings.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use super::faults::{Fault, InvalidFault, SetFault};
 use super::mint;
 use super::model::{LinkRequest, Linked, Token};
 use super::settings::{LONGEST_CODE_LIFETIME, Rules, RulesChange, Settings};
-use crate::base::clock::Clock;
+use strongroom_common::clock::Clock;
 
 /// How long a `connectionID`, a `clientUserID` or a user name may be, in bytes.
 const LONGEST_NAME: usize = 200;

@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 use std::time::Duration;
-use strongroom::sandbox::{ConnectOptions, Rules, SecondExchange};
+use strongroom_dev::sandbox::{ConnectOptions, Rules, SecondExchange};
 
 use crate::support::{APP_KEY, TestSandbox};
 

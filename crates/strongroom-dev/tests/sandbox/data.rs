@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use strongroom::sandbox::{ConnectOptions, Mfa, Rules};
+use strongroom_dev::sandbox::{ConnectOptions, Mfa, Rules};
 use time::format_description::well_known::Iso8601;
 
 use crate::support::TestSandbox;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use strongroom::sandbox::{Mfa, Rules};
+use strongroom_dev::sandbox::{Mfa, Rules};
 
 use crate::support::{APP_KEY, TestSandbox, User};
 

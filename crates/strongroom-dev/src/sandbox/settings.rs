@@ -1,12 +1,12 @@
 //! What the sandbox is told at its start, and the rules that can be changed while it runs.
 //!
-//! Knows: base.
+//! Knows nothing else of the sandbox.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::secret::SecretText;
+use strongroom_common::secret::SecretText;
 
 /// The key of the app that a sandbox has where nothing else is said.
 pub const DEFAULT_APP_KEY: &str = "sandbox-app-key";

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use strongroom::sandbox::{ConnectResult, Effect, Fault, Huge, Refuse, Status};
+use strongroom_dev::sandbox::{ConnectResult, Effect, Fault, Huge, Refuse, Status};
 
 use crate::support::TestSandbox;
 
@@ -280,7 +280,7 @@ async fn a_fault_strikes_where_it_was_told_and_nowhere_else() {
 #[tokio::test]
 async fn latency_is_added_to_every_call() {
     let test = TestSandbox::start();
-    test.sandbox.change_rules(strongroom::sandbox::RulesChange {
+    test.sandbox.change_rules(strongroom_dev::sandbox::RulesChange {
         latency_millis: Some(100),
         ..Default::default()
     });

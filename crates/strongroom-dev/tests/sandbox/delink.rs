@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use strongroom::sandbox::{ConnectOptions, DelinkCuts, Effect, Fault, Rules};
+use strongroom_dev::sandbox::{ConnectOptions, DelinkCuts, Effect, Fault, Rules};
 
 use crate::support::TestSandbox;
 

@@ -9,13 +9,13 @@
 //! credentials, each with a small protected API.
 //!
 //! Where Dapi documents nothing, the sandbox plays every truth that a caller has to be ready for.
-//! It shares no type with the client in `dapi`: two sides that share their structs hide a drift of
-//! the contract.
+//! It shares no type with the service's client: two sides that share their structs hide a drift of
+//! the contract. It cannot, because this package does not depend on the service.
 //!
 //! Bounds: 100,000 logins, codes and tokens each ([`Settings::capacity`]), 10,000 operations and
 //! calls, 1,000 faults, 50 added beneficiaries a login; the oldest is forgotten first.
 //!
-//! Knows: base. The wire, control and Connect's page know actix; nothing else in here does.
+//! Knows nothing else of this package. The wire, control and Connect's page know actix; nothing else in here does.
 
 mod answer;
 mod api;

@@ -2,7 +2,7 @@
 
 use reqwest::RequestBuilder;
 use serde_json::{Value, json};
-use strongroom::sandbox::{
+use strongroom_dev::sandbox::{
     Effect, Fault, SYSTEMS_CLIENT_ID as ID, SYSTEMS_CLIENT_SECRET as SECRET,
 };
 

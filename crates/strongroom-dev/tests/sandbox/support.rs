@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use actix_web::dev::ServerHandle;
 use reqwest::Method;
 use serde_json::{Value, json};
-use strongroom::sandbox::{
+use strongroom_dev::sandbox::{
     App, ConnectOptions, ConnectResult, DEFAULT_APP_KEY, DEFAULT_APP_SECRET, Fault, Rules, Sandbox,
     Settings, server,
 };
@@ -57,7 +57,7 @@ impl TestSandbox {
     pub(crate) fn with_apps(keys: [&str; 2]) -> Self {
         let apps = keys.map(|key| App {
             key: key.to_owned(),
-            secret: strongroom::base::secret::SecretText::new(format!("secret of {key}")),
+            secret: strongroom_common::secret::SecretText::new(format!("secret of {key}")),
         });
         Self::start_with(Settings { apps: apps.into(), ..Settings::default() })
     }

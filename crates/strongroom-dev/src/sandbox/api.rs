@@ -1,6 +1,6 @@
 //! Dapi's API without its wire: a call goes in, an answer comes out.
 //!
-//! Knows: base, and every room of the sandbox that holds rules or state.
+//! Knows: every room of the sandbox that holds rules or state.
 
 use std::sync::{PoisonError, RwLock};
 
@@ -20,7 +20,7 @@ use super::operations::{Gate, Operations, Step};
 use super::payment::{self, Work};
 use super::settings::{Rules, Settings};
 use super::systems::Grants;
-use crate::base::clock::Clock;
+use strongroom_common::clock::Clock;
 
 /// A request to Dapi's API, read but not judged.
 pub(super) struct Call {

@@ -1,7 +1,7 @@
 //! The journal.
 
 use serde_json::json;
-use strongroom::sandbox::{Effect, Fault, Settings};
+use strongroom_dev::sandbox::{Effect, Fault, Settings};
 
 use crate::support::TestSandbox;
 

@@ -6,7 +6,7 @@
 //! - `kaisa`, in Kaisa's manner: id and secret in the form or in JSON, opaque tokens of 300 seconds;
 //! - `plain`: HTTP Basic alone, opaque tokens, whose API asks for a scope that the token need not have.
 //!
-//! Knows: base, bounded, mint.
+//! Knows: bounded, mint.
 
 use std::sync::Mutex;
 

@@ -4,7 +4,7 @@
 //! No I/O; secrets are remembered by their digests alone. Each kind is bounded: beyond the
 //! capacity the oldest is forgotten, which to a caller looks like a code or token never seen.
 //!
-//! Knows: base, answer, bank, bounded, mint, payees, settings.
+//! Knows: answer, bank, bounded, mint, payees, settings.
 
 use std::borrow::Cow;
 use std::sync::{Arc, Mutex, Weak};

@@ -3,7 +3,7 @@
 use std::io::{self, Write as _};
 use std::net::TcpListener;
 
-use strongroom::sandbox::{Sandbox, Settings, server};
+use strongroom_dev::sandbox::{Sandbox, Settings, server};
 
 #[actix_web::main]
 async fn main() -> io::Result<()> {
