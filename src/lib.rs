@@ -12,7 +12,6 @@ pub mod config;
 pub mod connections;
 pub mod dapi;
 pub mod database;
-pub mod dev;
 pub mod erasure;
 pub mod http;
 pub mod oauth;

@@ -47,8 +47,6 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("erasure", vec!["database", "base", "http", "connections", "oauth", "users"]),
         ("telemetry", vec!["database", "config"]),
         ("background", vec!["database", "audit", "config", "connections", "oauth", "vault"]),
-        // The demo reaches the service over HTTP, as any app does.
-        ("dev", vec!["base", "config", "vault"]),
         (
             "service",
             vec![

@@ -1,6 +1,6 @@
 //! The backend's neighbours over HTTP: Strongroom, as any app calls it, and the sandbox's control.
 //!
-//! Knows: reqwest, problem, base.
+//! Knows: reqwest, connection id, problem.
 
 use std::time::{Duration, Instant};
 
@@ -12,10 +12,10 @@ use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
 use super::USER;
+use super::connection_id::ConnectionId;
 use super::problem::Failed;
-use crate::base::clock::Clock;
-use crate::base::ids::ConnectionId;
-use crate::base::secret::SecretText;
+use strongroom_common::clock::Clock;
+use strongroom_common::secret::SecretText;
 
 /// All that this backend may do. Its client could ask for more and does not.
 const SCOPE: &str = "sessions:create+connections:read+connections:revoke+tokens:read";

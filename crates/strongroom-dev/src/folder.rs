@@ -5,7 +5,7 @@
 //! variables and is written anew by every start. `postgres` is the database. `lock` is held by the
 //! `dev` that runs.
 //!
-//! Knows: vault, which makes the master key.
+//! Knows nothing else of this package. The service's master key is handed in.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -15,9 +15,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use nix::unistd::geteuid;
-
-use crate::base::secret::SecretText;
-use crate::vault::{MasterKeys, VaultError};
+use strongroom_common::secret::SecretText;
 
 /// The demo's address in `env`.
 pub const DEMO_URL: &str = "DEMO_URL";
@@ -58,9 +56,12 @@ pub enum FolderError {
         /// What it said.
         source: io::Error,
     },
-    /// No key could be made.
+    /// No master key could be made.
     #[error(transparent)]
-    Vault(#[from] VaultError),
+    MasterKey(Box<dyn std::error::Error + Send + Sync>),
+    /// The operating system gave no random numbers.
+    #[error("the operating system gave no random numbers")]
+    NoRandomness,
 }
 
 /// What was made for the occasion.
@@ -132,13 +133,21 @@ impl Folder {
         write(&self.env_file(), about, variables)
     }
 
-    /// What was made for the occasion, made now where nothing was.
-    pub fn made(&self) -> Result<Made, FolderError> {
+    /// What was made for the occasion, made now where nothing was. `master_key` makes a key in the
+    /// form in which the service reads it, base64.
+    pub fn made<E>(
+        &self,
+        master_key: impl FnOnce() -> Result<SecretText, E>,
+    ) -> Result<Made, FolderError>
+    where
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
         let file = self.path.join("secrets");
         let lines = match read(&file) {
             Ok(lines) => lines,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let lines = make_secrets()?;
+                let master_key = master_key().map_err(|e| FolderError::MasterKey(e.into()))?;
+                let lines = make_secrets(&master_key)?;
                 let about = "Made for this folder's database, which cannot be read without it.";
                 write(&file, about, &lines)?;
                 lines
@@ -176,21 +185,20 @@ fn private() -> OpenOptions {
     options
 }
 
-fn make_secrets() -> Result<Lines, FolderError> {
+fn make_secrets(master_key: &SecretText) -> Result<Lines, FolderError> {
     // The id is new each time, so that keys of two folders cannot be taken for each other.
     let id = format!("dev-{}", random_hex::<4>()?);
-    let master = MasterKeys::generate()?;
     let secret = |text: String| SecretText::new(text);
     Ok(Lines::from([
-        (MASTER_KEYS.to_owned(), secret(format!("{id}:{}", *master))),
+        (MASTER_KEYS.to_owned(), secret(format!("{id}:{}", master_key.expose()))),
         (CLIENT_ID.to_owned(), secret(format!("dev{}", random_hex::<8>()?))),
         (CLIENT_SECRET.to_owned(), secret(random_hex::<32>()?)),
     ]))
 }
 
-fn random_hex<const N: usize>() -> Result<String, VaultError> {
+fn random_hex<const N: usize>() -> Result<String, FolderError> {
     let mut bytes = [0; N];
-    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| VaultError::NoRandomness)?;
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| FolderError::NoRandomness)?;
     Ok(hex(&bytes))
 }
 
@@ -240,8 +248,11 @@ mod tests {
     fn what_was_made_is_the_same_at_the_second_start_and_for_the_owner_alone() {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("room");
-        let first = Folder::open(&path).unwrap().made().unwrap();
-        let second = Folder::open(&path).unwrap().made().unwrap();
+        let made = |key: &'static str| {
+            let key = || Ok::<_, std::io::Error>(SecretText::new(key.to_owned()));
+            Folder::open(&path).unwrap().made(key).unwrap()
+        };
+        let (first, second) = (made("one"), made("another"));
         assert!(first.master_keys.same_as(&second.master_keys));
         assert!(first.client_secret.same_as(&second.client_secret));
         assert_eq!(first.client_id, second.client_id);

@@ -2,10 +2,9 @@
 //!
 //! A variable that the user set always wins. One that an earlier `dev` told their shell, by the file
 //! `env`, is not theirs: it would name a database that is gone.
-//!
-//! Knows: config, folder.
 
-use super::folder::Lines;
+use strongroom_dev::folder::Lines;
+
 use crate::base::secret::SecretText;
 use crate::config::Environment;
 
@@ -15,12 +14,12 @@ const OWN_DATABASE: &str = "application_name=strongroom-dev";
 
 /// The URL of a database that `dev` runs, recognisable later.
 #[must_use]
-pub fn own_database_url(url: &str) -> String {
+pub(super) fn own_database_url(url: &str) -> String {
     format!("{url}&{OWN_DATABASE}")
 }
 
 /// The environment of the service to be started, and what in it was offered.
-pub struct Variables {
+pub(super) struct Variables {
     environment: Environment,
     offered: Lines,
 }
@@ -28,7 +27,7 @@ pub struct Variables {
 impl Variables {
     /// The user's own variables: those of the process without what an earlier `dev` told.
     #[must_use]
-    pub fn of(process: &Environment, told: &Lines) -> Self {
+    pub(super) fn of(process: &Environment, told: &Lines) -> Self {
         let mut environment = process.clone();
         for (name, value) in told {
             if process.get(name) == Some(value.expose()) {
@@ -43,14 +42,14 @@ impl Variables {
 
     /// Whether the variable, or its `_FILE` form, is set to something.
     #[must_use]
-    pub fn has(&self, name: &str) -> bool {
+    pub(super) fn has(&self, name: &str) -> bool {
         let set = |name: &str| self.environment.get(name).is_some_and(|value| !value.is_empty());
         set(name) || set(&format!("{name}_FILE"))
     }
 
     /// Sets variables that belong together where the user set none of them, and keeps them for the
     /// file `env`.
-    pub fn offer<const N: usize>(&mut self, together: [(&str, &str); N]) {
+    pub(super) fn offer<const N: usize>(&mut self, together: [(&str, &str); N]) {
         if together.iter().any(|(name, _)| self.has(name)) {
             return;
         }
@@ -61,7 +60,7 @@ impl Variables {
     }
 
     /// Adds an item to a variable that is a list.
-    pub fn add(&mut self, name: &str, item: &str) {
+    pub(super) fn add(&mut self, name: &str, item: &str) {
         let list = match self.environment.get(name).filter(|list| !list.is_empty()) {
             Some(list) => format!("{list},{item}"),
             None => item.to_owned(),
@@ -70,26 +69,26 @@ impl Variables {
     }
 
     /// Sets a variable for this process alone where the user set none.
-    pub fn prefer(&mut self, name: &str, value: &str) {
+    pub(super) fn prefer(&mut self, name: &str, value: &str) {
         if !self.has(name) {
             self.environment.set(name, value);
         }
     }
 
     /// Keeps a variable for the file `env`.
-    pub fn tell(&mut self, name: &str, value: &str) {
+    pub(super) fn tell(&mut self, name: &str, value: &str) {
         self.offered.insert(name.to_owned(), SecretText::new(value.to_owned()));
     }
 
     /// The environment to read the configuration from.
     #[must_use]
-    pub fn environment(&self) -> &Environment {
+    pub(super) fn environment(&self) -> &Environment {
         &self.environment
     }
 
     /// What the file `env` is to tell.
     #[must_use]
-    pub fn offered(&self) -> &Lines {
+    pub(super) fn offered(&self) -> &Lines {
         &self.offered
     }
 }

@@ -1,12 +1,12 @@
 //! How a connection lies in PostgreSQL, for the newcomer's eyes: no app could look here.
 //!
-//! Knows: base.
+//! Knows: connection id.
 
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::base::ids::ConnectionId;
+use super::connection_id::ConnectionId;
 
 /// How many events of a connection are shown at most.
 const MOST_EVENTS: i64 = 20;

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use strongroom::dev::postgres::{Durability, LocalPostgres, StartError};
+use strongroom_dev::postgres::{Durability, LocalPostgres, StartError};
 
 use crate::*;
 

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use sqlx::{Connection as _, PgConnection};
-use strongroom::dev::postgres::Durability;
+use strongroom_dev::postgres::Durability;
 
 use crate::*;
 

@@ -9,9 +9,10 @@
 //! It serves this machine's browser and nobody else: a foreign `Host` (DNS rebinding) or `Origin`
 //! (cross-site request forgery) is refused.
 //!
-//! Knows: base, and the folder's `hex`.
+//! Knows: the folder's `hex`. Strongroom it reaches over HTTP, as any app does.
 
 mod calls;
+mod connection_id;
 mod guard;
 mod page;
 mod problem;
@@ -27,10 +28,10 @@ use actix_web::{App, HttpServer, middleware, web};
 use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
-use crate::base::clock::Clock;
-use crate::base::secret::SecretText;
 use calls::{Sandbox, Strongroom};
 use page::Page;
+use strongroom_common::clock::Clock;
+use strongroom_common::secret::SecretText;
 
 /// The demo's one user, as the app knows them.
 pub const USER: &str = "ada";

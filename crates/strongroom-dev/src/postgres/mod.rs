@@ -12,7 +12,7 @@
 //! PostgreSQL refuses to run as root. Started by root it runs as `postgres`, or else as `nobody`,
 //! and only its folders are given to that user.
 //!
-//! Knows: base.
+//! Knows nothing else of this package.
 
 mod account;
 mod error;

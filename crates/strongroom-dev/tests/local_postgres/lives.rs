@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use sqlx::{Connection as _, PgConnection};
-use strongroom::dev::postgres::{Durability, LocalPostgres, StartError};
+use strongroom_dev::postgres::{Durability, LocalPostgres, StartError};
 
 use crate::*;
 

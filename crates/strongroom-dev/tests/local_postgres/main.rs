@@ -1,4 +1,4 @@
-//! `dev::postgres` against the real PostgreSQL of this machine.
+//! `postgres` against the real PostgreSQL of this machine.
 //!
 //! Run as root these tests cover the drop to another user, run as anybody else the plain way.
 
@@ -18,7 +18,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use sqlx::{Connection as _, PgConnection};
-use strongroom::dev::postgres::{Durability, LocalPostgres, Settings};
+use strongroom_dev::postgres::{Durability, LocalPostgres, Settings};
 use tempfile::TempDir;
 
 /// Long enough for a loaded machine; nothing that works takes it.

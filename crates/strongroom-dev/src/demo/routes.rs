@@ -1,6 +1,6 @@
 //! The backend behind the page.
 //!
-//! Knows: actix, calls, page, problem, store.
+//! Knows: actix, calls, connection id, page, problem, store.
 
 use actix_web::http::header::CACHE_CONTROL;
 use actix_web::web::{self, ServiceConfig};
@@ -10,14 +10,15 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::calls::Answer;
+use super::connection_id::ConnectionId;
 use super::problem::Failed;
 use super::{Demo, USER, page, store};
-use crate::base::ids::{ConnectionId, UserId};
-use crate::dev::folder::hex;
+use crate::folder::hex;
 
 /// How long the code of the expiry demonstration lives, in seconds.
 const SHORT_LIFE: u32 = 20;
-/// The parts of a sealed value before the ciphertext, as `vault::seal` describes them.
+/// The parts of a sealed value before the ciphertext, as docs/adr/0002-the-sealed-format.md
+/// describes them.
 const PARTS: [(&str, usize); 3] = [("format", 1), ("dataKey", 16), ("nonce", 12)];
 /// The authentication tag behind the ciphertext, in bytes.
 const TAG: usize = 16;
@@ -54,7 +55,7 @@ fn passed_on(answer: Answer) -> HttpResponse {
 }
 
 fn parse(id: &str) -> Result<ConnectionId, Failed> {
-    id.parse().map_err(|_| Failed::NotFound)
+    ConnectionId::parse(id).ok_or(Failed::NotFound)
 }
 
 /// What the page needs to hand in a result, and no more: a connect session. A frame cannot tell that
@@ -91,7 +92,7 @@ async fn expiry(demo: web::Data<Demo>) -> Handled {
 #[serde(rename_all = "camelCase")]
 struct Inside {
     /// The random id by which everything in the database knows the user.
-    user: UserId,
+    user: String,
     sealed: Option<SealedView>,
     audit: Vec<EventView>,
 }
@@ -134,7 +135,7 @@ async fn inside(demo: web::Data<Demo>, id: web::Path<String>) -> Handled {
     let events = store::events(&mut conn, demo.app, id).await?;
     let sealed = lying.column.zip(lying.sealed);
     let inside = Inside {
-        user: UserId::from(lying.user_id),
+        user: format!("usr_{}", lying.user_id),
         sealed: sealed.map(|(column, bytes)| view(column, &bytes, lying.master_key_id)),
         audit: events.into_iter().map(EventView::from).collect(),
     };

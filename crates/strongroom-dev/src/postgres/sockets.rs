@@ -14,7 +14,7 @@ use tokio::net::UnixStream;
 use super::error::StartError;
 use super::home::Home;
 use super::pid_file::PidFile;
-use crate::base::clock::Clock;
+use strongroom_common::clock::Clock;
 
 /// It only names the socket's file; nothing listens on a network.
 pub(super) const PORT: u16 = 5432;

@@ -1,6 +1,6 @@
 //! What `strongroom dev` says when everything is ready.
 //!
-//! Knows: nobody.
+//! Knows nothing else of this package.
 
 use std::path::PathBuf;
 

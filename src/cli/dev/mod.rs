@@ -1,24 +1,27 @@
 //! `strongroom dev`.
 
+mod variables;
+
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use strongroom_dev::banner::Addresses;
+use strongroom_dev::demo::{self, reachable};
+use strongroom_dev::folder::{DEMO_URL, Folder, FolderError, Made};
+use strongroom_dev::postgres::{Durability, LocalPostgres, Settings};
 use strongroom_dev::sandbox::{self, App, DEFAULT_APP_KEY, DEFAULT_APP_SECRET};
 
 use super::Failure;
 use super::output::Output;
 use super::serve::{raise_file_limit, shutdown_signal};
 use crate::base::clock::Clock;
+use crate::base::secret::SecretText;
 use crate::config::{Config, Environment};
-use crate::dev::banner::Addresses;
-use crate::dev::demo::{self, reachable};
-use crate::dev::folder::{DEMO_URL, Folder, Made};
-use crate::dev::postgres::{Durability, LocalPostgres, Settings};
-use crate::dev::variables::{Variables, own_database_url};
 use crate::service::{Service, StartError};
 use crate::telemetry;
-use crate::vault::VaultError;
+use crate::vault::{MasterKeys, VaultError};
+use variables::{Variables, own_database_url};
 
 /// Run everything that a newcomer needs, in one process.
 ///
@@ -60,7 +63,7 @@ impl Dev {
         let folder = Folder::open(&self.folder).map_err(Failure::other)?;
         let doors = self.open_doors()?;
         let mut variables = Variables::of(environment, &folder.last_variables());
-        offer(&mut variables, &folder.made().map_err(Failure::other)?, &doors);
+        offer(&mut variables, &made(&folder).map_err(Failure::other)?, &doors);
         let postgres = own_postgres(&folder, &mut variables).await?;
         let database = postgres.as_ref().map(|postgres| postgres.data_folder().to_owned());
         let served = serve(&folder, variables, doors, database, output).await;
@@ -93,6 +96,11 @@ fn open_door(flag: &str, address: SocketAddr) -> Result<(TcpListener, String), F
 
 fn local_url(listener: SocketAddr) -> String {
     format!("http://{}", reachable(listener))
+}
+
+/// What the folder keeps; the master key that it needs is made here, by the vault's own rules.
+fn made(folder: &Folder) -> Result<Made, FolderError> {
+    folder.made(|| MasterKeys::generate().map(|key| SecretText::new(key.to_string())))
 }
 
 /// Fills in what the user left out.
