@@ -10,6 +10,12 @@ pub trait Sealable: Sized {
 
     /// The secret from the bytes that were sealed; `None` where they cannot be one.
     fn from_bytes(bytes: Zeroizing<Vec<u8>>) -> Option<Self>;
+
+    /// Whether both hold the same bytes, in a time that depends on their lengths alone.
+    #[must_use]
+    fn same_as(&self, other: &Self) -> bool {
+        subtle::ConstantTimeEq::ct_eq(self.expose_bytes(), other.expose_bytes()).into()
+    }
 }
 
 impl Sealable for SecretText {
@@ -41,12 +47,6 @@ macro_rules! secret_text {
             #[must_use]
             pub fn expose(&self) -> &str {
                 self.0.expose()
-            }
-
-            /// Whether both are the same, in a time that tells nothing but their lengths.
-            #[must_use]
-            pub fn same_as(&self, other: &Self) -> bool {
-                self.0.same_as(&other.0)
             }
         }
 

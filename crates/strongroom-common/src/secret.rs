@@ -22,7 +22,7 @@ impl SecretText {
         &self.0
     }
 
-    /// Whether both hold the same bytes, in a time that tells nothing but their lengths.
+    /// Whether both hold the same bytes, in a time that depends on their lengths alone.
     #[must_use]
     pub fn same_as(&self, other: &Self) -> bool {
         subtle::ConstantTimeEq::ct_eq(self.expose().as_bytes(), other.expose().as_bytes()).into()
