@@ -248,11 +248,11 @@ mod tests {
     fn what_was_made_is_the_same_at_the_second_start_and_for_the_owner_alone() {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("room");
-        let made = |key: &'static str| {
+        let start = |key: &'static str| {
             let key = || Ok::<_, std::io::Error>(SecretText::new(key.to_owned()));
             Folder::open(&path).unwrap().made(key).unwrap()
         };
-        let (first, second) = (made("one"), made("another"));
+        let (first, second) = (start("one"), start("another"));
         assert!(first.master_keys.same_as(&second.master_keys));
         assert!(first.client_secret.same_as(&second.client_secret));
         assert_eq!(first.client_id, second.client_id);
