@@ -3,17 +3,10 @@
 
 use std::time::{Duration, Instant};
 
-use crate::audit::AuditActor;
-use crate::base::actor::Actor;
-use crate::base::ids::{AppId, ConnectionId};
 use crate::connections::login_lock::Locked;
-use crate::connections::model::{
-    Answer, Attempt, Connection, KeptEvent, KeptStep, State, Status, Step,
-};
-use crate::connections::transitions::store::{Activation, End, SealedToken};
-use crate::connections::{
-    Context, Places, backoff, login_lock, model, sql, superseded, transitions,
-};
+use crate::connections::model::{Answer, Attempt, Connection, Step};
+use crate::connections::transitions::store::{Activation, SealedToken};
+use crate::connections::{Context, Places, backoff, login_lock, model, sql, transitions};
 use crate::database::{Conn, Fault};
 
 /// The first wait before an exchange is tried again, and the longest.
@@ -173,67 +166,8 @@ async fn take_step(
             context.metrics.tokens_dropped.inc();
             Ok(())
         }
-        _ => settle(context, tx, me, step, Some((epoch, outcome.token.as_ref()))).await,
+        _ => {
+            transitions::settle(context, tx, me, step, Some((epoch, outcome.token.as_ref()))).await
+        }
     }
-}
-
-/// The steps that end a connection or activate it, with a token that has just come or with the one
-/// that is held.
-pub async fn settle(
-    context: &Context,
-    tx: &mut Conn,
-    me: &Locked,
-    step: &Step,
-    came: Option<(i32, Option<&SealedToken>)>,
-) -> Result<(), sqlx::Error> {
-    let actor = AuditActor::from(&Actor::service());
-    let (epoch, token) = came.map_or((None, None), |(epoch, token)| (Some(epoch), token));
-    let ended = match step {
-        Step::Activate { supersedes } => {
-            if let Some(older) = supersedes {
-                supersede(context, tx, me.app, *older, (me.id, me.unproven)).await?;
-            }
-            return transitions::store::activate(tx, me, epoch, token).await;
-        }
-        Step::GiveWay { to } => End { replaced_by: Some(*to), ..End::new(Status::Invalidated) },
-        Step::Fail(status, failure) => {
-            if token.is_some() {
-                context.metrics.tokens_dropped.inc();
-            }
-            End { failure: Some(failure), ..End::new(*status) }
-        }
-        Step::EndRevocation { confirmed, what } => {
-            let status = match me.state {
-                State::Revoking(kind, _) => kind.ends(*confirmed),
-                _ => Status::Invalidated,
-            };
-            context.metrics.revocation(if *confirmed { "confirmed" } else { "unconfirmed" });
-            End { confirmed: *confirmed, last_error: what.as_deref(), ..End::new(status) }
-        }
-        Step::Hold | Step::Delink | Step::TryAgain { .. } | Step::DropToken | Step::Nothing => {
-            return Ok(());
-        }
-    };
-    transitions::store::end(tx, &actor, me.app, me.id, &ended).await
-}
-
-/// Ends an older connection of a login in favour of a newer one: destroyed here, but not delinked,
-/// which could cut the new link. In favour of one that is not known to work its token is kept for a while.
-pub async fn supersede(
-    context: &Context,
-    tx: &mut Conn,
-    app: AppId,
-    older: ConnectionId,
-    (newer, by_unproven): (ConnectionId, bool),
-) -> Result<(), sqlx::Error> {
-    context.metrics.revocation("superseded");
-    let event = KeptEvent::Superseded { by_unproven };
-    if model::kept_after(event) == KeptStep::Keep {
-        superseded::store::keep_superseded(tx, app, older, newer).await?;
-    } else {
-        superseded::after(tx, app, older, event).await?;
-    }
-    let actor = AuditActor::from(&Actor::service());
-    let superseded = End { replaced_by: Some(newer), ..End::new(Status::Invalidated) };
-    transitions::store::end(tx, &actor, app, older, &superseded).await
 }

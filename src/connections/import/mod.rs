@@ -14,11 +14,11 @@ use crate::base::ids::{AppId, ConnectionId};
 use crate::base::secret::Sealable as _;
 use crate::base::trace::TraceContext;
 use crate::connections::exchange::is_user_gone;
-use crate::connections::exchange::outcome::supersede;
 use crate::connections::exchange::store::NewConnection;
 use crate::connections::import::verification::{Candidate, Proof};
 use crate::connections::model::{Standing, Status, Step};
 use crate::connections::token_lease::{Turn, Wish};
+use crate::connections::transitions::supersede;
 use crate::connections::{
     Context, Failed, Places, exchange, login_lock, model, reveal, token_lease,
 };

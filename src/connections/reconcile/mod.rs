@@ -19,10 +19,10 @@ use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use crate::base::ids::ConnectionId;
-use crate::connections::exchange::outcome::settle;
 use crate::connections::model::{Answer, Attempt, State, Step};
 use crate::connections::reconcile::calls::{leave_locked, take_up};
 use crate::connections::reconcile::store::{Claimed, ClaimedDelink, Due};
+use crate::connections::transitions::settle;
 use crate::connections::{
     Context, Failed, bulk_revocation, erasure, login_lock, model, reveal, sql, superseded,
     token_lease, transitions,

@@ -15,10 +15,10 @@ use crate::audit::AuditActor;
 use crate::base::actor::Actor;
 use crate::base::ids::{AppId, ConnectionId, TurnId};
 use crate::base::trace::TraceContext;
-use crate::connections::exchange::outcome::settle;
 use crate::connections::model::{KeptEvent, RevocationKind, RevocationStep, Status, Step};
 use crate::connections::reconcile::Reconciler;
 use crate::connections::reconcile::store::ClaimedDelink;
+use crate::connections::transitions::settle;
 use crate::connections::transitions::store::{End, NewRevocation};
 use crate::connections::{
     Context, Failed, Places, backoff, login_lock, model, superseded, token_lease, transitions,
