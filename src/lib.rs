@@ -28,8 +28,6 @@
 //! - [`database`]: connections, transactions, deadlines, batched queries
 //! - [`config`]: the environment, parsed once into checked types
 //! - [`base`]: ids, clock, secret text, paging, scopes, actors, trace context; imports no other module
-//! - [`sandbox`]: Dapi's stand-in for development and tests; shares no type with `dapi`
-//! - [`dev`]: what `strongroom dev` adds: a PostgreSQL of its own, a folder for keys, the demo
 
 pub mod apps;
 pub mod audit;
@@ -40,13 +38,11 @@ pub mod config;
 pub mod connections;
 pub mod dapi;
 pub mod database;
-pub mod dev;
 pub mod erasure;
 pub mod http;
 pub mod oauth;
 pub mod outbound;
 pub mod relay;
-pub mod sandbox;
 pub mod service;
 pub mod sessions;
 pub mod telemetry;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use proptest::test_runner::Config;
 use serde_json::{Value, json};
-use strongroom::sandbox::{DelinkCuts, Effect, Fault, RulesChange, SecondExchange};
+use strongroom_dev::sandbox::{DelinkCuts, Effect, Fault, RulesChange, SecondExchange};
 
 use crate::support::{TestApp, id};
 
