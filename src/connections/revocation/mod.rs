@@ -85,7 +85,7 @@ async fn revoke_once(
     let new = NewRevocation { kind: request.kind, reason: request.reason };
     match model::on_revocation(me.state, me.lease_epoch > 0, request.tell_dapi) {
         RevocationTransition::Begin => {
-            transitions::store::begin_revocation(&mut tx, &actor, app, id, &new).await?
+            transitions::store::begin_revocation(&mut tx, &actor, app, id, &new).await?;
         }
         RevocationTransition::End { confirmed } => {
             transitions::store::record_revocation(&mut tx, app, id, &new).await?;

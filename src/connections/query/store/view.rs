@@ -61,7 +61,7 @@ impl TryFrom<Row> for Connection {
             status,
             client_user_id: row.client_user_id,
             dapi_connection_id: row.dapi_connection_id,
-            user_id: row.dapi_user_id,
+            dapi_user_id: row.dapi_user_id,
             dapi_token_id: row.dapi_token_id,
             created_at: row.created_at,
             code_expires_at: row.code_expires_at,
