@@ -2,9 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use super::deferred::Reconciler;
 use super::store::{self, Next, Which};
+use super::{Context, Failed, sweep};
 use crate::base::ids::{ErasureId, RevocationOrderId};
-use crate::database::{Conn, Fault, LongWork};
+use crate::database::{Conn, Fault, LongWork, is_outage};
 
 /// How soon what is locked is looked at again while somebody waits for it.
 const LOCKED: Duration = Duration::from_millis(20);
@@ -18,9 +20,24 @@ pub(super) struct Marked {
     pub(super) ended: i64,
 }
 
-/// Marks what is due until nothing is, or `until`.
-pub(super) async fn mark_due(conn: &mut Conn, until: Instant) -> sqlx::Result<Marked> {
-    mark(conn, Which::Due, until).await
+/// Marks what is due until nothing is, or `until`. An order that fails is left alone for a while, and the next
+/// one follows.
+pub(super) async fn mark_due(context: &Context, until: Instant) -> Result<Marked, Failed> {
+    let mut conn = context.pool.acquire().await?;
+    let mut marked = Marked::default();
+    while Instant::now() < until {
+        let except = context.deferred.rows(Reconciler::Orders, Instant::now());
+        let mut at = None;
+        match (step(&mut conn, Which::Due(&except), &mut marked, &mut at).await, at) {
+            (Ok(Some(_)), _) => {}
+            (Ok(None), _) => break,
+            (Err(error), Some(order)) if !is_outage(&error) => {
+                sweep::row_failed(context, Reconciler::Orders, order.uuid(), &error);
+            }
+            (Err(error), _) => return Err(error.into()),
+        }
+    }
+    Ok(marked)
 }
 
 /// Marks what one order means until all of it is, or `until`.
@@ -41,26 +58,30 @@ pub(super) async fn mark_erasure(
     mark(conn, Which::Erasure(id), until).await
 }
 
-async fn mark(conn: &mut Conn, which: Which, until: Instant) -> sqlx::Result<Marked> {
+async fn mark(conn: &mut Conn, which: Which<'_>, until: Instant) -> sqlx::Result<Marked> {
     let mut marked = Marked::default();
     while Instant::now() < until {
-        match (step(conn, which, &mut marked).await?, which) {
-            (None, Which::Due) => break,
-            (None, _) if !store::is_in_force(conn, which).await? => break,
+        match step(conn, which, &mut marked, &mut None).await? {
+            None if !store::is_in_force(conn, which).await? => break,
             // Somebody else is at it, or has a row locked: as a rule for a commit.
-            (None | Some(Next::Pass), _) if !matches!(which, Which::Due) => {
-                tokio::time::sleep(LOCKED).await;
-            }
+            None | Some(Next::Pass) => tokio::time::sleep(LOCKED).await,
             _ => {}
         }
     }
     Ok(marked)
 }
 
-/// Marks one batch. `None` where nothing is to be marked, or somebody else is at it.
-async fn step(conn: &mut Conn, which: Which, marked: &mut Marked) -> sqlx::Result<Option<Next>> {
+/// Marks one batch. `None` where nothing is to be marked, or somebody else is at it. `at` is then the order
+/// that it was at, also if it failed.
+async fn step(
+    conn: &mut Conn,
+    which: Which<'_>,
+    marked: &mut Marked,
+    at: &mut Option<RevocationOrderId>,
+) -> sqlx::Result<Option<Next>> {
     let mut tx = conn.begin().await?;
     let Some(mut order) = store::lock_to_mark(&mut tx, which).await? else { return Ok(None) };
+    *at = Some(order.id);
     if !order.settled && order.is_at_start() {
         match store::wait_for_arrivals(&mut tx, &order).await {
             Ok(()) => {

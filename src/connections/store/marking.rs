@@ -42,9 +42,9 @@ pub(in crate::connections) struct ToMark {
 /// that is due.
 pub(in crate::connections) async fn lock_to_mark(
     conn: &mut Conn,
-    which: Which,
+    which: Which<'_>,
 ) -> sqlx::Result<Option<ToMark>> {
-    let (order, erasure) = which.ids();
+    let (order, erasure, except) = which.ids();
     let row = sqlx::query!(
         "SELECT id AS \"id: RevocationOrderId\", app_id AS \"app: AppId\", erasure IS NOT NULL AS \"of_erasure!\",
                 state = 'cancelled' AS \"cancelled!\", mark_settled, by_user OR by_connection AS \"named!\",
@@ -53,10 +53,11 @@ pub(in crate::connections) async fn lock_to_mark(
          WHERE marked_at IS NULL
            AND CASE WHEN $1::uuid IS NOT NULL THEN id = $1
                     WHEN $2::uuid IS NOT NULL THEN erasure = $2
-                    ELSE mark_at <= strongroom_now() END
+                    ELSE mark_at <= strongroom_now() AND id <> ALL ($3::uuid[]) END
          ORDER BY mark_at LIMIT 1 FOR UPDATE SKIP LOCKED",
         order,
         erasure,
+        except,
     )
     .fetch_optional(conn)
     .await?;
@@ -83,21 +84,21 @@ impl ToMark {
 
 /// Which order is to be marked.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::connections) enum Which {
+pub(in crate::connections) enum Which<'a> {
     /// This one.
     Order(RevocationOrderId),
     /// The one that is a part of this erasure.
     Erasure(ErasureId),
-    /// Whichever is due.
-    Due,
+    /// Whichever is due, but for these.
+    Due(&'a [Uuid]),
 }
 
-impl Which {
-    fn ids(self) -> (Option<Uuid>, Option<Uuid>) {
+impl<'a> Which<'a> {
+    fn ids(self) -> (Option<Uuid>, Option<Uuid>, &'a [Uuid]) {
         match self {
-            Self::Order(id) => (Some(id.uuid()), None),
-            Self::Erasure(id) => (None, Some(id.uuid())),
-            Self::Due => (None, None),
+            Self::Order(id) => (Some(id.uuid()), None, &[]),
+            Self::Erasure(id) => (None, Some(id.uuid()), &[]),
+            Self::Due(except) => (None, None, except),
         }
     }
 }
@@ -105,9 +106,9 @@ impl Which {
 /// Whether there is such an order that is not marked yet.
 pub(in crate::connections) async fn is_in_force(
     conn: &mut Conn,
-    which: Which,
+    which: Which<'_>,
 ) -> sqlx::Result<bool> {
-    let (order, erasure) = which.ids();
+    let (order, erasure, _) = which.ids();
     sqlx::query_scalar!(
         "SELECT EXISTS (SELECT FROM revocation_orders
                         WHERE marked_at IS NULL AND (id = $1 OR erasure = $2)) AS \"it!\"",

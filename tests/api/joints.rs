@@ -1,0 +1,121 @@
+//! Where parts meet: orders, erasures, kept tokens, bindings and pauses, all about the same connections.
+
+use std::time::Duration;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use sqlx::{Postgres, Transaction};
+use strongroom::connections::sweep;
+use strongroom::sandbox::{Effect, Fault};
+
+use crate::support::{Answer, TestApp, id, with};
+
+const DELINK: &str = "users/DelinkUser";
+const METADATA: &str = "metadata/accounts/get";
+const ORDERS: &str = "/v1/admin/revocations";
+const IMPORT: &str = "/v1/connections/import";
+const EVERY_CONNECTION: &str = "SELECT id FROM connections FOR UPDATE";
+const DAY: Duration = Duration::from_hours(24);
+
+fn all() -> Value {
+    json!({ "kind": "delink", "reason": "incident 8", "perSecond": 100, "filter": { "all": true } })
+}
+
+async fn order(app: &TestApp, token: &str) -> Value {
+    let given = app.api.post(token, ORDERS, &all()).await;
+    assert_eq!(given.status, 202, "{}", given.text);
+    given.json
+}
+
+async fn look(app: &TestApp, token: &str, order: &Value) -> Value {
+    app.api.get(token, &format!("{ORDERS}/{}", id(order))).await.json
+}
+
+async fn pause(app: &TestApp, order: &Value) {
+    let path = format!("{ORDERS}/{}/pause", id(order));
+    assert_eq!(app.api.post_empty(&app.token().await, &path).await.json["status"], "paused");
+}
+
+async fn erase(app: &TestApp, user: &str) -> Answer {
+    let request = app.api.request(Method::DELETE, &format!("/v1/users/{user}"));
+    app.api.send(request.bearer_auth(app.token().await)).await
+}
+
+async fn status(app: &TestApp, connection: &Value) -> String {
+    let shown = app.api.connection(&app.token().await, id(connection)).await;
+    shown["status"].as_str().unwrap().to_owned()
+}
+
+/// Somebody who has rows locked until the transaction ends, as an operator at the database may.
+async fn locked(app: &TestApp, sql: &'static str) -> Transaction<'static, Postgres> {
+    let mut tx = app.database.pool.begin().await.unwrap();
+    sqlx::query(sql).fetch_all(&mut *tx).await.unwrap();
+    tx
+}
+
+/// Works in the background until an order's connections are counted.
+async fn counted(app: &TestApp, token: &str, order: &Value) -> Value {
+    for _ in 0..200 {
+        let order = look(app, token, order).await;
+        if !order["matched"].is_null() {
+            return order;
+        }
+        app.turn_clock(Duration::from_secs(2)).await;
+        app.tick().await;
+    }
+    panic!("an order is never counted");
+}
+
+/// Waits until as many statements wait for locks.
+async fn waiting(app: &TestApp, count: &str) {
+    let sql = "SELECT count(*) FROM pg_stat_activity
+               WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    for _ in 0..2000 {
+        if app.database.value(sql).await == count {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    panic!("{count} statements never wait");
+}
+
+/// What an app holds of a user that it links elsewhere: a token that works.
+async fn held(app: &TestApp, user: &str) -> Value {
+    let result = app.connect();
+    let active = app.active_from(user, &result).await;
+    let token = app.token().await;
+    let revealed = app.api.reveal(&token, id(&active)).await.json;
+    let body = json!({ "reason": "moved", "revokeUpstream": false });
+    assert_eq!(app.api.invalidate(&token, id(&active), &body).await.status, 200);
+    json!({
+        "clientUserID": user,
+        "connectionID": result["connectionID"],
+        "accessToken": revealed["accessToken"],
+        "userSecret": result["userSecret"],
+    })
+}
+
+#[tokio::test]
+async fn an_order_that_cannot_be_marked_holds_up_no_other_apps_order() {
+    let app = TestApp::by_hand().await;
+    app.active("ada").await;
+    let (token, stranger) = (app.token().await, app.token_of_another_app().await);
+    let import = json!({ "clientUserID": "eve", "connectionID": "c", "accessToken": "t", "userSecret": "s" });
+    assert_eq!(app.api.post(&stranger, IMPORT, &import).await.status, 201);
+    app.database
+        .execute(
+            "CREATE FUNCTION fails() RETURNS trigger LANGUAGE plpgsql AS $$
+             BEGIN RAISE EXCEPTION 'this row cannot be written'; END $$;
+             CREATE TRIGGER fails BEFORE UPDATE ON connections
+                FOR EACH ROW WHEN (OLD.connection_id <> 'c') EXECUTE FUNCTION fails()",
+        )
+        .await;
+    let lock = locked(&app, EVERY_CONNECTION).await;
+    let mine = order(&app, &token).await;
+    let theirs = order(&app, &stranger).await;
+    lock.commit().await.unwrap();
+    assert_eq!(counted(&app, &stranger, &theirs).await["matched"], 1);
+    assert_eq!(look(&app, &token, &mine).await["matched"], Value::Null);
+    app.database.execute("DROP TRIGGER fails ON connections").await;
+    assert_eq!(counted(&app, &token, &mine).await["matched"], 1);
+}
