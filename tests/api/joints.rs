@@ -119,3 +119,21 @@ async fn an_order_that_cannot_be_marked_holds_up_no_other_apps_order() {
     app.database.execute("DROP TRIGGER fails ON connections").await;
     assert_eq!(counted(&app, &token, &mine).await["matched"], 1);
 }
+
+#[tokio::test]
+async fn a_binding_that_somebody_has_locked_holds_up_its_own_connection_alone() {
+    let app = TestApp::by_hand().await;
+    let connections = [app.active("ada").await, app.active("bob").await];
+    let lock = locked(&app, "SELECT * FROM token_bindings LIMIT 1 FOR UPDATE").await;
+    let token = app.token().await;
+    let given = order(&app, &token).await;
+    app.tick().await;
+    assert_eq!(app.sandbox.calls_to(DELINK), 1);
+    assert_eq!(look(&app, &token, &given).await["matched"], Value::Null);
+    for connection in &connections {
+        let refused = app.api.reveal(&token, id(connection)).await;
+        assert_eq!(refused.problem(), (409, "connection_not_active"));
+    }
+    lock.commit().await.unwrap();
+    assert_eq!(counted(&app, &token, &given).await["matched"], 2);
+}

@@ -173,7 +173,8 @@ macro_rules! revoke_chosen {
     };
 }
 
-/// Marks a batch of what an order means, out of the rows `seen` (id).
+/// Marks a batch of what an order means, out of the rows `seen` (id). What is locked is left out, and so is a
+/// connection whose binding is: the trigger would wait for it.
 macro_rules! mark_seen {
     ($seen:tt, $conn:expr, $($argument:expr),* $(,)?) => {{
         let row = revoke_chosen!(
@@ -182,9 +183,14 @@ macro_rules! mark_seen {
                 SELECT c.id FROM seen JOIN connections c ON c.id = seen.id
                 WHERE EXISTS (SELECT FROM orders_meaning(c.app_id, c.id, c.user_id, c.created_at,
                                                          c.created_by, c.ordinal) o WHERE o.id = $1)),
+             unbindable AS MATERIALIZED (
+                SELECT b.connection_id FROM token_bindings b WHERE b.connection_id IN (SELECT id FROM meant)
+                FOR UPDATE SKIP LOCKED),
              chosen AS MATERIALIZED (
                 SELECT c.id, $1::uuid AS order_id FROM connections c
                 WHERE c.id IN (SELECT id FROM meant) AND c.status IN ('pending', 'active')
+                  AND (c.id IN (SELECT connection_id FROM unbindable)
+                       OR NOT EXISTS (SELECT FROM token_bindings b WHERE b.connection_id = c.id))
                 ORDER BY c.id FOR UPDATE OF c SKIP LOCKED)" },
             "SELECT (SELECT count(*) FROM seen) AS \"seen!\",
                     (SELECT id FROM seen ORDER BY id DESC LIMIT 1) AS last,
