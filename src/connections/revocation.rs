@@ -271,12 +271,18 @@ async fn end_untold(context: &Context, delink: &ClaimedDelink) -> Result<(), sql
     )
     .await?;
     if let Some(me) = locked.me.filter(|me| me.status == Status::Revoking) {
-        let step = model::end_of_untold_revocation(locked.login, delink.given_up);
-        tracing::error!(connection = %me.id, ?step, "a revocation ends without Dapi's confirmation");
-        settle(context, &mut tx, &me, &step, None).await?;
+        if delink.given_up || locked.login.is_in_use() {
+            let step = model::end_of_untold_revocation(locked.login, delink.given_up);
+            tracing::error!(connection = %me.id, ?step, "a revocation ends without Dapi's confirmation");
+            settle(context, &mut tx, &me, &step, None).await?;
+        } else {
+            // The other one was revoked since this was claimed: now Dapi can be told of both.
+            store::postpone(&mut tx, &me, Duration::ZERO).await?;
+        }
     }
     store::free_turn(&mut tx, claimed.id, delink.turn).await?;
     tx.commit().await?;
     context.settled.tell(claimed.id);
+    context.wake.notify_one();
     Ok(())
 }

@@ -137,3 +137,33 @@ async fn a_binding_that_somebody_has_locked_holds_up_its_own_connection_alone() 
     lock.commit().await.unwrap();
     assert_eq!(counted(&app, &token, &given).await["matched"], 2);
 }
+
+#[tokio::test]
+async fn dapi_is_told_of_a_link_whose_login_was_in_use_by_another_that_is_revoked_meanwhile() {
+    let app = TestApp::by_hand().await;
+    let old = app.active("ada").await;
+    app.sandbox.set_fault(Fault::status(503).on(DELINK)).unwrap();
+    let token = app.token().await;
+    app.api.delink(&token, id(&old)).await;
+    app.tick().await;
+    app.active("ada").await;
+    // As if it had become active while the older one still was a code.
+    app.database
+        .execute(
+            "UPDATE connections SET connection_id =
+                (SELECT connection_id FROM connections WHERE status = 'revoking')",
+        )
+        .await;
+    let lock = locked(&app, EVERY_CONNECTION).await;
+    order(&app, &token).await;
+    lock.commit().await.unwrap();
+    app.sandbox.clear_faults();
+    app.turn_clock(Duration::from_secs(10)).await;
+    sweep::part(&app.context, sweep::Part::Delinks).await.finish().await;
+    for _ in 0..5 {
+        app.turn_clock(Duration::from_secs(10)).await;
+        app.tick().await;
+    }
+    assert_eq!(status(&app, &old).await, "delinked");
+    assert_eq!(app.sandbox.tokens(10).iter().filter(|token| token.live).count(), 0);
+}
