@@ -167,3 +167,44 @@ async fn dapi_is_told_of_a_link_whose_login_was_in_use_by_another_that_is_revoke
     assert_eq!(status(&app, &old).await, "delinked");
     assert_eq!(app.sandbox.tokens(10).iter().filter(|token| token.live).count(), 0);
 }
+
+#[tokio::test]
+async fn what_an_erasure_waits_for_is_given_up_in_time_though_its_order_is_paused() {
+    let app = TestApp::by_hand().await;
+    app.active("ada").await;
+    app.sandbox.set_fault(Fault::status(503).on(DELINK)).unwrap();
+    let given = order(&app, &app.token().await).await;
+    pause(&app, &given).await;
+    let erasure = erase(&app, "ada").await.json;
+    let mut erased = Value::Null;
+    for _ in 0..10 {
+        app.tick().await;
+        app.turn_clock(DAY).await;
+        let path = format!("/v1/users/erasures/{}", id(&erasure));
+        erased = app.api.get(&app.token().await, &path).await.json;
+    }
+    assert_eq!(erased["upstream"], "unconfirmed", "{erased}");
+    assert!(app.sandbox.calls_to(DELINK) > 1);
+}
+
+#[tokio::test]
+async fn what_a_new_link_waits_for_is_given_up_in_time_though_its_order_is_paused() {
+    let app = TestApp::by_hand().await;
+    let held = held(&app, "ada").await;
+    let token = app.token().await;
+    let older = app.api.post(&token, IMPORT, &held).await.json;
+    app.sandbox.set_fault(Fault::status(503).on(DELINK)).unwrap();
+    let given = order(&app, &token).await;
+    pause(&app, &given).await;
+    let newer = with(&held, json!({ "accessToken": "another" }));
+    let newer = app.api.post(&token, IMPORT, &newer).await.json;
+    assert_eq!(newer["status"], "pending", "{newer}");
+    for _ in 0..12 {
+        app.tick().await;
+        app.turn_clock(DAY).await;
+    }
+    assert_eq!(
+        (status(&app, &older).await.as_str(), status(&app, &newer).await.as_str()),
+        ("invalidated", "active")
+    );
+}

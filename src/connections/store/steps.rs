@@ -133,13 +133,18 @@ pub(in crate::connections) async fn keep_token(
 ) -> sqlx::Result<()> {
     sqlx::query!(
         "WITH changed AS (
-            UPDATE connections
+            UPDATE connections c
             SET access_token = $3, code = NULL,
                 token_id = coalesce($4, token_id), dapi_user_id = coalesce($5, dapi_user_id),
                 leased_until = NULL, settled_epoch = $7,
                 due_at = CASE WHEN status = 'revoking' AND EXISTS (
                                   SELECT FROM revocation_orders r
-                                  WHERE r.id = revocation_order AND r.state = 'paused')
+                                  WHERE r.id = c.revocation_order AND r.state = 'paused')
+                                AND NOT EXISTS (SELECT FROM erasures e WHERE e.user_id = c.user_id)
+                                AND NOT EXISTS (
+                                    SELECT FROM connections w
+                                    WHERE w.app_id = c.app_id AND w.connection_id = c.connection_id
+                                      AND w.user_id = c.user_id AND w.status = 'pending')
                               THEN NULL ELSE strongroom_now() + $6::interval END
             WHERE app_id = $1 AND id = $2
             RETURNING app_id, id, user_id, status)
@@ -373,7 +378,9 @@ pub(in crate::connections) async fn note_revocation(
     Ok(())
 }
 
-/// Gives the lease back after a delinking that was not confirmed. While its order is paused, none follows.
+/// Gives the lease back after a delinking that was not confirmed. While its order is paused, none follows, unless
+/// a new link or an erasure waits for it: letting it through anew each time would put off for ever when it is
+/// given up.
 pub(in crate::connections) async fn delink_failed(
     conn: &mut Conn,
     app: AppId,
@@ -383,10 +390,15 @@ pub(in crate::connections) async fn delink_failed(
     wait: Duration,
 ) -> sqlx::Result<()> {
     sqlx::query!(
-        "UPDATE connections
+        "UPDATE connections c
          SET leased_until = NULL, revocation_last_error = $5,
              due_at = CASE WHEN EXISTS (SELECT FROM revocation_orders r
-                                        WHERE r.id = revocation_order AND r.state = 'paused')
+                                        WHERE r.id = c.revocation_order AND r.state = 'paused')
+                             AND NOT EXISTS (SELECT FROM erasures e WHERE e.user_id = c.user_id)
+                             AND NOT EXISTS (
+                                 SELECT FROM connections w
+                                 WHERE w.app_id = c.app_id AND w.connection_id = c.connection_id
+                                   AND w.user_id = c.user_id AND w.status = 'pending')
                            THEN NULL ELSE strongroom_now() + $4::interval END
          WHERE app_id = $1 AND id = $2 AND status = 'revoking' AND lease_epoch = $3",
         app.uuid(),
