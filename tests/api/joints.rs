@@ -208,3 +208,19 @@ async fn what_a_new_link_waits_for_is_given_up_in_time_though_its_order_is_pause
         ("invalidated", "active")
     );
 }
+
+#[tokio::test]
+async fn what_a_new_link_waits_for_is_let_through_though_the_new_link_has_just_been_put_off() {
+    let app = TestApp::by_hand().await;
+    let result = app.connect();
+    let older = app.active_from("ada", &result).await;
+    let given = order(&app, &app.token().await).await;
+    pause(&app, &given).await;
+    let newer = app.hand_in("ada", &app.connect_again(&result)).await.json;
+    assert_eq!(newer["status"], "pending");
+    app.turn_clock(Duration::from_secs(5)).await;
+    for part in [sweep::Part::Exchanges, sweep::Part::Rows, sweep::Part::Delinks] {
+        sweep::part(&app.context, part).await.finish().await;
+    }
+    assert_eq!(status(&app, &older).await, "delinked");
+}

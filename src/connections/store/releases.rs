@@ -1,7 +1,7 @@
 //! What orders let through to Dapi, hold back and give up: one statement each, however many connections
 //! it concerns.
 
-use super::interval;
+use super::{WAIT_FOR_DELINKING, interval};
 use crate::audit::AuditActor;
 use crate::base::actor::Actor;
 use crate::base::ids::{RevocationOrderId, UserId};
@@ -142,7 +142,7 @@ pub(in crate::connections) async fn finish_order(
 }
 
 /// Lets through what a new link of the same bank login waits for: its code would run out behind all
-/// the others. Returns how many.
+/// the others. Also if the new link was put off a moment ago, as it is again and again. Returns how many.
 pub(in crate::connections) async fn release_awaited(
     conn: &mut Conn,
     limit: i64,
@@ -152,12 +152,13 @@ pub(in crate::connections) async fn release_awaited(
             SELECT h.id
             FROM connections w
             JOIN connections h ON h.app_id = w.app_id AND h.connection_id = w.connection_id
-            WHERE w.due_at <= (SELECT strongroom_now()) AND w.status = 'pending'
+            WHERE w.due_at <= (SELECT strongroom_now() + $2::interval) AND w.status = 'pending'
               AND h.user_id = w.user_id AND h.status = 'revoking' AND h.due_at IS NULL
             LIMIT $1 FOR UPDATE OF h SKIP LOCKED)
          UPDATE connections c SET due_at = t.now, revocation_released_at = t.now
          FROM awaited, (SELECT strongroom_now() AS now) t WHERE c.id = awaited.id",
         limit,
+        interval(WAIT_FOR_DELINKING),
     )
     .execute(conn)
     .await?;
