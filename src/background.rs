@@ -167,9 +167,12 @@ pub async fn housekeeping(
 ) -> Result<(), connections::Failed> {
     sweep::housekeeping(context).await?;
     let mut conn = context.pool.acquire().await?;
-    oauth::forget_ended_tokens(&mut conn).await?;
-    oauth::forget_ended_secrets(&mut conn).await?;
+    // None keeps the others from being done.
+    let tokens = oauth::forget_ended_tokens(&mut conn).await;
+    let secrets = oauth::forget_ended_secrets(&mut conn).await;
     oauth::signing_keys::reconcile(&mut conn, &context.vault, config).await?;
+    tokens?;
+    secrets?;
     Ok(())
 }
 

@@ -21,7 +21,7 @@ use super::model::{self, Answer, Attempt, State, Step};
 use super::store::{self, Claimed, ClaimedDelink, Due};
 use super::{Context, Failed, erasure, orders};
 use crate::base::ids::ConnectionId;
-use crate::database::{Fault, MaybeDatabase as _, is_outage};
+use crate::database::{Conn, Fault, MaybeDatabase as _, is_outage};
 
 /// How many rows one statement takes at most.
 const BATCH: i64 = 500;
@@ -379,17 +379,34 @@ pub async fn next_due(context: &Context) -> Result<Option<Duration>, Failed> {
     Ok([agenda.next, deferred].into_iter().flatten().min())
 }
 
-/// Forgets sessions and budgets that ended, and brings the gauges up to date.
+/// Forgets what has ended. Returns of how many rows, where that is known.
+type Forget = for<'a> fn(&'a mut Conn) -> BoxFuture<'a, sqlx::Result<u64>>;
+
+/// Secrets first.
+const FORGET: [Forget; 6] = [
+    |conn| store::destroy_superseded_due(conn).boxed(),
+    |conn| store::forget_ended_sessions(conn).boxed(),
+    |conn| store::forget_spent_budgets(conn).boxed(),
+    |conn| store::forget_erased_names(conn).boxed(),
+    |conn| store::forget_dead_turns(conn).boxed(),
+    |conn| store::forget_targets(conn).boxed(),
+];
+
+/// Forgets what has ended, and brings the gauges up to date. Where somebody has a row locked, that part is
+/// done the next time; the others are done all the same.
+///
+/// # Errors
+/// If the database cannot be reached.
 pub async fn housekeeping(context: &Context) -> Result<(), Failed> {
+    const ROW: Uuid = Uuid::nil();
     // Before a connection is held here: one that waits for another while it holds one waits for itself.
-    super::binding::bind_unbound(context).await?;
+    let bind = super::binding::bind_unbound(context).boxed();
+    isolated(context, Reconciler::Housekeeping, ROW, bind).await;
+    for forget in FORGET {
+        let forget = async { Ok(forget(&mut context.pool.acquire().await?).await?) };
+        isolated(context, Reconciler::Housekeeping, ROW, forget.boxed()).await;
+    }
     let mut conn = context.pool.acquire().await?;
-    store::forget_ended_sessions(&mut conn).await?;
-    store::forget_spent_budgets(&mut conn).await?;
-    store::forget_erased_names(&mut conn).await?;
-    store::forget_dead_turns(&mut conn).await?;
-    store::forget_targets(&mut conn).await?;
-    store::destroy_superseded_due(&mut conn).await?;
     context.metrics.backlog(&store::backlog(&mut conn).await?);
     let overdue = store::agenda(&mut conn).await?.overdue.unwrap_or_default();
     if context.metrics.overdue(overdue, OVERDUE) {

@@ -210,6 +210,32 @@ async fn what_a_new_link_waits_for_is_given_up_in_time_though_its_order_is_pause
 }
 
 #[tokio::test]
+async fn a_row_that_somebody_has_locked_keeps_no_kept_token_beyond_its_hour() {
+    for lock in [
+        "SELECT id FROM connect_sessions FOR UPDATE",
+        "SELECT * FROM reveal_budgets FOR UPDATE",
+        "SELECT * FROM superseded_tokens LIMIT 1 FOR UPDATE",
+    ] {
+        let app = TestApp::by_hand().await;
+        let token = app.token().await;
+        app.api.session(&token, "ada").await;
+        for user in ["ada", "bob"] {
+            let held = held(&app, user).await;
+            let mistyped = with(&held, json!({ "accessToken": "mistyped" }));
+            for body in [held, mistyped] {
+                assert_eq!(app.api.post(&token, IMPORT, &body).await.status, 201);
+            }
+        }
+        app.turn_clock(2 * DAY).await;
+        let rows = locked(&app, lock).await;
+        let _ = sweep::housekeeping(&app.context).await;
+        let left = app.database.value("SELECT count(*) FROM superseded_tokens").await;
+        assert_eq!(left, if lock.contains("superseded") { "1" } else { "0" }, "{lock}");
+        rows.commit().await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn what_a_new_link_waits_for_is_let_through_though_the_new_link_has_just_been_put_off() {
     let app = TestApp::by_hand().await;
     let result = app.connect();
