@@ -5,6 +5,8 @@
 
 use std::time::{Duration, Instant};
 
+use uuid::Uuid;
+
 use super::conclude::supersede;
 use super::exchange::is_user_gone;
 use super::model::{self, Standing, Status, Step};
@@ -14,7 +16,7 @@ use super::turns::{self, Turn, Wish};
 use super::{Context, Failed, Places};
 use crate::audit::AuditActor;
 use crate::base::actor::Actor;
-use crate::base::ids::{AppId, ConnectionId};
+use crate::base::ids::{AppId, ConnectionId, TurnId};
 use crate::base::trace::TraceContext;
 use crate::dapi::{AccessToken, Busy, Refusal, UserSecret};
 use crate::database::Conn;
@@ -66,17 +68,34 @@ pub(super) async fn import(
     actor: &Actor,
     import: &Import,
 ) -> Result<Imported, Failed> {
-    let standing = match verify(context, actor, import).await? {
-        Ok(standing) => standing,
-        Err(not_imported) => return Ok(not_imported),
+    if import.verify.is_none() {
+        return add(context, actor, import, &Standing::Unproven).await;
+    }
+    let Some(turn) = ProofTurn::take(context, import).await? else {
+        return Ok(Imported::Unanswered { timeout: true });
     };
+    let imported = match verify(context, actor, import).await {
+        Ok(Ok(standing)) => add(context, actor, import, &standing).await,
+        Ok(Err(not_imported)) => Ok(not_imported),
+        Err(error) => Err(error),
+    };
+    turn.end(context).await;
+    imported
+}
+
+async fn add(
+    context: &Context,
+    actor: &Actor,
+    import: &Import,
+    standing: &Standing,
+) -> Result<Imported, Failed> {
     let mut conn = context.pool.acquire().await?;
     let user = users::ensure(&mut conn, &context.vault, import.app, &import.client_user_id).await?;
     if user.erasing {
         return Ok(Imported::UserBeingErased);
     }
     for _ in 0..TRIES {
-        match try_import(context, &mut conn, actor, import, &user, &standing).await {
+        match try_import(context, &mut conn, actor, import, &user, standing).await {
             // An exchange of the same login was activated in the same moment, by the one statement that
             // does not wait for the login's lock. Now there is a row to be seen.
             Err(Failed::Database(error)) if is_conflict(&error) => {}
@@ -161,8 +180,55 @@ async fn holds(
     Ok(held.is_some_and(|held| held.same_as(&import.access_token)))
 }
 
-/// How often the turn of a token that is here already is asked for.
+/// How much longer a proof may take than its call and the one it waits for: until there is a place before Dapi,
+/// and for what is written.
+const PROOF_MARGIN: Duration = Duration::from_secs(20);
+/// How often a turn is asked for that somebody else has.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
+
+/// The turn with a token that may not be here yet, from before its proof until its import is committed: another
+/// import of it, at any replica, would make a second call at once, and Dapi fails both.
+struct ProofTurn {
+    name: ConnectionId,
+    number: TurnId,
+}
+
+impl ProofTurn {
+    /// Takes it; `None` if somebody else keeps it for as long as a call may take.
+    async fn take(context: &Context, import: &Import) -> Result<Option<Self>, Failed> {
+        let (app, token) = (import.app.uuid(), import.access_token.expose());
+        let parts = [b"proof of a token".as_slice(), app.as_bytes(), token.as_bytes()];
+        let hash = context.vault.secret_hashes().hash(&parts);
+        let name: [u8; 16] =
+            std::array::from_fn(|at| hash.as_bytes().get(at).copied().unwrap_or(0));
+        let turn = Self { name: Uuid::from_bytes(name).into(), number: TurnId::new() };
+        let limit = context.dapi.settings().call_timeout;
+        let given_up = Instant::now() + limit;
+        loop {
+            let mut conn = context.pool.acquire().await?;
+            let lasts = limit * 2 + PROOF_MARGIN;
+            if store::take_turn_by_name(&mut conn, turn.name, turn.number, lasts).await? {
+                return Ok(Some(turn));
+            }
+            drop(conn);
+            if Instant::now() >= given_up {
+                return Ok(None);
+            }
+            tokio::time::sleep(ASK_AGAIN).await;
+        }
+    }
+
+    /// Gives it back. If that fails, it ends by itself.
+    async fn end(self, context: &Context) {
+        let freed = async {
+            let mut conn = context.pool.acquire().await?;
+            store::free_turn(&mut conn, self.name, self.number).await
+        };
+        if let Err(error) = freed.await {
+            tracing::warn!(cause = %error, "the turn of a proof ends by itself");
+        }
+    }
+}
 
 /// What is known of the token before anything is written; or why it is not imported.
 async fn verify(

@@ -236,6 +236,30 @@ async fn a_row_that_somebody_has_locked_keeps_no_kept_token_beyond_its_hour() {
 }
 
 #[tokio::test]
+async fn a_token_that_two_imports_verify_at_once_is_proven_by_one_call_after_the_other() {
+    let app = TestApp::spawn().await;
+    let held = with(&held(&app, "ada").await, json!({ "verify": true }));
+    let slow = Fault::new(Effect::Answer).on(METADATA).delayed(Duration::from_secs(50));
+    app.sandbox.set_fault(slow).unwrap();
+    let replica = app.replica().await;
+    let token = app.token().await;
+    let import = |api: &crate::support::Api| {
+        let (api, token, body) = (api.clone(), token.clone(), held.clone());
+        tokio::spawn(async move { api.post(&token, IMPORT, &body).await })
+    };
+    let first = import(&app.api);
+    app.sandbox.calls_reached(METADATA, 1).await;
+    let second = import(&replica);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(app.sandbox.calls_to(METADATA), 1, "two calls at once with one token both fail");
+    app.sandbox.clear_faults();
+    let (first, second) = (first.await.unwrap(), second.await.unwrap());
+    assert_eq!((first.status, second.status), (201, 200), "{} {}", first.text, second.text);
+    assert_eq!(id(&first.json), id(&second.json));
+    assert_eq!(app.database.value("SELECT count(*) FROM token_turns").await, "0");
+}
+
+#[tokio::test]
 async fn what_a_new_link_waits_for_is_let_through_though_the_new_link_has_just_been_put_off() {
     let app = TestApp::by_hand().await;
     let result = app.connect();

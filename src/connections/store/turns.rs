@@ -264,6 +264,28 @@ pub(in crate::connections) async fn free_turn(
     Ok(())
 }
 
+/// Takes the turn with a token that is not here yet, by a name that only this token has; `false` while
+/// somebody else has it.
+pub(in crate::connections) async fn take_turn_by_name(
+    conn: &mut Conn,
+    name: ConnectionId,
+    turn: TurnId,
+    lasts: Duration,
+) -> sqlx::Result<bool> {
+    let done = sqlx::query!(
+        "INSERT INTO token_turns AS t (connection_id, turn, ends_at)
+         VALUES ($1, $2, strongroom_now() + $3::interval)
+         ON CONFLICT (connection_id) DO UPDATE SET turn = excluded.turn, ends_at = excluded.ends_at
+         WHERE t.ends_at <= strongroom_now()",
+        name.uuid(),
+        turn.uuid(),
+        interval(lasts),
+    )
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
 /// Takes a place at the end of a connection's queue; `None` where `most` wait already.
 pub(in crate::connections) async fn join_queue(
     conn: &mut Conn,
@@ -330,15 +352,15 @@ pub(in crate::connections) async fn leave_queue(
 
 /// Forgets turns and places that dead replicas left behind, long enough after their end that nobody can
 /// come back to them.
-pub(in crate::connections) async fn forget_dead_turns(conn: &mut Conn) -> sqlx::Result<()> {
-    sqlx::query!(
+pub(in crate::connections) async fn forget_dead_turns(conn: &mut Conn) -> sqlx::Result<u64> {
+    let done = sqlx::query!(
         "WITH turns AS (
             DELETE FROM token_turns WHERE ends_at < (SELECT strongroom_now()) - interval '1 hour')
          DELETE FROM token_queue WHERE alive_until < (SELECT strongroom_now()) - interval '1 minute'",
     )
     .execute(conn)
     .await?;
-    Ok(())
+    Ok(done.rows_affected())
 }
 
 /// Keeps the user secret that a call through Dapi's own wire brought, where none is there that Dapi is
