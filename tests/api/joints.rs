@@ -260,6 +260,39 @@ async fn a_token_that_two_imports_verify_at_once_is_proven_by_one_call_after_the
 }
 
 #[tokio::test]
+async fn a_session_that_is_made_while_its_user_is_erased_is_a_conflict() {
+    let app = TestApp::by_hand().await;
+    let token = app.token().await;
+    app.api.session(&token, "ada").await;
+    let make = || {
+        let (api, token) = (app.api.clone(), token.clone());
+        let body = json!({ "clientUserID": "ada" });
+        tokio::spawn(async move { api.post(&token, "/v1/connect-sessions", &body).await })
+    };
+    let mut lock = locked(&app, "SELECT id FROM users FOR UPDATE").await;
+    let made = make();
+    waiting(&app, "1").await;
+    for sql in [
+        "DELETE FROM connect_sessions",
+        "DELETE FROM data_keys WHERE purpose = 'user'",
+        "DELETE FROM users",
+    ] {
+        sqlx::query(sql).execute(&mut *lock).await.unwrap();
+    }
+    lock.commit().await.unwrap();
+    assert_eq!(made.await.unwrap().problem(), (409, "user_being_erased"));
+    // Many at once, while it really happens: made, refused, or for a new user of the name.
+    app.api.session(&token, "ada").await;
+    let makers: Vec<_> = (0..20).map(|_| make()).collect();
+    let erasure = erase(&app, "ada").await;
+    assert!([200, 202].contains(&erasure.status), "{}", erasure.text);
+    for made in futures_util::future::join_all(makers).await {
+        let made = made.unwrap();
+        assert!([201, 409].contains(&made.status), "{} {}", made.status, made.text);
+    }
+}
+
+#[tokio::test]
 async fn what_a_new_link_waits_for_is_let_through_though_the_new_link_has_just_been_put_off() {
     let app = TestApp::by_hand().await;
     let result = app.connect();
