@@ -9,13 +9,14 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::audit::{self, chain};
+use crate::audit::chain;
 use crate::config::OauthConfig;
-use crate::connections;
-use crate::connections::sweep::{self, Part, Round};
+use crate::connections::reconcile;
+use crate::connections::reconcile::{Part, Round};
 use crate::database::Pool;
-use crate::oauth::{self, Directory};
+use crate::oauth::Directory;
 use crate::vault::{Vault, VaultError};
+use crate::{audit, connections, oauth};
 
 /// The least pause between two rounds: what is due may be another replica's already.
 const BREATHER: Duration = Duration::from_millis(20);
@@ -85,7 +86,7 @@ async fn rounds_of(
             }
             Err(error) => {
                 tracing::warn!(cause = %error, "a round of the background work failed");
-                sweep::round_failed(context);
+                reconcile::round_failed(context);
                 context.pace.sweep_interval.min(Duration::from_secs(1))
             }
         };
@@ -138,8 +139,8 @@ async fn one_round(
     part: Part,
 ) -> Result<(Round, Duration), connections::Failed> {
     // Before the round, so that what becomes due while it runs is not missed.
-    let next_due = sweep::next_due(context).await?;
-    let round = sweep::part(context, part).await;
+    let next_due = reconcile::next_due(context).await?;
+    let round = reconcile::part(context, part).await;
     if round.found_work() {
         tracing::info!(
             expired = round.expired,
@@ -165,7 +166,7 @@ pub async fn housekeeping(
     context: &connections::Context,
     config: &OauthConfig,
 ) -> Result<(), connections::Failed> {
-    sweep::housekeeping(context).await?;
+    reconcile::housekeeping(context).await?;
     let mut conn = context.pool.acquire().await?;
     // None keeps the others from being done.
     let tokens = oauth::forget_ended_tokens(&mut conn).await;

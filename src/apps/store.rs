@@ -7,6 +7,7 @@ use super::{AppError, DEFAULT, SealedCredentials, new_key, seal_secret};
 use crate::audit;
 use crate::base::actor::Actor;
 use crate::base::ids::{AppId, DataKeyId};
+use crate::base::secret::Sealable as _;
 use crate::base::secret::SecretText;
 use crate::config::DefaultApp;
 use crate::database::Conn;

@@ -21,12 +21,6 @@ impl SecretText {
     pub fn expose(&self) -> &str {
         &self.0
     }
-
-    /// Whether both hold the same bytes, in a time that tells nothing but their lengths.
-    #[must_use]
-    pub fn same_as(&self, other: &Self) -> bool {
-        subtle::ConstantTimeEq::ct_eq(self.expose().as_bytes(), other.expose().as_bytes()).into()
-    }
 }
 
 impl std::fmt::Debug for SecretText {
@@ -48,6 +42,12 @@ pub trait Sealable: Sized {
 
     /// The secret from the bytes that were sealed; `None` where they cannot be one.
     fn from_bytes(bytes: Zeroizing<Vec<u8>>) -> Option<Self>;
+
+    /// Whether both hold the same bytes, in a time that depends on their lengths alone.
+    #[must_use]
+    fn same_as(&self, other: &Self) -> bool {
+        subtle::ConstantTimeEq::ct_eq(self.expose_bytes(), other.expose_bytes()).into()
+    }
 }
 
 impl Sealable for SecretText {
@@ -79,12 +79,6 @@ macro_rules! secret_text {
             #[must_use]
             pub fn expose(&self) -> &str {
                 self.0.expose()
-            }
-
-            /// Whether both are the same, in a time that tells nothing but their lengths.
-            #[must_use]
-            pub fn same_as(&self, other: &Self) -> bool {
-                self.0.same_as(&other.0)
             }
         }
 

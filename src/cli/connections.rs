@@ -5,15 +5,16 @@ use serde_json::json;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::Failure;
-use super::clients::moment;
-use super::output::{Output, table};
-use super::session::{Session, app};
 use crate::base::ids::ConnectionId;
 use crate::base::paging::{DEFAULT_LIMIT, MAX_LIMIT};
+use crate::cli::Failure;
+use crate::cli::clients::moment;
+use crate::cli::output::{Output, table};
+use crate::cli::session::{Session, app};
 use crate::config::Environment;
 use crate::connections::model::Status;
-use crate::connections::search::{self, Found, Search, StatusCount, WithHistory};
+use crate::connections::query::search;
+use crate::connections::query::search::{Found, Search, StatusCount, WithHistory};
 use crate::database::Conn;
 
 /// Connections across users: find them, see what happened to one, count them.

@@ -6,21 +6,22 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 use time::OffsetDateTime;
 
-use super::Failure;
-use super::clients::moment;
-use super::connections::time;
-use super::output::{Output, table};
-use super::session::{Session, app};
 use crate::base::actor::Actor;
 use crate::base::ids::{AppId, RevocationOrderId};
 use crate::base::paging::MAX_LIMIT;
 use crate::base::text;
+use crate::cli::Failure;
+use crate::cli::clients::moment;
+use crate::cli::connections::time;
+use crate::cli::output::{Output, table};
+use crate::cli::session::{Session, app};
 use crate::config::Environment;
-use crate::connections::model::RevocationKind;
-use crate::connections::orders::{
-    self, Change, Changed, DEFAULT_PER_SECOND, Given, MAX_PER_SECOND, Matching, NewOrder, Order,
+use crate::connections::bulk_revocation;
+use crate::connections::bulk_revocation::{
+    Change, Changed, DEFAULT_PER_SECOND, Given, MAX_PER_SECOND, Matching, NewOrder, Order,
     OrderStatus,
 };
+use crate::connections::model::RevocationKind;
 use crate::database::{Conn, LongWork};
 use crate::vault::Vault;
 
@@ -192,7 +193,7 @@ impl Create {
         let app = app(conn, &self.app).await?.id;
         if self.dry_run {
             conn.allow(LongWork::BulkRevocation).await?;
-            let found = orders::dry_run(conn, app, &matching).await?;
+            let found = bulk_revocation::dry_run(conn, app, &matching).await?;
             output.result(&found, || {
                 let count = format!("{} connections would be revoked.", found.matched);
                 let sample = found.sample.iter().map(ToString::to_string);
@@ -219,9 +220,15 @@ impl Create {
             matching,
             per_second,
             idempotency_key: self.idempotency_key.as_deref(),
-            request_hash: orders::request_hash(vault, kind, &self.reason, per_second, matching),
+            request_hash: bulk_revocation::request_hash(
+                vault,
+                kind,
+                &self.reason,
+                per_second,
+                matching,
+            ),
         };
-        match orders::give(conn, &Actor::operator(), &new).await? {
+        match bulk_revocation::give(conn, &Actor::operator(), &new).await? {
             Given::New { id, .. } | Given::Repeated(id) => Ok(id),
             Given::InProgress => Err(Failure::Other(
                 "the command that uses this --idempotency-key is under way; repeat it in a moment"
@@ -247,7 +254,7 @@ async fn show(
     wait: bool,
 ) -> Result<(), Failure> {
     let order = loop {
-        let order = orders::find(conn, app, id).await?.ok_or_else(|| unknown(id))?;
+        let order = bulk_revocation::find(conn, app, id).await?.ok_or_else(|| unknown(id))?;
         if !wait || (order.matched.is_some() && order.telling + order.waiting == 0) {
             break order;
         }
@@ -301,7 +308,7 @@ fn describe(order: &Order) -> String {
 impl List {
     async fn run(self, conn: &mut Conn, output: &Output) -> Result<(), Failure> {
         let app = app(conn, &self.app).await?.id;
-        let page = orders::list(conn, app, None, MAX_LIMIT).await?;
+        let page = bulk_revocation::list(conn, app, None, MAX_LIMIT).await?;
         let next = page.next.map(|cursor| cursor.to_string());
         output.result(&json!({ "revocations": page.items, "nextCursor": next }), || {
             let row = |order: &Order| {
@@ -333,7 +340,7 @@ impl Show {
 impl Named {
     async fn change(self, conn: &mut Conn, output: &Output, change: Change) -> Result<(), Failure> {
         let app = app(conn, &self.app).await?.id;
-        match orders::change(conn, &Actor::operator(), app, self.id, change).await? {
+        match bulk_revocation::change(conn, &Actor::operator(), app, self.id, change).await? {
             Changed::Yes(_) => show(conn, output, app, self.id, false).await,
             Changed::AtItsEnd => {
                 Err(Failure::Other(format!("the order {} is at its end", self.id)))

@@ -2,10 +2,10 @@
 
 use clap::Args;
 
-use super::Failure;
-use super::output::Output;
+use crate::cli::Failure;
+use crate::cli::output::Output;
 use crate::config::{Config, Environment};
-use crate::connections::sweep;
+use crate::connections::reconcile;
 use crate::service;
 
 /// Run one round of the background work by hand and say what it did.
@@ -24,7 +24,7 @@ impl Sweep {
     ) -> Result<(), Failure> {
         let config = Config::from_environment(environment)?;
         let context = service::context_of_one_round(config).await?;
-        let round = sweep::round(&context).await.map_err(Failure::other)?;
+        let round = reconcile::round(&context).await.map_err(Failure::other)?;
         let round = round.finish().await;
         output.result(&round, || {
             format!(

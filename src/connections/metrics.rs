@@ -9,8 +9,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::deferred::Reconciler;
-use super::store::Backlog;
+use crate::connections::reconcile::Reconciler;
+use crate::connections::reconcile::store::Backlog;
 use crate::http::metrics::LATENCY_BUCKETS;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -47,16 +47,16 @@ pub struct Metrics {
     exchanges: Family<Outcome, Counter>,
     exchange_duration: Histogram,
     revocations: Family<Outcome, Counter>,
-    pub(super) tokens_dropped: Counter,
-    pub(super) answers_waiting: Gauge,
-    pub(super) answers_lost: Counter,
-    pub(super) swept: Counter,
-    pub(super) sweeps: Counter,
-    pub(super) sweeps_failed: Counter,
+    pub(crate) tokens_dropped: Counter,
+    pub(crate) answers_waiting: Gauge,
+    pub(crate) answers_lost: Counter,
+    pub(crate) swept: Counter,
+    pub(crate) sweeps: Counter,
+    pub(crate) sweeps_failed: Counter,
     reconciler_failures: Family<Failing, Counter>,
     overdue: Seconds,
-    pub(super) reveals: Counter,
-    pub(super) reveals_refused: Counter,
+    pub(crate) reveals: Counter,
+    pub(crate) reveals_refused: Counter,
     pending: Gauge,
     oldest_pending: Seconds,
     revoking: Gauge,
@@ -190,33 +190,33 @@ impl Metrics {
         );
     }
 
-    pub(super) fn exchange(&self, outcome: &'static str, took: std::time::Duration) {
+    pub(crate) fn exchange(&self, outcome: &'static str, took: std::time::Duration) {
         self.exchanges.get_or_create(&Outcome { outcome }).inc();
         self.exchange_duration.observe(took.as_secs_f64());
     }
 
-    pub(super) fn revocation(&self, outcome: &'static str) {
+    pub(crate) fn revocation(&self, outcome: &'static str) {
         self.revocations.get_or_create(&Outcome { outcome }).inc();
     }
 
     /// Counts revocations that ended together.
-    pub(super) fn revocations(&self, outcome: &'static str, count: i64) {
+    pub fn revocations(&self, outcome: &'static str, count: i64) {
         let count = u64::try_from(count).unwrap_or(0);
         self.revocations.get_or_create(&Outcome { outcome }).inc_by(count);
     }
 
-    pub(super) fn reconciler_failed(&self, reconciler: Reconciler) {
+    pub(crate) fn reconciler_failed(&self, reconciler: Reconciler) {
         let reconciler = reconciler.as_str();
         self.reconciler_failures.get_or_create(&Failing { reconciler }).inc();
     }
 
     /// Notes how long the oldest has been due; whether that passed `limit` since the last time.
-    pub(super) fn overdue(&self, oldest: std::time::Duration, limit: std::time::Duration) -> bool {
+    pub fn overdue(&self, oldest: std::time::Duration, limit: std::time::Duration) -> bool {
         let before = self.overdue.set(oldest.as_secs_f64());
         before < limit.as_secs_f64() && oldest >= limit
     }
 
-    pub(super) fn backlog(&self, backlog: &Backlog) {
+    pub(crate) fn backlog(&self, backlog: &Backlog) {
         self.pending.set(backlog.pending.0);
         self.oldest_pending.set(backlog.pending.1);
         self.revoking.set(backlog.revoking.0);

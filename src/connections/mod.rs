@@ -1,47 +1,39 @@
 //! Connections: the main job.
 //!
-//! `model` holds the rules and does no I/O; `store` holds the SQL; `exchange`, `import`, `revocation`,
-//! `reveal`, `turns`, `dead`, `attention` and `sweep` are what happens to a connection, `kept` what happens to
-//! the one before it, `orders`, `marking` and `erasure` what happens to many; `routes` is HTTP in and out.
+//! `model` holds the rules and does no I/O. Each use case has a folder with its statements in `store` and its
+//! HTTP in `routes`: `exchange`, `import`, `reveal`, `revocation`, `bulk_revocation`, `erasure`, `attention`,
+//! `query`. `reconcile` carries on what did not end. `login_lock` and `transitions` are what they share.
 //!
 //! Knows: base, vault, dapi, http, audit, apps, users.
 
-mod attention;
-mod batched;
+pub(crate) mod attention;
+mod batches;
 mod binding;
-mod budget;
-mod conclude;
-mod dead;
-mod deferred;
-pub mod erasure;
-pub mod exchange;
-pub mod import;
-mod kept;
-mod marking;
+pub(crate) mod bulk_revocation;
+pub(crate) mod erasure;
+pub(crate) mod exchange;
+pub(crate) mod import;
+mod input;
+mod login_lock;
 mod metrics;
-pub mod model;
-pub mod orders;
-mod proof;
-mod reveal;
+pub(crate) mod model;
+pub(crate) mod proxy_token;
+pub(crate) mod query;
+pub mod reconcile;
+pub(crate) mod reveal;
 pub(crate) mod revocation;
-pub mod routes;
-pub mod search;
-mod settled;
-pub mod stand_in;
-pub mod store;
-pub mod sweep;
-pub(crate) mod turns;
-mod uses;
-pub(crate) mod waiting;
+mod sql;
+mod superseded;
+pub(crate) mod token_lease;
+mod transitions;
 
 pub use attention::calls_for_attention;
-pub use batched::Batches;
-pub use budget::Budgets;
-pub use dead::dapi_says_dead;
-pub use deferred::Deferred;
+pub use batches::Batches;
 pub use metrics::Metrics;
-pub use settled::Settled;
-pub use uses::Uses;
+pub use query::Settled;
+pub use reconcile::Deferred;
+pub use reveal::{Budgets, Uses};
+pub use revocation::dapi_says_dead;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -121,10 +113,10 @@ impl MaybeDatabase for Failed {
 
 /// Where a connection's secrets are sealed for.
 #[derive(Clone, Copy, Debug)]
-struct Places {
-    app: AppId,
-    user: UserId,
-    id: ConnectionId,
+pub(crate) struct Places {
+    pub app: AppId,
+    pub user: UserId,
+    pub id: ConnectionId,
 }
 
 impl Places {

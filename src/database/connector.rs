@@ -74,7 +74,15 @@ impl Opened {
             }
             Ok(())
         };
-        let result = tokio::time::timeout(TRIAL, cleaned).await.unwrap_or_else(|_| Err(silent()));
+        let Ok(result) = tokio::time::timeout(TRIAL, cleaned).await else {
+            self.broken = true;
+            // A statement whose caller left may have been waiting for a lock, or be a long search: that it
+            // goes on for longer than the trial says nothing about the other connections.
+            if !self.in_flight {
+                self.health.distrust(&self.generation);
+            }
+            return Err(silent());
+        };
         match &result {
             Ok(()) => (self.in_transaction, self.abandoned, self.in_flight) = (false, false, false),
             Err(error) => self.note(error),

@@ -235,6 +235,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
+    use crate::base::secret::Sealable as _;
 
     #[test]
     fn what_was_made_is_the_same_at_the_second_start_and_for_the_owner_alone() {

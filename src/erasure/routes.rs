@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 use actix_web::http::header::{LOCATION, RETRY_AFTER};
 use actix_web::{HttpResponse, web};
 
-use super::receipt::Receipt;
 use crate::base::ids::{AppId, ErasureId};
 use crate::connections::{Context, erasure};
 use crate::database::Fault;
+use crate::erasure::receipt::Receipt;
 use crate::http::body::Id;
 use crate::http::caller::{Authorized, needs};
 use crate::http::detached;

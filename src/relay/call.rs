@@ -7,14 +7,15 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use tokio::sync::{mpsc, oneshot};
 
-use super::paths::DapiPath;
-use super::redact::Redactor;
-use super::verdict::{Skim, Verdict};
 use crate::base::loose;
 use crate::base::trace::TraceContext;
-use crate::connections::turns::{Opened, Turn, Wish};
-use crate::connections::{self, Failed};
+use crate::connections;
+use crate::connections::Failed;
+use crate::connections::token_lease::{Opened, Turn, Wish};
 use crate::dapi::{CallAnswer, CallBody, CallLost, Field, Permit, said};
+use crate::relay::paths::DapiPath;
+use crate::relay::redact::Redactor;
+use crate::relay::verdict::{Skim, Verdict};
 
 /// The largest answer that is handed over whole, in bytes; a larger one is streamed.
 const WHOLE: usize = 1024 * 1024;

@@ -10,12 +10,13 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, oneshot};
 
-use super::Context;
-use super::call::{Outcome, Request, Running};
 use crate::base::ids::ConnectionId;
+use crate::connections;
 use crate::connections::model::{Attention, Status};
-use crate::connections::{self, Failed, turns};
+use crate::connections::{Failed, token_lease};
 use crate::dapi::{Busy, Lane};
+use crate::relay::Context;
+use crate::relay::call::{Outcome, Request, Running};
 
 /// How many callers wait for one token at most.
 pub(super) const MOST: i64 = 32;
@@ -96,7 +97,7 @@ async fn begin_in_turn(
     }
     loop {
         let id = request.wish.id;
-        let number = turns::join_queue(&context.connections, id, MOST).await?;
+        let number = token_lease::join_queue(&context.connections, id, MOST).await?;
         let place = Place::enter(context, id, number.ok_or(NoTurn::Full)?);
         // A place is lost where this process slept for so long that it was given up for dead.
         if let Some(begun) = wait(context, request, place, deadline).await? {
@@ -107,7 +108,7 @@ async fn begin_in_turn(
 
 async fn check_active(context: &Context, request: &Request) -> Result<(), NoTurn> {
     let wish = &request.wish;
-    match turns::standing(&context.connections, wish.app, wish.id).await? {
+    match token_lease::standing(&context.connections, wish.app, wish.id).await? {
         None => Err(NoTurn::Unknown),
         Some((Status::Active, None)) => Ok(()),
         Some((Status::Active, Some(attention))) => Err(NoTurn::NeedsAttention(attention)),
@@ -131,7 +132,7 @@ async fn wait(
             if heard_of.elapsed() >= STILL_HERE {
                 let id = request.wish.id;
                 let there =
-                    turns::stay_in_queue(&context.connections, id, &place.in_line()).await?;
+                    token_lease::stay_in_queue(&context.connections, id, &place.in_line()).await?;
                 heard_of = Instant::now();
                 if !there.contains(&place.number) {
                     return Ok(None);
@@ -187,7 +188,7 @@ async fn attempt(
     let tasks = context.tasks.clone();
     let attempt = async move {
         let started = Instant::now();
-        let turn = match turns::take(&context, &request.wish, place).await {
+        let turn = match token_lease::take(&context, &request.wish, place).await {
             Ok(Some(turn)) => turn,
             Ok(None) => return drop(tell.send(Ok(Attempt::NotYet))),
             Err(error) => return drop(tell.send(Err(error))),
@@ -266,7 +267,7 @@ impl Drop for Place {
         if !self.taken && tokio::runtime::Handle::try_current().is_ok() {
             let (context, id, number) = (self.context.connections.clone(), self.id, self.number);
             self.context.connections.tasks.spawn(async move {
-                if let Err(error) = turns::leave_queue(&context, id, number).await {
+                if let Err(error) = token_lease::leave_queue(&context, id, number).await {
                     tracing::debug!(cause = %error, "a place in the queue ends by itself");
                 }
             });

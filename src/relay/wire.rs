@@ -8,10 +8,11 @@ use actix_web::http::header::{CACHE_CONTROL, HeaderName, HeaderValue, RETRY_AFTE
 use actix_web::{HttpResponse, ResponseError};
 use serde_json::json;
 
-use super::paths::{self, DapiPath};
 use crate::connections::Failed;
 use crate::http::problem::{Problem, ProblemCode};
 use crate::oauth::OAuthError;
+use crate::relay::paths;
+use crate::relay::paths::DapiPath;
 
 /// What a caller of Dapi's own wire wants.
 #[derive(Clone, Copy, Debug)]

@@ -26,26 +26,24 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::audit;
-use crate::background;
 use crate::base::clock::Clock;
 use crate::base::signer::Signer;
 use crate::config::{Config, OauthConfig, PublicUrl};
-use crate::connections::{self, Batches, Budgets, Context, Deferred, Settled, Uses};
-use crate::dapi::{self, Gate};
+use crate::connections::{Batches, Budgets, Context, Deferred, Settled, Uses};
+use crate::dapi::Gate;
 use crate::database::{Conn, Pool, Pools};
-use crate::http::connection::{self, Guard, Limits};
-use crate::http::intake::{self, Intake};
+use crate::http::connection::{Guard, Limits};
+use crate::http::intake::Intake;
 use crate::http::operators::Operators;
 use crate::http::peer::TrustedProxies;
 use crate::http::places::Places;
+use crate::http::{connection, intake};
 use crate::oauth::{Directory, Issuer};
-use crate::outbound::{self, Reach};
-use crate::relay;
-use crate::telemetry;
-use crate::upstreams;
+use crate::outbound::Reach;
 use crate::vault::Vault;
-use crate::{http, oauth};
+use crate::{
+    audit, background, connections, dapi, http, oauth, outbound, relay, telemetry, upstreams,
+};
 
 /// Files that are open beside connections to PostgreSQL, Dapi, upstreams and callers.
 const OTHER_FILES: usize = 64;

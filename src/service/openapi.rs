@@ -7,7 +7,7 @@ use utoipa::{Modify, OpenApi};
 
 use crate::audit::routes as audit;
 use crate::base::scope::Scope;
-use crate::connections::routes as connection;
+use crate::connections;
 use crate::erasure::routes as erasure;
 use crate::oauth::routes as oauth;
 use crate::relay::routes as relay;
@@ -36,23 +36,23 @@ use crate::upstreams::routes as upstream;
         audit::list,
         audit::checkpoint,
         session::create,
-        connection::create::create,
-        connection::import::import,
-        connection::read::list,
-        connection::read::get,
-        connection::attention::clear,
-        connection::token::token,
-        connection::revoke::delink,
-        connection::revoke::invalidate,
-        connection::search::search,
-        connection::search::get,
-        connection::search::stats,
-        connection::orders::create,
-        connection::orders::list,
-        connection::orders::get,
-        connection::orders::pause,
-        connection::orders::resume,
-        connection::orders::cancel,
+        connections::exchange::routes::create,
+        connections::import::routes::import,
+        connections::query::routes::read::list,
+        connections::query::routes::read::get,
+        connections::attention::routes::clear,
+        connections::reveal::routes::token,
+        connections::revocation::routes::delink,
+        connections::revocation::routes::invalidate,
+        connections::query::routes::search::search,
+        connections::query::routes::search::get,
+        connections::query::routes::search::stats,
+        connections::bulk_revocation::routes::create,
+        connections::bulk_revocation::routes::list,
+        connections::bulk_revocation::routes::get,
+        connections::bulk_revocation::routes::pause,
+        connections::bulk_revocation::routes::resume,
+        connections::bulk_revocation::routes::cancel,
         erasure::erase,
         erasure::get,
         relay::call::call,

@@ -7,18 +7,17 @@ use actix_web::http::header::{ALLOW, HeaderValue, LOCATION, RETRY_AFTER};
 use actix_web::middleware::{self, Next};
 use actix_web::{Error, FromRequest, Handler, HttpMessage, HttpResponse, Resource, Responder, web};
 
-use super::{Shared, Thread, documents, query, status};
 use crate::audit::routes as audit;
-use crate::connections::{Context, routes as connection};
-use crate::erasure;
+use crate::connections::{self, Context};
 use crate::http::caller::{Authentication, Principal, bearer};
 use crate::http::problem::{Problem, ProblemCode};
+use crate::oauth::Issuer;
 use crate::oauth::routes::admin;
-use crate::oauth::{self, Issuer};
 use crate::relay::routes as relay;
-use crate::sessions;
+use crate::service::{Shared, Thread, documents, query, status};
 use crate::upstreams::routes as upstream;
 use crate::vault::Vault;
+use crate::{erasure, oauth, sessions};
 
 /// What handlers ask for.
 pub(super) fn data(config: &mut web::ServiceConfig, shared: &Shared, thread: Option<Thread>) {
@@ -70,34 +69,34 @@ pub(super) fn all(config: &mut web::ServiceConfig, cors_origins: &[String]) {
                 )
                 .service(
                     at("/connections", "GET, POST")
-                        .route(web::get().to(connection::read::list))
-                        .route(web::post().to(connection::create::create))
+                        .route(web::get().to(connections::query::routes::read::list))
+                        .route(web::post().to(connections::exchange::routes::create))
                         .wrap(cors(cors_origins)),
                 )
                 .service(
                     at("/connections/import", "POST")
-                        .route(web::post().to(connection::import::import)),
+                        .route(web::post().to(connections::import::routes::import)),
                 )
                 .service(
                     at("/connections/{id}", "GET")
-                        .route(web::get().to(connection::read::get))
+                        .route(web::get().to(connections::query::routes::read::get))
                         .wrap(cors(cors_origins)),
                 )
                 .service(
                     at("/connections/{id}/attention", "DELETE")
-                        .route(web::delete().to(connection::attention::clear)),
+                        .route(web::delete().to(connections::attention::routes::clear)),
                 )
                 .service(
                     at("/connections/{id}/token", "POST")
-                        .route(web::post().to(connection::token::token)),
+                        .route(web::post().to(connections::reveal::routes::token)),
                 )
                 .service(
                     at("/connections/{id}/delink", "POST")
-                        .route(web::post().to(connection::revoke::delink)),
+                        .route(web::post().to(connections::revocation::routes::delink)),
                 )
                 .service(
                     at("/connections/{id}/invalidate", "POST")
-                        .route(web::post().to(connection::revoke::invalidate)),
+                        .route(web::post().to(connections::revocation::routes::invalidate)),
                 )
                 .service(
                     at("/connections/{id}/dapi/{path:.*}", "POST")
@@ -173,26 +172,38 @@ fn admin_audit(config: &mut web::ServiceConfig) {
 /// The operator's side: every user's connections, revoking many of them, erasing a user.
 fn admin_connections(config: &mut web::ServiceConfig) {
     config
-        .service(at("/admin/connections", "GET").route(web::get().to(connection::search::search)))
-        .service(at("/admin/connections/{id}", "GET").route(web::get().to(connection::search::get)))
-        .service(at("/admin/stats", "GET").route(web::get().to(connection::search::stats)))
+        .service(
+            at("/admin/connections", "GET")
+                .route(web::get().to(connections::query::routes::search::search)),
+        )
+        .service(
+            at("/admin/connections/{id}", "GET")
+                .route(web::get().to(connections::query::routes::search::get)),
+        )
+        .service(
+            at("/admin/stats", "GET")
+                .route(web::get().to(connections::query::routes::search::stats)),
+        )
         .service(
             at("/admin/revocations", "GET, POST")
-                .route(web::get().to(connection::orders::list))
-                .route(web::post().to(connection::orders::create)),
+                .route(web::get().to(connections::bulk_revocation::routes::list))
+                .route(web::post().to(connections::bulk_revocation::routes::create)),
         )
-        .service(at("/admin/revocations/{id}", "GET").route(web::get().to(connection::orders::get)))
+        .service(
+            at("/admin/revocations/{id}", "GET")
+                .route(web::get().to(connections::bulk_revocation::routes::get)),
+        )
         .service(
             at("/admin/revocations/{id}/pause", "POST")
-                .route(web::post().to(connection::orders::pause)),
+                .route(web::post().to(connections::bulk_revocation::routes::pause)),
         )
         .service(
             at("/admin/revocations/{id}/resume", "POST")
-                .route(web::post().to(connection::orders::resume)),
+                .route(web::post().to(connections::bulk_revocation::routes::resume)),
         )
         .service(
             at("/admin/revocations/{id}/cancel", "POST")
-                .route(web::post().to(connection::orders::cancel)),
+                .route(web::post().to(connections::bulk_revocation::routes::cancel)),
         )
         .service(
             at("/users/{clientUserID}", "DELETE").route(web::delete().to(erasure::routes::erase)),

@@ -2,10 +2,10 @@
 
 use time::OffsetDateTime;
 
-use super::{MINUTES, token_hash};
 use crate::base::ids::{AppId, SessionId, UserId};
 use crate::database::Conn;
 use crate::http::caller::Session;
+use crate::sessions::{MINUTES, token_hash};
 use crate::vault::{KeyedHash, Vault};
 
 /// Keeps a session; returns when it ends.

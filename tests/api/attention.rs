@@ -232,7 +232,7 @@ async fn lists_searches_and_counts_tell_who_needs_attention() {
     }
     let stats = app.api.get(&token, "/v1/admin/stats").await.json;
     assert_eq!((&stats["total"], &stats["needingAttention"]), (&json!(2), &json!(1)));
-    strongroom::connections::sweep::housekeeping(&app.context).await.unwrap();
+    strongroom::connections::reconcile::housekeeping(&app.context).await.unwrap();
     assert_eq!(app.metric("strongroom_connections_needing_attention").await, 1.0);
     let stranger = app.token_of_another_app().await;
     let list = app.api.get(&stranger, "/v1/connections?attention=true").await.json;

@@ -77,11 +77,11 @@ async fn gauges_tell_what_waits_and_for_how_long() {
     let pending = app.hand_in("ada", &app.connect()).await.json;
     app.settled(id(&pending)).await;
     app.turn_clock(Duration::from_secs(60)).await;
-    strongroom::connections::sweep::housekeeping(&app.context).await.unwrap();
+    strongroom::connections::reconcile::housekeeping(&app.context).await.unwrap();
     assert_eq!(app.metric("strongroom_connections_pending").await, 1.0);
     assert!(app.metric("strongroom_connections_pending_oldest_seconds").await >= 60.0);
     app.api.delink(&app.token().await, id(&pending)).await;
-    strongroom::connections::sweep::housekeeping(&app.context).await.unwrap();
+    strongroom::connections::reconcile::housekeeping(&app.context).await.unwrap();
     assert_eq!(app.metric("strongroom_connections_pending").await, 0.0);
     assert_eq!(app.metric("strongroom_connections_revoking").await, 1.0);
 }

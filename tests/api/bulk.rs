@@ -323,7 +323,7 @@ async fn what_dapi_is_being_told_of_while_an_order_is_cancelled_ends_with_the_an
     let slow = Fault::status(503).on(DELINK).delayed(Duration::from_secs(300));
     app.sandbox.set_fault(slow.times(1)).unwrap();
     let made = order(&app, &all()).await.json;
-    let calls = strongroom::connections::sweep::round(&app.context).await.unwrap();
+    let calls = strongroom::connections::reconcile::round(&app.context).await.unwrap();
     app.sandbox.calls_reached(DELINK, 1).await;
     assert_eq!(change(&app, &made, "cancel").await.json["telling"], 1);
     app.sandbox.clear_faults();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::{Postgres, Transaction};
-use strongroom::connections::sweep;
+use strongroom::connections::reconcile;
 use strongroom::sandbox::{Effect, Fault};
 
 use crate::support::{Answer, TestApp, for_user, id, with};
@@ -258,7 +258,7 @@ async fn a_retry_that_fails_after_the_pause_is_not_repeated_until_the_order_is_r
     let slow = Fault::status(503).on(DELINK).delayed(Duration::from_secs(300));
     app.sandbox.set_fault(slow.times(1)).unwrap();
     let made = order(&app, &all()).await.json;
-    let calls = sweep::round(&app.context).await.unwrap();
+    let calls = reconcile::round(&app.context).await.unwrap();
     app.sandbox.calls_reached(DELINK, 1).await;
     assert_eq!(change(&app, &made, "pause").await.json["telling"], 1);
     app.sandbox.clear_faults();
@@ -295,7 +295,7 @@ async fn a_pause_holds_what_was_locked_and_what_a_dead_replica_had_begun() {
     lock.commit().await.unwrap();
     app.turn_clock(Duration::from_hours(2)).await;
     // Not even where the delinkings are looked at before anything holds what is due.
-    sweep::part(&app.context, sweep::Part::Delinks).await.finish().await;
+    reconcile::part(&app.context, reconcile::Part::Delinks).await.finish().await;
     assert_eq!(app.sandbox.calls_to(DELINK), 2);
     app.tick().await;
     assert_eq!(app.sandbox.calls_to(DELINK), 2);

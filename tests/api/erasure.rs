@@ -225,7 +225,7 @@ async fn erasing_again_answers_the_same_for_thirty_days_and_a_new_user_of_the_na
     assert_eq!(erase(&app, "ada").await.json["id"], second["id"]);
 
     app.turn_clock(Duration::from_hours(24 * 31)).await;
-    strongroom::connections::sweep::housekeeping(&app.context).await.unwrap();
+    strongroom::connections::reconcile::housekeeping(&app.context).await.unwrap();
     assert_eq!(erase(&app, "ada").await.problem(), (404, "not_found"));
     assert_eq!(poll(&app, &first).await.status, 200, "the receipt stays");
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::{Postgres, Transaction};
-use strongroom::connections::sweep;
+use strongroom::connections::reconcile;
 use strongroom::sandbox::{Effect, Fault};
 
 use crate::support::{Answer, TestApp, id, with};
@@ -159,7 +159,7 @@ async fn dapi_is_told_of_a_link_whose_login_was_in_use_by_another_that_is_revoke
     lock.commit().await.unwrap();
     app.sandbox.clear_faults();
     app.turn_clock(Duration::from_secs(10)).await;
-    sweep::part(&app.context, sweep::Part::Delinks).await.finish().await;
+    reconcile::part(&app.context, reconcile::Part::Delinks).await.finish().await;
     for _ in 0..5 {
         app.turn_clock(Duration::from_secs(10)).await;
         app.tick().await;
@@ -228,7 +228,7 @@ async fn a_row_that_somebody_has_locked_keeps_no_kept_token_beyond_its_hour() {
         }
         app.turn_clock(2 * DAY).await;
         let rows = locked(&app, lock).await;
-        let _ = sweep::housekeeping(&app.context).await;
+        let _ = reconcile::housekeeping(&app.context).await;
         let left = app.database.value("SELECT count(*) FROM superseded_tokens").await;
         assert_eq!(left, if lock.contains("superseded") { "1" } else { "0" }, "{lock}");
         rows.commit().await.unwrap();
@@ -302,8 +302,8 @@ async fn what_a_new_link_waits_for_is_let_through_though_the_new_link_has_just_b
     let newer = app.hand_in("ada", &app.connect_again(&result)).await.json;
     assert_eq!(newer["status"], "pending");
     app.turn_clock(Duration::from_secs(5)).await;
-    for part in [sweep::Part::Exchanges, sweep::Part::Rows, sweep::Part::Delinks] {
-        sweep::part(&app.context, part).await.finish().await;
+    for part in [reconcile::Part::Exchanges, reconcile::Part::Rows, reconcile::Part::Delinks] {
+        reconcile::part(&app.context, part).await.finish().await;
     }
     assert_eq!(status(&app, &older).await, "delinked");
 }

@@ -249,7 +249,7 @@ async fn after_an_hour_the_older_token_is_destroyed() {
     let app = TestApp::by_hand().await;
     let (_, older, newer) = superseded(&app).await;
     app.turn_clock(Duration::from_secs(3500)).await;
-    strongroom::connections::sweep::housekeeping(&app.context).await.unwrap();
+    strongroom::connections::reconcile::housekeeping(&app.context).await.unwrap();
     assert_eq!(app.database.value(KEPT).await, "1");
     app.turn_clock(Duration::from_secs(101)).await;
     let (_, later_older, later_newer) = {
@@ -258,7 +258,7 @@ async fn after_an_hour_the_older_token_is_destroyed() {
         let newer = import(&app, &mistyped(&other)).await.json;
         (other, older, newer)
     };
-    strongroom::connections::sweep::housekeeping(&app.context).await.unwrap();
+    strongroom::connections::reconcile::housekeeping(&app.context).await.unwrap();
     assert_eq!(app.database.value(KEPT).await, "1", "the other one's hour is not over");
     call(&app, &newer).await;
     assert_eq!(status(&app, &older).await, "invalidated");

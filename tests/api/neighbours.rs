@@ -92,7 +92,7 @@ async fn one_apps_slow_exchanges_do_not_let_another_apps_code_expire() {
     app.sandbox.set_fault(slow(EXCHANGE)).unwrap();
     app.sandbox.forget_calls();
     app.turn_clock(Duration::from_secs(3)).await;
-    let round = strongroom::connections::sweep::round(&app.context).await.unwrap();
+    let round = strongroom::connections::reconcile::round(&app.context).await.unwrap();
     assert!(round.gate_full && round.exchanges == 4, "{round:?}");
     assert!(app.database.is_leased(id(&bobs)).await, "the oldest ten are another app's");
     app.sandbox.clear_faults();
@@ -185,7 +185,7 @@ async fn one_locked_row_stops_the_round_of_nobody_and_is_counted_and_tried_again
         .execute(&mut *psql)
         .await
         .unwrap();
-    let round = || async { strongroom::connections::sweep::round(&app.context).await.unwrap() };
+    let round = || async { strongroom::connections::reconcile::round(&app.context).await.unwrap() };
     let first = round().await;
     while status(&app, &other, &bobs).await != "delinked" {
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -222,7 +222,7 @@ async fn a_revocation_without_user_secret_that_is_let_through_late_is_put_off_un
     app.tick().await;
     let later = "SELECT due_at > now() + interval '6 days' FROM connections";
     assert_eq!(app.database.value(later).await, "true");
-    let next = strongroom::connections::sweep::next_due(&app.context).await.unwrap();
+    let next = strongroom::connections::reconcile::next_due(&app.context).await.unwrap();
     assert!(next.is_some_and(|next| next > Duration::from_hours(24)), "{next:?}");
     app.turn_clock(Duration::from_hours(24 * 7 + 1)).await;
     app.tick().await;
@@ -243,7 +243,7 @@ async fn what_nobody_takes_up_does_not_make_the_loop_spin_and_is_told() {
     tokio::time::sleep(Duration::from_secs(2)).await;
     let during = app.metric(rounds).await - before;
     assert!(during < 10.0, "{during} rounds for a row that nobody can take up");
-    strongroom::connections::sweep::housekeeping(&app.context).await.unwrap();
+    strongroom::connections::reconcile::housekeeping(&app.context).await.unwrap();
     assert!(app.metric("strongroom_background_overdue_seconds").await > 30.0);
     psql.rollback().await.unwrap();
 }

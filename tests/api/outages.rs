@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use strongroom::config::{DatabaseConfig, DatabaseUrl};
+use strongroom::database::Pools;
 use strongroom::sandbox::{Effect, Fault};
 
 use crate::support::{Answer, Cut, Proxy, TestApp, TestDatabase, for_user, id};
@@ -306,6 +308,41 @@ async fn what_waits_for_a_lock_for_too_long_answers_503_and_is_safe_to_repeat() 
     assert_eq!(delinked.header("retry-after"), "1");
     locked.rollback().await.unwrap();
     assert_eq!(app.api.delink(&token, id(&active)).await.status, 200);
+}
+
+/// Waits until no session of the test's database runs the statement that was left behind.
+async fn nothing_runs(database: &TestDatabase) {
+    let running = "SELECT count(*) FROM pg_stat_activity
+                   WHERE datname = current_database() AND query LIKE '%left behind%'
+                     AND pid <> pg_backend_pid()";
+    while database.value(running).await != "0" {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_slow_statement_whose_caller_left_costs_its_own_connection_and_no_other() {
+    let database = TestDatabase::new().await;
+    let config = DatabaseConfig {
+        service: DatabaseUrl::parse(database.url()).unwrap(),
+        connections: 16,
+        timeout: Duration::from_secs(5),
+        migrate: false,
+        owner: None,
+    };
+    let pool = Pools::new(&config).batches();
+    let backend = "SELECT pg_backend_pid()";
+    let (mut left, mut other) = (pool.acquire().await.unwrap(), pool.acquire().await.unwrap());
+    let before: i32 = sqlx::query_scalar(backend).fetch_one(&mut other).await.unwrap();
+    drop(other);
+    let slow = sqlx::query("SELECT pg_sleep(2.5) /* left behind */").execute(&mut left);
+    let gave_up = tokio::time::timeout(Duration::from_millis(100), slow).await;
+    assert!(gave_up.is_err(), "the statement was not slow");
+    drop(left);
+    nothing_runs(&database).await;
+    let mut other = pool.acquire().await.unwrap();
+    let after: i32 = sqlx::query_scalar(backend).fetch_one(&mut other).await.unwrap();
+    assert_eq!(after, before, "a healthy connection was given up");
 }
 
 #[tokio::test]

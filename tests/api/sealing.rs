@@ -275,7 +275,7 @@ async fn a_token_of_an_earlier_release_opens_and_is_bound_by_the_background_work
     let plain = app.api.reveal(&token, id(&connection)).await.json["accessToken"].clone();
     unbind(&app, &connection, plain.as_str().unwrap()).await;
     assert_eq!(app.api.reveal(&token, id(&connection)).await.json["accessToken"], plain);
-    strongroom::connections::sweep::housekeeping(&app.context).await.unwrap();
+    strongroom::connections::reconcile::housekeeping(&app.context).await.unwrap();
     assert_eq!(app.database.value("SELECT get_byte(access_token, 0) FROM connections").await, "2");
     assert_eq!(app.database.value("SELECT count(*) FROM token_bindings").await, "1");
     assert_eq!(app.api.reveal(&token, id(&connection)).await.json["accessToken"], plain);
@@ -297,7 +297,7 @@ async fn tokens_that_do_not_open_keep_no_other_from_being_bound() {
              FROM connections c, generate_series(1, 150) n",
         )
         .await;
-    strongroom::connections::sweep::housekeeping(&app.context).await.unwrap();
+    strongroom::connections::reconcile::housekeeping(&app.context).await.unwrap();
     assert_eq!(app.database.value("SELECT count(*) FROM token_bindings").await, "1");
     assert_eq!(app.api.reveal(&token, id(&connection)).await.json["accessToken"], plain);
 }

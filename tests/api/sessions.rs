@@ -155,6 +155,6 @@ async fn ended_sessions_are_forgotten() {
     let app = TestApp::by_hand().await;
     app.api.session(&app.token().await, "ada").await;
     app.turn_clock(Duration::from_hours(25)).await;
-    strongroom::connections::sweep::housekeeping(&app.context).await.unwrap();
+    strongroom::connections::reconcile::housekeeping(&app.context).await.unwrap();
     assert_eq!(app.database.value("SELECT count(*) FROM connect_sessions").await, "0");
 }

@@ -6,14 +6,16 @@ use std::time::{Duration, Instant};
 use time::OffsetDateTime;
 use tokio::task::JoinHandle;
 
-use super::PendingExchange;
 use crate::audit::AuditActor;
 use crate::base::actor::Actor;
 use crate::base::ids::{AppId, ConnectionId, SessionId};
 use crate::base::trace::TraceContext;
+use crate::connections::exchange::store::{
+    LookUp, NewCode, NewConnection, NewIntent, SessionResult,
+};
+use crate::connections::exchange::{PendingExchange, store};
 use crate::connections::model::Connection;
-use crate::connections::store::{self, LookUp, NewCode, NewConnection, NewIntent, SessionResult};
-use crate::connections::{Context, Failed, Places};
+use crate::connections::{Context, Failed, Places, sql};
 use crate::dapi::{AccessCode, Busy, Lane, UserSecret};
 use crate::database::{BatchQuery as _, Fault, is_outage};
 use crate::users;
@@ -166,7 +168,7 @@ async fn commit_intent(
         user_secret.map(|secret| Sealed::seal(secret, &key, &places.user_secret())).transpose()?;
 
     let (permit, wait) = if found.revoking {
-        (None, store::WAIT_FOR_DELINKING)
+        (None, sql::WAIT_FOR_DELINKING)
     } else {
         match context.dapi.gate().try_enter(submission.app, Lane::Exchange) {
             Ok(permit) => (Some(permit), Duration::ZERO),
@@ -326,6 +328,6 @@ async fn keep(
 }
 
 /// The row refers to a user who is being erased, or is not there any more.
-pub(in crate::connections) fn is_user_gone(error: &sqlx::Error) -> bool {
+pub fn is_user_gone(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_foreign_key_violation)
 }

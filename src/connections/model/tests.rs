@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 
-use super::*;
+use crate::connections::model::*;
 
 const PENDING: State = State::Pending(Held::Code);
 const HELD: State = State::Pending(Held::Token);

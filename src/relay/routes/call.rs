@@ -2,14 +2,14 @@
 
 use actix_web::{HttpRequest, HttpResponse, web};
 
-use super::{MAX_REQUEST, relay};
 use crate::base::ids::ConnectionId;
-use crate::connections::turns::Wish;
+use crate::connections::token_lease::Wish;
 use crate::http::body::{Id, read_passed};
 use crate::http::caller::{Authorized, needs};
 use crate::http::problem::{Problem, ProblemCode};
 use crate::relay::body::Fields;
 use crate::relay::call::Request;
+use crate::relay::routes::{MAX_REQUEST, relay};
 use crate::relay::{Context, paths};
 
 /// Calls Dapi on the connection's behalf: data, metadata, payment, ach, wire, batch and operation paths.

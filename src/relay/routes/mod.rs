@@ -12,13 +12,13 @@ use actix_web::{HttpRequest, HttpResponse};
 use futures_util::stream;
 use serde_json::json;
 
-use super::Context;
-use super::call::{Answered, Body, Request, Trouble};
-use super::queue::{self, NoTurn};
 use crate::connections::model::{Attention, Status};
 use crate::dapi::Busy;
 use crate::http::connection;
 use crate::http::problem::{Problem, ProblemCode};
+use crate::relay::call::{Answered, Body, Request, Trouble};
+use crate::relay::queue::NoTurn;
+use crate::relay::{Context, queue};
 
 /// The largest body that is passed on to Dapi, in bytes: it is held until the answer comes.
 const MAX_REQUEST: usize = 1024 * 1024;

@@ -10,30 +10,32 @@ use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::json;
 
-use super::{MAX_REQUEST, answer, no_answer, relay};
 use crate::base::actor::Actor;
 use crate::base::ids::{AppId, ConnectionId};
 use crate::base::scope::Scope;
 use crate::base::secret::SecretText;
 use crate::base::text;
 use crate::base::trace::TraceContext;
-use crate::connections::exchange::{self, Received, Submission};
+use crate::connections::exchange::{Received, Submission};
 use crate::connections::model::{Connection, Failure, RevocationKind, Status};
-use crate::connections::revocation::{self, Asked, Request as Revocation};
-use crate::connections::stand_in::{self, Holder};
-use crate::connections::turns::Wish;
-use crate::connections::waiting::wait_until;
+use crate::connections::proxy_token::Holder;
+use crate::connections::query::wait::wait_until;
+use crate::connections::revocation::{Asked, Request as Revocation};
+use crate::connections::token_lease::Wish;
+use crate::connections::{exchange, proxy_token, revocation};
 use crate::dapi::AccessCode;
 use crate::database::Pool;
-use crate::http::caller::{self, bearer};
-use crate::http::detached;
+use crate::http::caller::bearer;
 use crate::http::intake::Intake;
 use crate::http::places::Place;
 use crate::http::problem::Problem;
-use crate::oauth::{self, Issuer};
+use crate::http::{caller, detached};
+use crate::oauth;
+use crate::oauth::Issuer;
 use crate::relay::body::Fields;
 use crate::relay::call::Request;
 use crate::relay::paths::{DapiPath, OPERATION_STATUS};
+use crate::relay::routes::{MAX_REQUEST, answer, no_answer, relay};
 use crate::relay::wire::{DapiError, Deed};
 use crate::relay::{Context, tokenless};
 use crate::users::check_client_user_id;
@@ -201,7 +203,7 @@ impl Arrival {
     /// The connection behind the request's bearer, with the user secret that came along.
     async fn holder(&self, req: &HttpRequest, actor: &Actor) -> Result<Holder, DapiError> {
         let stand_in = bearer(req)?.ok_or_else(DapiError::unknown_token)?;
-        let holder = stand_in::holder(&self.context.connections, self.app, stand_in).await?;
+        let holder = proxy_token::holder(&self.context.connections, self.app, stand_in).await?;
         let holder = holder.ok_or_else(DapiError::unknown_token)?;
         if let Some(user_secret) = self.fields.user_secret() {
             text::check_secret(user_secret.expose(), LONGEST.0)
@@ -314,7 +316,7 @@ impl Arrival {
         id: ConnectionId,
         connection: &Connection,
     ) -> Result<HttpResponse, DapiError> {
-        let stand_in = stand_in::of(&self.context.connections, actor, self.app, id).await?;
+        let stand_in = proxy_token::of(&self.context.connections, actor, self.app, id).await?;
         // It was revoked in this moment.
         let stand_in = stand_in.ok_or_else(|| DapiError::revoked(true))?;
         Ok(HttpResponse::Ok().json(json!({

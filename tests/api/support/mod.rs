@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use strongroom::base::clock::Clock;
 use strongroom::base::scope::Scopes;
 use strongroom::config::{Config, Environment};
-use strongroom::connections::{Context, sweep};
+use strongroom::connections::{Context, reconcile};
 use strongroom::oauth::Directory;
 use strongroom::sandbox::{self, ConnectOptions, Sandbox};
 use strongroom::service::Service;
@@ -204,8 +204,8 @@ impl TestApp {
     }
 
     /// One round of the background work, with all the calls that it makes.
-    pub async fn tick(&self) -> sweep::Round {
-        sweep::round(&self.context).await.unwrap().finish().await
+    pub async fn tick(&self) -> reconcile::Round {
+        reconcile::round(&self.context).await.unwrap().finish().await
     }
 
     /// One round of the audit trail's chainer; returns how many rows it linked.

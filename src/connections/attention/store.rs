@@ -1,0 +1,64 @@
+//! Whether a connection needs its user, and when it was used last: the columns `attention_…` and
+//! `last_used_at`. Both are set by the end of a call, in [`turns`](crate::connections::token_lease::store).
+
+use crate::audit::AuditActor;
+use crate::base::ids::{AppId, ConnectionId};
+use crate::connections::sql::column;
+use crate::database::{BatchQuery, Conn};
+
+/// Lets calls be made again.
+pub async fn clear_attention(
+    conn: &mut Conn,
+    actor: &AuditActor,
+    app: AppId,
+    id: ConnectionId,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "WITH before AS (
+            SELECT app_id, id, attention_type FROM connections
+            WHERE app_id = $1 AND id = $2 AND status = 'active' AND attention_type IS NOT NULL
+            FOR UPDATE),
+         cleared AS (
+            UPDATE connections c SET attention_type = NULL, attention_since = NULL
+            FROM before b WHERE c.app_id = b.app_id AND c.id = b.id
+            RETURNING c.app_id, c.id, c.user_id, b.attention_type)
+         SELECT record_audit(app_id, $3, 'connection.attention_cleared', 'ok', user_id, id, attention_type)
+         FROM cleared",
+        app.uuid(),
+        id.uuid(),
+        actor as &AuditActor,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Says that a connection's secrets were read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Use {
+    pub app: AppId,
+    pub id: ConnectionId,
+}
+
+impl BatchQuery for Use {
+    type Output = ();
+
+    async fn run(conn: &mut Conn, inputs: &[Self]) -> sqlx::Result<Vec<()>> {
+        // What somebody has locked is noted when it is used next.
+        sqlx::query!(
+            "WITH stale AS MATERIALIZED (
+                SELECT c.app_id, c.id
+                FROM (SELECT DISTINCT * FROM unnest($1::uuid[], $2::uuid[]) AS u (app_id, id)) i
+                JOIN connections c ON c.app_id = i.app_id AND c.id = i.id
+                WHERE c.last_used_at IS NULL OR c.last_used_at <= strongroom_now() - interval '1 minute'
+                FOR NO KEY UPDATE OF c SKIP LOCKED)
+             UPDATE connections c SET last_used_at = strongroom_now()
+             FROM stale s WHERE c.app_id = s.app_id AND c.id = s.id",
+            &column(inputs, |input| input.app.uuid()),
+            &column(inputs, |input| input.id.uuid()),
+        )
+        .execute(conn)
+        .await?;
+        Ok(inputs.iter().map(|_| ()).collect())
+    }
+}

@@ -1,0 +1,73 @@
+//! The table `token_bindings`: what the tokens are bound to that may be used.
+
+use uuid::Uuid;
+
+use crate::base::ids::{AppId, ConnectionId, DataKeyId, UserId};
+use crate::dapi::AccessToken;
+use crate::database::Conn;
+use crate::vault::{Binding, KeyOwner, MasterKeyId, Sealed, WrappedKey};
+
+/// A token of an earlier release, which is bound to nothing yet.
+#[derive(Debug)]
+pub struct Unbound {
+    pub app: AppId,
+    pub id: ConnectionId,
+    pub user: UserId,
+    pub token: Sealed<AccessToken>,
+    pub key: WrappedKey,
+}
+
+/// Locks up to `limit` active connections whose tokens are bound to nothing, those behind `after`; passes over
+/// what is locked.
+pub async fn lock_unbound(conn: &mut Conn, after: Uuid, limit: i64) -> sqlx::Result<Vec<Unbound>> {
+    let rows = sqlx::query!(
+        "SELECT c.app_id AS \"app: AppId\", c.id AS \"id: ConnectionId\", c.user_id AS \"user: UserId\",
+                c.access_token AS \"token!: Sealed<AccessToken>\", k.id AS \"key_id: DataKeyId\",
+                k.master_key_id AS \"master_key_id: MasterKeyId\", k.wrapped
+         FROM connections c JOIN data_keys k ON k.user_id = c.user_id AND k.purpose = 'user'
+         WHERE c.access_token IS NOT NULL AND c.status = 'active' AND get_byte(c.access_token, 0) = 1
+           AND c.id > $2
+         ORDER BY c.id LIMIT $1 FOR UPDATE OF c SKIP LOCKED",
+        limit,
+        after,
+    )
+    .fetch_all(conn)
+    .await?;
+    let unbound = rows.into_iter().map(|row| Unbound {
+        app: row.app,
+        id: row.id,
+        user: row.user,
+        token: row.token,
+        key: WrappedKey {
+            id: row.key_id,
+            owner: KeyOwner::User { app: row.app, user: row.user },
+            master_key_id: row.master_key_id,
+            wrapped: row.wrapped,
+        },
+    });
+    Ok(unbound.collect())
+}
+
+/// Writes a token that is bound now, and what it is bound to.
+pub async fn bind(
+    conn: &mut Conn,
+    app: AppId,
+    id: ConnectionId,
+    token: &Sealed<AccessToken>,
+    binding: &Binding,
+) -> sqlx::Result<()> {
+    let row: Uuid = id.uuid();
+    sqlx::query!(
+        "WITH bound AS (
+            UPDATE connections SET access_token = $3 WHERE app_id = $1 AND id = $2 RETURNING id)
+         INSERT INTO token_bindings (connection_id, binding) SELECT id, $4 FROM bound
+         ON CONFLICT (connection_id) DO UPDATE SET binding = excluded.binding",
+        app.uuid(),
+        row,
+        token.as_bytes(),
+        binding.as_bytes(),
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}

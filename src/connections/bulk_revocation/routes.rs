@@ -1,0 +1,365 @@
+//! `/v1/admin/revocations`: revoking many connections at once.
+
+use actix_web::http::header::LOCATION;
+use actix_web::{HttpRequest, HttpResponse, web};
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use utoipa::{IntoParams, ToSchema};
+
+use crate::base::ids::RevocationOrderId;
+use crate::base::paging::DEFAULT_LIMIT;
+use crate::base::text;
+use crate::connections::bulk_revocation::{
+    Change, Changed, DEFAULT_PER_SECOND, DryRun, Given, MAX_PER_SECOND, Matching, NewOrder, Order,
+};
+use crate::connections::input::{client_user_id, reason};
+use crate::connections::model::RevocationKind;
+use crate::connections::query::routes::read::{cursor, limit};
+use crate::connections::{Context, bulk_revocation};
+use crate::http::body::{Body, Id, UrlQuery};
+use crate::http::caller::{Authorized, needs};
+use crate::http::detached;
+use crate::http::operators::{Operators, told};
+use crate::http::problem::{Problem, ProblemCode};
+
+type Admin = Authorized<needs::Admin>;
+
+/// The longest `Idempotency-Key`, in bytes.
+const MAX_KEY: usize = 255;
+
+/// Which connections are meant: those for which everything holds that is given.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Filter {
+    /// Of one of these users.
+    #[serde(rename = "clientUserIDs")]
+    client_user_ids: Option<Vec<String>>,
+    /// One of these: `conn_…`, or Dapi's `connectionID`.
+    #[serde(rename = "connectionIDs")]
+    connection_ids: Option<Vec<String>>,
+    /// Received before this.
+    #[serde(default, with = "time::serde::rfc3339::option")]
+    created_before: Option<OffsetDateTime>,
+    /// Received at this time or after it.
+    #[serde(default, with = "time::serde::rfc3339::option")]
+    created_after: Option<OffsetDateTime>,
+    /// Handed in by this OAuth client, or in a connect session that it made.
+    #[serde(rename = "clientID")]
+    client_id: Option<String>,
+    /// Every connection of the app. Stands alone.
+    #[serde(default)]
+    all: bool,
+}
+
+/// An order to revoke many connections.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct OrderRequest {
+    /// `delink` or `invalidate`.
+    #[schema(value_type = RevocationKind)]
+    kind: String,
+    /// In words, for the audit trail.
+    #[schema(example = "client secret leaked", max_length = 500)]
+    reason: String,
+    /// Only count.
+    #[serde(default)]
+    dry_run: bool,
+    /// How many connections a second Dapi is told of.
+    #[schema(minimum = 1, maximum = 1000, default = 20)]
+    per_second: Option<i32>,
+    /// Which connections.
+    filter: Filter,
+}
+
+/// An order that was checked.
+struct Checked {
+    kind: RevocationKind,
+    per_second: i32,
+    matching: Matching,
+}
+
+impl OrderRequest {
+    fn check(&self) -> Result<Checked, Problem> {
+        let kind = RevocationKind::parse(&self.kind)
+            .ok_or_else(|| Problem::invalid_field("kind", "must be one of delink, invalidate"))?;
+        reason(&self.reason)?;
+        let per_second = self.per_second.unwrap_or(DEFAULT_PER_SECOND);
+        if !(1..=MAX_PER_SECOND).contains(&per_second) {
+            let what = format!("must be a whole number from 1 to {MAX_PER_SECOND}");
+            return Err(Problem::invalid_field("perSecond", what));
+        }
+        Ok(Checked { kind, per_second, matching: self.filter.check()? })
+    }
+}
+
+impl Filter {
+    fn check(&self) -> Result<Matching, Problem> {
+        for user in self.client_user_ids.iter().flatten() {
+            client_user_id(user)?;
+        }
+        let others = self.connection_ids.iter().flatten().chain(&self.client_id);
+        for name in others {
+            crate::connections::input::sound(
+                "filter",
+                text::check(name, crate::connections::input::MAX_NAME),
+            )?;
+        }
+        let matching = Matching {
+            client_user_ids: self.client_user_ids.clone(),
+            connection_ids: self.connection_ids.clone(),
+            created_before: self.created_before,
+            created_after: self.created_after,
+            client_id: self.client_id.clone(),
+            all: self.all,
+        };
+        matching.check().map_err(|what| Problem::invalid_field("filter", what))?;
+        Ok(matching)
+    }
+}
+
+/// The `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header §2.1): a string of Structured Fields
+/// (RFC 9651 §3.3.3), whose quotation marks may be left out.
+fn idempotency_key(req: &HttpRequest) -> Result<Option<String>, Problem> {
+    let refuse = || {
+        let what = "must be one string of up to 255 printable characters";
+        Problem::invalid_field("Idempotency-Key", what)
+    };
+    let mut values = req.headers().get_all("idempotency-key");
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(refuse());
+    }
+    let text = value.to_str().map_err(|_| refuse())?.trim();
+    let bare = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
+    let sound = !bare.is_empty()
+        && bare.len() <= MAX_KEY
+        && bare.chars().all(|c| c.is_ascii_graphic() && c != '"' && c != '\\');
+    sound.then(|| Some(bare.to_owned())).ok_or_else(refuse)
+}
+
+/// Revokes many connections at once.
+///
+/// When this is answered, none of them is usable any more, however many they are: `POST …/token` and calls
+/// answer 409, `GET /v1/connections/{id}` tells `revoking`. `matched` is `null` until they are counted;
+/// until then lists and counts may show them as they were. Dapi is told in the background, `perSecond` at a
+/// time. The same request under the same `Idempotency-Key` is the same order.
+#[utoipa::path(
+    post, path = "/v1/admin/revocations", tag = "Admin", operation_id = "order_revocations",
+    security(("bearer" = ["admin"])),
+    params(("Idempotency-Key" = Option<String>, Header, description = "Makes the request safe to repeat")),
+    request_body = OrderRequest,
+    responses(
+        (status = 200, description = "`dryRun`: what would be revoked", body = DryRun),
+        (status = 202, description = "In force; Dapi is being told", body = Order, headers(("Location" = String, description = "The order"))),
+        (status = 400, description = "`invalid_request`: also for a filter that says nothing"),
+        (status = 401, description = "`unauthorized`"),
+        (status = 403, description = "`insufficient_scope`"),
+        (status = 409, description = "`request_in_progress`: the first request under this key is not answered yet"),
+        (status = 415, description = "`unsupported_media_type`"),
+        (status = 422, description = "`idempotency_key_reused`"),
+        (status = 429, description = "`too_many_requests`: another query of the app is under way"),
+        (status = 503, description = "`unavailable`"),
+    )
+)]
+pub async fn create(
+    caller: Admin,
+    context: web::Data<Context>,
+    operators: web::Data<Operators>,
+    req: HttpRequest,
+    body: Body<OrderRequest>,
+) -> Result<HttpResponse, Problem> {
+    let key = idempotency_key(&req)?;
+    let (app, body) = (caller.client.app, body.0);
+    let Checked { kind, per_second, matching } = body.check()?;
+    if body.dry_run {
+        let mut conn = operators.begin(app).await?;
+        let found = bulk_revocation::dry_run(&mut conn, app, &matching).await.map_err(told)?;
+        return Ok(HttpResponse::Ok().json(found));
+    }
+    // What arrived whole is carried out, whatever becomes of the caller.
+    let giving = {
+        let (context, actor) = (context.clone(), caller.actor.clone());
+        async move {
+            let request_hash = bulk_revocation::request_hash(
+                &context.vault,
+                kind,
+                &body.reason,
+                per_second,
+                &matching,
+            );
+            let new = NewOrder {
+                app,
+                kind,
+                reason: &body.reason,
+                matching: &matching,
+                per_second,
+                idempotency_key: key.as_deref(),
+                request_hash,
+            };
+            let mut conn = context.pool.acquire().await?;
+            bulk_revocation::give(&mut conn, &actor, &new).await
+        }
+    };
+    let given = detached(&context.tasks, giving).await??;
+    let id = order_of(&context, &given)?;
+    let mut conn = context.pool.acquire().await?;
+    let order = bulk_revocation::find(&mut conn, app, id).await?.ok_or_else(Problem::not_found)?;
+    let location = (LOCATION, format!("/v1/admin/revocations/{id}"));
+    Ok(HttpResponse::Accepted().insert_header(location).json(order))
+}
+
+/// The order that was given, now or by the same request before.
+fn order_of(context: &Context, given: &Given) -> Result<RevocationOrderId, Problem> {
+    match *given {
+        Given::New { id, ended } => {
+            context.metrics.revocations("confirmed", ended);
+            context.wake.notify_one();
+            Ok(id)
+        }
+        Given::Repeated(id) => Ok(id),
+        Given::InProgress => {
+            let detail = "Repeat the request in a moment: it is answered once the first one is.";
+            Err(Problem::new(ProblemCode::RequestInProgress, detail).retry_after(1))
+        }
+        Given::KeyTaken => {
+            let detail = "Repeat the request as it was, or give another one a key of its own.";
+            Err(Problem::new(ProblemCode::IdempotencyKeyReused, detail))
+        }
+    }
+}
+
+/// Which page of a list.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct PageQuery {
+    /// How many at most: 50 unless told, at most 100.
+    #[param(value_type = Option<u8>, minimum = 1, maximum = 100)]
+    limit: Option<String>,
+    /// The `nextCursor` of the page before.
+    cursor: Option<String>,
+}
+
+/// One page of orders, newest first.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OrderList {
+    /// The orders; `errors` is told of a single one only.
+    revocations: Vec<Order>,
+    /// Where the next page starts; `null` on the last.
+    next_cursor: Option<String>,
+}
+
+/// Lists the app's orders, newest first.
+#[utoipa::path(
+    get, path = "/v1/admin/revocations", tag = "Admin", operation_id = "list_revocations",
+    security(("bearer" = ["admin"])),
+    params(PageQuery),
+    responses(
+        (status = 200, description = "One page", body = OrderList),
+        (status = 400, description = "`invalid_request`"),
+        (status = 401, description = "`unauthorized`"),
+        (status = 403, description = "`insufficient_scope`"),
+        (status = 503, description = "`unavailable`"),
+    )
+)]
+pub async fn list(
+    caller: Admin,
+    context: web::Data<Context>,
+    query: UrlQuery<PageQuery>,
+) -> Result<HttpResponse, Problem> {
+    let limit = query.0.limit.as_deref().map_or(Ok(DEFAULT_LIMIT), limit)?;
+    let cursor = query.0.cursor.as_deref().map(cursor).transpose()?;
+    let mut conn = context.pool.acquire().await?;
+    let page = bulk_revocation::list(&mut conn, caller.client.app, cursor, limit).await?;
+    Ok(HttpResponse::Ok().json(OrderList {
+        revocations: page.items,
+        next_cursor: page.next.map(|cursor| cursor.to_string()),
+    }))
+}
+
+/// One order and how far it has come.
+#[utoipa::path(
+    get, path = "/v1/admin/revocations/{id}", tag = "Admin", operation_id = "get_revocations",
+    security(("bearer" = ["admin"])),
+    params(("id" = RevocationOrderId, Path, description = "The order")),
+    responses(
+        (status = 200, description = "The order", body = Order),
+        (status = 401, description = "`unauthorized`"),
+        (status = 403, description = "`insufficient_scope`"),
+        (status = 404, description = "`not_found`"),
+        (status = 503, description = "`unavailable`"),
+    )
+)]
+pub async fn get(
+    caller: Admin,
+    context: web::Data<Context>,
+    id: Id<RevocationOrderId>,
+) -> Result<HttpResponse, Problem> {
+    let mut conn = context.pool.acquire().await?;
+    let found = bulk_revocation::find(&mut conn, caller.client.app, id.0).await?;
+    found.map(|order| HttpResponse::Ok().json(order)).ok_or_else(Problem::not_found)
+}
+
+macro_rules! change {
+    ($(#[$doc:meta])* $name:ident, $path:literal, $operation:literal, $change:ident) => {
+        $(#[$doc])*
+        #[utoipa::path(
+            post, path = $path, tag = "Admin", operation_id = $operation,
+            security(("bearer" = ["admin"])),
+            params(("id" = RevocationOrderId, Path, description = "The order")),
+            responses(
+                (status = 200, description = "The order as it is now", body = Order),
+                (status = 401, description = "`unauthorized`"),
+                (status = 403, description = "`insufficient_scope`"),
+                (status = 404, description = "`not_found`"),
+                (status = 409, description = "`order_ended`"),
+                (status = 503, description = "`unavailable`"),
+            )
+        )]
+        pub async fn $name(
+            caller: Admin,
+            context: web::Data<Context>,
+            id: Id<RevocationOrderId>,
+        ) -> Result<HttpResponse, Problem> {
+            change(&caller, &context, id.0, Change::$change).await
+        }
+    };
+}
+
+change!(
+    /// Lets nothing more through to Dapi. What it met stays unusable, with its secrets sealed, until the
+    /// order is resumed or cancelled. Repeatable.
+    pause, "/v1/admin/revocations/{id}/pause", "pause_revocations", Pause
+);
+change!(
+    /// Goes on telling Dapi. Repeatable.
+    resume, "/v1/admin/revocations/{id}/resume", "resume_revocations", Resume
+);
+change!(
+    /// Gives up what Dapi was not told of: it ends `invalidated`, unconfirmed, and its secrets are
+    /// destroyed, so that nobody can ever tell Dapi of it. Nothing becomes usable again. Repeatable.
+    cancel, "/v1/admin/revocations/{id}/cancel", "cancel_revocations", Cancel
+);
+
+async fn change(
+    caller: &Admin,
+    context: &Context,
+    id: RevocationOrderId,
+    change: Change,
+) -> Result<HttpResponse, Problem> {
+    let mut conn = context.pool.acquire().await?;
+    let app = caller.client.app;
+    match bulk_revocation::change(&mut conn, &caller.actor, app, id, change).await? {
+        Changed::Yes(ended) => {
+            context.metrics.revocations("unconfirmed", i64::try_from(ended).unwrap_or(0));
+        }
+        Changed::AtItsEnd => {
+            let detail = "It was cancelled, or nothing of it is left to be told.";
+            return Err(Problem::new(ProblemCode::OrderEnded, detail));
+        }
+        Changed::Unknown => return Err(Problem::not_found()),
+    }
+    context.wake.notify_one();
+    let order = bulk_revocation::find(&mut conn, app, id).await?.ok_or_else(Problem::not_found)?;
+    Ok(HttpResponse::Ok().json(order))
+}

@@ -1,0 +1,149 @@
+//! The exchange: a code for a token, by a call that cannot be repeated safely.
+//!
+//! 1. [`receive`] commits the intent: the sealed code under a lease with a fencing epoch.
+//! 2. [`PendingExchange`] calls Dapi with no transaction open, in a task that no disconnect
+//!    ends, and
+//! 3. commits the outcome under that epoch: sealed token, wiped code, audit row, all or nothing.
+//!
+//! The background work enters at the same [`PendingExchange`], so there is one way, not two. Which
+//! outcome follows from which answer is decided in [`model`](crate::connections::model).
+
+mod accept;
+pub mod outcome;
+pub mod routes;
+pub mod store;
+
+pub use accept::is_user_gone;
+pub use accept::{Exchanging, Received, Submission, receive};
+
+use std::time::Instant;
+
+use futures_util::FutureExt as _;
+use tokio::task::JoinHandle;
+
+use crate::base::trace::TraceContext;
+use crate::connections::exchange::outcome::{Concluded, Outcome, commit_outcome};
+use crate::connections::model::{Answer, Connection, Failure};
+use crate::connections::reconcile::store::Claimed;
+use crate::connections::transitions::store::SealedToken;
+use crate::connections::{Context, Places};
+use crate::dapi::{AccessCode, AppCredentials, ExchangeAnswer, ExchangedToken, Permit, UserSecret};
+use crate::vault::{Binding, DataKey, Sealed, Vault, VaultError};
+
+/// An exchange whose intent is committed and whose lease is held. It has to be run: nobody else will
+/// until the lease ends.
+#[must_use = "the lease is held and nobody else exchanges this code until it ends"]
+pub struct PendingExchange {
+    places: Places,
+    connection_id: String,
+    epoch: i32,
+    code: AccessCode,
+    /// Sealed as it was received: a late token finds it wiped in the row.
+    user_secret: Option<Sealed<UserSecret>>,
+    /// What the token is bound to; none if an earlier release received the code.
+    binding: Option<Binding>,
+    key: DataKey,
+    credentials: AppCredentials,
+    trace: TraceContext,
+    permit: Permit,
+}
+
+impl PendingExchange {
+    /// Takes up an exchange that the background work claimed.
+    pub fn from_claimed(
+        vault: &Vault,
+        claimed: Claimed<AccessCode>,
+        permit: Permit,
+    ) -> Result<Self, VaultError> {
+        let places = Places { app: claimed.app, user: claimed.user, id: claimed.id };
+        let key = vault.unwrap(&claimed.user_key)?;
+        Ok(Self {
+            places,
+            connection_id: claimed.connection_id,
+            epoch: claimed.epoch,
+            code: claimed.secret.open(&key, &places.code())?,
+            user_secret: claimed.user_secret,
+            binding: claimed.binding,
+            key,
+            credentials: claimed.credentials.open(vault)?,
+            trace: TraceContext::fresh(),
+            permit,
+        })
+    }
+
+    /// Runs it in a task of its own, for which a shutdown waits.
+    pub fn spawn(self, context: &Context) -> Exchanging {
+        context.tasks.spawn(self.traced(context.clone()))
+    }
+
+    /// The same for the background work, which looks at the row when it has to.
+    pub fn spawn_unwatched(self, context: &Context) -> JoinHandle<()> {
+        context.tasks.spawn(self.traced(context.clone()).map(drop))
+    }
+
+    fn traced(self, context: Context) -> impl Future<Output = Option<Connection>> + Send {
+        let span =
+            tracing::info_span!("exchange", connection = %self.places.id, epoch = self.epoch);
+        tracing::Instrument::instrument(async move { self.run(&context).await }, span)
+    }
+
+    /// Calls Dapi and commits what comes of it.
+    async fn run(self, context: &Context) -> Option<Connection> {
+        let started = Instant::now();
+        let id = self.places.id;
+        fail::fail_point!("exchange::before_call");
+        let Self { permit, code, credentials, connection_id, trace, .. } = &self;
+        let answer = context.dapi.exchange(permit, credentials, code, connection_id, trace).await;
+        fail::fail_point!("exchange::answered");
+        let outcome = match self.outcome(answer) {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                tracing::error!(cause = %error, "an answer could not be sealed");
+                context.metrics.answers_lost.inc();
+                return None;
+            }
+        };
+        let Concluded { what, active } = commit_outcome(context, &outcome).await;
+        fail::fail_point!("exchange::concluded");
+        context.metrics.exchange(what, started.elapsed());
+        context.settled.tell(id);
+        if matches!(what, "unsettled" | "held" | "revoked" | "lost") {
+            context.wake.notify_one();
+        }
+        active
+    }
+
+    /// Seals what came. The permit ends here: what follows is the database's business.
+    fn outcome(self, answer: ExchangeAnswer) -> Result<Outcome, VaultError> {
+        let (answer, token, retry_after) = match answer {
+            ExchangeAnswer::Token(token) => (Answer::Token, Some(self.seal(token)?), None),
+            ExchangeAnswer::Refused(refusal) => {
+                let failure = Failure { kind: refusal.kind, detail: refusal.message };
+                (Answer::Refused(failure), None, None)
+            }
+            ExchangeAnswer::Unsettled(unsettled) if unsettled.may_have_consumed => {
+                (Answer::Unanswered(unsettled.what), None, unsettled.retry_after)
+            }
+            ExchangeAnswer::Unsettled(unsettled) => {
+                (Answer::NotProcessed(unsettled.what), None, unsettled.retry_after)
+            }
+            ExchangeAnswer::NotSent(what) => (Answer::NotProcessed(what), None, None),
+        };
+        let Self { places, connection_id, epoch, .. } = self;
+        Ok(Outcome { places, connection_id, epoch, answer, token, retry_after })
+    }
+
+    fn seal(&self, token: ExchangedToken) -> Result<SealedToken, VaultError> {
+        let (token_of, place) = (&token.access_token, self.places.access_token());
+        let access_token = match &self.binding {
+            Some(binding) => Sealed::seal_bound(token_of, &self.key, &place, binding)?,
+            None => Sealed::seal(token_of, &self.key, &place)?,
+        };
+        Ok(SealedToken {
+            access_token,
+            user_secret: self.user_secret.clone(),
+            token_id: token.token_id,
+            dapi_user_id: token.user_id,
+        })
+    }
+}

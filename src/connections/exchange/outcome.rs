@@ -1,0 +1,173 @@
+//! Concluding an exchange: its outcome is committed in one transaction, as often as it takes, and
+//! changes what the rules say.
+
+use std::time::{Duration, Instant};
+
+use crate::connections::login_lock::Locked;
+use crate::connections::model::{Answer, Attempt, Connection, Step};
+use crate::connections::transitions::store::{Activation, SealedToken};
+use crate::connections::{Context, Places, backoff, login_lock, model, sql, transitions};
+use crate::database::{Conn, Fault};
+
+/// The first wait before an exchange is tried again, and the longest.
+const RETRY: (Duration, Duration) = (Duration::from_secs(2), Duration::from_mins(2));
+/// How long an answer is kept in memory for a database that does not take it.
+const HOLD_ANSWER: Duration = Duration::from_mins(15);
+
+/// An exchange's outcome, sealed and ready to be committed, as often as it takes.
+pub struct Outcome {
+    pub places: Places,
+    pub connection_id: String,
+    pub epoch: i32,
+    pub answer: Answer,
+    pub token: Option<SealedToken>,
+    pub retry_after: Option<Duration>,
+}
+
+/// What became of an outcome.
+pub struct Concluded {
+    /// The word for it, as metrics tell it.
+    pub what: &'static str,
+    /// The connection, where that is how it is known to stand.
+    pub active: Option<Connection>,
+}
+
+impl Concluded {
+    const fn new(what: &'static str) -> Self {
+        Self { what, active: None }
+    }
+}
+
+/// Commits an outcome, and goes on trying where the database does not take it. Whether a COMMIT that
+/// went unanswered was applied is read back by the epoch, so that trying again is safe.
+pub async fn commit_outcome(context: &Context, outcome: &Outcome) -> Concluded {
+    let given_up = Instant::now() + HOLD_ANSWER;
+    let mut wait = Duration::from_millis(50);
+    // From the moment it exists: an answer that waits is one that a crash would lose.
+    let _waiting = Waiting::new(context);
+    loop {
+        let error = match conclude(context, outcome).await {
+            Ok(concluded) => return concluded,
+            Err(error) => error,
+        };
+        tracing::warn!(cause = %error, "an outcome could not be committed, trying again");
+        if Instant::now() + wait > given_up {
+            tracing::error!("an outcome was given up; the lease's end brings the next attempt");
+            context.metrics.answers_lost.inc();
+            return Concluded::new("lost");
+        }
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(Duration::from_secs(2));
+    }
+}
+
+/// Counts an answer that waits in memory for the database.
+struct Waiting<'a>(&'a Context);
+
+impl<'a> Waiting<'a> {
+    fn new(context: &'a Context) -> Self {
+        context.metrics.answers_waiting.inc();
+        Self(context)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.metrics.answers_waiting.dec();
+    }
+}
+
+async fn conclude(context: &Context, outcome: &Outcome) -> Result<Concluded, sqlx::Error> {
+    let Places { app, id, .. } = outcome.places;
+    if let Some(token) = outcome.token.clone() {
+        let activation = Activation { app, id, epoch: outcome.epoch, token };
+        match context.batches.activate(activation).await {
+            Ok(Some(active)) => return Ok(Concluded { what: "active", active: Some(active) }),
+            // Not so simple: another connection of the login has to be looked at.
+            Ok(None) => {}
+            Err(error) if Fault::of(&error).is_passing() => return Err(error),
+            Err(error) => {
+                tracing::debug!(cause = %error, "not activated by itself, the login is looked at");
+            }
+        }
+    }
+    let mut tx = context.pool.begin().await?;
+    // What is locked for long is tried again, and holds up no connection of the pool meanwhile.
+    login_lock::wait_briefly(&mut tx).await?;
+    let what = conclude_locked(context, &mut tx, outcome).await?;
+    tx.commit().await?;
+    Ok(Concluded::new(what))
+}
+
+async fn conclude_locked(
+    context: &Context,
+    tx: &mut Conn,
+    outcome: &Outcome,
+) -> Result<&'static str, sqlx::Error> {
+    let Places { app, user, id } = outcome.places;
+    let locked = login_lock::lock_login(tx, app, &outcome.connection_id, Some(id), user).await?;
+    // The user was erased meanwhile, and with them the key that would open the token.
+    let Some(me) = locked.me else { return Ok("erased") };
+    if me.settled_epoch == Some(outcome.epoch) {
+        return Ok("active");
+    }
+    let attempt = Attempt {
+        current: me.lease_epoch == outcome.epoch,
+        unanswered_before: me.unanswered,
+        window_open: me.window_open,
+        probe: context.dapi.settings().exchange_probe,
+    };
+    let step = model::after_exchange(me.state, attempt, locked.login, outcome.answer.clone());
+    if let (Step::Activate { .. }, Some(decree), Some(token)) =
+        (&step, &me.revoked_by, &outcome.token)
+    {
+        transitions::store::keep_decreed_token(tx, &me, outcome.epoch, token, decree).await?;
+        return Ok("revoked");
+    }
+    take_step(context, tx, &me, &step, outcome).await?;
+    Ok(step_name(&step))
+}
+
+fn step_name(step: &Step) -> &'static str {
+    match step {
+        Step::Activate { .. } => "active",
+        Step::Hold => "held",
+        Step::GiveWay { .. } => "superseded",
+        Step::Fail(status, _) => status.as_str(),
+        Step::TryAgain { .. } => "unsettled",
+        Step::Delink | Step::EndRevocation { .. } => "revoked",
+        Step::DropToken => "dropped",
+        Step::Nothing => "stale",
+    }
+}
+
+async fn take_step(
+    context: &Context,
+    tx: &mut Conn,
+    me: &Locked,
+    step: &Step,
+    outcome: &Outcome,
+) -> Result<(), sqlx::Error> {
+    let epoch = outcome.epoch;
+    match (step, &outcome.token) {
+        (Step::Hold, Some(token)) => {
+            transitions::store::keep_token(tx, me, epoch, token, sql::WAIT_FOR_DELINKING).await
+        }
+        (Step::Delink, Some(token)) => {
+            transitions::store::keep_token(tx, me, epoch, token, Duration::ZERO).await
+        }
+        (Step::TryAgain { unanswered, what }, _) => {
+            tracing::warn!(what, "an exchange settled nothing and will be tried again");
+            let wait = backoff(RETRY.0, RETRY.1, me.attempts, outcome.retry_after);
+            transitions::store::try_again(tx, me, *unanswered, what, wait).await
+        }
+        (Step::DropToken, _) => {
+            tracing::error!("a token came that no connection could take; it stays live at Dapi");
+            context.metrics.tokens_dropped.inc();
+            Ok(())
+        }
+        _ => {
+            transitions::settle(context, tx, me, step, Some((epoch, outcome.token.as_ref()))).await
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! `POST /v1/connections`: the main job.
+
+use std::time::Instant;
+
+use actix_web::http::header::RETRY_AFTER;
+use actix_web::{HttpResponse, web};
+use serde::Deserialize;
+
+use crate::base::ids::{AppId, ConnectionId};
+use crate::connections::exchange::{Received, Submission};
+use crate::connections::input::{
+    Checked, about, client_user_id, location, login, login_of_another_user, optional_name,
+};
+use crate::connections::model::{Connection, Failure, Status};
+use crate::connections::query::wait;
+use crate::connections::{Context, Failed, exchange};
+use crate::dapi::{AccessCode, UserSecret};
+use crate::http::body::Body;
+use crate::http::caller::{SessionOr, needs};
+use crate::http::detached;
+use crate::http::problem::{Problem, ProblemCode};
+
+/// Connect's result as it came, with the user where a backend hands it in. Unknown fields are
+/// ignored.
+#[derive(Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ConnectResult {
+    /// Whether Connect succeeded.
+    success: bool,
+    /// The single-use code.
+    #[schema(value_type = Option<String>)]
+    access_code: Option<AccessCode>,
+    /// Connect's user secret.
+    #[schema(value_type = Option<String>)]
+    user_secret: Option<UserSecret>,
+    /// Dapi's name for the bank login.
+    #[serde(rename = "connectionID")]
+    connection_id: Option<String>,
+    /// Dapi's name for the user.
+    #[serde(rename = "userID")]
+    user_id: Option<String>,
+    /// Dapi's name for the token.
+    #[serde(rename = "tokenID")]
+    token_id: Option<String>,
+    /// The app's own name for the user. A session knows it already.
+    #[serde(rename = "clientUserID")]
+    client_user_id: Option<String>,
+}
+
+/// Hands in Connect's result: the code is exchanged and the token sealed.
+///
+/// The same code from the same user again gives the same connection, so this may be repeated freely.
+#[utoipa::path(
+    post, path = "/v1/connections", tag = "Connections",
+    security(("connect_session" = []), ("bearer" = ["connections:write"])),
+    request_body = ConnectResult,
+    responses(
+        (status = 201, description = "Exchanged: the connection is `active`", body = Connection, headers(("Location" = String, description = "The connection"))),
+        (status = 200, description = "The same code again; the connection is `active`, `revoking`, `delinked` or `invalidated`", body = Connection),
+        (status = 202, description = "Received and safe, but Dapi has not settled it yet; it goes on in the background", body = Connection, headers(("Location" = String, description = "The connection"), ("Retry-After" = u32, description = "Seconds"))),
+        (status = 400, description = "`invalid_request`"),
+        (status = 401, description = "`unauthorized`"),
+        (status = 403, description = "`insufficient_scope`, `user_mismatch`"),
+        (status = 409, description = "`code_already_received`, `connection_of_another_user`, `code_orphaned`"),
+        (status = 410, description = "`code_expired`"),
+        (status = 413, description = "`body_too_large`"),
+        (status = 415, description = "`unsupported_media_type`"),
+        (status = 422, description = "`connect_failed`, `code_rejected`"),
+        (status = 429, description = "`too_many_requests`: the session has handed in ten results"),
+        (status = 503, description = "`unavailable`"),
+    )
+)]
+pub async fn create(
+    caller: SessionOr<needs::ConnectionsWrite>,
+    context: web::Data<Context>,
+    body: Body<ConnectResult>,
+) -> Result<HttpResponse, Problem> {
+    let deadline = Instant::now() + context.pace.answer_within;
+    let app = caller.app();
+    let submission = submission(&caller, body.0)?;
+    let received = receive(&context, &caller, submission).await?;
+    let (id, is_new) = match received {
+        Received::New(id, exchange) => {
+            if let Some(exchange) = exchange {
+                let left = deadline.saturating_duration_since(Instant::now());
+                // Whatever else became of it, in time or not, the row tells.
+                if let Ok(Ok(Some(active))) = tokio::time::timeout(left, exchange).await {
+                    return Ok(HttpResponse::Created().insert_header(location(id)).json(active));
+                }
+            }
+            (id, true)
+        }
+        Received::Repeated(id) => (id, false),
+        refused => return Err(refusal(&refused)),
+    };
+    answer(&context, app, id, is_new, deadline).await
+}
+
+/// A page that is left right after it sent the result must not lose it, nor leave an intent behind that is
+/// never run.
+async fn receive(
+    context: &Context,
+    caller: &SessionOr<needs::ConnectionsWrite>,
+    submission: Submission,
+) -> Result<Received, Problem> {
+    let (context, actor, trace) = (context.clone(), caller.actor().clone(), caller.trace().clone());
+    let tasks = context.tasks.clone();
+    let receiving = async move { exchange::receive(&context, &actor, &trace, submission).await };
+    Ok(detached(&tasks, receiving).await??)
+}
+
+fn submission(
+    caller: &SessionOr<needs::ConnectionsWrite>,
+    result: ConnectResult,
+) -> Result<Submission, Problem> {
+    let client_user_id = user(caller, result.client_user_id)?;
+    if !result.success {
+        let detail =
+            "Connect's result says that it did not succeed, so there is nothing to exchange.";
+        return Err(Problem::new(ProblemCode::ConnectFailed, detail));
+    }
+    Ok(Submission {
+        app: caller.app(),
+        session: caller.session().map(|session| session.id),
+        client_user_id,
+        code: AccessCode::checked("accessCode", result.access_code)?,
+        user_secret: Some(UserSecret::checked("userSecret", result.user_secret)?),
+        connection_id: login(result.connection_id)?,
+        dapi_user_id: optional_name("userID", result.user_id)?,
+        token_id: optional_name("tokenID", result.token_id)?,
+    })
+}
+
+/// The user: a session's own, whatever a browser says; a backend has to say.
+fn user(
+    caller: &SessionOr<needs::ConnectionsWrite>,
+    said: Option<String>,
+) -> Result<String, Problem> {
+    match (caller.session(), said) {
+        (Some(session), Some(said)) if said != session.client_user_id => {
+            let detail = "clientUserID is not the one that the connect session was made for.";
+            Err(Problem::new(ProblemCode::UserMismatch, detail))
+        }
+        (Some(session), _) => Ok(session.client_user_id.clone()),
+        (None, said) => {
+            let said = crate::connections::input::required("clientUserID", said)?;
+            client_user_id(&said)?;
+            Ok(said)
+        }
+    }
+}
+
+fn refusal(received: &Received) -> Problem {
+    match received {
+        Received::CodeOfAnotherUser => Problem::new(
+            ProblemCode::CodeAlreadyReceived,
+            "Each code belongs to the user who handed it in first.",
+        ),
+        Received::LoginOfAnotherUser => login_of_another_user(),
+        Received::UserBeingErased => Problem::user_being_erased(),
+        Received::SessionExhausted => Problem::new(
+            ProblemCode::TooManyRequests,
+            "The connect session has handed in ten results; make a new one.",
+        ),
+        Received::Expired | Received::New(..) | Received::Repeated(_) => Problem::new(
+            ProblemCode::CodeExpired,
+            "The code's window was closed before it came here.",
+        ),
+    }
+}
+
+/// Waits as long as there is time, and answers by where the connection then stands.
+async fn answer(
+    context: &Context,
+    app: AppId,
+    id: ConnectionId,
+    is_new: bool,
+    deadline: Instant,
+) -> Result<HttpResponse, Problem> {
+    let done = |status| status != Status::Pending;
+    let found = wait::wait_until(context, app, id, deadline, done).await;
+    let connection = match found {
+        Ok(Some(connection)) => connection,
+        // The user was erased in this moment.
+        Ok(None) => return Err(Problem::not_found()),
+        Err(Failed::Database(error)) => return Err(error.into()),
+        Err(error) => return Err(error.into()),
+    };
+    let mut answer = match connection.status {
+        Status::Active if is_new => HttpResponse::Created(),
+        Status::Active | Status::Revoking | Status::Delinked | Status::Invalidated => {
+            HttpResponse::Ok()
+        }
+        Status::Pending => HttpResponse::Accepted(),
+        Status::Rejected | Status::Expired | Status::Orphaned => return Err(failed(&connection)),
+    };
+    if connection.status == Status::Pending {
+        answer.insert_header((RETRY_AFTER, "2"));
+    }
+    Ok(answer.insert_header(location(id)).json(connection))
+}
+
+fn failed(connection: &Connection) -> Problem {
+    let failure = connection.failure.as_ref();
+    let told = failure.map(|Failure { kind, detail }| format!("{kind}: {detail}"));
+    let told = told.unwrap_or_default();
+    let problem = match connection.status {
+        Status::Expired => Problem::new(ProblemCode::CodeExpired, told),
+        Status::Orphaned => Problem::new(ProblemCode::CodeOrphaned, told),
+        _ if failure.is_some_and(|failure| failure.kind == Failure::OF_ANOTHER_USER) => {
+            login_of_another_user()
+        }
+        _ => Problem::new(ProblemCode::CodeRejected, told),
+    };
+    about(problem, connection)
+}

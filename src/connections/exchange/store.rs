@@ -1,0 +1,339 @@
+//! How connections come in: from Connect, and imported.
+
+use std::time::Duration;
+
+use sqlx::postgres::types::PgInterval;
+use time::OffsetDateTime;
+
+use crate::apps::SealedCredentials;
+use crate::audit::AuditActor;
+use crate::base::ids::{AppId, ConnectionId, DataKeyId, SessionId, UserId};
+use crate::base::secret::SecretText;
+use crate::connections::model::Standing;
+use crate::connections::sql::{WAIT_FOR_DELINKING, column, interval};
+use crate::dapi::{AccessCode, AccessToken, UserSecret};
+use crate::database::{BatchQuery, Conn};
+use crate::vault::{Binding, KeyOwner, KeyedHash, MasterKeyId, Sealed, WrappedKey};
+
+/// What is there already when a result is handed in, with everything that its exchange needs.
+#[derive(Debug)]
+pub struct Found {
+    pub now: OffsetDateTime,
+    /// The user, where they are known.
+    pub user: Option<(UserId, WrappedKey)>,
+    /// The user is being erased.
+    pub erasing: bool,
+    /// The connection that this code made, and its user.
+    pub existing: Option<(ConnectionId, UserId)>,
+    /// The login is active or revoking for another user.
+    pub of_another_user: bool,
+    /// An older link of the login is being delinked.
+    pub revoking: bool,
+    pub credentials: SealedCredentials,
+}
+
+/// What receiving a result depends on.
+#[derive(Debug)]
+pub struct LookUp {
+    pub app: AppId,
+    pub client_user_id: String,
+    pub code_hash: KeyedHash,
+    pub connection_id: String,
+}
+
+impl BatchQuery for LookUp {
+    type Output = Found;
+
+    async fn run(conn: &mut Conn, inputs: &[Self]) -> sqlx::Result<Vec<Found>> {
+        let rows = sqlx::query!(
+            "SELECT strongroom_now() AS \"now!\", i.app_id AS \"app_id!: AppId\",
+                    a.app_key, a.app_secret AS \"app_secret: Sealed<SecretText>\",
+                    ak.id AS \"app_key_id: DataKeyId\", ak.master_key_id AS \"app_master: MasterKeyId\",
+                    ak.wrapped AS app_wrapped,
+                    EXISTS (SELECT FROM erasures e WHERE e.user_id = u.id) AS \"erasing!\",
+                    u.id AS \"user_id?: UserId\", uk.id AS \"user_key_id?: DataKeyId\",
+                    uk.master_key_id AS \"user_master?: MasterKeyId\", uk.wrapped AS \"user_wrapped?\",
+                    c.id AS \"existing?: ConnectionId\", c.user_id AS \"existing_user?: UserId\",
+                    coalesce(o.of_another_user, false) AS \"of_another_user!\",
+                    coalesce(o.revoking, false) AS \"revoking!\"
+             FROM unnest($1::uuid[], $2::text[], $3::bytea[], $4::text[])
+                  WITH ORDINALITY AS i (app_id, client_user_id, code_hash, connection_id, n)
+             JOIN apps a ON a.id = i.app_id
+             JOIN data_keys ak ON ak.app_id = a.id AND ak.purpose = 'app'
+             LEFT JOIN users u ON u.app_id = i.app_id AND u.client_user_id = i.client_user_id
+             LEFT JOIN data_keys uk ON uk.user_id = u.id AND uk.purpose = 'user'
+             LEFT JOIN connections c ON c.app_id = i.app_id AND c.code_hash = i.code_hash
+             LEFT JOIN LATERAL (
+                SELECT bool_or(l.user_id IS DISTINCT FROM u.id) AS of_another_user,
+                       bool_or(l.status = 'revoking' AND l.user_id = u.id) AS revoking
+                FROM connections l
+                WHERE l.app_id = i.app_id AND l.connection_id = i.connection_id
+                  AND l.status IN ('active', 'revoking')) o ON true
+             ORDER BY i.n",
+            &column(inputs, |input| input.app.uuid()),
+            column(inputs, |input| input.client_user_id.as_str()) as Vec<&str>,
+            column(inputs, |input| input.code_hash.as_bytes()) as Vec<&[u8]>,
+            column(inputs, |input| input.connection_id.as_str()) as Vec<&str>,
+        )
+        .fetch_all(conn)
+        .await?;
+        let found = rows.into_iter().map(|row| {
+            let app = row.app_id;
+            let user_key = |user, id, master_key_id, wrapped| WrappedKey {
+                id,
+                owner: KeyOwner::User { app, user },
+                master_key_id,
+                wrapped,
+            };
+            let user = match (row.user_id, row.user_key_id, row.user_master, row.user_wrapped) {
+                (Some(user), Some(id), Some(master), Some(wrapped)) => {
+                    Some((user, user_key(user, id, master, wrapped)))
+                }
+                _ => None,
+            };
+            Found {
+                now: row.now,
+                user,
+                erasing: row.erasing,
+                existing: row.existing.zip(row.existing_user),
+                of_another_user: row.of_another_user,
+                revoking: row.revoking,
+                credentials: SealedCredentials {
+                    app,
+                    app_key: row.app_key,
+                    app_secret: row.app_secret,
+                    key: WrappedKey {
+                        id: row.app_key_id,
+                        owner: KeyOwner::App(app),
+                        master_key_id: row.app_master,
+                        wrapped: row.app_wrapped,
+                    },
+                },
+            }
+        });
+        let found: Vec<_> = found.collect();
+        if found.len() == inputs.len() { Ok(found) } else { Err(sqlx::Error::RowNotFound) }
+    }
+}
+
+/// A connection to be kept, with its code or, imported, with its token.
+#[derive(Clone, Debug)]
+pub struct NewConnection {
+    pub app: AppId,
+    pub id: ConnectionId,
+    pub user: UserId,
+    pub connection_id: String,
+    pub dapi_user_id: Option<String>,
+    pub token_id: Option<String>,
+    /// What its token is bound to until it is revoked.
+    pub binding: Binding,
+    /// Left out where the connection comes through Dapi's own wire: it comes with the first call.
+    pub user_secret: Option<Sealed<UserSecret>>,
+}
+
+/// The code of a connection to be kept.
+#[derive(Clone, Debug)]
+pub struct NewCode {
+    pub hash: KeyedHash,
+    pub sealed: Sealed<AccessCode>,
+    /// Caps the window of 30 minutes, where the code tells when it runs out.
+    pub ends: Option<OffsetDateTime>,
+    /// How long the first lease lives; `None` where the exchange has to wait.
+    pub lease: Option<Duration>,
+    /// When somebody looks at it, where it has no lease.
+    pub wait: Duration,
+}
+
+/// An intent to be kept: a pending connection with its sealed code, under its first lease as a rule.
+/// It comes to nothing where the code was received before.
+#[derive(Clone, Debug)]
+pub struct NewIntent {
+    pub actor: AuditActor,
+    pub new: NewConnection,
+    pub code: NewCode,
+}
+
+impl BatchQuery for NewIntent {
+    type Output = bool;
+
+    async fn run(conn: &mut Conn, inputs: &[Self]) -> sqlx::Result<Vec<bool>> {
+        // In the order of their codes, so that two statements that share some cannot wait for each
+        // other.
+        let added = sqlx::query_scalar!(
+            "WITH intents AS (
+                SELECT *, strongroom_now() AS now
+                FROM unnest(
+                    $1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[],
+                    $7::bytea[], $8::bytea[], $9::bytea[], $10::timestamptz[], $11::interval[],
+                    $12::interval[], $13::audit_actor[], $14::bytea[])
+                AS i (app_id, id, user_id, connection_id, dapi_user_id, token_id,
+                      code_hash, code, user_secret, ends, lease, wait,
+                      actor, client_id, session_id, scope, ip, request_id, binding)),
+             added AS (
+                INSERT INTO connections (
+                    app_id, id, user_id, status, connection_id, dapi_user_id, token_id,
+                    code_hash, code, user_secret, by_wire, code_expires_at,
+                    lease_epoch, exchange_attempts, leased_until, due_at, created_by)
+                SELECT app_id, id, user_id, 'pending', connection_id, dapi_user_id, token_id,
+                       code_hash, code, user_secret, user_secret IS NULL, least(now + interval '30 minutes', ends),
+                       (lease IS NOT NULL)::int, (lease IS NOT NULL)::int,
+                       now + lease, now + coalesce(lease, wait),
+                       coalesce(client_id, (SELECT s.created_by FROM connect_sessions s
+                                            WHERE s.id = intents.session_id))
+                FROM intents
+                ORDER BY code_hash
+                ON CONFLICT (app_id, code_hash) DO NOTHING
+                RETURNING id),
+             bound AS (
+                INSERT INTO token_bindings (connection_id, binding)
+                SELECT id, binding FROM intents JOIN added USING (id)),
+             noted AS (
+                INSERT INTO audit_events (
+                    app_id, action, outcome, actor, client_id, session_id, scope, ip, request_id,
+                    user_id, connection_id)
+                SELECT app_id, 'connection.received', 'pending', actor, client_id, session_id, scope,
+                       ip, request_id, user_id, id
+                FROM intents JOIN added USING (id))
+             SELECT id AS \"id: ConnectionId\" FROM added",
+            &column(inputs, |input| input.new.app.uuid()),
+            &column(inputs, |input| input.new.id.uuid()),
+            &column(inputs, |input| input.new.user.uuid()),
+            column(inputs, |input| input.new.connection_id.as_str()) as Vec<&str>,
+            column(inputs, |input| input.new.dapi_user_id.as_deref()) as Vec<Option<&str>>,
+            column(inputs, |input| input.new.token_id.as_deref()) as Vec<Option<&str>>,
+            column(inputs, |input| input.code.hash.as_bytes()) as Vec<&[u8]>,
+            column(inputs, |input| input.code.sealed.as_bytes()) as Vec<&[u8]>,
+            column(inputs, |input| input.new.user_secret.as_ref().map(Sealed::as_bytes)) as Vec<Option<&[u8]>>,
+            column(inputs, |input| input.code.ends) as Vec<Option<OffsetDateTime>>,
+            column(inputs, |input| input.code.lease.map(interval)) as Vec<Option<PgInterval>>,
+            &column(inputs, |input| interval(input.code.wait)),
+            column(inputs, |input| input.actor.clone()) as Vec<AuditActor>,
+            column(inputs, |input| input.new.binding.as_bytes()) as Vec<&[u8]>,
+        )
+        .fetch_all(conn)
+        .await?;
+        Ok(column(inputs, |input| added.contains(&input.new.id)))
+    }
+}
+
+/// Whether this intent is there, with nothing done about it yet. Its first lease, if it has one, begins anew:
+/// it is still ours, because nobody has taken another.
+pub async fn renew_first_lease(
+    conn: &mut Conn,
+    app: AppId,
+    id: ConnectionId,
+    lease: Option<Duration>,
+) -> sqlx::Result<bool> {
+    let done = sqlx::query!(
+        "UPDATE connections
+         SET leased_until = t.now + $3::interval, due_at = coalesce(t.now + $3::interval, due_at)
+         FROM (SELECT strongroom_now() AS now) t
+         WHERE app_id = $1 AND id = $2 AND status IN ('pending', 'revoking') AND code IS NOT NULL
+           AND lease_epoch = ($3::interval IS NOT NULL)::int AND (leased_until IS NULL) = ($3::interval IS NULL)",
+        app.uuid(),
+        id.uuid(),
+        lease.map(interval),
+    )
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Keeps an imported token: active, or pending where an older link's delinking goes first.
+pub async fn insert_imported(
+    conn: &mut Conn,
+    actor: &AuditActor,
+    new: &NewConnection,
+    token: &Sealed<AccessToken>,
+    active: bool,
+    standing: &Standing,
+) -> sqlx::Result<()> {
+    let attention = match standing {
+        Standing::Proven { attention } => attention.as_deref(),
+        Standing::Unproven => None,
+    };
+    sqlx::query!(
+        "WITH added AS (
+            INSERT INTO connections (
+                app_id, id, user_id, status, connection_id, dapi_user_id, token_id,
+                access_token, user_secret, activated_at, due_at, created_by,
+                unproven, attention_type, attention_since)
+            SELECT $1, $2, $3, CASE WHEN $9 THEN 'active' ELSE 'pending' END, $4, $5, $6, $7, $8,
+                   CASE WHEN $9 THEN strongroom_now() END,
+                   CASE WHEN NOT $9 THEN strongroom_now() + $10::interval END,
+                   ($11::audit_actor).client_id,
+                   $12, $13::text, CASE WHEN $13 IS NOT NULL THEN strongroom_now() END
+            RETURNING app_id, id, user_id, status),
+         bound AS (
+            INSERT INTO token_bindings (connection_id, binding) SELECT id, $14 FROM added)
+         SELECT record_audit(app_id, $11, 'connection.imported', status, user_id, id,
+                             CASE WHEN NOT $12 THEN 'verified' END)
+         FROM added
+         UNION ALL
+         SELECT record_audit(app_id, $11, 'connection.attention_set', 'ok', user_id, id, $13)
+         FROM added WHERE $13 IS NOT NULL",
+        new.app.uuid(),
+        new.id.uuid(),
+        new.user.uuid(),
+        new.connection_id,
+        new.dapi_user_id,
+        new.token_id,
+        token.as_bytes(),
+        new.user_secret.as_ref().map(Sealed::as_bytes),
+        active,
+        interval(WAIT_FOR_DELINKING),
+        actor as &AuditActor,
+        *standing == Standing::Unproven,
+        attention,
+        new.binding.as_bytes(),
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// What became of the wish to note what a session handed in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionResult {
+    /// It is noted, or was before.
+    Noted,
+    /// The session has handed in as many others as it may.
+    Exhausted,
+    /// There is no such session any more: its user is erased.
+    Gone,
+}
+
+/// Notes that a session handed in a connection, where it has handed in fewer than `most` others. The session
+/// stays until the transaction ends.
+pub async fn note_session_result(
+    conn: &mut Conn,
+    session: SessionId,
+    id: ConnectionId,
+    most: i64,
+) -> sqlx::Result<SessionResult> {
+    // Serialises what one browser does at once.
+    let found =
+        sqlx::query!("SELECT id FROM connect_sessions WHERE id = $1 FOR UPDATE", session.uuid())
+            .fetch_optional(&mut *conn)
+            .await?;
+    if found.is_none() {
+        return Ok(SessionResult::Gone);
+    }
+    let noted = sqlx::query_scalar!(
+        "WITH others AS (
+            SELECT count(*) AS n FROM connect_session_results WHERE session_id = $1 AND connection_id <> $2),
+         noted AS (
+            INSERT INTO connect_session_results (session_id, connection_id)
+            SELECT $1, $2 FROM others WHERE n < $3
+            ON CONFLICT DO NOTHING)
+         SELECT n < $3 OR EXISTS (
+             SELECT FROM connect_session_results WHERE session_id = $1 AND connection_id = $2) AS \"it!\"
+         FROM others",
+        session.uuid(),
+        id.uuid(),
+        most,
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(if noted { SessionResult::Noted } else { SessionResult::Exhausted })
+}

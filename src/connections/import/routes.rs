@@ -1,0 +1,133 @@
+//! `POST /v1/connections/import`: a token that the app already holds moves in.
+
+use actix_web::{HttpResponse, web};
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::connections::import::{Import, Imported};
+use crate::connections::input::{
+    Checked, client_user_id, location, login, login_of_another_user, optional_name, required,
+};
+use crate::connections::model::{Connection, Failure, Status};
+use crate::connections::{Context, import, query};
+use crate::dapi::{AccessToken, Refusal, UserSecret};
+use crate::http::body::Body;
+use crate::http::caller::{Authorized, needs};
+use crate::http::detached;
+use crate::http::problem::{Problem, ProblemCode};
+
+/// A token that the app already holds.
+#[derive(Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ImportRequest {
+    /// The app's own name for the user.
+    #[serde(rename = "clientUserID")]
+    client_user_id: Option<String>,
+    /// Dapi's name for the bank login.
+    #[serde(rename = "connectionID")]
+    connection_id: Option<String>,
+    /// The permanent token.
+    #[schema(value_type = Option<String>)]
+    access_token: Option<AccessToken>,
+    /// Connect's user secret.
+    #[schema(value_type = Option<String>)]
+    user_secret: Option<UserSecret>,
+    /// Dapi's name for the user.
+    #[serde(rename = "userID")]
+    user_id: Option<String>,
+    /// Dapi's name for the token.
+    #[serde(rename = "tokenID")]
+    token_id: Option<String>,
+    /// Ask Dapi first whether it takes the token and the user secret, by one call for the account's metadata.
+    #[serde(default)]
+    #[schema(default = false)]
+    verify: bool,
+}
+
+/// Imports a token. The same token of the same user again gives the same connection.
+///
+/// A token that supersedes an active connection of the login without `verify` does so provisionally: the
+/// older one is `invalidated` and unusable at once, but becomes `active` again if Dapi calls the newer token
+/// dead before a call with it has succeeded, within an hour. With `verify` nothing changes unless Dapi takes
+/// the token; a login that Dapi cannot use (`INVALID_CREDENTIALS`) is imported and needs `attention`.
+#[utoipa::path(
+    post, path = "/v1/connections/import", tag = "Connections",
+    security(("bearer" = ["connections:write"])),
+    request_body = ImportRequest,
+    responses(
+        (status = 201, description = "The connection is `active`", body = Connection, headers(("Location" = String, description = "The connection"))),
+        (status = 200, description = "The same token again", body = Connection),
+        (status = 202, description = "Safe; becomes `active` when an older link of the login has been delinked", body = Connection),
+        (status = 400, description = "`invalid_request`"),
+        (status = 401, description = "`unauthorized`"),
+        (status = 403, description = "`insufficient_scope`"),
+        (status = 409, description = "`connection_of_another_user`"),
+        (status = 413, description = "`body_too_large`"),
+        (status = 415, description = "`unsupported_media_type`"),
+        (status = 422, description = "`token_rejected`, with Dapi's words as `failure`; only with `verify`"),
+        (status = 429, description = "`too_many_requests`: no call to Dapi may be made now; only with `verify`"),
+        (status = 502, description = "`upstream_failed`: Dapi gave no answer that settles it; only with `verify`"),
+        (status = 503, description = "`unavailable`"),
+        (status = 504, description = "`upstream_timeout`; only with `verify`"),
+    )
+)]
+pub async fn import(
+    caller: Authorized<needs::ConnectionsWrite>,
+    context: web::Data<Context>,
+    body: Body<ImportRequest>,
+) -> Result<HttpResponse, Problem> {
+    let request = body.0;
+    let user = required("clientUserID", request.client_user_id)?;
+    client_user_id(&user)?;
+    let wish = Import {
+        app: caller.client.app,
+        client_user_id: user,
+        connection_id: login(request.connection_id)?,
+        access_token: AccessToken::checked("accessToken", request.access_token)?,
+        user_secret: UserSecret::checked("userSecret", request.user_secret)?,
+        dapi_user_id: optional_name("userID", request.user_id)?,
+        token_id: optional_name("tokenID", request.token_id)?,
+        verify: request.verify.then(|| caller.trace.clone()),
+    };
+    let importing = {
+        let (context, actor) = (context.clone(), caller.actor.clone());
+        async move { import::import(&context, &actor, &wish).await }
+    };
+    let (id, is_new) = match detached(&context.tasks, importing).await?? {
+        Imported::New(id) => (id, true),
+        Imported::Repeated(id) => (id, false),
+        Imported::UserBeingErased => return Err(Problem::user_being_erased()),
+        Imported::LoginOfAnotherUser => return Err(login_of_another_user()),
+        Imported::Refused(refusal) => return Err(refused(refusal)),
+        Imported::Unanswered { timeout } => return Err(unanswered(timeout)),
+        Imported::Busy(busy) => {
+            let detail = "As many calls to Dapi are under way as may; nothing was imported.";
+            let problem = Problem::new(ProblemCode::TooManyRequests, detail);
+            return Err(problem.retry_after(busy.retry_after.as_secs().max(1)));
+        }
+    };
+    let mut conn = context.pool.acquire().await?;
+    let found = query::store::find(&mut conn, caller.client.app, id).await?;
+    let connection = found.ok_or_else(Problem::not_found)?;
+    let mut answer = match connection.status {
+        Status::Pending => HttpResponse::Accepted(),
+        _ if is_new => HttpResponse::Created(),
+        _ => HttpResponse::Ok(),
+    };
+    Ok(answer.insert_header(location(id)).json(connection))
+}
+
+fn refused(Refusal { kind, message }: Refusal) -> Problem {
+    let detail = format!("Dapi answered {kind}: {message}. Nothing was imported.");
+    let problem = Problem::new(ProblemCode::TokenRejected, detail);
+    problem.with("failure", json!(Failure { kind, detail: message }))
+}
+
+fn unanswered(timeout: bool) -> Problem {
+    let (code, detail) = if timeout {
+        (ProblemCode::UpstreamTimeout, "Dapi did not answer in time; nothing was imported.")
+    } else {
+        (ProblemCode::UpstreamFailed, "Dapi gave no usable answer; nothing was imported.")
+    };
+    Problem::new(code, detail)
+}

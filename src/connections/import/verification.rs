@@ -1,0 +1,215 @@
+//! Proof that a token works: one call for the account's metadata, which asks the user for nothing.
+//!
+//! Whatever it brings, nothing is written. No connection to the database is held while Dapi thinks.
+
+use std::time::{Duration, Instant};
+
+use crate::apps;
+use crate::base::ids::AppId;
+use crate::base::loose::Object;
+use crate::base::trace::TraceContext;
+use crate::base::{loose, text};
+use crate::connections::attention::calls_for_attention;
+use crate::connections::{Context, Failed};
+use crate::dapi::{
+    AccessToken, AppCredentials, Busy, CallAnswer, CallBody, CallLost, Lane, Permit, Refusal,
+    UserSecret, scrub,
+};
+
+/// The call. It needs a live token and the right user secret, and reads nothing of the user's money.
+pub const PATH: &str = "metadata/accounts/get";
+/// How long a proof waits for a place before Dapi.
+const PLACE: Duration = Duration::from_secs(5);
+/// The largest answer that is read, in bytes.
+const LARGEST: usize = 1024 * 1024;
+/// The longest text of Dapi's that is told, in bytes.
+const LONGEST: usize = 500;
+
+/// A token to be tried, with everything that belongs to it.
+#[derive(Debug)]
+pub struct Candidate<'a> {
+    pub app: AppId,
+    pub access_token: &'a AccessToken,
+    pub user_secret: &'a UserSecret,
+    pub trace: &'a TraceContext,
+}
+
+/// What Dapi made of it.
+#[derive(Debug)]
+pub enum Proof {
+    /// The token works. With Dapi's `type` if the user's login at the bank does not.
+    Works(Option<String>),
+    /// Dapi refused it.
+    Refused(Refusal),
+    /// Dapi gave no answer that settles it.
+    NoAnswer {
+        /// Time ran out.
+        timeout: bool,
+    },
+    /// No call may be made to Dapi now.
+    Busy(Busy),
+}
+
+/// Tries a token.
+pub async fn prove(
+    context: &Context,
+    candidate: &Candidate<'_>,
+) -> Result<(Proof, Option<u16>), Failed> {
+    let permit = match context.dapi.gate().enter(candidate.app, Lane::Call, PLACE).await {
+        Ok(permit) => permit,
+        Err(busy) => return Ok((Proof::Busy(busy), None)),
+    };
+    let mut conn = context.pool.acquire().await?;
+    let found = apps::credentials(&mut conn, candidate.app).await?;
+    drop(conn);
+    let app = found.ok_or(sqlx::Error::RowNotFound)?.open(&context.vault)?;
+    let started = Instant::now();
+    let answer = ask(context, &permit, candidate, &app).await;
+    let proof = match &answer {
+        Ok((status, body)) => judge(context, *status, body, candidate, &app),
+        Err(lost) => {
+            tracing::warn!(what = lost.what, "a proof of a token went unanswered");
+            Proof::NoAnswer { timeout: lost.timeout }
+        }
+    };
+    context.dapi.count_call(proof.word(), started.elapsed());
+    Ok((proof, answer.ok().map(|(status, _)| status)))
+}
+
+impl Proof {
+    /// The word for it in metrics and in the audit trail, as for any other call.
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Works(_) | Self::Refused(_) => "answered",
+            Self::NoAnswer { timeout: true } => "timeout",
+            Self::NoAnswer { timeout: false } => "unusable",
+            Self::Busy(_) => "not_sent",
+        }
+    }
+}
+
+async fn ask(
+    context: &Context,
+    permit: &Permit,
+    candidate: &Candidate<'_>,
+    app: &AppCredentials,
+) -> Result<(u16, Vec<u8>), CallLost> {
+    let Candidate { access_token, user_secret, trace, .. } = candidate;
+    let body = CallBody { fields: &[], app, user_secret: Some(user_secret), with_app_key: false };
+    let limit: Duration = context.dapi.settings().call_timeout;
+    let calling = context.dapi.call(permit, PATH, Some(access_token), &body, trace, limit);
+    let mut answer = calling.await?;
+    let bytes = read(&mut answer).await?;
+    Ok((answer.status().as_u16(), bytes))
+}
+
+async fn read(answer: &mut CallAnswer) -> Result<Vec<u8>, CallLost> {
+    let lost = |what: &str| CallLost { what: what.to_owned(), timeout: false, sent: true };
+    if answer.is_unreadable() {
+        return Err(lost("an answer in an unknown encoding"));
+    }
+    let mut bytes = Vec::new();
+    while let Some(piece) = answer.chunk().await? {
+        bytes.extend_from_slice(&piece);
+        if bytes.len() > LARGEST {
+            return Err(lost("an answer of excessive size"));
+        }
+    }
+    Ok(bytes)
+}
+
+/// What an answer says about the token. A refusal is one where Dapi says so itself, with a status that
+/// settles it; a proxy's 403 in HTML says nothing.
+fn judge(
+    context: &Context,
+    status: u16,
+    body: &[u8],
+    candidate: &Candidate<'_>,
+    app: &AppCredentials,
+) -> Proof {
+    let secrets =
+        [candidate.access_token.expose(), candidate.user_secret.expose(), app.app_secret.expose()];
+    match verdict(status, body, &secrets) {
+        Verdict::Works => Proof::Works(None),
+        Verdict::Refused(refusal) if calls_for_attention(context, &refusal.kind) => {
+            Proof::Works(Some(refusal.kind))
+        }
+        Verdict::Refused(refusal) => Proof::Refused(refusal),
+        Verdict::Nothing => Proof::NoAnswer { timeout: false },
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    Works,
+    Refused(Refusal),
+    Nothing,
+}
+
+fn verdict(status: u16, body: &[u8], secrets: &[&str]) -> Verdict {
+    let settles = matches!(status, 200..=299 | 400..=499) && ![408, 429].contains(&status);
+    let text = loose::text(body);
+    let fields = ["success", "status", "type", "msg"];
+    let Some(answer) = Object::read(&text, &fields).filter(Object::is_whole) else {
+        return Verdict::Nothing;
+    };
+    match answer.yes("success") {
+        _ if !settles => Verdict::Nothing,
+        Some(true) if status < 300 => Verdict::Works,
+        // The bank wants to hear from the user: Dapi has taken the token.
+        _ if answer.exact("status").as_deref() == Some("user_input_required") => Verdict::Works,
+        Some(false) => {
+            let words = |name| answer.words(name);
+            let tame = |text: String| text::tame(&scrub(&text, secrets), LONGEST);
+            Verdict::Refused(Refusal {
+                kind: words("type").map_or_else(|| "UNKNOWN".to_owned(), tame),
+                message: words("msg").map(tame).unwrap_or_default(),
+            })
+        }
+        _ => Verdict::Nothing,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(kind: &str, message: &str) -> Verdict {
+        Verdict::Refused(Refusal { kind: kind.to_owned(), message: message.to_owned() })
+    }
+
+    fn says(status: u16, body: &str) -> Verdict {
+        verdict(status, body.as_bytes(), &["the-token"])
+    }
+
+    #[test]
+    fn success_and_a_question_to_the_user_prove_a_token() {
+        assert_eq!(says(200, r#"{"success":true,"accountsMetadata":{}}"#), Verdict::Works);
+        assert_eq!(says(200, "\u{feff}{\"success\":true}"), Verdict::Works);
+        for success in ["true", "false", "null"] {
+            let asks = format!(r#"{{"success":{success},"status":"user_input_required"}}"#);
+            assert_eq!(says(200, &asks), Verdict::Works);
+        }
+    }
+
+    #[test]
+    fn a_refusal_is_dapis_own_word_with_a_status_that_settles_it() {
+        let no = r#"{"success":false,"type":"INVALID_CONNECTION","msg":"not the-token"}"#;
+        for status in [200, 400, 401, 403, 404, 422] {
+            assert_eq!(says(status, no), refusal("INVALID_CONNECTION", "not (secret)"), "{status}");
+        }
+        assert_eq!(says(401, r#"{"success":false}"#), refusal("UNKNOWN", ""));
+        for status in [301, 408, 429, 500, 503] {
+            assert_eq!(says(status, no), Verdict::Nothing, "{status}");
+        }
+    }
+
+    #[test]
+    fn everything_else_says_nothing() {
+        for body in ["", "<html>", "[]", "{}", r#"{"success":[]}"#, "true", r#"{"success":false"#] {
+            assert_eq!(says(200, body), Verdict::Nothing, "{body}");
+            assert_eq!(says(401, body), Verdict::Nothing, "{body}");
+        }
+        assert_eq!(says(401, r#"{"success":true}"#), Verdict::Nothing);
+    }
+}

@@ -1,0 +1,130 @@
+//! What routes about connections have in common: checks of fields, and problems.
+
+use actix_web::http::header::{HeaderValue, LOCATION};
+use serde_json::json;
+
+use crate::base::ids::ConnectionId;
+use crate::base::text;
+use crate::base::text::InvalidText;
+use crate::connections::Failed;
+use crate::connections::model::{Connection, Status};
+use crate::dapi::{AccessCode, AccessToken, UserSecret};
+use crate::http::problem::{Problem, ProblemCode};
+use crate::vault::VaultError;
+
+/// The longest name of Dapi's (`connectionID`, `userID`, `tokenID`), in bytes. They are 40 to 90.
+pub const MAX_NAME: usize = 1024;
+/// The longest code, token or user secret, in bytes: far above what Dapi hands out.
+pub const MAX_SECRET: usize = 16 * 1024;
+/// The longest reason, in bytes.
+pub const MAX_REASON: usize = 500;
+
+impl From<Failed> for Problem {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::Database(error) | Failed::Vault(VaultError::Database(error)) => error.into(),
+            Failed::Vault(error) => Self::internal(error),
+            failed @ Failed::Contended => Self::unavailable(failed),
+        }
+    }
+}
+
+/// A required field.
+pub fn required<T>(field: &str, value: Option<T>) -> Result<T, Problem> {
+    value.ok_or_else(|| Problem::invalid_field(field, "is missing"))
+}
+
+pub fn sound(field: &str, checked: Result<(), InvalidText>) -> Result<(), Problem> {
+    checked.map_err(|what| Problem::invalid_field(field, what))
+}
+
+pub fn name(field: &str, value: Option<String>) -> Result<String, Problem> {
+    let value = required(field, value)?;
+    sound(field, text::check(&value, MAX_NAME))?;
+    Ok(value)
+}
+
+/// Dapi's name for a bank login, which is sent to Dapi with the code.
+pub fn login(value: Option<String>) -> Result<String, Problem> {
+    let value = required("connectionID", value)?;
+    sound("connectionID", text::check_secret(&value, MAX_NAME))?;
+    Ok(value)
+}
+
+/// A name that may be left out; an empty one counts as left out.
+pub fn optional_name(field: &str, value: Option<String>) -> Result<Option<String>, Problem> {
+    let value = value.filter(|value| !value.is_empty());
+    value.map(|value| name(field, Some(value))).transpose()
+}
+
+pub fn client_user_id(value: &str) -> Result<(), Problem> {
+    sound("clientUserID", crate::users::check_client_user_id(value))
+}
+
+pub fn reason(value: &str) -> Result<(), Problem> {
+    sound("reason", text::check(value, MAX_REASON))
+}
+
+/// A secret that callers hand in.
+pub trait Checked: Sized {
+    fn text(&self) -> &str;
+
+    fn checked(field: &str, value: Option<Self>) -> Result<Self, Problem> {
+        let value = required(field, value)?;
+        sound(field, value.can_be_sent())?;
+        Ok(value)
+    }
+
+    /// What cannot travel to Dapi is refused where it enters: later nothing could be done about it.
+    fn can_be_sent(&self) -> Result<(), InvalidText> {
+        text::check_secret(self.text(), MAX_SECRET)
+    }
+}
+
+impl Checked for AccessCode {
+    fn text(&self) -> &str {
+        self.expose()
+    }
+}
+
+impl Checked for AccessToken {
+    fn text(&self) -> &str {
+        self.expose()
+    }
+
+    fn can_be_sent(&self) -> Result<(), InvalidText> {
+        text::check_bearer(self.text(), MAX_SECRET)
+    }
+}
+
+impl Checked for UserSecret {
+    fn text(&self) -> &str {
+        self.expose()
+    }
+}
+
+pub fn location(id: ConnectionId) -> (actix_web::http::header::HeaderName, String) {
+    (LOCATION, format!("/v1/connections/{id}"))
+}
+
+/// A problem about a connection that exists: says which, and how its exchange failed.
+pub fn about(problem: Problem, connection: &Connection) -> Problem {
+    let problem =
+        problem.with("id", json!(connection.id)).with("failure", json!(connection.failure));
+    match HeaderValue::from_str(&location(connection.id).1) {
+        Ok(value) => problem.header(LOCATION, value),
+        Err(_) => problem,
+    }
+}
+
+pub fn not_active(id: ConnectionId, status: Status) -> Problem {
+    let detail = format!("The connection is {}.", status.as_str());
+    Problem::new(ProblemCode::ConnectionNotActive, detail)
+        .with("id", json!(id))
+        .with("connectionStatus", json!(status))
+}
+
+pub fn login_of_another_user() -> Problem {
+    let detail = "Revoke it there before it is connected here.";
+    Problem::new(ProblemCode::ConnectionOfAnotherUser, detail)
+}

@@ -1,0 +1,402 @@
+//! The life of a connection: its states, and every rule about how one follows from another.
+//!
+//! Nothing here does I/O. An exchange's answer, a revocation and the clock come in as values,
+//! together with what is known of the same bank login; a step comes out, and `store` makes it so.
+
+mod superseded;
+mod view;
+
+pub use superseded::{KeptEvent, KeptStep, Standing, kept_after};
+pub use view::{Attention, Connection, Revocation};
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::base::ids::ConnectionId;
+
+/// Where a connection stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, serde::Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// Result received, exchange not concluded.
+    Pending,
+    /// Token sealed and usable.
+    Active,
+    /// Dapi refused the code.
+    Rejected,
+    /// The window closed before an exchange succeeded.
+    Expired,
+    /// Dapi consumed the code and its answer was lost.
+    Orphaned,
+    /// Revocation acknowledged, Dapi not yet told.
+    Revoking,
+    /// Delinked, confirmed by Dapi.
+    Delinked,
+    /// Declared dead.
+    Invalidated,
+}
+
+impl Status {
+    /// Every status.
+    pub const ALL: [Self; 8] = [
+        Self::Pending,
+        Self::Active,
+        Self::Rejected,
+        Self::Expired,
+        Self::Orphaned,
+        Self::Revoking,
+        Self::Delinked,
+        Self::Invalidated,
+    ];
+
+    /// The word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Active => "active",
+            Self::Rejected => "rejected",
+            Self::Expired => "expired",
+            Self::Orphaned => "orphaned",
+            Self::Revoking => "revoking",
+            Self::Delinked => "delinked",
+            Self::Invalidated => "invalidated",
+        }
+    }
+
+    /// The status of this word.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.as_str() == text)
+    }
+}
+
+/// Why an exchange failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Failure {
+    /// Dapi's `type`, or one of Strongroom's own: `answer_lost`, `code_expired`, `outcome_unknown`,
+    /// `connection_of_another_user`.
+    #[serde(rename = "type")]
+    #[schema(example = "INVALID_CONNECTION")]
+    pub kind: String,
+    /// In words.
+    pub detail: String,
+}
+
+impl Failure {
+    /// The `type` where the login turned out to be another user's.
+    pub const OF_ANOTHER_USER: &'static str = "connection_of_another_user";
+
+    fn own(kind: &str, detail: impl Into<String>) -> Self {
+        Self { kind: kind.to_owned(), detail: detail.into() }
+    }
+
+    fn of_another_user() -> Self {
+        Self::own(Self::OF_ANOTHER_USER, "This bank login is connected for another user.")
+    }
+
+    fn answer_lost(what: &str) -> Self {
+        Self::own(
+            "answer_lost",
+            format!("An exchange went out and its answer was lost. Then: {what}"),
+        )
+    }
+
+    /// The window closed; whether Dapi consumed the code is known only where nothing went out.
+    #[must_use]
+    pub fn window_closed(unanswered: bool) -> Self {
+        if unanswered {
+            let detail = "The window closed after an exchange that was never answered.";
+            return Self::own("outcome_unknown", detail);
+        }
+        Self::own("code_expired", "The window closed before an exchange succeeded.")
+    }
+}
+
+/// How a connection is revoked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum RevocationKind {
+    /// The user unlinks.
+    Delink,
+    /// The token is declared dead.
+    Invalidate,
+}
+
+impl RevocationKind {
+    /// The word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Delink => "delink",
+            Self::Invalidate => "invalidate",
+        }
+    }
+
+    /// The kind of this word.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Delink, Self::Invalidate].into_iter().find(|kind| kind.as_str() == text)
+    }
+
+    /// Where a revocation of this kind ends. `delinked` says that Dapi confirmed; without that it is
+    /// `invalidated`, whatever was asked for.
+    #[must_use]
+    pub const fn ends(self, confirmed: bool) -> Status {
+        match (self, confirmed) {
+            (Self::Delink, true) => Status::Delinked,
+            (Self::Delink, false) | (Self::Invalidate, _) => Status::Invalidated,
+        }
+    }
+}
+
+/// What a connection that is not at its end holds sealed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// A code, to be exchanged.
+    Code,
+    /// A token: to be delinked, or to become active once an older link's delinking is through.
+    Token,
+}
+
+/// A connection's state, with the data by which its transitions are decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Waiting for its exchange, or with its token for an older link's delinking.
+    Pending(Held),
+    /// Usable.
+    Active,
+    /// Acknowledged as revoked, not yet confirmed.
+    Revoking(RevocationKind, Held),
+    /// `orphaned`: the one end that a late answer can undo.
+    Orphaned,
+    /// Revoked for good: `delinked` or `invalidated`.
+    Revoked,
+    /// `rejected` or `expired`.
+    Failed,
+}
+
+/// What is known of other connections of the same bank login (the same app and `connectionID`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts about other rows")]
+pub struct Login {
+    /// Another user's connection is active or revoking.
+    pub of_another_user: bool,
+    /// Another user's connection is active.
+    pub active_of_another_user: bool,
+    /// Another connection of the same user is revoking: its delinking goes first.
+    pub revoking: bool,
+    /// The same user's active connection that was created earlier.
+    pub older_active: Option<ConnectionId>,
+    /// The same user's active connection that was created later.
+    pub newer_active: Option<ConnectionId>,
+    /// The same user created a connection later that did not fail.
+    pub newer: bool,
+}
+
+impl Login {
+    /// Whether a connection other than the one in question is usable, so that delinking this one at Dapi
+    /// could cut that one.
+    #[must_use]
+    pub fn is_in_use(&self) -> bool {
+        self.active().is_some() || self.active_of_another_user
+    }
+
+    /// The same user's connection that is in use.
+    fn active(&self) -> Option<ConnectionId> {
+        self.newer_active.or(self.older_active)
+    }
+}
+
+/// The circumstances of an exchange's attempt.
+#[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts about one attempt")]
+pub struct Attempt {
+    /// Nobody took a later lease meanwhile.
+    pub current: bool,
+    /// An earlier attempt went out and may have consumed the code.
+    pub unanswered_before: bool,
+    /// The window has not closed.
+    pub window_open: bool,
+    /// Unanswered attempts may be followed by another (`DAPI_EXCHANGE_PROBE`).
+    pub probe: bool,
+}
+
+/// What an attempt brought, without its secrets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// A token.
+    Token,
+    /// Dapi settled it: no.
+    Refused(Failure),
+    /// Nothing that settles it; Dapi may have consumed the code.
+    Unanswered(String),
+    /// Nothing that settles it; Dapi did not look at the code.
+    NotProcessed(String),
+}
+
+/// What happens to a connection next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// It takes the token and becomes active; an older connection of the login gives way.
+    Activate {
+        /// The older connection.
+        supersedes: Option<ConnectionId>,
+    },
+    /// It keeps the token and waits for an older link's delinking.
+    Hold,
+    /// It ends `invalidated`, because another connection of the login took its place.
+    GiveWay {
+        /// The other connection.
+        to: ConnectionId,
+    },
+    /// It ends without a token.
+    Fail(Status, Failure),
+    /// Another attempt follows.
+    TryAgain {
+        /// From now on the code may have been consumed.
+        unanswered: bool,
+        /// What came of this attempt.
+        what: String,
+    },
+    /// It takes the token in order to delink it.
+    Delink,
+    /// Its revocation ends.
+    EndRevocation {
+        /// Whether it is certain that Dapi holds nothing usable.
+        confirmed: bool,
+        /// What was left open, where something was.
+        what: Option<String>,
+    },
+    /// Nothing changes and a token is lost, which is counted.
+    DropToken,
+    /// Nothing changes.
+    Nothing,
+}
+
+/// What an exchange's answer means.
+#[must_use]
+pub fn after_exchange(state: State, attempt: Attempt, login: Login, answer: Answer) -> Step {
+    match answer {
+        // Under whatever lease it was fetched, a token is the answer.
+        Answer::Token => after_token(state, login),
+        _ if !attempt.current => Step::Nothing,
+        Answer::Refused(failure) => after_refusal(state, attempt, failure),
+        Answer::Unanswered(what) => after_silence(state, attempt, true, what),
+        Answer::NotProcessed(what) => after_silence(state, attempt, false, what),
+    }
+}
+
+fn after_token(state: State, login: Login) -> Step {
+    match state {
+        State::Pending(Held::Code) => pending_takes_token(login),
+        // A login that has an active connection is never delinked for the sake of another.
+        State::Revoking(_, Held::Code) => match login.active() {
+            Some(to) => Step::GiveWay { to },
+            None if login.of_another_user => Step::EndRevocation {
+                confirmed: false,
+                what: Some("the login is connected for another user".to_owned()),
+            },
+            None => Step::Delink,
+        },
+        State::Orphaned if !login.newer && !login.of_another_user && !login.revoking => {
+            Step::Activate { supersedes: login.older_active }
+        }
+        State::Orphaned
+        | State::Pending(Held::Token)
+        | State::Revoking(_, Held::Token)
+        | State::Active
+        | State::Revoked
+        | State::Failed => Step::DropToken,
+    }
+}
+
+/// A pending connection that has its token: the same rules whether it has just come or was held.
+#[must_use]
+pub fn pending_takes_token(login: Login) -> Step {
+    if login.of_another_user {
+        return Step::Fail(Status::Rejected, Failure::of_another_user());
+    }
+    match login.newer_active {
+        Some(to) => Step::GiveWay { to },
+        None if login.revoking => Step::Hold,
+        None => Step::Activate { supersedes: login.older_active },
+    }
+}
+
+/// How a revocation ends that Dapi is not told of: another connection of the login is in use, or it
+/// was tried for as long as it is going to be.
+#[must_use]
+pub fn end_of_untold_revocation(login: Login, given_up: bool) -> Step {
+    match login.active() {
+        Some(to) if !given_up => Step::GiveWay { to },
+        _ => Step::EndRevocation { confirmed: false, what: None },
+    }
+}
+
+fn after_refusal(state: State, attempt: Attempt, failure: Failure) -> Step {
+    match state {
+        State::Pending(Held::Code) if attempt.unanswered_before => {
+            let what = format!("{}: {}", failure.kind, failure.detail);
+            Step::Fail(Status::Orphaned, Failure::answer_lost(&what))
+        }
+        State::Pending(Held::Code) => Step::Fail(Status::Rejected, failure),
+        State::Revoking(_, Held::Code) => Step::EndRevocation {
+            confirmed: !attempt.unanswered_before,
+            what: Some(format!("{}: {}", failure.kind, failure.detail)),
+        },
+        _ => Step::Nothing,
+    }
+}
+
+fn after_silence(state: State, attempt: Attempt, consumed: bool, what: String) -> Step {
+    let unanswered = consumed || attempt.unanswered_before;
+    let go_on = attempt.window_open && (attempt.probe || !consumed);
+    match state {
+        State::Pending(Held::Code) | State::Revoking(_, Held::Code) if go_on => {
+            Step::TryAgain { unanswered, what }
+        }
+        State::Pending(Held::Code) if !attempt.window_open => {
+            Step::Fail(Status::Expired, Failure::window_closed(unanswered))
+        }
+        State::Pending(Held::Code) => Step::Fail(Status::Orphaned, Failure::answer_lost(&what)),
+        State::Revoking(_, Held::Code) => {
+            Step::EndRevocation { confirmed: !unanswered, what: Some(what) }
+        }
+        _ => Step::Nothing,
+    }
+}
+
+/// What a revocation means for a connection in this state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RevocationStep {
+    /// It is unusable from now on, and Dapi is told.
+    Begin,
+    /// It ends at once.
+    End {
+        /// Whether it is certain that Dapi holds nothing usable.
+        confirmed: bool,
+    },
+    /// It is being revoked or was, and stays as it is.
+    Already,
+    /// There is nothing to revoke.
+    NotActive,
+}
+
+/// What asking for a revocation does. `ever_leased` tells whether the code can ever have been sent,
+/// `tell_dapi` whether Dapi shall be told at all.
+#[must_use]
+pub fn on_revocation(state: State, ever_leased: bool, tell_dapi: bool) -> RevocationStep {
+    match state {
+        State::Pending(Held::Code) if !ever_leased => RevocationStep::End { confirmed: true },
+        State::Pending(_) | State::Active if tell_dapi => RevocationStep::Begin,
+        State::Pending(_) | State::Active => RevocationStep::End { confirmed: false },
+        // The way out for an operator whose revocation can never be confirmed.
+        State::Revoking(..) if !tell_dapi => RevocationStep::End { confirmed: false },
+        State::Revoking(..) | State::Revoked => RevocationStep::Already,
+        State::Orphaned | State::Failed => RevocationStep::NotActive,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,86 @@
+//! Connections as callers see them.
+
+use serde::Serialize;
+use time::OffsetDateTime;
+use utoipa::ToSchema;
+
+use crate::base::ids::ConnectionId;
+use crate::connections::model::{Failure, RevocationKind, Status};
+
+/// Why a connection needs its user: Dapi refused a call in a way by which going on could lock their bank
+/// account.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Attention {
+    /// Dapi's `type`.
+    #[serde(rename = "type")]
+    #[schema(example = "INVALID_CREDENTIALS")]
+    pub kind: String,
+    /// Since when.
+    #[serde(with = "time::serde::rfc3339")]
+    pub since: OffsetDateTime,
+}
+
+/// How a revocation stands.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Revocation {
+    /// What was asked for.
+    pub kind: RevocationKind,
+    /// Why, where somebody said.
+    pub reason: Option<String>,
+    /// When it was acknowledged; since then the token is unusable here.
+    #[serde(with = "time::serde::rfc3339")]
+    pub requested_at: OffsetDateTime,
+    /// When Dapi confirmed that there is nothing left to use.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub confirmed_at: Option<OffsetDateTime>,
+    /// How often Dapi was told.
+    pub attempts: i32,
+    /// What came of the last attempt.
+    pub last_error: Option<String>,
+    /// When Dapi is told next.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub next_attempt_at: Option<OffsetDateTime>,
+}
+
+/// A connection as callers see it: never a secret in it.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Connection {
+    /// Its id.
+    pub id: ConnectionId,
+    /// Where it stands.
+    pub status: Status,
+    /// The app's own name for the user.
+    #[serde(rename = "clientUserID")]
+    pub client_user_id: String,
+    /// Dapi's name for the bank login.
+    #[serde(rename = "connectionID")]
+    pub connection_id: String,
+    /// Dapi's name for the user.
+    #[serde(rename = "userID")]
+    pub user_id: Option<String>,
+    /// Dapi's name for the token.
+    #[serde(rename = "tokenID")]
+    pub token_id: Option<String>,
+    /// When the result was received.
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+    /// When the code's window closes; `null` for an imported token.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub code_expires_at: Option<OffsetDateTime>,
+    /// When the token was sealed.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub activated_at: Option<OffsetDateTime>,
+    /// Why the exchange failed, where it did.
+    pub failure: Option<Failure>,
+    /// How its revocation stands, where there is one.
+    pub revocation: Option<Revocation>,
+    /// The connection that took its place.
+    pub replaced_by: Option<ConnectionId>,
+    /// Why no call is made until the user links the login again, where that is so.
+    pub attention: Option<Attention>,
+    /// When its token was used last, by a call or by being read; up to a minute behind.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub last_used_at: Option<OffsetDateTime>,
+}

@@ -1,0 +1,140 @@
+//! The table `stand_ins`.
+
+use crate::audit::AuditActor;
+use crate::base::ids::{AppId, ConnectionId, DataKeyId, UserId};
+use crate::connections::model::{RevocationKind, Status};
+use crate::connections::proxy_token::StandIn;
+use crate::connections::sql::parse_status;
+use crate::database::Conn;
+use crate::vault::{KeyOwner, KeyedHash, MasterKeyId, Sealed, WrappedKey};
+
+/// An active connection's stand-in, if it has one, and the key that seals it.
+#[derive(Debug)]
+pub struct HeldStandIn {
+    pub user: UserId,
+    pub key: WrappedKey,
+    pub token: Option<Sealed<StandIn>>,
+}
+
+/// The stand-in of an active connection.
+pub async fn stand_in_of(
+    conn: &mut Conn,
+    app: AppId,
+    id: ConnectionId,
+) -> sqlx::Result<Option<HeldStandIn>> {
+    let row = sqlx::query!(
+        "SELECT c.user_id AS \"user: UserId\", k.id AS \"key_id: DataKeyId\",
+                k.master_key_id AS \"master_key_id: MasterKeyId\", k.wrapped,
+                s.token AS \"token?: Sealed<StandIn>\"
+         FROM connections c
+         JOIN data_keys k ON k.user_id = c.user_id AND k.purpose = 'user'
+         LEFT JOIN stand_ins s ON s.connection_id = c.id
+         WHERE c.app_id = $1 AND c.id = $2 AND c.status = 'active'
+           AND NOT EXISTS (
+               SELECT FROM orders_meaning(c.app_id, c.id, c.user_id, c.created_at, c.created_by, c.ordinal) o
+               WHERE o.marked_at IS NULL)",
+        app.uuid(),
+        id.uuid(),
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(row.map(|row| HeldStandIn {
+        user: row.user,
+        key: WrappedKey {
+            id: row.key_id,
+            owner: KeyOwner::User { app, user: row.user },
+            master_key_id: row.master_key_id,
+            wrapped: row.wrapped,
+        },
+        token: row.token,
+    }))
+}
+
+/// A stand-in to be kept.
+#[derive(Debug)]
+pub struct NewStandIn {
+    pub app: AppId,
+    pub id: ConnectionId,
+    pub hash: KeyedHash,
+    pub token: Sealed<StandIn>,
+}
+
+/// Keeps a stand-in; of two that are made at once one stays.
+pub async fn insert_stand_in(
+    conn: &mut Conn,
+    actor: &AuditActor,
+    new: &NewStandIn,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "WITH added AS (
+            INSERT INTO stand_ins (connection_id, app_id, hash, token)
+            SELECT id, app_id, $3, $4 FROM connections
+            WHERE app_id = $1 AND id = $2 AND status = 'active'
+            ON CONFLICT (connection_id) DO NOTHING
+            RETURNING connection_id)
+         SELECT record_audit($1, $5, 'connection.stand_in_made', 'ok', c.user_id, c.id, NULL)
+         FROM added JOIN connections c ON c.id = added.connection_id",
+        new.app.uuid(),
+        new.id.uuid(),
+        new.hash.as_bytes(),
+        new.token.as_bytes(),
+        actor as &AuditActor,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// A connection as it is found by its stand-in.
+#[derive(Debug)]
+pub struct FoundByStandIn {
+    pub id: ConnectionId,
+    pub status: Status,
+    pub revocation: Option<RevocationKind>,
+    pub user: UserId,
+    pub key: WrappedKey,
+    /// No user secret has come yet, or none that Dapi is known to take.
+    pub wants_user_secret: bool,
+}
+
+/// The connection behind a stand-in of this app.
+pub async fn find_by_stand_in(
+    conn: &mut Conn,
+    app: AppId,
+    hash: &KeyedHash,
+) -> sqlx::Result<Option<FoundByStandIn>> {
+    let row = sqlx::query!(
+        "SELECT c.id AS \"id: ConnectionId\",
+                CASE WHEN o.id IS NULL THEN c.status ELSE 'revoking' END AS \"status!\",
+                coalesce(c.revocation_kind, o.kind) AS revocation_kind, c.user_id AS \"user: UserId\",
+                c.by_wire AND c.status IN ('active', 'revoking')
+                    AND (c.user_secret IS NULL OR NOT c.user_secret_proven) AS \"wants_user_secret!\",
+                k.id AS \"key_id: DataKeyId\", k.master_key_id AS \"master_key_id: MasterKeyId\", k.wrapped
+         FROM stand_ins s
+         JOIN connections c ON c.id = s.connection_id
+         JOIN data_keys k ON k.user_id = c.user_id AND k.purpose = 'user'
+         LEFT JOIN LATERAL (
+            SELECT f.id, f.kind
+            FROM orders_meaning(c.app_id, c.id, c.user_id, c.created_at, c.created_by, c.ordinal) f
+            WHERE f.marked_at IS NULL ORDER BY f.id LIMIT 1) o ON c.status IN ('pending', 'active')
+         WHERE s.hash = $2 AND c.app_id = $1",
+        app.uuid(),
+        hash.as_bytes(),
+    )
+    .fetch_optional(conn)
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    Ok(Some(FoundByStandIn {
+        id: row.id,
+        status: parse_status(&row.status)?,
+        revocation: row.revocation_kind.as_deref().and_then(RevocationKind::parse),
+        user: row.user,
+        key: WrappedKey {
+            id: row.key_id,
+            owner: KeyOwner::User { app, user: row.user },
+            master_key_id: row.master_key_id,
+            wrapped: row.wrapped,
+        },
+        wants_user_secret: row.wants_user_secret,
+    }))
+}

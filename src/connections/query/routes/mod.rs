@@ -1,0 +1,4 @@
+//! Reading connections over HTTP.
+
+pub mod read;
+pub mod search;

@@ -1,0 +1,137 @@
+//! `GET /v1/connections` and `GET /v1/connections/{id}`: never a secret in the answer.
+
+use actix_web::{HttpResponse, web};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use crate::base::ids::ConnectionId;
+use crate::base::paging::{Cursor, DEFAULT_LIMIT, MAX_LIMIT};
+use crate::connections::Context;
+use crate::connections::model::{Connection, Status};
+use crate::connections::query::store;
+use crate::connections::query::store::{Filter, Shown};
+use crate::http::body::{Id, UrlQuery};
+use crate::http::caller::{SessionOr, needs};
+use crate::http::problem::Problem;
+
+/// Which connections, and which page of them.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct ListQuery {
+    /// Only this user's.
+    #[serde(rename = "clientUserID")]
+    client_user_id: Option<String>,
+    /// Only in this status.
+    #[param(value_type = Option<Status>)]
+    status: Option<String>,
+    /// Only those that need attention (`true`), or only those that do not (`false`).
+    #[param(value_type = Option<bool>)]
+    attention: Option<String>,
+    /// How many at most: 50 unless told, at most 100.
+    #[param(value_type = Option<u8>, minimum = 1, maximum = 100)]
+    limit: Option<String>,
+    /// The `nextCursor` of the page before.
+    cursor: Option<String>,
+}
+
+/// One page of connections, newest first.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ConnectionList {
+    /// The connections.
+    connections: Vec<Connection>,
+    /// Where the next page starts; `null` on the last.
+    next_cursor: Option<String>,
+}
+
+/// Lists connections, newest first. A session sees those that it handed in.
+#[utoipa::path(
+    get, path = "/v1/connections", tag = "Connections",
+    security(("connect_session" = []), ("bearer" = ["connections:read"])),
+    params(ListQuery),
+    responses(
+        (status = 200, description = "One page", body = ConnectionList),
+        (status = 400, description = "`invalid_request`"),
+        (status = 401, description = "`unauthorized`"),
+        (status = 403, description = "`insufficient_scope`"),
+        (status = 503, description = "`unavailable`"),
+    )
+)]
+pub async fn list(
+    caller: SessionOr<needs::ConnectionsRead>,
+    context: web::Data<Context>,
+    query: UrlQuery<ListQuery>,
+) -> Result<HttpResponse, Problem> {
+    let query = query.0;
+    if let Some(user) = &query.client_user_id {
+        crate::connections::input::client_user_id(user)?;
+    }
+    let filter = Filter {
+        app: caller.app(),
+        session: caller.session().map(|session| session.id),
+        client_user_id: query.client_user_id.as_deref(),
+        status: query.status.as_deref().map(status).transpose()?,
+        attention: query.attention.as_deref().map(attention).transpose()?,
+        limit: query.limit.as_deref().map_or(Ok(DEFAULT_LIMIT), limit)?,
+        cursor: query.cursor.as_deref().map(cursor).transpose()?,
+    };
+    let page = store::list(&mut context.pool.acquire().await?, &filter).await?;
+    Ok(HttpResponse::Ok().json(ConnectionList {
+        connections: page.items,
+        next_cursor: page.next.map(|cursor| cursor.to_string()),
+    }))
+}
+
+pub fn status(text: &str) -> Result<Status, Problem> {
+    Status::parse(text).ok_or_else(|| {
+        let all = Status::ALL.map(Status::as_str).join(", ");
+        Problem::invalid_field("status", format_args!("must be one of {all}"))
+    })
+}
+
+pub fn attention(text: &str) -> Result<bool, Problem> {
+    text.parse().map_err(|_| Problem::invalid_field("attention", "must be true or false"))
+}
+
+pub fn limit(text: &str) -> Result<u8, Problem> {
+    let limit = text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
+    limit.ok_or_else(|| {
+        Problem::invalid_field(
+            "limit",
+            format_args!("must be a whole number from 1 to {MAX_LIMIT}"),
+        )
+    })
+}
+
+pub fn cursor(text: &str) -> Result<Cursor, Problem> {
+    text.parse()
+        .map_err(|_| Problem::invalid_field("cursor", "must be the nextCursor of a page before"))
+}
+
+/// One connection. A session sees those that it handed in.
+#[utoipa::path(
+    get, path = "/v1/connections/{id}", tag = "Connections",
+    security(("connect_session" = []), ("bearer" = ["connections:read"])),
+    params(("id" = ConnectionId, Path, description = "The connection")),
+    responses(
+        (status = 200, description = "The connection", body = Connection),
+        (status = 401, description = "`unauthorized`"),
+        (status = 403, description = "`insufficient_scope`"),
+        (status = 404, description = "`not_found`"),
+        (status = 503, description = "`unavailable`"),
+    )
+)]
+pub async fn get(
+    caller: SessionOr<needs::ConnectionsRead>,
+    context: web::Data<Context>,
+    id: Id<ConnectionId>,
+) -> Result<HttpResponse, Problem> {
+    let found = match caller.session() {
+        Some(session) => {
+            let mut conn = context.pool.acquire().await?;
+            store::find_of_session(&mut conn, session.app, session.id, id.0).await?
+        }
+        None => context.batches.find(Shown { app: caller.app(), id: id.0 }).await?,
+    };
+    found.map(|connection| HttpResponse::Ok().json(connection)).ok_or_else(Problem::not_found)
+}

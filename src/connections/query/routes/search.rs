@@ -1,0 +1,185 @@
+//! `/v1/admin/connections` and `/v1/admin/stats`: the operator's view across users.
+
+use actix_web::{HttpResponse, web};
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use utoipa::{IntoParams, ToSchema};
+
+use crate::base::ids::ConnectionId;
+use crate::base::paging::DEFAULT_LIMIT;
+use crate::base::text;
+use crate::connections::Context;
+use crate::connections::model::Status;
+use crate::connections::query::routes::read::{attention, cursor, limit, status};
+use crate::connections::query::search;
+use crate::connections::query::search::{Found, Search, StatusCount, WithHistory};
+use crate::http::body::{Id, UrlQuery};
+use crate::http::caller::{Authorized, needs};
+use crate::http::operators::{Operators, told};
+use crate::http::problem::Problem;
+
+/// The longest text that is looked for, in bytes.
+const MAX_TEXT: usize = 256;
+
+/// What is looked for, and which page of it.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase")]
+#[into_params(parameter_in = Query)]
+pub struct SearchQuery {
+    /// Only this user's.
+    #[serde(rename = "clientUserID")]
+    client_user_id: Option<String>,
+    /// Only in this status.
+    #[param(value_type = Option<Status>)]
+    status: Option<String>,
+    /// Only those that need attention (`true`), or only those that do not (`false`).
+    #[param(value_type = Option<bool>)]
+    attention: Option<String>,
+    /// Received before this time.
+    #[param(value_type = Option<String>, format = DateTime)]
+    created_before: Option<String>,
+    /// Received at this time or after it.
+    #[param(value_type = Option<String>, format = DateTime)]
+    created_after: Option<String>,
+    /// Text that stands, in any case, somewhere in one of the ids: `conn_…`, `usr_…`, `connectionID`,
+    /// `userID`, `tokenID`, `clientUserID`.
+    #[param(max_length = 256)]
+    text: Option<String>,
+    /// How many at most: 50 unless told, at most 100.
+    #[param(value_type = Option<u8>, minimum = 1, maximum = 100)]
+    limit: Option<String>,
+    /// The `nextCursor` of the page before.
+    cursor: Option<String>,
+}
+
+/// One page of connections, newest first.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FoundList {
+    /// The connections.
+    connections: Vec<Found>,
+    /// Where the next page starts; `null` on the last.
+    next_cursor: Option<String>,
+}
+
+fn moment(field: &str, text: &str) -> Result<OffsetDateTime, Problem> {
+    OffsetDateTime::parse(text, &Rfc3339)
+        .map_err(|_| Problem::invalid_field(field, "must be a time such as 2026-01-31T12:00:00Z"))
+}
+
+/// Looks for connections across users, newest first.
+///
+/// A search by text or time reads so many connections at a time: a page may hold fewer than `limit`, or none,
+/// and have a `nextCursor` from which the search goes on. A connection whose id, `connectionID` or user is the
+/// text, or whose user begins with it, is found on the first page whatever its age, and again in its turn.
+#[utoipa::path(
+    get, path = "/v1/admin/connections", tag = "Admin", operation_id = "search_connections",
+    security(("bearer" = ["admin"])),
+    params(SearchQuery),
+    responses(
+        (status = 200, description = "One page", body = FoundList),
+        (status = 400, description = "`invalid_request`"),
+        (status = 401, description = "`unauthorized`"),
+        (status = 403, description = "`insufficient_scope`"),
+        (status = 429, description = "`too_many_requests`: another query of the app is under way"),
+        (status = 503, description = "`unavailable`; also for a query that takes too long"),
+    )
+)]
+pub async fn search(
+    caller: Authorized<needs::Admin>,
+    operators: web::Data<Operators>,
+    query: UrlQuery<SearchQuery>,
+) -> Result<HttpResponse, Problem> {
+    let query = query.0;
+    if let Some(user) = &query.client_user_id {
+        crate::connections::input::client_user_id(user)?;
+    }
+    if let Some(text) = &query.text {
+        crate::connections::input::sound("text", text::check(text, MAX_TEXT))?;
+    }
+    let before = query.created_before.as_deref();
+    let after = query.created_after.as_deref();
+    let wanted = Search {
+        client_user_id: query.client_user_id.as_deref(),
+        status: query.status.as_deref().map(status).transpose()?,
+        attention: query.attention.as_deref().map(attention).transpose()?,
+        created_before: before.map(|text| moment("createdBefore", text)).transpose()?,
+        created_after: after.map(|text| moment("createdAfter", text)).transpose()?,
+        text: query.text.as_deref(),
+        limit: query.limit.as_deref().map_or(Ok(DEFAULT_LIMIT), limit)?,
+        cursor: query.cursor.as_deref().map(cursor).transpose()?,
+    };
+    let app = caller.client.app;
+    let mut conn = operators.begin(app).await?;
+    let page = search::search(&mut conn, app, &wanted).await.map_err(told)?;
+    Ok(HttpResponse::Ok().json(FoundList {
+        connections: page.items,
+        next_cursor: page.next.map(|cursor| cursor.to_string()),
+    }))
+}
+
+/// One connection with its whole history: every change, and every reading of its token.
+#[utoipa::path(
+    get, path = "/v1/admin/connections/{id}", tag = "Admin", operation_id = "connection_history",
+    security(("bearer" = ["admin"])),
+    params(("id" = ConnectionId, Path, description = "The connection")),
+    responses(
+        (status = 200, description = "The connection and its history", body = WithHistory),
+        (status = 401, description = "`unauthorized`"),
+        (status = 403, description = "`insufficient_scope`"),
+        (status = 404, description = "`not_found`"),
+        (status = 503, description = "`unavailable`"),
+    )
+)]
+pub async fn get(
+    caller: Authorized<needs::Admin>,
+    context: web::Data<Context>,
+    id: Id<ConnectionId>,
+) -> Result<HttpResponse, Problem> {
+    let mut conn = context.pool.acquire().await?;
+    let found = search::with_history(&mut conn, caller.client.app, id.0).await?;
+    found.map(|found| HttpResponse::Ok().json(found)).ok_or_else(Problem::not_found)
+}
+
+/// How many connections the app has.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Stats {
+    /// All of them.
+    total: i64,
+    /// Active ones with which no call is made until their user links the login again.
+    needing_attention: i64,
+    /// By status; one that no connection is in is left out.
+    statuses: Vec<StatusCount>,
+}
+
+impl Stats {
+    pub fn new(statuses: Vec<StatusCount>, needing_attention: i64) -> Self {
+        let total = statuses.iter().map(|count| count.total).sum();
+        Self { total, needing_attention, statuses }
+    }
+}
+
+/// Counts the app's connections by status and age.
+#[utoipa::path(
+    get, path = "/v1/admin/stats", tag = "Admin", operation_id = "stats",
+    security(("bearer" = ["admin"])),
+    responses(
+        (status = 200, description = "The counts", body = Stats),
+        (status = 401, description = "`unauthorized`"),
+        (status = 403, description = "`insufficient_scope`"),
+        (status = 429, description = "`too_many_requests`: another query of the app is under way"),
+        (status = 503, description = "`unavailable`; also for a query that takes too long"),
+    )
+)]
+pub async fn stats(
+    caller: Authorized<needs::Admin>,
+    operators: web::Data<Operators>,
+) -> Result<HttpResponse, Problem> {
+    let app = caller.client.app;
+    let mut conn = operators.begin(app).await?;
+    let statuses = search::stats(&mut conn, app).await.map_err(told)?;
+    let needing_attention = search::needing_attention(&mut conn, app).await.map_err(told)?;
+    Ok(HttpResponse::Ok().json(Stats::new(statuses, needing_attention)))
+}

@@ -1,0 +1,178 @@
+//! What callers see of connections.
+
+use std::collections::HashMap;
+
+use uuid::Uuid;
+
+use crate::base::ids::{AppId, ConnectionId, SessionId};
+use crate::base::paging::{Cursor, Page};
+use crate::connections::model::{Connection, Status};
+use crate::connections::query::store::view::{Row, select_shown, select_standing};
+use crate::connections::sql::column;
+use crate::database::{BatchQuery, Conn};
+
+/// A connection of an app, to be shown as it stands: what an order in force means is `revoking`.
+#[derive(Debug)]
+pub struct Shown {
+    pub app: AppId,
+    pub id: ConnectionId,
+}
+
+impl BatchQuery for Shown {
+    type Output = Option<Connection>;
+
+    async fn run(conn: &mut Conn, inputs: &[Self]) -> sqlx::Result<Vec<Self::Output>> {
+        let rows = select_standing!(
+            "JOIN unnest($1::uuid[], $2::uuid[]) AS i (app_id, id) ON c.app_id = i.app_id AND c.id = i.id",
+            &column(inputs, |input| input.app.uuid()),
+            &column(inputs, |input| input.id.uuid()),
+        )
+        .fetch_all(conn)
+        .await?;
+        // By app and id: two apps may ask for the same id in the same moment.
+        let mut found = HashMap::new();
+        for row in rows {
+            found.insert((row.app_id, row.id), Connection::try_from(row)?);
+        }
+        Ok(column(inputs, |input| found.get(&(input.app, input.id)).cloned()))
+    }
+}
+
+/// One connection of the app.
+pub async fn find(
+    conn: &mut Conn,
+    app: AppId,
+    id: ConnectionId,
+) -> sqlx::Result<Option<Connection>> {
+    Ok(Shown::run(conn, &[Shown { app, id }]).await?.pop().flatten())
+}
+
+/// One connection that a session handed in.
+pub async fn find_of_session(
+    conn: &mut Conn,
+    app: AppId,
+    session: SessionId,
+    id: ConnectionId,
+) -> sqlx::Result<Option<Connection>> {
+    select_standing!(
+        "JOIN connect_session_results r ON r.connection_id = c.id
+         WHERE c.app_id = $1 AND r.session_id = $2 AND c.id = $3",
+        app.uuid(),
+        session.uuid(),
+        id.uuid(),
+    )
+    .fetch_optional(conn)
+    .await?
+    .map(Connection::try_from)
+    .transpose()
+}
+
+/// Which connections a list holds.
+#[derive(Debug, Clone, Copy)]
+pub struct Filter<'a> {
+    /// The app.
+    pub app: AppId,
+    /// Only what this session handed in.
+    pub session: Option<SessionId>,
+    /// Only this user's.
+    pub client_user_id: Option<&'a str>,
+    /// Only in this status.
+    pub status: Option<Status>,
+    /// Only those that need attention, or only those that do not.
+    pub attention: Option<bool>,
+    /// How many at most.
+    pub limit: u8,
+    /// Only what comes behind this.
+    pub cursor: Option<Cursor>,
+}
+
+/// Connections, newest first, as their rows tell: what an order means may still show as it was until it is
+/// marked. Each kind of filter has a statement of its own, so that each is
+/// answered from the index that fits it.
+pub async fn list(conn: &mut Conn, filter: &Filter<'_>) -> sqlx::Result<Page<Connection>> {
+    let app = filter.app.uuid();
+    let before = filter.cursor.map_or(Uuid::max(), Cursor::id);
+    let limit = i64::from(filter.limit) + 1;
+    let status = filter.status.map(Status::as_str);
+    let attention = filter.attention;
+    let rows = match (filter.session, filter.client_user_id, status) {
+        (Some(session), user, status) => {
+            select_shown!(
+                "JOIN connect_session_results r ON r.connection_id = c.id
+                 WHERE c.app_id = $1 AND r.session_id = $2
+                   AND ($3::text IS NULL OR u.client_user_id = $3)
+                   AND ($4::text IS NULL OR c.status = $4) AND c.id < $5
+                   AND ($7::bool IS NULL OR $7 = (c.attention_type IS NOT NULL AND c.status = 'active'))
+                 ORDER BY c.id DESC LIMIT $6",
+                app,
+                session.uuid(),
+                user,
+                status,
+                before,
+                limit,
+                attention,
+            )
+            .fetch_all(conn)
+            .await?
+        }
+        (None, Some(user), status) => {
+            select_shown!(
+                "WHERE c.user_id = (SELECT id FROM users WHERE app_id = $1 AND client_user_id = $2)
+                   AND ($3::text IS NULL OR c.status = $3) AND c.id < $4
+                   AND ($6::bool IS NULL OR $6 = (c.attention_type IS NOT NULL AND c.status = 'active'))
+                 ORDER BY c.id DESC LIMIT $5",
+                app,
+                user,
+                status,
+                before,
+                limit,
+                attention,
+            )
+            .fetch_all(conn)
+            .await?
+        }
+        (None, None, status) if attention == Some(true) => {
+            select_shown!(
+                "WHERE c.app_id::text = $1::uuid::text AND c.attention_type IS NOT NULL
+                   AND c.status = 'active' AND ($2::text IS NULL OR $2 = 'active') AND c.id < $3
+                 ORDER BY c.id DESC LIMIT $4",
+                app,
+                status,
+                before,
+                limit,
+            )
+            .fetch_all(conn)
+            .await?
+        }
+        (None, None, Some(status)) => {
+            select_shown!(
+                "WHERE c.app_id::text = $1::uuid::text AND c.status = $2 AND c.id < $3
+                   AND ($5::bool IS NULL OR c.attention_type IS NULL OR c.status <> 'active')
+                 ORDER BY c.id DESC LIMIT $4",
+                app,
+                status,
+                before,
+                limit,
+                attention,
+            )
+            .fetch_all(conn)
+            .await?
+        }
+        (None, None, None) => {
+            select_shown!(
+                "WHERE c.app_id::text = $1::uuid::text AND c.id < $2
+                   AND ($4::bool IS NULL OR c.attention_type IS NULL OR c.status <> 'active')
+                 ORDER BY c.id DESC LIMIT $3",
+                app,
+                before,
+                limit,
+                attention,
+            )
+            .fetch_all(conn)
+            .await?
+        }
+    };
+    let connections: Vec<_> =
+        rows.into_iter().map(Connection::try_from).collect::<Result<_, _>>()?;
+    Ok(Page::from_query(connections, filter.limit, |connection| connection.id.uuid()))
+}

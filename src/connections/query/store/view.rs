@@ -1,0 +1,126 @@
+//! A connection as it is shown: the columns of its row, and their reading.
+
+use time::OffsetDateTime;
+
+use crate::base::ids::{AppId, ConnectionId};
+use crate::connections::model::{
+    Attention, Connection, Failure, Revocation, RevocationKind, Status,
+};
+use crate::connections::sql::parse_status;
+
+/// A row as it is shown.
+pub struct Row {
+    pub app_id: AppId,
+    pub id: ConnectionId,
+    pub status: String,
+    pub client_user_id: String,
+    pub connection_id: String,
+    pub dapi_user_id: Option<String>,
+    pub token_id: Option<String>,
+    pub created_at: OffsetDateTime,
+    pub code_expires_at: Option<OffsetDateTime>,
+    pub activated_at: Option<OffsetDateTime>,
+    pub failure_type: Option<String>,
+    pub failure_detail: Option<String>,
+    pub revocation_kind: Option<String>,
+    pub revocation_reason: Option<String>,
+    pub revocation_requested_at: Option<OffsetDateTime>,
+    pub revocation_confirmed_at: Option<OffsetDateTime>,
+    pub revocation_attempts: i32,
+    pub revocation_last_error: Option<String>,
+    pub due_at: Option<OffsetDateTime>,
+    pub replaced_by: Option<ConnectionId>,
+    pub attention_type: Option<String>,
+    pub attention_since: Option<OffsetDateTime>,
+    pub last_used_at: Option<OffsetDateTime>,
+}
+
+impl TryFrom<Row> for Connection {
+    type Error = sqlx::Error;
+
+    fn try_from(row: Row) -> sqlx::Result<Self> {
+        let status = parse_status(&row.status)?;
+        let failure = row
+            .failure_type
+            .map(|kind| Failure { kind, detail: row.failure_detail.unwrap_or_default() });
+        let kind = row.revocation_kind.as_deref().and_then(RevocationKind::parse);
+        let revocation =
+            kind.zip(row.revocation_requested_at).map(|(kind, requested_at)| Revocation {
+                kind,
+                reason: row.revocation_reason,
+                requested_at,
+                confirmed_at: row.revocation_confirmed_at,
+                attempts: row.revocation_attempts,
+                last_error: row.revocation_last_error,
+                next_attempt_at: row.due_at.filter(|_| status == Status::Revoking),
+            });
+        let attention = row.attention_type.zip(row.attention_since);
+        let attention = attention.filter(|_| status == Status::Active);
+        Ok(Self {
+            id: row.id,
+            status,
+            client_user_id: row.client_user_id,
+            connection_id: row.connection_id,
+            user_id: row.dapi_user_id,
+            token_id: row.token_id,
+            created_at: row.created_at,
+            code_expires_at: row.code_expires_at,
+            activated_at: row.activated_at,
+            failure,
+            revocation,
+            replaced_by: row.replaced_by,
+            attention: attention.map(|(kind, since)| Attention { kind, since }),
+            last_used_at: row.last_used_at,
+        })
+    }
+}
+
+/// Selects connections as they stand, with what orders in force mean of them though their rows do not say
+/// so yet.
+macro_rules! select_standing {
+    ($rest:tt, $($argument:expr),* $(,)?) => {
+        sqlx::query_as!(
+            Row,
+            "SELECT c.app_id AS \"app_id: AppId\", c.id AS \"id: ConnectionId\",
+                    CASE WHEN o.id IS NULL THEN c.status ELSE 'revoking' END AS \"status!\",
+                    u.client_user_id, c.connection_id, c.dapi_user_id, c.token_id, c.created_at,
+                    c.code_expires_at, c.activated_at, c.failure_type, c.failure_detail,
+                    coalesce(c.revocation_kind, o.kind) AS revocation_kind,
+                    coalesce(c.revocation_reason, o.reason) AS revocation_reason,
+                    coalesce(c.revocation_requested_at, o.created_at) AS revocation_requested_at,
+                    c.revocation_confirmed_at, c.revocation_attempts, c.revocation_last_error,
+                    CASE WHEN o.id IS NULL THEN c.due_at END AS due_at,
+                    c.replaced_by AS \"replaced_by: ConnectionId\",
+                    c.attention_type, c.attention_since, c.last_used_at
+             FROM connections c JOIN users u ON u.id = c.user_id
+             LEFT JOIN LATERAL (
+                SELECT f.id, f.kind, f.reason, f.created_at
+                FROM orders_meaning(c.app_id, c.id, c.user_id, c.created_at, c.created_by, c.ordinal) f
+                WHERE f.marked_at IS NULL ORDER BY f.id LIMIT 1) o ON c.status IN ('pending', 'active') "
+             + $rest,
+            $($argument),*
+        )
+    };
+}
+
+/// Selects connections as they are shown: from the table, or from what a statement has just changed.
+macro_rules! select_shown {
+    ($rest:tt, $($argument:expr),* $(,)?) => {
+        select_shown!("", "connections", $rest; $($argument),*)
+    };
+    ($with:tt, $from:tt, $rest:tt; $($argument:expr),* $(,)?) => {
+        sqlx::query_as!(
+            Row,
+            $with + "SELECT c.app_id AS \"app_id: AppId\", c.id AS \"id: ConnectionId\", c.status, u.client_user_id, c.connection_id,
+                    c.dapi_user_id, c.token_id, c.created_at, c.code_expires_at, c.activated_at,
+                    c.failure_type, c.failure_detail, c.revocation_kind, c.revocation_reason,
+                    c.revocation_requested_at, c.revocation_confirmed_at, c.revocation_attempts,
+                    c.revocation_last_error, c.due_at, c.replaced_by AS \"replaced_by: ConnectionId\",
+                    c.attention_type, c.attention_since, c.last_used_at
+             FROM " + $from + " c JOIN users u ON u.id = c.user_id " + $rest,
+            $($argument),*
+        )
+    };
+}
+
+pub(crate) use {select_shown, select_standing};

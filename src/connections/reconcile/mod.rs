@@ -1,0 +1,428 @@
+//! The background work on connections: what did not conclude, what ran out, what Dapi has to be told.
+//!
+//! Each reconciler is idempotent: it looks at what is due, takes leases, and hands calls to tasks. Several
+//! replicas may run them at once; a row that one has locked the others skip. A row that fails is counted and
+//! left alone for a while, and a reconciler that fails stops no other. [`round`] runs them all, and
+//! [`part`] those that belong together.
+
+mod calls;
+mod deferred;
+pub(crate) mod store;
+
+pub use deferred::{Deferred, Reconciler};
+
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use tokio::task::JoinHandle;
+use uuid::Uuid;
+
+use crate::base::ids::ConnectionId;
+use crate::connections::model::{Answer, Attempt, State, Step};
+use crate::connections::reconcile::calls::{leave_locked, take_up};
+use crate::connections::reconcile::store::{Claimed, ClaimedDelink, Due};
+use crate::connections::transitions::settle;
+use crate::connections::{
+    Context, Failed, bulk_revocation, erasure, login_lock, model, reveal, sql, superseded,
+    token_lease, transitions,
+};
+use crate::database::{Conn, Fault, MaybeDatabase as _, is_outage};
+
+/// How many rows one statement takes at most.
+const BATCH: i64 = 500;
+/// How many rows of one app come before the next app's.
+const PORTION: i64 = 100;
+/// How many rows of one app are settled one by one before the next round.
+const SETTLED_AT_ONCE: i64 = 20;
+/// From how long on something that is due and that nobody takes up is told of.
+const OVERDUE: Duration = Duration::from_secs(30);
+
+/// What a round did.
+#[derive(Debug, Default, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Round {
+    /// Codes that ended because their window closed.
+    pub expired: usize,
+    /// Exchanges that were taken up again.
+    pub exchanges: usize,
+    /// Delinkings that Dapi is being told of.
+    pub delinks: usize,
+    /// Connections that orders in force mean, marked as revoked.
+    #[serde(skip)]
+    pub marked: usize,
+    /// Connections that orders let through to Dapi.
+    pub released: usize,
+    /// Users whose erasure was concluded.
+    pub erased: usize,
+    /// Connections that were looked at one by one: held tokens, revocations that end.
+    pub settled: usize,
+    /// More is due than calls may be made at once.
+    #[serde(skip)]
+    pub gate_full: bool,
+    /// Calls under way.
+    #[serde(skip)]
+    pub calls: Vec<JoinHandle<()>>,
+}
+
+impl Round {
+    /// Waits for the calls that the round began.
+    pub async fn finish(self) -> Self {
+        for call in self.calls {
+            // A task that panicked has said so in the log, and its lease brings the next attempt.
+            let _ = call.await;
+        }
+        Self { calls: Vec::new(), ..self }
+    }
+
+    /// Whether it found anything to do.
+    #[must_use]
+    pub fn found_work(&self) -> bool {
+        let of_orders = self.marked + self.released;
+        self.expired + self.exchanges + self.delinks + self.settled + of_orders + self.erased > 0
+    }
+
+    fn add(&mut self, other: Self) {
+        self.expired += other.expired;
+        self.exchanges += other.exchanges;
+        self.delinks += other.delinks;
+        self.settled += other.settled;
+        self.marked += other.marked;
+        self.released += other.released;
+        self.erased += other.erased;
+        self.gate_full |= other.gate_full;
+        self.calls.extend(other.calls);
+    }
+}
+
+/// The reconcilers that are run in turn; each part goes at its own pace, so that none waits for another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Exchanges that are due.
+    Exchanges,
+    /// Delinkings that are due.
+    Delinks,
+    /// What is done in the database alone.
+    Rows,
+}
+
+impl Part {
+    /// Every part.
+    pub const ALL: [Self; 3] = [Self::Exchanges, Self::Delinks, Self::Rows];
+}
+
+/// Runs the reconcilers of one part until nothing is due that this process can take up.
+pub async fn part(context: &Context, part: Part) -> Round {
+    let mut round = Round::default();
+    match part {
+        Part::Exchanges => take_up::<Claimed<_>>(context, &mut round).boxed().await,
+        Part::Delinks => take_up::<ClaimedDelink>(context, &mut round).boxed().await,
+        Part::Rows => loop {
+            let once = rows(context).boxed().await;
+            let more = once.found_work();
+            round.add(once);
+            if !more {
+                break;
+            }
+        },
+    }
+    if part == Part::Rows {
+        context.metrics.sweeps.inc();
+    }
+    round
+}
+
+/// Runs every reconciler, one part after the other, until nothing is due that this process can take up.
+///
+/// # Errors
+/// If the database cannot be reached. Whatever else fails is counted and left for later.
+pub async fn round(context: &Context) -> Result<Round, Failed> {
+    drop(context.pool.acquire().await?);
+    let mut total = Round::default();
+    loop {
+        let mut once = part(context, Part::Rows).await;
+        once.add(part(context, Part::Exchanges).await);
+        once.add(part(context, Part::Delinks).await);
+        let more = once.found_work() && !once.gate_full;
+        total.gate_full = false;
+        total.add(once);
+        if !more {
+            break;
+        }
+    }
+    Ok(total)
+}
+
+async fn rows(context: &Context) -> Round {
+    let (expired, of_orders, erased, ended, activated) = tokio::join!(
+        // Each apart from the others, which together would be too large for a stack.
+        expire(context).boxed(),
+        bulk_revocation::reconcile(context, BATCH).boxed(),
+        erasure::reconcile(context, BATCH).boxed(),
+        end_without_attempt(context).boxed(),
+        activate_held(context).boxed()
+    );
+    let bulk_revocation::Reconciled { marked, released } = of_orders;
+    Round { expired, marked, released, erased, settled: ended + activated, ..Round::default() }
+}
+
+/// Counts a failure of a reconciler; what it did not do is done by a later round.
+pub fn failed(context: &Context, reconciler: Reconciler, error: &sqlx::Error) {
+    context.metrics.reconciler_failed(reconciler);
+    let reconciler = reconciler.as_str();
+    tracing::warn!(reconciler, cause = %error, "a part of the background work failed");
+}
+
+/// Counts a failure with one row, and leaves the row alone for a while. Returns for how long.
+pub fn row_failed(
+    context: &Context,
+    reconciler: Reconciler,
+    row: Uuid,
+    error: &sqlx::Error,
+) -> Duration {
+    context.metrics.reconciler_failed(reconciler);
+    let wait = context.deferred.leave(reconciler, row, Instant::now());
+    let (reconciler, seconds) = (reconciler.as_str(), wait.as_secs());
+    tracing::warn!(reconciler, %row, seconds, cause = %error, "a row is left alone for a while");
+    wait
+}
+
+/// Ends codes whose window closed and whose lease is not alive.
+async fn expire(context: &Context) -> usize {
+    const EXPIRIES: Reconciler = Reconciler::Expiries;
+    let except = context.deferred.rows(EXPIRIES, Instant::now());
+    let due =
+        async { store::due_expiries(&mut context.pool.acquire().await?, BATCH, &except).await };
+    let due: Vec<_> = match due.await {
+        Ok(due) => due.into_iter().map(ConnectionId::uuid).collect(),
+        Err(error) => {
+            failed(context, EXPIRIES, &error);
+            return 0;
+        }
+    };
+    if due.is_empty() {
+        return 0;
+    }
+    let mut ended = Vec::new();
+    match expire_rows(context, &due).await {
+        Ok(ids) => ended = ids,
+        Err(error) if is_outage(&error) => failed(context, EXPIRIES, &error),
+        Err(_) => {
+            for row in &due {
+                match expire_rows(context, std::slice::from_ref(row)).await {
+                    Ok(ids) => ended.extend(ids),
+                    Err(error) if is_outage(&error) => {
+                        failed(context, EXPIRIES, &error);
+                        break;
+                    }
+                    Err(error) => drop(row_failed(context, EXPIRIES, *row, &error)),
+                }
+            }
+        }
+    }
+    context.metrics.swept.inc_by(ended.len() as u64);
+    let locked: Vec<_> = due.into_iter().filter(|row| !ended.contains(row)).collect();
+    let _ = leave_locked(context, EXPIRIES, &locked).await;
+    ended.len()
+}
+
+async fn expire_rows(context: &Context, rows: &[Uuid]) -> sqlx::Result<Vec<Uuid>> {
+    let ended = store::sweep_expired(&mut context.pool.acquire().await?, rows).await?;
+    for id in &ended {
+        context.settled.tell(*id);
+    }
+    Ok(ended.into_iter().map(ConnectionId::uuid).collect())
+}
+
+/// Ends what no attempt will follow: a revoked code whose window closed, or a lease that died where
+/// unanswered attempts are not repeated. The dead lease counts as an attempt without an answer.
+async fn end_without_attempt(context: &Context) -> usize {
+    let probe = context.dapi.settings().exchange_probe;
+    let except = context.deferred.rows(Reconciler::Ends, Instant::now());
+    let due = async {
+        let mut conn = context.pool.acquire().await?;
+        let mut due = store::due_revoked_codes(&mut conn, BATCH, &except).await?;
+        if !probe {
+            due.extend(store::due_in_doubt(&mut conn, SETTLED_AT_ONCE, &except).await?);
+        }
+        Ok(due)
+    };
+    settle_each(context, Reconciler::Ends, due.await, |locked| {
+        let me = locked.me.as_ref()?;
+        let in_doubt = me.lease_died || me.unanswered;
+        let attempt = Attempt {
+            current: true,
+            unanswered_before: me.unanswered,
+            window_open: me.window_open,
+            probe,
+        };
+        let what = "the process that made the attempt ended before an answer came".to_owned();
+        let answer = if in_doubt { Answer::Unanswered(what) } else { Answer::NotProcessed(what) };
+        Some(model::after_exchange(me.state, attempt, locked.login, answer))
+    })
+    .await
+}
+
+/// Looks again at connections that hold their token and waited for an older link's delinking.
+async fn activate_held(context: &Context) -> usize {
+    let except = context.deferred.rows(Reconciler::HeldTokens, Instant::now());
+    let due = async {
+        let mut conn = context.pool.acquire().await?;
+        store::due_held_tokens(&mut conn, SETTLED_AT_ONCE, &except).await
+    };
+    settle_each(context, Reconciler::HeldTokens, due.await, |locked| {
+        let held = locked.me.as_ref()?.state == State::Pending(model::Held::Token);
+        held.then(|| model::pending_takes_token(locked.login))
+    })
+    .await
+}
+
+/// Locks each login and takes the step that `decide` finds, in a transaction of its own: one row in
+/// trouble does not hold up the others.
+async fn settle_each(
+    context: &Context,
+    reconciler: Reconciler,
+    due: sqlx::Result<Vec<Due>>,
+    decide: impl Fn(&login_lock::LockedLogin) -> Option<Step> + Send + Sync,
+) -> usize {
+    let due = match due {
+        Ok(due) => due,
+        Err(error) => {
+            failed(context, reconciler, &error);
+            return 0;
+        }
+    };
+    let mut settled = 0;
+    for due in due {
+        match settle_one(context, &due, &decide).boxed().await {
+            Ok(done) => settled += usize::from(done),
+            Err(error) if is_outage(&error) => {
+                failed(context, reconciler, &error);
+                break;
+            }
+            Err(error) => {
+                let wait = row_failed(context, reconciler, due.id.uuid(), &error);
+                put_off(context, &due, wait).await;
+            }
+        }
+        context.settled.tell(due.id);
+    }
+    settled
+}
+
+/// In the database as well, if that is possible: other replicas leave the row alone too.
+async fn put_off(context: &Context, due: &Due, wait: Duration) {
+    let put_off = async {
+        let mut conn = context.pool.acquire().await?;
+        store::put_off(&mut conn, due.app, due.id, wait).await
+    };
+    if let Err(error) = put_off.await {
+        tracing::debug!(connection = %due.id, cause = %error, "a row is put off in memory alone");
+    }
+}
+
+async fn settle_one(
+    context: &Context,
+    due: &Due,
+    decide: impl Fn(&login_lock::LockedLogin) -> Option<Step> + Send + Sync,
+) -> sqlx::Result<bool> {
+    let mut tx = context.pool.begin().await?;
+    login_lock::wait_briefly(&mut tx).await?;
+    let login = &due.connection_id;
+    let locked = login_lock::lock_login(&mut tx, due.app, login, Some(due.id), due.user).await?;
+    // Another replica may have been here since the row was found.
+    let still_due = locked.me.as_ref().is_some_and(|me| me.due);
+    let step = if still_due { decide(&locked) } else { None };
+    let settled = match (step, &locked.me) {
+        (Some(Step::Hold | Step::TryAgain { .. }), Some(me)) => {
+            transitions::store::postpone(&mut tx, me, sql::WAIT_FOR_DELINKING).await?;
+            false
+        }
+        (Some(step), Some(me)) => {
+            settle(context, &mut tx, me, &step, None).await?;
+            true
+        }
+        _ => false,
+    };
+    tx.commit().await?;
+    Ok(settled)
+}
+
+/// Carries out one piece of work of a reconciler; a failure is counted and leaves the row alone for a while.
+/// Returns what came of it; `None` if it failed.
+pub async fn isolated<T>(
+    context: &Context,
+    reconciler: Reconciler,
+    row: Uuid,
+    work: BoxFuture<'_, Result<T, Failed>>,
+) -> Option<T> {
+    match work.await {
+        Ok(done) => Some(done),
+        Err(error) => {
+            match error.database() {
+                Some(error) if Fault::of(error) == Fault::Outage => {
+                    failed(context, reconciler, error);
+                }
+                Some(error) => drop(row_failed(context, reconciler, row, error)),
+                None => {
+                    context.metrics.reconciler_failed(reconciler);
+                    context.deferred.leave(reconciler, row, Instant::now());
+                    tracing::error!(%row, cause = %error, "a row is left alone for a while");
+                }
+            }
+            None
+        }
+    }
+}
+
+/// In how long something becomes due that is not yet; `None` if nothing waits.
+///
+/// # Errors
+/// The database's.
+pub async fn next_due(context: &Context) -> Result<Option<Duration>, Failed> {
+    let agenda = store::agenda(&mut context.pool.acquire().await?).await?;
+    let deferred = context.deferred.next(Instant::now());
+    Ok([agenda.next, deferred].into_iter().flatten().min())
+}
+
+/// Forgets what has ended. Returns of how many rows, where that is known.
+type Forget = for<'a> fn(&'a mut Conn) -> BoxFuture<'a, sqlx::Result<u64>>;
+
+/// Secrets first.
+const FORGET: [Forget; 6] = [
+    |conn| superseded::store::destroy_superseded_due(conn).boxed(),
+    |conn| store::forget_ended_sessions(conn).boxed(),
+    |conn| reveal::store::forget_spent_budgets(conn).boxed(),
+    |conn| erasure::store::forget_erased_names(conn).boxed(),
+    |conn| token_lease::store::forget_dead_turns(conn).boxed(),
+    |conn| bulk_revocation::store::forget_targets(conn).boxed(),
+];
+
+/// Forgets what has ended, and brings the gauges up to date. Where somebody has a row locked, that part is
+/// done the next time; the others are done all the same.
+///
+/// # Errors
+/// If the database cannot be reached.
+pub async fn housekeeping(context: &Context) -> Result<(), Failed> {
+    const ROW: Uuid = Uuid::nil();
+    // Before a connection is held here: one that waits for another while it holds one waits for itself.
+    let bind = crate::connections::binding::bind_unbound(context).boxed();
+    isolated(context, Reconciler::Housekeeping, ROW, bind).await;
+    for forget in FORGET {
+        let forget = async { Ok(forget(&mut context.pool.acquire().await?).await?) };
+        isolated(context, Reconciler::Housekeeping, ROW, forget.boxed()).await;
+    }
+    let mut conn = context.pool.acquire().await?;
+    context.metrics.backlog(&store::backlog(&mut conn).await?);
+    let overdue = store::agenda(&mut conn).await?.overdue.unwrap_or_default();
+    if context.metrics.overdue(overdue, OVERDUE) {
+        let seconds = overdue.as_secs();
+        tracing::warn!(seconds, "the background work does not take up what has been due for long");
+    }
+    Ok(())
+}
+
+/// Counts a round that failed.
+pub fn round_failed(context: &Context) {
+    context.metrics.sweeps_failed.inc();
+}

@@ -1,0 +1,257 @@
+//! What is due, looked for without locking anything: in portions of the same size for every app, so that
+//! a million rows of one do not stand before another's.
+//!
+//! Each query leaves out rows that were put off in memory. What is found is then claimed or settled by id.
+
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use crate::base::ids::{AppId, ConnectionId, UserId};
+use crate::connections::sql::interval;
+use crate::database::Conn;
+
+/// A row whose call is due.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidate {
+    pub app: AppId,
+    pub id: ConnectionId,
+}
+
+/// A connection that has to be looked at one by one, by its login.
+#[derive(Debug)]
+pub struct Due {
+    pub app: AppId,
+    pub id: ConnectionId,
+    pub user: UserId,
+    pub connection_id: String,
+}
+
+/// The first `$1` due rows of each app that has rows like these, the first of every app before the second of
+/// any. The apps are found by a skip scan of the index that the condition belongs to. Rows are compared
+/// as wholes, and what is wrapped in `coalesce` is hidden, so that the planner is not tempted by another index,
+/// whose rows are those of all apps.
+macro_rules! portions {
+    ($row:ident, $columns:literal, $indexed:literal, $condition:literal, $($argument:expr),* $(,)?) => {
+        sqlx::query_as!(
+            $row,
+            "WITH RECURSIVE apps AS (
+                (SELECT c.app_id FROM connections c
+                 WHERE c.due_at IS NOT NULL AND " + $indexed + " ORDER BY c.app_id LIMIT 1)
+                UNION ALL
+                SELECT (SELECT c.app_id FROM connections c
+                        WHERE c.due_at IS NOT NULL AND " + $indexed + " AND c.app_id > a.app_id
+                        ORDER BY c.app_id LIMIT 1)
+                FROM apps a WHERE a.app_id IS NOT NULL)
+             SELECT " + $columns + "
+             FROM apps a CROSS JOIN LATERAL (
+                SELECT n.*, row_number() OVER (ORDER BY n.due_at) AS place
+                FROM (SELECT c.app_id, c.id, c.user_id, c.connection_id, c.due_at
+                      FROM connections c
+                      WHERE c.due_at IS NOT NULL AND " + $indexed + "
+                        AND (c.app_id, c.due_at) >= (a.app_id, '-infinity'::timestamptz)
+                        AND (c.app_id, c.due_at) <= (a.app_id, (SELECT strongroom_now()))
+                        AND c.id <> ALL ($2::uuid[]) AND " + $condition + "
+                      ORDER BY c.app_id, c.due_at LIMIT $1) n) d
+             WHERE a.app_id IS NOT NULL
+             ORDER BY d.place, d.due_at",
+            $($argument),*
+        )
+    };
+}
+
+/// Codes whose exchange is due. Without `probe` none whose earlier attempt went unanswered.
+pub async fn due_exchanges(
+    conn: &mut Conn,
+    portion: i64,
+    except: &[Uuid],
+    probe: bool,
+) -> sqlx::Result<Vec<Candidate>> {
+    portions!(
+        Candidate,
+        "d.app_id AS \"app!: AppId\", d.id AS \"id!: ConnectionId\"",
+        "c.code IS NOT NULL",
+        "coalesce(c.code_expires_at > (SELECT strongroom_now()), false)
+         AND ($3::boolean OR (c.leased_until IS NULL AND NOT c.unanswered))",
+        portion,
+        except,
+        probe,
+    )
+    .fetch_all(conn)
+    .await
+}
+
+/// Tokens whose delinking is due.
+pub async fn due_delinks(
+    conn: &mut Conn,
+    portion: i64,
+    except: &[Uuid],
+) -> sqlx::Result<Vec<Candidate>> {
+    portions!(
+        Candidate,
+        "d.app_id AS \"app!: AppId\", d.id AS \"id!: ConnectionId\"",
+        "c.status = 'revoking' AND c.access_token IS NOT NULL",
+        "true",
+        portion,
+        except,
+    )
+    .fetch_all(conn)
+    .await
+}
+
+/// Pending connections that hold their token and are due to be looked at.
+pub async fn due_held_tokens(
+    conn: &mut Conn,
+    portion: i64,
+    except: &[Uuid],
+) -> sqlx::Result<Vec<Due>> {
+    portions!(
+        Due,
+        "d.app_id AS \"app!: AppId\", d.id AS \"id!: ConnectionId\", d.user_id AS \"user!: UserId\",
+         d.connection_id AS \"connection_id!\"",
+        "c.status = 'pending' AND c.access_token IS NOT NULL",
+        "true",
+        portion,
+        except,
+    )
+    .fetch_all(conn)
+    .await
+}
+
+/// Codes in doubt that no attempt follows, because unanswered attempts are not repeated. Looked for among the
+/// thousand of each app that have been due for longest: the others before them are exchanged in the same order,
+/// so that every one gets there, and a backlog is not read from beginning to end in each round.
+pub async fn due_in_doubt(
+    conn: &mut Conn,
+    portion: i64,
+    except: &[Uuid],
+) -> sqlx::Result<Vec<Due>> {
+    portions!(
+        Due,
+        "d.app_id AS \"app!: AppId\", d.id AS \"id!: ConnectionId\", d.user_id AS \"user!: UserId\",
+         d.connection_id AS \"connection_id!\"",
+        "c.code IS NOT NULL",
+        "(c.leased_until IS NOT NULL OR c.unanswered)
+         AND coalesce(c.code_expires_at > (SELECT strongroom_now()), false)
+         AND (c.app_id, c.due_at) <= (a.app_id, coalesce((
+            SELECT f.due_at FROM connections f
+            WHERE f.due_at IS NOT NULL AND f.code IS NOT NULL
+              AND (f.app_id, f.due_at) >= (a.app_id, '-infinity'::timestamptz)
+              AND (f.app_id, f.due_at) <= (a.app_id, (SELECT strongroom_now()))
+            ORDER BY f.app_id, f.due_at OFFSET 1000 LIMIT 1), 'infinity'))",
+        portion,
+        except,
+    )
+    .fetch_all(conn)
+    .await
+}
+
+/// Revoked codes whose window closed.
+pub async fn due_revoked_codes(
+    conn: &mut Conn,
+    limit: i64,
+    except: &[Uuid],
+) -> sqlx::Result<Vec<Due>> {
+    sqlx::query_as!(
+        Due,
+        "SELECT app_id AS \"app: AppId\", id AS \"id: ConnectionId\", user_id AS \"user: UserId\", connection_id
+         FROM connections
+         WHERE due_at IS NOT NULL AND code IS NOT NULL AND code_expires_at <= (SELECT strongroom_now())
+           AND coalesce(due_at <= (SELECT strongroom_now()), false) AND status = 'revoking' AND id <> ALL ($2::uuid[])
+         ORDER BY code_expires_at LIMIT $1",
+        limit,
+        except,
+    )
+    .fetch_all(conn)
+    .await
+}
+
+/// Pending connections whose window closed and whose lease is not alive.
+pub async fn due_expiries(
+    conn: &mut Conn,
+    limit: i64,
+    except: &[Uuid],
+) -> sqlx::Result<Vec<ConnectionId>> {
+    sqlx::query_scalar!(
+        "SELECT id AS \"id: ConnectionId\" FROM connections
+         WHERE due_at IS NOT NULL AND code IS NOT NULL AND code_expires_at <= (SELECT strongroom_now())
+           AND coalesce(due_at <= (SELECT strongroom_now()), false) AND status = 'pending' AND id <> ALL ($2::uuid[])
+         ORDER BY code_expires_at LIMIT $1",
+        limit,
+        except,
+    )
+    .fetch_all(conn)
+    .await
+}
+
+/// Which of these rows are due as before: somebody else has them locked.
+pub async fn still_due(conn: &mut Conn, ids: &[Uuid]) -> sqlx::Result<Vec<ConnectionId>> {
+    sqlx::query_scalar!(
+        "SELECT id AS \"id: ConnectionId\" FROM connections
+         WHERE id = ANY ($1) AND coalesce(due_at <= strongroom_now(), false)",
+        ids,
+    )
+    .fetch_all(conn)
+    .await
+}
+
+/// Puts a due row off, if nobody has it locked. A lease that died stays known as an attempt without an answer.
+pub async fn put_off(
+    conn: &mut Conn,
+    app: AppId,
+    id: ConnectionId,
+    wait: Duration,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "WITH mine AS (
+            SELECT c.id FROM connections c
+            WHERE c.app_id = $1 AND c.id = $2 AND coalesce(c.due_at <= strongroom_now(), false)
+            FOR UPDATE SKIP LOCKED)
+         UPDATE connections c
+         SET unanswered = c.unanswered OR (c.code IS NOT NULL AND c.leased_until IS NOT NULL),
+             leased_until = NULL, due_at = strongroom_now() + $3::interval
+         FROM mine WHERE c.id = mine.id",
+        app.uuid(),
+        id.uuid(),
+        interval(wait),
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// What the background work has to look at later.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Agenda {
+    /// In how long something becomes due that is not yet.
+    pub next: Option<Duration>,
+    /// For how long the oldest of what is due has been.
+    pub overdue: Option<Duration>,
+}
+
+/// What becomes due next, and how long the oldest has been due.
+pub async fn agenda(conn: &mut Conn) -> sqlx::Result<Agenda> {
+    let row = sqlx::query!(
+        "WITH t AS MATERIALIZED (SELECT strongroom_now() AS now)
+         SELECT extract(epoch FROM least(
+                (SELECT min(due_at) FROM connections WHERE due_at IS NOT NULL AND due_at > (SELECT now FROM t)),
+                (SELECT min(next_release_at) FROM revocation_orders
+                 WHERE finished_at IS NULL AND state <> 'paused' AND erasure IS NULL
+                   AND next_release_at > (SELECT now FROM t)),
+                (SELECT min(mark_at) FROM revocation_orders
+                 WHERE marked_at IS NULL AND mark_at > (SELECT now FROM t)),
+                (SELECT min(due_at) FROM erasures WHERE due_at IS NOT NULL AND due_at > (SELECT now FROM t)))
+                - now)::float8 AS next,
+            extract(epoch FROM now - least(
+                (SELECT min(due_at) FROM connections WHERE due_at IS NOT NULL),
+                (SELECT min(next_release_at) FROM revocation_orders
+                 WHERE finished_at IS NULL AND state <> 'paused' AND erasure IS NULL),
+                (SELECT min(mark_at) FROM revocation_orders WHERE marked_at IS NULL),
+                (SELECT min(due_at) FROM erasures WHERE due_at IS NOT NULL)))::float8 AS overdue
+         FROM t",
+    )
+    .fetch_one(conn)
+    .await?;
+    let duration = |seconds: f64| Duration::try_from_secs_f64(seconds).ok();
+    Ok(Agenda { next: row.next.and_then(duration), overdue: row.overdue.and_then(duration) })
+}

@@ -1,0 +1,108 @@
+//! Reading a token in the clear: the scoped and audited exception.
+
+mod budget;
+mod last_use;
+pub mod routes;
+pub mod store;
+
+pub use budget::Budgets;
+pub use last_use::Uses;
+
+use std::time::Duration;
+
+use crate::audit::AuditActor;
+use crate::base::actor::Actor;
+use crate::base::ids::{AppId, ConnectionId};
+use crate::connections::model::Status;
+use crate::connections::query::store::Shown;
+use crate::connections::{Context, Failed, Places};
+use crate::dapi::{AccessToken, UserSecret};
+use crate::vault::{KeyOwner, WrappedKey};
+
+/// How often a row that somebody has locked is tried again, and how long in between: a revocation or
+/// a supersession holds it for one commit.
+const LOCKED: (u32, Duration) = (200, Duration::from_millis(5));
+
+/// A token in the clear, with what belongs to it.
+#[derive(Debug)]
+pub struct RevealedSecrets {
+    pub client_user_id: String,
+    pub connection_id: String,
+    pub dapi_user_id: Option<String>,
+    pub token_id: Option<String>,
+    pub access_token: AccessToken,
+    /// Missing where the connection came through Dapi's own wire and no call has brought it yet.
+    pub user_secret: Option<UserSecret>,
+}
+
+/// What became of the wish to read it.
+#[derive(Debug)]
+pub enum Reveal {
+    /// The token; that it was read is committed.
+    Secrets(Box<RevealedSecrets>),
+    /// There is no usable token.
+    NotActive(Status),
+    /// There is no such connection.
+    Unknown,
+    /// The connection was being changed for longer than this was willing to wait.
+    Busy,
+}
+
+/// Reads a token. The reading is on record before the token leaves.
+pub async fn reveal(
+    context: &Context,
+    actor: &Actor,
+    app: AppId,
+    id: ConnectionId,
+    reason: &str,
+) -> Result<Reveal, Failed> {
+    let actor = AuditActor::from(actor);
+    for _ in 0..LOCKED.0 {
+        let wish = store::Reveal { actor: actor.clone(), app, id, reason: reason.to_owned() };
+        if let Some(row) = context.batches.reveal(wish).await? {
+            context.metrics.reveals.inc();
+            context.uses.note(context, app, id);
+            let secrets = open(context, app, id, row)?;
+            return Ok(Reveal::Secrets(Box::new(secrets)));
+        }
+        match context.batches.find(Shown { app, id }).await? {
+            None => return Ok(Reveal::Unknown),
+            Some(connection) if connection.status != Status::Active => {
+                return Ok(Reveal::NotActive(connection.status));
+            }
+            Some(_) => tokio::time::sleep(LOCKED.1).await,
+        }
+    }
+    Ok(Reveal::Busy)
+}
+
+fn open(
+    context: &Context,
+    app: AppId,
+    id: ConnectionId,
+    row: store::Revealed,
+) -> Result<RevealedSecrets, Failed> {
+    let places = Places { app, user: row.user, id };
+    let owner = KeyOwner::User { app, user: row.user };
+    let key = context.vault.unwrap(&WrappedKey {
+        id: row.key_id,
+        owner,
+        master_key_id: row.master_key_id,
+        wrapped: row.wrapped,
+    })?;
+    Ok(RevealedSecrets {
+        access_token: row.access_token.open_bound(
+            &key,
+            &places.access_token(),
+            row.binding.as_ref(),
+        )?,
+        user_secret: row
+            .user_secret
+            .map(|sealed| sealed.open(&key, &places.user_secret()))
+            .transpose()?,
+        client_user_id: row.client_user_id,
+        connection_id: row.connection_id,
+        dapi_user_id: row.dapi_user_id,
+        token_id: row.token_id,
+    })
+}

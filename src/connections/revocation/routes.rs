@@ -1,0 +1,123 @@
+//! `POST /v1/connections/{id}/delink` and `…/invalidate`: acknowledged at once, repeatable.
+
+use std::time::Instant;
+
+use actix_web::{HttpResponse, web};
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+use crate::base::actor::Actor;
+use crate::base::ids::{AppId, ConnectionId};
+use crate::connections::input::{location, not_active, reason};
+use crate::connections::model::{Connection, RevocationKind, Status};
+use crate::connections::query::wait::wait_until;
+use crate::connections::revocation::{Asked, Request};
+use crate::connections::{Context, revocation};
+use crate::http::body::{Body, Id};
+use crate::http::caller::{Authorized, needs};
+use crate::http::detached;
+use crate::http::problem::Problem;
+
+/// Delinks: the user unlinks the bank. No body is needed.
+///
+/// When this is answered, the token is not usable here any more, whatever the answer says about Dapi.
+#[utoipa::path(
+    post, path = "/v1/connections/{id}/delink", tag = "Connections",
+    security(("bearer" = ["connections:revoke"])),
+    params(("id" = ConnectionId, Path, description = "The connection")),
+    responses(
+        (status = 200, description = "Ended: `delinked`, or `invalidated` where it was before", body = Connection),
+        (status = 202, description = "`revoking`: Dapi has not confirmed in time, and is told until it does", body = Connection),
+        (status = 401, description = "`unauthorized`"),
+        (status = 403, description = "`insufficient_scope`"),
+        (status = 404, description = "`not_found`"),
+        (status = 409, description = "`connection_not_active`, with `connectionStatus`"),
+        (status = 503, description = "`unavailable`"),
+    )
+)]
+pub async fn delink(
+    caller: Authorized<needs::ConnectionsRevoke>,
+    context: web::Data<Context>,
+    id: Id<ConnectionId>,
+) -> Result<HttpResponse, Problem> {
+    let asked = (RevocationKind::Delink, None, true);
+    revoke(&context, &caller.actor, caller.client.app, id.0, asked).await
+}
+
+/// Why a token is declared dead.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct InvalidateRequest {
+    /// In words, for the audit trail.
+    #[schema(example = "device reported stolen", max_length = 500)]
+    reason: String,
+    /// Whether Dapi is to be told. `false` also ends a `revoking` that can never be confirmed.
+    #[serde(default = "yes")]
+    #[schema(default = true)]
+    revoke_upstream: bool,
+}
+
+const fn yes() -> bool {
+    true
+}
+
+/// Invalidates: declares the token dead.
+#[utoipa::path(
+    post, path = "/v1/connections/{id}/invalidate", tag = "Connections",
+    security(("bearer" = ["connections:revoke"])),
+    params(("id" = ConnectionId, Path, description = "The connection")),
+    request_body = InvalidateRequest,
+    responses(
+        (status = 200, description = "Ended: `invalidated`, or `delinked` where it was before", body = Connection),
+        (status = 202, description = "`revoking`: Dapi has not confirmed in time, and is told until it does", body = Connection),
+        (status = 400, description = "`invalid_request`"),
+        (status = 401, description = "`unauthorized`"),
+        (status = 403, description = "`insufficient_scope`"),
+        (status = 404, description = "`not_found`"),
+        (status = 409, description = "`connection_not_active`, with `connectionStatus`"),
+        (status = 415, description = "`unsupported_media_type`"),
+        (status = 503, description = "`unavailable`"),
+    )
+)]
+pub async fn invalidate(
+    caller: Authorized<needs::ConnectionsRevoke>,
+    context: web::Data<Context>,
+    id: Id<ConnectionId>,
+    body: Body<InvalidateRequest>,
+) -> Result<HttpResponse, Problem> {
+    reason(&body.0.reason)?;
+    let asked = (RevocationKind::Invalidate, Some(body.0.reason), body.0.revoke_upstream);
+    revoke(&context, &caller.actor, caller.client.app, id.0, asked).await
+}
+
+/// Carries out what arrived whole, whatever becomes of the caller.
+async fn revoke(
+    context: &Context,
+    actor: &Actor,
+    app: AppId,
+    id: ConnectionId,
+    (kind, reason, tell_dapi): (RevocationKind, Option<String>, bool),
+) -> Result<HttpResponse, Problem> {
+    let deadline = Instant::now() + context.pace.answer_within;
+    let revoking = {
+        let (context, actor) = (context.clone(), actor.clone());
+        async move {
+            let request = Request { kind, reason: reason.as_deref(), tell_dapi };
+            revocation::revoke(&context, &actor, app, id, request).await
+        }
+    };
+    let asked = detached(&context.tasks, revoking).await??;
+    // A request for what is not there waits for nothing.
+    let deadline = if asked == Asked::Acknowledged { deadline } else { Instant::now() };
+    let done = |status| status != Status::Revoking;
+    let found = wait_until(context, app, id, deadline, done).await?;
+    let connection = found.ok_or_else(Problem::not_found)?;
+    if asked == Asked::NotActive {
+        return Err(not_active(id, connection.status));
+    }
+    let mut answer = match connection.status {
+        Status::Revoking => HttpResponse::Accepted(),
+        _ => HttpResponse::Ok(),
+    };
+    Ok(answer.insert_header(location(id)).json(connection))
+}

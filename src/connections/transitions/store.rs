@@ -1,0 +1,409 @@
+//! What each step of a connection's life writes.
+//!
+//! Every statement that changes a connection records it in the audit trail in the same breath.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use crate::audit::AuditActor;
+use crate::base::actor::Actor;
+use crate::base::ids::{AppId, ConnectionId};
+use crate::connections::login_lock::{Decree, Locked};
+use crate::connections::model::{Connection, Failure, RevocationKind, Status};
+use crate::connections::query::store::view::{Row, select_shown};
+use crate::connections::sql::{column, interval};
+use crate::dapi::{AccessToken, UserSecret};
+use crate::database::{BatchQuery, Conn};
+use crate::vault::Sealed;
+
+/// A token with what Dapi told about it, sealed for its connection.
+#[derive(Debug, Clone)]
+pub struct SealedToken {
+    pub access_token: Sealed<AccessToken>,
+    /// The user secret as it was received; a late token finds it wiped.
+    pub user_secret: Option<Sealed<UserSecret>>,
+    pub token_id: Option<String>,
+    pub dapi_user_id: Option<String>,
+}
+
+/// A token that makes a pending connection active under its lease, where that is the login's only one
+/// that counts and no order in force means it: the ordinary case, in one statement that waits for nobody.
+/// It comes to nothing where it is not so simple.
+#[derive(Debug)]
+pub struct Activation {
+    pub app: AppId,
+    pub id: ConnectionId,
+    pub epoch: i32,
+    pub token: SealedToken,
+}
+
+impl BatchQuery for Activation {
+    type Output = Option<Connection>;
+
+    async fn run(conn: &mut Conn, inputs: &[Self]) -> sqlx::Result<Vec<Self::Output>> {
+        let changed = select_shown!(
+            "WITH tokens AS MATERIALIZED (
+                SELECT c.id, i.epoch, i.access_token, i.token_id, i.dapi_user_id
+                FROM unnest($1::uuid[], $2::uuid[], $3::int[], $4::bytea[], $5::text[], $6::text[])
+                     AS i (app_id, id, epoch, access_token, token_id, dapi_user_id)
+                JOIN connections c ON c.app_id = i.app_id AND c.id = i.id
+                WHERE c.status = 'pending' AND c.code IS NOT NULL AND c.lease_epoch = i.epoch
+                  AND NOT EXISTS (
+                      SELECT FROM connections o
+                      WHERE o.app_id = c.app_id AND o.connection_id = c.connection_id
+                        AND o.id <> c.id AND o.status IN ('active', 'revoking'))
+                  AND NOT EXISTS (
+                      SELECT FROM orders_meaning(c.app_id, c.id, c.user_id, c.created_at, c.created_by,
+                                                 c.ordinal) f WHERE f.marked_at IS NULL)
+                ORDER BY c.connection_id
+                FOR UPDATE OF c SKIP LOCKED),
+             changed AS (
+                UPDATE connections c
+                SET status = 'active', access_token = t.access_token, code = NULL,
+                    activated_at = strongroom_now(),
+                    token_id = coalesce(t.token_id, c.token_id),
+                    dapi_user_id = coalesce(t.dapi_user_id, c.dapi_user_id),
+                    leased_until = NULL, due_at = NULL, settled_epoch = t.epoch
+                FROM tokens t
+                WHERE c.id = t.id
+                RETURNING c.*),
+             noted AS (
+                INSERT INTO audit_events (app_id, action, outcome, actor, user_id, connection_id)
+                SELECT app_id, 'connection.activated', 'active', 'service', user_id, id FROM changed)
+             ",
+            "changed",
+            "";
+            &column(inputs, |input| input.app.uuid()),
+            &column(inputs, |input| input.id.uuid()),
+            &column(inputs, |input| input.epoch),
+            column(inputs, |input| input.token.access_token.as_bytes()) as Vec<&[u8]>,
+            column(inputs, |input| input.token.token_id.as_deref()) as Vec<Option<&str>>,
+            column(inputs, |input| input.token.dapi_user_id.as_deref()) as Vec<Option<&str>>,
+        )
+        .fetch_all(conn)
+        .await?;
+        let mut active = HashMap::new();
+        for row in changed {
+            active.insert(row.id, Connection::try_from(row)?);
+        }
+        Ok(column(inputs, |input| active.remove(&input.id)))
+    }
+}
+
+/// Activates a locked connection: with this token, or with the one that it holds.
+pub async fn activate(
+    conn: &mut Conn,
+    me: &Locked,
+    epoch: Option<i32>,
+    token: Option<&SealedToken>,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "WITH changed AS (
+            UPDATE connections
+            SET status = 'active', access_token = coalesce($3, access_token),
+                user_secret = coalesce(user_secret, $4), code = NULL,
+                token_id = coalesce($5, token_id), dapi_user_id = coalesce($6, dapi_user_id),
+                activated_at = strongroom_now(), leased_until = NULL, due_at = NULL,
+                failure_type = NULL, failure_detail = NULL, settled_epoch = coalesce($7, settled_epoch)
+            WHERE app_id = $1 AND id = $2
+            RETURNING app_id, id, user_id)
+         SELECT record_audit(app_id, $8, 'connection.activated', 'active', user_id, id, $9) FROM changed",
+        me.app.uuid(),
+        me.id.uuid(),
+        token.map(|token| token.access_token.as_bytes()),
+        token.and_then(|token| token.user_secret.as_ref()).map(Sealed::as_bytes),
+        token.and_then(|token| token.token_id.as_deref()),
+        token.and_then(|token| token.dapi_user_id.as_deref()),
+        epoch,
+        AuditActor::from(&Actor::service()) as AuditActor,
+        (me.status == Status::Orphaned).then_some("a late answer"),
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Keeps the token of a connection that does not become active (yet), to be looked at after `wait`.
+pub async fn keep_token(
+    conn: &mut Conn,
+    me: &Locked,
+    epoch: i32,
+    token: &SealedToken,
+    wait: Duration,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "WITH changed AS (
+            UPDATE connections c
+            SET access_token = $3, code = NULL,
+                token_id = coalesce($4, token_id), dapi_user_id = coalesce($5, dapi_user_id),
+                leased_until = NULL, settled_epoch = $7,
+                due_at = CASE WHEN status = 'revoking' AND EXISTS (
+                                  SELECT FROM revocation_orders r
+                                  WHERE r.id = c.revocation_order AND r.state = 'paused')
+                                AND NOT EXISTS (SELECT FROM erasures e WHERE e.user_id = c.user_id)
+                                AND NOT EXISTS (
+                                    SELECT FROM connections w
+                                    WHERE w.app_id = c.app_id AND w.connection_id = c.connection_id
+                                      AND w.user_id = c.user_id AND w.status = 'pending')
+                              THEN NULL ELSE strongroom_now() + $6::interval END
+            WHERE app_id = $1 AND id = $2
+            RETURNING app_id, id, user_id, status)
+         SELECT record_audit(app_id, $8, 'connection.exchanged', status, user_id, id, NULL) FROM changed",
+        me.app.uuid(),
+        me.id.uuid(),
+        token.access_token.as_bytes(),
+        token.token_id,
+        token.dapi_user_id,
+        interval(wait),
+        epoch,
+        AuditActor::from(&Actor::service()) as AuditActor,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Takes an orphan's token that came after all, only to have it delinked: the connection was revoked while
+/// nobody knew of the token.
+pub async fn keep_decreed_token(
+    conn: &mut Conn,
+    me: &Locked,
+    epoch: i32,
+    token: &SealedToken,
+    decree: &Decree,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "WITH changed AS (
+            UPDATE connections
+            SET status = 'revoking', access_token = $3, user_secret = coalesce(user_secret, $4),
+                token_id = coalesce($5, token_id), dapi_user_id = coalesce($6, dapi_user_id),
+                failure_type = NULL, failure_detail = NULL, due_at = strongroom_now(), settled_epoch = $7,
+                revocation_kind = $8, revocation_reason = $9, revocation_requested_at = $10
+            WHERE app_id = $1 AND id = $2
+            RETURNING app_id, id, user_id)
+         SELECT record_audit(app_id, $11, 'connection.' || $8, 'revoking', user_id, id, $9) FROM changed",
+        me.app.uuid(),
+        me.id.uuid(),
+        token.access_token.as_bytes(),
+        token.user_secret.as_ref().map(Sealed::as_bytes),
+        token.token_id,
+        token.dapi_user_id,
+        epoch,
+        decree.kind.as_str(),
+        decree.reason,
+        decree.decided_at,
+        AuditActor::from(&Actor::service()) as AuditActor,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Leaves a locked connection to be looked at again after `wait`.
+pub async fn postpone(conn: &mut Conn, me: &Locked, wait: Duration) -> sqlx::Result<()> {
+    sqlx::query!(
+        "UPDATE connections SET leased_until = NULL, due_at = strongroom_now() + $3::interval
+         WHERE app_id = $1 AND id = $2",
+        me.app.uuid(),
+        me.id.uuid(),
+        interval(wait),
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Gives the lease back after an attempt that settled nothing. The next one follows after `wait`, or
+/// somebody looks at it when the window closes, whichever comes first.
+pub async fn try_again(
+    conn: &mut Conn,
+    me: &Locked,
+    unanswered: bool,
+    what: &str,
+    wait: Duration,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "UPDATE connections
+         SET unanswered = $3, leased_until = NULL,
+             due_at = least(strongroom_now() + $4::interval, greatest(code_expires_at, strongroom_now())),
+             revocation_last_error = CASE WHEN status = 'revoking' THEN $5 ELSE revocation_last_error END
+         WHERE app_id = $1 AND id = $2",
+        me.app.uuid(),
+        me.id.uuid(),
+        unanswered,
+        interval(wait),
+        what,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// How a connection ends.
+#[derive(Debug)]
+pub struct End<'a> {
+    pub status: Status,
+    pub failure: Option<&'a Failure>,
+    /// Whether it is certain that Dapi holds nothing usable, where it was revoked.
+    pub confirmed: bool,
+    /// What was left open.
+    pub last_error: Option<&'a str>,
+    pub replaced_by: Option<ConnectionId>,
+    /// Why somebody asked for it, in their words.
+    pub reason: Option<&'a str>,
+}
+
+impl End<'_> {
+    /// An end in this status, with nothing more to say.
+    pub const fn new(status: Status) -> Self {
+        Self {
+            status,
+            failure: None,
+            confirmed: false,
+            last_error: None,
+            replaced_by: None,
+            reason: None,
+        }
+    }
+}
+
+/// Ends a connection: its secrets are destroyed and nobody looks at it any more. What waited for its
+/// delinking is looked at now.
+pub async fn end(
+    conn: &mut Conn,
+    actor: &AuditActor,
+    app: AppId,
+    id: ConnectionId,
+    end: &End<'_>,
+) -> sqlx::Result<()> {
+    let status = end.status.as_str();
+    let replaced = end.replaced_by.map(|newer| format!("replaced by {newer}"));
+    let told = end.failure.map(|failure| failure.kind.as_str()).or(end.last_error);
+    let reason = end.reason.or(told).or(replaced.as_deref());
+    sqlx::query!(
+        "WITH changed AS (
+            UPDATE connections
+            SET status = $3, code = NULL, access_token = NULL, user_secret = NULL,
+                due_at = NULL, leased_until = NULL,
+                failure_type = $4, failure_detail = $5, replaced_by = $6,
+                revocation_confirmed_at =
+                    CASE WHEN $7 AND revocation_kind IS NOT NULL THEN strongroom_now() END,
+                revocation_last_error = coalesce($8, revocation_last_error)
+            WHERE app_id = $1 AND id = $2
+            RETURNING app_id, id, user_id, connection_id),
+         woken AS (
+            UPDATE connections w SET due_at = strongroom_now()
+            FROM changed
+            WHERE w.app_id = changed.app_id AND w.connection_id = changed.connection_id
+              AND w.id <> changed.id AND w.status = 'pending' AND w.leased_until IS NULL
+              AND w.due_at > strongroom_now())
+         SELECT record_audit(app_id, $9, 'connection.' || $3, $3, user_id, id, $10) FROM changed",
+        app.uuid(),
+        id.uuid(),
+        status,
+        end.failure.map(|failure| failure.kind.as_str()),
+        end.failure.map(|failure| failure.detail.as_str()),
+        end.replaced_by.map(ConnectionId::uuid),
+        end.confirmed,
+        end.last_error,
+        actor as &AuditActor,
+        reason,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// A revocation that somebody asks for.
+#[derive(Debug)]
+pub struct NewRevocation<'a> {
+    pub kind: RevocationKind,
+    pub reason: Option<&'a str>,
+}
+
+/// Acknowledges a revocation: from the commit on the connection is unusable. A lease that is alive
+/// lives on, because its holder brings what there is to delink.
+pub async fn begin_revocation(
+    conn: &mut Conn,
+    actor: &AuditActor,
+    app: AppId,
+    id: ConnectionId,
+    new: &NewRevocation<'_>,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "WITH changed AS (
+            UPDATE connections
+            SET status = 'revoking', revocation_kind = $3, revocation_reason = $4,
+                revocation_requested_at = strongroom_now(),
+                due_at = coalesce(leased_until, strongroom_now())
+            WHERE app_id = $1 AND id = $2
+            RETURNING app_id, id, user_id)
+         SELECT record_audit(app_id, $5, 'connection.' || $3, 'revoking', user_id, id, $4) FROM changed",
+        app.uuid(),
+        id.uuid(),
+        new.kind.as_str(),
+        new.reason,
+        actor as &AuditActor,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Notes what was asked for on a connection that ends at once; [`end`] follows in the transaction.
+pub async fn note_revocation(
+    conn: &mut Conn,
+    app: AppId,
+    id: ConnectionId,
+    new: &NewRevocation<'_>,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "UPDATE connections
+         SET status = 'revoking', revocation_kind = $3,
+             revocation_reason = $4,
+             revocation_requested_at = coalesce(revocation_requested_at, strongroom_now()),
+             due_at = coalesce(due_at, strongroom_now())
+         WHERE app_id = $1 AND id = $2",
+        app.uuid(),
+        id.uuid(),
+        new.kind.as_str(),
+        new.reason,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Gives the lease back after a delinking that was not confirmed. While its order is paused, none follows, unless
+/// a new link or an erasure waits for it: letting it through anew each time would put off for ever when it is
+/// given up.
+pub async fn delink_failed(
+    conn: &mut Conn,
+    app: AppId,
+    id: ConnectionId,
+    epoch: i32,
+    what: &str,
+    wait: Duration,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "UPDATE connections c
+         SET leased_until = NULL, revocation_last_error = $5,
+             due_at = CASE WHEN EXISTS (SELECT FROM revocation_orders r
+                                        WHERE r.id = c.revocation_order AND r.state = 'paused')
+                             AND NOT EXISTS (SELECT FROM erasures e WHERE e.user_id = c.user_id)
+                             AND NOT EXISTS (
+                                 SELECT FROM connections w
+                                 WHERE w.app_id = c.app_id AND w.connection_id = c.connection_id
+                                   AND w.user_id = c.user_id AND w.status = 'pending')
+                           THEN NULL ELSE strongroom_now() + $4::interval END
+         WHERE app_id = $1 AND id = $2 AND status = 'revoking' AND lease_epoch = $3",
+        app.uuid(),
+        id.uuid(),
+        epoch,
+        interval(wait),
+        what,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
