@@ -107,7 +107,7 @@ async fn an_order_that_cannot_be_marked_holds_up_no_other_apps_order() {
             "CREATE FUNCTION fails() RETURNS trigger LANGUAGE plpgsql AS $$
              BEGIN RAISE EXCEPTION 'this row cannot be written'; END $$;
              CREATE TRIGGER fails BEFORE UPDATE ON connections
-                FOR EACH ROW WHEN (OLD.connection_id <> 'c') EXECUTE FUNCTION fails()",
+                FOR EACH ROW WHEN (OLD.dapi_connection_id <> 'c') EXECUTE FUNCTION fails()",
         )
         .await;
     let lock = locked(&app, EVERY_CONNECTION).await;
@@ -150,8 +150,8 @@ async fn dapi_is_told_of_a_link_whose_login_was_in_use_by_another_that_is_revoke
     // As if it had become active while the older one still was a code.
     app.database
         .execute(
-            "UPDATE connections SET connection_id =
-                (SELECT connection_id FROM connections WHERE status = 'revoking')",
+            "UPDATE connections SET dapi_connection_id =
+                (SELECT dapi_connection_id FROM connections WHERE status = 'revoking')",
         )
         .await;
     let lock = locked(&app, EVERY_CONNECTION).await;
@@ -256,7 +256,7 @@ async fn a_token_that_two_imports_verify_at_once_is_proven_by_one_call_after_the
     let (first, second) = (first.await.unwrap(), second.await.unwrap());
     assert_eq!((first.status, second.status), (201, 200), "{} {}", first.text, second.text);
     assert_eq!(id(&first.json), id(&second.json));
-    assert_eq!(app.database.value("SELECT count(*) FROM token_turns").await, "0");
+    assert_eq!(app.database.value("SELECT count(*) FROM token_leases").await, "0");
 }
 
 #[tokio::test]

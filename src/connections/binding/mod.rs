@@ -2,14 +2,14 @@
 
 pub mod store;
 
-use crate::connections::{Context, Failed, Places};
+use crate::connections::{ConnectionAad, ConnectionError, Context};
 use crate::vault::{Binding, Sealed, VaultError};
 
 /// How many tokens one transaction binds, and how many transactions one pass makes.
 const PORTION: (i64, usize) = (100, 10);
 
 /// Binds tokens that are bound to nothing, up to a thousand. As a rule there are none.
-pub async fn bind_unbound(context: &Context) -> Result<(), Failed> {
+pub async fn bind_unbound(context: &Context) -> Result<(), ConnectionError> {
     // Behind what does not open come others that do.
     let mut after = uuid::Uuid::nil();
     for _ in 0..PORTION.1 {
@@ -37,7 +37,8 @@ fn rebind(
     unbound: &store::Unbound,
     binding: &Binding,
 ) -> Result<Sealed<crate::dapi::AccessToken>, VaultError> {
-    let place = Places { app: unbound.app, user: unbound.user, id: unbound.id }.access_token();
+    let place =
+        ConnectionAad { app: unbound.app, user: unbound.user, id: unbound.id }.access_token();
     let key = context.vault.unwrap(&unbound.key)?;
     Sealed::seal_bound(&unbound.token.open(&key, &place)?, &key, &place, binding)
 }

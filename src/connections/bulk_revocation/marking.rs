@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use crate::base::ids::{ErasureId, RevocationOrderId};
+use crate::base::ids::{BulkRevocationId, ErasureId};
 use crate::connections::bulk_revocation::store;
-use crate::connections::bulk_revocation::store::{Next, Which};
+use crate::connections::bulk_revocation::store::{MarkProgress, MarkScope};
 use crate::connections::reconcile::Reconciler;
-use crate::connections::{Context, Failed, reconcile, superseded};
+use crate::connections::{ConnectionError, Context, reconcile, superseded};
 use crate::database::{Conn, Fault, LongWork, is_outage};
 
 /// How soon what is locked is looked at again while somebody waits for it.
@@ -23,17 +23,17 @@ pub struct Marked {
 
 /// Marks what is due until nothing is, or `until`. An order that fails is left alone for a while, and the next
 /// one follows.
-pub async fn mark_due(context: &Context, until: Instant) -> Result<Marked, Failed> {
+pub async fn mark_due(context: &Context, until: Instant) -> Result<Marked, ConnectionError> {
     let mut conn = context.pool.acquire().await?;
     let mut marked = Marked::default();
     while Instant::now() < until {
-        let except = context.deferred.rows(Reconciler::Orders, Instant::now());
+        let except = context.deferred.rows(Reconciler::BulkRevocations, Instant::now());
         let mut at = None;
-        match (step(&mut conn, Which::Due(&except), &mut marked, &mut at).await, at) {
+        match (transition(&mut conn, MarkScope::Due(&except), &mut marked, &mut at).await, at) {
             (Ok(Some(_)), _) => {}
             (Ok(None), _) => break,
             (Err(error), Some(order)) if !is_outage(&error) => {
-                reconcile::row_failed(context, Reconciler::Orders, order.uuid(), &error);
+                reconcile::row_failed(context, Reconciler::BulkRevocations, order.uuid(), &error);
             }
             (Err(error), _) => return Err(error.into()),
         }
@@ -42,26 +42,26 @@ pub async fn mark_due(context: &Context, until: Instant) -> Result<Marked, Faile
 }
 
 /// Marks what one order means until all of it is, or `until`.
-pub async fn mark_order(
+pub async fn mark_one(
     conn: &mut Conn,
-    id: RevocationOrderId,
+    id: BulkRevocationId,
     until: Instant,
 ) -> sqlx::Result<Marked> {
-    mark(conn, Which::Order(id), until).await
+    mark(conn, MarkScope::BulkRevocation(id), until).await
 }
 
 /// The same for the connections of a user who is being erased.
 pub async fn mark_erasure(conn: &mut Conn, id: ErasureId, until: Instant) -> sqlx::Result<Marked> {
-    mark(conn, Which::Erasure(id), until).await
+    mark(conn, MarkScope::Erasure(id), until).await
 }
 
-async fn mark(conn: &mut Conn, which: Which<'_>, until: Instant) -> sqlx::Result<Marked> {
+async fn mark(conn: &mut Conn, which: MarkScope<'_>, until: Instant) -> sqlx::Result<Marked> {
     let mut marked = Marked::default();
     while Instant::now() < until {
-        match step(conn, which, &mut marked, &mut None).await? {
+        match transition(conn, which, &mut marked, &mut None).await? {
             None if !store::is_in_force(conn, which).await? => break,
             // Somebody else is at it, or has a row locked: as a rule for a commit.
-            None | Some(Next::Pass) => tokio::time::sleep(LOCKED).await,
+            None | Some(MarkProgress::Pass) => tokio::time::sleep(LOCKED).await,
             _ => {}
         }
     }
@@ -70,12 +70,12 @@ async fn mark(conn: &mut Conn, which: Which<'_>, until: Instant) -> sqlx::Result
 
 /// Marks one batch. `None` where nothing is to be marked, or somebody else is at it. `at` is then the order
 /// that it was at, also if it failed.
-async fn step(
+async fn transition(
     conn: &mut Conn,
-    which: Which<'_>,
+    which: MarkScope<'_>,
     marked: &mut Marked,
-    at: &mut Option<RevocationOrderId>,
-) -> sqlx::Result<Option<Next>> {
+    at: &mut Option<BulkRevocationId>,
+) -> sqlx::Result<Option<MarkProgress>> {
     let mut tx = conn.begin().await?;
     let Some(mut order) = store::lock_to_mark(&mut tx, which).await? else { return Ok(None) };
     *at = Some(order.id);
@@ -83,27 +83,27 @@ async fn step(
         match store::wait_for_arrivals(&mut tx, &order).await {
             Ok(()) => {
                 tx.commit().await?;
-                return Ok(Some(Next::Batch));
+                return Ok(Some(MarkProgress::Batch));
             }
             // What is being added for so long is waited for before a later pass.
             Err(error) if Fault::of(&error) == Fault::Contention => drop(tx),
             Err(error) => return Err(error),
         }
         tx = conn.begin().await?;
-        match store::lock_to_mark(&mut tx, Which::Order(order.id)).await? {
+        match store::lock_to_mark(&mut tx, MarkScope::BulkRevocation(order.id)).await? {
             Some(again) => order = again,
             None => return Ok(None),
         }
     }
     tx.allow(LongWork::BulkRevocation).await?;
     let batch = store::mark_batch(&mut tx, &order).await?;
-    let next = store::note_batch(&mut tx, &order, &batch).await?;
-    if next == Next::Marked {
-        superseded::store::destroy_superseded_by_order(&mut tx, order.app, order.id).await?;
+    let next = store::record_batch(&mut tx, &order, &batch).await?;
+    if next == MarkProgress::Marked {
+        superseded::store::destroy_superseded_in_bulk(&mut tx, order.app, order.id).await?;
         store::end_marking(&mut tx, &order).await?;
     }
     if order.cancelled {
-        store::give_up_untold(&mut tx, order.id).await?;
+        store::end_unconfirmed(&mut tx, order.id).await?;
     }
     fail::fail_point!("marking::before_commit");
     tx.commit().await?;

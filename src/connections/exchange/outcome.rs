@@ -3,10 +3,10 @@
 
 use std::time::{Duration, Instant};
 
-use crate::connections::login_lock::Locked;
-use crate::connections::model::{Answer, Attempt, Connection, Step};
+use crate::connections::bank_login::LockedConnection;
+use crate::connections::model::{Answer, Attempt, Connection, Transition};
 use crate::connections::transitions::store::{Activation, SealedToken};
-use crate::connections::{Context, Places, backoff, login_lock, model, sql, transitions};
+use crate::connections::{ConnectionAad, Context, backoff, bank_login, model, sql, transitions};
 use crate::database::{Conn, Fault};
 
 /// The first wait before an exchange is tried again, and the longest.
@@ -16,8 +16,8 @@ const HOLD_ANSWER: Duration = Duration::from_mins(15);
 
 /// An exchange's outcome, sealed and ready to be committed, as often as it takes.
 pub struct Outcome {
-    pub places: Places,
-    pub connection_id: String,
+    pub aad: ConnectionAad,
+    pub dapi_connection_id: String,
     pub epoch: i32,
     pub answer: Answer,
     pub token: Option<SealedToken>,
@@ -78,7 +78,7 @@ impl Drop for Waiting<'_> {
 }
 
 async fn conclude(context: &Context, outcome: &Outcome) -> Result<Concluded, sqlx::Error> {
-    let Places { app, id, .. } = outcome.places;
+    let ConnectionAad { app, id, .. } = outcome.aad;
     if let Some(token) = outcome.token.clone() {
         let activation = Activation { app, id, epoch: outcome.epoch, token };
         match context.batches.activate(activation).await {
@@ -93,7 +93,7 @@ async fn conclude(context: &Context, outcome: &Outcome) -> Result<Concluded, sql
     }
     let mut tx = context.pool.begin().await?;
     // What is locked for long is tried again, and holds up no connection of the pool meanwhile.
-    login_lock::wait_briefly(&mut tx).await?;
+    bank_login::wait_briefly(&mut tx).await?;
     let what = conclude_locked(context, &mut tx, outcome).await?;
     tx.commit().await?;
     Ok(Concluded::new(what))
@@ -104,8 +104,9 @@ async fn conclude_locked(
     tx: &mut Conn,
     outcome: &Outcome,
 ) -> Result<&'static str, sqlx::Error> {
-    let Places { app, user, id } = outcome.places;
-    let locked = login_lock::lock_login(tx, app, &outcome.connection_id, Some(id), user).await?;
+    let ConnectionAad { app, user, id } = outcome.aad;
+    let locked =
+        bank_login::lock_bank_login(tx, app, &outcome.dapi_connection_id, Some(id), user).await?;
     // The user was erased meanwhile, and with them the key that would open the token.
     let Some(me) = locked.me else { return Ok("erased") };
     if me.settled_epoch == Some(outcome.epoch) {
@@ -117,57 +118,58 @@ async fn conclude_locked(
         window_open: me.window_open,
         probe: context.dapi.settings().exchange_probe,
     };
-    let step = model::after_exchange(me.state, attempt, locked.login, outcome.answer.clone());
-    if let (Step::Activate { .. }, Some(decree), Some(token)) =
-        (&step, &me.revoked_by, &outcome.token)
+    let transition = model::after_exchange(me.state, attempt, locked.login, outcome.answer.clone());
+    if let (Transition::Activate { .. }, Some(in_force), Some(token)) =
+        (&transition, &me.revoked_by, &outcome.token)
     {
-        transitions::store::keep_decreed_token(tx, &me, outcome.epoch, token, decree).await?;
+        transitions::store::store_revoked_token(tx, &me, outcome.epoch, token, in_force).await?;
         return Ok("revoked");
     }
-    take_step(context, tx, &me, &step, outcome).await?;
-    Ok(step_name(&step))
+    apply_exchange_transition(context, tx, &me, &transition, outcome).await?;
+    Ok(transition_label(&transition))
 }
 
-fn step_name(step: &Step) -> &'static str {
-    match step {
-        Step::Activate { .. } => "active",
-        Step::Hold => "held",
-        Step::GiveWay { .. } => "superseded",
-        Step::Fail(status, _) => status.as_str(),
-        Step::TryAgain { .. } => "unsettled",
-        Step::Delink | Step::EndRevocation { .. } => "revoked",
-        Step::DropToken => "dropped",
-        Step::Nothing => "stale",
+fn transition_label(transition: &Transition) -> &'static str {
+    match transition {
+        Transition::Activate { .. } => "active",
+        Transition::Hold => "held",
+        Transition::GiveWay { .. } => "superseded",
+        Transition::Fail(status, _) => status.as_str(),
+        Transition::TryAgain { .. } => "unsettled",
+        Transition::Delink | Transition::EndRevocation { .. } => "revoked",
+        Transition::DropToken => "dropped",
+        Transition::Nothing => "stale",
     }
 }
 
-async fn take_step(
+async fn apply_exchange_transition(
     context: &Context,
     tx: &mut Conn,
-    me: &Locked,
-    step: &Step,
+    me: &LockedConnection,
+    transition: &Transition,
     outcome: &Outcome,
 ) -> Result<(), sqlx::Error> {
     let epoch = outcome.epoch;
-    match (step, &outcome.token) {
-        (Step::Hold, Some(token)) => {
-            transitions::store::keep_token(tx, me, epoch, token, sql::WAIT_FOR_DELINKING).await
+    match (transition, &outcome.token) {
+        (Transition::Hold, Some(token)) => {
+            transitions::store::store_token(tx, me, epoch, token, sql::WAIT_FOR_DELINKING).await
         }
-        (Step::Delink, Some(token)) => {
-            transitions::store::keep_token(tx, me, epoch, token, Duration::ZERO).await
+        (Transition::Delink, Some(token)) => {
+            transitions::store::store_token(tx, me, epoch, token, Duration::ZERO).await
         }
-        (Step::TryAgain { unanswered, what }, _) => {
+        (Transition::TryAgain { unanswered, what }, _) => {
             tracing::warn!(what, "an exchange settled nothing and will be tried again");
             let wait = backoff(RETRY.0, RETRY.1, me.attempts, outcome.retry_after);
-            transitions::store::try_again(tx, me, *unanswered, what, wait).await
+            transitions::store::schedule_retry(tx, me, *unanswered, what, wait).await
         }
-        (Step::DropToken, _) => {
+        (Transition::DropToken, _) => {
             tracing::error!("a token came that no connection could take; it stays live at Dapi");
             context.metrics.tokens_dropped.inc();
             Ok(())
         }
         _ => {
-            transitions::settle(context, tx, me, step, Some((epoch, outcome.token.as_ref()))).await
+            transitions::apply(context, tx, me, transition, Some((epoch, outcome.token.as_ref())))
+                .await
         }
     }
 }

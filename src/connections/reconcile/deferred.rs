@@ -18,7 +18,7 @@ pub enum Reconciler {
     /// Ends codes whose window closed.
     Expiries,
     /// Lets through what orders hold, and concludes orders.
-    Orders,
+    BulkRevocations,
     /// Concludes erasures.
     Erasures,
     /// Ends what no attempt will follow.
@@ -37,7 +37,7 @@ impl Reconciler {
     /// Every one.
     pub const ALL: [Self; 8] = [
         Self::Expiries,
-        Self::Orders,
+        Self::BulkRevocations,
         Self::Erasures,
         Self::Ends,
         Self::HeldTokens,
@@ -51,7 +51,7 @@ impl Reconciler {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Expiries => "expiries",
-            Self::Orders => "orders",
+            Self::BulkRevocations => "orders",
             Self::Erasures => "erasures",
             Self::Ends => "ends",
             Self::HeldTokens => "held_tokens",

@@ -6,37 +6,41 @@ use self::store::{End, SealedToken};
 use crate::audit::AuditActor;
 use crate::base::actor::Actor;
 use crate::base::ids::{AppId, ConnectionId};
-use crate::connections::login_lock::Locked;
-use crate::connections::model::{self, KeptEvent, KeptStep, State, Status, Step};
+use crate::connections::bank_login::LockedConnection;
+use crate::connections::model::{
+    self, PredecessorEvent, PredecessorTransition, State, Status, Transition,
+};
 use crate::connections::{Context, superseded};
 use crate::database::Conn;
 
 /// The steps that end a connection or activate it, with a token that has just come or with the one
 /// that is held.
-pub async fn settle(
+pub async fn apply(
     context: &Context,
     tx: &mut Conn,
-    me: &Locked,
-    step: &Step,
+    me: &LockedConnection,
+    transition: &Transition,
     came: Option<(i32, Option<&SealedToken>)>,
 ) -> Result<(), sqlx::Error> {
     let actor = AuditActor::from(&Actor::service());
     let (epoch, token) = came.map_or((None, None), |(epoch, token)| (Some(epoch), token));
-    let ended = match step {
-        Step::Activate { supersedes } => {
+    let ended = match transition {
+        Transition::Activate { supersedes } => {
             if let Some(older) = supersedes {
                 supersede(context, tx, me.app, *older, (me.id, me.unproven)).await?;
             }
             return store::activate(tx, me, epoch, token).await;
         }
-        Step::GiveWay { to } => End { replaced_by: Some(*to), ..End::new(Status::Invalidated) },
-        Step::Fail(status, failure) => {
+        Transition::GiveWay { to } => {
+            End { replaced_by: Some(*to), ..End::new(Status::Invalidated) }
+        }
+        Transition::Fail(status, failure) => {
             if token.is_some() {
                 context.metrics.tokens_dropped.inc();
             }
             End { failure: Some(failure), ..End::new(*status) }
         }
-        Step::EndRevocation { confirmed, what } => {
+        Transition::EndRevocation { confirmed, what } => {
             let status = match me.state {
                 State::Revoking(kind, _) => kind.ends(*confirmed),
                 _ => Status::Invalidated,
@@ -44,7 +48,11 @@ pub async fn settle(
             context.metrics.revocation(if *confirmed { "confirmed" } else { "unconfirmed" });
             End { confirmed: *confirmed, last_error: what.as_deref(), ..End::new(status) }
         }
-        Step::Hold | Step::Delink | Step::TryAgain { .. } | Step::DropToken | Step::Nothing => {
+        Transition::Hold
+        | Transition::Delink
+        | Transition::TryAgain { .. }
+        | Transition::DropToken
+        | Transition::Nothing => {
             return Ok(());
         }
     };
@@ -61,9 +69,9 @@ pub async fn supersede(
     (newer, by_unproven): (ConnectionId, bool),
 ) -> Result<(), sqlx::Error> {
     context.metrics.revocation("superseded");
-    let event = KeptEvent::Superseded { by_unproven };
-    if model::kept_after(event) == KeptStep::Keep {
-        superseded::store::keep_superseded(tx, app, older, newer).await?;
+    let event = PredecessorEvent::Superseded { by_unproven };
+    if model::predecessor_transition(event) == PredecessorTransition::Keep {
+        superseded::store::insert_superseded(tx, app, older, newer).await?;
     } else {
         superseded::after(tx, app, older, event).await?;
     }
