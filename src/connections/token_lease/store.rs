@@ -263,6 +263,28 @@ pub async fn release_delink_lease(
     Ok(())
 }
 
+/// Takes the lease of a token that is not here yet, by a name that only this token has; `false` while
+/// somebody else has it.
+pub async fn take_lease_by_name(
+    conn: &mut Conn,
+    name: ConnectionId,
+    lease: TokenLeaseId,
+    lasts: Duration,
+) -> sqlx::Result<bool> {
+    let done = sqlx::query!(
+        "INSERT INTO token_leases AS t (connection_id, lease_id, ends_at)
+         VALUES ($1, $2, strongroom_now() + $3::interval)
+         ON CONFLICT (connection_id) DO UPDATE SET lease_id = excluded.lease_id, ends_at = excluded.ends_at
+         WHERE t.ends_at <= strongroom_now()",
+        name.uuid(),
+        lease.uuid(),
+        interval(lasts),
+    )
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
 /// Takes a position at the end of a connection's queue; `None` where `most` wait already.
 pub async fn join_queue(conn: &mut Conn, id: ConnectionId, most: i64) -> sqlx::Result<Option<i64>> {
     let mut tx = conn.begin().await?;
@@ -321,15 +343,15 @@ pub async fn leave_queue(conn: &mut Conn, id: ConnectionId, position: i64) -> sq
 
 /// Forgets leases and places that dead replicas left behind, long enough after their end that nobody can
 /// come back to them.
-pub async fn delete_expired_leases(conn: &mut Conn) -> sqlx::Result<()> {
-    sqlx::query!(
+pub async fn delete_expired_leases(conn: &mut Conn) -> sqlx::Result<u64> {
+    let done = sqlx::query!(
         "WITH leases AS (
             DELETE FROM token_leases WHERE ends_at < (SELECT strongroom_now()) - interval '1 hour')
          DELETE FROM token_lease_queue WHERE alive_until < (SELECT strongroom_now()) - interval '1 minute'",
     )
     .execute(conn)
     .await?;
-    Ok(())
+    Ok(done.rows_affected())
 }
 
 /// Keeps the user secret that a call through Dapi's own wire brought, where none is there that Dapi is

@@ -118,7 +118,9 @@ pub async fn due_held_tokens(
     .await
 }
 
-/// Codes in doubt that no attempt follows, because unanswered attempts are not repeated.
+/// Codes in doubt that no attempt follows, because unanswered attempts are not repeated. Looked for among the
+/// thousand of each app that have been due for longest: the others before them are exchanged in the same order,
+/// so that every one gets there, and a backlog is not read from beginning to end in each round.
 pub async fn due_in_doubt(
     conn: &mut Conn,
     portion: i64,
@@ -130,7 +132,13 @@ pub async fn due_in_doubt(
          d.dapi_connection_id AS \"dapi_connection_id!\"",
         "c.code IS NOT NULL",
         "(c.leased_until IS NOT NULL OR c.unanswered)
-         AND coalesce(c.code_expires_at > (SELECT strongroom_now()), false)",
+         AND coalesce(c.code_expires_at > (SELECT strongroom_now()), false)
+         AND (c.app_id, c.due_at) <= (a.app_id, coalesce((
+            SELECT f.due_at FROM connections f
+            WHERE f.due_at IS NOT NULL AND f.code IS NOT NULL
+              AND (f.app_id, f.due_at) >= (a.app_id, '-infinity'::timestamptz)
+              AND (f.app_id, f.due_at) <= (a.app_id, (SELECT strongroom_now()))
+            ORDER BY f.app_id, f.due_at OFFSET 1000 LIMIT 1), 'infinity'))",
         portion,
         except,
     )
