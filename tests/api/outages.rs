@@ -219,6 +219,26 @@ async fn a_database_that_answers_late_serves_all_the_same() {
 }
 
 #[tokio::test]
+async fn one_silent_connection_is_enough_to_find_out_at_the_shortest_time_limit_too() {
+    let database = TestDatabase::new().await;
+    let proxy = Proxy::before(&database).await;
+    let builder = TestApp::builder()
+        .by_hand()
+        .set("DATABASE_URL", proxy.url())
+        .set("STRONGROOM_DATABASE_TIMEOUT", "1");
+    let app = builder.on(database).spawn().await;
+    let pool = &app.context.pool;
+    let open = (0..3).map(|_| pool.acquire());
+    drop(futures_util::future::try_join_all(open).await.unwrap());
+    // For longer than a connection is idle before it is tried.
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    proxy.cut(Cut::Silence);
+    // The first may be all that the trial leaves time for.
+    drop(pool.acquire().await);
+    pool.acquire().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_reading_of_a_locked_row_answers_in_time_if_the_database_answers_late() {
     let Outage { app, proxy } = behind_a_proxy().await;
     let (active, token) = (app.active("ada").await, app.token().await);
