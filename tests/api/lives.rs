@@ -190,6 +190,8 @@ impl World {
             while api.send(api.request(Method::GET, "/readyz")).await.status != 200 {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
+            // Readiness has connections of its own; these are what the harness uses of the service's.
+            while self.app.context.pool.acquire().await.is_err() {}
         };
         tokio::time::timeout(BOUND, ready).await.expect("ready again");
     }
