@@ -137,7 +137,7 @@ async fn link_audit(pool: Pool, metrics: audit::Metrics, stop: CancellationToken
 async fn one_round(
     context: &connections::Context,
     part: Part,
-) -> Result<(Round, Duration), connections::Failed> {
+) -> Result<(Round, Duration), connections::ConnectionError> {
     // Before the round, so that what becomes due while it runs is not missed.
     let next_due = reconcile::next_due(context).await?;
     let round = reconcile::part(context, part).await;
@@ -165,11 +165,11 @@ async fn one_round(
 pub async fn housekeeping(
     context: &connections::Context,
     config: &OauthConfig,
-) -> Result<(), connections::Failed> {
+) -> Result<(), connections::ConnectionError> {
     reconcile::housekeeping(context).await?;
     let mut conn = context.pool.acquire().await?;
-    oauth::forget_ended_tokens(&mut conn).await?;
-    oauth::forget_ended_secrets(&mut conn).await?;
+    oauth::delete_ended_tokens(&mut conn).await?;
+    oauth::delete_ended_secrets(&mut conn).await?;
     oauth::signing_keys::reconcile(&mut conn, &context.vault, config).await?;
     Ok(())
 }

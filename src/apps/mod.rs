@@ -9,7 +9,7 @@ pub use store::{App, add, credentials, ensure_default, find, list};
 use crate::base::ids::AppId;
 use crate::base::secret::SecretText;
 use crate::dapi::AppCredentials;
-use crate::vault::{KeyOwner, Place, Sealed, Vault, VaultError, WrappedKey};
+use crate::vault::{AadContext, KeyOwner, Sealed, Vault, VaultError, WrappedKey};
 
 /// The name of the app that the environment describes.
 pub const DEFAULT: &str = "default";
@@ -54,14 +54,13 @@ pub struct SealedCredentials {
 impl SealedCredentials {
     /// The credentials, ready for a call.
     pub fn open(self, vault: &Vault) -> Result<AppCredentials, VaultError> {
-        let app_secret =
-            self.app_secret.open(&vault.unwrap(&self.key)?, &secret_place(self.app))?;
+        let app_secret = self.app_secret.open(&vault.unwrap(&self.key)?, &secret_aad(self.app))?;
         Ok(AppCredentials { app_key: self.app_key, app_secret })
     }
 }
 
-fn secret_place(app: AppId) -> Place {
-    Place { table: "apps", column: "app_secret", app: Some(app), user: None, row: app.uuid() }
+fn secret_aad(app: AppId) -> AadContext {
+    AadContext { table: "apps", column: "app_secret", app: Some(app), user: None, row: app.uuid() }
 }
 
 fn seal_secret(
@@ -70,7 +69,7 @@ fn seal_secret(
     key: &WrappedKey,
     secret: &SecretText,
 ) -> Result<Sealed<SecretText>, VaultError> {
-    Sealed::seal(secret, &vault.unwrap(key)?, &secret_place(app))
+    Sealed::seal(secret, &vault.unwrap(key)?, &secret_aad(app))
 }
 
 fn new_key(vault: &Vault, app: AppId) -> Result<WrappedKey, VaultError> {

@@ -148,7 +148,7 @@ id!(
 );
 id!(
     /// One call's turn with a connection's token.
-    TurnId, "turn"
+    TokenLeaseId, "turn"
 );
 id!(
     /// One of the secrets of an OAuth client.
@@ -156,7 +156,7 @@ id!(
 );
 id!(
     /// An order to revoke many connections.
-    RevocationOrderId, "ord"
+    BulkRevocationId, "ord"
 );
 id!(
     /// The erasure of a user, and its receipt.

@@ -10,7 +10,7 @@ use super::Failure;
 use super::output::{Output, table};
 use super::session::{Session, app};
 use crate::base::actor::Actor;
-use crate::base::foreign::ForeignScopes;
+use crate::base::external_scopes::ExternalScopes;
 use crate::base::scope::Scopes;
 use crate::config::Environment;
 use crate::oauth::clients::{
@@ -147,10 +147,10 @@ impl Create {
     }
 
     fn terms(&self) -> Result<Terms, Failure> {
-        let other_scopes = ForeignScopes::new(names(&self.other_scope))
+        let external_scopes = ExternalScopes::new(names(&self.other_scope))
             .map_err(|what| Failure::Usage(format!("--other-scope: {what}")))?;
         let required_scopes = names(&self.required_scope).map(str::to_owned).collect();
-        Ok(Terms { other_scopes, required_scopes, reveals_per_minute: self.reveals_per_minute })
+        Ok(Terms { external_scopes, required_scopes, reveals_per_minute: self.reveals_per_minute })
     }
 
     async fn run(self, environment: &Environment, output: &Output) -> Result<(), Failure> {
@@ -220,7 +220,7 @@ fn row(client: &ClientInfo) -> [String; 6] {
 }
 
 fn all_scopes(client: &ClientInfo) -> String {
-    [client.scopes.names(), client.other_scopes.names()].concat().join(" ")
+    [client.scopes.names(), client.external_scopes.names()].concat().join(" ")
 }
 
 /// A time to the second, as people read it.

@@ -7,7 +7,7 @@ use serde_json::json;
 use time::OffsetDateTime;
 
 use crate::base::actor::Actor;
-use crate::base::ids::{AppId, RevocationOrderId};
+use crate::base::ids::{AppId, BulkRevocationId};
 use crate::base::paging::MAX_LIMIT;
 use crate::base::text;
 use crate::cli::Failure;
@@ -18,8 +18,8 @@ use crate::cli::session::{Session, app};
 use crate::config::Environment;
 use crate::connections::bulk_revocation;
 use crate::connections::bulk_revocation::{
-    Change, Changed, DEFAULT_PER_SECOND, Given, MAX_PER_SECOND, Matching, NewOrder, Order,
-    OrderStatus,
+    BulkRevocation, BulkRevocationStatus, Change, ChangeOutcome, CreateOutcome, DEFAULT_PER_SECOND,
+    MAX_PER_SECOND, NewBulkRevocation, RevocationFilter,
 };
 use crate::connections::model::RevocationKind;
 use crate::database::{Conn, LongWork};
@@ -137,7 +137,7 @@ struct Show {
 #[derive(Debug, Args)]
 struct Named {
     /// The order: `ord_…`.
-    id: RevocationOrderId,
+    id: BulkRevocationId,
     /// The app.
     #[arg(long, default_value = crate::apps::DEFAULT)]
     app: String,
@@ -166,12 +166,12 @@ fn named(names: &[String]) -> Option<Vec<String>> {
 }
 
 impl Create {
-    fn matching(&self) -> Result<Matching, Failure> {
+    fn matching(&self) -> Result<RevocationFilter, Failure> {
         let names = self.users.iter().chain(&self.connections).chain(&self.client);
         for name in names {
             text::check(name, 1024).map_err(|what| Failure::Usage(format!("a name {what}")))?;
         }
-        let matching = Matching {
+        let matching = RevocationFilter {
             client_user_ids: named(&self.users),
             connection_ids: named(&self.connections),
             created_before: self.created_before,
@@ -210,10 +210,10 @@ impl Create {
         conn: &mut Conn,
         vault: &Vault,
         app: AppId,
-        matching: &Matching,
-    ) -> Result<RevocationOrderId, Failure> {
+        matching: &RevocationFilter,
+    ) -> Result<BulkRevocationId, Failure> {
         let (kind, per_second) = (self.kind.into(), self.per_second);
-        let new = NewOrder {
+        let new = NewBulkRevocation {
             app,
             kind,
             reason: &self.reason,
@@ -229,19 +229,19 @@ impl Create {
             ),
         };
         match bulk_revocation::give(conn, &Actor::operator(), &new).await? {
-            Given::New { id, .. } | Given::Repeated(id) => Ok(id),
-            Given::InProgress => Err(Failure::Other(
+            CreateOutcome::New { id, .. } | CreateOutcome::Repeated(id) => Ok(id),
+            CreateOutcome::InProgress => Err(Failure::Other(
                 "the command that uses this --idempotency-key is under way; repeat it in a moment"
                     .to_owned(),
             )),
-            Given::KeyTaken => {
+            CreateOutcome::KeyTaken => {
                 Err(Failure::Usage("--idempotency-key was used for another order".to_owned()))
             }
         }
     }
 }
 
-fn unknown(id: RevocationOrderId) -> Failure {
+fn unknown(id: BulkRevocationId) -> Failure {
     Failure::Usage(format!("there is no order {id} in this app; `strongroom revocations list`"))
 }
 
@@ -250,7 +250,7 @@ async fn show(
     conn: &mut Conn,
     output: &Output,
     app: AppId,
-    id: RevocationOrderId,
+    id: BulkRevocationId,
     wait: bool,
 ) -> Result<(), Failure> {
     let order = loop {
@@ -266,7 +266,7 @@ async fn show(
     Ok(())
 }
 
-fn progress(order: &Order) -> String {
+fn progress(order: &BulkRevocation) -> String {
     let Some(matched) = order.matched else {
         return "in force; its connections are being counted".to_owned();
     };
@@ -274,17 +274,17 @@ fn progress(order: &Order) -> String {
     let full = (ended * BAR).checked_div(matched).unwrap_or(BAR).clamp(0, BAR);
     let part = |n: i64, c: &str| c.repeat(usize::try_from(n).unwrap_or(0));
     let bar = part(full, "█") + &part(BAR - full, "░");
-    let paused = if order.status == OrderStatus::Paused { ", paused" } else { "" };
+    let paused = if order.status == BulkRevocationStatus::Paused { ", paused" } else { "" };
     let (failed, telling) = (order.failed, order.telling);
     format!("{bar} {ended}/{matched}, {telling} being told, {failed} unconfirmed{paused}")
 }
 
 /// How many connections an order met, where they are counted.
-fn matched(order: &Order) -> String {
+fn matched(order: &BulkRevocation) -> String {
     order.matched.map_or_else(|| "being counted".to_owned(), |matched| matched.to_string())
 }
 
-fn describe(order: &Order) -> String {
+fn describe(order: &BulkRevocation) -> String {
     let status = format!("{:?}", order.status).to_lowercase();
     let mut lines = vec![
         ("id", order.id.to_string()),
@@ -311,7 +311,7 @@ impl List {
         let page = bulk_revocation::list(conn, app, None, MAX_LIMIT).await?;
         let next = page.next.map(|cursor| cursor.to_string());
         output.result(&json!({ "revocations": page.items, "nextCursor": next }), || {
-            let row = |order: &Order| {
+            let row = |order: &BulkRevocation| {
                 [
                     order.id.to_string(),
                     format!("{:?}", order.status).to_lowercase(),
@@ -341,11 +341,11 @@ impl Named {
     async fn change(self, conn: &mut Conn, output: &Output, change: Change) -> Result<(), Failure> {
         let app = app(conn, &self.app).await?.id;
         match bulk_revocation::change(conn, &Actor::operator(), app, self.id, change).await? {
-            Changed::Yes(_) => show(conn, output, app, self.id, false).await,
-            Changed::AtItsEnd => {
+            ChangeOutcome::Yes(_) => show(conn, output, app, self.id, false).await,
+            ChangeOutcome::AtItsEnd => {
                 Err(Failure::Other(format!("the order {} is at its end", self.id)))
             }
-            Changed::Unknown => Err(unknown(self.id)),
+            ChangeOutcome::Unknown => Err(unknown(self.id)),
         }
     }
 }
@@ -355,10 +355,10 @@ mod tests {
     use super::*;
     use serde_json::Value;
 
-    fn order(matched: i64, waiting: i64, telling: i64) -> Order {
-        Order {
-            id: RevocationOrderId::new(),
-            status: OrderStatus::Running,
+    fn order(matched: i64, waiting: i64, telling: i64) -> BulkRevocation {
+        BulkRevocation {
+            id: BulkRevocationId::new(),
+            status: BulkRevocationStatus::Running,
             kind: RevocationKind::Delink,
             reason: String::new(),
             filter: Value::Null,
@@ -377,7 +377,7 @@ mod tests {
 
     #[test]
     fn the_bar_is_as_full_as_the_order_has_come() {
-        let full = |order: &Order| progress(order).chars().filter(|c| *c == '█').count();
+        let full = |order: &BulkRevocation| progress(order).chars().filter(|c| *c == '█').count();
         assert_eq!(full(&order(100, 100, 0)), 0);
         assert_eq!(full(&order(100, 40, 10)), 15);
         assert_eq!(full(&order(0, 0, 0)), 30);

@@ -225,7 +225,7 @@ impl Prepared {
                     admin::change(conn, vault, &actor, app.id, &name, change, reach).await;
                 let changed = changed.map_err(|error| failure(&name, error))?;
                 output.result(&changed, || {
-                    format!("Changed the upstream `{name}`.\n\n{}", described(&changed))
+                    format!("ChangeOutcome the upstream `{name}`.\n\n{}", described(&changed))
                 });
             }
             Self::Remove(name) => {

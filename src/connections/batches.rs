@@ -1,11 +1,11 @@
 //! The batched queries of connections: one round trip and one commit for as many callers as wait.
 
-use crate::connections::attention::store::Use;
+use crate::connections::attention::store::RecordUse;
 use crate::connections::exchange::store::{Found, LookUp, NewIntent};
 use crate::connections::model::Connection;
-use crate::connections::query::store::Shown;
+use crate::connections::query::store::ViewQuery;
 use crate::connections::reveal::store::{Reveal, Revealed};
-use crate::connections::token_lease::store::{EndTurn, TakeTurn, Taken};
+use crate::connections::token_lease::store::{AcquireLease, AcquiredLease, ReleaseLease};
 use crate::connections::transitions::store::Activation;
 use crate::database::{Batch, Pool};
 
@@ -15,11 +15,11 @@ pub struct Batches {
     look_up: Batch<LookUp>,
     intents: Batch<NewIntent>,
     activations: Batch<Activation>,
-    reads: Batch<Shown>,
+    reads: Batch<ViewQuery>,
     reveals: Batch<Reveal>,
-    turns: Batch<TakeTurn>,
-    ended_turns: Batch<EndTurn>,
-    uses: Batch<Use>,
+    turns: Batch<AcquireLease>,
+    ended_turns: Batch<ReleaseLease>,
+    uses: Batch<RecordUse>,
 }
 
 impl Batches {
@@ -44,7 +44,7 @@ impl Batches {
     }
 
     /// Commits an intent; `false` if the code was received before.
-    pub async fn keep_intent(&self, input: NewIntent) -> sqlx::Result<bool> {
+    pub async fn insert_intent(&self, input: NewIntent) -> sqlx::Result<bool> {
         self.intents.run(input).await
     }
 
@@ -54,7 +54,7 @@ impl Batches {
     }
 
     /// A connection's view.
-    pub async fn find(&self, input: Shown) -> sqlx::Result<Option<Connection>> {
+    pub async fn find(&self, input: ViewQuery) -> sqlx::Result<Option<Connection>> {
         self.reads.run(input).await
     }
 
@@ -64,17 +64,17 @@ impl Batches {
     }
 
     /// A turn with a connection's token; from its commit on the call has begun.
-    pub async fn take_turn(&self, input: TakeTurn) -> sqlx::Result<Option<Taken>> {
+    pub async fn acquire_lease(&self, input: AcquireLease) -> sqlx::Result<Option<AcquiredLease>> {
         self.turns.run(input).await
     }
 
     /// Ends a turn.
-    pub async fn end_turn(&self, input: EndTurn) -> sqlx::Result<()> {
+    pub async fn release_lease(&self, input: ReleaseLease) -> sqlx::Result<()> {
         self.ended_turns.run(input).await
     }
 
     /// Notes that secrets were read, to a minute.
-    pub async fn note_use(&self, input: Use) -> sqlx::Result<()> {
+    pub async fn record_use(&self, input: RecordUse) -> sqlx::Result<()> {
         self.uses.run(input).await
     }
 }

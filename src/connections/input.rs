@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::base::ids::ConnectionId;
 use crate::base::text;
 use crate::base::text::InvalidText;
-use crate::connections::Failed;
+use crate::connections::ConnectionError;
 use crate::connections::model::{Connection, Status};
 use crate::dapi::{AccessCode, AccessToken, UserSecret};
 use crate::http::problem::{Problem, ProblemCode};
@@ -19,12 +19,13 @@ pub const MAX_SECRET: usize = 16 * 1024;
 /// The longest reason, in bytes.
 pub const MAX_REASON: usize = 500;
 
-impl From<Failed> for Problem {
-    fn from(failed: Failed) -> Self {
+impl From<ConnectionError> for Problem {
+    fn from(failed: ConnectionError) -> Self {
         match failed {
-            Failed::Database(error) | Failed::Vault(VaultError::Database(error)) => error.into(),
-            Failed::Vault(error) => Self::internal(error),
-            failed @ Failed::Contended => Self::unavailable(failed),
+            ConnectionError::Database(error)
+            | ConnectionError::Vault(VaultError::Database(error)) => error.into(),
+            ConnectionError::Vault(error) => Self::internal(error),
+            failed @ ConnectionError::Contended => Self::unavailable(failed),
         }
     }
 }

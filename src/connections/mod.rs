@@ -2,11 +2,12 @@
 //!
 //! `model` holds the rules and does no I/O. Each use case has a folder with its statements in `store` and its
 //! HTTP in `routes`: `exchange`, `import`, `reveal`, `revocation`, `bulk_revocation`, `erasure`, `attention`,
-//! `query`. `reconcile` carries on what did not end. `login_lock` and `transitions` are what they share.
+//! `query`. `reconcile` carries on what did not end. `bank_login` and `transitions` are what they share.
 //!
 //! Knows: base, vault, dapi, http, audit, apps, users.
 
 pub(crate) mod attention;
+mod bank_login;
 mod batches;
 mod binding;
 pub(crate) mod bulk_revocation;
@@ -14,7 +15,6 @@ pub(crate) mod erasure;
 pub(crate) mod exchange;
 pub(crate) mod import;
 mod input;
-mod login_lock;
 mod metrics;
 pub(crate) mod model;
 pub(crate) mod proxy_token;
@@ -30,10 +30,10 @@ mod transitions;
 pub use attention::calls_for_attention;
 pub use batches::Batches;
 pub use metrics::Metrics;
-pub use query::Settled;
+pub use query::ChangeNotifier;
 pub use reconcile::Deferred;
-pub use reveal::{Budgets, Uses};
-pub use revocation::dapi_says_dead;
+pub use reveal::{Budgets, LastUses};
+pub use revocation::dapi_reports_dead_token;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,7 +45,7 @@ use crate::base::ids::{AppId, ConnectionId, UserId};
 use crate::config::Pace;
 use crate::dapi;
 use crate::database::{MaybeDatabase, Pool};
-use crate::vault::{Place, Vault, VaultError};
+use crate::vault::{AadContext, Vault, VaultError};
 
 /// What the use cases work with. Every thread has a pool and a client of its own; the rest is shared.
 #[derive(Clone, Debug)]
@@ -63,9 +63,9 @@ pub struct Context {
     /// Calls to Dapi under way. No caller's disconnect ends them; a shutdown waits for them.
     pub tasks: TaskTracker,
     /// Tells waiting requests of what was concluded in this process.
-    pub settled: Settled,
+    pub changes: ChangeNotifier,
     /// Readings whose time is to be written.
-    pub uses: Uses,
+    pub uses: LastUses,
     /// Wakes the background work.
     pub wake: Arc<Notify>,
     /// What the background work leaves alone for a while.
@@ -90,7 +90,7 @@ const LEASE_MARGIN: Duration = Duration::from_secs(10);
 
 /// Why a use case could not be carried through.
 #[derive(Debug, thiserror::Error)]
-pub enum Failed {
+pub enum ConnectionError {
     /// The vault.
     #[error(transparent)]
     Vault(#[from] VaultError),
@@ -102,7 +102,7 @@ pub enum Failed {
     Contended,
 }
 
-impl MaybeDatabase for Failed {
+impl MaybeDatabase for ConnectionError {
     fn database(&self) -> Option<&sqlx::Error> {
         match self {
             Self::Database(error) | Self::Vault(VaultError::Database(error)) => Some(error),
@@ -113,28 +113,34 @@ impl MaybeDatabase for Failed {
 
 /// Where a connection's secrets are sealed for.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Places {
+pub(crate) struct ConnectionAad {
     pub app: AppId,
     pub user: UserId,
     pub id: ConnectionId,
 }
 
-impl Places {
-    fn code(self) -> Place {
+impl ConnectionAad {
+    fn code(self) -> AadContext {
         self.column("code")
     }
 
-    fn access_token(self) -> Place {
+    fn access_token(self) -> AadContext {
         self.column("access_token")
     }
 
-    fn user_secret(self) -> Place {
+    fn user_secret(self) -> AadContext {
         self.column("user_secret")
     }
 
-    fn column(self, column: &'static str) -> Place {
+    fn column(self, column: &'static str) -> AadContext {
         let Self { app, user, id } = self;
-        Place { table: "connections", column, app: Some(app), user: Some(user), row: id.uuid() }
+        AadContext {
+            table: "connections",
+            column,
+            app: Some(app),
+            user: Some(user),
+            row: id.uuid(),
+        }
     }
 }
 

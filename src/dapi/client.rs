@@ -194,7 +194,7 @@ impl Client {
     ) -> Result<CallAnswer, CallLost> {
         let url = self.url(&format!("/{path}"));
         let response = self.send(&self.http, url, token, body, trace, limit).await?;
-        let retry_after = heed(permit, &response);
+        let retry_after = honour_retry_after(permit, &response);
         Ok(CallAnswer::new(response, retry_after))
     }
 
@@ -221,7 +221,7 @@ impl Client {
         limit: Duration,
     ) -> Result<Received, NoAnswer> {
         let response = self.send(http, url, token, body, trace, limit).await?;
-        let retry_after = heed(permit, &response);
+        let retry_after = honour_retry_after(permit, &response);
         Ok(receive(response, retry_after).await)
     }
 
@@ -268,7 +268,7 @@ async fn receive(response: reqwest::Response, retry_after: Option<Duration>) -> 
 
 /// How long Dapi asks to be left alone; if it says that these were too many requests, calls of this kind and
 /// app wait for as long.
-fn heed(permit: &Permit, response: &reqwest::Response) -> Option<Duration> {
+fn honour_retry_after(permit: &Permit, response: &reqwest::Response) -> Option<Duration> {
     let retry_after = retry_after(response.headers());
     if let (reqwest::StatusCode::TOO_MANY_REQUESTS, Some(wish)) = (response.status(), retry_after) {
         permit.hold(wish);

@@ -11,7 +11,7 @@ use reqwest::StatusCode;
 use zeroize::Zeroizing;
 
 use super::{AccessToken, DelinkAnswer, ExchangeAnswer, ExchangedToken, Refusal, Unsettled};
-use crate::base::loose::{self, Object};
+use crate::base::lenient_json::{self, Object};
 use crate::base::text;
 
 /// The longest text of Dapi's that is kept, in bytes.
@@ -44,7 +44,7 @@ pub struct Said {
 /// What an answer to a call says; `None` where its body is not a JSON object from brace to brace.
 #[must_use]
 pub fn said(body: &[u8]) -> Option<Said> {
-    let text = loose::text(body);
+    let text = lenient_json::text(body);
     let object = Object::read(&text, &FIELDS).filter(Object::is_closed)?;
     Some(Said {
         success: object.yes("success"),
@@ -109,7 +109,7 @@ pub(super) fn exchange(received: &Received, secrets: &[&str]) -> ExchangeAnswer 
     if !received.may_settle() {
         return unsettled("no answer that settles it");
     }
-    let text = loose::text(&received.body);
+    let text = lenient_json::text(&received.body);
     let Some(object) = Object::read(&text, &FIELDS) else {
         return unsettled(received.unreadable());
     };
@@ -132,7 +132,7 @@ pub(super) fn exchange(received: &Received, secrets: &[&str]) -> ExchangeAnswer 
 pub(super) fn delink(received: &Received, gone: &[String], secrets: &[&str]) -> DelinkAnswer {
     let failed = |what: String| DelinkAnswer::Failed { what, retry_after: received.retry_after };
     let status = received.status.as_u16();
-    let text = loose::text(&received.body);
+    let text = lenient_json::text(&received.body);
     let Some(object) = Object::read(&text, &FIELDS).filter(Object::is_closed) else {
         return failed(format!("{} (HTTP {status})", received.unreadable()));
     };

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 
 use super::connection;
 use super::problem::{Problem, ProblemCode};
-use crate::base::objects::Objects;
+use crate::base::strict_json::Objects;
 
 /// The largest body that Strongroom's own endpoints read, in bytes.
 pub const MAX_BODY: usize = 64 * 1024;

@@ -4,15 +4,15 @@
 //! Knows: base, database.
 
 pub mod body;
+pub mod body_pool;
 pub mod caller;
+pub mod concurrency;
 pub mod connection;
 mod detached;
-pub mod intake;
 pub mod layers;
 pub mod metrics;
 pub mod operators;
 pub mod peer;
-pub mod places;
 pub mod problem;
 
 pub use detached::detached;

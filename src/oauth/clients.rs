@@ -12,7 +12,7 @@ use super::secrets::{self, random_text};
 use super::store;
 use crate::audit;
 use crate::base::actor::Actor;
-use crate::base::foreign::ForeignScopes;
+use crate::base::external_scopes::ExternalScopes;
 use crate::base::ids::AppId;
 use crate::base::scope::{Scope, Scopes};
 use crate::base::secret::SecretText;
@@ -44,7 +44,7 @@ pub struct ClientInfo {
     #[serde(serialize_with = "as_names")]
     pub scopes: Scopes,
     /// Scopes of other APIs that its tokens may carry.
-    pub other_scopes: ForeignScopes,
+    pub external_scopes: ExternalScopes,
     /// Scopes that its token requests have to name.
     pub required_scopes: Vec<String>,
     /// How long its tokens live, in seconds.
@@ -96,7 +96,7 @@ pub struct NewClient<'a> {
 #[derive(Debug, Clone, Default)]
 pub struct Terms {
     /// Scopes of other APIs that its tokens may carry. Strongroom itself honours none of them.
-    pub other_scopes: ForeignScopes,
+    pub external_scopes: ExternalScopes,
     /// Scopes, its own or others, that each token request has to name. Where there are none, a request
     /// without a scope is one for everything.
     pub required_scopes: Vec<String>,
@@ -128,7 +128,7 @@ pub enum InvalidTerms {
 /// Whether a client may be made like this.
 pub fn check(new: &NewClient<'_>, terms: &Terms) -> Result<(), InvalidTerms> {
     text::check(new.name, MAX_NAME).map_err(InvalidTerms::Name)?;
-    if new.scopes.is_empty() && terms.other_scopes.is_empty() {
+    if new.scopes.is_empty() && terms.external_scopes.is_empty() {
         return Err(InvalidTerms::NoScope);
     }
     let lifetime = u32::try_from(new.token_lifetime.as_secs());
@@ -136,7 +136,7 @@ pub fn check(new: &NewClient<'_>, terms: &Terms) -> Result<(), InvalidTerms> {
         return Err(InvalidTerms::Lifetime);
     }
     let own = |name: &str| name.parse().is_ok_and(|scope| new.scopes.contains(scope));
-    let to_be_had = |name: &String| own(name) || terms.other_scopes.contains(name);
+    let to_be_had = |name: &String| own(name) || terms.external_scopes.contains(name);
     if let Some(missing) = terms.required_scopes.iter().find(|name| !to_be_had(name)) {
         return Err(InvalidTerms::RequiredIsMissing(missing.clone()));
     }

@@ -20,7 +20,7 @@ use super::tokens::Issuer;
 use crate::base::actor::Actor;
 use crate::base::secret::SecretText;
 use crate::database::Pool;
-use crate::http::intake::{self, Intake};
+use crate::http::body_pool::{self, BodyPool};
 use crate::http::problem::Problem;
 use crate::http::{body, caller};
 use crate::vault::Vault;
@@ -53,13 +53,13 @@ pub(super) struct Authenticated {
 }
 
 /// What the OAuth endpoints work with, taken from the application.
-pub(super) struct Desk<'a> {
+pub(super) struct OAuthState<'a> {
     pub(super) issuer: &'a Issuer,
     pub(super) pool: &'a Pool,
     pub(super) vault: &'a Vault,
 }
 
-impl Desk<'_> {
+impl OAuthState<'_> {
     /// Reads a request and finds out which client it comes from. The secret is looked at first; only a
     /// wrong one is counted, and told to wait where there were too many.
     pub(super) async fn receive(
@@ -120,7 +120,7 @@ pub(super) struct Presented {
 async fn read(
     req: &HttpRequest,
     payload: web::Payload,
-) -> Result<(Parameters, Presented, intake::Body), OAuthError> {
+) -> Result<(Parameters, Presented, body_pool::Body), OAuthError> {
     let has_credentials = |(name, _): (std::borrow::Cow<'_, str>, _)| name == "client_secret";
     if form_urlencoded::parse(req.query_string().as_bytes()).any(has_credentials) {
         return Err(OAuthError::invalid_request("Credentials must not be in the URI"));
@@ -129,9 +129,9 @@ async fn read(
     if encoding.is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
         return Err(OAuthError::invalid_request("Send the body without a Content-Encoding"));
     }
-    let intake = req.app_data::<web::Data<Intake>>();
-    let intake = intake.ok_or_else(|| Problem::internal("no intake"))?;
-    let body = intake.read(req, caller::address(req), payload, body::MAX_BODY).await?;
+    let body_pool = req.app_data::<web::Data<BodyPool>>();
+    let body_pool = body_pool.ok_or_else(|| Problem::internal("no body_pool"))?;
+    let body = body_pool.read(req, caller::address(req), payload, body::MAX_BODY).await?;
     let media_type = req.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let mut parameters = parse_body(media_type, &body)?;
     let presented = presented(req, &mut parameters)?;

@@ -9,13 +9,13 @@ use uuid::Uuid;
 
 use super::directory::{Client, Directory, Standing};
 use super::error::{OAuthError, OAuthErrorCode};
-use super::guesses::Guesses;
+use super::failed_logins::FailedLogins;
 use super::metrics::Metrics;
 use crate::base::clock::Clock;
-use crate::base::foreign::ForeignScopes;
+use crate::base::external_scopes::ExternalScopes;
 use crate::base::ids::AccessTokenId;
-use crate::base::objects;
 use crate::base::scope::{Scope, Scopes};
+use crate::base::strict_json;
 use crate::database::Pool;
 use crate::http::caller;
 use crate::http::problem::Problem;
@@ -65,7 +65,7 @@ pub(super) struct Verified {
     pub(super) client_id: Arc<str>,
     pub(super) jti: Uuid,
     pub(super) scopes: Scopes,
-    pub(super) other_scopes: ForeignScopes,
+    pub(super) external_scopes: ExternalScopes,
     pub(super) iat: i64,
     pub(super) exp: i64,
 }
@@ -74,7 +74,7 @@ pub(super) struct Verified {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Granted {
     pub(super) own: Scopes,
-    pub(super) other: ForeignScopes,
+    pub(super) other: ExternalScopes,
 }
 
 impl std::fmt::Display for Granted {
@@ -115,7 +115,7 @@ pub struct Issuer {
     public_url: Arc<str>,
     directory: Directory,
     clock: Clock,
-    guesses: Guesses,
+    failed_logins: FailedLogins,
     metrics: Metrics,
     /// Verified tokens by their hash: a signature costs ten times what the rest of a request's check
     /// does, and does not change.
@@ -129,8 +129,8 @@ impl Issuer {
         let remembered_for = std::time::Duration::from_secs(REMEMBERED_FOR);
         let verified =
             Cache::builder().max_capacity(REMEMBERED).time_to_live(remembered_for).build();
-        let guesses = Guesses::new(clock.clone());
-        Self { public_url: public_url.into(), directory, clock, guesses, metrics, verified }
+        let failed_logins = FailedLogins::new(clock.clone());
+        Self { public_url: public_url.into(), directory, clock, failed_logins, metrics, verified }
     }
 
     /// The directory behind it.
@@ -151,7 +151,7 @@ impl Issuer {
     /// Counts a wrong secret, and says how it is told.
     pub(super) fn wrong_secret(&self, client_id: &str, from: Option<IpAddr>) -> OAuthError {
         self.metrics.wrong_credentials.inc();
-        match self.guesses.wrong(client_id, from) {
+        match self.failed_logins.wrong(client_id, from) {
             None => OAuthError::invalid_client(),
             Some(seconds) => {
                 self.metrics.guesses_refused.inc();
@@ -252,7 +252,7 @@ impl Issuer {
             return None;
         }
         let key = self.directory.key(header.kid.as_deref()?)?;
-        let claims: Claims = objects::from_slice(&key.verifying().payload(token)?).ok()?;
+        let claims: Claims = strict_json::from_slice(&key.verifying().payload(token)?).ok()?;
         let now = self.clock.unix_seconds();
         let ours = *claims.iss == *self.public_url && *claims.aud == *self.public_url;
         let begun = claims.iat <= now + SKEW && claims.nbf.is_none_or(|nbf| nbf <= now + SKEW);
@@ -262,7 +262,7 @@ impl Issuer {
             kid: key.kid().into(),
             jti: claims.jti,
             scopes: names().filter_map(|name| name.parse::<Scope>().ok()).collect(),
-            other_scopes: ForeignScopes::from_names(names()),
+            external_scopes: ExternalScopes::from_names(names()),
             iat: claims.iat,
             exp: claims.exp,
             client_id: claims.client_id.into(),
@@ -276,7 +276,7 @@ impl Verified {
     pub(super) fn granted(&self, client: &Client) -> Granted {
         Granted {
             own: self.scopes.intersection(client.scopes),
-            other: self.other_scopes.intersection(&client.other_scopes),
+            other: self.external_scopes.intersection(&client.external_scopes),
         }
     }
 }

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::base::loose;
+use crate::base::lenient_json;
 use crate::base::trace::TraceContext;
 use crate::connections;
-use crate::connections::Failed;
-use crate::connections::token_lease::{Opened, Turn, Wish};
+use crate::connections::ConnectionError;
+use crate::connections::token_lease::{CallRequest, Opened, TokenLease};
 use crate::dapi::{CallAnswer, CallBody, CallLost, Field, Permit, said};
 use crate::relay::paths::DapiPath;
 use crate::relay::redact::Redactor;
@@ -27,7 +27,7 @@ const PIECES: usize = 4;
 /// A call that somebody wants to make.
 #[derive(Debug)]
 pub(super) struct Request {
-    pub(super) wish: Wish,
+    pub(super) request: CallRequest,
     pub(super) path: &'static DapiPath,
     pub(super) fields: Vec<Field>,
     pub(super) trace: TraceContext,
@@ -52,7 +52,7 @@ pub(super) enum Body {
 
 /// Why there is no answer.
 #[derive(Debug)]
-pub(super) enum Trouble {
+pub(super) enum RelayError {
     /// Not within the time limit.
     Timeout,
     /// No connection, or one that broke.
@@ -64,10 +64,10 @@ pub(super) enum Trouble {
     /// The user secret has not come yet.
     NoUserSecret,
     /// Ours.
-    Failed(Failed),
+    Failed(ConnectionError),
 }
 
-impl Trouble {
+impl RelayError {
     const fn outcome(&self) -> &'static str {
         match self {
             Self::Timeout => "timeout",
@@ -79,7 +79,7 @@ impl Trouble {
     }
 }
 
-impl From<CallLost> for Trouble {
+impl From<CallLost> for RelayError {
     fn from(lost: CallLost) -> Self {
         tracing::warn!(what = lost.what, sent = lost.sent, "a call to Dapi went unanswered");
         if lost.timeout { Self::Timeout } else { Self::Unreachable }
@@ -87,13 +87,13 @@ impl From<CallLost> for Trouble {
 }
 
 /// What becomes of a call, for whoever still waits for it.
-pub(super) type Outcome = Result<Answered, Trouble>;
+pub(super) type Outcome = Result<Answered, RelayError>;
 
 /// A call that has begun.
 pub(super) struct Running {
     pub(super) context: connections::Context,
     pub(super) request: Arc<Request>,
-    pub(super) turn: Turn,
+    pub(super) turn: TokenLease,
     pub(super) permit: Permit,
     /// Before the turn was taken: the call ends before the turn does.
     pub(super) started: Instant,
@@ -106,11 +106,11 @@ impl Running {
         let opened = match self.turn.open(&self.context.vault) {
             Ok(opened) => opened,
             Err(error) => {
-                return self.conclude(Err(Trouble::Failed(error.into())), None, None).await;
+                return self.conclude(Err(RelayError::Failed(error.into())), None, None).await;
             }
         };
         if opened.user_secret.is_none() {
-            return self.conclude(Err(Trouble::NoUserSecret), None, None).await;
+            return self.conclude(Err(RelayError::NoUserSecret), None, None).await;
         }
         let mut answer = match self.send(&opened).await {
             Ok(answer) => answer,
@@ -158,15 +158,15 @@ impl Running {
     }
 
     async fn learn_of_death(&self, kind: &str) {
-        let (app, id) = (self.request.wish.app, self.request.wish.id);
-        match connections::dapi_says_dead(&self.context, app, id, kind).await {
+        let (app, id) = (self.request.request.app, self.request.request.id);
+        match connections::dapi_reports_dead_token(&self.context, app, id, kind).await {
             Ok(true) => tracing::warn!(connection = %id, kind, "Dapi says that a token is dead"),
             Ok(false) => {}
             Err(error) => tracing::warn!(cause = %error, "a dead token could not be recorded"),
         }
     }
 
-    async fn send(&self, opened: &Opened) -> Result<CallAnswer, Trouble> {
+    async fn send(&self, opened: &Opened) -> Result<CallAnswer, RelayError> {
         let Request { path, fields, trace, .. } = &*self.request;
         let body = CallBody {
             fields,
@@ -180,7 +180,7 @@ impl Running {
     }
 
     fn left(&self) -> Duration {
-        (self.started + self.request.wish.limit).saturating_duration_since(Instant::now())
+        (self.started + self.request.request.limit).saturating_duration_since(Instant::now())
     }
 
     async fn conclude(self, outcome: Outcome, status: Option<u16>, attention: Option<String>) {
@@ -235,27 +235,29 @@ fn break_off(pieces: &mpsc::Sender<Result<Bytes, std::io::Error>>, word: &'stati
 
 /// How an outcome is called in metrics and in the audit trail.
 pub(super) fn word(outcome: &Outcome) -> &'static str {
-    outcome.as_ref().map_or_else(Trouble::outcome, |_| "answered")
+    outcome.as_ref().map_or_else(RelayError::outcome, |_| "answered")
 }
 
 /// An answer that is small, read whole, without these secrets.
 pub(super) async fn read_whole(answer: CallAnswer, secrets: &[&str]) -> Outcome {
     let mut answer = usable(answer)?;
-    let Gathered::Whole(bytes) = gather(&mut answer).await? else { return Err(Trouble::TooLarge) };
+    let Gathered::Whole(bytes) = gather(&mut answer).await? else {
+        return Err(RelayError::TooLarge);
+    };
     let Whole { body, .. } = whole(bytes, &mut Redactor::new(secrets))?;
     let (status, retry_after) = (answer.status().as_u16(), answer.retry_after);
     Ok(Answered { status, retry_after, body: Body::Whole(body) })
 }
 
 /// The answer's head tells whether it is one of Dapi's.
-fn usable(answer: CallAnswer) -> Result<CallAnswer, Trouble> {
+fn usable(answer: CallAnswer) -> Result<CallAnswer, RelayError> {
     let status = answer.status();
     let usable = status.is_success() || status.is_client_error() || status.is_server_error();
     if !usable || answer.is_unreadable() {
-        return Err(Trouble::Unusable);
+        return Err(RelayError::Unusable);
     }
     if answer.length().is_some_and(|length| length > LARGEST) {
-        return Err(Trouble::TooLarge);
+        return Err(RelayError::TooLarge);
     }
     Ok(answer)
 }
@@ -276,7 +278,7 @@ enum Gathered {
     More(Bytes),
 }
 
-async fn gather(answer: &mut CallAnswer) -> Result<Gathered, Trouble> {
+async fn gather(answer: &mut CallAnswer) -> Result<Gathered, RelayError> {
     let mut bytes = BytesMut::new();
     loop {
         match answer.chunk().await {
@@ -291,7 +293,7 @@ async fn gather(answer: &mut CallAnswer) -> Result<Gathered, Trouble> {
             return if is_utf8_object(&bytes) {
                 Ok(Gathered::More(bytes))
             } else {
-                Err(Trouble::Unusable)
+                Err(RelayError::Unusable)
             };
         }
     }
@@ -314,7 +316,7 @@ fn in_utf8(bytes: Bytes) -> Bytes {
     if is_utf8_object(&bytes) {
         return bytes;
     }
-    Bytes::copy_from_slice(loose::text(&bytes).as_bytes())
+    Bytes::copy_from_slice(lenient_json::text(&bytes).as_bytes())
 }
 
 /// An answer that was read whole.
@@ -325,8 +327,8 @@ struct Whole {
     verdict: Verdict,
 }
 
-fn whole(bytes: Bytes, redactor: &mut Redactor) -> Result<Whole, Trouble> {
-    let verdict = said(&bytes).ok_or(Trouble::Unusable)?.into();
+fn whole(bytes: Bytes, redactor: &mut Redactor) -> Result<Whole, RelayError> {
+    let verdict = said(&bytes).ok_or(RelayError::Unusable)?.into();
     let mut clean = BytesMut::from(redactor.push(&in_utf8(bytes)));
     clean.extend_from_slice(&redactor.finish());
     Ok(Whole { body: clean.freeze(), verdict })
@@ -340,11 +342,11 @@ async fn pump(
     skim: &mut Skim,
     pieces: &mpsc::Sender<Result<Bytes, std::io::Error>>,
     mut length: u64,
-) -> Result<(), Trouble> {
+) -> Result<(), RelayError> {
     while let Some(piece) = answer.chunk().await? {
         length += piece.len() as u64;
         if length > LARGEST {
-            return Err(Trouble::TooLarge);
+            return Err(RelayError::TooLarge);
         }
         skim.push(&piece);
         let clean = redactor.push(&piece);

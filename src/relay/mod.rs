@@ -26,7 +26,7 @@ pub use queue::Line;
 use std::time::Duration;
 
 use crate::connections;
-use crate::http::places::Places;
+use crate::http::concurrency::ConcurrencyLimit;
 use paths::DapiPath;
 
 /// Calls that wait or are under way in one replica, an app that is alone having half. Each holds a request's
@@ -41,7 +41,7 @@ pub struct Context {
     /// Who waits in this process.
     pub line: Line,
     /// Places for calls that wait or are under way.
-    pub places: Places,
+    pub limit: ConcurrencyLimit,
     /// What is counted.
     pub metrics: Metrics,
 }

@@ -13,7 +13,7 @@ use tokio::sync::{Notify, oneshot};
 use crate::base::ids::ConnectionId;
 use crate::connections;
 use crate::connections::model::{Attention, Status};
-use crate::connections::{Failed, token_lease};
+use crate::connections::{ConnectionError, token_lease};
 use crate::dapi::{Busy, Lane};
 use crate::relay::Context;
 use crate::relay::call::{Outcome, Request, Running};
@@ -32,7 +32,7 @@ pub(super) type Begun = oneshot::Receiver<Outcome>;
 
 /// Why there was no turn.
 #[derive(Debug)]
-pub(super) enum NoTurn {
+pub(super) enum LeaseError {
     /// There is no such connection.
     Unknown,
     /// It is not active.
@@ -48,16 +48,16 @@ pub(super) enum NoTurn {
     /// This replica is about to end.
     Draining,
     /// The database or the vault.
-    Failed(Failed),
+    Failed(ConnectionError),
 }
 
-impl<E: Into<Failed>> From<E> for NoTurn {
+impl<E: Into<ConnectionError>> From<E> for LeaseError {
     fn from(error: E) -> Self {
         Self::Failed(error.into())
     }
 }
 
-impl NoTurn {
+impl LeaseError {
     const fn why(&self) -> Option<&'static str> {
         match self {
             Self::NotActive(_) => Some("not_active"),
@@ -71,7 +71,7 @@ impl NoTurn {
 }
 
 /// Begins a call as soon as it is its turn.
-pub(super) async fn begin(context: &Context, request: &Arc<Request>) -> Result<Begun, NoTurn> {
+pub(super) async fn begin(context: &Context, request: &Arc<Request>) -> Result<Begun, LeaseError> {
     let arrived = Instant::now();
     let begun = begin_in_turn(context, request, arrived).await;
     match &begun {
@@ -85,20 +85,20 @@ async fn begin_in_turn(
     context: &Context,
     request: &Arc<Request>,
     arrived: Instant,
-) -> Result<Begun, NoTurn> {
+) -> Result<Begun, LeaseError> {
     let deadline = arrived + context.connections.dapi.settings().call_timeout;
     match attempt(&context.connections, request, None, deadline).await? {
         Attempt::Begun(begun) => return Ok(begun),
         Attempt::Busy(_) if context.connections.dapi.gate().is_closed() => {
-            return Err(NoTurn::Draining);
+            return Err(LeaseError::Draining);
         }
-        Attempt::Busy(busy) => return Err(NoTurn::Gate(busy)),
+        Attempt::Busy(busy) => return Err(LeaseError::Gate(busy)),
         Attempt::NotYet => check_active(context, request).await?,
     }
     loop {
-        let id = request.wish.id;
+        let id = request.request.id;
         let number = token_lease::join_queue(&context.connections, id, MOST).await?;
-        let place = Place::enter(context, id, number.ok_or(NoTurn::Full)?);
+        let place = Place::enter(context, id, number.ok_or(LeaseError::Full)?);
         // A place is lost where this process slept for so long that it was given up for dead.
         if let Some(begun) = wait(context, request, place, deadline).await? {
             return Ok(begun);
@@ -106,13 +106,13 @@ async fn begin_in_turn(
     }
 }
 
-async fn check_active(context: &Context, request: &Request) -> Result<(), NoTurn> {
-    let wish = &request.wish;
-    match token_lease::standing(&context.connections, wish.app, wish.id).await? {
-        None => Err(NoTurn::Unknown),
+async fn check_active(context: &Context, request: &Request) -> Result<(), LeaseError> {
+    let request = &request.request;
+    match token_lease::standing(&context.connections, request.app, request.id).await? {
+        None => Err(LeaseError::Unknown),
         Some((Status::Active, None)) => Ok(()),
-        Some((Status::Active, Some(attention))) => Err(NoTurn::NeedsAttention(attention)),
-        Some((status, _)) => Err(NoTurn::NotActive(status)),
+        Some((Status::Active, Some(attention))) => Err(LeaseError::NeedsAttention(attention)),
+        Some((status, _)) => Err(LeaseError::NotActive(status)),
     }
 }
 
@@ -122,15 +122,15 @@ async fn wait(
     request: &Arc<Request>,
     mut place: Place,
     deadline: Instant,
-) -> Result<Option<Begun>, NoTurn> {
-    let ticket = context.connections.settled.ticket(request.wish.id);
+) -> Result<Option<Begun>, LeaseError> {
+    let subscription = context.connections.changes.subscribe(request.request.id);
     let mut heard_of = Instant::now();
     loop {
         // Before looking, so that what happens between the two is not missed.
-        let news = ticket.news();
+        let news = subscription.changed();
         if place.is_first() {
             if heard_of.elapsed() >= STILL_HERE {
-                let id = request.wish.id;
+                let id = request.request.id;
                 let there =
                     token_lease::stay_in_queue(&context.connections, id, &place.in_line()).await?;
                 heard_of = Instant::now();
@@ -147,18 +147,18 @@ async fn wait(
                 Attempt::Busy(busy)
                     if busy.held && Instant::now() + busy.retry_after > deadline =>
                 {
-                    return Err(NoTurn::Gate(busy));
+                    return Err(LeaseError::Gate(busy));
                 }
                 Attempt::Busy(_) | Attempt::NotYet => {}
             }
             check_active(context, request).await?;
         }
         if context.connections.dapi.gate().is_closed() {
-            return Err(NoTurn::Draining);
+            return Err(LeaseError::Draining);
         }
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err(NoTurn::TooLong);
+            return Err(LeaseError::TooLong);
         }
         place.pause(news, left).await;
     }
@@ -177,9 +177,9 @@ async fn attempt(
     request: &Arc<Request>,
     place: Option<i64>,
     deadline: Instant,
-) -> Result<Attempt, Failed> {
+) -> Result<Attempt, ConnectionError> {
     let patience = GATE_PATIENCE.min(deadline.saturating_duration_since(Instant::now()));
-    let permit = match context.dapi.gate().enter(request.wish.app, Lane::Call, patience).await {
+    let permit = match context.dapi.gate().enter(request.request.app, Lane::Call, patience).await {
         Ok(permit) => permit,
         Err(busy) => return Ok(Attempt::Busy(busy)),
     };
@@ -188,7 +188,7 @@ async fn attempt(
     let tasks = context.tasks.clone();
     let attempt = async move {
         let started = Instant::now();
-        let turn = match token_lease::take(&context, &request.wish, place).await {
+        let turn = match token_lease::take(&context, &request.request, place).await {
             Ok(Some(turn)) => turn,
             Ok(None) => return drop(tell.send(Ok(Attempt::NotYet))),
             Err(error) => return drop(tell.send(Err(error))),
@@ -199,7 +199,7 @@ async fn attempt(
         Running { context, request, turn, permit, started, caller }.run().await;
     };
     tasks.spawn(tracing::Instrument::in_current_span(attempt));
-    told.await.unwrap_or_else(|_| Err(Failed::Database(sqlx::Error::WorkerCrashed)))
+    told.await.unwrap_or_else(|_| Err(ConnectionError::Database(sqlx::Error::WorkerCrashed)))
 }
 
 type Lines = Arc<Mutex<HashMap<ConnectionId, BTreeMap<i64, Arc<Notify>>>>>;

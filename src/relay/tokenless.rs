@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::Context;
 use super::call::{self, Outcome};
 use super::paths::DapiPath;
-use super::queue::{GATE_PATIENCE, NoTurn};
+use super::queue::{GATE_PATIENCE, LeaseError};
 use crate::base::actor::Actor;
 use crate::base::ids::AppId;
 use crate::base::trace::TraceContext;
@@ -20,12 +20,12 @@ pub(super) async fn call(
     path: &'static DapiPath,
     fields: Vec<Field>,
     trace: TraceContext,
-) -> Result<Outcome, NoTurn> {
+) -> Result<Outcome, LeaseError> {
     let context = &context.connections;
     let permit = context.dapi.gate().enter(app, Lane::Call, GATE_PATIENCE).await;
-    let permit = permit.map_err(NoTurn::Gate)?;
+    let permit = permit.map_err(LeaseError::Gate)?;
     let mut conn = context.pool.acquire().await?;
-    let credentials = apps::credentials(&mut conn, app).await?.ok_or(NoTurn::Unknown)?;
+    let credentials = apps::credentials(&mut conn, app).await?.ok_or(LeaseError::Unknown)?;
     let credentials = credentials.open(&context.vault)?;
     let event = audit::Event {
         app,

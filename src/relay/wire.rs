@@ -8,7 +8,7 @@ use actix_web::http::header::{CACHE_CONTROL, HeaderName, HeaderValue, RETRY_AFTE
 use actix_web::{HttpResponse, ResponseError};
 use serde_json::json;
 
-use crate::connections::Failed;
+use crate::connections::ConnectionError;
 use crate::http::problem::{Problem, ProblemCode};
 use crate::oauth::OAuthError;
 use crate::relay::paths;
@@ -152,8 +152,8 @@ impl From<Problem> for DapiError {
     }
 }
 
-impl From<Failed> for DapiError {
-    fn from(failed: Failed) -> Self {
+impl From<ConnectionError> for DapiError {
+    fn from(failed: ConnectionError) -> Self {
         Problem::from(failed).into()
     }
 }

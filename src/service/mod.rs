@@ -29,15 +29,15 @@ use tokio_util::task::TaskTracker;
 use crate::base::clock::Clock;
 use crate::base::signer::Signer;
 use crate::config::{Config, OauthConfig, PublicUrl};
-use crate::connections::{Batches, Budgets, Context, Deferred, Settled, Uses};
+use crate::connections::{Batches, Budgets, ChangeNotifier, Context, Deferred, LastUses};
 use crate::dapi::Gate;
 use crate::database::{Conn, Pool, Pools};
+use crate::http::body_pool::BodyPool;
+use crate::http::concurrency::ConcurrencyLimit;
 use crate::http::connection::{Guard, Limits};
-use crate::http::intake::Intake;
 use crate::http::operators::Operators;
 use crate::http::peer::TrustedProxies;
-use crate::http::places::Places;
-use crate::http::{connection, intake};
+use crate::http::{body_pool, connection};
 use crate::oauth::{Directory, Issuer};
 use crate::outbound::Reach;
 use crate::vault::Vault;
@@ -82,17 +82,17 @@ struct Shared {
     gate: Gate,
     pace: Arc<crate::config::Pace>,
     tasks: TaskTracker,
-    settled: Settled,
-    uses: Uses,
+    changes: ChangeNotifier,
+    uses: LastUses,
     wake: Arc<Notify>,
     deferred: Deferred,
     operators: Operators,
-    flights: upstreams::Flights,
-    upstream_calls: Places,
+    single_flight: upstreams::SingleFlight,
+    upstream_calls: ConcurrencyLimit,
     reach: Reach,
     line: relay::Line,
-    relay_places: Places,
-    intake: Intake,
+    relay_limit: ConcurrencyLimit,
+    body_pool: BodyPool,
     metrics: Metrics,
     readiness: Readiness,
     proxies: TrustedProxies,
@@ -135,7 +135,7 @@ impl Shared {
             dapi: client.map_err(StartError::Tls)?,
             pace: Arc::clone(&self.pace),
             tasks: self.tasks.clone(),
-            settled: self.settled.clone(),
+            changes: self.changes.clone(),
             uses: self.uses.clone(),
             wake: Arc::clone(&self.wake),
             deferred: self.deferred.clone(),
@@ -151,7 +151,7 @@ impl Shared {
             pool: context.pool.clone(),
             vault: self.vault.clone(),
             outbound: outbound::Client::new(self.reach).map_err(StartError::Tls)?,
-            flights: self.flights.clone(),
+            single_flight: self.single_flight.clone(),
             calls: self.upstream_calls.clone(),
             tasks: self.tasks.clone(),
             metrics: self.metrics.upstreams.clone(),
@@ -165,7 +165,7 @@ impl Shared {
         let relay = relay::Context {
             connections: context.clone(),
             line: self.line.clone(),
-            places: self.relay_places.clone(),
+            limit: self.relay_limit.clone(),
             metrics: self.metrics.relay.clone(),
         };
         Ok(Thread { context, upstreams, relay })
@@ -227,16 +227,16 @@ impl Service {
             gate: Gate::new(config.dapi.max_concurrent_calls),
             pace: Arc::new(config.pace),
             tasks: TaskTracker::new(),
-            settled: Settled::default(),
-            uses: Uses::default(),
+            changes: ChangeNotifier::default(),
+            uses: LastUses::default(),
             wake: Arc::default(),
             deferred: Deferred::default(),
             operators: Operators::new(pools.operators()),
-            flights: upstreams::Flights::default(),
-            upstream_calls: Places::new(upstreams::MAX_CALLS.min(callers)),
+            single_flight: upstreams::SingleFlight::default(),
+            upstream_calls: ConcurrencyLimit::new(upstreams::MAX_CALLS.min(callers)),
             line: relay::Line::default(),
-            relay_places: Places::new(relay::MAX_CALLS.min(callers)),
-            intake: Intake::new(intake::Limits::DEFAULT),
+            relay_limit: ConcurrencyLimit::new(relay::MAX_CALLS.min(callers)),
+            body_pool: BodyPool::new(body_pool::Limits::DEFAULT),
             reach: Reach::allowing_private_addresses(config.allow_private_addresses),
             metrics,
             readiness: Readiness::new(directory.clone(), control.clone()),
@@ -382,8 +382,8 @@ pub async fn context_of_one_round(config: Config) -> Result<Context, StartError>
         dapi,
         pace: Arc::new(config.pace),
         tasks: TaskTracker::new(),
-        settled: Settled::default(),
-        uses: Uses::default(),
+        changes: ChangeNotifier::default(),
+        uses: LastUses::default(),
         wake: Arc::default(),
         deferred: Deferred::default(),
         metrics: connections::Metrics::register(&mut registry),

@@ -34,7 +34,7 @@ pub(super) fn data(config: &mut web::ServiceConfig, shared: &Shared, thread: Opt
         .app_data(web::Data::new(shared.readiness.clone()))
         .app_data(web::Data::new(shared.operators.clone()))
         .app_data(web::Data::new(shared.proxies.clone()))
-        .app_data(web::Data::new(shared.intake.clone()))
+        .app_data(web::Data::new(shared.body_pool.clone()))
         .app_data(web::Data::new(shared.metrics.http.clone()));
 }
 

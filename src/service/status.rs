@@ -77,7 +77,7 @@ impl Readiness {
                 () = tokio::time::sleep(HEARTBEAT) => {}
             }
         }
-        let _ = store::forget_replica(&self.probe.pool, self.probe.replica).await;
+        let _ = store::delete_replica(&self.probe.pool, self.probe.replica).await;
     }
 }
 

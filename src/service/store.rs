@@ -23,7 +23,7 @@ pub(super) async fn answers(pool: &Pool) -> sqlx::Result<()> {
 }
 
 /// Forgets this replica, and others that were not heard of for a day.
-pub(super) async fn forget_replica(pool: &Pool, replica: ReplicaId) -> sqlx::Result<()> {
+pub(super) async fn delete_replica(pool: &Pool, replica: ReplicaId) -> sqlx::Result<()> {
     let mut conn = pool.acquire().await?;
     sqlx::query!(
         "DELETE FROM replicas WHERE id = $1 OR seen_at < (SELECT strongroom_now()) - interval '1 day'",

@@ -46,16 +46,16 @@ pub async fn find(conn: &mut Conn, vault: &Vault, token: &str) -> sqlx::Result<O
          WHERE s.token_hash = $1 AND s.expires_at > strongroom_now()
            AND NOT EXISTS (SELECT FROM erasures e WHERE e.user_id = s.user_id)
            AND NOT EXISTS (
-               SELECT FROM revocation_orders o
+               SELECT FROM bulk_revocations o
                WHERE o.app_id = s.app_id AND o.created_at >= s.created_at
-                 AND NOT o.by_connection AND o.erasure IS NULL
+                 AND NOT o.by_connection AND o.erasure_id IS NULL
                  AND (o.client_id IS NOT NULL OR o.by_user
                       OR (o.created_before IS NULL AND o.created_after IS NULL))
                  AND (o.created_before IS NULL OR s.created_at < o.created_before)
                  AND (o.client_id IS NULL OR o.client_id = s.created_by)
                  AND (NOT o.by_user OR EXISTS (
-                     SELECT FROM revocation_order_targets t
-                     WHERE t.order_id = o.id AND t.target = s.user_id)))",
+                     SELECT FROM bulk_revocation_targets t
+                     WHERE t.bulk_revocation_id = o.id AND t.target = s.user_id)))",
         hash.as_bytes(),
     )
     .fetch_optional(conn)

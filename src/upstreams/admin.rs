@@ -1,7 +1,7 @@
 //! Adding, changing and removing upstreams: each in one transaction with its audit row.
 
 use super::model::{Auth, Change, Draft, Invalid, Settings, Upstream};
-use super::{ClientSecret, Failed, secret_place, store};
+use super::{ClientSecret, Failed, secret_aad, store};
 use crate::audit;
 use crate::base::actor::Actor;
 use crate::base::ids::{AppId, UpstreamId};
@@ -110,7 +110,7 @@ async fn seal(
     secret: &ClientSecret,
 ) -> Result<Sealed<ClientSecret>, AdminError> {
     let key = vault::app_key(conn, app).await?.ok_or(sqlx::Error::RowNotFound)?;
-    Ok(Sealed::seal(secret, &vault.unwrap(&key)?, &secret_place(app, id))?)
+    Ok(Sealed::seal(secret, &vault.unwrap(&key)?, &secret_aad(app, id))?)
 }
 
 /// The settings as they are held. They were checked when they came; a URL that may not be reached under

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 use reqwest::Method;
 use tokio::sync::watch;
 
-use super::flights::Flight;
 use super::model::{Auth, Failure, Settings};
+use super::single_flight::Flight;
 use super::store::{self, Job};
-use super::wire::{self, Answer, Trouble};
-use super::{ClientSecret, Context, Failed, secret_place, token_place};
+use super::wire::{self, Answer, TokenError};
+use super::{ClientSecret, Context, Failed, secret_aad, token_aad};
 use crate::audit::AuditActor;
 use crate::base::actor::Actor;
 use crate::base::ids::{AppId, UpstreamId};
@@ -39,7 +39,7 @@ pub(super) fn begin(
     id: UpstreamId,
     refused: Option<i32>,
 ) -> watch::Receiver<()> {
-    let (landing, flight) = context.flights.board(id);
+    let (landing, flight) = context.single_flight.board(id);
     if let Some(flight) = flight {
         let task = fly(context.clone(), app, id, refused, flight);
         drop(context.tasks.spawn(tracing::Instrument::in_current_span(task)));
@@ -108,7 +108,7 @@ async fn conclude(
     let mut conn = context.pool.acquire().await?;
     let kept = match answer {
         Answer::Token(token, lifetime) => {
-            let sealed = Sealed::seal(&token, key, &token_place(app, id))?;
+            let sealed = Sealed::seal(&token, key, &token_aad(app, id))?;
             store::conclude_with_token(&mut conn, app, id, job, &sealed, lifetime, &actor).await?
         }
         Answer::Failed(trouble) => {
@@ -138,10 +138,10 @@ async fn ask(
     job: &Job,
     key: &DataKey,
 ) -> Result<Answer, Failed> {
-    let secret = job.client_secret.open(key, &secret_place(app, id))?;
+    let secret = job.client_secret.open(key, &secret_aad(app, id))?;
     let Some(settings) = settings(context, job) else {
         let detail = "the token URL may not be reached under this service's settings";
-        return Ok(Answer::Failed(Trouble::new(Failure::NotAllowed, detail)));
+        return Ok(Answer::Failed(TokenError::new(Failure::NotAllowed, detail)));
     };
     let request = context.outbound.request(Method::POST, &settings.token_url, TIME_LIMIT);
     let request = request.header("traceparent", TraceContext::fresh().traceparent());
@@ -160,19 +160,19 @@ async fn receive(response: reqwest::Response, secret: &ClientSecret) -> Answer {
                 Unreadable::TooLarge | Unreadable::Encoding => Failure::Unusable,
                 Unreadable::BrokenOff => Failure::Unreachable,
             };
-            Answer::Failed(Trouble::new(kind, what.to_string()))
+            Answer::Failed(TokenError::new(kind, what.to_string()))
         }
     }
 }
 
-fn no_answer(what: NoAnswer) -> Trouble {
+fn no_answer(what: NoAnswer) -> TokenError {
     match what {
         NoAnswer::NotAllowed => {
             let detail = "the token URL's name stands for an address that is not public";
-            Trouble::new(Failure::NotAllowed, detail)
+            TokenError::new(Failure::NotAllowed, detail)
         }
-        NoAnswer::Timeout => Trouble::new(Failure::Timeout, "no answer in time"),
-        NoAnswer::Unreachable(what) => Trouble::new(Failure::Unreachable, what),
+        NoAnswer::Timeout => TokenError::new(Failure::Timeout, "no answer in time"),
+        NoAnswer::Unreachable(what) => TokenError::new(Failure::Unreachable, what),
     }
 }
 

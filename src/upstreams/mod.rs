@@ -10,30 +10,30 @@
 //!
 //! Knows: base, vault, outbound, http, audit.
 
+mod acquire;
 pub mod admin;
 mod fetch;
-mod flights;
 mod headers;
-mod lend;
 mod metrics;
 pub mod model;
 mod path;
 mod proxy;
 pub mod routes;
+mod single_flight;
 pub mod store;
 mod wire;
 
-pub use flights::Flights;
 pub use metrics::Metrics;
+pub use single_flight::SingleFlight;
 
 use tokio_util::task::TaskTracker;
 
 use crate::base::ids::{AppId, UpstreamId};
 use crate::base::secret::secret_text;
 use crate::database::Pool;
-use crate::http::places::Places;
+use crate::http::concurrency::ConcurrencyLimit;
 use crate::outbound;
-use crate::vault::{Place, Vault, VaultError};
+use crate::vault::{AadContext, Vault, VaultError};
 
 secret_text!(
     /// The client secret by which an upstream knows this app.
@@ -58,9 +58,9 @@ pub struct Context {
     /// Calls to URLs that came in by API.
     pub outbound: outbound::Client,
     /// Token requests under way in this process, and who waits for them.
-    pub flights: Flights,
+    pub single_flight: SingleFlight,
     /// Places for calls through upstreams.
-    pub calls: Places,
+    pub calls: ConcurrencyLimit,
     /// Work that no caller's disconnect ends; a shutdown waits for it.
     pub tasks: TaskTracker,
     /// What is counted.
@@ -78,14 +78,14 @@ pub enum Failed {
     Database(#[from] sqlx::Error),
 }
 
-fn secret_place(app: AppId, id: UpstreamId) -> Place {
-    place(app, id, "client_secret")
+fn secret_aad(app: AppId, id: UpstreamId) -> AadContext {
+    aad(app, id, "client_secret")
 }
 
-fn token_place(app: AppId, id: UpstreamId) -> Place {
-    place(app, id, "access_token")
+fn token_aad(app: AppId, id: UpstreamId) -> AadContext {
+    aad(app, id, "access_token")
 }
 
-fn place(app: AppId, id: UpstreamId, column: &'static str) -> Place {
-    Place { table: "upstreams", column, app: Some(app), user: None, row: id.uuid() }
+fn aad(app: AppId, id: UpstreamId, column: &'static str) -> AadContext {
+    AadContext { table: "upstreams", column, app: Some(app), user: None, row: id.uuid() }
 }

@@ -8,7 +8,7 @@ use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::{Method, Response, StatusCode};
 use zeroize::Zeroizing;
 
-use super::lend::{self, Lending, Lent, Purpose};
+use super::acquire::{self, AcquireOutcome, AcquiredToken, Purpose};
 use super::{Context, Failed, UpstreamToken};
 use crate::base::actor::Actor;
 use crate::base::ids::AppId;
@@ -36,7 +36,7 @@ pub(super) enum Called {
     /// The upstream's answer, whatever it is; its body is still to come.
     Answer(Response),
     /// There is no token: see why.
-    NoToken(Lending),
+    NoToken(AcquireOutcome),
     /// The upstream has no base URL.
     NoBaseUrl,
     /// No answer.
@@ -54,17 +54,17 @@ pub(super) async fn call(
 ) -> Result<Called, Failed> {
     let deadline = Instant::now() + TIME_LIMIT;
     let purpose = Purpose::Call(call.method.as_str(), &call.path);
-    let lent = match lend::lend(context, actor, app, name, purpose).await? {
-        Lending::Token(lent) => lent,
+    let lent = match acquire::acquire(context, actor, app, name, purpose).await? {
+        AcquireOutcome::Token(lent) => lent,
         none => return Ok(Called::NoToken(none)),
     };
     let first = send(context, &lent, call, deadline).await;
     if !matches!(&first, Called::Answer(answer) if answer.status() == StatusCode::UNAUTHORIZED) {
         return Ok(first);
     }
-    lend::renew(context, app, &lent).await;
-    match lend::lend(context, actor, app, name, purpose).await? {
-        Lending::Token(again) if again.epoch != lent.epoch => {
+    acquire::renew(context, app, &lent).await;
+    match acquire::acquire(context, actor, app, name, purpose).await? {
+        AcquireOutcome::Token(again) if again.epoch != lent.epoch => {
             context.metrics.renewed.inc();
             Ok(send(context, &again, call, deadline).await)
         }
@@ -73,7 +73,7 @@ pub(super) async fn call(
     }
 }
 
-async fn send(context: &Context, lent: &Lent, call: &Call, deadline: Instant) -> Called {
+async fn send(context: &Context, lent: &AcquiredToken, call: &Call, deadline: Instant) -> Called {
     let Some(base) = &lent.base_url else { return Called::NoBaseUrl };
     let base = OutboundUrl::parse_base(base, context.outbound.reach()).ok();
     let url = base.and_then(|base| base.under(&call.path, call.query.as_deref()));

@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 
 use super::model::{Auth, Failure, Settings};
 use super::{ClientSecret, UpstreamToken};
-use crate::base::loose::{self, Object};
+use crate::base::lenient_json::{self, Object};
 
 /// The longest token that is taken, in bytes.
 const MAX_TOKEN: usize = 16 * 1024;
@@ -32,12 +32,12 @@ pub(super) enum Answer {
     /// A token and how long it lives from when it was asked for.
     Token(UpstreamToken, Duration),
     /// None.
-    Failed(Trouble),
+    Failed(TokenError),
 }
 
 /// Why there is no token.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Trouble {
+pub(super) struct TokenError {
     pub(super) kind: Failure,
     /// The upstream's OAuth error code.
     pub(super) oauth_error: Option<String>,
@@ -47,7 +47,7 @@ pub(super) struct Trouble {
     pub(super) retry_after: Option<Duration>,
 }
 
-impl Trouble {
+impl TokenError {
     pub(super) fn new(kind: Failure, detail: impl Into<String>) -> Self {
         Self { kind, oauth_error: None, detail: detail.into(), retry_after: None }
     }
@@ -112,7 +112,7 @@ pub(super) fn read(
     secret: &ClientSecret,
 ) -> Answer {
     let code = status.as_u16();
-    let text = loose::text(body);
+    let text = lenient_json::text(body);
     let parsed = Object::read(&text, &FIELDS).filter(Object::is_closed);
     let oauth_error = parsed.as_ref().and_then(|answer| error_code(answer, secret));
     let not_now = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS];
@@ -120,7 +120,7 @@ pub(super) fn read(
     let trouble = |kind, what: &str| {
         let oauth_error = oauth_error.clone().filter(|_| kind == Failure::Refused);
         let detail = format!("{what} (HTTP {code})");
-        Answer::Failed(Trouble { kind, oauth_error, detail, retry_after })
+        Answer::Failed(TokenError { kind, oauth_error, detail, retry_after })
     };
     if says_no || (status.is_success() && oauth_error.is_some()) {
         return trouble(Failure::Refused, "the token endpoint refused");
@@ -191,7 +191,7 @@ mod tests {
         }
     }
 
-    fn trouble(status: u16, body: &str) -> Trouble {
+    fn trouble(status: u16, body: &str) -> TokenError {
         match read_text(status, body) {
             Answer::Failed(trouble) => trouble,
             Answer::Token(..) => panic!("{body} is a token"),

@@ -18,7 +18,7 @@ mod store;
 
 pub use keys::{DataKey, HashKey, KeyOwner, KeyedHash, WrappedKey};
 pub use master::{InvalidMasterKey, MASTER_KEY_BYTES, MasterKey, MasterKeyId, MasterKeys};
-pub use seal::{Binding, Place, Sealed};
+pub use seal::{AadContext, Binding, Sealed};
 pub use store::{KeyUse, app_key, insert_key, key_uses, retire, rewrap_some};
 
 use crate::database::Conn;

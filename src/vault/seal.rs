@@ -38,7 +38,7 @@ pub(super) fn random<const N: usize>() -> Result<[u8; N], VaultError> {
 
 /// Where a sealed value belongs. Sealing and opening name the same place or do not meet.
 #[derive(Clone, Copy, Debug)]
-pub struct Place {
+pub struct AadContext {
     /// The table.
     pub table: &'static str,
     /// The column.
@@ -51,7 +51,7 @@ pub struct Place {
     pub row: Uuid,
 }
 
-impl Place {
+impl AadContext {
     fn associated_data(&self, key: DataKeyId) -> AssociatedData {
         let mut aad = AssociatedData::new(self.table, self.column);
         aad.id(self.app.map(AppId::uuid));
@@ -141,8 +141,8 @@ impl<T: Sealable> Sealed<T> {
     ///
     /// # Errors
     /// Only where the operating system gives no random numbers.
-    pub fn seal(secret: &T, key: &DataKey, place: &Place) -> Result<Self, VaultError> {
-        Self::seal_as(SEALED_V1, secret, key, &place.associated_data(key.id()))
+    pub fn seal(secret: &T, key: &DataKey, aad: &AadContext) -> Result<Self, VaultError> {
+        Self::seal_as(SEALED_V1, secret, key, &aad.associated_data(key.id()))
     }
 
     /// Encrypts `secret` for `place` under `key`, and binds it to `binding`.
@@ -152,10 +152,10 @@ impl<T: Sealable> Sealed<T> {
     pub fn seal_bound(
         secret: &T,
         key: &DataKey,
-        place: &Place,
+        aad: &AadContext,
         binding: &Binding,
     ) -> Result<Self, VaultError> {
-        let mut aad = place.associated_data(key.id());
+        let mut aad = aad.associated_data(key.id());
         aad.part(&binding.0);
         Self::seal_as(SEALED_V2, secret, key, &aad)
     }
@@ -182,8 +182,8 @@ impl<T: Sealable> Sealed<T> {
     ///
     /// # Errors
     /// [`VaultError::DoesNotOpen`], which does not tell why.
-    pub fn open(&self, key: &DataKey, place: &Place) -> Result<T, VaultError> {
-        self.open_as(SEALED_V1, key, &place.associated_data(key.id()))
+    pub fn open(&self, key: &DataKey, aad: &AadContext) -> Result<T, VaultError> {
+        self.open_as(SEALED_V1, key, &aad.associated_data(key.id()))
     }
 
     /// Decrypts a value that is bound to `binding`, or one of an earlier release that is bound to nothing.
@@ -193,13 +193,13 @@ impl<T: Sealable> Sealed<T> {
     pub fn open_bound(
         &self,
         key: &DataKey,
-        place: &Place,
+        aad: &AadContext,
         binding: Option<&Binding>,
     ) -> Result<T, VaultError> {
         if !self.is_bound() {
-            return self.open(key, place);
+            return self.open(key, aad);
         }
-        let mut aad = place.associated_data(key.id());
+        let mut aad = aad.associated_data(key.id());
         aad.part(&binding.ok_or(VaultError::DoesNotOpen)?.0);
         self.open_as(SEALED_V2, key, &aad)
     }
@@ -291,8 +291,8 @@ mod tests {
         DataKey::new(DataKeyId::new(), &random().unwrap())
     }
 
-    fn place() -> Place {
-        Place {
+    fn aad() -> AadContext {
+        AadContext {
             table: "connections",
             column: "access_token",
             app: Some(AppId::new()),
@@ -307,24 +307,24 @@ mod tests {
 
     #[test]
     fn what_was_sealed_opens_in_its_place() {
-        let (key, place) = (key(), place());
-        let sealed = Sealed::seal(&token(), &key, &place).unwrap();
-        assert!(sealed.open(&key, &place).unwrap().same_as(&token()));
+        let (key, aad) = (key(), aad());
+        let sealed = Sealed::seal(&token(), &key, &aad).unwrap();
+        assert!(sealed.open(&key, &aad).unwrap().same_as(&token()));
         assert_eq!(sealed.key_id(), Some(key.id()));
     }
 
     #[test]
     fn a_ciphertext_opens_in_no_other_place() {
-        let (key, place) = (key(), place());
-        let sealed = Sealed::seal(&token(), &key, &place).unwrap();
+        let (key, aad) = (key(), aad());
+        let sealed = Sealed::seal(&token(), &key, &aad).unwrap();
         for other in [
-            Place { table: "apps", ..place },
-            Place { column: "user_secret", ..place },
-            Place { app: None, ..place },
-            Place { app: Some(AppId::new()), ..place },
-            Place { user: None, ..place },
-            Place { user: Some(UserId::new()), ..place },
-            Place { row: AppId::new().uuid(), ..place },
+            AadContext { table: "apps", ..aad },
+            AadContext { column: "user_secret", ..aad },
+            AadContext { app: None, ..aad },
+            AadContext { app: Some(AppId::new()), ..aad },
+            AadContext { user: None, ..aad },
+            AadContext { user: Some(UserId::new()), ..aad },
+            AadContext { row: AppId::new().uuid(), ..aad },
         ] {
             assert!(matches!(sealed.open(&key, &other), Err(VaultError::DoesNotOpen)), "{other:?}");
         }
@@ -332,63 +332,63 @@ mod tests {
 
     #[test]
     fn what_is_bound_opens_with_its_binding_and_not_without() {
-        let (key, place, binding) = (key(), place(), Binding::new().unwrap());
-        let sealed = Sealed::seal_bound(&token(), &key, &place, &binding).unwrap();
-        assert!(sealed.open_bound(&key, &place, Some(&binding)).unwrap().same_as(&token()));
+        let (key, aad, binding) = (key(), aad(), Binding::new().unwrap());
+        let sealed = Sealed::seal_bound(&token(), &key, &aad, &binding).unwrap();
+        assert!(sealed.open_bound(&key, &aad, Some(&binding)).unwrap().same_as(&token()));
         let other = Binding::new().unwrap();
         for wrong in [None, Some(&other)] {
-            assert!(sealed.open_bound(&key, &place, wrong).is_err());
+            assert!(sealed.open_bound(&key, &aad, wrong).is_err());
         }
-        assert!(sealed.open(&key, &place).is_err(), "not as one that is bound to nothing");
+        assert!(sealed.open(&key, &aad).is_err(), "not as one that is bound to nothing");
         let mut disguised = sealed.as_bytes().to_vec();
         disguised[0] = SEALED_V1;
         let disguised = Sealed::<SecretText>::from_bytes(disguised).unwrap();
-        assert!(disguised.open_bound(&key, &place, None).is_err());
+        assert!(disguised.open_bound(&key, &aad, None).is_err());
     }
 
     #[test]
     fn what_an_earlier_release_sealed_opens_without_a_binding() {
-        let (key, place) = (key(), place());
-        let sealed = Sealed::seal(&token(), &key, &place).unwrap();
-        assert!(sealed.open_bound(&key, &place, None).unwrap().same_as(&token()));
+        let (key, aad) = (key(), aad());
+        let sealed = Sealed::seal(&token(), &key, &aad).unwrap();
+        assert!(sealed.open_bound(&key, &aad, None).unwrap().same_as(&token()));
     }
 
     #[test]
     fn another_key_does_not_open_it_even_under_the_same_id() {
-        let (key, place) = (key(), place());
-        let sealed = Sealed::seal(&token(), &key, &place).unwrap();
-        assert!(sealed.open(&self::key(), &place).is_err());
-        assert!(sealed.open(&DataKey::new(key.id(), &random().unwrap()), &place).is_err());
+        let (key, aad) = (key(), aad());
+        let sealed = Sealed::seal(&token(), &key, &aad).unwrap();
+        assert!(sealed.open(&self::key(), &aad).is_err());
+        assert!(sealed.open(&DataKey::new(key.id(), &random().unwrap()), &aad).is_err());
     }
 
     #[test]
     fn a_damaged_or_shortened_ciphertext_is_refused_without_a_panic() {
-        let (key, place) = (key(), place());
-        let sealed = Sealed::seal(&token(), &key, &place).unwrap();
+        let (key, aad) = (key(), aad());
+        let sealed = Sealed::seal(&token(), &key, &aad).unwrap();
         for index in 0..sealed.as_bytes().len() {
             let mut damaged = sealed.as_bytes().to_vec();
             damaged[index] ^= 1;
-            let opened = Sealed::<SecretText>::from_bytes(damaged).map(|s| s.open(&key, &place));
+            let opened = Sealed::<SecretText>::from_bytes(damaged).map(|s| s.open(&key, &aad));
             assert!(opened.is_none_or(|result| result.is_err()), "byte {index}");
             let short = Sealed::<SecretText>::from_bytes(sealed.as_bytes()[..index].to_vec());
-            assert!(short.is_none_or(|s| s.open(&key, &place).is_err()), "length {index}");
+            assert!(short.is_none_or(|s| s.open(&key, &aad).is_err()), "length {index}");
         }
     }
 
     #[test]
     fn the_same_secret_never_looks_the_same_twice() {
-        let (key, place) = (key(), place());
-        let one = Sealed::seal(&token(), &key, &place).unwrap();
-        let two = Sealed::seal(&token(), &key, &place).unwrap();
+        let (key, aad) = (key(), aad());
+        let one = Sealed::seal(&token(), &key, &aad).unwrap();
+        let two = Sealed::seal(&token(), &key, &aad).unwrap();
         assert_ne!(one.as_bytes(), two.as_bytes());
     }
 
     #[test]
     fn an_empty_secret_and_a_large_one_come_back_whole() {
-        let (key, place) = (key(), place());
+        let (key, aad) = (key(), aad());
         for text in [String::new(), "x".repeat(1 << 20)] {
             let secret = SecretText::new(text);
-            let opened = Sealed::seal(&secret, &key, &place).unwrap().open(&key, &place).unwrap();
+            let opened = Sealed::seal(&secret, &key, &aad).unwrap().open(&key, &aad).unwrap();
             assert!(opened.same_as(&secret));
         }
     }

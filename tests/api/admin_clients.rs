@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use strongroom::base::foreign::ForeignScopes;
+use strongroom::base::external_scopes::ExternalScopes;
 use strongroom::oauth::clients::Terms;
 
 use crate::support::{Answer, BOOTSTRAP_ID, OauthClient, TestApp, command};
@@ -139,8 +139,8 @@ async fn a_scope_of_another_api_is_granted_by_who_has_it() {
     let body = json!({ "name": "x", "scopes": [], "otherScopes": ["conversation:access2api"] });
     let refused = app.api.post(&app.token().await, PATH, &body).await;
     assert_eq!(refused.problem(), (403, "insufficient_scope"));
-    let other_scopes = ForeignScopes::new(["conversation:access2api"]).unwrap();
-    let terms = Terms { other_scopes, ..Terms::default() };
+    let external_scopes = ExternalScopes::new(["conversation:access2api"]).unwrap();
+    let terms = Terms { external_scopes, ..Terms::default() };
     let holder = app.client_on("admin", 3600, terms).await;
     app.refresh_directories().await;
     let client = made(&app, &holder.token(&app.api).await, body).await;

@@ -97,7 +97,7 @@ async fn those_who_wait_for_the_turn_are_told_and_dapi_is_not_called() {
     app.sandbox.calls_reached(ACCOUNTS, 1).await;
     let waiting: Vec<_> =
         [&app.api, &replica, &app.api, &replica].map(|api| begin(api, CARDS)).into();
-    while app.database.value("SELECT count(*) FROM token_queue").await != "4" {
+    while app.database.value("SELECT count(*) FROM token_lease_queue").await != "4" {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     app.sandbox.clear_faults();

@@ -103,7 +103,7 @@ async fn an_order_is_one_audit_row_and_its_end_another() {
     let before = app.database.audit().await.len();
     let made = order(&app, &all()).await.json;
     assert_eq!(app.database.audit().await[before..], ["revocations.ordered running"]);
-    let carried = "SELECT count(DISTINCT revocation_order) = 1 AND count(revocation_order) = 3 FROM connections";
+    let carried = "SELECT count(DISTINCT bulk_revocation_id) = 1 AND count(bulk_revocation_id) = 3 FROM connections";
     assert_eq!(app.database.value(carried).await, "true");
     for _ in 0..4 {
         app.tick().await;
@@ -238,7 +238,7 @@ async fn the_same_request_under_the_same_key_is_the_same_order() {
     for key in ["", "\"\"", "a b", "\"a\"b\""] {
         assert_eq!(give(key, all()).await.problem(), (400, "invalid_request"), "{key}");
     }
-    let orders = "SELECT count(*) FROM revocation_orders";
+    let orders = "SELECT count(*) FROM bulk_revocations";
     assert_eq!(app.database.value(orders).await, "2");
 }
 
@@ -467,13 +467,13 @@ async fn links_that_are_made_while_everything_is_revoked_are_met_or_left_whole()
         app.settled(id(&answer.json)).await;
     }
     let wrong = "SELECT count(*) FROM connections
-                 WHERE (status IN ('pending', 'active')) <> (revocation_order IS NULL)";
+                 WHERE (status IN ('pending', 'active')) <> (bulk_revocation_id IS NULL)";
     assert_eq!(app.database.value(wrong).await, "0");
-    let uncounted = "SELECT count(*) FROM revocation_orders WHERE matched IS NULL";
+    let uncounted = "SELECT count(*) FROM bulk_revocations WHERE matched IS NULL";
     while app.database.value(uncounted).await != "0" {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    let met = "SELECT sum(matched) = (SELECT count(*) FROM connections WHERE revocation_order IS NOT NULL)
-               FROM revocation_orders";
+    let met = "SELECT sum(matched) = (SELECT count(*) FROM connections WHERE bulk_revocation_id IS NOT NULL)
+               FROM bulk_revocations";
     assert_eq!(app.database.value(met).await, "true");
 }

@@ -12,7 +12,7 @@ use crate::support::{Api, Process, TestApp, for_user, id};
 
 const ACCOUNTS: &str = "data/accounts/get";
 const CARDS: &str = "data/cards/get";
-const WAITING: &str = "SELECT count(*) FROM token_queue";
+const WAITING: &str = "SELECT count(*) FROM token_lease_queue";
 
 fn post(path: &str, token: &str, body: &Value) -> Vec<u8> {
     let body = body.to_string();
@@ -202,7 +202,7 @@ async fn a_change_that_arrived_whole_is_made_though_the_caller_has_gone() {
         "userSecret": "secret-of-eve",
     });
     gone(&post("/v1/connections/import", &token, &import)).await;
-    until(&app, "SELECT count(*) FROM connections WHERE connection_id = 'login-of-eve'", "1").await;
+    until(&app, "SELECT count(*) FROM connections WHERE dapi_connection_id = 'login-of-eve'", "1").await;
     gone(&post(&format!("/v1/connections/{}/delink", id(&active)), &token, &json!({}))).await;
     until(&app, "SELECT count(*) FROM connections WHERE status = 'delinked'", "1").await;
     let order =

@@ -95,7 +95,7 @@ async fn the_same_code_again_gives_the_same_stand_in_on_every_replica() {
     assert_eq!(one.status, 200, "{}", one.text);
     assert_eq!((&one.json, &one.json), (&two.json, &again.json));
     assert_eq!(app.sandbox.calls_to(EXCHANGE), 1);
-    assert_eq!(app.database.value("SELECT count(*) FROM stand_ins").await, "1");
+    assert_eq!(app.database.value("SELECT count(*) FROM proxy_tokens").await, "1");
 }
 
 #[tokio::test]
@@ -298,7 +298,7 @@ async fn a_user_secret_that_never_comes_ends_the_revocation_unconfirmed() {
         (&ended["status"], &ended["revocation"]["confirmedAt"]),
         (&json!("invalidated"), &Value::Null)
     );
-    assert_eq!(app.database.value("SELECT count(*) FROM token_turns").await, "0");
+    assert_eq!(app.database.value("SELECT count(*) FROM token_leases").await, "0");
 }
 
 #[tokio::test]

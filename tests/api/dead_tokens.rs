@@ -1,7 +1,7 @@
 //! Dapi's own word: a token that it calls dead is dead here at once.
 
 use serde_json::json;
-use strongroom::connections::dapi_says_dead;
+use strongroom::connections::dapi_reports_dead_token;
 use strongroom::sandbox::{Effect, Fault, Refuse};
 
 use crate::support::{TestApp, id};
@@ -16,12 +16,16 @@ async fn a_type_that_means_dead_invalidates_at_once_and_tells_dapi_nothing() {
     let app = TestApp::by_hand().await;
     let active = app.active("ada").await;
     let (tenant, connection) = (default_app(&app).await, id(&active).parse().unwrap());
-    assert!(dapi_says_dead(&app.context, tenant, connection, "USER_DELINKED").await.unwrap());
+    assert!(
+        dapi_reports_dead_token(&app.context, tenant, connection, "USER_DELINKED").await.unwrap()
+    );
     let found = app.api.connection(&app.token().await, id(&active)).await;
     assert_eq!((&found["status"], &found["failure"]), (&json!("invalidated"), &json!(null)));
     assert_eq!(found["revocation"]["reason"], "Dapi answered USER_DELINKED");
     assert!(found["revocation"]["confirmedAt"].is_string());
-    assert!(!dapi_says_dead(&app.context, tenant, connection, "USER_DELINKED").await.unwrap());
+    assert!(
+        !dapi_reports_dead_token(&app.context, tenant, connection, "USER_DELINKED").await.unwrap()
+    );
     app.tick().await;
     assert_eq!(app.sandbox.calls_to("users/DelinkUser"), 0);
     assert_eq!(app.database.audit().await.last().unwrap(), "connection.invalidated invalidated");
@@ -33,13 +37,18 @@ async fn other_types_and_other_apps_say_nothing_about_a_token() {
     let active = app.active("ada").await;
     let (tenant, connection) = (default_app(&app).await, id(&active).parse().unwrap());
     for kind in ["USER_DELINKED", "INVALID_CREDENTIALS", "", "token_dead"] {
-        assert!(!dapi_says_dead(&app.context, tenant, connection, kind).await.unwrap(), "{kind}");
+        assert!(
+            !dapi_reports_dead_token(&app.context, tenant, connection, kind).await.unwrap(),
+            "{kind}"
+        );
     }
     let stranger = strongroom::base::ids::AppId::new();
-    assert!(!dapi_says_dead(&app.context, stranger, connection, "TOKEN_DEAD").await.unwrap());
+    assert!(
+        !dapi_reports_dead_token(&app.context, stranger, connection, "TOKEN_DEAD").await.unwrap()
+    );
     let found = app.api.connection(&app.token().await, id(&active)).await;
     assert_eq!(found["status"], "active");
-    assert!(dapi_says_dead(&app.context, tenant, connection, "TOKEN_DEAD").await.unwrap());
+    assert!(dapi_reports_dead_token(&app.context, tenant, connection, "TOKEN_DEAD").await.unwrap());
 }
 
 #[tokio::test]

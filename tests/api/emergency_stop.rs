@@ -147,7 +147,7 @@ async fn each_kind_of_filter_is_in_force_while_everything_is_locked() {
         assert_eq!(other["status"], "active", "{filter}");
         assert_unusable(&app, &meant).await;
         lock.rollback().await.unwrap();
-        app.database.execute("DELETE FROM revocation_orders").await;
+        app.database.execute("DELETE FROM bulk_revocations").await;
         assert_eq!(app.api.reveal(&app.token().await, id(&meant)).await.status, 200);
     }
 }
@@ -158,7 +158,7 @@ async fn twenty_thousand_connections_are_unusable_with_the_answer_and_counted_la
     let real = app.active("ada").await;
     app.database
         .execute(
-            "INSERT INTO connections (id, app_id, user_id, status, connection_id, activated_at,
+            "INSERT INTO connections (id, app_id, user_id, status, dapi_connection_id, activated_at,
                                       access_token, user_secret)
              SELECT gen_random_uuid(), c.app_id, c.user_id, 'active', 'login ' || n, now(),
                     c.access_token, c.user_secret
@@ -328,7 +328,7 @@ async fn a_key_whose_first_request_is_under_way_is_told_to_wait() {
     };
     let first = locked(
         &app,
-        "INSERT INTO revocation_orders (id, app_id, kind, reason, filter, per_second, request_hash,
+        "INSERT INTO bulk_revocations (id, app_id, kind, reason, filter, per_second, request_hash,
                                         idempotency_key)
          SELECT gen_random_uuid(), id, 'delink', 'x', '{}', 1, sha256('x'), 'k' FROM apps",
     )
@@ -338,7 +338,7 @@ async fn a_key_whose_first_request_is_under_way_is_told_to_wait() {
     assert_eq!(second.header("retry-after"), "1");
     first.rollback().await.unwrap();
     assert_eq!(send().await.status, 202);
-    assert_eq!(app.database.value("SELECT count(*) FROM revocation_orders").await, "1");
+    assert_eq!(app.database.value("SELECT count(*) FROM bulk_revocations").await, "1");
 }
 
 #[tokio::test]
@@ -439,7 +439,7 @@ async fn an_erasure_begins_whatever_of_the_user_is_locked() {
         assert_eq!(refused.problem(), (409, "user_being_erased"), "{lock}");
         held.commit().await.unwrap();
         assert_eq!(erased(&app, &begun.json).await["upstream"], "confirmed", "{lock}");
-        assert_eq!(app.database.value("SELECT count(*) FROM revocation_orders").await, "0");
+        assert_eq!(app.database.value("SELECT count(*) FROM bulk_revocations").await, "0");
     }
 }
 

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use serde_json::Value;
-use strongroom::base::foreign::ForeignScopes;
+use strongroom::base::external_scopes::ExternalScopes;
 use strongroom::oauth::clients::Terms;
 
 use crate::support::{OauthClient, TestApp};
@@ -27,7 +27,7 @@ fn terms(other: &str, required: &str) -> Terms {
     let other = other.to_owned().leak();
     let required = required.to_owned().leak();
     Terms {
-        other_scopes: ForeignScopes::new(names(other)).unwrap(),
+        external_scopes: ExternalScopes::new(names(other)).unwrap(),
         required_scopes: names(required).map(str::to_owned).collect(),
         reveals_per_minute: None,
     }
@@ -101,7 +101,7 @@ async fn a_foreign_scope_never_comes_to_mean_something_here() {
     let client = app.client_on("connections:read", 3600, terms("future:scope", "")).await;
     // As if a release had given a meaning to the name.
     app.database
-        .execute("UPDATE clients SET other_scopes = '{tokens:read}' WHERE NOT bootstrap")
+        .execute("UPDATE clients SET external_scopes = '{tokens:read}' WHERE NOT bootstrap")
         .await;
     app.refresh_directories().await;
     let answer = client.ask(&app.api, None).await;

@@ -12,7 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 use strongroom::base::secret::Sealable;
-use strongroom::vault::{Place, Sealed};
+use strongroom::vault::{AadContext, Sealed};
 use tokio::net::TcpListener;
 use zeroize::Zeroizing;
 
@@ -50,7 +50,7 @@ impl Forger {
             .fetch_one(&app.database.pool)
             .await
             .unwrap();
-        let place = Place {
+        let aad = AadContext {
             table: "signing_keys",
             column: "private_key",
             app: None,
@@ -62,7 +62,7 @@ impl Forger {
             .fetch_one(&app.database.pool)
             .await
             .unwrap();
-        let pkcs8 = sealed.open(app.context.vault.service_key(), &place).unwrap().0;
+        let pkcs8 = sealed.open(app.context.vault.service_key(), &aad).unwrap().0;
         let token = app.token().await;
         let read = |index| {
             let part = token.split('.').nth(index).unwrap();

@@ -184,7 +184,7 @@ async fn a_token_that_is_here_already_is_proven_in_its_turn() {
     assert_eq!((again.status, id(&again.json)), (200, id(&active)), "{}", again.text);
     assert_eq!(running.await.unwrap().status, 200);
     assert_eq!(app.sandbox.calls_to(METADATA), 1);
-    assert_eq!(app.database.value("SELECT count(*) FROM token_turns").await, "0");
+    assert_eq!(app.database.value("SELECT count(*) FROM token_leases").await, "0");
 }
 
 #[tokio::test]

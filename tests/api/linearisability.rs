@@ -488,7 +488,7 @@ async fn the_trail_agrees(app: &TestApp, shared: &Shared, seed: u64) {
     }
     let behind_an_order = "SELECT count(*) FROM audit_events r
                            JOIN connections c ON c.id = r.connection_id
-                           JOIN revocation_orders o ON o.id = c.revocation_order
+                           JOIN bulk_revocations o ON o.id = c.bulk_revocation_id
                            WHERE r.action = 'token.revealed' AND o.marked_at < r.at";
     assert_eq!(app.database.value(behind_an_order).await, "0", "seed {seed}");
     let behind = "SELECT count(*) FROM audit_events r WHERE r.action = 'token.revealed' AND EXISTS (

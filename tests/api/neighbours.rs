@@ -170,7 +170,7 @@ async fn one_locked_row_stops_the_round_of_nobody_and_is_counted_and_tried_again
     app.turn_clock(Duration::from_secs(10)).await;
     // An operator's psql: the row that would be activated, and the turn of a token that would be delinked.
     let mut psql = app.database.pool.begin().await.unwrap();
-    let locks = "INSERT INTO token_turns SELECT id, id, now() - interval '1 hour' FROM connections
+    let locks = "INSERT INTO token_leases SELECT id, id, now() - interval '1 hour' FROM connections
                  WHERE status = 'revoking' ON CONFLICT DO NOTHING";
     app.database.execute(locks).await;
     let row: uuid::Uuid = id(&held).trim_start_matches("conn_").parse().unwrap();
@@ -180,7 +180,7 @@ async fn one_locked_row_stops_the_round_of_nobody_and_is_counted_and_tried_again
         .await
         .unwrap();
     let turn: uuid::Uuid = id(&mine).trim_start_matches("conn_").parse().unwrap();
-    sqlx::query("SELECT FROM token_turns WHERE connection_id = $1 FOR UPDATE")
+    sqlx::query("SELECT FROM token_leases WHERE connection_id = $1 FOR UPDATE")
         .bind(turn)
         .execute(&mut *psql)
         .await
@@ -308,7 +308,7 @@ async fn one_apps_searches_run_one_at_a_time_and_keep_nothing_from_another() {
     let bobs = app.api.hand_in(&other, "bob", &app.connect()).await.json;
     app.database
         .execute(
-            "INSERT INTO connections (app_id, id, user_id, status, connection_id, activated_at, user_secret,
+            "INSERT INTO connections (app_id, id, user_id, status, dapi_connection_id, activated_at, user_secret,
                                       access_token, created_by)
              SELECT app_id, new_uuid_v7(), user_id, 'active', 'login-' || n, now(), user_secret, access_token,
                     created_by

@@ -45,8 +45,8 @@ async fn until(app: &TestApp, sql: &'static str, expected: &str) {
     panic!("{sql} stays {last}, not {expected}");
 }
 
-const WAITING: &str = "SELECT count(*) FROM token_queue";
-const TURNS: &str = "SELECT count(*) FROM token_turns";
+const WAITING: &str = "SELECT count(*) FROM token_lease_queue";
+const TURNS: &str = "SELECT count(*) FROM token_leases";
 
 /// A call that Dapi does not answer until the faults are cleared, and then does.
 fn slow(path: &str) -> Fault {
@@ -399,7 +399,7 @@ async fn a_dead_replicas_waiting_callers_hold_nobody_up_for_long() {
     let active = app.active("ada").await;
     app.database
         .execute(
-            "INSERT INTO token_queue (connection_id, alive_until)
+            "INSERT INTO token_lease_queue (connection_id, alive_until)
              SELECT id, strongroom_now() + interval '15 seconds' FROM connections",
         )
         .await;
@@ -414,7 +414,7 @@ async fn autoflow_may_take_twice_as_long() {
     let app = TestApp::spawn().await;
     let active = app.active("ada").await;
     let seconds =
-        "SELECT round(extract(epoch FROM ends_at - strongroom_now()) / 10) FROM token_turns";
+        "SELECT round(extract(epoch FROM ends_at - strongroom_now()) / 10) FROM token_leases";
     for (path, expected) in [("wire/transfer/create", "12"), ("wire/transfer/autoflow", "24")] {
         app.sandbox.set_fault(slow(path)).unwrap();
         let calls = begin(&app, &app.api, &active, path).await;

@@ -170,7 +170,7 @@ async fn revoked_twice_is_revoked_once_and_forgotten_when_it_would_have_ended() 
     assert_eq!(audit.iter().filter(|event| event.starts_with("access_token.")).count(), 1);
     app.turn_clock(Duration::from_secs(2 * 3600 + 1)).await;
     let mut conn = app.context.pool.acquire().await.unwrap();
-    strongroom::oauth::forget_ended_tokens(&mut conn).await.unwrap();
+    strongroom::oauth::delete_ended_tokens(&mut conn).await.unwrap();
     assert_eq!(app.database.value("SELECT count(*) FROM revoked_tokens").await, "0");
     assert_eq!(app.api.get(&token, PATH).await.status, 401);
 }

@@ -5,7 +5,7 @@ use strongroom::base::clock::Clock;
 use strongroom::config::Config;
 use strongroom::dapi::AccessToken;
 use strongroom::service::{Service, StartError};
-use strongroom::vault::{self, MasterKeyId, Place, Sealed, Vault};
+use strongroom::vault::{self, AadContext, MasterKeyId, Sealed, Vault};
 
 use crate::support::{MASTER_KEY, TestApp, id};
 
@@ -210,7 +210,7 @@ async fn put_back(app: &TestApp) {
                     user_secret = k.user_secret, activated_at = k.activated_at, due_at = k.due_at,
                     leased_until = k.leased_until, replaced_by = NULL, revocation_binding = NULL,
                     revocation_kind = NULL, revocation_reason = NULL, revocation_requested_at = NULL,
-                    revocation_confirmed_at = NULL, revocation_order = NULL
+                    revocation_confirmed_at = NULL, bulk_revocation_id = NULL
              FROM kept k WHERE c.id = k.id",
         )
         .await;
@@ -293,7 +293,7 @@ async fn unbind(app: &TestApp, connection: &Value, plain: &str) {
             .unwrap();
     let found = strongroom::users::find(&mut conn, app_id.into(), "ada").await.unwrap().unwrap();
     let key = app.context.vault.unwrap(&found.key).unwrap();
-    let place = Place {
+    let aad = AadContext {
         table: "connections",
         column: "access_token",
         app: Some(app_id.into()),
@@ -301,7 +301,7 @@ async fn unbind(app: &TestApp, connection: &Value, plain: &str) {
         row,
     };
     let plain = AccessToken::new(plain.to_owned());
-    let sealed = Sealed::seal(&plain, &key, &place).unwrap();
+    let sealed = Sealed::seal(&plain, &key, &aad).unwrap();
     sqlx::query("UPDATE connections SET access_token = $1 WHERE id = $2")
         .bind(sealed.as_bytes())
         .bind(row)

@@ -56,11 +56,11 @@ async fn a_new_key_is_published_on_every_replica_before_it_signs_and_the_old_one
     for api in [&app.api, &other] {
         assert_eq!(published(api).await, both);
     }
-    app.turn_clock(Duration::from_secs(598)).await;
+    app.turn_clock(Duration::from_secs(590)).await;
     assert_eq!(kid(&app.token().await), kid(&before), "not yet");
     // Nobody has to read anything at the moment when the key takes over.
-    app.clock.advance(Duration::from_secs(3));
-    app.database.turn_clock(Duration::from_secs(3)).await;
+    app.clock.advance(Duration::from_secs(11));
+    app.database.turn_clock(Duration::from_secs(11)).await;
     let after = app.token().await;
     assert_eq!(kid(&after), new.kid);
     for token in [&before, &after] {
@@ -87,10 +87,10 @@ async fn keys_rotate_on_schedule_once_for_all_replicas() {
     let app =
         TestApp::builder().by_hand().set("STRONGROOM_SIGNING_KEY_LIFETIME", "7200").spawn().await;
     let first = kid(&app.token().await);
-    app.turn_clock(Duration::from_secs(7200 - 601)).await;
+    app.turn_clock(Duration::from_secs(7200 - 660)).await;
     reconcile(&app).await;
     assert_eq!(published(&app.api).await.len(), 1, "not due yet");
-    app.turn_clock(Duration::from_secs(2)).await;
+    app.turn_clock(Duration::from_mins(1)).await;
     let config = Config::from_environment(&app.environment).unwrap().oauth;
     let round = || strongroom::background::housekeeping(&app.context, &config);
     let (one, two, three) = tokio::join!(round(), round(), round());

@@ -241,10 +241,10 @@ async fn settle(stage: &Stage) {
 async fn check(stage: &Stage, known: &Known) {
     let rows = stage.database.value("SELECT count(*) FROM connections").await;
     let twice = "SELECT count(*) FROM (
-        SELECT token_id FROM connections GROUP BY token_id HAVING count(*) > 1) AS twice";
+        SELECT dapi_token_id FROM connections GROUP BY dapi_token_id HAVING count(*) > 1) AS twice";
     assert_eq!(stage.database.value(twice).await, "0", "a code has two connections");
     let kept: HashSet<_> =
-        stage.database.values("SELECT token_id FROM connections").await.into_iter().collect();
+        stage.database.values("SELECT dapi_token_id FROM connections").await.into_iter().collect();
     for code in known.accepted.lock().unwrap().iter() {
         assert!(kept.contains(code), "a code that was accepted has no connection");
         let count = stage.sandbox.calls_of_code(code.parse().unwrap());

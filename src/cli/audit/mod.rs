@@ -39,7 +39,7 @@ enum Command {
 #[derive(Debug, Args)]
 struct List {
     #[command(flatten)]
-    which: Which,
+    which: MarkScope,
     /// How many at most.
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=1000))]
     limit: u16,
@@ -51,7 +51,7 @@ struct List {
 #[derive(Debug, Args)]
 struct Export {
     #[command(flatten)]
-    which: Which,
+    which: MarkScope,
 }
 
 /// Print what the app's chain is now, signed. Keep it where whoever owns the database cannot reach:
@@ -67,7 +67,7 @@ struct Checkpoint {
 
 /// Which events.
 #[derive(Debug, Args)]
-struct Which {
+struct MarkScope {
     /// Of this app.
     #[arg(long, default_value = "default")]
     app: String,
@@ -123,7 +123,7 @@ impl Audit {
     }
 }
 
-impl Which {
+impl MarkScope {
     async fn filter(self, session: &mut Session) -> Result<Filter, Failure> {
         let app = session::app(&mut session.conn, &self.app).await?;
         let actor = self.actor.and_then(|actor| actor.to_possible_value());

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::apps::{self, App};
 use crate::audit::{self, CHECKPOINT_TYP, Checkpoint, Report};
-use crate::base::objects::Objects;
+use crate::base::strict_json::Objects;
 use crate::cli::Failure;
 use crate::cli::output::Output;
 use crate::cli::session::{self, Session};

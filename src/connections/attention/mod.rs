@@ -8,8 +8,8 @@ use crate::audit::AuditActor;
 use crate::base::actor::Actor;
 use crate::base::ids::{AppId, ConnectionId};
 use crate::connections::model::Connection;
-use crate::connections::query::store::Shown;
-use crate::connections::{Context, Failed};
+use crate::connections::query::store::ViewQuery;
+use crate::connections::{ConnectionError, Context};
 
 /// Whether this `type` of Dapi's answer to a call is one of `DAPI_ATTENTION_TYPES`.
 #[must_use]
@@ -23,9 +23,9 @@ pub async fn clear(
     actor: &Actor,
     app: AppId,
     id: ConnectionId,
-) -> Result<Option<Connection>, Failed> {
+) -> Result<Option<Connection>, ConnectionError> {
     let mut conn = context.pool.acquire().await?;
     store::clear_attention(&mut conn, &AuditActor::from(actor), app, id).await?;
     drop(conn);
-    Ok(context.batches.find(Shown { app, id }).await?)
+    Ok(context.batches.find(ViewQuery { app, id }).await?)
 }

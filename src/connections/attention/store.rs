@@ -35,12 +35,12 @@ pub async fn clear_attention(
 
 /// Says that a connection's secrets were read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Use {
+pub struct RecordUse {
     pub app: AppId,
     pub id: ConnectionId,
 }
 
-impl BatchQuery for Use {
+impl BatchQuery for RecordUse {
     type Output = ();
 
     async fn run(conn: &mut Conn, inputs: &[Self]) -> sqlx::Result<Vec<()>> {

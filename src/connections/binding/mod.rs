@@ -2,14 +2,14 @@
 
 pub mod store;
 
-use crate::connections::{Context, Failed, Places};
+use crate::connections::{ConnectionAad, ConnectionError, Context};
 use crate::vault::{Binding, Sealed, VaultError};
 
 /// How many tokens one transaction binds, and how many transactions one pass makes.
 const PORTION: (i64, usize) = (100, 10);
 
 /// Binds tokens that are bound to nothing, up to a thousand. As a rule there are none.
-pub async fn bind_unbound(context: &Context) -> Result<(), Failed> {
+pub async fn bind_unbound(context: &Context) -> Result<(), ConnectionError> {
     for _ in 0..PORTION.1 {
         let mut tx = context.pool.begin().await?;
         let unbound = store::lock_unbound(&mut tx, PORTION.0).await?;
@@ -36,7 +36,8 @@ fn rebind(
     unbound: &store::Unbound,
     binding: &Binding,
 ) -> Result<Sealed<crate::dapi::AccessToken>, VaultError> {
-    let place = Places { app: unbound.app, user: unbound.user, id: unbound.id }.access_token();
+    let place =
+        ConnectionAad { app: unbound.app, user: unbound.user, id: unbound.id }.access_token();
     let key = context.vault.unwrap(&unbound.key)?;
     Sealed::seal_bound(&unbound.token.open(&key, &place)?, &key, &place, binding)
 }

@@ -10,7 +10,7 @@ use crate::base::ids::ConnectionId;
 /// Which connections are meant: those for which everything holds that is given.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Matching {
+pub struct RevocationFilter {
     /// Of one of these users.
     #[serde(rename = "clientUserIDs")]
     pub client_user_ids: Option<Vec<String>>,
@@ -32,7 +32,7 @@ pub struct Matching {
 
 /// Why a filter was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum UnsoundFilter {
+pub enum InvalidFilter {
     /// It says nothing.
     #[error("names nothing; say `all: true` where every connection of the app is meant")]
     Empty,
@@ -44,17 +44,17 @@ pub enum UnsoundFilter {
     EmptyList,
 }
 
-impl Matching {
+impl RevocationFilter {
     /// Accepts a filter that can only be meant as it is written.
-    pub fn check(&self) -> Result<(), UnsoundFilter> {
+    pub fn check(&self) -> Result<(), InvalidFilter> {
         let lists = [&self.client_user_ids, &self.connection_ids];
         if lists.iter().any(|list| list.as_ref().is_some_and(Vec::is_empty)) {
-            return Err(UnsoundFilter::EmptyList);
+            return Err(InvalidFilter::EmptyList);
         }
         let narrower = *self != Self { all: self.all, ..Self::default() };
         match (self.all, narrower) {
-            (true, true) => Err(UnsoundFilter::AllAndMore),
-            (false, false) => Err(UnsoundFilter::Empty),
+            (true, true) => Err(InvalidFilter::AllAndMore),
+            (false, false) => Err(InvalidFilter::Empty),
             _ => Ok(()),
         }
     }

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::base::ids::{ErasureId, RevocationOrderId};
+use crate::base::ids::{BulkRevocationId, ErasureId};
 use crate::connections::bulk_revocation::store;
-use crate::connections::bulk_revocation::store::{Next, Which};
+use crate::connections::bulk_revocation::store::{MarkProgress, MarkScope};
 use crate::connections::superseded;
 use crate::database::{Conn, Fault, LongWork};
 
@@ -22,31 +22,31 @@ pub struct Marked {
 
 /// Marks what is due until nothing is, or `until`.
 pub async fn mark_due(conn: &mut Conn, until: Instant) -> sqlx::Result<Marked> {
-    mark(conn, Which::Due, until).await
+    mark(conn, MarkScope::Due, until).await
 }
 
 /// Marks what one order means until all of it is, or `until`.
-pub async fn mark_order(
+pub async fn mark_one(
     conn: &mut Conn,
-    id: RevocationOrderId,
+    id: BulkRevocationId,
     until: Instant,
 ) -> sqlx::Result<Marked> {
-    mark(conn, Which::Order(id), until).await
+    mark(conn, MarkScope::BulkRevocation(id), until).await
 }
 
 /// The same for the connections of a user who is being erased.
 pub async fn mark_erasure(conn: &mut Conn, id: ErasureId, until: Instant) -> sqlx::Result<Marked> {
-    mark(conn, Which::Erasure(id), until).await
+    mark(conn, MarkScope::Erasure(id), until).await
 }
 
-async fn mark(conn: &mut Conn, which: Which, until: Instant) -> sqlx::Result<Marked> {
+async fn mark(conn: &mut Conn, which: MarkScope, until: Instant) -> sqlx::Result<Marked> {
     let mut marked = Marked::default();
     while Instant::now() < until {
-        match (step(conn, which, &mut marked).await?, which) {
-            (None, Which::Due) => break,
+        match (transition(conn, which, &mut marked).await?, which) {
+            (None, MarkScope::Due) => break,
             (None, _) if !store::is_in_force(conn, which).await? => break,
             // Somebody else is at it, or has a row locked: as a rule for a commit.
-            (None | Some(Next::Pass), _) if !matches!(which, Which::Due) => {
+            (None | Some(MarkProgress::Pass), _) if !matches!(which, MarkScope::Due) => {
                 tokio::time::sleep(LOCKED).await;
             }
             _ => {}
@@ -56,34 +56,38 @@ async fn mark(conn: &mut Conn, which: Which, until: Instant) -> sqlx::Result<Mar
 }
 
 /// Marks one batch. `None` where nothing is to be marked, or somebody else is at it.
-async fn step(conn: &mut Conn, which: Which, marked: &mut Marked) -> sqlx::Result<Option<Next>> {
+async fn transition(
+    conn: &mut Conn,
+    which: MarkScope,
+    marked: &mut Marked,
+) -> sqlx::Result<Option<MarkProgress>> {
     let mut tx = conn.begin().await?;
     let Some(mut order) = store::lock_to_mark(&mut tx, which).await? else { return Ok(None) };
     if !order.settled && order.is_at_start() {
         match store::wait_for_arrivals(&mut tx, &order).await {
             Ok(()) => {
                 tx.commit().await?;
-                return Ok(Some(Next::Batch));
+                return Ok(Some(MarkProgress::Batch));
             }
             // What is being added for so long is waited for before a later pass.
             Err(error) if Fault::of(&error) == Fault::Contention => drop(tx),
             Err(error) => return Err(error),
         }
         tx = conn.begin().await?;
-        match store::lock_to_mark(&mut tx, Which::Order(order.id)).await? {
+        match store::lock_to_mark(&mut tx, MarkScope::BulkRevocation(order.id)).await? {
             Some(again) => order = again,
             None => return Ok(None),
         }
     }
     tx.allow(LongWork::BulkRevocation).await?;
     let batch = store::mark_batch(&mut tx, &order).await?;
-    let next = store::note_batch(&mut tx, &order, &batch).await?;
-    if next == Next::Marked {
-        superseded::store::destroy_superseded_by_order(&mut tx, order.app, order.id).await?;
+    let next = store::record_batch(&mut tx, &order, &batch).await?;
+    if next == MarkProgress::Marked {
+        superseded::store::destroy_superseded_in_bulk(&mut tx, order.app, order.id).await?;
         store::end_marking(&mut tx, &order).await?;
     }
     if order.cancelled {
-        store::give_up_untold(&mut tx, order.id).await?;
+        store::end_unconfirmed(&mut tx, order.id).await?;
     }
     fail::fail_point!("marking::before_commit");
     tx.commit().await?;

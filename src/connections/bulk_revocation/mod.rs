@@ -17,7 +17,7 @@ pub mod marking;
 pub mod routes;
 pub mod store;
 
-pub use filter::Matching;
+pub use filter::RevocationFilter;
 
 use std::time::{Duration, Instant};
 
@@ -30,7 +30,7 @@ use uuid::Uuid;
 
 use crate::audit;
 use crate::base::actor::{Actor, Who};
-use crate::base::ids::{AppId, ConnectionId, RevocationOrderId};
+use crate::base::ids::{AppId, BulkRevocationId, ConnectionId};
 use crate::base::paging::{Cursor, Page};
 use crate::connections::Context;
 use crate::connections::model::RevocationKind;
@@ -60,7 +60,7 @@ pub const CHECK_AGAIN: Duration = Duration::from_secs(5);
 /// How an order stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum OrderStatus {
+pub enum BulkRevocationStatus {
     /// Dapi is being told.
     Running,
     /// Dapi is told of nothing more until it is resumed.
@@ -84,11 +84,11 @@ pub struct ErrorCount {
 /// but for connections of users who were erased since.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Order {
+pub struct BulkRevocation {
     /// Its id.
-    pub id: RevocationOrderId,
+    pub id: BulkRevocationId,
     /// How it stands.
-    pub status: OrderStatus,
+    pub status: BulkRevocationStatus,
     /// How the connections are revoked.
     pub kind: RevocationKind,
     /// Why.
@@ -131,7 +131,7 @@ pub struct DryRun {
 
 /// An order to be given.
 #[derive(Debug)]
-pub struct NewOrder<'a> {
+pub struct NewBulkRevocation<'a> {
     /// The app.
     pub app: AppId,
     /// How.
@@ -139,7 +139,7 @@ pub struct NewOrder<'a> {
     /// Why.
     pub reason: &'a str,
     /// Whom it means.
-    pub matching: &'a Matching,
+    pub matching: &'a RevocationFilter,
     /// How many a second are let through to Dapi.
     pub per_second: i32,
     /// The name under which the request may be repeated.
@@ -155,7 +155,7 @@ pub fn request_hash(
     kind: RevocationKind,
     reason: &str,
     per_second: i32,
-    matching: &Matching,
+    matching: &RevocationFilter,
 ) -> KeyedHash {
     let (matching, rate) = (json!(matching).to_string(), per_second.to_be_bytes());
     let parts: [&[u8]; 5] = [
@@ -170,16 +170,16 @@ pub fn request_hash(
 
 /// What became of an order.
 #[derive(Debug)]
-pub enum Given {
+pub enum CreateOutcome {
     /// It is in force; `ended` of what it met ended at once.
     New {
         /// The order.
-        id: RevocationOrderId,
+        id: BulkRevocationId,
         /// Codes that were never sent.
         ended: i64,
     },
     /// The same request gave it before.
-    Repeated(RevocationOrderId),
+    Repeated(BulkRevocationId),
     /// Another request has used the key.
     KeyTaken,
     /// The request that uses the key is still under way.
@@ -187,13 +187,21 @@ pub enum Given {
 }
 
 /// What an order would meet at this moment.
-pub async fn dry_run(conn: &mut Conn, app: AppId, matching: &Matching) -> sqlx::Result<DryRun> {
+pub async fn dry_run(
+    conn: &mut Conn,
+    app: AppId,
+    matching: &RevocationFilter,
+) -> sqlx::Result<DryRun> {
     let (matched, sample) = store::count_usable(conn, app, matching).await?;
     Ok(DryRun { matched, sample })
 }
 
 /// Gives an order: when this returns, nothing reads or uses what it means any more.
-pub async fn give(conn: &mut Conn, actor: &Actor, new: &NewOrder<'_>) -> sqlx::Result<Given> {
+pub async fn give(
+    conn: &mut Conn,
+    actor: &Actor,
+    new: &NewBulkRevocation<'_>,
+) -> sqlx::Result<CreateOutcome> {
     let mut tries = 1;
     let given = loop {
         match try_to_give(conn, actor, new).await {
@@ -202,35 +210,42 @@ pub async fn give(conn: &mut Conn, actor: &Actor, new: &NewOrder<'_>) -> sqlx::R
             given => break given?,
         }
     };
-    let Given::New { id, .. } = given else { return Ok(given) };
+    let CreateOutcome::New { id, .. } = given else { return Ok(given) };
     // In force whatever comes of this: the background work marks what is left.
-    match marking::mark_order(conn, id, Instant::now() + MARK_AT_ONCE).await {
-        Ok(marked) => Ok(Given::New { id, ended: marked.ended }),
+    match marking::mark_one(conn, id, Instant::now() + MARK_AT_ONCE).await {
+        Ok(marked) => Ok(CreateOutcome::New { id, ended: marked.ended }),
         Err(error) => {
             tracing::warn!(order = %id, cause = %error, "an order is not marked yet");
-            Ok(Given::New { id, ended: 0 })
+            Ok(CreateOutcome::New { id, ended: 0 })
         }
     }
 }
 
-async fn try_to_give(conn: &mut Conn, actor: &Actor, new: &NewOrder<'_>) -> sqlx::Result<Given> {
-    let id = RevocationOrderId::new();
+async fn try_to_give(
+    conn: &mut Conn,
+    actor: &Actor,
+    new: &NewBulkRevocation<'_>,
+) -> sqlx::Result<CreateOutcome> {
+    let id = BulkRevocationId::new();
     let mut tx = conn.begin().await?;
     let created_by = match &actor.who {
         Who::Client { id, .. } => Some(&**id),
         _ => None,
     };
-    let is_new = match store::insert_order(&mut tx, id, new, created_by).await {
+    let is_new = match store::insert(&mut tx, id, new, created_by).await {
         // Nothing but the key can be in the way of an insert.
-        Err(error) if Fault::of(&error) == Fault::Contention => return Ok(Given::InProgress),
+        Err(error) if Fault::of(&error) == Fault::Contention => {
+            return Ok(CreateOutcome::InProgress);
+        }
         inserted => inserted?,
     };
     if !is_new {
         let key = new.idempotency_key.unwrap_or_default();
-        let (id, hash) =
-            store::order_of_key(&mut tx, new.app, key).await?.ok_or(sqlx::Error::RowNotFound)?;
+        let (id, hash) = store::find_by_idempotency_key(&mut tx, new.app, key)
+            .await?
+            .ok_or(sqlx::Error::RowNotFound)?;
         let same = new.request_hash.matches(&hash);
-        return Ok(if same { Given::Repeated(id) } else { Given::KeyTaken });
+        return Ok(if same { CreateOutcome::Repeated(id) } else { CreateOutcome::KeyTaken });
     }
     store::insert_targets(&mut tx, id, new.app, new.matching).await?;
     let told = format!("{id}: {}: {}", new.kind.as_str(), new.reason);
@@ -238,7 +253,7 @@ async fn try_to_give(conn: &mut Conn, actor: &Actor, new: &NewOrder<'_>) -> sqlx
     store::wait_for_uses(&mut tx, new.app).await?;
     fail::fail_point!("orders::before_commit");
     tx.commit().await?;
-    Ok(Given::New { id, ended: 0 })
+    Ok(CreateOutcome::New { id, ended: 0 })
 }
 
 /// What can be done to an order.
@@ -272,7 +287,7 @@ impl Change {
 
 /// What became of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Changed {
+pub enum ChangeOutcome {
     /// It is so now, or was already; so many connections ended by it.
     Yes(u64),
     /// The order is at its end: it is cancelled or nothing of it is left.
@@ -286,26 +301,26 @@ pub async fn change(
     conn: &mut Conn,
     actor: &Actor,
     app: AppId,
-    id: RevocationOrderId,
+    id: BulkRevocationId,
     change: Change,
-) -> sqlx::Result<Changed> {
+) -> sqlx::Result<ChangeOutcome> {
     let mut tx = conn.begin().await?;
-    let Some((state, finished)) = store::lock_order(&mut tx, app, id).await? else {
-        return Ok(Changed::Unknown);
+    let Some((state, finished)) = store::lock(&mut tx, app, id).await? else {
+        return Ok(ChangeOutcome::Unknown);
     };
     if state == change.state() {
-        return Ok(Changed::Yes(0));
+        return Ok(ChangeOutcome::Yes(0));
     }
     if finished || state == Change::Cancel.state() {
-        return Ok(Changed::AtItsEnd);
+        return Ok(ChangeOutcome::AtItsEnd);
     }
     tx.allow(LongWork::BulkRevocation).await?;
-    store::set_order_state(&mut tx, id, change.state()).await?;
+    store::set_state(&mut tx, id, change.state()).await?;
     let mut ended = 0;
     match change {
         Change::Pause => store::hold_back(&mut tx, id).await?,
         Change::Resume => {}
-        Change::Cancel => ended = store::give_up_untold(&mut tx, id).await?,
+        Change::Cancel => ended = store::end_unconfirmed(&mut tx, id).await?,
     }
     let told = match change {
         Change::Cancel => format!("{id}: {ended} connections given up"),
@@ -313,16 +328,16 @@ pub async fn change(
     };
     record(&mut tx, actor, app, change.action(), change.state(), &told).await?;
     tx.commit().await?;
-    Ok(Changed::Yes(ended))
+    Ok(ChangeOutcome::Yes(ended))
 }
 
 /// One order of the app.
 pub async fn find(
     conn: &mut Conn,
     app: AppId,
-    id: RevocationOrderId,
-) -> sqlx::Result<Option<Order>> {
-    store::find_order(conn, app, id).await
+    id: BulkRevocationId,
+) -> sqlx::Result<Option<BulkRevocation>> {
+    store::find(conn, app, id).await
 }
 
 /// The app's orders, newest first.
@@ -331,11 +346,11 @@ pub async fn list(
     app: AppId,
     cursor: Option<Cursor>,
     limit: u8,
-) -> sqlx::Result<Page<Order>> {
-    store::list_orders(conn, app, cursor, limit).await
+) -> sqlx::Result<Page<BulkRevocation>> {
+    store::list(conn, app, cursor, limit).await
 }
 
-const ORDERS: Reconciler = Reconciler::Orders;
+const ORDERS: Reconciler = Reconciler::BulkRevocations;
 /// Under which names parts of this work that belong to no single order are left alone when they fail.
 const MARKING: Uuid = Uuid::from_u128(1);
 const HOLDING: Uuid = Uuid::from_u128(2);
@@ -380,8 +395,7 @@ async fn release(context: &Context, batch: i64) -> usize {
         };
         released += usize::try_from(count).unwrap_or(0);
         if count == 0 {
-            let finish =
-                async { Ok(store::finish_order(&mut context.pool.acquire().await?, id).await?) };
+            let finish = async { Ok(store::finish(&mut context.pool.acquire().await?, id).await?) };
             isolated(context, ORDERS, id.uuid(), finish.boxed()).await;
         }
     }
@@ -403,22 +417,22 @@ async fn record(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::connections::bulk_revocation::filter::UnsoundFilter;
+    use crate::connections::bulk_revocation::filter::InvalidFilter;
 
-    fn of_users(names: &[&str]) -> Matching {
+    fn of_users(names: &[&str]) -> RevocationFilter {
         let names = names.iter().map(|name| (*name).to_owned()).collect();
-        Matching { client_user_ids: Some(names), ..Matching::default() }
+        RevocationFilter { client_user_ids: Some(names), ..RevocationFilter::default() }
     }
 
     #[test]
     fn a_filter_that_says_nothing_is_refused_unless_it_says_all() {
-        assert_eq!(Matching::default().check(), Err(UnsoundFilter::Empty));
-        let all = Matching { all: true, ..Matching::default() };
+        assert_eq!(RevocationFilter::default().check(), Err(InvalidFilter::Empty));
+        let all = RevocationFilter { all: true, ..RevocationFilter::default() };
         assert_eq!(all.check(), Ok(()));
         assert_eq!(of_users(&["ada"]).check(), Ok(()));
-        assert_eq!(of_users(&[]).check(), Err(UnsoundFilter::EmptyList));
-        let both = Matching { all: true, ..of_users(&["ada"]) };
-        assert_eq!(both.check(), Err(UnsoundFilter::AllAndMore));
+        assert_eq!(of_users(&[]).check(), Err(InvalidFilter::EmptyList));
+        let both = RevocationFilter { all: true, ..of_users(&["ada"]) };
+        assert_eq!(both.check(), Err(InvalidFilter::AllAndMore));
     }
 
     #[test]
@@ -431,7 +445,8 @@ mod tests {
     fn both_names_of_a_connection_are_understood() {
         let id = ConnectionId::new();
         let ids = vec![id.to_string(), "e5f6".to_owned()];
-        let matching = Matching { connection_ids: Some(ids), ..Matching::default() };
+        let matching =
+            RevocationFilter { connection_ids: Some(ids), ..RevocationFilter::default() };
         assert_eq!(matching.ids(), Some(vec![id.uuid()]));
         assert_eq!(matching.logins(), Some(vec!["e5f6".to_owned()]));
     }

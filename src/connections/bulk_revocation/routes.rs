@@ -6,11 +6,12 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use utoipa::{IntoParams, ToSchema};
 
-use crate::base::ids::RevocationOrderId;
+use crate::base::ids::BulkRevocationId;
 use crate::base::paging::DEFAULT_LIMIT;
 use crate::base::text;
 use crate::connections::bulk_revocation::{
-    Change, Changed, DEFAULT_PER_SECOND, DryRun, Given, MAX_PER_SECOND, Matching, NewOrder, Order,
+    BulkRevocation, Change, ChangeOutcome, CreateOutcome, DEFAULT_PER_SECOND, DryRun,
+    MAX_PER_SECOND, NewBulkRevocation, RevocationFilter,
 };
 use crate::connections::input::{client_user_id, reason};
 use crate::connections::model::RevocationKind;
@@ -54,7 +55,7 @@ pub struct Filter {
 /// An order to revoke many connections.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct OrderRequest {
+pub struct BulkRevocationRequest {
     /// `delink` or `invalidate`.
     #[schema(value_type = RevocationKind)]
     kind: String,
@@ -75,10 +76,10 @@ pub struct OrderRequest {
 struct Checked {
     kind: RevocationKind,
     per_second: i32,
-    matching: Matching,
+    matching: RevocationFilter,
 }
 
-impl OrderRequest {
+impl BulkRevocationRequest {
     fn check(&self) -> Result<Checked, Problem> {
         let kind = RevocationKind::parse(&self.kind)
             .ok_or_else(|| Problem::invalid_field("kind", "must be one of delink, invalidate"))?;
@@ -93,7 +94,7 @@ impl OrderRequest {
 }
 
 impl Filter {
-    fn check(&self) -> Result<Matching, Problem> {
+    fn check(&self) -> Result<RevocationFilter, Problem> {
         for user in self.client_user_ids.iter().flatten() {
             client_user_id(user)?;
         }
@@ -104,7 +105,7 @@ impl Filter {
                 text::check(name, crate::connections::input::MAX_NAME),
             )?;
         }
-        let matching = Matching {
+        let matching = RevocationFilter {
             client_user_ids: self.client_user_ids.clone(),
             connection_ids: self.connection_ids.clone(),
             created_before: self.created_before,
@@ -147,10 +148,10 @@ fn idempotency_key(req: &HttpRequest) -> Result<Option<String>, Problem> {
     post, path = "/v1/admin/revocations", tag = "Admin", operation_id = "order_revocations",
     security(("bearer" = ["admin"])),
     params(("Idempotency-Key" = Option<String>, Header, description = "Makes the request safe to repeat")),
-    request_body = OrderRequest,
+    request_body = BulkRevocationRequest,
     responses(
         (status = 200, description = "`dryRun`: what would be revoked", body = DryRun),
-        (status = 202, description = "In force; Dapi is being told", body = Order, headers(("Location" = String, description = "The order"))),
+        (status = 202, description = "In force; Dapi is being told", body = BulkRevocation, headers(("Location" = String, description = "The order"))),
         (status = 400, description = "`invalid_request`: also for a filter that says nothing"),
         (status = 401, description = "`unauthorized`"),
         (status = 403, description = "`insufficient_scope`"),
@@ -166,7 +167,7 @@ pub async fn create(
     context: web::Data<Context>,
     operators: web::Data<Operators>,
     req: HttpRequest,
-    body: Body<OrderRequest>,
+    body: Body<BulkRevocationRequest>,
 ) -> Result<HttpResponse, Problem> {
     let key = idempotency_key(&req)?;
     let (app, body) = (caller.client.app, body.0);
@@ -187,7 +188,7 @@ pub async fn create(
                 per_second,
                 &matching,
             );
-            let new = NewOrder {
+            let new = NewBulkRevocation {
                 app,
                 kind,
                 reason: &body.reason,
@@ -209,19 +210,19 @@ pub async fn create(
 }
 
 /// The order that was given, now or by the same request before.
-fn order_of(context: &Context, given: &Given) -> Result<RevocationOrderId, Problem> {
+fn order_of(context: &Context, given: &CreateOutcome) -> Result<BulkRevocationId, Problem> {
     match *given {
-        Given::New { id, ended } => {
+        CreateOutcome::New { id, ended } => {
             context.metrics.revocations("confirmed", ended);
             context.wake.notify_one();
             Ok(id)
         }
-        Given::Repeated(id) => Ok(id),
-        Given::InProgress => {
+        CreateOutcome::Repeated(id) => Ok(id),
+        CreateOutcome::InProgress => {
             let detail = "Repeat the request in a moment: it is answered once the first one is.";
             Err(Problem::new(ProblemCode::RequestInProgress, detail).retry_after(1))
         }
-        Given::KeyTaken => {
+        CreateOutcome::KeyTaken => {
             let detail = "Repeat the request as it was, or give another one a key of its own.";
             Err(Problem::new(ProblemCode::IdempotencyKeyReused, detail))
         }
@@ -242,9 +243,9 @@ pub struct PageQuery {
 /// One page of orders, newest first.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct OrderList {
+pub struct BulkRevocationList {
     /// The orders; `errors` is told of a single one only.
-    revocations: Vec<Order>,
+    revocations: Vec<BulkRevocation>,
     /// Where the next page starts; `null` on the last.
     next_cursor: Option<String>,
 }
@@ -255,7 +256,7 @@ pub struct OrderList {
     security(("bearer" = ["admin"])),
     params(PageQuery),
     responses(
-        (status = 200, description = "One page", body = OrderList),
+        (status = 200, description = "One page", body = BulkRevocationList),
         (status = 400, description = "`invalid_request`"),
         (status = 401, description = "`unauthorized`"),
         (status = 403, description = "`insufficient_scope`"),
@@ -271,7 +272,7 @@ pub async fn list(
     let cursor = query.0.cursor.as_deref().map(cursor).transpose()?;
     let mut conn = context.pool.acquire().await?;
     let page = bulk_revocation::list(&mut conn, caller.client.app, cursor, limit).await?;
-    Ok(HttpResponse::Ok().json(OrderList {
+    Ok(HttpResponse::Ok().json(BulkRevocationList {
         revocations: page.items,
         next_cursor: page.next.map(|cursor| cursor.to_string()),
     }))
@@ -281,9 +282,9 @@ pub async fn list(
 #[utoipa::path(
     get, path = "/v1/admin/revocations/{id}", tag = "Admin", operation_id = "get_revocations",
     security(("bearer" = ["admin"])),
-    params(("id" = RevocationOrderId, Path, description = "The order")),
+    params(("id" = BulkRevocationId, Path, description = "The order")),
     responses(
-        (status = 200, description = "The order", body = Order),
+        (status = 200, description = "The order", body = BulkRevocation),
         (status = 401, description = "`unauthorized`"),
         (status = 403, description = "`insufficient_scope`"),
         (status = 404, description = "`not_found`"),
@@ -293,7 +294,7 @@ pub async fn list(
 pub async fn get(
     caller: Admin,
     context: web::Data<Context>,
-    id: Id<RevocationOrderId>,
+    id: Id<BulkRevocationId>,
 ) -> Result<HttpResponse, Problem> {
     let mut conn = context.pool.acquire().await?;
     let found = bulk_revocation::find(&mut conn, caller.client.app, id.0).await?;
@@ -306,9 +307,9 @@ macro_rules! change {
         #[utoipa::path(
             post, path = $path, tag = "Admin", operation_id = $operation,
             security(("bearer" = ["admin"])),
-            params(("id" = RevocationOrderId, Path, description = "The order")),
+            params(("id" = BulkRevocationId, Path, description = "The order")),
             responses(
-                (status = 200, description = "The order as it is now", body = Order),
+                (status = 200, description = "The order as it is now", body = BulkRevocation),
                 (status = 401, description = "`unauthorized`"),
                 (status = 403, description = "`insufficient_scope`"),
                 (status = 404, description = "`not_found`"),
@@ -319,7 +320,7 @@ macro_rules! change {
         pub async fn $name(
             caller: Admin,
             context: web::Data<Context>,
-            id: Id<RevocationOrderId>,
+            id: Id<BulkRevocationId>,
         ) -> Result<HttpResponse, Problem> {
             change(&caller, &context, id.0, Change::$change).await
         }
@@ -344,20 +345,20 @@ change!(
 async fn change(
     caller: &Admin,
     context: &Context,
-    id: RevocationOrderId,
+    id: BulkRevocationId,
     change: Change,
 ) -> Result<HttpResponse, Problem> {
     let mut conn = context.pool.acquire().await?;
     let app = caller.client.app;
     match bulk_revocation::change(&mut conn, &caller.actor, app, id, change).await? {
-        Changed::Yes(ended) => {
+        ChangeOutcome::Yes(ended) => {
             context.metrics.revocations("unconfirmed", i64::try_from(ended).unwrap_or(0));
         }
-        Changed::AtItsEnd => {
+        ChangeOutcome::AtItsEnd => {
             let detail = "It was cancelled, or nothing of it is left to be told.";
             return Err(Problem::new(ProblemCode::OrderEnded, detail));
         }
-        Changed::Unknown => return Err(Problem::not_found()),
+        ChangeOutcome::Unknown => return Err(Problem::not_found()),
     }
     context.wake.notify_one();
     let order = bulk_revocation::find(&mut conn, app, id).await?.ok_or_else(Problem::not_found)?;

@@ -17,7 +17,7 @@ use time::OffsetDateTime;
 use utoipa::ToSchema;
 
 use crate::base::actor::Actor;
-use crate::base::ids::{AppId, DataKeyId, ErasureId, RevocationOrderId, UserId};
+use crate::base::ids::{AppId, BulkRevocationId, DataKeyId, ErasureId, UserId};
 use crate::connections::bulk_revocation::marking;
 use crate::connections::reconcile::Reconciler;
 use crate::connections::{Context, bulk_revocation, reconcile};
@@ -122,8 +122,8 @@ async fn try_to_begin(
     if !store::insert_erasure(&mut tx, id, app, user, hash).await? {
         return store::erasure_of_user(&mut tx, app, user).await;
     }
-    let order = RevocationOrderId::new();
-    bulk_revocation::store::insert_order_of_erasure(&mut tx, order, app, id, user).await?;
+    let order = BulkRevocationId::new();
+    bulk_revocation::store::insert_for_erasure(&mut tx, order, app, id, user).await?;
     let told = id.to_string();
     let event = audit::Event {
         app,

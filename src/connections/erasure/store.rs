@@ -128,7 +128,7 @@ pub async fn is_outstanding(conn: &mut Conn, id: ErasureId, user: UserId) -> sql
     sqlx::query_scalar!(
         "SELECT EXISTS (SELECT FROM connections WHERE user_id = $2
                         AND status IN ('pending', 'active', 'revoking'))
-             OR EXISTS (SELECT FROM revocation_orders WHERE erasure = $1) AS \"it!\"",
+             OR EXISTS (SELECT FROM bulk_revocations WHERE erasure_id = $1) AS \"it!\"",
         id.uuid(),
         user.uuid(),
     )
@@ -199,7 +199,7 @@ pub async fn delete_connections(conn: &mut Conn, user: UserId) -> sqlx::Result<D
             OR (c.status = 'invalidated' AND c.revocation_confirmed_at IS NULL
                 AND NOT (c.replaced_by IS NOT NULL AND EXISTS (
                     SELECT FROM connections n
-                    WHERE n.user_id = c.user_id AND n.connection_id = c.connection_id
+                    WHERE n.user_id = c.user_id AND n.dapi_connection_id = c.dapi_connection_id
                       AND n.revocation_confirmed_at IS NOT NULL AND n.created_at >= c.created_at))))",
         user.uuid(),
     )
@@ -232,7 +232,7 @@ pub async fn end_erasure(
 }
 
 /// Forgets by which name users were known who were erased thirty days ago.
-pub async fn forget_erased_names(conn: &mut Conn) -> sqlx::Result<u64> {
+pub async fn delete_erased_names(conn: &mut Conn) -> sqlx::Result<u64> {
     let done = sqlx::query!(
         "UPDATE erasures SET name_hash = NULL
          WHERE name_hash IS NOT NULL AND erased_at < (SELECT strongroom_now()) - interval '30 days'",

@@ -11,11 +11,11 @@ use crate::base::actor::Actor;
 use crate::base::ids::{AppId, ConnectionId, SessionId};
 use crate::base::trace::TraceContext;
 use crate::connections::exchange::store::{
-    LookUp, NewCode, NewConnection, NewIntent, SessionResult,
+    LookUp, NewCode, NewConnection, NewIntent, SessionResultOutcome,
 };
 use crate::connections::exchange::{PendingExchange, store};
 use crate::connections::model::Connection;
-use crate::connections::{Context, Failed, Places, sql};
+use crate::connections::{ConnectionAad, ConnectionError, Context, sql};
 use crate::dapi::{AccessCode, Busy, Lane, UserSecret};
 use crate::database::{BatchQuery as _, Fault, is_outage};
 use crate::users;
@@ -39,11 +39,11 @@ pub struct Submission {
     /// Connect's user secret; Dapi's own wire does not bring it.
     pub user_secret: Option<UserSecret>,
     /// Dapi's name for the bank login.
-    pub connection_id: String,
+    pub dapi_connection_id: String,
     /// Dapi's name for the user.
     pub dapi_user_id: Option<String>,
     /// Dapi's name for the token.
-    pub token_id: Option<String>,
+    pub dapi_token_id: Option<String>,
 }
 
 /// An exchange that is under way. It ends with the connection where that became active in the ordinary
@@ -80,7 +80,7 @@ pub async fn receive(
     actor: &Actor,
     trace: &TraceContext,
     submission: Submission,
-) -> Result<Received, Failed> {
+) -> Result<Received, ConnectionError> {
     let hash = code_hash(&context.vault, submission.app, &submission.code);
     let received_at = Instant::now();
     // A code that is received twice in the same moment is found by its hash the second time round.
@@ -89,7 +89,7 @@ pub async fn receive(
             app: submission.app,
             client_user_id: submission.client_user_id.clone(),
             code_hash: hash,
-            connection_id: submission.connection_id.clone(),
+            dapi_connection_id: submission.dapi_connection_id.clone(),
         };
         let found = context.batches.look_up(look_up).await?;
         let ends = window_cap(context, &submission.code);
@@ -111,22 +111,22 @@ pub async fn receive(
             return Ok(received);
         }
     }
-    Err(Failed::Contended)
+    Err(ConnectionError::Contended)
 }
 
 async fn repeated(
     context: &Context,
     session: Option<SessionId>,
     id: ConnectionId,
-) -> Result<Received, Failed> {
+) -> Result<Received, ConnectionError> {
     let Some(session) = session else { return Ok(Received::Repeated(id)) };
     let mut tx = context.pool.begin().await?;
-    let noted = store::note_session_result(&mut tx, session, id, SESSION_RESULTS).await?;
+    let noted = store::insert_session_result(&mut tx, session, id, SESSION_RESULTS).await?;
     tx.commit().await?;
     Ok(match noted {
-        SessionResult::Noted => Received::Repeated(id),
-        SessionResult::Exhausted => Received::SessionExhausted,
-        SessionResult::Gone => Received::UserBeingErased,
+        SessionResultOutcome::Noted => Received::Repeated(id),
+        SessionResultOutcome::Exhausted => Received::SessionExhausted,
+        SessionResultOutcome::Gone => Received::UserBeingErased,
     })
 }
 
@@ -149,7 +149,7 @@ async fn commit_intent(
     intent: &Intent<'_>,
     submission: &Submission,
     found: store::Found,
-) -> Result<Option<Received>, Failed> {
+) -> Result<Option<Received>, ConnectionError> {
     let (user, user_key) = if let Some(user) = found.user {
         user
     } else {
@@ -160,12 +160,12 @@ async fn commit_intent(
     };
     let key = context.vault.unwrap(&user_key)?;
     let id = ConnectionId::new();
-    let places = Places { app: submission.app, user, id };
+    let aad = ConnectionAad { app: submission.app, user, id };
     let binding = Binding::new()?;
-    let sealed_code = Sealed::seal(&submission.code, &key, &places.code())?;
+    let sealed_code = Sealed::seal(&submission.code, &key, &aad.code())?;
     let user_secret = submission.user_secret.as_ref();
     let user_secret =
-        user_secret.map(|secret| Sealed::seal(secret, &key, &places.user_secret())).transpose()?;
+        user_secret.map(|secret| Sealed::seal(secret, &key, &aad.user_secret())).transpose()?;
 
     let (permit, wait) = if found.revoking {
         (None, sql::WAIT_FOR_DELINKING)
@@ -179,8 +179,8 @@ async fn commit_intent(
     };
     let exchange = permit.map(|permit| -> Result<_, VaultError> {
         Ok(PendingExchange {
-            places,
-            connection_id: submission.connection_id.clone(),
+            aad,
+            dapi_connection_id: submission.dapi_connection_id.clone(),
             epoch: 1,
             code: submission.code.clone(),
             user_secret: user_secret.clone(),
@@ -196,9 +196,9 @@ async fn commit_intent(
         app: submission.app,
         id,
         user,
-        connection_id: submission.connection_id.clone(),
+        dapi_connection_id: submission.dapi_connection_id.clone(),
         dapi_user_id: submission.dapi_user_id.clone(),
-        token_id: submission.token_id.clone(),
+        dapi_token_id: submission.dapi_token_id.clone(),
         binding,
         user_secret,
     };
@@ -206,7 +206,8 @@ async fn commit_intent(
     let code = NewCode { hash: intent.hash, sealed: sealed_code, ends: intent.ends, lease, wait };
     let new = NewIntent { actor: AuditActor::from(intent.actor), new, code };
     fail::fail_point!("exchange::before_intent");
-    let keeping = Keeping { context: context.clone(), session: submission.session, new, exchange };
+    let keeping =
+        IntentCommit { context: context.clone(), session: submission.session, new, exchange };
     keeping.keep(intent.received_at).await
 }
 
@@ -216,22 +217,22 @@ const UNTOLD: Duration = Duration::from_secs(9);
 const READ_BACK: Duration = Duration::from_mins(1);
 
 /// An intent on its way into the database, with the exchange that follows.
-struct Keeping {
+struct IntentCommit {
     context: Context,
     session: Option<SessionId>,
     new: NewIntent,
     exchange: Option<PendingExchange>,
 }
 
-impl Keeping {
-    async fn keep(self, received_at: Instant) -> Result<Option<Received>, Failed> {
+impl IntentCommit {
+    async fn keep(self, received_at: Instant) -> Result<Option<Received>, ConnectionError> {
         match keep(&self.context, self.session, self.new.clone()).await {
             Ok(kept) => Ok(self.kept(&kept)),
             Err(error) if is_outage(&error) => {
                 // It may have been committed under our lease, and nobody else exchanges it then.
                 let tasks = self.context.tasks.clone();
                 let mut found_out =
-                    tasks.spawn(tracing::Instrument::in_current_span(self.find_out()));
+                    tasks.spawn(tracing::Instrument::in_current_span(self.read_back()));
                 let left = UNTOLD.saturating_sub(received_at.elapsed());
                 match tokio::time::timeout(left, &mut found_out).await {
                     Ok(Ok(received)) => received,
@@ -243,12 +244,12 @@ impl Keeping {
     }
 
     /// Goes on with the exchange if the intent is there.
-    fn kept(self, kept: &Kept) -> Option<Received> {
+    fn kept(self, kept: &IntentOutcome) -> Option<Received> {
         match kept {
-            Kept::Yes => {}
-            Kept::LookAgain => return None,
-            Kept::SessionExhausted => return Some(Received::SessionExhausted),
-            Kept::SessionGone => return Some(Received::UserBeingErased),
+            IntentOutcome::Yes => {}
+            IntentOutcome::LookAgain => return None,
+            IntentOutcome::SessionExhausted => return Some(Received::SessionExhausted),
+            IntentOutcome::SessionGone => return Some(Received::UserBeingErased),
         }
         fail::fail_point!("exchange::leased");
         let context = &self.context;
@@ -261,12 +262,12 @@ impl Keeping {
 
     /// Commits the intent once the database answers, or finds that it was committed. It is the same intent by
     /// its id, so that it is there once.
-    async fn find_out(self) -> Result<Option<Received>, Failed> {
+    async fn read_back(self) -> Result<Option<Received>, ConnectionError> {
         let given_up = Instant::now() + READ_BACK;
         let mut wait = Duration::from_millis(50);
         loop {
             tokio::time::sleep(wait).await;
-            match self.try_again().await {
+            match self.schedule_retry().await {
                 Ok(kept) => return Ok(self.kept(&kept)),
                 Err(error) if Fault::of(&error).is_passing() && Instant::now() < given_up => {
                     wait = (wait * 2).min(Duration::from_secs(1));
@@ -276,19 +277,19 @@ impl Keeping {
         }
     }
 
-    async fn try_again(&self) -> Result<Kept, sqlx::Error> {
+    async fn schedule_retry(&self) -> Result<IntentOutcome, sqlx::Error> {
         let kept = keep(&self.context, self.session, self.new.clone()).await?;
-        if !matches!(kept, Kept::LookAgain) {
+        if !matches!(kept, IntentOutcome::LookAgain) {
             return Ok(kept);
         }
         let (NewConnection { app, id, .. }, lease) = (&self.new.new, self.new.code.lease);
         let mut conn = self.context.pool.acquire().await?;
         let mine = store::renew_first_lease(&mut conn, *app, *id, lease).await?;
-        Ok(if mine { Kept::Yes } else { Kept::LookAgain })
+        Ok(if mine { IntentOutcome::Yes } else { IntentOutcome::LookAgain })
     }
 }
 
-enum Kept {
+enum IntentOutcome {
     Yes,
     /// Something came in between: the same code was committed, or the user was erased.
     LookAgain,
@@ -301,30 +302,30 @@ async fn keep(
     context: &Context,
     session: Option<SessionId>,
     intent: NewIntent,
-) -> Result<Kept, sqlx::Error> {
+) -> Result<IntentOutcome, sqlx::Error> {
     let Some(session) = session else {
-        return match context.batches.keep_intent(intent).await {
-            Ok(true) => Ok(Kept::Yes),
-            Ok(false) => Ok(Kept::LookAgain),
-            Err(error) if is_user_gone(&error) => Ok(Kept::LookAgain),
+        return match context.batches.insert_intent(intent).await {
+            Ok(true) => Ok(IntentOutcome::Yes),
+            Ok(false) => Ok(IntentOutcome::LookAgain),
+            Err(error) if is_user_gone(&error) => Ok(IntentOutcome::LookAgain),
             Err(error) => Err(error),
         };
     };
     let mut tx = context.pool.begin().await?;
     let id = intent.new.id;
-    match store::note_session_result(&mut tx, session, id, SESSION_RESULTS).await? {
-        SessionResult::Noted => {}
-        SessionResult::Exhausted => return Ok(Kept::SessionExhausted),
-        SessionResult::Gone => return Ok(Kept::SessionGone),
+    match store::insert_session_result(&mut tx, session, id, SESSION_RESULTS).await? {
+        SessionResultOutcome::Noted => {}
+        SessionResultOutcome::Exhausted => return Ok(IntentOutcome::SessionExhausted),
+        SessionResultOutcome::Gone => return Ok(IntentOutcome::SessionGone),
     }
     match NewIntent::run(&mut tx, &[intent]).await {
         Ok(kept) if kept == [true] => {}
-        Ok(_) => return Ok(Kept::LookAgain),
-        Err(error) if is_user_gone(&error) => return Ok(Kept::SessionGone),
+        Ok(_) => return Ok(IntentOutcome::LookAgain),
+        Err(error) if is_user_gone(&error) => return Ok(IntentOutcome::SessionGone),
         Err(error) => return Err(error),
     }
     tx.commit().await?;
-    Ok(Kept::Yes)
+    Ok(IntentOutcome::Yes)
 }
 
 /// The row refers to a user who is being erased, or is not there any more.

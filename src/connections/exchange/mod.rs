@@ -26,7 +26,7 @@ use crate::connections::exchange::outcome::{Concluded, Outcome, commit_outcome};
 use crate::connections::model::{Answer, Connection, Failure};
 use crate::connections::reconcile::store::Claimed;
 use crate::connections::transitions::store::SealedToken;
-use crate::connections::{Context, Places};
+use crate::connections::{ConnectionAad, Context};
 use crate::dapi::{AccessCode, AppCredentials, ExchangeAnswer, ExchangedToken, Permit, UserSecret};
 use crate::vault::{Binding, DataKey, Sealed, Vault, VaultError};
 
@@ -34,8 +34,8 @@ use crate::vault::{Binding, DataKey, Sealed, Vault, VaultError};
 /// until the lease ends.
 #[must_use = "the lease is held and nobody else exchanges this code until it ends"]
 pub struct PendingExchange {
-    places: Places,
-    connection_id: String,
+    aad: ConnectionAad,
+    dapi_connection_id: String,
     epoch: i32,
     code: AccessCode,
     /// Sealed as it was received: a late token finds it wiped in the row.
@@ -55,13 +55,13 @@ impl PendingExchange {
         claimed: Claimed<AccessCode>,
         permit: Permit,
     ) -> Result<Self, VaultError> {
-        let places = Places { app: claimed.app, user: claimed.user, id: claimed.id };
+        let aad = ConnectionAad { app: claimed.app, user: claimed.user, id: claimed.id };
         let key = vault.unwrap(&claimed.user_key)?;
         Ok(Self {
-            places,
-            connection_id: claimed.connection_id,
+            aad,
+            dapi_connection_id: claimed.dapi_connection_id,
             epoch: claimed.epoch,
-            code: claimed.secret.open(&key, &places.code())?,
+            code: claimed.secret.open(&key, &aad.code())?,
             user_secret: claimed.user_secret,
             binding: claimed.binding,
             key,
@@ -82,18 +82,18 @@ impl PendingExchange {
     }
 
     fn traced(self, context: Context) -> impl Future<Output = Option<Connection>> + Send {
-        let span =
-            tracing::info_span!("exchange", connection = %self.places.id, epoch = self.epoch);
+        let span = tracing::info_span!("exchange", connection = %self.aad.id, epoch = self.epoch);
         tracing::Instrument::instrument(async move { self.run(&context).await }, span)
     }
 
     /// Calls Dapi and commits what comes of it.
     async fn run(self, context: &Context) -> Option<Connection> {
         let started = Instant::now();
-        let id = self.places.id;
+        let id = self.aad.id;
         fail::fail_point!("exchange::before_call");
-        let Self { permit, code, credentials, connection_id, trace, .. } = &self;
-        let answer = context.dapi.exchange(permit, credentials, code, connection_id, trace).await;
+        let Self { permit, code, credentials, dapi_connection_id, trace, .. } = &self;
+        let answer =
+            context.dapi.exchange(permit, credentials, code, dapi_connection_id, trace).await;
         fail::fail_point!("exchange::answered");
         let outcome = match self.outcome(answer) {
             Ok(outcome) => outcome,
@@ -106,7 +106,7 @@ impl PendingExchange {
         let Concluded { what, active } = commit_outcome(context, &outcome).await;
         fail::fail_point!("exchange::concluded");
         context.metrics.exchange(what, started.elapsed());
-        context.settled.tell(id);
+        context.changes.notify(id);
         if matches!(what, "unsettled" | "held" | "revoked" | "lost") {
             context.wake.notify_one();
         }
@@ -129,12 +129,12 @@ impl PendingExchange {
             }
             ExchangeAnswer::NotSent(what) => (Answer::NotProcessed(what), None, None),
         };
-        let Self { places, connection_id, epoch, .. } = self;
-        Ok(Outcome { places, connection_id, epoch, answer, token, retry_after })
+        let Self { aad, dapi_connection_id, epoch, .. } = self;
+        Ok(Outcome { aad, dapi_connection_id, epoch, answer, token, retry_after })
     }
 
     fn seal(&self, token: ExchangedToken) -> Result<SealedToken, VaultError> {
-        let (token_of, place) = (&token.access_token, self.places.access_token());
+        let (token_of, place) = (&token.access_token, self.aad.access_token());
         let access_token = match &self.binding {
             Some(binding) => Sealed::seal_bound(token_of, &self.key, &place, binding)?,
             None => Sealed::seal(token_of, &self.key, &place)?,
@@ -142,7 +142,7 @@ impl PendingExchange {
         Ok(SealedToken {
             access_token,
             user_secret: self.user_secret.clone(),
-            token_id: token.token_id,
+            dapi_token_id: token.token_id,
             dapi_user_id: token.user_id,
         })
     }

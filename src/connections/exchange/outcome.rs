@@ -3,17 +3,10 @@
 
 use std::time::{Duration, Instant};
 
-use crate::audit::AuditActor;
-use crate::base::actor::Actor;
-use crate::base::ids::{AppId, ConnectionId};
-use crate::connections::login_lock::Locked;
-use crate::connections::model::{
-    Answer, Attempt, Connection, KeptEvent, KeptStep, State, Status, Step,
-};
-use crate::connections::transitions::store::{Activation, End, SealedToken};
-use crate::connections::{
-    Context, Places, backoff, login_lock, model, sql, superseded, transitions,
-};
+use crate::connections::bank_login::LockedConnection;
+use crate::connections::model::{Answer, Attempt, Connection, Transition};
+use crate::connections::transitions::store::{Activation, SealedToken};
+use crate::connections::{ConnectionAad, Context, backoff, bank_login, model, sql, transitions};
 use crate::database::{Conn, Fault};
 
 /// The first wait before an exchange is tried again, and the longest.
@@ -23,8 +16,8 @@ const HOLD_ANSWER: Duration = Duration::from_mins(15);
 
 /// An exchange's outcome, sealed and ready to be committed, as often as it takes.
 pub struct Outcome {
-    pub places: Places,
-    pub connection_id: String,
+    pub aad: ConnectionAad,
+    pub dapi_connection_id: String,
     pub epoch: i32,
     pub answer: Answer,
     pub token: Option<SealedToken>,
@@ -85,7 +78,7 @@ impl Drop for Waiting<'_> {
 }
 
 async fn conclude(context: &Context, outcome: &Outcome) -> Result<Concluded, sqlx::Error> {
-    let Places { app, id, .. } = outcome.places;
+    let ConnectionAad { app, id, .. } = outcome.aad;
     if let Some(token) = outcome.token.clone() {
         let activation = Activation { app, id, epoch: outcome.epoch, token };
         match context.batches.activate(activation).await {
@@ -100,7 +93,7 @@ async fn conclude(context: &Context, outcome: &Outcome) -> Result<Concluded, sql
     }
     let mut tx = context.pool.begin().await?;
     // What is locked for long is tried again, and holds up no connection of the pool meanwhile.
-    login_lock::wait_briefly(&mut tx).await?;
+    bank_login::wait_briefly(&mut tx).await?;
     let what = conclude_locked(context, &mut tx, outcome).await?;
     tx.commit().await?;
     Ok(Concluded::new(what))
@@ -111,8 +104,9 @@ async fn conclude_locked(
     tx: &mut Conn,
     outcome: &Outcome,
 ) -> Result<&'static str, sqlx::Error> {
-    let Places { app, user, id } = outcome.places;
-    let locked = login_lock::lock_login(tx, app, &outcome.connection_id, Some(id), user).await?;
+    let ConnectionAad { app, user, id } = outcome.aad;
+    let locked =
+        bank_login::lock_bank_login(tx, app, &outcome.dapi_connection_id, Some(id), user).await?;
     // The user was erased meanwhile, and with them the key that would open the token.
     let Some(me) = locked.me else { return Ok("erased") };
     if me.settled_epoch == Some(outcome.epoch) {
@@ -124,116 +118,58 @@ async fn conclude_locked(
         window_open: me.window_open,
         probe: context.dapi.settings().exchange_probe,
     };
-    let step = model::after_exchange(me.state, attempt, locked.login, outcome.answer.clone());
-    if let (Step::Activate { .. }, Some(decree), Some(token)) =
-        (&step, &me.revoked_by, &outcome.token)
+    let transition = model::after_exchange(me.state, attempt, locked.login, outcome.answer.clone());
+    if let (Transition::Activate { .. }, Some(in_force), Some(token)) =
+        (&transition, &me.revoked_by, &outcome.token)
     {
-        transitions::store::keep_decreed_token(tx, &me, outcome.epoch, token, decree).await?;
+        transitions::store::store_revoked_token(tx, &me, outcome.epoch, token, in_force).await?;
         return Ok("revoked");
     }
-    take_step(context, tx, &me, &step, outcome).await?;
-    Ok(step_name(&step))
+    apply_exchange_transition(context, tx, &me, &transition, outcome).await?;
+    Ok(transition_label(&transition))
 }
 
-fn step_name(step: &Step) -> &'static str {
-    match step {
-        Step::Activate { .. } => "active",
-        Step::Hold => "held",
-        Step::GiveWay { .. } => "superseded",
-        Step::Fail(status, _) => status.as_str(),
-        Step::TryAgain { .. } => "unsettled",
-        Step::Delink | Step::EndRevocation { .. } => "revoked",
-        Step::DropToken => "dropped",
-        Step::Nothing => "stale",
+fn transition_label(transition: &Transition) -> &'static str {
+    match transition {
+        Transition::Activate { .. } => "active",
+        Transition::Hold => "held",
+        Transition::GiveWay { .. } => "superseded",
+        Transition::Fail(status, _) => status.as_str(),
+        Transition::TryAgain { .. } => "unsettled",
+        Transition::Delink | Transition::EndRevocation { .. } => "revoked",
+        Transition::DropToken => "dropped",
+        Transition::Nothing => "stale",
     }
 }
 
-async fn take_step(
+async fn apply_exchange_transition(
     context: &Context,
     tx: &mut Conn,
-    me: &Locked,
-    step: &Step,
+    me: &LockedConnection,
+    transition: &Transition,
     outcome: &Outcome,
 ) -> Result<(), sqlx::Error> {
     let epoch = outcome.epoch;
-    match (step, &outcome.token) {
-        (Step::Hold, Some(token)) => {
-            transitions::store::keep_token(tx, me, epoch, token, sql::WAIT_FOR_DELINKING).await
+    match (transition, &outcome.token) {
+        (Transition::Hold, Some(token)) => {
+            transitions::store::store_token(tx, me, epoch, token, sql::WAIT_FOR_DELINKING).await
         }
-        (Step::Delink, Some(token)) => {
-            transitions::store::keep_token(tx, me, epoch, token, Duration::ZERO).await
+        (Transition::Delink, Some(token)) => {
+            transitions::store::store_token(tx, me, epoch, token, Duration::ZERO).await
         }
-        (Step::TryAgain { unanswered, what }, _) => {
+        (Transition::TryAgain { unanswered, what }, _) => {
             tracing::warn!(what, "an exchange settled nothing and will be tried again");
             let wait = backoff(RETRY.0, RETRY.1, me.attempts, outcome.retry_after);
-            transitions::store::try_again(tx, me, *unanswered, what, wait).await
+            transitions::store::schedule_retry(tx, me, *unanswered, what, wait).await
         }
-        (Step::DropToken, _) => {
+        (Transition::DropToken, _) => {
             tracing::error!("a token came that no connection could take; it stays live at Dapi");
             context.metrics.tokens_dropped.inc();
             Ok(())
         }
-        _ => settle(context, tx, me, step, Some((epoch, outcome.token.as_ref()))).await,
+        _ => {
+            transitions::apply(context, tx, me, transition, Some((epoch, outcome.token.as_ref())))
+                .await
+        }
     }
-}
-
-/// The steps that end a connection or activate it, with a token that has just come or with the one
-/// that is held.
-pub async fn settle(
-    context: &Context,
-    tx: &mut Conn,
-    me: &Locked,
-    step: &Step,
-    came: Option<(i32, Option<&SealedToken>)>,
-) -> Result<(), sqlx::Error> {
-    let actor = AuditActor::from(&Actor::service());
-    let (epoch, token) = came.map_or((None, None), |(epoch, token)| (Some(epoch), token));
-    let ended = match step {
-        Step::Activate { supersedes } => {
-            if let Some(older) = supersedes {
-                supersede(context, tx, me.app, *older, (me.id, me.unproven)).await?;
-            }
-            return transitions::store::activate(tx, me, epoch, token).await;
-        }
-        Step::GiveWay { to } => End { replaced_by: Some(*to), ..End::new(Status::Invalidated) },
-        Step::Fail(status, failure) => {
-            if token.is_some() {
-                context.metrics.tokens_dropped.inc();
-            }
-            End { failure: Some(failure), ..End::new(*status) }
-        }
-        Step::EndRevocation { confirmed, what } => {
-            let status = match me.state {
-                State::Revoking(kind, _) => kind.ends(*confirmed),
-                _ => Status::Invalidated,
-            };
-            context.metrics.revocation(if *confirmed { "confirmed" } else { "unconfirmed" });
-            End { confirmed: *confirmed, last_error: what.as_deref(), ..End::new(status) }
-        }
-        Step::Hold | Step::Delink | Step::TryAgain { .. } | Step::DropToken | Step::Nothing => {
-            return Ok(());
-        }
-    };
-    transitions::store::end(tx, &actor, me.app, me.id, &ended).await
-}
-
-/// Ends an older connection of a login in favour of a newer one: destroyed here, but not delinked,
-/// which could cut the new link. In favour of one that is not known to work its token is kept for a while.
-pub async fn supersede(
-    context: &Context,
-    tx: &mut Conn,
-    app: AppId,
-    older: ConnectionId,
-    (newer, by_unproven): (ConnectionId, bool),
-) -> Result<(), sqlx::Error> {
-    context.metrics.revocation("superseded");
-    let event = KeptEvent::Superseded { by_unproven };
-    if model::kept_after(event) == KeptStep::Keep {
-        superseded::store::keep_superseded(tx, app, older, newer).await?;
-    } else {
-        superseded::after(tx, app, older, event).await?;
-    }
-    let actor = AuditActor::from(&Actor::service());
-    let superseded = End { replaced_by: Some(newer), ..End::new(Status::Invalidated) };
-    transitions::store::end(tx, &actor, app, older, &superseded).await
 }

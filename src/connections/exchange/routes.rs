@@ -13,7 +13,7 @@ use crate::connections::input::{
 };
 use crate::connections::model::{Connection, Failure, Status};
 use crate::connections::query::wait;
-use crate::connections::{Context, Failed, exchange};
+use crate::connections::{ConnectionError, Context, exchange};
 use crate::dapi::{AccessCode, UserSecret};
 use crate::http::body::Body;
 use crate::http::caller::{SessionOr, needs};
@@ -35,13 +35,13 @@ pub struct ConnectResult {
     user_secret: Option<UserSecret>,
     /// Dapi's name for the bank login.
     #[serde(rename = "connectionID")]
-    connection_id: Option<String>,
+    dapi_connection_id: Option<String>,
     /// Dapi's name for the user.
     #[serde(rename = "userID")]
     user_id: Option<String>,
     /// Dapi's name for the token.
     #[serde(rename = "tokenID")]
-    token_id: Option<String>,
+    dapi_token_id: Option<String>,
     /// The app's own name for the user. A session knows it already.
     #[serde(rename = "clientUserID")]
     client_user_id: Option<String>,
@@ -125,9 +125,9 @@ fn submission(
         client_user_id,
         code: AccessCode::checked("accessCode", result.access_code)?,
         user_secret: Some(UserSecret::checked("userSecret", result.user_secret)?),
-        connection_id: login(result.connection_id)?,
+        dapi_connection_id: login(result.dapi_connection_id)?,
         dapi_user_id: optional_name("userID", result.user_id)?,
-        token_id: optional_name("tokenID", result.token_id)?,
+        dapi_token_id: optional_name("tokenID", result.dapi_token_id)?,
     })
 }
 
@@ -183,7 +183,7 @@ async fn answer(
         Ok(Some(connection)) => connection,
         // The user was erased in this moment.
         Ok(None) => return Err(Problem::not_found()),
-        Err(Failed::Database(error)) => return Err(error.into()),
+        Err(ConnectionError::Database(error)) => return Err(error.into()),
         Err(error) => return Err(error.into()),
     };
     let mut answer = match connection.status {

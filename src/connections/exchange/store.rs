@@ -9,7 +9,7 @@ use crate::apps::SealedCredentials;
 use crate::audit::AuditActor;
 use crate::base::ids::{AppId, ConnectionId, DataKeyId, SessionId, UserId};
 use crate::base::secret::SecretText;
-use crate::connections::model::Standing;
+use crate::connections::model::Verification;
 use crate::connections::sql::{WAIT_FOR_DELINKING, column, interval};
 use crate::dapi::{AccessCode, AccessToken, UserSecret};
 use crate::database::{BatchQuery, Conn};
@@ -38,7 +38,7 @@ pub struct LookUp {
     pub app: AppId,
     pub client_user_id: String,
     pub code_hash: KeyedHash,
-    pub connection_id: String,
+    pub dapi_connection_id: String,
 }
 
 impl BatchQuery for LookUp {
@@ -57,7 +57,7 @@ impl BatchQuery for LookUp {
                     coalesce(o.of_another_user, false) AS \"of_another_user!\",
                     coalesce(o.revoking, false) AS \"revoking!\"
              FROM unnest($1::uuid[], $2::text[], $3::bytea[], $4::text[])
-                  WITH ORDINALITY AS i (app_id, client_user_id, code_hash, connection_id, n)
+                  WITH ORDINALITY AS i (app_id, client_user_id, code_hash, dapi_connection_id, n)
              JOIN apps a ON a.id = i.app_id
              JOIN data_keys ak ON ak.app_id = a.id AND ak.purpose = 'app'
              LEFT JOIN users u ON u.app_id = i.app_id AND u.client_user_id = i.client_user_id
@@ -67,13 +67,13 @@ impl BatchQuery for LookUp {
                 SELECT bool_or(l.user_id IS DISTINCT FROM u.id) AS of_another_user,
                        bool_or(l.status = 'revoking' AND l.user_id = u.id) AS revoking
                 FROM connections l
-                WHERE l.app_id = i.app_id AND l.connection_id = i.connection_id
+                WHERE l.app_id = i.app_id AND l.dapi_connection_id = i.dapi_connection_id
                   AND l.status IN ('active', 'revoking')) o ON true
              ORDER BY i.n",
             &column(inputs, |input| input.app.uuid()),
             column(inputs, |input| input.client_user_id.as_str()) as Vec<&str>,
             column(inputs, |input| input.code_hash.as_bytes()) as Vec<&[u8]>,
-            column(inputs, |input| input.connection_id.as_str()) as Vec<&str>,
+            column(inputs, |input| input.dapi_connection_id.as_str()) as Vec<&str>,
         )
         .fetch_all(conn)
         .await?;
@@ -122,9 +122,9 @@ pub struct NewConnection {
     pub app: AppId,
     pub id: ConnectionId,
     pub user: UserId,
-    pub connection_id: String,
+    pub dapi_connection_id: String,
     pub dapi_user_id: Option<String>,
-    pub token_id: Option<String>,
+    pub dapi_token_id: Option<String>,
     /// What its token is bound to until it is revoked.
     pub binding: Binding,
     /// Left out where the connection comes through Dapi's own wire: it comes with the first call.
@@ -166,15 +166,15 @@ impl BatchQuery for NewIntent {
                     $1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[],
                     $7::bytea[], $8::bytea[], $9::bytea[], $10::timestamptz[], $11::interval[],
                     $12::interval[], $13::audit_actor[], $14::bytea[])
-                AS i (app_id, id, user_id, connection_id, dapi_user_id, token_id,
+                AS i (app_id, id, user_id, dapi_connection_id, dapi_user_id, dapi_token_id,
                       code_hash, code, user_secret, ends, lease, wait,
                       actor, client_id, session_id, scope, ip, request_id, binding)),
              added AS (
                 INSERT INTO connections (
-                    app_id, id, user_id, status, connection_id, dapi_user_id, token_id,
+                    app_id, id, user_id, status, dapi_connection_id, dapi_user_id, dapi_token_id,
                     code_hash, code, user_secret, by_wire, code_expires_at,
                     lease_epoch, exchange_attempts, leased_until, due_at, created_by)
-                SELECT app_id, id, user_id, 'pending', connection_id, dapi_user_id, token_id,
+                SELECT app_id, id, user_id, 'pending', dapi_connection_id, dapi_user_id, dapi_token_id,
                        code_hash, code, user_secret, user_secret IS NULL, least(now + interval '30 minutes', ends),
                        (lease IS NOT NULL)::int, (lease IS NOT NULL)::int,
                        now + lease, now + coalesce(lease, wait),
@@ -198,9 +198,9 @@ impl BatchQuery for NewIntent {
             &column(inputs, |input| input.new.app.uuid()),
             &column(inputs, |input| input.new.id.uuid()),
             &column(inputs, |input| input.new.user.uuid()),
-            column(inputs, |input| input.new.connection_id.as_str()) as Vec<&str>,
+            column(inputs, |input| input.new.dapi_connection_id.as_str()) as Vec<&str>,
             column(inputs, |input| input.new.dapi_user_id.as_deref()) as Vec<Option<&str>>,
-            column(inputs, |input| input.new.token_id.as_deref()) as Vec<Option<&str>>,
+            column(inputs, |input| input.new.dapi_token_id.as_deref()) as Vec<Option<&str>>,
             column(inputs, |input| input.code.hash.as_bytes()) as Vec<&[u8]>,
             column(inputs, |input| input.code.sealed.as_bytes()) as Vec<&[u8]>,
             column(inputs, |input| input.new.user_secret.as_ref().map(Sealed::as_bytes)) as Vec<Option<&[u8]>>,
@@ -246,16 +246,16 @@ pub async fn insert_imported(
     new: &NewConnection,
     token: &Sealed<AccessToken>,
     active: bool,
-    standing: &Standing,
+    standing: &Verification,
 ) -> sqlx::Result<()> {
     let attention = match standing {
-        Standing::Proven { attention } => attention.as_deref(),
-        Standing::Unproven => None,
+        Verification::Proven { attention } => attention.as_deref(),
+        Verification::Unproven => None,
     };
     sqlx::query!(
         "WITH added AS (
             INSERT INTO connections (
-                app_id, id, user_id, status, connection_id, dapi_user_id, token_id,
+                app_id, id, user_id, status, dapi_connection_id, dapi_user_id, dapi_token_id,
                 access_token, user_secret, activated_at, due_at, created_by,
                 unproven, attention_type, attention_since)
             SELECT $1, $2, $3, CASE WHEN $9 THEN 'active' ELSE 'pending' END, $4, $5, $6, $7, $8,
@@ -275,15 +275,15 @@ pub async fn insert_imported(
         new.app.uuid(),
         new.id.uuid(),
         new.user.uuid(),
-        new.connection_id,
+        new.dapi_connection_id,
         new.dapi_user_id,
-        new.token_id,
+        new.dapi_token_id,
         token.as_bytes(),
         new.user_secret.as_ref().map(Sealed::as_bytes),
         active,
         interval(WAIT_FOR_DELINKING),
         actor as &AuditActor,
-        *standing == Standing::Unproven,
+        *standing == Verification::Unproven,
         attention,
         new.binding.as_bytes(),
     )
@@ -294,7 +294,7 @@ pub async fn insert_imported(
 
 /// What became of the wish to note what a session handed in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SessionResult {
+pub enum SessionResultOutcome {
     /// It is noted, or was before.
     Noted,
     /// The session has handed in as many others as it may.
@@ -305,19 +305,19 @@ pub enum SessionResult {
 
 /// Notes that a session handed in a connection, where it has handed in fewer than `most` others. The session
 /// stays until the transaction ends.
-pub async fn note_session_result(
+pub async fn insert_session_result(
     conn: &mut Conn,
     session: SessionId,
     id: ConnectionId,
     most: i64,
-) -> sqlx::Result<SessionResult> {
+) -> sqlx::Result<SessionResultOutcome> {
     // Serialises what one browser does at once.
     let found =
         sqlx::query!("SELECT id FROM connect_sessions WHERE id = $1 FOR UPDATE", session.uuid())
             .fetch_optional(&mut *conn)
             .await?;
     if found.is_none() {
-        return Ok(SessionResult::Gone);
+        return Ok(SessionResultOutcome::Gone);
     }
     let noted = sqlx::query_scalar!(
         "WITH others AS (
@@ -335,5 +335,5 @@ pub async fn note_session_result(
     )
     .fetch_one(conn)
     .await?;
-    Ok(if noted { SessionResult::Noted } else { SessionResult::Exhausted })
+    Ok(if noted { SessionResultOutcome::Noted } else { SessionResultOutcome::Exhausted })
 }

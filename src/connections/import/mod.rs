@@ -14,13 +14,13 @@ use crate::base::ids::{AppId, ConnectionId};
 use crate::base::secret::Sealable as _;
 use crate::base::trace::TraceContext;
 use crate::connections::exchange::is_user_gone;
-use crate::connections::exchange::outcome::supersede;
 use crate::connections::exchange::store::NewConnection;
-use crate::connections::import::verification::{Candidate, Proof};
-use crate::connections::model::{Standing, Status, Step};
-use crate::connections::token_lease::{Turn, Wish};
+use crate::connections::import::verification::{Candidate, VerificationAnswer};
+use crate::connections::model::{Status, Transition, Verification};
+use crate::connections::token_lease::{CallRequest, TokenLease};
+use crate::connections::transitions::supersede;
 use crate::connections::{
-    Context, Failed, Places, exchange, login_lock, model, reveal, token_lease,
+    ConnectionAad, ConnectionError, Context, bank_login, exchange, model, reveal, token_lease,
 };
 use crate::dapi::{AccessToken, Busy, Refusal, UserSecret};
 use crate::database::Conn;
@@ -36,11 +36,11 @@ const TRIES: u32 = 4;
 pub struct Import {
     pub app: AppId,
     pub client_user_id: String,
-    pub connection_id: String,
+    pub dapi_connection_id: String,
     pub access_token: AccessToken,
     pub user_secret: UserSecret,
     pub dapi_user_id: Option<String>,
-    pub token_id: Option<String>,
+    pub dapi_token_id: Option<String>,
     /// Ask Dapi whether it takes the token, with this trace.
     pub verify: Option<TraceContext>,
 }
@@ -68,7 +68,11 @@ pub enum Imported {
 }
 
 /// Imports a token. It supersedes what the user had linked of the same login.
-pub async fn import(context: &Context, actor: &Actor, import: &Import) -> Result<Imported, Failed> {
+pub async fn import(
+    context: &Context,
+    actor: &Actor,
+    import: &Import,
+) -> Result<Imported, ConnectionError> {
     let standing = match verify(context, actor, import).await? {
         Ok(standing) => standing,
         Err(not_imported) => return Ok(not_imported),
@@ -82,16 +86,16 @@ pub async fn import(context: &Context, actor: &Actor, import: &Import) -> Result
         match try_import(context, &mut conn, actor, import, &user, &standing).await {
             // An exchange of the same login was activated in the same moment, by the one statement that
             // does not wait for the login's lock. Now there is a row to be seen.
-            Err(Failed::Database(error)) if is_conflict(&error) => {}
+            Err(ConnectionError::Database(error)) if is_conflict(&error) => {}
             // The user is being erased since, or is erased.
-            Err(Failed::Database(error)) if is_user_gone(&error) => {
+            Err(ConnectionError::Database(error)) if is_user_gone(&error) => {
                 return Ok(Imported::UserBeingErased);
             }
             result => return result,
         }
     }
     // Again and again in the same moment: it passes.
-    Err(Failed::Contended)
+    Err(ConnectionError::Contended)
 }
 
 fn is_conflict(error: &sqlx::Error) -> bool {
@@ -104,41 +108,41 @@ async fn try_import(
     actor: &Actor,
     import: &Import,
     user: &User,
-    standing: &Standing,
-) -> Result<Imported, Failed> {
+    standing: &Verification,
+) -> Result<Imported, ConnectionError> {
     let id = ConnectionId::new();
-    let places = Places { app: import.app, user: user.id, id };
+    let aad = ConnectionAad { app: import.app, user: user.id, id };
     let key = context.vault.unwrap(&user.key)?;
     let binding = Binding::new()?;
-    let token = Sealed::seal_bound(&import.access_token, &key, &places.access_token(), &binding)?;
-    let user_secret = Sealed::seal(&import.user_secret, &key, &places.user_secret())?;
+    let token = Sealed::seal_bound(&import.access_token, &key, &aad.access_token(), &binding)?;
+    let user_secret = Sealed::seal(&import.user_secret, &key, &aad.user_secret())?;
 
     let mut tx = conn.begin().await?;
-    let login = &import.connection_id;
-    let locked = login_lock::lock_login(&mut tx, import.app, login, None, user.id).await?;
+    let login = &import.dapi_connection_id;
+    let locked = bank_login::lock_bank_login(&mut tx, import.app, login, None, user.id).await?;
     if let Some(older) = locked.login.older_active
         && holds(&mut tx, import, older, user, &key).await?
     {
         return Ok(Imported::Repeated(older));
     }
-    let active = match model::pending_takes_token(locked.login) {
-        Step::Activate { supersedes } => {
+    let active = match model::on_token_for_pending(locked.login) {
+        Transition::Activate { supersedes } => {
             if let Some(older) = supersedes {
-                let by_unproven = *standing == Standing::Unproven;
+                let by_unproven = *standing == Verification::Unproven;
                 supersede(context, &mut tx, import.app, older, (id, by_unproven)).await?;
             }
             true
         }
-        Step::Hold => false,
+        Transition::Hold => false,
         _ => return Ok(Imported::LoginOfAnotherUser),
     };
     let new = NewConnection {
         app: import.app,
         id,
         user: user.id,
-        connection_id: login.clone(),
+        dapi_connection_id: login.clone(),
         dapi_user_id: import.dapi_user_id.clone(),
-        token_id: import.token_id.clone(),
+        dapi_token_id: import.dapi_token_id.clone(),
         binding,
         user_secret: Some(user_secret),
     };
@@ -162,11 +166,11 @@ async fn holds(
     id: ConnectionId,
     user: &User,
     key: &crate::vault::DataKey,
-) -> Result<bool, Failed> {
-    let places = Places { app: import.app, user: user.id, id };
+) -> Result<bool, ConnectionError> {
+    let aad = ConnectionAad { app: import.app, user: user.id, id };
     let held = reveal::store::held_token(tx, import.app, id).await?;
-    let held = held
-        .map(|(sealed, binding)| sealed.open_bound(key, &places.access_token(), binding.as_ref()));
+    let held =
+        held.map(|(sealed, binding)| sealed.open_bound(key, &aad.access_token(), binding.as_ref()));
     let held = held.transpose()?;
     Ok(held.is_some_and(|held| held.same_as(&import.access_token)))
 }
@@ -179,44 +183,47 @@ async fn verify(
     context: &Context,
     actor: &Actor,
     import: &Import,
-) -> Result<Result<Standing, Imported>, Failed> {
-    let Some(trace) = &import.verify else { return Ok(Ok(Standing::Unproven)) };
+) -> Result<Result<Verification, Imported>, ConnectionError> {
+    let Some(trace) = &import.verify else { return Ok(Ok(Verification::Unproven)) };
     let turn = match held_here(context, import).await? {
         None => None,
-        Some(id) => match turn_of(context, actor, import, id).await? {
+        Some(id) => match lease_of(context, actor, import, id).await? {
             Ok(turn) => turn,
             Err(not_now) => return Ok(Err(not_now)),
         },
     };
     let Import { app, access_token, user_secret, .. } = import;
     let candidate = Candidate { app: *app, access_token, user_secret, trace };
-    let proven = verification::prove(context, &candidate).await;
+    let proven = verification::verify_token(context, &candidate).await;
     if let Some(turn) = turn {
         let (word, status) = match &proven {
             Ok((proof, status)) => (proof.word(), *status),
             Err(_) => ("failed", None),
         };
-        if matches!(&proven, Ok((Proof::Works(None), _))) {
+        if matches!(&proven, Ok((VerificationAnswer::Works(None), _))) {
             turn.prove_token(context).await?;
         }
         turn.end(context, word, status, None).await?;
     }
     Ok(match proven?.0 {
-        Proof::Works(attention) => Ok(Standing::Proven { attention }),
-        Proof::Refused(refusal) => Err(Imported::Refused(refusal)),
-        Proof::NoAnswer { timeout } => Err(Imported::Unanswered { timeout }),
-        Proof::Busy(busy) => Err(Imported::Busy(busy)),
+        VerificationAnswer::Works(attention) => Ok(Verification::Proven { attention }),
+        VerificationAnswer::Refused(refusal) => Err(Imported::Refused(refusal)),
+        VerificationAnswer::NoAnswer { timeout } => Err(Imported::Unanswered { timeout }),
+        VerificationAnswer::Busy(busy) => Err(Imported::Busy(busy)),
     })
 }
 
 /// The user's active connection that holds this very token.
-async fn held_here(context: &Context, import: &Import) -> Result<Option<ConnectionId>, Failed> {
+async fn held_here(
+    context: &Context,
+    import: &Import,
+) -> Result<Option<ConnectionId>, ConnectionError> {
     let mut conn = context.pool.acquire().await?;
     let Some(user) = users::find(&mut conn, import.app, &import.client_user_id).await? else {
         return Ok(None);
     };
     let found =
-        reveal::store::active_of_login(&mut conn, import.app, user.id, &import.connection_id);
+        reveal::store::active_of_login(&mut conn, import.app, user.id, &import.dapi_connection_id);
     let Some(id) = found.await? else { return Ok(None) };
     let key = context.vault.unwrap(&user.key)?;
     Ok(holds(&mut conn, import, id, &user, &key).await?.then_some(id))
@@ -224,17 +231,18 @@ async fn held_here(context: &Context, import: &Import) -> Result<Option<Connecti
 
 /// The turn with a token that is here already: Dapi fails all calls that use one token at once. None is
 /// needed, and none is to be had, where the connection is not active any more.
-async fn turn_of(
+async fn lease_of(
     context: &Context,
     actor: &Actor,
     import: &Import,
     id: ConnectionId,
-) -> Result<Result<Option<Turn>, Imported>, Failed> {
+) -> Result<Result<Option<TokenLease>, Imported>, ConnectionError> {
     let limit = context.dapi.settings().call_timeout;
-    let wish = Wish { actor: actor.clone(), app: import.app, id, path: verification::PATH, limit };
+    let request =
+        CallRequest { actor: actor.clone(), app: import.app, id, path: verification::PATH, limit };
     let given_up = Instant::now() + limit;
     loop {
-        if let Some(turn) = token_lease::take(context, &wish, None).await? {
+        if let Some(turn) = token_lease::take(context, &request, None).await? {
             return Ok(Ok(Some(turn)));
         }
         match token_lease::standing(context, import.app, id).await? {

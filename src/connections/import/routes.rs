@@ -25,7 +25,7 @@ pub struct ImportRequest {
     client_user_id: Option<String>,
     /// Dapi's name for the bank login.
     #[serde(rename = "connectionID")]
-    connection_id: Option<String>,
+    dapi_connection_id: Option<String>,
     /// The permanent token.
     #[schema(value_type = Option<String>)]
     access_token: Option<AccessToken>,
@@ -37,7 +37,7 @@ pub struct ImportRequest {
     user_id: Option<String>,
     /// Dapi's name for the token.
     #[serde(rename = "tokenID")]
-    token_id: Option<String>,
+    dapi_token_id: Option<String>,
     /// Ask Dapi first whether it takes the token and the user secret, by one call for the account's metadata.
     #[serde(default)]
     #[schema(default = false)]
@@ -79,19 +79,19 @@ pub async fn import(
     let request = body.0;
     let user = required("clientUserID", request.client_user_id)?;
     client_user_id(&user)?;
-    let wish = Import {
+    let request = Import {
         app: caller.client.app,
         client_user_id: user,
-        connection_id: login(request.connection_id)?,
+        dapi_connection_id: login(request.dapi_connection_id)?,
         access_token: AccessToken::checked("accessToken", request.access_token)?,
         user_secret: UserSecret::checked("userSecret", request.user_secret)?,
         dapi_user_id: optional_name("userID", request.user_id)?,
-        token_id: optional_name("tokenID", request.token_id)?,
+        dapi_token_id: optional_name("tokenID", request.dapi_token_id)?,
         verify: request.verify.then(|| caller.trace.clone()),
     };
     let importing = {
         let (context, actor) = (context.clone(), caller.actor.clone());
-        async move { import::import(&context, &actor, &wish).await }
+        async move { import::import(&context, &actor, &request).await }
     };
     let (id, is_new) = match detached(&context.tasks, importing).await?? {
         Imported::New(id) => (id, true),

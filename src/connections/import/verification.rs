@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use crate::apps;
 use crate::base::ids::AppId;
-use crate::base::loose::Object;
+use crate::base::lenient_json::Object;
 use crate::base::trace::TraceContext;
-use crate::base::{loose, text};
+use crate::base::{lenient_json, text};
 use crate::connections::attention::calls_for_attention;
-use crate::connections::{Context, Failed};
+use crate::connections::{ConnectionError, Context};
 use crate::dapi::{
     AccessToken, AppCredentials, Busy, CallAnswer, CallBody, CallLost, Lane, Permit, Refusal,
     UserSecret, scrub,
@@ -36,7 +36,7 @@ pub struct Candidate<'a> {
 
 /// What Dapi made of it.
 #[derive(Debug)]
-pub enum Proof {
+pub enum VerificationAnswer {
     /// The token works. With Dapi's `type` if the user's login at the bank does not.
     Works(Option<String>),
     /// Dapi refused it.
@@ -51,13 +51,13 @@ pub enum Proof {
 }
 
 /// Tries a token.
-pub async fn prove(
+pub async fn verify_token(
     context: &Context,
     candidate: &Candidate<'_>,
-) -> Result<(Proof, Option<u16>), Failed> {
+) -> Result<(VerificationAnswer, Option<u16>), ConnectionError> {
     let permit = match context.dapi.gate().enter(candidate.app, Lane::Call, PLACE).await {
         Ok(permit) => permit,
-        Err(busy) => return Ok((Proof::Busy(busy), None)),
+        Err(busy) => return Ok((VerificationAnswer::Busy(busy), None)),
     };
     let mut conn = context.pool.acquire().await?;
     let found = apps::credentials(&mut conn, candidate.app).await?;
@@ -69,14 +69,14 @@ pub async fn prove(
         Ok((status, body)) => judge(context, *status, body, candidate, &app),
         Err(lost) => {
             tracing::warn!(what = lost.what, "a proof of a token went unanswered");
-            Proof::NoAnswer { timeout: lost.timeout }
+            VerificationAnswer::NoAnswer { timeout: lost.timeout }
         }
     };
     context.dapi.count_call(proof.word(), started.elapsed());
     Ok((proof, answer.ok().map(|(status, _)| status)))
 }
 
-impl Proof {
+impl VerificationAnswer {
     /// The word for it in metrics and in the audit trail, as for any other call.
     pub const fn word(&self) -> &'static str {
         match self {
@@ -126,16 +126,16 @@ fn judge(
     body: &[u8],
     candidate: &Candidate<'_>,
     app: &AppCredentials,
-) -> Proof {
+) -> VerificationAnswer {
     let secrets =
         [candidate.access_token.expose(), candidate.user_secret.expose(), app.app_secret.expose()];
     match verdict(status, body, &secrets) {
-        Verdict::Works => Proof::Works(None),
+        Verdict::Works => VerificationAnswer::Works(None),
         Verdict::Refused(refusal) if calls_for_attention(context, &refusal.kind) => {
-            Proof::Works(Some(refusal.kind))
+            VerificationAnswer::Works(Some(refusal.kind))
         }
-        Verdict::Refused(refusal) => Proof::Refused(refusal),
-        Verdict::Nothing => Proof::NoAnswer { timeout: false },
+        Verdict::Refused(refusal) => VerificationAnswer::Refused(refusal),
+        Verdict::Nothing => VerificationAnswer::NoAnswer { timeout: false },
     }
 }
 
@@ -148,7 +148,7 @@ enum Verdict {
 
 fn verdict(status: u16, body: &[u8], secrets: &[&str]) -> Verdict {
     let settles = matches!(status, 200..=299 | 400..=499) && ![408, 429].contains(&status);
-    let text = loose::text(body);
+    let text = lenient_json::text(body);
     let fields = ["success", "status", "type", "msg"];
     let Some(answer) = Object::read(&text, &fields).filter(Object::is_whole) else {
         return Verdict::Nothing;

@@ -6,7 +6,9 @@
 mod superseded;
 mod view;
 
-pub use superseded::{KeptEvent, KeptStep, Standing, kept_after};
+pub use superseded::{
+    PredecessorEvent, PredecessorTransition, Verification, predecessor_transition,
+};
 pub use view::{Attention, Connection, Revocation};
 
 use serde::Serialize;
@@ -179,7 +181,7 @@ pub enum State {
 /// What is known of other connections of the same bank login (the same app and `connectionID`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "independent facts about other rows")]
-pub struct Login {
+pub struct BankLogin {
     /// Another user's connection is active or revoking.
     pub of_another_user: bool,
     /// Another user's connection is active.
@@ -194,7 +196,7 @@ pub struct Login {
     pub newer: bool,
 }
 
-impl Login {
+impl BankLogin {
     /// Whether a connection other than the one in question is usable, so that delinking this one at Dapi
     /// could cut that one.
     #[must_use]
@@ -237,7 +239,7 @@ pub enum Answer {
 
 /// What happens to a connection next.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum Transition {
     /// It takes the token and becomes active; an older connection of the login gives way.
     Activate {
         /// The older connection.
@@ -276,100 +278,107 @@ pub enum Step {
 
 /// What an exchange's answer means.
 #[must_use]
-pub fn after_exchange(state: State, attempt: Attempt, login: Login, answer: Answer) -> Step {
+pub fn after_exchange(
+    state: State,
+    attempt: Attempt,
+    login: BankLogin,
+    answer: Answer,
+) -> Transition {
     match answer {
         // Under whatever lease it was fetched, a token is the answer.
         Answer::Token => after_token(state, login),
-        _ if !attempt.current => Step::Nothing,
+        _ if !attempt.current => Transition::Nothing,
         Answer::Refused(failure) => after_refusal(state, attempt, failure),
         Answer::Unanswered(what) => after_silence(state, attempt, true, what),
         Answer::NotProcessed(what) => after_silence(state, attempt, false, what),
     }
 }
 
-fn after_token(state: State, login: Login) -> Step {
+fn after_token(state: State, login: BankLogin) -> Transition {
     match state {
-        State::Pending(Held::Code) => pending_takes_token(login),
+        State::Pending(Held::Code) => on_token_for_pending(login),
         // A login that has an active connection is never delinked for the sake of another.
         State::Revoking(_, Held::Code) => match login.active() {
-            Some(to) => Step::GiveWay { to },
-            None if login.of_another_user => Step::EndRevocation {
+            Some(to) => Transition::GiveWay { to },
+            None if login.of_another_user => Transition::EndRevocation {
                 confirmed: false,
                 what: Some("the login is connected for another user".to_owned()),
             },
-            None => Step::Delink,
+            None => Transition::Delink,
         },
         State::Orphaned if !login.newer && !login.of_another_user && !login.revoking => {
-            Step::Activate { supersedes: login.older_active }
+            Transition::Activate { supersedes: login.older_active }
         }
         State::Orphaned
         | State::Pending(Held::Token)
         | State::Revoking(_, Held::Token)
         | State::Active
         | State::Revoked
-        | State::Failed => Step::DropToken,
+        | State::Failed => Transition::DropToken,
     }
 }
 
 /// A pending connection that has its token: the same rules whether it has just come or was held.
 #[must_use]
-pub fn pending_takes_token(login: Login) -> Step {
+pub fn on_token_for_pending(login: BankLogin) -> Transition {
     if login.of_another_user {
-        return Step::Fail(Status::Rejected, Failure::of_another_user());
+        return Transition::Fail(Status::Rejected, Failure::of_another_user());
     }
     match login.newer_active {
-        Some(to) => Step::GiveWay { to },
-        None if login.revoking => Step::Hold,
-        None => Step::Activate { supersedes: login.older_active },
+        Some(to) => Transition::GiveWay { to },
+        None if login.revoking => Transition::Hold,
+        None => Transition::Activate { supersedes: login.older_active },
     }
 }
 
 /// How a revocation ends that Dapi is not told of: another connection of the login is in use, or it
 /// was tried for as long as it is going to be.
 #[must_use]
-pub fn end_of_untold_revocation(login: Login, given_up: bool) -> Step {
+pub fn on_unconfirmed_end(login: BankLogin, given_up: bool) -> Transition {
     match login.active() {
-        Some(to) if !given_up => Step::GiveWay { to },
-        _ => Step::EndRevocation { confirmed: false, what: None },
+        Some(to) if !given_up => Transition::GiveWay { to },
+        _ => Transition::EndRevocation { confirmed: false, what: None },
     }
 }
 
-fn after_refusal(state: State, attempt: Attempt, failure: Failure) -> Step {
+fn after_refusal(state: State, attempt: Attempt, failure: Failure) -> Transition {
     match state {
         State::Pending(Held::Code) if attempt.unanswered_before => {
             let what = format!("{}: {}", failure.kind, failure.detail);
-            Step::Fail(Status::Orphaned, Failure::answer_lost(&what))
+            Transition::Fail(Status::Orphaned, Failure::answer_lost(&what))
         }
-        State::Pending(Held::Code) => Step::Fail(Status::Rejected, failure),
-        State::Revoking(_, Held::Code) => Step::EndRevocation {
+        State::Pending(Held::Code) => Transition::Fail(Status::Rejected, failure),
+        State::Revoking(_, Held::Code) => Transition::EndRevocation {
             confirmed: !attempt.unanswered_before,
             what: Some(format!("{}: {}", failure.kind, failure.detail)),
         },
-        _ => Step::Nothing,
+        _ => Transition::Nothing,
     }
 }
 
-fn after_silence(state: State, attempt: Attempt, consumed: bool, what: String) -> Step {
+fn after_silence(state: State, attempt: Attempt, consumed: bool, what: String) -> Transition {
     let unanswered = consumed || attempt.unanswered_before;
     let go_on = attempt.window_open && (attempt.probe || !consumed);
     match state {
         State::Pending(Held::Code) | State::Revoking(_, Held::Code) if go_on => {
-            Step::TryAgain { unanswered, what }
+            Transition::TryAgain { unanswered, what }
         }
         State::Pending(Held::Code) if !attempt.window_open => {
-            Step::Fail(Status::Expired, Failure::window_closed(unanswered))
+            Transition::Fail(Status::Expired, Failure::window_closed(unanswered))
         }
-        State::Pending(Held::Code) => Step::Fail(Status::Orphaned, Failure::answer_lost(&what)),
+        State::Pending(Held::Code) => {
+            Transition::Fail(Status::Orphaned, Failure::answer_lost(&what))
+        }
         State::Revoking(_, Held::Code) => {
-            Step::EndRevocation { confirmed: !unanswered, what: Some(what) }
+            Transition::EndRevocation { confirmed: !unanswered, what: Some(what) }
         }
-        _ => Step::Nothing,
+        _ => Transition::Nothing,
     }
 }
 
 /// What a revocation means for a connection in this state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RevocationStep {
+pub enum RevocationTransition {
     /// It is unusable from now on, and Dapi is told.
     Begin,
     /// It ends at once.
@@ -386,15 +395,15 @@ pub enum RevocationStep {
 /// What asking for a revocation does. `ever_leased` tells whether the code can ever have been sent,
 /// `tell_dapi` whether Dapi shall be told at all.
 #[must_use]
-pub fn on_revocation(state: State, ever_leased: bool, tell_dapi: bool) -> RevocationStep {
+pub fn on_revocation(state: State, ever_leased: bool, tell_dapi: bool) -> RevocationTransition {
     match state {
-        State::Pending(Held::Code) if !ever_leased => RevocationStep::End { confirmed: true },
-        State::Pending(_) | State::Active if tell_dapi => RevocationStep::Begin,
-        State::Pending(_) | State::Active => RevocationStep::End { confirmed: false },
+        State::Pending(Held::Code) if !ever_leased => RevocationTransition::End { confirmed: true },
+        State::Pending(_) | State::Active if tell_dapi => RevocationTransition::Begin,
+        State::Pending(_) | State::Active => RevocationTransition::End { confirmed: false },
         // The way out for an operator whose revocation can never be confirmed.
-        State::Revoking(..) if !tell_dapi => RevocationStep::End { confirmed: false },
-        State::Revoking(..) | State::Revoked => RevocationStep::Already,
-        State::Orphaned | State::Failed => RevocationStep::NotActive,
+        State::Revoking(..) if !tell_dapi => RevocationTransition::End { confirmed: false },
+        State::Revoking(..) | State::Revoked => RevocationTransition::Already,
+        State::Orphaned | State::Failed => RevocationTransition::NotActive,
     }
 }
 

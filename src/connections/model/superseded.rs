@@ -6,7 +6,7 @@
 
 /// What is known of a token that moves in.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum Verification {
     /// Nobody has tried it.
     Unproven,
     /// Dapi took it in a call.
@@ -18,7 +18,7 @@ pub enum Standing {
 
 /// What happens to an active connection while the tokens of its predecessors may be kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KeptEvent {
+pub enum PredecessorEvent {
     /// A call with its token succeeded.
     Worked,
     /// Dapi called its token dead.
@@ -34,7 +34,7 @@ pub enum KeptEvent {
 
 /// What follows for the kept tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KeptStep {
+pub enum PredecessorTransition {
     /// Its own token is kept too, and those before it stay.
     Keep,
     /// The kept token becomes its connection's again, which is active as it was.
@@ -45,13 +45,13 @@ pub enum KeptStep {
 
 /// What becomes of the token that is kept of a connection, or of those before it, when this happens to it.
 #[must_use]
-pub const fn kept_after(event: KeptEvent) -> KeptStep {
+pub const fn predecessor_transition(event: PredecessorEvent) -> PredecessorTransition {
     match event {
-        KeptEvent::Superseded { by_unproven: true } => KeptStep::Keep,
-        KeptEvent::Died => KeptStep::Restore,
-        KeptEvent::Worked | KeptEvent::Revoked | KeptEvent::Superseded { by_unproven: false } => {
-            KeptStep::Destroy
-        }
+        PredecessorEvent::Superseded { by_unproven: true } => PredecessorTransition::Keep,
+        PredecessorEvent::Died => PredecessorTransition::Restore,
+        PredecessorEvent::Worked
+        | PredecessorEvent::Revoked
+        | PredecessorEvent::Superseded { by_unproven: false } => PredecessorTransition::Destroy,
     }
 }
 
@@ -61,27 +61,34 @@ mod tests {
 
     #[test]
     fn a_predecessor_is_kept_for_an_unproven_token_and_for_no_other() {
-        let superseded = |by_unproven| kept_after(KeptEvent::Superseded { by_unproven });
-        assert_eq!(superseded(true), KeptStep::Keep);
-        assert_eq!(superseded(false), KeptStep::Destroy);
+        let superseded =
+            |by_unproven| predecessor_transition(PredecessorEvent::Superseded { by_unproven });
+        assert_eq!(superseded(true), PredecessorTransition::Keep);
+        assert_eq!(superseded(false), PredecessorTransition::Destroy);
     }
 
     #[test]
     fn nothing_but_dapis_word_that_the_newer_token_is_dead_restores() {
-        assert_eq!(kept_after(KeptEvent::Died), KeptStep::Restore);
+        assert_eq!(predecessor_transition(PredecessorEvent::Died), PredecessorTransition::Restore);
         for event in [
-            KeptEvent::Worked,
-            KeptEvent::Revoked,
-            KeptEvent::Superseded { by_unproven: true },
-            KeptEvent::Superseded { by_unproven: false },
+            PredecessorEvent::Worked,
+            PredecessorEvent::Revoked,
+            PredecessorEvent::Superseded { by_unproven: true },
+            PredecessorEvent::Superseded { by_unproven: false },
         ] {
-            assert_ne!(kept_after(event), KeptStep::Restore, "{event:?}");
+            assert_ne!(predecessor_transition(event), PredecessorTransition::Restore, "{event:?}");
         }
     }
 
     #[test]
     fn a_revocation_and_a_success_leave_nothing_kept() {
-        assert_eq!(kept_after(KeptEvent::Revoked), KeptStep::Destroy);
-        assert_eq!(kept_after(KeptEvent::Worked), KeptStep::Destroy);
+        assert_eq!(
+            predecessor_transition(PredecessorEvent::Revoked),
+            PredecessorTransition::Destroy
+        );
+        assert_eq!(
+            predecessor_transition(PredecessorEvent::Worked),
+            PredecessorTransition::Destroy
+        );
     }
 }

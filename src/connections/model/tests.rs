@@ -32,116 +32,135 @@ fn another() -> ConnectionId {
 #[test]
 fn a_token_under_an_old_lease_is_an_answer_and_nothing_else_is() {
     let stale = Attempt { current: false, ..attempt() };
-    let alone = Login::default();
-    let step = |answer| after_exchange(PENDING, stale, alone, answer);
-    assert_eq!(step(Answer::Token), Step::Activate { supersedes: None });
-    assert_eq!(step(Answer::Refused(refusal())), Step::Nothing);
-    assert_eq!(step(Answer::Unanswered("x".into())), Step::Nothing);
-    assert_eq!(step(Answer::NotProcessed("x".into())), Step::Nothing);
+    let alone = BankLogin::default();
+    let transition = |answer| after_exchange(PENDING, stale, alone, answer);
+    assert_eq!(transition(Answer::Token), Transition::Activate { supersedes: None });
+    assert_eq!(transition(Answer::Refused(refusal())), Transition::Nothing);
+    assert_eq!(transition(Answer::Unanswered("x".into())), Transition::Nothing);
+    assert_eq!(transition(Answer::NotProcessed("x".into())), Transition::Nothing);
 }
 
 #[test]
 fn a_pending_connection_looks_at_its_login_before_it_takes_the_token() {
     let (older, newer) = (another(), another());
-    for (login, step) in [
-        (Login::default(), Step::Activate { supersedes: None }),
+    for (login, transition) in [
+        (BankLogin::default(), Transition::Activate { supersedes: None }),
         (
-            Login { older_active: Some(older), ..Login::default() },
-            Step::Activate { supersedes: Some(older) },
+            BankLogin { older_active: Some(older), ..BankLogin::default() },
+            Transition::Activate { supersedes: Some(older) },
         ),
-        (Login { newer_active: Some(newer), ..Login::default() }, Step::GiveWay { to: newer }),
-        (Login { revoking: true, ..Login::default() }, Step::Hold),
         (
-            Login { revoking: true, newer_active: Some(newer), ..Login::default() },
-            Step::GiveWay { to: newer },
+            BankLogin { newer_active: Some(newer), ..BankLogin::default() },
+            Transition::GiveWay { to: newer },
+        ),
+        (BankLogin { revoking: true, ..BankLogin::default() }, Transition::Hold),
+        (
+            BankLogin { revoking: true, newer_active: Some(newer), ..BankLogin::default() },
+            Transition::GiveWay { to: newer },
         ),
     ] {
-        assert_eq!(after_exchange(PENDING, attempt(), login, Answer::Token), step, "{login:?}");
-        assert_eq!(pending_takes_token(login), step, "held, it follows the same rules");
+        assert_eq!(
+            after_exchange(PENDING, attempt(), login, Answer::Token),
+            transition,
+            "{login:?}"
+        );
+        assert_eq!(on_token_for_pending(login), transition, "held, it follows the same rules");
     }
-    let taken = Login { of_another_user: true, ..Login::default() };
-    let step = after_exchange(PENDING, attempt(), taken, Answer::Token);
-    assert!(matches!(step, Step::Fail(Status::Rejected, f) if f.kind == Failure::OF_ANOTHER_USER));
+    let taken = BankLogin { of_another_user: true, ..BankLogin::default() };
+    let transition = after_exchange(PENDING, attempt(), taken, Answer::Token);
+    assert!(
+        matches!(transition, Transition::Fail(Status::Rejected, f) if f.kind == Failure::OF_ANOTHER_USER)
+    );
 }
 
 #[test]
 fn an_orphan_takes_a_late_token_unless_something_newer_is_there() {
-    let step = |login| after_exchange(State::Orphaned, attempt(), login, Answer::Token);
+    let transition = |login| after_exchange(State::Orphaned, attempt(), login, Answer::Token);
     let older = another();
-    assert_eq!(step(Login::default()), Step::Activate { supersedes: None });
-    let with_older = Login { older_active: Some(older), ..Login::default() };
-    assert_eq!(step(with_older), Step::Activate { supersedes: Some(older) });
+    assert_eq!(transition(BankLogin::default()), Transition::Activate { supersedes: None });
+    let with_older = BankLogin { older_active: Some(older), ..BankLogin::default() };
+    assert_eq!(transition(with_older), Transition::Activate { supersedes: Some(older) });
     for login in [
-        Login { newer: true, ..Login::default() },
-        Login { of_another_user: true, ..Login::default() },
-        Login { revoking: true, ..Login::default() },
+        BankLogin { newer: true, ..BankLogin::default() },
+        BankLogin { of_another_user: true, ..BankLogin::default() },
+        BankLogin { revoking: true, ..BankLogin::default() },
     ] {
-        assert_eq!(step(login), Step::DropToken, "{login:?}");
+        assert_eq!(transition(login), Transition::DropToken, "{login:?}");
     }
 }
 
 #[test]
 fn a_refusal_rejects_or_orphans_by_what_went_out_before() {
-    let step = |state, unanswered_before| {
+    let transition = |state, unanswered_before| {
         let attempt = Attempt { unanswered_before, ..attempt() };
-        after_exchange(state, attempt, Login::default(), Answer::Refused(refusal()))
+        after_exchange(state, attempt, BankLogin::default(), Answer::Refused(refusal()))
     };
-    assert_eq!(step(PENDING, false), Step::Fail(Status::Rejected, refusal()));
+    assert_eq!(transition(PENDING, false), Transition::Fail(Status::Rejected, refusal()));
     assert!(
-        matches!(step(PENDING, true), Step::Fail(Status::Orphaned, f) if f.kind == "answer_lost")
+        matches!(transition(PENDING, true), Transition::Fail(Status::Orphaned, f) if f.kind == "answer_lost")
     );
-    assert!(matches!(step(REVOKING, false), Step::EndRevocation { confirmed: true, .. }));
-    assert!(matches!(step(REVOKING, true), Step::EndRevocation { confirmed: false, .. }));
+    assert!(matches!(
+        transition(REVOKING, false),
+        Transition::EndRevocation { confirmed: true, .. }
+    ));
+    assert!(matches!(
+        transition(REVOKING, true),
+        Transition::EndRevocation { confirmed: false, .. }
+    ));
 }
 
 #[test]
 fn silence_is_probed_for_until_the_window_closes_or_probing_is_off() {
-    let step = |state, attempt, answer| after_exchange(state, attempt, Login::default(), answer);
+    let transition =
+        |state, attempt, answer| after_exchange(state, attempt, BankLogin::default(), answer);
     let silence = || Answer::Unanswered("x".into());
     let not_now = || Answer::NotProcessed("x".into());
     let closed = Attempt { window_open: false, ..attempt() };
     let no_probe = Attempt { probe: false, ..attempt() };
 
     assert_eq!(
-        step(PENDING, attempt(), silence()),
-        Step::TryAgain { unanswered: true, what: "x".into() }
+        transition(PENDING, attempt(), silence()),
+        Transition::TryAgain { unanswered: true, what: "x".into() }
     );
     assert_eq!(
-        step(PENDING, attempt(), not_now()),
-        Step::TryAgain { unanswered: false, what: "x".into() }
+        transition(PENDING, attempt(), not_now()),
+        Transition::TryAgain { unanswered: false, what: "x".into() }
     );
     assert_eq!(
-        step(PENDING, no_probe, not_now()),
-        Step::TryAgain { unanswered: false, what: "x".into() }
+        transition(PENDING, no_probe, not_now()),
+        Transition::TryAgain { unanswered: false, what: "x".into() }
     );
-    assert!(matches!(step(PENDING, no_probe, silence()), Step::Fail(Status::Orphaned, _)));
+    assert!(matches!(
+        transition(PENDING, no_probe, silence()),
+        Transition::Fail(Status::Orphaned, _)
+    ));
     assert!(
-        matches!(step(PENDING, closed, silence()), Step::Fail(Status::Expired, f) if f.kind == "outcome_unknown")
+        matches!(transition(PENDING, closed, silence()), Transition::Fail(Status::Expired, f) if f.kind == "outcome_unknown")
     );
     assert!(
-        matches!(step(PENDING, closed, not_now()), Step::Fail(Status::Expired, f) if f.kind == "code_expired")
+        matches!(transition(PENDING, closed, not_now()), Transition::Fail(Status::Expired, f) if f.kind == "code_expired")
     );
     assert!(matches!(
-        step(REVOKING, closed, silence()),
-        Step::EndRevocation { confirmed: false, .. }
+        transition(REVOKING, closed, silence()),
+        Transition::EndRevocation { confirmed: false, .. }
     ));
     assert!(matches!(
-        step(REVOKING, closed, not_now()),
-        Step::EndRevocation { confirmed: true, .. }
+        transition(REVOKING, closed, not_now()),
+        Transition::EndRevocation { confirmed: true, .. }
     ));
     assert!(matches!(
-        step(REVOKING, no_probe, silence()),
-        Step::EndRevocation { confirmed: false, .. }
+        transition(REVOKING, no_probe, silence()),
+        Transition::EndRevocation { confirmed: false, .. }
     ));
     assert!(matches!(
-        step(REVOKING, attempt(), silence()),
-        Step::TryAgain { unanswered: true, .. }
+        transition(REVOKING, attempt(), silence()),
+        Transition::TryAgain { unanswered: true, .. }
     ));
 }
 
 #[test]
 fn asking_for_a_revocation_does_what_the_state_allows() {
-    use RevocationStep::{Already, Begin, End, NotActive};
+    use RevocationTransition::{Already, Begin, End, NotActive};
     for (state, leased, told, untold) in [
         (PENDING, false, End { confirmed: true }, End { confirmed: true }),
         (PENDING, true, Begin, End { confirmed: false }),
@@ -166,9 +185,9 @@ fn delinked_is_said_only_where_dapi_confirmed() {
     assert_eq!(RevocationKind::Invalidate.ends(true), Status::Invalidated);
 }
 
-fn any_login() -> impl Strategy<Value = Login> {
+fn any_login() -> impl Strategy<Value = BankLogin> {
     (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>()).prop_map(
-        |(of_another_user, revoking, older, newer_active, newer)| Login {
+        |(of_another_user, revoking, older, newer_active, newer)| BankLogin {
             of_another_user,
             active_of_another_user: of_another_user && newer,
             revoking,
@@ -206,12 +225,12 @@ proptest! {
         state in prop::sample::select(&STATES), attempt in any_attempt(),
         login in any_login(), answer in any_answer(),
     ) {
-        let step = after_exchange(state, attempt, login, answer);
+        let transition = after_exchange(state, attempt, login, answer);
         if matches!(state, State::Active | State::Revoked | State::Failed) {
-            prop_assert!(matches!(step, Step::Nothing | Step::DropToken), "{step:?}");
+            prop_assert!(matches!(transition, Transition::Nothing | Transition::DropToken), "{transition:?}");
         }
         if state == State::Orphaned {
-            prop_assert!(matches!(step, Step::Nothing | Step::DropToken | Step::Activate { .. }), "{step:?}");
+            prop_assert!(matches!(transition, Transition::Nothing | Transition::DropToken | Transition::Activate { .. }), "{transition:?}");
         }
     }
 
@@ -219,9 +238,9 @@ proptest! {
     fn a_login_in_use_is_never_delinked_for_another_connection(
         state in prop::sample::select(&STATES), attempt in any_attempt(), login in any_login(),
     ) {
-        let step = after_exchange(state, attempt, login, Answer::Token);
+        let transition = after_exchange(state, attempt, login, Answer::Token);
         if login.active().is_some() || login.of_another_user {
-            prop_assert_ne!(step, Step::Delink);
+            prop_assert_ne!(transition, Transition::Delink);
         }
     }
 
@@ -230,7 +249,7 @@ proptest! {
         state in prop::sample::select(&STATES), attempt in any_attempt(),
         login in any_login(), answer in any_answer(),
     ) {
-        if let Step::Activate { supersedes } = after_exchange(state, attempt, login, answer) {
+        if let Transition::Activate { supersedes } = after_exchange(state, attempt, login, answer) {
             prop_assert!(!login.of_another_user && login.newer_active.is_none() && !login.revoking);
             prop_assert_eq!(supersedes, login.older_active);
         }
@@ -241,17 +260,17 @@ proptest! {
         attempt in any_attempt(), login in any_login(), answer in any_answer(),
         state in prop::sample::select(&[REVOKING, REVOKING_TOKEN, State::Revoked]),
     ) {
-        let step = after_exchange(state, attempt, login, answer);
-        let usable = matches!(step, Step::Activate { .. } | Step::Hold);
-        prop_assert!(!usable, "{:?}", step);
+        let transition = after_exchange(state, attempt, login, answer);
+        let usable = matches!(transition, Transition::Activate { .. } | Transition::Hold);
+        prop_assert!(!usable, "{:?}", transition);
     }
 
     #[test]
     fn nothing_is_called_confirmed_while_a_token_may_live_unknown(
         attempt in any_attempt(), login in any_login(), answer in any_answer(),
     ) {
-        let step = after_exchange(REVOKING, attempt, login, answer.clone());
-        if let Step::EndRevocation { confirmed: true, .. } = step {
+        let transition = after_exchange(REVOKING, attempt, login, answer.clone());
+        if let Transition::EndRevocation { confirmed: true, .. } = transition {
             prop_assert!(!attempt.unanswered_before && !matches!(answer, Answer::Unanswered(_)));
         }
     }

@@ -56,13 +56,13 @@ pub struct Connection {
     pub client_user_id: String,
     /// Dapi's name for the bank login.
     #[serde(rename = "connectionID")]
-    pub connection_id: String,
+    pub dapi_connection_id: String,
     /// Dapi's name for the user.
     #[serde(rename = "userID")]
     pub user_id: Option<String>,
     /// Dapi's name for the token.
     #[serde(rename = "tokenID")]
-    pub token_id: Option<String>,
+    pub dapi_token_id: Option<String>,
     /// When the result was received.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,

@@ -8,34 +8,40 @@ use crate::base::actor::Actor;
 use crate::base::ids::{AppId, ConnectionId, UserId};
 use crate::base::secret::secret_text;
 use crate::connections::model::{RevocationKind, Status};
-use crate::connections::proxy_token::store::NewStandIn;
-use crate::connections::{Context, Failed, Places, token_lease};
+use crate::connections::proxy_token::store::NewProxyToken;
+use crate::connections::{ConnectionAad, ConnectionError, Context, token_lease};
 use crate::dapi::UserSecret;
-use crate::vault::{KeyedHash, Place, Sealed, Vault, VaultError, WrappedKey};
+use crate::vault::{AadContext, KeyedHash, Sealed, Vault, VaultError, WrappedKey};
 
 secret_text!(
     /// A token that stands in for Dapi's.
-    StandIn
+    ProxyToken
 );
 
 /// How a stand-in begins, so that one that leaked is known for what it is.
 const PREFIX: &str = "strongroom_";
 
 /// The prefix and 256 random bits in base64url.
-fn new() -> Result<StandIn, VaultError> {
+fn new() -> Result<ProxyToken, VaultError> {
     use base64::Engine as _;
     let mut bytes = zeroize::Zeroizing::new([0_u8; 32]);
     aws_lc_rs::rand::fill(bytes.as_mut_slice()).map_err(|_| VaultError::NoRandomness)?;
     let text = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes.as_slice());
-    Ok(StandIn::new(format!("{PREFIX}{text}")))
+    Ok(ProxyToken::new(format!("{PREFIX}{text}")))
 }
 
-fn hash(vault: &Vault, app: AppId, stand_in: &str) -> KeyedHash {
-    vault.secret_hashes().hash(&[b"stand-in", app.uuid().as_bytes(), stand_in.as_bytes()])
+fn hash(vault: &Vault, app: AppId, proxy_token: &str) -> KeyedHash {
+    vault.secret_hashes().hash(&[b"stand-in", app.uuid().as_bytes(), proxy_token.as_bytes()])
 }
 
-fn place(app: AppId, user: UserId, id: ConnectionId) -> Place {
-    Place { table: "stand_ins", column: "token", app: Some(app), user: Some(user), row: id.uuid() }
+fn place(app: AppId, user: UserId, id: ConnectionId) -> AadContext {
+    AadContext {
+        table: "stand_ins",
+        column: "token",
+        app: Some(app),
+        user: Some(user),
+        row: id.uuid(),
+    }
 }
 
 /// The stand-in of an active connection, the same each time; `None` where the connection is not active.
@@ -44,11 +50,11 @@ pub async fn of(
     actor: &Actor,
     app: AppId,
     id: ConnectionId,
-) -> Result<Option<StandIn>, Failed> {
+) -> Result<Option<ProxyToken>, ConnectionError> {
     let mut conn = context.pool.acquire().await?;
     // The second time round it is there, whoever made it.
     for _ in 0..2 {
-        let Some(found) = store::stand_in_of(&mut conn, app, id).await? else { return Ok(None) };
+        let Some(found) = store::proxy_token_of(&mut conn, app, id).await? else { return Ok(None) };
         let key = context.vault.unwrap(&found.key)?;
         let place = place(app, found.user, id);
         if let Some(sealed) = found.token {
@@ -57,8 +63,8 @@ pub async fn of(
         let made = new()?;
         let (token, hash) =
             (Sealed::seal(&made, &key, &place)?, hash(&context.vault, app, made.expose()));
-        let new = NewStandIn { app, id, hash, token };
-        store::insert_stand_in(&mut conn, &AuditActor::from(actor), &new).await?;
+        let new = NewProxyToken { app, id, hash, token };
+        store::insert_proxy_token(&mut conn, &AuditActor::from(actor), &new).await?;
     }
     Ok(None)
 }
@@ -82,10 +88,10 @@ pub struct Holder {
 pub async fn holder(
     context: &Context,
     app: AppId,
-    stand_in: &str,
-) -> Result<Option<Holder>, Failed> {
-    let hash = hash(&context.vault, app, stand_in);
-    let found = store::find_by_stand_in(&mut context.pool.acquire().await?, app, &hash).await?;
+    proxy_token: &str,
+) -> Result<Option<Holder>, ConnectionError> {
+    let hash = hash(&context.vault, app, proxy_token);
+    let found = store::find_by_proxy_token(&mut context.pool.acquire().await?, app, &hash).await?;
     Ok(found.map(|row| Holder {
         id: row.id,
         status: row.status,
@@ -104,16 +110,17 @@ impl Holder {
         context: &Context,
         actor: &Actor,
         user_secret: &UserSecret,
-    ) -> Result<(), Failed> {
+    ) -> Result<(), ConnectionError> {
         if !self.wants_user_secret {
             return Ok(());
         }
         let Self { app, user, id, .. } = *self;
         let key = context.vault.unwrap(&self.key)?;
-        let sealed = Sealed::seal(user_secret, &key, &Places { app, user, id }.user_secret())?;
+        let sealed =
+            Sealed::seal(user_secret, &key, &ConnectionAad { app, user, id }.user_secret())?;
         let actor = AuditActor::from(actor);
         let mut conn = context.pool.acquire().await?;
-        token_lease::store::keep_user_secret(&mut conn, &actor, app, id, &sealed).await?;
+        token_lease::store::store_user_secret(&mut conn, &actor, app, id, &sealed).await?;
         context.wake.notify_one();
         Ok(())
     }

@@ -1,44 +1,44 @@
-//! The table `stand_ins`.
+//! The table `proxy_tokens`.
 
 use crate::audit::AuditActor;
 use crate::base::ids::{AppId, ConnectionId, DataKeyId, UserId};
 use crate::connections::model::{RevocationKind, Status};
-use crate::connections::proxy_token::StandIn;
+use crate::connections::proxy_token::ProxyToken;
 use crate::connections::sql::parse_status;
 use crate::database::Conn;
 use crate::vault::{KeyOwner, KeyedHash, MasterKeyId, Sealed, WrappedKey};
 
 /// An active connection's stand-in, if it has one, and the key that seals it.
 #[derive(Debug)]
-pub struct HeldStandIn {
+pub struct HeldProxyToken {
     pub user: UserId,
     pub key: WrappedKey,
-    pub token: Option<Sealed<StandIn>>,
+    pub token: Option<Sealed<ProxyToken>>,
 }
 
 /// The stand-in of an active connection.
-pub async fn stand_in_of(
+pub async fn proxy_token_of(
     conn: &mut Conn,
     app: AppId,
     id: ConnectionId,
-) -> sqlx::Result<Option<HeldStandIn>> {
+) -> sqlx::Result<Option<HeldProxyToken>> {
     let row = sqlx::query!(
         "SELECT c.user_id AS \"user: UserId\", k.id AS \"key_id: DataKeyId\",
                 k.master_key_id AS \"master_key_id: MasterKeyId\", k.wrapped,
-                s.token AS \"token?: Sealed<StandIn>\"
+                s.token AS \"token?: Sealed<ProxyToken>\"
          FROM connections c
          JOIN data_keys k ON k.user_id = c.user_id AND k.purpose = 'user'
-         LEFT JOIN stand_ins s ON s.connection_id = c.id
+         LEFT JOIN proxy_tokens s ON s.connection_id = c.id
          WHERE c.app_id = $1 AND c.id = $2 AND c.status = 'active'
            AND NOT EXISTS (
-               SELECT FROM orders_meaning(c.app_id, c.id, c.user_id, c.created_at, c.created_by, c.ordinal) o
+               SELECT FROM bulk_revocations_of(c.app_id, c.id, c.user_id, c.created_at, c.created_by, c.ordinal) o
                WHERE o.marked_at IS NULL)",
         app.uuid(),
         id.uuid(),
     )
     .fetch_optional(conn)
     .await?;
-    Ok(row.map(|row| HeldStandIn {
+    Ok(row.map(|row| HeldProxyToken {
         user: row.user,
         key: WrappedKey {
             id: row.key_id,
@@ -52,22 +52,22 @@ pub async fn stand_in_of(
 
 /// A stand-in to be kept.
 #[derive(Debug)]
-pub struct NewStandIn {
+pub struct NewProxyToken {
     pub app: AppId,
     pub id: ConnectionId,
     pub hash: KeyedHash,
-    pub token: Sealed<StandIn>,
+    pub token: Sealed<ProxyToken>,
 }
 
 /// Keeps a stand-in; of two that are made at once one stays.
-pub async fn insert_stand_in(
+pub async fn insert_proxy_token(
     conn: &mut Conn,
     actor: &AuditActor,
-    new: &NewStandIn,
+    new: &NewProxyToken,
 ) -> sqlx::Result<()> {
     sqlx::query!(
         "WITH added AS (
-            INSERT INTO stand_ins (connection_id, app_id, hash, token)
+            INSERT INTO proxy_tokens (connection_id, app_id, hash, token)
             SELECT id, app_id, $3, $4 FROM connections
             WHERE app_id = $1 AND id = $2 AND status = 'active'
             ON CONFLICT (connection_id) DO NOTHING
@@ -87,7 +87,7 @@ pub async fn insert_stand_in(
 
 /// A connection as it is found by its stand-in.
 #[derive(Debug)]
-pub struct FoundByStandIn {
+pub struct FoundByProxyToken {
     pub id: ConnectionId,
     pub status: Status,
     pub revocation: Option<RevocationKind>,
@@ -98,11 +98,11 @@ pub struct FoundByStandIn {
 }
 
 /// The connection behind a stand-in of this app.
-pub async fn find_by_stand_in(
+pub async fn find_by_proxy_token(
     conn: &mut Conn,
     app: AppId,
     hash: &KeyedHash,
-) -> sqlx::Result<Option<FoundByStandIn>> {
+) -> sqlx::Result<Option<FoundByProxyToken>> {
     let row = sqlx::query!(
         "SELECT c.id AS \"id: ConnectionId\",
                 CASE WHEN o.id IS NULL THEN c.status ELSE 'revoking' END AS \"status!\",
@@ -110,12 +110,12 @@ pub async fn find_by_stand_in(
                 c.by_wire AND c.status IN ('active', 'revoking')
                     AND (c.user_secret IS NULL OR NOT c.user_secret_proven) AS \"wants_user_secret!\",
                 k.id AS \"key_id: DataKeyId\", k.master_key_id AS \"master_key_id: MasterKeyId\", k.wrapped
-         FROM stand_ins s
+         FROM proxy_tokens s
          JOIN connections c ON c.id = s.connection_id
          JOIN data_keys k ON k.user_id = c.user_id AND k.purpose = 'user'
          LEFT JOIN LATERAL (
             SELECT f.id, f.kind
-            FROM orders_meaning(c.app_id, c.id, c.user_id, c.created_at, c.created_by, c.ordinal) f
+            FROM bulk_revocations_of(c.app_id, c.id, c.user_id, c.created_at, c.created_by, c.ordinal) f
             WHERE f.marked_at IS NULL ORDER BY f.id LIMIT 1) o ON c.status IN ('pending', 'active')
          WHERE s.hash = $2 AND c.app_id = $1",
         app.uuid(),
@@ -124,7 +124,7 @@ pub async fn find_by_stand_in(
     .fetch_optional(conn)
     .await?;
     let Some(row) = row else { return Ok(None) };
-    Ok(Some(FoundByStandIn {
+    Ok(Some(FoundByProxyToken {
         id: row.id,
         status: parse_status(&row.status)?,
         revocation: row.revocation_kind.as_deref().and_then(RevocationKind::parse),

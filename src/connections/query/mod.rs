@@ -6,4 +6,4 @@ pub mod search;
 pub mod store;
 pub mod wait;
 
-pub use notifier::Settled;
+pub use notifier::ChangeNotifier;

@@ -5,7 +5,7 @@ use time::OffsetDateTime;
 use utoipa::ToSchema;
 
 use crate::audit;
-use crate::base::ids::{AppId, ConnectionId, RevocationOrderId, UserId};
+use crate::base::ids::{AppId, BulkRevocationId, ConnectionId, UserId};
 use crate::base::paging::{Cursor, Page};
 use crate::connections::model::{Connection, Status};
 use crate::connections::query::store;
@@ -45,7 +45,7 @@ pub struct Found {
     pub created_by: Option<String>,
     /// The order that revoked it.
     #[serde(rename = "revocationOrder")]
-    pub order: Option<RevocationOrderId>,
+    pub order: Option<BulkRevocationId>,
     /// How often its code was sent to Dapi.
     #[serde(rename = "exchangeAttempts")]
     pub exchange_attempts: i32,

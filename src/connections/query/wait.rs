@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use crate::base::ids::{AppId, ConnectionId};
 use crate::connections::model::{Connection, Status};
-use crate::connections::query::store::Shown;
-use crate::connections::{Context, Failed};
+use crate::connections::query::store::ViewQuery;
+use crate::connections::{ConnectionError, Context};
 
 /// How often somebody who waits looks at the database: news of this process come without that, news
 /// of another replica do not.
@@ -18,11 +18,11 @@ pub async fn wait_until(
     id: ConnectionId,
     deadline: Instant,
     done: fn(Status) -> bool,
-) -> Result<Option<Connection>, Failed> {
-    let ticket = context.settled.ticket(id);
+) -> Result<Option<Connection>, ConnectionError> {
+    let subscription = context.changes.subscribe(id);
     loop {
-        let news = ticket.news();
-        let found = context.batches.find(Shown { app, id }).await?;
+        let news = subscription.changed();
+        let found = context.batches.find(ViewQuery { app, id }).await?;
         let left = deadline.saturating_duration_since(Instant::now());
         match found {
             Some(connection) if !done(connection.status) && !left.is_zero() => {}

@@ -18,7 +18,7 @@ pub enum Reconciler {
     /// Ends codes whose window closed.
     Expiries,
     /// Lets through what orders hold, and concludes orders.
-    Orders,
+    BulkRevocations,
     /// Concludes erasures.
     Erasures,
     /// Ends what no attempt will follow.
@@ -35,7 +35,7 @@ impl Reconciler {
     /// Every one.
     pub const ALL: [Self; 7] = [
         Self::Expiries,
-        Self::Orders,
+        Self::BulkRevocations,
         Self::Erasures,
         Self::Ends,
         Self::HeldTokens,
@@ -48,7 +48,7 @@ impl Reconciler {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Expiries => "expiries",
-            Self::Orders => "orders",
+            Self::BulkRevocations => "orders",
             Self::Erasures => "erasures",
             Self::Ends => "ends",
             Self::HeldTokens => "held_tokens",

@@ -19,12 +19,12 @@ use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use crate::base::ids::ConnectionId;
-use crate::connections::exchange::outcome::settle;
-use crate::connections::model::{Answer, Attempt, State, Step};
+use crate::connections::model::{Answer, Attempt, State, Transition};
 use crate::connections::reconcile::calls::{leave_locked, take_up};
 use crate::connections::reconcile::store::{Claimed, ClaimedDelink, Due};
+use crate::connections::transitions::apply;
 use crate::connections::{
-    Context, Failed, bulk_revocation, erasure, login_lock, model, reveal, sql, superseded,
+    ConnectionError, Context, bank_login, bulk_revocation, erasure, model, reveal, sql, superseded,
     token_lease, transitions,
 };
 use crate::database::{Fault, MaybeDatabase as _, is_outage};
@@ -136,7 +136,7 @@ pub async fn part(context: &Context, part: Part) -> Round {
 ///
 /// # Errors
 /// If the database cannot be reached. Whatever else fails is counted and left for later.
-pub async fn round(context: &Context) -> Result<Round, Failed> {
+pub async fn round(context: &Context) -> Result<Round, ConnectionError> {
     drop(context.pool.acquire().await?);
     let mut total = Round::default();
     loop {
@@ -227,9 +227,9 @@ async fn expire(context: &Context) -> usize {
 }
 
 async fn expire_rows(context: &Context, rows: &[Uuid]) -> sqlx::Result<Vec<Uuid>> {
-    let ended = store::sweep_expired(&mut context.pool.acquire().await?, rows).await?;
+    let ended = store::expire_codes(&mut context.pool.acquire().await?, rows).await?;
     for id in &ended {
-        context.settled.tell(*id);
+        context.changes.notify(*id);
     }
     Ok(ended.into_iter().map(ConnectionId::uuid).collect())
 }
@@ -247,7 +247,7 @@ async fn end_without_attempt(context: &Context) -> usize {
         }
         Ok(due)
     };
-    settle_each(context, Reconciler::Ends, due.await, |locked| {
+    apply_each(context, Reconciler::Ends, due.await, |locked| {
         let me = locked.me.as_ref()?;
         let in_doubt = me.lease_died || me.unanswered;
         let attempt = Attempt {
@@ -270,20 +270,20 @@ async fn activate_held(context: &Context) -> usize {
         let mut conn = context.pool.acquire().await?;
         store::due_held_tokens(&mut conn, SETTLED_AT_ONCE, &except).await
     };
-    settle_each(context, Reconciler::HeldTokens, due.await, |locked| {
+    apply_each(context, Reconciler::HeldTokens, due.await, |locked| {
         let held = locked.me.as_ref()?.state == State::Pending(model::Held::Token);
-        held.then(|| model::pending_takes_token(locked.login))
+        held.then(|| model::on_token_for_pending(locked.login))
     })
     .await
 }
 
 /// Locks each login and takes the step that `decide` finds, in a transaction of its own: one row in
 /// trouble does not hold up the others.
-async fn settle_each(
+async fn apply_each(
     context: &Context,
     reconciler: Reconciler,
     due: sqlx::Result<Vec<Due>>,
-    decide: impl Fn(&login_lock::LockedLogin) -> Option<Step> + Send + Sync,
+    decide: impl Fn(&bank_login::LockedBankLogin) -> Option<Transition> + Send + Sync,
 ) -> usize {
     let due = match due {
         Ok(due) => due,
@@ -294,7 +294,7 @@ async fn settle_each(
     };
     let mut settled = 0;
     for due in due {
-        match settle_one(context, &due, &decide).boxed().await {
+        match apply_one(context, &due, &decide).boxed().await {
             Ok(done) => settled += usize::from(done),
             Err(error) if is_outage(&error) => {
                 failed(context, reconciler, &error);
@@ -302,44 +302,45 @@ async fn settle_each(
             }
             Err(error) => {
                 let wait = row_failed(context, reconciler, due.id.uuid(), &error);
-                put_off(context, &due, wait).await;
+                postpone_row(context, &due, wait).await;
             }
         }
-        context.settled.tell(due.id);
+        context.changes.notify(due.id);
     }
     settled
 }
 
 /// In the database as well, if that is possible: other replicas leave the row alone too.
-async fn put_off(context: &Context, due: &Due, wait: Duration) {
-    let put_off = async {
+async fn postpone_row(context: &Context, due: &Due, wait: Duration) {
+    let postpone_row = async {
         let mut conn = context.pool.acquire().await?;
-        store::put_off(&mut conn, due.app, due.id, wait).await
+        store::postpone_row(&mut conn, due.app, due.id, wait).await
     };
-    if let Err(error) = put_off.await {
+    if let Err(error) = postpone_row.await {
         tracing::debug!(connection = %due.id, cause = %error, "a row is put off in memory alone");
     }
 }
 
-async fn settle_one(
+async fn apply_one(
     context: &Context,
     due: &Due,
-    decide: impl Fn(&login_lock::LockedLogin) -> Option<Step> + Send + Sync,
+    decide: impl Fn(&bank_login::LockedBankLogin) -> Option<Transition> + Send + Sync,
 ) -> sqlx::Result<bool> {
     let mut tx = context.pool.begin().await?;
-    login_lock::wait_briefly(&mut tx).await?;
-    let login = &due.connection_id;
-    let locked = login_lock::lock_login(&mut tx, due.app, login, Some(due.id), due.user).await?;
+    bank_login::wait_briefly(&mut tx).await?;
+    let login = &due.dapi_connection_id;
+    let locked =
+        bank_login::lock_bank_login(&mut tx, due.app, login, Some(due.id), due.user).await?;
     // Another replica may have been here since the row was found.
     let still_due = locked.me.as_ref().is_some_and(|me| me.due);
-    let step = if still_due { decide(&locked) } else { None };
-    let settled = match (step, &locked.me) {
-        (Some(Step::Hold | Step::TryAgain { .. }), Some(me)) => {
+    let transition = if still_due { decide(&locked) } else { None };
+    let settled = match (transition, &locked.me) {
+        (Some(Transition::Hold | Transition::TryAgain { .. }), Some(me)) => {
             transitions::store::postpone(&mut tx, me, sql::WAIT_FOR_DELINKING).await?;
             false
         }
-        (Some(step), Some(me)) => {
-            settle(context, &mut tx, me, &step, None).await?;
+        (Some(transition), Some(me)) => {
+            apply(context, &mut tx, me, &transition, None).await?;
             true
         }
         _ => false,
@@ -354,7 +355,7 @@ pub async fn isolated<T>(
     context: &Context,
     reconciler: Reconciler,
     row: Uuid,
-    work: BoxFuture<'_, Result<T, Failed>>,
+    work: BoxFuture<'_, Result<T, ConnectionError>>,
 ) -> Option<T> {
     match work.await {
         Ok(done) => Some(done),
@@ -379,25 +380,25 @@ pub async fn isolated<T>(
 ///
 /// # Errors
 /// The database's.
-pub async fn next_due(context: &Context) -> Result<Option<Duration>, Failed> {
-    let agenda = store::agenda(&mut context.pool.acquire().await?).await?;
+pub async fn next_due(context: &Context) -> Result<Option<Duration>, ConnectionError> {
+    let due_summary = store::due_summary(&mut context.pool.acquire().await?).await?;
     let deferred = context.deferred.next(Instant::now());
-    Ok([agenda.next, deferred].into_iter().flatten().min())
+    Ok([due_summary.next, deferred].into_iter().flatten().min())
 }
 
 /// Forgets sessions and budgets that ended, and brings the gauges up to date.
-pub async fn housekeeping(context: &Context) -> Result<(), Failed> {
+pub async fn housekeeping(context: &Context) -> Result<(), ConnectionError> {
     // Before a connection is held here: one that waits for another while it holds one waits for itself.
     crate::connections::binding::bind_unbound(context).await?;
     let mut conn = context.pool.acquire().await?;
-    store::forget_ended_sessions(&mut conn).await?;
-    reveal::store::forget_spent_budgets(&mut conn).await?;
-    erasure::store::forget_erased_names(&mut conn).await?;
-    token_lease::store::forget_dead_turns(&mut conn).await?;
-    bulk_revocation::store::forget_targets(&mut conn).await?;
+    store::delete_ended_sessions(&mut conn).await?;
+    reveal::store::delete_spent_budgets(&mut conn).await?;
+    erasure::store::delete_erased_names(&mut conn).await?;
+    token_lease::store::delete_expired_leases(&mut conn).await?;
+    bulk_revocation::store::delete_targets(&mut conn).await?;
     superseded::store::destroy_superseded_due(&mut conn).await?;
     context.metrics.backlog(&store::backlog(&mut conn).await?);
-    let overdue = store::agenda(&mut conn).await?.overdue.unwrap_or_default();
+    let overdue = store::due_summary(&mut conn).await?.overdue.unwrap_or_default();
     if context.metrics.overdue(overdue, OVERDUE) {
         let seconds = overdue.as_secs();
         tracing::warn!(seconds, "the background work does not take up what has been due for long");

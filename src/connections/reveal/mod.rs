@@ -6,7 +6,7 @@ pub mod routes;
 pub mod store;
 
 pub use budget::Budgets;
-pub use last_use::Uses;
+pub use last_use::LastUses;
 
 use std::time::{Duration, Instant};
 
@@ -14,8 +14,8 @@ use crate::audit::AuditActor;
 use crate::base::actor::Actor;
 use crate::base::ids::{AppId, ConnectionId};
 use crate::connections::model::Status;
-use crate::connections::query::store::Shown;
-use crate::connections::{Context, Failed, Places};
+use crate::connections::query::store::ViewQuery;
+use crate::connections::{ConnectionAad, ConnectionError, Context};
 use crate::dapi::{AccessToken, UserSecret};
 use crate::vault::{KeyOwner, WrappedKey};
 
@@ -28,9 +28,9 @@ const LOCKED: (Duration, Duration) = (Duration::from_secs(2), Duration::from_mil
 #[derive(Debug)]
 pub struct RevealedSecrets {
     pub client_user_id: String,
-    pub connection_id: String,
+    pub dapi_connection_id: String,
     pub dapi_user_id: Option<String>,
-    pub token_id: Option<String>,
+    pub dapi_token_id: Option<String>,
     pub access_token: AccessToken,
     /// Missing where the connection came through Dapi's own wire and no call has brought it yet.
     pub user_secret: Option<UserSecret>,
@@ -56,18 +56,18 @@ pub async fn reveal(
     app: AppId,
     id: ConnectionId,
     reason: &str,
-) -> Result<Reveal, Failed> {
+) -> Result<Reveal, ConnectionError> {
     let actor = AuditActor::from(actor);
     let until = Instant::now() + LOCKED.0;
     loop {
-        let wish = store::Reveal { actor: actor.clone(), app, id, reason: reason.to_owned() };
-        if let Some(row) = context.batches.reveal(wish).await? {
+        let request = store::Reveal { actor: actor.clone(), app, id, reason: reason.to_owned() };
+        if let Some(row) = context.batches.reveal(request).await? {
             context.metrics.reveals.inc();
             context.uses.note(context, app, id);
             let secrets = open(context, app, id, row)?;
             return Ok(Reveal::Secrets(Box::new(secrets)));
         }
-        match context.batches.find(Shown { app, id }).await? {
+        match context.batches.find(ViewQuery { app, id }).await? {
             None => return Ok(Reveal::Unknown),
             Some(connection) if connection.status != Status::Active => {
                 return Ok(Reveal::NotActive(connection.status));
@@ -83,8 +83,8 @@ fn open(
     app: AppId,
     id: ConnectionId,
     row: store::Revealed,
-) -> Result<RevealedSecrets, Failed> {
-    let places = Places { app, user: row.user, id };
+) -> Result<RevealedSecrets, ConnectionError> {
+    let aad = ConnectionAad { app, user: row.user, id };
     let owner = KeyOwner::User { app, user: row.user };
     let key = context.vault.unwrap(&WrappedKey {
         id: row.key_id,
@@ -95,16 +95,16 @@ fn open(
     Ok(RevealedSecrets {
         access_token: row.access_token.open_bound(
             &key,
-            &places.access_token(),
+            &aad.access_token(),
             row.binding.as_ref(),
         )?,
         user_secret: row
             .user_secret
-            .map(|sealed| sealed.open(&key, &places.user_secret()))
+            .map(|sealed| sealed.open(&key, &aad.user_secret()))
             .transpose()?,
         client_user_id: row.client_user_id,
-        connection_id: row.connection_id,
+        dapi_connection_id: row.dapi_connection_id,
         dapi_user_id: row.dapi_user_id,
-        token_id: row.token_id,
+        dapi_token_id: row.dapi_token_id,
     })
 }

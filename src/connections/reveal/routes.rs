@@ -38,13 +38,13 @@ pub struct RevealedToken<'a> {
     client_user_id: &'a str,
     /// Dapi's name for the bank login.
     #[serde(rename = "connectionID")]
-    connection_id: &'a str,
+    dapi_connection_id: &'a str,
     /// Dapi's name for the user.
     #[serde(rename = "userID")]
     user_id: Option<&'a str>,
     /// Dapi's name for the token.
     #[serde(rename = "tokenID")]
-    token_id: Option<&'a str>,
+    dapi_token_id: Option<&'a str>,
 }
 
 /// Reads a token in the clear. That it was read is on record before it leaves.
@@ -92,9 +92,9 @@ pub async fn token(
         access_token: secrets.access_token.expose(),
         user_secret: secrets.user_secret.as_ref().map(UserSecret::expose),
         client_user_id: &secrets.client_user_id,
-        connection_id: &secrets.connection_id,
+        dapi_connection_id: &secrets.dapi_connection_id,
         user_id: secrets.dapi_user_id.as_deref(),
-        token_id: secrets.token_id.as_deref(),
+        dapi_token_id: secrets.dapi_token_id.as_deref(),
     }))
 }
 

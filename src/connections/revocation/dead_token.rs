@@ -3,9 +3,9 @@
 use crate::audit::AuditActor;
 use crate::base::actor::Actor;
 use crate::base::ids::{AppId, ConnectionId};
-use crate::connections::model::{KeptEvent, RevocationKind, Status};
+use crate::connections::model::{PredecessorEvent, RevocationKind, Status};
 use crate::connections::transitions::store::{End, NewRevocation};
-use crate::connections::{Context, Failed, login_lock, superseded, transitions};
+use crate::connections::{ConnectionError, Context, bank_login, superseded, transitions};
 
 /// Takes Dapi at its word: where `kind`, the `type` of its answer to a call with this connection's token,
 /// is one of `DAPI_DEAD_TYPES` and the connection is active, it ends `invalidated` at once, confirmed,
@@ -14,40 +14,41 @@ use crate::connections::{Context, Failed, login_lock, superseded, transitions};
 ///
 /// # Errors
 /// Only the vault's or the database's; the connection is then as it was.
-pub async fn dapi_says_dead(
+pub async fn dapi_reports_dead_token(
     context: &Context,
     app: AppId,
     id: ConnectionId,
     kind: &str,
-) -> Result<bool, Failed> {
+) -> Result<bool, ConnectionError> {
     if !context.dapi.settings().dead_types.iter().any(|dead| dead == kind) {
         return Ok(false);
     }
     let mut tx = context.pool.begin().await?;
-    let Some((connection_id, user)) = login_lock::login_of(&mut tx, app, id).await? else {
+    let Some((dapi_connection_id, user)) = bank_login::login_of(&mut tx, app, id).await? else {
         return Ok(false);
     };
-    let locked = login_lock::lock_login(&mut tx, app, &connection_id, Some(id), user).await?;
+    let locked =
+        bank_login::lock_bank_login(&mut tx, app, &dapi_connection_id, Some(id), user).await?;
     // What is being revoked goes its way: Dapi says the same to the delinking.
     if locked.me.is_none_or(|me| me.status != Status::Active) {
         return Ok(false);
     }
     let reason = format!("Dapi answered {kind}");
     let new = NewRevocation { kind: RevocationKind::Invalidate, reason: Some(&reason) };
-    transitions::store::note_revocation(&mut tx, app, id, &new).await?;
+    transitions::store::record_revocation(&mut tx, app, id, &new).await?;
     let end = End {
         confirmed: true,
         last_error: Some(&reason),
         ..End::new(RevocationKind::Invalidate.ends(true))
     };
     transitions::store::end(&mut tx, &AuditActor::from(&Actor::service()), app, id, &end).await?;
-    let restored = superseded::after(&mut tx, app, id, KeptEvent::Died).await?;
+    let restored = superseded::after(&mut tx, app, id, PredecessorEvent::Died).await?;
     fail::fail_point!("dead::before_commit");
     tx.commit().await?;
     if let Some(older) = restored {
         tracing::warn!(connection = %older, instead_of = %id, "a superseded token is active again");
     }
     context.metrics.revocation("confirmed");
-    context.settled.tell(id);
+    context.changes.notify(id);
     Ok(true)
 }

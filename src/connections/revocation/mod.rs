@@ -7,21 +7,24 @@
 mod dead_token;
 pub mod routes;
 
-pub use dead_token::dapi_says_dead;
+pub use dead_token::dapi_reports_dead_token;
 
 use std::time::{Duration, Instant};
 
 use crate::audit::AuditActor;
 use crate::base::actor::Actor;
-use crate::base::ids::{AppId, ConnectionId, TurnId};
+use crate::base::ids::{AppId, ConnectionId, TokenLeaseId};
 use crate::base::trace::TraceContext;
-use crate::connections::exchange::outcome::settle;
-use crate::connections::model::{KeptEvent, RevocationKind, RevocationStep, Status, Step};
+use crate::connections::model::{
+    PredecessorEvent, RevocationKind, RevocationTransition, Status, Transition,
+};
 use crate::connections::reconcile::Reconciler;
 use crate::connections::reconcile::store::ClaimedDelink;
+use crate::connections::transitions::apply;
 use crate::connections::transitions::store::{End, NewRevocation};
 use crate::connections::{
-    Context, Failed, Places, backoff, login_lock, model, superseded, token_lease, transitions,
+    ConnectionAad, ConnectionError, Context, backoff, bank_login, model, superseded, token_lease,
+    transitions,
 };
 use crate::dapi::{AccessToken, AppCredentials, DelinkAnswer, Permit, UserSecret};
 use crate::database::retry;
@@ -43,7 +46,7 @@ pub struct Request<'a> {
 
 /// What became of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Asked {
+pub enum RevokeOutcome {
     /// It is acknowledged, or was before.
     Acknowledged,
     /// There is nothing to revoke.
@@ -60,7 +63,7 @@ pub async fn revoke(
     app: AppId,
     id: ConnectionId,
     request: Request<'_>,
-) -> Result<Asked, Failed> {
+) -> Result<RevokeOutcome, ConnectionError> {
     retry(|| revoke_once(context, actor, app, id, request)).await
 }
 
@@ -70,46 +73,47 @@ async fn revoke_once(
     app: AppId,
     id: ConnectionId,
     request: Request<'_>,
-) -> Result<Asked, Failed> {
+) -> Result<RevokeOutcome, ConnectionError> {
     let mut tx = context.pool.begin().await?;
-    let Some((connection_id, user)) = login_lock::login_of(&mut tx, app, id).await? else {
-        return Ok(Asked::Unknown);
+    let Some((dapi_connection_id, user)) = bank_login::login_of(&mut tx, app, id).await? else {
+        return Ok(RevokeOutcome::Unknown);
     };
-    let locked = login_lock::lock_login(&mut tx, app, &connection_id, Some(id), user).await?;
-    let Some(me) = locked.me else { return Ok(Asked::Unknown) };
+    let locked =
+        bank_login::lock_bank_login(&mut tx, app, &dapi_connection_id, Some(id), user).await?;
+    let Some(me) = locked.me else { return Ok(RevokeOutcome::Unknown) };
     let actor = AuditActor::from(actor);
     let new = NewRevocation { kind: request.kind, reason: request.reason };
     match model::on_revocation(me.state, me.lease_epoch > 0, request.tell_dapi) {
-        RevocationStep::Begin => {
+        RevocationTransition::Begin => {
             transitions::store::begin_revocation(&mut tx, &actor, app, id, &new).await?
         }
-        RevocationStep::End { confirmed } => {
-            transitions::store::note_revocation(&mut tx, app, id, &new).await?;
+        RevocationTransition::End { confirmed } => {
+            transitions::store::record_revocation(&mut tx, app, id, &new).await?;
             let end =
                 End { confirmed, reason: request.reason, ..End::new(request.kind.ends(confirmed)) };
             transitions::store::end(&mut tx, &actor, app, id, &end).await?;
             context.metrics.revocation(if confirmed { "confirmed" } else { "unconfirmed" });
         }
         // What is kept of it for the case that a newer token is dead is destroyed all the same.
-        RevocationStep::Already => {}
-        RevocationStep::NotActive => return Ok(Asked::NotActive),
+        RevocationTransition::Already => {}
+        RevocationTransition::NotActive => return Ok(RevokeOutcome::NotActive),
     }
-    superseded::after(&mut tx, app, id, KeptEvent::Revoked).await?;
+    superseded::after(&mut tx, app, id, PredecessorEvent::Revoked).await?;
     fail::fail_point!("revocation::before_commit");
     tx.commit().await?;
     fail::fail_point!("revocation::committed");
-    context.settled.tell(id);
+    context.changes.notify(id);
     context.wake.notify_one();
-    Ok(Asked::Acknowledged)
+    Ok(RevokeOutcome::Acknowledged)
 }
 
 /// A token under a lease that Dapi is about to be told of.
 #[must_use = "the lease is held and nobody else tells Dapi until it ends"]
 pub struct PendingDelink {
-    places: Places,
-    connection_id: String,
+    aad: ConnectionAad,
+    dapi_connection_id: String,
     epoch: i32,
-    turn: TurnId,
+    token_lease: TokenLeaseId,
     attempts: i32,
     token: AccessToken,
     user_secret: UserSecret,
@@ -125,26 +129,26 @@ impl PendingDelink {
         delink: ClaimedDelink,
         permit: Permit,
     ) -> Result<Self, VaultError> {
-        let ClaimedDelink { claimed, attempts, turn, user_secret_proven, .. } = delink;
-        let places = Places { app: claimed.app, user: claimed.user, id: claimed.id };
+        let ClaimedDelink { claimed, attempts, token_lease, user_secret_proven, .. } = delink;
+        let aad = ConnectionAad { app: claimed.app, user: claimed.user, id: claimed.id };
         let key = vault.unwrap(&claimed.user_key)?;
         Ok(Self {
-            places,
-            connection_id: claimed.connection_id,
+            aad,
+            dapi_connection_id: claimed.dapi_connection_id,
             epoch: claimed.epoch,
-            turn,
+            token_lease,
             attempts,
             user_secret_proven,
             token: claimed.secret.open_bound(
                 &key,
-                &places.access_token(),
+                &aad.access_token(),
                 claimed.binding.as_ref(),
             )?,
             // Without it nothing but an end without Dapi is claimed.
             user_secret: claimed
                 .user_secret
                 .ok_or(VaultError::DoesNotOpen)?
-                .open(&key, &places.user_secret())?,
+                .open(&key, &aad.user_secret())?,
             credentials: claimed.credentials.open(vault)?,
             permit,
         })
@@ -153,7 +157,7 @@ impl PendingDelink {
     /// Tells Dapi in a task of its own, for which a shutdown waits.
     pub fn spawn(self, context: &Context) -> tokio::task::JoinHandle<()> {
         let context = context.clone();
-        let span = tracing::info_span!("delink", connection = %self.places.id, epoch = self.epoch);
+        let span = tracing::info_span!("delink", connection = %self.aad.id, epoch = self.epoch);
         let tasks = context.tasks.clone();
         tasks.spawn(tracing::Instrument::instrument(async move { self.run(&context).await }, span))
     }
@@ -184,7 +188,7 @@ impl PendingDelink {
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(Duration::from_secs(2));
         }
-        context.settled.tell(self.places.id);
+        context.changes.notify(self.aad.id);
         context.wake.notify_one();
     }
 
@@ -192,27 +196,28 @@ impl PendingDelink {
     /// this one was claimed: the delinking could cut that one. An activation under way holds its row, so
     /// that this waits for it; one that begins later sees this revocation. Ends the revocation if so.
     async fn may_be_sent(&self, context: &Context) -> Result<bool, sqlx::Error> {
-        let Places { app, user, id } = self.places;
+        let ConnectionAad { app, user, id } = self.aad;
         let mut tx = context.pool.begin().await?;
-        login_lock::wait_briefly(&mut tx).await?;
+        bank_login::wait_briefly(&mut tx).await?;
         let locked =
-            login_lock::lock_login(&mut tx, app, &self.connection_id, Some(id), user).await?;
+            bank_login::lock_bank_login(&mut tx, app, &self.dapi_connection_id, Some(id), user)
+                .await?;
         let Some(me) = locked.me.filter(|me| me.lease_epoch == self.epoch) else {
             return Ok(false);
         };
         if !locked.login.is_in_use() {
             return Ok(true);
         }
-        let step = model::end_of_untold_revocation(locked.login, false);
-        settle(context, &mut tx, &me, &step, None).await?;
-        token_lease::store::free_turn(&mut tx, id, self.turn).await?;
+        let transition = model::on_unconfirmed_end(locked.login, false);
+        apply(context, &mut tx, &me, &transition, None).await?;
+        token_lease::store::release_delink_lease(&mut tx, id, self.token_lease).await?;
         tx.commit().await?;
-        context.settled.tell(id);
+        context.changes.notify(id);
         Ok(false)
     }
 
     async fn conclude(&self, context: &Context, answer: &DelinkAnswer) -> Result<(), sqlx::Error> {
-        let Places { app, user, id } = self.places;
+        let ConnectionAad { app, user, id } = self.aad;
         let (what, retry_after) = match answer {
             DelinkAnswer::Delinked => return self.confirm(context, None).await,
             DelinkAnswer::AlreadyGone(refusal) => {
@@ -229,25 +234,26 @@ impl PendingDelink {
         tracing::warn!(what, attempts = self.attempts, %user, "Dapi did not confirm a delinking");
         let wait = backoff(RETRY.0, RETRY.1, self.attempts, retry_after);
         let mut tx = context.pool.begin().await?;
-        login_lock::wait_briefly(&mut tx).await?;
+        bank_login::wait_briefly(&mut tx).await?;
         transitions::store::delink_failed(&mut tx, app, id, self.epoch, &what, wait).await?;
-        token_lease::store::free_turn(&mut tx, id, self.turn).await?;
+        token_lease::store::release_delink_lease(&mut tx, id, self.token_lease).await?;
         tx.commit().await
     }
 
     /// Whatever lease it was told under, a confirmation is one.
     async fn confirm(&self, context: &Context, what: Option<String>) -> Result<(), sqlx::Error> {
-        let Places { app, user, id } = self.places;
+        let ConnectionAad { app, user, id } = self.aad;
         let mut tx = context.pool.begin().await?;
         // A row that is locked for long is tried again, and holds up no connection of the pool meanwhile.
-        login_lock::wait_briefly(&mut tx).await?;
+        bank_login::wait_briefly(&mut tx).await?;
         let locked =
-            login_lock::lock_login(&mut tx, app, &self.connection_id, Some(id), user).await?;
+            bank_login::lock_bank_login(&mut tx, app, &self.dapi_connection_id, Some(id), user)
+                .await?;
         if let Some(me) = locked.me.filter(|me| me.status == Status::Revoking) {
-            let step = Step::EndRevocation { confirmed: true, what };
-            settle(context, &mut tx, &me, &step, None).await?;
+            let transition = Transition::EndRevocation { confirmed: true, what };
+            apply(context, &mut tx, &me, &transition, None).await?;
         }
-        token_lease::store::free_turn(&mut tx, id, self.turn).await?;
+        token_lease::store::release_delink_lease(&mut tx, id, self.token_lease).await?;
         tx.commit().await
     }
 }
@@ -270,22 +276,22 @@ pub fn spawn_end_untold(context: &Context, delink: ClaimedDelink) -> tokio::task
 async fn end_untold(context: &Context, delink: &ClaimedDelink) -> Result<(), sqlx::Error> {
     let claimed = &delink.claimed;
     let mut tx = context.pool.begin().await?;
-    login_lock::wait_briefly(&mut tx).await?;
-    let locked = login_lock::lock_login(
+    bank_login::wait_briefly(&mut tx).await?;
+    let locked = bank_login::lock_bank_login(
         &mut tx,
         claimed.app,
-        &claimed.connection_id,
+        &claimed.dapi_connection_id,
         Some(claimed.id),
         claimed.user,
     )
     .await?;
     if let Some(me) = locked.me.filter(|me| me.status == Status::Revoking) {
-        let step = model::end_of_untold_revocation(locked.login, delink.given_up);
-        tracing::error!(connection = %me.id, ?step, "a revocation ends without Dapi's confirmation");
-        settle(context, &mut tx, &me, &step, None).await?;
+        let transition = model::on_unconfirmed_end(locked.login, delink.given_up);
+        tracing::error!(connection = %me.id, ?transition, "a revocation ends without Dapi's confirmation");
+        apply(context, &mut tx, &me, &transition, None).await?;
     }
-    token_lease::store::free_turn(&mut tx, claimed.id, delink.turn).await?;
+    token_lease::store::release_delink_lease(&mut tx, claimed.id, delink.token_lease).await?;
     tx.commit().await?;
-    context.settled.tell(claimed.id);
+    context.changes.notify(claimed.id);
     Ok(())
 }

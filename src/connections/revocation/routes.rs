@@ -11,7 +11,7 @@ use crate::base::ids::{AppId, ConnectionId};
 use crate::connections::input::{location, not_active, reason};
 use crate::connections::model::{Connection, RevocationKind, Status};
 use crate::connections::query::wait::wait_until;
-use crate::connections::revocation::{Asked, Request};
+use crate::connections::revocation::{Request, RevokeOutcome};
 use crate::connections::{Context, revocation};
 use crate::http::body::{Body, Id};
 use crate::http::caller::{Authorized, needs};
@@ -108,11 +108,11 @@ async fn revoke(
     };
     let asked = detached(&context.tasks, revoking).await??;
     // A request for what is not there waits for nothing.
-    let deadline = if asked == Asked::Acknowledged { deadline } else { Instant::now() };
+    let deadline = if asked == RevokeOutcome::Acknowledged { deadline } else { Instant::now() };
     let done = |status| status != Status::Revoking;
     let found = wait_until(context, app, id, deadline, done).await?;
     let connection = found.ok_or_else(Problem::not_found)?;
-    if asked == Asked::NotActive {
+    if asked == RevokeOutcome::NotActive {
         return Err(not_active(id, connection.status));
     }
     let mut answer = match connection.status {

@@ -3,8 +3,8 @@
 pub mod store;
 
 use crate::base::ids::{AppId, ConnectionId};
-use crate::connections::model::{KeptEvent, KeptStep, kept_after};
-use crate::connections::{Context, Failed};
+use crate::connections::model::{PredecessorEvent, PredecessorTransition, predecessor_transition};
+use crate::connections::{ConnectionError, Context};
 use crate::database::{Conn, retry};
 
 /// Does what an event of this connection's means for what is kept of its login, in the transaction of the
@@ -13,12 +13,14 @@ pub async fn after(
     tx: &mut Conn,
     app: AppId,
     id: ConnectionId,
-    event: KeptEvent,
+    event: PredecessorEvent,
 ) -> sqlx::Result<Option<ConnectionId>> {
-    match kept_after(event) {
-        KeptStep::Keep => Ok(None),
-        KeptStep::Destroy => store::destroy_superseded(tx, app, id).await.map(|()| None),
-        KeptStep::Restore => {
+    match predecessor_transition(event) {
+        PredecessorTransition::Keep => Ok(None),
+        PredecessorTransition::Destroy => {
+            store::destroy_superseded(tx, app, id).await.map(|()| None)
+        }
+        PredecessorTransition::Restore => {
             let reason = format!("{id} is dead, says Dapi");
             store::restore_superseded(tx, app, id, &reason).await
         }
@@ -26,11 +28,15 @@ pub async fn after(
 }
 
 /// A call with an imported token succeeded: what it took the place of is not needed any more.
-pub async fn proven(context: &Context, app: AppId, id: ConnectionId) -> Result<(), Failed> {
+pub async fn proven(
+    context: &Context,
+    app: AppId,
+    id: ConnectionId,
+) -> Result<(), ConnectionError> {
     retry(|| async {
         let mut tx = context.pool.begin().await?;
         if store::prove_token(&mut tx, app, id).await? {
-            after(&mut tx, app, id, KeptEvent::Worked).await?;
+            after(&mut tx, app, id, PredecessorEvent::Worked).await?;
         }
         Ok(tx.commit().await?)
     })

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::audit::AuditActor;
 use crate::base::actor::Actor;
-use crate::base::ids::{AppId, ConnectionId, RevocationOrderId};
+use crate::base::ids::{AppId, BulkRevocationId, ConnectionId};
 use crate::connections::sql::interval;
 use crate::database::Conn;
 
@@ -16,7 +16,7 @@ use crate::database::Conn;
 const KEPT: Duration = Duration::from_hours(1);
 
 /// Keeps what an active connection holds, which `newer` is about to supersede.
-pub async fn keep_superseded(
+pub async fn insert_superseded(
     conn: &mut Conn,
     app: AppId,
     id: ConnectionId,
@@ -64,7 +64,7 @@ pub async fn restore_superseded(
               AND c.status = 'invalidated' AND c.replaced_by = $2 AND c.revocation_kind IS NULL
               AND k.ends_at > strongroom_now()
               AND NOT EXISTS (
-                  SELECT FROM orders_meaning(c.app_id, c.id, c.user_id, c.created_at, c.created_by,
+                  SELECT FROM bulk_revocations_of(c.app_id, c.id, c.user_id, c.created_at, c.created_by,
                                              c.ordinal))
               AND NOT EXISTS (SELECT FROM erasures e WHERE e.user_id = c.user_id)
             RETURNING c.app_id, c.id, c.user_id),
@@ -105,15 +105,15 @@ pub async fn destroy_superseded(conn: &mut Conn, app: AppId, id: ConnectionId) -
 }
 
 /// Destroys what is kept of connections that an order means, and of those that they took the place of.
-pub async fn destroy_superseded_by_order(
+pub async fn destroy_superseded_in_bulk(
     conn: &mut Conn,
     app: AppId,
-    order: RevocationOrderId,
+    order: BulkRevocationId,
 ) -> sqlx::Result<()> {
     sqlx::query!(
         "DELETE FROM superseded_tokens k
          USING connections c
-         CROSS JOIN LATERAL orders_meaning(c.app_id, c.id, c.user_id, c.created_at, c.created_by,
+         CROSS JOIN LATERAL bulk_revocations_of(c.app_id, c.id, c.user_id, c.created_at, c.created_by,
                                            c.ordinal) o
          WHERE k.app_id = $1 AND c.id IN (k.connection_id, k.replaced_by) AND o.id = $2",
         app.uuid(),

@@ -8,17 +8,17 @@ use std::time::Duration;
 
 use crate::audit::AuditActor;
 use crate::base::actor::Actor;
-use crate::base::ids::{AppId, ConnectionId, TurnId, UserId};
+use crate::base::ids::{AppId, ConnectionId, TokenLeaseId, UserId};
 use crate::connections::model::{Attention, Status};
-use crate::connections::query::store::Shown;
-use crate::connections::token_lease::store::{EndTurn, TakeTurn, Taken};
-use crate::connections::{Context, Failed, Places, superseded};
+use crate::connections::query::store::ViewQuery;
+use crate::connections::token_lease::store::{AcquireLease, AcquiredLease, ReleaseLease};
+use crate::connections::{ConnectionAad, ConnectionError, Context, superseded};
 use crate::dapi::{AccessToken, AppCredentials, UserSecret};
 use crate::vault::{Sealed, Vault, VaultError};
 
 /// A call that somebody wants to make.
 #[derive(Clone, Debug)]
-pub struct Wish {
+pub struct CallRequest {
     /// Who.
     pub actor: Actor,
     /// The app.
@@ -34,10 +34,10 @@ pub struct Wish {
 /// A turn that is taken: the call has begun, is on record, and nobody else makes one with this token.
 #[must_use = "nobody else calls with this token until the turn is ended or its time is over"]
 #[derive(Debug)]
-pub struct Turn {
-    wish: Wish,
-    number: TurnId,
-    taken: Taken,
+pub struct TokenLease {
+    request: CallRequest,
+    id: TokenLeaseId,
+    taken: AcquiredLease,
 }
 
 /// What the call needs, in the clear.
@@ -54,54 +54,61 @@ pub struct Opened {
 /// Takes a turn; `None` where it is not (yet) this caller's. `place` is where they have waited.
 pub async fn take(
     context: &Context,
-    wish: &Wish,
-    place: Option<i64>,
-) -> Result<Option<Turn>, Failed> {
-    let turn = TurnId::new();
-    let Wish { app, id, path, limit, .. } = *wish;
-    let actor = AuditActor::from(&wish.actor);
-    let taken = context.batches.take_turn(TakeTurn { actor, app, id, turn, place, limit, path });
+    request: &CallRequest,
+    position: Option<i64>,
+) -> Result<Option<TokenLease>, ConnectionError> {
+    let lease_id = TokenLeaseId::new();
+    let CallRequest { app, id, path, limit, .. } = *request;
+    let actor = AuditActor::from(&request.actor);
+    let taken = context.batches.acquire_lease(AcquireLease {
+        actor,
+        app,
+        id,
+        lease_id,
+        position,
+        limit,
+        path,
+    });
     match taken.await {
-        Ok(taken) => Ok(taken.map(|taken| Turn { wish: wish.clone(), number: turn, taken })),
+        Ok(taken) => {
+            Ok(taken.map(|taken| TokenLease { request: request.clone(), id: lease_id, taken }))
+        }
         Err(error) => {
             // The commit may have been applied though its answer was lost.
-            let end = end_of(wish, turn, None, "not_sent", path.to_owned());
-            let end = EndTurn { used: false, ..end };
+            let end = release_of(request, lease_id, None, "not_sent", path.to_owned());
+            let end = ReleaseLease { used: false, ..end };
             // The caller does not wait for it: the database has just shown that it does not answer.
             let context = context.clone();
             let tasks = context.tasks.clone();
-            tasks.spawn(async move { end_later(&context, end, limit).await });
+            tasks.spawn(async move { release_later(&context, end, limit).await });
             Err(error.into())
         }
     }
 }
 
-fn end_of(
-    wish: &Wish,
-    turn: TurnId,
+fn release_of(
+    request: &CallRequest,
+    lease_id: TokenLeaseId,
     user: Option<UserId>,
     outcome: &'static str,
     reason: String,
-) -> EndTurn {
-    let Wish { app, id, .. } = *wish;
-    let actor = AuditActor::from(&wish.actor);
-    EndTurn { actor, app, id, user, turn, outcome, reason, used: true, attention: None }
+) -> ReleaseLease {
+    let CallRequest { app, id, .. } = *request;
+    let actor = AuditActor::from(&request.actor);
+    ReleaseLease { actor, app, id, user, lease_id, outcome, reason, used: true, attention: None }
 }
 
-impl Turn {
+impl TokenLease {
     /// What the call needs.
     pub fn open(&self, vault: &Vault) -> Result<Opened, VaultError> {
-        let Taken { user, user_key, access_token, binding, user_secret, credentials, .. } =
-            &self.taken;
-        let places = Places { app: self.wish.app, user: *user, id: self.wish.id };
+        let AcquiredLease {
+            user, user_key, access_token, binding, user_secret, credentials, ..
+        } = &self.taken;
+        let aad = ConnectionAad { app: self.request.app, user: *user, id: self.request.id };
         let key = vault.unwrap(user_key)?;
-        let open = |sealed: &Sealed<UserSecret>| sealed.open(&key, &places.user_secret());
+        let open = |sealed: &Sealed<UserSecret>| sealed.open(&key, &aad.user_secret());
         Ok(Opened {
-            access_token: access_token.open_bound(
-                &key,
-                &places.access_token(),
-                binding.as_ref(),
-            )?,
+            access_token: access_token.open_bound(&key, &aad.access_token(), binding.as_ref())?,
             user_secret: user_secret.as_ref().map(open).transpose()?,
             credentials: credentials.clone().open(vault)?,
         })
@@ -116,19 +123,19 @@ impl Turn {
         outcome: &'static str,
         status: Option<u16>,
         attention: Option<String>,
-    ) -> Result<(), Failed> {
+    ) -> Result<(), ConnectionError> {
         let reason = status.map_or_else(
-            || self.wish.path.to_owned(),
-            |code| format!("{}: {code}", self.wish.path),
+            || self.request.path.to_owned(),
+            |code| format!("{}: {code}", self.request.path),
         );
-        let end = end_of(&self.wish, self.number, Some(self.taken.user), outcome, reason);
-        let end = EndTurn { used: outcome != "failed", attention, ..end };
-        let ended = context.batches.end_turn(end.clone()).await;
+        let end = release_of(&self.request, self.id, Some(self.taken.user), outcome, reason);
+        let end = ReleaseLease { used: outcome != "failed", attention, ..end };
+        let ended = context.batches.release_lease(end.clone()).await;
         if ended.is_err() {
-            let (context, limit) = (context.clone(), self.wish.limit);
-            context.tasks.clone().spawn(async move { end_later(&context, end, limit).await });
+            let (context, limit) = (context.clone(), self.request.limit);
+            context.tasks.clone().spawn(async move { release_later(&context, end, limit).await });
         }
-        context.settled.tell(self.wish.id);
+        context.changes.notify(self.request.id);
         Ok(ended?)
     }
 
@@ -138,34 +145,34 @@ impl Turn {
     }
 
     /// Dapi has taken the user secret that this call was made with: from now on it stays.
-    pub async fn prove_user_secret(&self, context: &Context) -> Result<(), Failed> {
+    pub async fn prove_user_secret(&self, context: &Context) -> Result<(), ConnectionError> {
         let Some(sealed) =
             self.taken.user_secret.as_ref().filter(|_| !self.taken.user_secret_proven)
         else {
             return Ok(());
         };
         let mut conn = context.pool.acquire().await?;
-        let Wish { app, id, .. } = self.wish;
+        let CallRequest { app, id, .. } = self.request;
         Ok(store::prove_user_secret(&mut conn, app, id, sealed).await?)
     }
 
     /// A call with the token succeeded: what it took the place of is not kept any longer.
-    pub async fn prove_token(&self, context: &Context) -> Result<(), Failed> {
+    pub async fn prove_token(&self, context: &Context) -> Result<(), ConnectionError> {
         if !self.taken.unproven {
             return Ok(());
         }
-        superseded::proven(context, self.wish.app, self.wish.id).await
+        superseded::proven(context, self.request.app, self.request.id).await
     }
 }
 
 /// Ends a turn once the database is back, at the latest when the turn has ended by itself.
-async fn end_later(context: &Context, end: EndTurn, limit: Duration) {
+async fn release_later(context: &Context, end: ReleaseLease, limit: Duration) {
     let given_up = std::time::Instant::now() + limit;
     let mut wait = Duration::from_millis(50);
     while std::time::Instant::now() + wait < given_up {
         tokio::time::sleep(wait).await;
-        if context.batches.end_turn(end.clone()).await.is_ok() {
-            context.settled.tell(end.id);
+        if context.batches.release_lease(end.clone()).await.is_ok() {
+            context.changes.notify(end.id);
             return;
         }
         wait = (wait * 2).min(Duration::from_secs(2));
@@ -178,8 +185,8 @@ pub async fn standing(
     context: &Context,
     app: AppId,
     id: ConnectionId,
-) -> Result<Option<(Status, Option<Attention>)>, Failed> {
-    let found = context.batches.find(Shown { app, id }).await?;
+) -> Result<Option<(Status, Option<Attention>)>, ConnectionError> {
+    let found = context.batches.find(ViewQuery { app, id }).await?;
     Ok(found.map(|connection| (connection.status, connection.attention)))
 }
 
@@ -188,7 +195,7 @@ pub async fn join_queue(
     context: &Context,
     id: ConnectionId,
     most: i64,
-) -> Result<Option<i64>, Failed> {
+) -> Result<Option<i64>, ConnectionError> {
     Ok(store::join_queue(&mut context.pool.acquire().await?, id, most).await?)
 }
 
@@ -196,12 +203,16 @@ pub async fn join_queue(
 pub async fn stay_in_queue(
     context: &Context,
     id: ConnectionId,
-    places: &[i64],
-) -> Result<Vec<i64>, Failed> {
-    Ok(store::stay_in_queue(&mut context.pool.acquire().await?, id, places).await?)
+    positions: &[i64],
+) -> Result<Vec<i64>, ConnectionError> {
+    Ok(store::stay_in_queue(&mut context.pool.acquire().await?, id, positions).await?)
 }
 
 /// Gives a place up.
-pub async fn leave_queue(context: &Context, id: ConnectionId, place: i64) -> Result<(), Failed> {
-    Ok(store::leave_queue(&mut context.pool.acquire().await?, id, place).await?)
+pub async fn leave_queue(
+    context: &Context,
+    id: ConnectionId,
+    position: i64,
+) -> Result<(), ConnectionError> {
+    Ok(store::leave_queue(&mut context.pool.acquire().await?, id, position).await?)
 }

@@ -1,7 +1,7 @@
-//! Turns: one call at a time with a token, whichever replica makes it. The tables `token_turns` (who has
-//! it) and `token_queue` (who waits).
+//! Leases: one call at a time with a token, whichever replica makes it. The tables `token_leases` (who has
+//! it) and `token_lease_queue` (who waits).
 //!
-//! A call starts when its turn commits: the same statement locks the connection against a revocation,
+//! A call starts when its lease_id commits: the same statement locks the connection against a revocation,
 //! records the call and reads what it needs.
 
 use std::time::Duration;
@@ -10,36 +10,36 @@ use uuid::Uuid;
 
 use crate::apps::SealedCredentials;
 use crate::audit::AuditActor;
-use crate::base::ids::{AppId, ConnectionId, DataKeyId, TurnId, UserId};
+use crate::base::ids::{AppId, ConnectionId, DataKeyId, TokenLeaseId, UserId};
 use crate::base::secret::SecretText;
 use crate::connections::sql::{column, interval};
 use crate::dapi::{AccessToken, UserSecret};
 use crate::database::{BatchQuery, Conn};
 use crate::vault::{Binding, KeyOwner, MasterKeyId, Sealed, WrappedKey};
 
-/// How long a place in the queue counts without being heard of.
+/// How long a position in the queue counts without being heard of.
 const ALIVE: Duration = Duration::from_secs(15);
 
 /// A request to call Dapi with a connection's token now. No order of the app is committed while it runs. Its
 /// output is `None` if the connection is not active, needs attention or is meant by an order in force, if
-/// somebody else has the turn or comes first, or if the row is locked at this moment.
+/// somebody else has the lease_id or comes first, or if the row is locked at this moment.
 #[derive(Debug)]
-pub struct TakeTurn {
+pub struct AcquireLease {
     pub actor: AuditActor,
     pub app: AppId,
     pub id: ConnectionId,
-    pub turn: TurnId,
-    /// Its place among those who wait, where it has waited.
-    pub place: Option<i64>,
-    /// When the turn ends by itself.
+    pub lease_id: TokenLeaseId,
+    /// Its position among those who wait, where it has waited.
+    pub position: Option<i64>,
+    /// When the lease_id ends by itself.
     pub limit: Duration,
     /// What is called, for the audit trail.
     pub path: &'static str,
 }
 
-/// A turn that is taken, with what the call needs, sealed.
+/// A lease_id that is taken, with what the call needs, sealed.
 #[derive(Debug)]
-pub struct Taken {
+pub struct AcquiredLease {
     pub user: UserId,
     pub access_token: Sealed<AccessToken>,
     pub binding: Option<Binding>,
@@ -51,57 +51,57 @@ pub struct Taken {
     pub credentials: SealedCredentials,
 }
 
-impl BatchQuery for TakeTurn {
-    type Output = Option<Taken>;
+impl BatchQuery for AcquireLease {
+    type Output = Option<AcquiredLease>;
 
     async fn run(conn: &mut Conn, inputs: &[Self]) -> sqlx::Result<Vec<Self::Output>> {
-        // Turns are taken in the order of their connections, so that two statements that share some
+        // Leases are taken in the order of their connections, so that two statements that share some
         // cannot wait for each other.
         let rows = sqlx::query!(
-            "WITH wishes AS (
+            "WITH requests AS (
                 SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bigint[], $5::interval[],
                                      $6::text[], $7::audit_actor[]) WITH ORDINALITY
-                AS i (app_id, id, turn, place, lasts, path,
+                AS i (app_id, id, lease_id, position, lasts, path,
                       actor, client_id, session_id, scope, ip, request_id, n)),
              next AS (
-                SELECT DISTINCT ON (w.id) w.* FROM wishes w
+                SELECT DISTINCT ON (w.id) w.* FROM requests w
                 WHERE NOT EXISTS (
-                        SELECT FROM token_queue q
+                        SELECT FROM token_lease_queue q
                         WHERE q.connection_id = w.id AND q.alive_until > strongroom_now()
-                          AND (w.place IS NULL OR q.place < w.place))
-                  AND (w.place IS NULL OR EXISTS (
-                        SELECT FROM token_queue q WHERE q.connection_id = w.id AND q.place = w.place))
-                ORDER BY w.id, w.place, w.n),
+                          AND (w.position IS NULL OR q.position < w.position))
+                  AND (w.position IS NULL OR EXISTS (
+                        SELECT FROM token_lease_queue q WHERE q.connection_id = w.id AND q.position = w.position))
+                ORDER BY w.id, w.position, w.n),
              uses AS MATERIALIZED (
                 SELECT a.app_id, begin_use(a.app_id) AS asks
-                FROM (SELECT DISTINCT app_id FROM wishes ORDER BY app_id) a),
+                FROM (SELECT DISTINCT app_id FROM requests ORDER BY app_id) a),
              held AS MATERIALIZED (
-                SELECT x.n, x.turn, x.place, x.lasts, c.* FROM next x
+                SELECT x.n, x.lease_id, x.position, x.lasts, c.* FROM next x
                 JOIN uses e ON e.app_id = x.app_id
                 JOIN connections c ON c.app_id = x.app_id AND c.id = x.id
                 WHERE c.status = 'active' AND c.attention_type IS NULL
                   AND CASE WHEN e.asks
-                           THEN NOT is_revoked_by_order(c.app_id, c.id, c.user_id, c.created_at,
+                           THEN NOT is_bulk_revoked(c.app_id, c.id, c.user_id, c.created_at,
                                                         c.created_by, c.ordinal)
                            ELSE true END
                 FOR SHARE OF c SKIP LOCKED),
              taken AS (
-                INSERT INTO token_turns AS t (connection_id, turn, ends_at)
-                SELECT id, turn, strongroom_now() + lasts FROM held ORDER BY id
-                ON CONFLICT (connection_id) DO UPDATE SET turn = excluded.turn, ends_at = excluded.ends_at
+                INSERT INTO token_leases AS t (connection_id, lease_id, ends_at)
+                SELECT id, lease_id, strongroom_now() + lasts FROM held ORDER BY id
+                ON CONFLICT (connection_id) DO UPDATE SET lease_id = excluded.lease_id, ends_at = excluded.ends_at
                 WHERE t.ends_at <= strongroom_now()
-                RETURNING turn),
-             begun AS (SELECT h.* FROM held h JOIN taken t USING (turn)),
+                RETURNING lease_id),
+             begun AS (SELECT h.* FROM held h JOIN taken t USING (lease_id)),
              left_queue AS (
-                DELETE FROM token_queue q USING begun b
-                WHERE q.connection_id = b.id AND q.place = b.place),
+                DELETE FROM token_lease_queue q USING begun b
+                WHERE q.connection_id = b.id AND q.position = b.position),
              noted AS (
                 INSERT INTO audit_events (
                     app_id, action, outcome, actor, client_id, session_id, scope, ip, request_id,
                     user_id, connection_id, reason)
                 SELECT b.app_id, 'dapi.call', 'begun', w.actor, w.client_id, w.session_id, w.scope,
                        w.ip, w.request_id, b.user_id, b.id, w.path
-                FROM begun b JOIN wishes w USING (n))
+                FROM begun b JOIN requests w USING (n))
              SELECT b.n AS \"n!\", b.user_id AS \"user: UserId\", b.app_id AS \"app: AppId\",
                     b.access_token AS \"access_token!: Sealed<AccessToken>\",
                     tb.binding AS \"binding?: Binding\",
@@ -117,8 +117,8 @@ impl BatchQuery for TakeTurn {
              LEFT JOIN token_bindings tb ON tb.connection_id = b.id",
             &column(inputs, |input| input.app.uuid()),
             &column(inputs, |input| input.id.uuid()),
-            &column(inputs, |input| input.turn.uuid()),
-            column(inputs, |input| input.place) as Vec<Option<i64>>,
+            &column(inputs, |input| input.lease_id.uuid()),
+            column(inputs, |input| input.position) as Vec<Option<i64>>,
             &column(inputs, |input| interval(input.limit)),
             column(inputs, |input| input.path) as Vec<&str>,
             column(inputs, |input| input.actor.clone()) as Vec<AuditActor>,
@@ -127,7 +127,7 @@ impl BatchQuery for TakeTurn {
         .await?;
         let mut taken: Vec<_> = inputs.iter().map(|_| None).collect();
         for row in rows {
-            *output_of(&mut taken, row.n)? = Some(Taken {
+            *output_of(&mut taken, row.n)? = Some(AcquiredLease {
                 user: row.user,
                 access_token: row.access_token,
                 binding: row.binding,
@@ -157,20 +157,20 @@ impl BatchQuery for TakeTurn {
     }
 }
 
-/// The place of the n-th request's output; the first is 1.
+/// The position of the n-th request's output; the first is 1.
 fn output_of<T>(outputs: &mut [T], n: i64) -> sqlx::Result<&mut T> {
-    let place = usize::try_from(n).ok().and_then(|n| outputs.get_mut(n.checked_sub(1)?));
-    place.ok_or_else(|| sqlx::Error::Decode("a row that nobody asked for".into()))
+    let position = usize::try_from(n).ok().and_then(|n| outputs.get_mut(n.checked_sub(1)?));
+    position.ok_or_else(|| sqlx::Error::Decode("a row that nobody asked for".into()))
 }
 
-/// The end of a call: its turn is free, and what came of it is on record.
+/// The end of a call: its lease_id is free, and what came of it is on record.
 #[derive(Debug, Clone)]
-pub struct EndTurn {
+pub struct ReleaseLease {
     pub actor: AuditActor,
     pub app: AppId,
     pub id: ConnectionId,
     pub user: Option<UserId>,
-    pub turn: TurnId,
+    pub lease_id: TokenLeaseId,
     pub outcome: &'static str,
     /// What was called, and the HTTP status where there was one.
     pub reason: String,
@@ -180,17 +180,17 @@ pub struct EndTurn {
     pub attention: Option<String>,
 }
 
-impl BatchQuery for EndTurn {
+impl BatchQuery for ReleaseLease {
     type Output = ();
 
     async fn run(conn: &mut Conn, inputs: &[Self]) -> sqlx::Result<Vec<()>> {
-        // What needs attention says so before its turn is free. When a connection was used is noted by the
+        // What needs attention says so before its lease_id is free. When a connection was used is noted by the
         // minute, and not at all where somebody has locked it in this moment.
         sqlx::query!(
             "WITH ended AS (
                 SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::text[],
                                      $7::bool[], $8::text[], $9::audit_actor[])
-                AS i (app_id, id, user_id, turn, outcome, reason, used, attention,
+                AS i (app_id, id, user_id, lease_id, outcome, reason, used, attention,
                       actor, client_id, session_id, scope, ip, request_id)),
              marks AS (
                 SELECT DISTINCT ON (id) app_id, id, attention FROM ended
@@ -215,12 +215,12 @@ impl BatchQuery for EndTurn {
                 WHERE c.app_id = x.app_id AND c.id = x.id
                 RETURNING c.app_id, c.id, c.user_id, x.attention),
              mine AS MATERIALIZED (
-                SELECT t.connection_id, t.turn FROM token_turns t
-                JOIN ended e ON t.connection_id = e.id AND t.turn = e.turn
+                SELECT t.connection_id, t.lease_id FROM token_leases t
+                JOIN ended e ON t.connection_id = e.id AND t.lease_id = e.lease_id
                 ORDER BY t.connection_id FOR UPDATE OF t),
              freed AS (
-                DELETE FROM token_turns t USING mine m
-                WHERE t.connection_id = m.connection_id AND t.turn = m.turn)
+                DELETE FROM token_leases t USING mine m
+                WHERE t.connection_id = m.connection_id AND t.lease_id = m.lease_id)
              INSERT INTO audit_events (
                  app_id, action, outcome, actor, client_id, session_id, scope, ip, request_id,
                  user_id, connection_id, reason)
@@ -234,7 +234,7 @@ impl BatchQuery for EndTurn {
             &column(inputs, |input| input.app.uuid()),
             &column(inputs, |input| input.id.uuid()),
             column(inputs, |input| input.user.map(UserId::uuid)) as Vec<Option<Uuid>>,
-            &column(inputs, |input| input.turn.uuid()),
+            &column(inputs, |input| input.lease_id.uuid()),
             column(inputs, |input| input.outcome) as Vec<&str>,
             column(inputs, |input| input.reason.as_str()) as Vec<&str>,
             &column(inputs, |input| input.used),
@@ -247,19 +247,23 @@ impl BatchQuery for EndTurn {
     }
 }
 
-/// Frees the turn that a delinking took, whichever lease it was under: the lease lasted as long.
-pub async fn free_turn(conn: &mut Conn, id: ConnectionId, turn: TurnId) -> sqlx::Result<()> {
+/// Frees the lease_id that a delinking took, whichever lease it was under: the lease lasted as long.
+pub async fn release_delink_lease(
+    conn: &mut Conn,
+    id: ConnectionId,
+    lease_id: TokenLeaseId,
+) -> sqlx::Result<()> {
     sqlx::query!(
-        "DELETE FROM token_turns WHERE connection_id = $1 AND turn = $2",
+        "DELETE FROM token_leases WHERE connection_id = $1 AND lease_id = $2",
         id.uuid(),
-        turn.uuid(),
+        lease_id.uuid(),
     )
     .execute(conn)
     .await?;
     Ok(())
 }
 
-/// Takes a place at the end of a connection's queue; `None` where `most` wait already.
+/// Takes a position at the end of a connection's queue; `None` where `most` wait already.
 pub async fn join_queue(conn: &mut Conn, id: ConnectionId, most: i64) -> sqlx::Result<Option<i64>> {
     let mut tx = conn.begin().await?;
     // One at a time, so that there are never more than `most`.
@@ -269,12 +273,12 @@ pub async fn join_queue(conn: &mut Conn, id: ConnectionId, most: i64) -> sqlx::R
     )
     .execute(&mut *tx)
     .await?;
-    let place = sqlx::query_scalar!(
-        "INSERT INTO token_queue (connection_id, alive_until)
+    let position = sqlx::query_scalar!(
+        "INSERT INTO token_lease_queue (connection_id, alive_until)
          SELECT $1, strongroom_now() + $3::interval
-         WHERE (SELECT count(*) FROM token_queue
+         WHERE (SELECT count(*) FROM token_lease_queue
                 WHERE connection_id = $1 AND alive_until > strongroom_now()) < $2
-         RETURNING place",
+         RETURNING position",
         id.uuid(),
         most,
         interval(ALIVE),
@@ -282,46 +286,46 @@ pub async fn join_queue(conn: &mut Conn, id: ConnectionId, most: i64) -> sqlx::R
     .fetch_optional(&mut *tx)
     .await?;
     tx.commit().await?;
-    Ok(place)
+    Ok(position)
 }
 
 /// Says that somebody still waits at these places; returns those that are still there.
 pub async fn stay_in_queue(
     conn: &mut Conn,
     id: ConnectionId,
-    places: &[i64],
+    positions: &[i64],
 ) -> sqlx::Result<Vec<i64>> {
     sqlx::query_scalar!(
-        "UPDATE token_queue SET alive_until = strongroom_now() + $3::interval
-         WHERE connection_id = $1 AND place = ANY($2)
-         RETURNING place",
+        "UPDATE token_lease_queue SET alive_until = strongroom_now() + $3::interval
+         WHERE connection_id = $1 AND position = ANY($2)
+         RETURNING position",
         id.uuid(),
-        places,
+        positions,
         interval(ALIVE),
     )
     .fetch_all(conn)
     .await
 }
 
-/// Gives a place up.
-pub async fn leave_queue(conn: &mut Conn, id: ConnectionId, place: i64) -> sqlx::Result<()> {
+/// Gives a position up.
+pub async fn leave_queue(conn: &mut Conn, id: ConnectionId, position: i64) -> sqlx::Result<()> {
     sqlx::query!(
-        "DELETE FROM token_queue WHERE connection_id = $1 AND place = $2",
+        "DELETE FROM token_lease_queue WHERE connection_id = $1 AND position = $2",
         id.uuid(),
-        place,
+        position,
     )
     .execute(conn)
     .await?;
     Ok(())
 }
 
-/// Forgets turns and places that dead replicas left behind, long enough after their end that nobody can
+/// Forgets leases and places that dead replicas left behind, long enough after their end that nobody can
 /// come back to them.
-pub async fn forget_dead_turns(conn: &mut Conn) -> sqlx::Result<()> {
+pub async fn delete_expired_leases(conn: &mut Conn) -> sqlx::Result<()> {
     sqlx::query!(
-        "WITH turns AS (
-            DELETE FROM token_turns WHERE ends_at < (SELECT strongroom_now()) - interval '1 hour')
-         DELETE FROM token_queue WHERE alive_until < (SELECT strongroom_now()) - interval '1 minute'",
+        "WITH leases AS (
+            DELETE FROM token_leases WHERE ends_at < (SELECT strongroom_now()) - interval '1 hour')
+         DELETE FROM token_lease_queue WHERE alive_until < (SELECT strongroom_now()) - interval '1 minute'",
     )
     .execute(conn)
     .await?;
@@ -330,7 +334,7 @@ pub async fn forget_dead_turns(conn: &mut Conn) -> sqlx::Result<()> {
 
 /// Keeps the user secret that a call through Dapi's own wire brought, where none is there that Dapi is
 /// known to take. What waits for it to be delinked is looked at now.
-pub async fn keep_user_secret(
+pub async fn store_user_secret(
     conn: &mut Conn,
     actor: &AuditActor,
     app: AppId,

@@ -8,9 +8,9 @@ use std::time::Duration;
 use crate::audit::AuditActor;
 use crate::base::actor::Actor;
 use crate::base::ids::{AppId, ConnectionId};
-use crate::connections::login_lock::{Decree, Locked};
+use crate::connections::bank_login::{LockedConnection, RevocationInForce};
 use crate::connections::model::{Connection, Failure, RevocationKind, Status};
-use crate::connections::query::store::view::{Row, select_shown};
+use crate::connections::query::store::view::{Row, select_view};
 use crate::connections::sql::{column, interval};
 use crate::dapi::{AccessToken, UserSecret};
 use crate::database::{BatchQuery, Conn};
@@ -22,7 +22,7 @@ pub struct SealedToken {
     pub access_token: Sealed<AccessToken>,
     /// The user secret as it was received; a late token finds it wiped.
     pub user_secret: Option<Sealed<UserSecret>>,
-    pub token_id: Option<String>,
+    pub dapi_token_id: Option<String>,
     pub dapi_user_id: Option<String>,
 }
 
@@ -41,27 +41,27 @@ impl BatchQuery for Activation {
     type Output = Option<Connection>;
 
     async fn run(conn: &mut Conn, inputs: &[Self]) -> sqlx::Result<Vec<Self::Output>> {
-        let changed = select_shown!(
+        let changed = select_view!(
             "WITH tokens AS MATERIALIZED (
-                SELECT c.id, i.epoch, i.access_token, i.token_id, i.dapi_user_id
+                SELECT c.id, i.epoch, i.access_token, i.dapi_token_id, i.dapi_user_id
                 FROM unnest($1::uuid[], $2::uuid[], $3::int[], $4::bytea[], $5::text[], $6::text[])
-                     AS i (app_id, id, epoch, access_token, token_id, dapi_user_id)
+                     AS i (app_id, id, epoch, access_token, dapi_token_id, dapi_user_id)
                 JOIN connections c ON c.app_id = i.app_id AND c.id = i.id
                 WHERE c.status = 'pending' AND c.code IS NOT NULL AND c.lease_epoch = i.epoch
                   AND NOT EXISTS (
                       SELECT FROM connections o
-                      WHERE o.app_id = c.app_id AND o.connection_id = c.connection_id
+                      WHERE o.app_id = c.app_id AND o.dapi_connection_id = c.dapi_connection_id
                         AND o.id <> c.id AND o.status IN ('active', 'revoking'))
                   AND NOT EXISTS (
-                      SELECT FROM orders_meaning(c.app_id, c.id, c.user_id, c.created_at, c.created_by,
+                      SELECT FROM bulk_revocations_of(c.app_id, c.id, c.user_id, c.created_at, c.created_by,
                                                  c.ordinal) f WHERE f.marked_at IS NULL)
-                ORDER BY c.connection_id
+                ORDER BY c.dapi_connection_id
                 FOR UPDATE OF c SKIP LOCKED),
              changed AS (
                 UPDATE connections c
                 SET status = 'active', access_token = t.access_token, code = NULL,
                     activated_at = strongroom_now(),
-                    token_id = coalesce(t.token_id, c.token_id),
+                    dapi_token_id = coalesce(t.dapi_token_id, c.dapi_token_id),
                     dapi_user_id = coalesce(t.dapi_user_id, c.dapi_user_id),
                     leased_until = NULL, due_at = NULL, settled_epoch = t.epoch
                 FROM tokens t
@@ -77,7 +77,7 @@ impl BatchQuery for Activation {
             &column(inputs, |input| input.id.uuid()),
             &column(inputs, |input| input.epoch),
             column(inputs, |input| input.token.access_token.as_bytes()) as Vec<&[u8]>,
-            column(inputs, |input| input.token.token_id.as_deref()) as Vec<Option<&str>>,
+            column(inputs, |input| input.token.dapi_token_id.as_deref()) as Vec<Option<&str>>,
             column(inputs, |input| input.token.dapi_user_id.as_deref()) as Vec<Option<&str>>,
         )
         .fetch_all(conn)
@@ -93,7 +93,7 @@ impl BatchQuery for Activation {
 /// Activates a locked connection: with this token, or with the one that it holds.
 pub async fn activate(
     conn: &mut Conn,
-    me: &Locked,
+    me: &LockedConnection,
     epoch: Option<i32>,
     token: Option<&SealedToken>,
 ) -> sqlx::Result<()> {
@@ -102,7 +102,7 @@ pub async fn activate(
             UPDATE connections
             SET status = 'active', access_token = coalesce($3, access_token),
                 user_secret = coalesce(user_secret, $4), code = NULL,
-                token_id = coalesce($5, token_id), dapi_user_id = coalesce($6, dapi_user_id),
+                dapi_token_id = coalesce($5, dapi_token_id), dapi_user_id = coalesce($6, dapi_user_id),
                 activated_at = strongroom_now(), leased_until = NULL, due_at = NULL,
                 failure_type = NULL, failure_detail = NULL, settled_epoch = coalesce($7, settled_epoch)
             WHERE app_id = $1 AND id = $2
@@ -112,7 +112,7 @@ pub async fn activate(
         me.id.uuid(),
         token.map(|token| token.access_token.as_bytes()),
         token.and_then(|token| token.user_secret.as_ref()).map(Sealed::as_bytes),
-        token.and_then(|token| token.token_id.as_deref()),
+        token.and_then(|token| token.dapi_token_id.as_deref()),
         token.and_then(|token| token.dapi_user_id.as_deref()),
         epoch,
         AuditActor::from(&Actor::service()) as AuditActor,
@@ -124,9 +124,9 @@ pub async fn activate(
 }
 
 /// Keeps the token of a connection that does not become active (yet), to be looked at after `wait`.
-pub async fn keep_token(
+pub async fn store_token(
     conn: &mut Conn,
-    me: &Locked,
+    me: &LockedConnection,
     epoch: i32,
     token: &SealedToken,
     wait: Duration,
@@ -135,11 +135,11 @@ pub async fn keep_token(
         "WITH changed AS (
             UPDATE connections
             SET access_token = $3, code = NULL,
-                token_id = coalesce($4, token_id), dapi_user_id = coalesce($5, dapi_user_id),
+                dapi_token_id = coalesce($4, dapi_token_id), dapi_user_id = coalesce($5, dapi_user_id),
                 leased_until = NULL, settled_epoch = $7,
                 due_at = CASE WHEN status = 'revoking' AND EXISTS (
-                                  SELECT FROM revocation_orders r
-                                  WHERE r.id = revocation_order AND r.state = 'paused')
+                                  SELECT FROM bulk_revocations r
+                                  WHERE r.id = bulk_revocation_id AND r.state = 'paused')
                               THEN NULL ELSE strongroom_now() + $6::interval END
             WHERE app_id = $1 AND id = $2
             RETURNING app_id, id, user_id, status)
@@ -147,7 +147,7 @@ pub async fn keep_token(
         me.app.uuid(),
         me.id.uuid(),
         token.access_token.as_bytes(),
-        token.token_id,
+        token.dapi_token_id,
         token.dapi_user_id,
         interval(wait),
         epoch,
@@ -160,18 +160,18 @@ pub async fn keep_token(
 
 /// Takes an orphan's token that came after all, only to have it delinked: the connection was revoked while
 /// nobody knew of the token.
-pub async fn keep_decreed_token(
+pub async fn store_revoked_token(
     conn: &mut Conn,
-    me: &Locked,
+    me: &LockedConnection,
     epoch: i32,
     token: &SealedToken,
-    decree: &Decree,
+    in_force: &RevocationInForce,
 ) -> sqlx::Result<()> {
     sqlx::query!(
         "WITH changed AS (
             UPDATE connections
             SET status = 'revoking', access_token = $3, user_secret = coalesce(user_secret, $4),
-                token_id = coalesce($5, token_id), dapi_user_id = coalesce($6, dapi_user_id),
+                dapi_token_id = coalesce($5, dapi_token_id), dapi_user_id = coalesce($6, dapi_user_id),
                 failure_type = NULL, failure_detail = NULL, due_at = strongroom_now(), settled_epoch = $7,
                 revocation_kind = $8, revocation_reason = $9, revocation_requested_at = $10
             WHERE app_id = $1 AND id = $2
@@ -181,12 +181,12 @@ pub async fn keep_decreed_token(
         me.id.uuid(),
         token.access_token.as_bytes(),
         token.user_secret.as_ref().map(Sealed::as_bytes),
-        token.token_id,
+        token.dapi_token_id,
         token.dapi_user_id,
         epoch,
-        decree.kind.as_str(),
-        decree.reason,
-        decree.decided_at,
+        in_force.kind.as_str(),
+        in_force.reason,
+        in_force.decided_at,
         AuditActor::from(&Actor::service()) as AuditActor,
     )
     .execute(conn)
@@ -195,7 +195,7 @@ pub async fn keep_decreed_token(
 }
 
 /// Leaves a locked connection to be looked at again after `wait`.
-pub async fn postpone(conn: &mut Conn, me: &Locked, wait: Duration) -> sqlx::Result<()> {
+pub async fn postpone(conn: &mut Conn, me: &LockedConnection, wait: Duration) -> sqlx::Result<()> {
     sqlx::query!(
         "UPDATE connections SET leased_until = NULL, due_at = strongroom_now() + $3::interval
          WHERE app_id = $1 AND id = $2",
@@ -210,9 +210,9 @@ pub async fn postpone(conn: &mut Conn, me: &Locked, wait: Duration) -> sqlx::Res
 
 /// Gives the lease back after an attempt that settled nothing. The next one follows after `wait`, or
 /// somebody looks at it when the window closes, whichever comes first.
-pub async fn try_again(
+pub async fn schedule_retry(
     conn: &mut Conn,
-    me: &Locked,
+    me: &LockedConnection,
     unanswered: bool,
     what: &str,
     wait: Duration,
@@ -285,11 +285,11 @@ pub async fn end(
                     CASE WHEN $7 AND revocation_kind IS NOT NULL THEN strongroom_now() END,
                 revocation_last_error = coalesce($8, revocation_last_error)
             WHERE app_id = $1 AND id = $2
-            RETURNING app_id, id, user_id, connection_id),
+            RETURNING app_id, id, user_id, dapi_connection_id),
          woken AS (
             UPDATE connections w SET due_at = strongroom_now()
             FROM changed
-            WHERE w.app_id = changed.app_id AND w.connection_id = changed.connection_id
+            WHERE w.app_id = changed.app_id AND w.dapi_connection_id = changed.dapi_connection_id
               AND w.id <> changed.id AND w.status = 'pending' AND w.leased_until IS NULL
               AND w.due_at > strongroom_now())
          SELECT record_audit(app_id, $9, 'connection.' || $3, $3, user_id, id, $10) FROM changed",
@@ -346,7 +346,7 @@ pub async fn begin_revocation(
 }
 
 /// Notes what was asked for on a connection that ends at once; [`end`] follows in the transaction.
-pub async fn note_revocation(
+pub async fn record_revocation(
     conn: &mut Conn,
     app: AppId,
     id: ConnectionId,
@@ -381,8 +381,8 @@ pub async fn delink_failed(
     sqlx::query!(
         "UPDATE connections
          SET leased_until = NULL, revocation_last_error = $5,
-             due_at = CASE WHEN EXISTS (SELECT FROM revocation_orders r
-                                        WHERE r.id = revocation_order AND r.state = 'paused')
+             due_at = CASE WHEN EXISTS (SELECT FROM bulk_revocations r
+                                        WHERE r.id = bulk_revocation_id AND r.state = 'paused')
                            THEN NULL ELSE strongroom_now() + $4::interval END
          WHERE app_id = $1 AND id = $2 AND status = 'revoking' AND lease_epoch = $3",
         app.uuid(),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use crate::base::foreign::ForeignScopes;
+use crate::base::external_scopes::ExternalScopes;
 use crate::base::ids::AppId;
 use crate::base::scope::Scopes;
 use crate::oauth::store::{ClientRow, SecretRow};
@@ -35,7 +35,7 @@ pub(in crate::oauth) struct Client {
     pub(in crate::oauth) app: AppId,
     pub(in crate::oauth) scopes: Scopes,
     /// Scopes of other APIs.
-    pub(in crate::oauth) other_scopes: ForeignScopes,
+    pub(in crate::oauth) external_scopes: ExternalScopes,
     /// Scopes that a token request has to name.
     pub(in crate::oauth) required_scopes: Vec<String>,
     pub(in crate::oauth) token_lifetime: u32,
@@ -75,7 +75,7 @@ impl Client {
             id: row.id.into(),
             app: row.app,
             scopes: row.scopes,
-            other_scopes: row.other_scopes,
+            external_scopes: row.external_scopes,
             required_scopes: row.required_scopes,
             token_lifetime: row.token_lifetime,
             reveals_per_minute: row.reveals_per_minute,

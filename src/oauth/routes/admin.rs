@@ -10,7 +10,7 @@ use serde::Deserialize;
 use time::OffsetDateTime;
 use utoipa::{IntoParams, ToSchema};
 
-use crate::base::foreign::ForeignScopes;
+use crate::base::external_scopes::ExternalScopes;
 use crate::base::ids::ClientSecretId;
 use crate::base::paging::{DEFAULT_LIMIT, MAX_LIMIT};
 use crate::base::scope::Scopes;
@@ -64,7 +64,7 @@ pub struct CreateClient {
     scopes: Names,
     /// Scopes of other APIs that its tokens may carry; Strongroom honours none of them.
     #[serde(default)]
-    other_scopes: Names,
+    external_scopes: Names,
     /// Scopes that its token requests have to name.
     #[serde(default)]
     required_scopes: Names,
@@ -131,7 +131,7 @@ fn may_grant(
     caller: &Client,
     issuer: &Issuer,
     own: Scopes,
-    other: &ForeignScopes,
+    other: &ExternalScopes,
 ) -> Result<(), Problem> {
     let lacking: Vec<_> = own.iter().filter(|scope| !caller.scopes.contains(*scope)).collect();
     let lacking: Scopes = lacking.into_iter().collect();
@@ -139,7 +139,7 @@ fn may_grant(
         return Err(Problem::insufficient_scope(lacking));
     }
     let held = issuer.directory().client(&caller.id);
-    if held.is_some_and(|client| other.is_subset_of(&client.other_scopes)) || other.is_empty() {
+    if held.is_some_and(|client| other.is_subset_of(&client.external_scopes)) || other.is_empty() {
         return Ok(());
     }
     Err(Problem::insufficient_scope(other.names().join(" ")))
@@ -152,10 +152,10 @@ impl CreateClient {
     }
 
     fn terms(&self) -> Result<Terms, Problem> {
-        let other_scopes = ForeignScopes::new(self.other_scopes.each())
+        let external_scopes = ExternalScopes::new(self.external_scopes.each())
             .map_err(|what| Problem::invalid_field("otherScopes", what))?;
         let required_scopes = self.required_scopes.each().map(str::to_owned).collect();
-        Ok(Terms { other_scopes, required_scopes, reveals_per_minute: self.reveals_per_minute })
+        Ok(Terms { external_scopes, required_scopes, reveals_per_minute: self.reveals_per_minute })
     }
 }
 
@@ -202,7 +202,7 @@ pub async fn create(
         token_lifetime: Duration::from_secs(lifetime.into()),
     };
     clients::check(&new, &terms)?;
-    may_grant(&caller.client, &issuer, scopes, &terms.other_scopes)?;
+    may_grant(&caller.client, &issuer, scopes, &terms.external_scopes)?;
     let mut conn = pool.acquire().await?;
     let made = clients::create_on(&mut conn, &vault, &caller.actor, &new, &terms).await?;
     let client = clients::find(&mut conn, Some(new.app), &made.id).await?;
@@ -313,7 +313,7 @@ pub async fn change(
     if body.0.disabled {
         clients::disable(&mut conn, &caller.actor, app, id).await?;
     } else {
-        may_grant(&caller.client, &issuer, client.scopes, &client.other_scopes)?;
+        may_grant(&caller.client, &issuer, client.scopes, &client.external_scopes)?;
         clients::enable(&mut conn, &caller.actor, app, id).await?;
     }
     let client = clients::find(&mut conn, app, id).await?;
@@ -378,7 +378,7 @@ pub async fn add_secret(
     let overlap = Duration::from_secs(overlap.into());
     let mut conn = pool.acquire().await?;
     let client = clients::find(&mut conn, app, id).await?;
-    may_grant(&caller.client, &issuer, client.scopes, &client.other_scopes)?;
+    may_grant(&caller.client, &issuer, client.scopes, &client.external_scopes)?;
     let new = secrets::rotate(&mut conn, &vault, &caller.actor, app, id, overlap).await?;
     Ok(HttpResponse::Created().json(serde_json::json!({
         "clientID": id,

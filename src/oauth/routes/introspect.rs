@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{ExistingToken, uncached};
 use crate::database::Pool;
-use crate::oauth::credentials::{Authenticated, Desk};
+use crate::oauth::credentials::{Authenticated, OAuthState};
 use crate::oauth::directory::Client;
 use crate::oauth::error::OAuthError;
 use crate::oauth::tokens::{Issuer, Verified, Worth};
@@ -71,8 +71,8 @@ pub async fn introspect(
     pool: web::Data<Pool>,
     vault: web::Data<Vault>,
 ) -> Result<HttpResponse, OAuthError> {
-    let desk = Desk { issuer: &issuer, pool: &pool, vault: &vault };
-    let Authenticated { client: asking, parameters, .. } = desk.receive(&req, payload).await?;
+    let state = OAuthState { issuer: &issuer, pool: &pool, vault: &vault };
+    let Authenticated { client: asking, parameters, .. } = state.receive(&req, payload).await?;
     let missing = || OAuthError::invalid_request("token is missing");
     let token = parameters.token.ok_or_else(missing)?;
     let token = match issuer.worth(&pool, &vault, token.expose()).await {

@@ -7,7 +7,7 @@ use super::{ExistingToken, uncached};
 use crate::base::actor::Actor;
 use crate::database::Pool;
 use crate::oauth::clients::record;
-use crate::oauth::credentials::{Authenticated, Desk};
+use crate::oauth::credentials::{Authenticated, OAuthState};
 use crate::oauth::directory::Client;
 use crate::oauth::error::{OAuthError, OAuthErrorCode};
 use crate::oauth::store;
@@ -39,8 +39,8 @@ pub async fn revoke(
     pool: web::Data<Pool>,
     vault: web::Data<Vault>,
 ) -> Result<HttpResponse, OAuthError> {
-    let desk = Desk { issuer: &issuer, pool: &pool, vault: &vault };
-    let Authenticated { client, parameters, actor } = desk.receive(&req, payload).await?;
+    let state = OAuthState { issuer: &issuer, pool: &pool, vault: &vault };
+    let Authenticated { client, parameters, actor } = state.receive(&req, payload).await?;
     let missing = || OAuthError::invalid_request("token is missing");
     let token = parameters.token.ok_or_else(missing)?;
     if let Some(verified) = issuer.verified(token.expose()) {

@@ -4,10 +4,10 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
 
 use super::uncached;
-use crate::base::foreign::{ForeignScopes, is_scope_token};
+use crate::base::external_scopes::{ExternalScopes, is_scope_token};
 use crate::base::scope::Scope;
 use crate::database::Pool;
-use crate::oauth::credentials::{Authenticated, Desk};
+use crate::oauth::credentials::{Authenticated, OAuthState};
 use crate::oauth::directory::Client;
 use crate::oauth::error::{OAuthError, OAuthErrorCode};
 use crate::oauth::tokens::{Granted, Issuer};
@@ -66,8 +66,8 @@ pub async fn token(
     pool: web::Data<Pool>,
     vault: web::Data<Vault>,
 ) -> Result<HttpResponse, OAuthError> {
-    let desk = Desk { issuer: &issuer, pool: &pool, vault: &vault };
-    let Authenticated { client, parameters, .. } = desk.receive(&req, payload).await?;
+    let state = OAuthState { issuer: &issuer, pool: &pool, vault: &vault };
+    let Authenticated { client, parameters, .. } = state.receive(&req, payload).await?;
     check_grant(parameters.grant_type.as_deref())?;
     let granted = grant_scopes(parameters.scope.as_deref(), &client)?;
     let token = issuer.issue(&client, &granted)?;
@@ -103,15 +103,15 @@ fn grant_scopes(asked: Option<&str>, client: &Client) -> Result<Granted, OAuthEr
         return Err(refuse("This client has to name the scope that it wants"));
     }
     if asked.is_none() {
-        return Ok(Granted { own: client.scopes, other: client.other_scopes.clone() });
+        return Ok(Granted { own: client.scopes, other: client.external_scopes.clone() });
     }
     let own = |name: &str| name.parse().ok().filter(|scope: &Scope| client.scopes.contains(*scope));
-    if !names.iter().all(|name| own(name).is_some() || client.other_scopes.contains(name)) {
+    if !names.iter().all(|name| own(name).is_some() || client.external_scopes.contains(name)) {
         return Err(refuse("There is no such scope, or the client may not have it"));
     }
-    let other = names.iter().copied().filter(|name| client.other_scopes.contains(name));
+    let other = names.iter().copied().filter(|name| client.external_scopes.contains(name));
     Ok(Granted {
         own: names.iter().filter_map(|name| own(name)).collect(),
-        other: ForeignScopes::from_names(other),
+        other: ExternalScopes::from_names(other),
     })
 }

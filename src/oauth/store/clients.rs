@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use crate::base::foreign::ForeignScopes;
+use crate::base::external_scopes::ExternalScopes;
 use crate::base::ids::{AppId, ClientSecretId};
 use crate::base::scope::Scopes;
 use crate::database::Conn;
@@ -21,7 +21,7 @@ pub(in crate::oauth) async fn insert_client(
     bootstrap: bool,
 ) -> sqlx::Result<bool> {
     let done = sqlx::query!(
-        "INSERT INTO clients (id, app_id, name, scopes, token_lifetime, bootstrap, other_scopes,
+        "INSERT INTO clients (id, app_id, name, scopes, token_lifetime, bootstrap, external_scopes,
                               required_scopes, reveals_per_minute)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
          ON CONFLICT (id) DO NOTHING",
@@ -31,7 +31,7 @@ pub(in crate::oauth) async fn insert_client(
         &new.scopes.names(),
         i32::try_from(new.token_lifetime.as_secs()).unwrap_or(i32::MAX),
         bootstrap,
-        &terms.other_scopes.names(),
+        &terms.external_scopes.names(),
         &terms.required_scopes,
         terms.reveals_per_minute.map(|count| i32::try_from(count).unwrap_or(i32::MAX)),
     )
@@ -87,7 +87,7 @@ struct InfoRow {
     app_name: String,
     name: String,
     scopes: Vec<String>,
-    other_scopes: Vec<String>,
+    external_scopes: Vec<String>,
     required_scopes: Vec<String>,
     token_lifetime: i32,
     reveals_per_minute: Option<i32>,
@@ -104,7 +104,9 @@ impl From<InfoRow> for ClientInfo {
             app_name: row.app_name,
             name: row.name,
             scopes: Scopes::from_names(&row.scopes),
-            other_scopes: ForeignScopes::from_names(row.other_scopes.iter().map(String::as_str)),
+            external_scopes: ExternalScopes::from_names(
+                row.external_scopes.iter().map(String::as_str),
+            ),
             required_scopes: row.required_scopes,
             token_lifetime: row.token_lifetime.unsigned_abs(),
             reveals_per_minute: row.reveals_per_minute.map(i32::unsigned_abs),
@@ -125,7 +127,7 @@ pub(in crate::oauth) async fn list_clients(
 ) -> sqlx::Result<Vec<ClientInfo>> {
     let rows = sqlx::query_as!(
         InfoRow,
-        "SELECT c.id, a.name AS app_name, c.name, c.scopes, c.other_scopes, c.required_scopes,
+        "SELECT c.id, a.name AS app_name, c.name, c.scopes, c.external_scopes, c.required_scopes,
                 c.token_lifetime, c.reveals_per_minute, c.bootstrap, c.created_at, c.disabled_at,
                 c.last_used_at
          FROM clients c JOIN apps a ON a.id = c.app_id
@@ -151,7 +153,7 @@ pub(in crate::oauth) async fn find_client(
 ) -> sqlx::Result<Option<ClientInfo>> {
     let row = sqlx::query_as!(
         InfoRow,
-        "SELECT c.id, a.name AS app_name, c.name, c.scopes, c.other_scopes, c.required_scopes,
+        "SELECT c.id, a.name AS app_name, c.name, c.scopes, c.external_scopes, c.required_scopes,
                 c.token_lifetime, c.reveals_per_minute, c.bootstrap, c.created_at, c.disabled_at,
                 c.last_used_at
          FROM clients c JOIN apps a ON a.id = c.app_id
@@ -237,7 +239,7 @@ pub(in crate::oauth) async fn end_secret(
 }
 
 /// Forgets secrets that have ended.
-pub async fn forget_ended_secrets(conn: &mut Conn) -> sqlx::Result<u64> {
+pub async fn delete_ended_secrets(conn: &mut Conn) -> sqlx::Result<u64> {
     let done = sqlx::query!(
         "DELETE FROM client_secrets WHERE expires_at < strongroom_now() - interval '1 day'"
     )

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::base::foreign::ForeignScopes;
+use crate::base::external_scopes::ExternalScopes;
 use crate::base::ids::{AppId, ClientSecretId};
 use crate::base::scope::Scopes;
 use crate::database::Conn;
@@ -15,7 +15,7 @@ pub(in crate::oauth) struct ClientRow {
     pub(in crate::oauth) id: String,
     pub(in crate::oauth) app: AppId,
     pub(in crate::oauth) scopes: Scopes,
-    pub(in crate::oauth) other_scopes: ForeignScopes,
+    pub(in crate::oauth) external_scopes: ExternalScopes,
     pub(in crate::oauth) required_scopes: Vec<String>,
     pub(in crate::oauth) token_lifetime: u32,
     pub(in crate::oauth) reveals_per_minute: Option<u32>,
@@ -35,7 +35,7 @@ pub(in crate::oauth) struct SecretRow {
 pub(in crate::oauth) async fn load_clients(conn: &mut Conn) -> sqlx::Result<Vec<ClientRow>> {
     let mut secrets = load_secrets(conn).await?;
     let rows = sqlx::query!(
-        "SELECT id, app_id AS \"app_id: AppId\", scopes, other_scopes, required_scopes,
+        "SELECT id, app_id AS \"app_id: AppId\", scopes, external_scopes, required_scopes,
                 token_lifetime, reveals_per_minute, disabled_at IS NULL AS \"enabled!\"
          FROM clients"
     )
@@ -46,7 +46,7 @@ pub(in crate::oauth) async fn load_clients(conn: &mut Conn) -> sqlx::Result<Vec<
         id: row.id,
         app: row.app_id,
         scopes: Scopes::from_names(&row.scopes),
-        other_scopes: ForeignScopes::from_names(row.other_scopes.iter().map(String::as_str)),
+        external_scopes: ExternalScopes::from_names(row.external_scopes.iter().map(String::as_str)),
         required_scopes: row.required_scopes,
         token_lifetime: row.token_lifetime.unsigned_abs(),
         reveals_per_minute: row.reveals_per_minute.map(i32::unsigned_abs),
@@ -120,7 +120,7 @@ pub(in crate::oauth) async fn insert_revoked(
 }
 
 /// Forgets revoked tokens that ran out by themselves an hour ago: clocks differ.
-pub async fn forget_ended_tokens(conn: &mut Conn) -> sqlx::Result<u64> {
+pub async fn delete_ended_tokens(conn: &mut Conn) -> sqlx::Result<u64> {
     let done = sqlx::query!(
         "DELETE FROM revoked_tokens WHERE expires_at < (SELECT strongroom_now()) - interval '1 hour'",
     )

@@ -4,8 +4,8 @@ mod clients;
 mod known;
 mod signing_keys;
 
-pub use clients::forget_ended_secrets;
+pub use clients::delete_ended_secrets;
 pub(super) use clients::*;
-pub use known::forget_ended_tokens;
+pub use known::delete_ended_tokens;
 pub(super) use known::*;
 pub(super) use signing_keys::*;

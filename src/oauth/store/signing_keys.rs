@@ -9,10 +9,10 @@ use crate::base::algorithm::Algorithm;
 use crate::database::Conn;
 use crate::oauth::signing::{PrivateKey, SigningKey};
 use crate::oauth::signing_keys::KeyInfo;
-use crate::vault::{Place, Sealed, Vault, VaultError};
+use crate::vault::{AadContext, Sealed, Vault, VaultError};
 
-fn place(id: Uuid) -> Place {
-    Place { table: "signing_keys", column: "private_key", app: None, user: None, row: id }
+fn aad(id: Uuid) -> AadContext {
+    AadContext { table: "signing_keys", column: "private_key", app: None, user: None, row: id }
 }
 
 /// All signing keys, the latest to sign first, with the seconds until each begins to, where it has not.
@@ -29,7 +29,7 @@ pub(in crate::oauth) async fn load_signing_keys(
     .fetch_all(conn)
     .await?;
     let open = |id: Uuid, algorithm: &str, sealed: Sealed<PrivateKey>| {
-        let private = sealed.open(vault.service_key(), &place(id))?;
+        let private = sealed.open(vault.service_key(), &aad(id))?;
         let algorithm = Algorithm::parse(algorithm).ok_or(VaultError::DoesNotOpen)?;
         SigningKey::from_private(algorithm, &private).ok_or(VaultError::DoesNotOpen)
     };
@@ -82,7 +82,7 @@ pub(in crate::oauth) async fn succeed_signing_key(
 ) -> Result<OffsetDateTime, VaultError> {
     // The kid is derived from the key, so the row's id may be too: it only has to be unique.
     let id = crate::base::ids::DataKeyId::new().uuid();
-    let sealed = Sealed::seal(private, vault.service_key(), &place(id))?;
+    let sealed = Sealed::seal(private, vault.service_key(), &aad(id))?;
     let signs_from = sqlx::query_scalar!(
         "SELECT strongroom_now() + make_interval(secs => $1) AS \"it!\"",
         ahead.as_secs_f64(),

@@ -3,7 +3,7 @@
 use actix_web::{HttpRequest, HttpResponse, web};
 
 use crate::base::ids::ConnectionId;
-use crate::connections::token_lease::Wish;
+use crate::connections::token_lease::CallRequest;
 use crate::http::body::{Id, read_passed};
 use crate::http::caller::{Authorized, needs};
 use crate::http::problem::{Problem, ProblemCode};
@@ -55,9 +55,9 @@ pub async fn call(
     let path = path.ok_or_else(|| {
         Problem::new(ProblemCode::NotFound, "There is no such path of Dapi's for calling.")
     })?;
-    let _place = context.places.take(caller.client.app)?;
+    let _permit = context.limit.take(caller.client.app)?;
     let fields = Fields::read(&read_passed(&req, payload, MAX_REQUEST).await?)?;
-    let wish = Wish {
+    let request = CallRequest {
         actor: caller.actor,
         app: caller.client.app,
         id: id.0,
@@ -65,5 +65,5 @@ pub async fn call(
         limit: context.limit(path),
     };
     let fields = fields.passed(path.with_app_key);
-    relay(&req, &context, Request { wish, path, fields, trace: caller.trace }).await
+    relay(&req, &context, Request { request, path, fields, trace: caller.trace }).await
 }

@@ -16,8 +16,8 @@ use crate::connections::model::{Attention, Status};
 use crate::dapi::Busy;
 use crate::http::connection;
 use crate::http::problem::{Problem, ProblemCode};
-use crate::relay::call::{Answered, Body, Request, Trouble};
-use crate::relay::queue::NoTurn;
+use crate::relay::call::{Answered, Body, RelayError, Request};
+use crate::relay::queue::LeaseError;
 use crate::relay::{Context, queue};
 
 /// The largest body that is passed on to Dapi, in bytes: it is held until the answer comes.
@@ -34,7 +34,7 @@ async fn relay(
 ) -> Result<HttpResponse, Problem> {
     let request = Arc::new(request);
     let asking = connection::asking(req);
-    let begun = queue::begin(context, &request).await.map_err(no_turn)?;
+    let begun = queue::begin(context, &request).await.map_err(lease_problem)?;
     drop(asking);
     // From here on the call runs whatever becomes of this request.
     let outcome = begun.await.map_err(Problem::internal)?;
@@ -46,8 +46,8 @@ fn answer(answered: Answered) -> Result<HttpResponse, Problem> {
     let mut builder = HttpResponse::build(status);
     builder.insert_header((CONTENT_TYPE, "application/json"));
     builder.insert_header((ANSWERED_BY, "dapi"));
-    if let Some(wish) = answered.retry_after {
-        builder.insert_header((RETRY_AFTER, wish.as_secs()));
+    if let Some(request) = answered.retry_after {
+        builder.insert_header((RETRY_AFTER, request.as_secs()));
     }
     let body: BoxBody = match answered.body {
         Body::Whole(bytes) => bytes.boxed(),
@@ -65,22 +65,22 @@ fn answer(answered: Answered) -> Result<HttpResponse, Problem> {
     Ok(builder.body(body))
 }
 
-fn no_turn(none: NoTurn) -> Problem {
+fn lease_problem(none: LeaseError) -> Problem {
     let too_many = |detail: &'static str, seconds| {
         Problem::new(ProblemCode::TooManyRequests, detail).retry_after(seconds)
     };
     match none {
-        NoTurn::Unknown => Problem::not_found(),
-        NoTurn::NotActive(status) => not_active(status),
-        NoTurn::NeedsAttention(attention) => needs_attention(&attention),
-        NoTurn::Full => too_many(
+        LeaseError::Unknown => Problem::not_found(),
+        LeaseError::NotActive(status) => not_active(status),
+        LeaseError::NeedsAttention(attention) => needs_attention(&attention),
+        LeaseError::Full => too_many(
             "As many calls wait for this connection's turn as may; Dapi takes one at a time.",
             5,
         ),
-        NoTurn::TooLong => {
+        LeaseError::TooLong => {
             too_many("Calls on this connection take so long that this one's turn did not come.", 5)
         }
-        NoTurn::Gate(Busy { retry_after, held }) => {
+        LeaseError::Gate(Busy { retry_after, held }) => {
             let detail = if held {
                 "Dapi asked to be left alone with calls of this app for a while."
             } else {
@@ -88,8 +88,8 @@ fn no_turn(none: NoTurn) -> Problem {
             };
             too_many(detail, retry_after.as_secs().saturating_add(u64::from(held)).max(1))
         }
-        NoTurn::Draining => Problem::unavailable("the replica is about to end"),
-        NoTurn::Failed(failed) => failed.into(),
+        LeaseError::Draining => Problem::unavailable("the replica is about to end"),
+        LeaseError::Failed(failed) => failed.into(),
     }
 }
 
@@ -105,22 +105,22 @@ fn needs_attention(attention: &Attention) -> Problem {
     problem.with("attention", json!(attention))
 }
 
-fn no_answer(trouble: Trouble) -> Problem {
+fn no_answer(trouble: RelayError) -> Problem {
     let failed = |detail: &'static str| Problem::new(ProblemCode::UpstreamFailed, detail);
     match trouble {
-        Trouble::Timeout => {
+        RelayError::Timeout => {
             let detail = "Dapi did not answer in time; what it did is not known.";
             Problem::new(ProblemCode::UpstreamTimeout, detail)
         }
-        Trouble::Unreachable => failed("Dapi could not be reached, or broke off."),
-        Trouble::Unusable => {
+        RelayError::Unreachable => failed("Dapi could not be reached, or broke off."),
+        RelayError::Unusable => {
             failed("Dapi's answer is not one of its own: no JSON object, or a redirect.")
         }
-        Trouble::TooLarge => failed("Dapi's answer is larger than is passed back."),
-        Trouble::NoUserSecret => {
+        RelayError::TooLarge => failed("Dapi's answer is larger than is passed back."),
+        RelayError::NoUserSecret => {
             let detail = "The connection came through Dapi's own wire, and no call has brought its userSecret yet.";
             Problem::new(ProblemCode::UserSecretMissing, detail)
         }
-        Trouble::Failed(failed) => failed.into(),
+        RelayError::Failed(failed) => failed.into(),
     }
 }

@@ -20,14 +20,14 @@ use crate::connections::exchange::{Received, Submission};
 use crate::connections::model::{Connection, Failure, RevocationKind, Status};
 use crate::connections::proxy_token::Holder;
 use crate::connections::query::wait::wait_until;
-use crate::connections::revocation::{Asked, Request as Revocation};
-use crate::connections::token_lease::Wish;
+use crate::connections::revocation::{Request as Revocation, RevokeOutcome};
+use crate::connections::token_lease::CallRequest;
 use crate::connections::{exchange, proxy_token, revocation};
 use crate::dapi::AccessCode;
 use crate::database::Pool;
+use crate::http::body_pool::BodyPool;
 use crate::http::caller::bearer;
-use crate::http::intake::Intake;
-use crate::http::places::Place;
+use crate::http::concurrency::ConcurrencyPermit;
 use crate::http::problem::Problem;
 use crate::http::{caller, detached};
 use crate::oauth;
@@ -94,9 +94,9 @@ pub struct AnswerShape {
 pub async fn by_path(
     req: HttpRequest,
     payload: web::Payload,
-    desk: Desk,
+    state: ProxyState,
 ) -> Result<HttpResponse, DapiError> {
-    let arrival = desk.receive(&req, payload).await?;
+    let arrival = state.receive(&req, payload).await?;
     let deed = req.match_info().get("path").and_then(Deed::named);
     arrival.perform(&req, deed.ok_or_else(DapiError::not_found)?).await
 }
@@ -114,38 +114,38 @@ pub async fn by_path(
 pub async fn by_action(
     req: HttpRequest,
     payload: web::Payload,
-    desk: Desk,
+    state: ProxyState,
 ) -> Result<HttpResponse, DapiError> {
-    let arrival = desk.receive(&req, payload).await?;
+    let arrival = state.receive(&req, payload).await?;
     let action = arrival.fields.text("action");
     let action = action.ok_or_else(|| DapiError::missing("action"))?;
     arrival.perform(&req, Deed::named(&action).ok_or_else(DapiError::not_found)?).await
 }
 
 /// What the wire works with, taken from the application.
-pub struct Desk {
+pub struct ProxyState {
     context: web::Data<Context>,
     issuer: web::Data<Issuer>,
     pool: web::Data<Pool>,
     vault: web::Data<Vault>,
-    intake: web::Data<Intake>,
+    intake: web::Data<BodyPool>,
 }
 
-impl actix_web::FromRequest for Desk {
+impl actix_web::FromRequest for ProxyState {
     type Error = DapiError;
     type Future = std::future::Ready<Result<Self, DapiError>>;
 
     fn from_request(req: &HttpRequest, _: &mut actix_web::dev::Payload) -> Self::Future {
-        let desk = || {
+        let state = || {
             Some(Self {
                 context: req.app_data::<web::Data<Context>>()?.clone(),
                 issuer: req.app_data::<web::Data<Issuer>>()?.clone(),
                 pool: req.app_data::<web::Data<Pool>>()?.clone(),
                 vault: req.app_data::<web::Data<Vault>>()?.clone(),
-                intake: req.app_data::<web::Data<Intake>>()?.clone(),
+                intake: req.app_data::<web::Data<BodyPool>>()?.clone(),
             })
         };
-        std::future::ready(desk().ok_or_else(|| Problem::internal("no relay").into()))
+        std::future::ready(state().ok_or_else(|| Problem::internal("no relay").into()))
     }
 }
 
@@ -155,10 +155,10 @@ struct Arrival {
     app: AppId,
     client: Arc<str>,
     fields: Fields,
-    _place: Place,
+    _permit: ConcurrencyPermit,
 }
 
-impl Desk {
+impl ProxyState {
     async fn receive(self, req: &HttpRequest, payload: web::Payload) -> Result<Arrival, DapiError> {
         let from = caller::address(req);
         let body = self.intake.read(req, from, payload, MAX_REQUEST).await?;
@@ -175,9 +175,9 @@ impl Desk {
                 return Err(Problem::insufficient_scope(scope).into());
             }
         }
-        let place = context.places.take(client.app)?;
+        let permit = context.limit.take(client.app)?;
         drop(body);
-        Ok(Arrival { context, app: client.app, client: client.id, fields, _place: place })
+        Ok(Arrival { context, app: client.app, client: client.id, fields, _permit: permit })
     }
 }
 
@@ -193,7 +193,7 @@ impl Arrival {
                 let Self { context, app, fields, .. } = self;
                 let outcome =
                     tokenless::call(&context, actor, app, path, fields.passed(false), trace);
-                let outcome = outcome.await.map_err(super::no_turn)?;
+                let outcome = outcome.await.map_err(super::lease_problem)?;
                 Ok(answer(outcome.map_err(no_answer)?)?)
             }
             Deed::Call(path) => self.call(req, path, actor, trace).await,
@@ -202,8 +202,8 @@ impl Arrival {
 
     /// The connection behind the request's bearer, with the user secret that came along.
     async fn holder(&self, req: &HttpRequest, actor: &Actor) -> Result<Holder, DapiError> {
-        let stand_in = bearer(req)?.ok_or_else(DapiError::unknown_token)?;
-        let holder = proxy_token::holder(&self.context.connections, self.app, stand_in).await?;
+        let proxy_token = bearer(req)?.ok_or_else(DapiError::unknown_token)?;
+        let holder = proxy_token::holder(&self.context.connections, self.app, proxy_token).await?;
         let holder = holder.ok_or_else(DapiError::unknown_token)?;
         if let Some(user_secret) = self.fields.user_secret() {
             text::check_secret(user_secret.expose(), LONGEST.0)
@@ -226,9 +226,9 @@ impl Arrival {
         }
         let Self { context, app, fields, .. } = self;
         let limit = context.limit(path);
-        let wish = Wish { actor, app, id: holder.id, path: path.path, limit };
+        let request = CallRequest { actor, app, id: holder.id, path: path.path, limit };
         let fields = fields.passed(path.with_app_key);
-        Ok(relay(req, &context, Request { wish, path, fields, trace }).await?)
+        Ok(relay(req, &context, Request { request, path, fields, trace }).await?)
     }
 
     /// Revokes here, which is what counts, and waits a little for Dapi to confirm.
@@ -245,8 +245,10 @@ impl Arrival {
             async move { revocation::revoke(&context, &actor, app, holder.id, asked).await }
         };
         match detached(&context.tasks, revoking).await?? {
-            Asked::Acknowledged => {}
-            Asked::NotActive | Asked::Unknown => return Err(DapiError::unknown_token()),
+            RevokeOutcome::Acknowledged => {}
+            RevokeOutcome::NotActive | RevokeOutcome::Unknown => {
+                return Err(DapiError::unknown_token());
+            }
         }
         let done = |status| status != Status::Revoking;
         wait_until(context, self.app, holder.id, deadline, done).await?;
@@ -289,10 +291,10 @@ impl Arrival {
             Ok::<_, DapiError>(value)
         };
         let code = AccessCode::new(required("accessCode", LONGEST.0)?);
-        let connection_id = required("connectionID", LONGEST.1)?;
+        let dapi_connection_id = required("connectionID", LONGEST.1)?;
         let named = req.headers().get(CLIENT_USER_ID).map(|value| str::from_utf8(value.as_bytes()));
         let client_user_id = match named {
-            None => format!("dapi:{connection_id}"),
+            None => format!("dapi:{dapi_connection_id}"),
             Some(Ok(name)) => name.to_owned(),
             Some(Err(_)) => return Err(DapiError::parameter("X-Client-User-ID is not UTF-8")),
         };
@@ -304,9 +306,9 @@ impl Arrival {
             client_user_id,
             code,
             user_secret: None,
-            connection_id,
+            dapi_connection_id,
             dapi_user_id: None,
-            token_id: None,
+            dapi_token_id: None,
         })
     }
 
@@ -316,14 +318,14 @@ impl Arrival {
         id: ConnectionId,
         connection: &Connection,
     ) -> Result<HttpResponse, DapiError> {
-        let stand_in = proxy_token::of(&self.context.connections, actor, self.app, id).await?;
+        let proxy_token = proxy_token::of(&self.context.connections, actor, self.app, id).await?;
         // It was revoked in this moment.
-        let stand_in = stand_in.ok_or_else(|| DapiError::revoked(true))?;
+        let proxy_token = proxy_token.ok_or_else(|| DapiError::revoked(true))?;
         Ok(HttpResponse::Ok().json(json!({
             "success": true,
             "status": "done",
-            "accessToken": stand_in.expose(),
-            "tokenID": connection.token_id,
+            "accessToken": proxy_token.expose(),
+            "tokenID": connection.dapi_token_id,
             "userID": connection.user_id,
         })))
     }

@@ -8,8 +8,8 @@ use actix_web::HttpRequest;
 use serde_json::json;
 
 use super::Failed;
+use super::acquire::{AcquireOutcome, Failing};
 use super::admin::AdminError;
-use super::lend::{Failing, Lending};
 use super::model::{Failure, is_name};
 use crate::http::problem::{Problem, ProblemCode};
 use crate::vault::VaultError;
@@ -48,11 +48,11 @@ fn name(req: &HttpRequest) -> Result<&str, Problem> {
 }
 
 /// Why there is no token, for the caller.
-fn no_token(lending: Lending) -> Problem {
+fn no_token(lending: AcquireOutcome) -> Problem {
     match lending {
-        Lending::Unknown => unknown(),
-        Lending::Failing(failing) => failing_problem(&failing),
-        Lending::Token(_) | Lending::Busy => {
+        AcquireOutcome::Unknown => unknown(),
+        AcquireOutcome::Failing(failing) => failing_problem(&failing),
+        AcquireOutcome::Token(_) | AcquireOutcome::Busy => {
             let detail = "The upstream's token is being fetched; try again in a moment.";
             Problem::new(ProblemCode::Unavailable, detail).retry_after(1)
         }

@@ -12,7 +12,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use super::{name, no_token, unknown};
 use crate::http::body::read_passed;
 use crate::http::caller::{Authorized, needs};
-use crate::http::places::Place;
+use crate::http::concurrency::ConcurrencyPermit;
 use crate::http::problem::{Problem, ProblemCode};
 use crate::outbound::NoAnswer;
 use crate::upstreams::proxy::{self, Call, Called};
@@ -78,8 +78,8 @@ pub async fn pass(
     payload: web::Payload,
 ) -> Result<HttpResponse, Problem> {
     let (app, name) = (caller.client.app, name(&req)?);
-    let place = context.calls.take(app)?;
-    let hold = Hold { _place: place, _task: context.tasks.token() };
+    let permit = context.calls.take(app)?;
+    let hold = Hold { _permit: permit, _task: context.tasks.token() };
     let call = read(&caller, &req, payload).await?;
     match proxy::call(&context, &caller.actor, app, name, &call).await? {
         Called::Answer(answer) => answered(&context, name, answer, hold),
@@ -92,9 +92,9 @@ pub async fn pass(
     }
 }
 
-/// Held until the answer is passed back: a place among the calls, and the shutdown's attention.
+/// Held until the answer is passed back: a permit among the calls, and the shutdown's attention.
 struct Hold {
-    _place: Place,
+    _permit: ConcurrencyPermit,
     _task: TaskTrackerToken,
 }
 

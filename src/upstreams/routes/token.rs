@@ -8,7 +8,7 @@ use super::{name, no_token};
 use crate::http::caller::{Authorized, needs};
 use crate::http::problem::Problem;
 use crate::upstreams::Context;
-use crate::upstreams::lend::{Lending, Purpose, lend};
+use crate::upstreams::acquire::{AcquireOutcome, Purpose, acquire};
 
 /// An upstream's access token (RFC 6749 §5.1).
 #[derive(Serialize, utoipa::ToSchema)]
@@ -45,8 +45,8 @@ pub async fn token(
     req: HttpRequest,
 ) -> Result<HttpResponse, Problem> {
     let app = caller.client.app;
-    let lent = match lend(&context, &caller.actor, app, name(&req)?, Purpose::Read).await? {
-        Lending::Token(lent) => lent,
+    let lent = match acquire(&context, &caller.actor, app, name(&req)?, Purpose::Read).await? {
+        AcquireOutcome::Token(lent) => lent,
         none => return Err(no_token(none)),
     };
     let mut answer = HttpResponse::Ok();

@@ -6,7 +6,7 @@ mod token;
 pub(super) use settings::{Held, change, delete, insert, lock};
 pub use settings::{find, list};
 pub(super) use token::{
-    Job, Seen, conclude_with_token, conclude_with_trouble, is_leased, lease, lend,
+    Job, Seen, acquire, conclude_with_token, conclude_with_trouble, is_leased, lease,
 };
 
 use std::time::Duration;

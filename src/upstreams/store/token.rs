@@ -8,7 +8,7 @@ use super::interval;
 use crate::audit::AuditActor;
 use crate::base::ids::{AppId, DataKeyId, UpstreamId};
 use crate::database::Conn;
-use crate::upstreams::wire::Trouble;
+use crate::upstreams::wire::TokenError;
 use crate::upstreams::{ClientSecret, UpstreamToken};
 use crate::vault::{MasterKeyId, Sealed};
 
@@ -37,7 +37,7 @@ pub(in crate::upstreams) struct Seen {
 /// Reads an upstream and, where its token is valid, the token, whose lending is recorded in the same
 /// statement: what cannot be recorded is not lent. No row is locked, so that a thousand who lend the
 /// same token do not stand in each other's way; one that is removed in this very moment was lent before.
-pub(in crate::upstreams) async fn lend(
+pub(in crate::upstreams) async fn acquire(
     conn: &mut Conn,
     actor: &AuditActor,
     app: AppId,
@@ -195,7 +195,7 @@ pub(in crate::upstreams) async fn conclude_with_trouble(
     app: AppId,
     id: UpstreamId,
     job: &Job,
-    trouble: &Trouble,
+    trouble: &TokenError,
     wait: Duration,
     actor: &AuditActor,
 ) -> sqlx::Result<bool> {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use crate::base::ids::{AppId, ErasureId, RevocationOrderId};
+use crate::base::ids::{AppId, BulkRevocationId, ErasureId};
 use crate::connections::model::Status;
 use crate::connections::sql::{interval, parse_status};
 use crate::database::Conn;
@@ -25,7 +25,7 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from
 #[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "independent facts about one row")]
 pub struct ToMark {
-    pub id: RevocationOrderId,
+    pub id: BulkRevocationId,
     pub app: AppId,
     /// It is a part of an erasure rather than an operator's.
     pub of_erasure: bool,
@@ -40,16 +40,16 @@ pub struct ToMark {
 
 /// Locks an order in force that nobody else is marking: this one, that of this erasure, or the next one
 /// that is due.
-pub async fn lock_to_mark(conn: &mut Conn, which: Which) -> sqlx::Result<Option<ToMark>> {
+pub async fn lock_to_mark(conn: &mut Conn, which: MarkScope) -> sqlx::Result<Option<ToMark>> {
     let (order, erasure) = which.ids();
     let row = sqlx::query!(
-        "SELECT id AS \"id: RevocationOrderId\", app_id AS \"app: AppId\", erasure IS NOT NULL AS \"of_erasure!\",
+        "SELECT id AS \"id: BulkRevocationId\", app_id AS \"app: AppId\", erasure_id IS NOT NULL AS \"of_erasure!\",
                 state = 'cancelled' AS \"cancelled!\", mark_settled, by_user OR by_connection AS \"named!\",
                 mark_status, mark_after, mark_missed
-         FROM revocation_orders
+         FROM bulk_revocations
          WHERE marked_at IS NULL
            AND CASE WHEN $1::uuid IS NOT NULL THEN id = $1
-                    WHEN $2::uuid IS NOT NULL THEN erasure = $2
+                    WHEN $2::uuid IS NOT NULL THEN erasure_id = $2
                     ELSE mark_at <= strongroom_now() END
          ORDER BY mark_at LIMIT 1 FOR UPDATE SKIP LOCKED",
         order,
@@ -80,19 +80,19 @@ impl ToMark {
 
 /// Which order is to be marked.
 #[derive(Clone, Copy, Debug)]
-pub enum Which {
+pub enum MarkScope {
     /// This one.
-    Order(RevocationOrderId),
+    BulkRevocation(BulkRevocationId),
     /// The one that is a part of this erasure.
     Erasure(ErasureId),
     /// Whichever is due.
     Due,
 }
 
-impl Which {
+impl MarkScope {
     fn ids(self) -> (Option<Uuid>, Option<Uuid>) {
         match self {
-            Self::Order(id) => (Some(id.uuid()), None),
+            Self::BulkRevocation(id) => (Some(id.uuid()), None),
             Self::Erasure(id) => (None, Some(id.uuid())),
             Self::Due => (None, None),
         }
@@ -100,11 +100,11 @@ impl Which {
 }
 
 /// Whether there is such an order that is not marked yet.
-pub async fn is_in_force(conn: &mut Conn, which: Which) -> sqlx::Result<bool> {
+pub async fn is_in_force(conn: &mut Conn, which: MarkScope) -> sqlx::Result<bool> {
     let (order, erasure) = which.ids();
     sqlx::query_scalar!(
-        "SELECT EXISTS (SELECT FROM revocation_orders
-                        WHERE marked_at IS NULL AND (id = $1 OR erasure = $2)) AS \"it!\"",
+        "SELECT EXISTS (SELECT FROM bulk_revocations
+                        WHERE marked_at IS NULL AND (id = $1 OR erasure_id = $2)) AS \"it!\"",
         order,
         erasure,
     )
@@ -120,7 +120,7 @@ pub async fn wait_for_arrivals(conn: &mut Conn, order: &ToMark) -> sqlx::Result<
         .execute(&mut *conn)
         .await?;
     sqlx::query!(
-        "UPDATE revocation_orders
+        "UPDATE bulk_revocations
          SET mark_settled = true, mark_status = 'pending', mark_after = $2, mark_missed = false
          WHERE id = $1",
         order.id.uuid(),
@@ -131,7 +131,7 @@ pub async fn wait_for_arrivals(conn: &mut Conn, order: &ToMark) -> sqlx::Result<
     Ok(())
 }
 
-/// Writes on the rows `chosen` (`id`, `order_id`) what their orders have decided, by the rules of
+/// Writes on the rows `chosen` (`id`, `bulk_revocation_id`) what their orders have decided, by the rules of
 /// [`model::on_revocation`](crate::connections::model::on_revocation): a code that was never sent ends, a
 /// lease that is alive lives on, and a token waits to be let through, but for one of a user who is being
 /// erased.
@@ -139,9 +139,9 @@ macro_rules! revoke_chosen {
     ({ $($with:tt)+ }, $then:tt, $($argument:expr),* $(,)?) => {
         sqlx::query!(
             "WITH " + $($with)+ + ", decided AS (
-                SELECT chosen.id, o.id AS order_id, o.kind, o.reason, o.created_at, o.erasure,
+                SELECT chosen.id, o.id AS bulk_revocation_id, o.kind, o.reason, o.created_at, o.erasure_id,
                        strongroom_now() AS now
-                FROM chosen JOIN revocation_orders o ON o.id = chosen.order_id),
+                FROM chosen JOIN bulk_revocations o ON o.id = chosen.bulk_revocation_id),
              changed AS (
                 UPDATE connections c
                 SET status = CASE WHEN c.code IS NULL OR c.lease_epoch > 0 THEN 'revoking'
@@ -149,10 +149,10 @@ macro_rules! revoke_chosen {
                     user_secret = CASE WHEN c.code IS NULL OR c.lease_epoch > 0 THEN c.user_secret END,
                     code = CASE WHEN c.lease_epoch > 0 THEN c.code END,
                     due_at = CASE WHEN c.code IS NOT NULL AND c.lease_epoch = 0 THEN NULL
-                                  WHEN c.code IS NULL AND d.erasure IS NULL THEN NULL
+                                  WHEN c.code IS NULL AND d.erasure_id IS NULL THEN NULL
                                   ELSE coalesce(c.leased_until, d.now) END,
                     revocation_kind = d.kind, revocation_reason = d.reason,
-                    revocation_order = CASE WHEN d.erasure IS NULL THEN d.order_id END,
+                    bulk_revocation_id = CASE WHEN d.erasure_id IS NULL THEN d.bulk_revocation_id END,
                     revocation_requested_at = d.created_at,
                     revocation_confirmed_at =
                         CASE WHEN c.code IS NOT NULL AND c.lease_epoch = 0 THEN d.now END
@@ -170,10 +170,10 @@ macro_rules! mark_seen {
             { "seen AS MATERIALIZED (" + $seen + " LIMIT $3),
              meant AS MATERIALIZED (
                 SELECT c.id FROM seen JOIN connections c ON c.id = seen.id
-                WHERE EXISTS (SELECT FROM orders_meaning(c.app_id, c.id, c.user_id, c.created_at,
+                WHERE EXISTS (SELECT FROM bulk_revocations_of(c.app_id, c.id, c.user_id, c.created_at,
                                                          c.created_by, c.ordinal) o WHERE o.id = $1)),
              chosen AS MATERIALIZED (
-                SELECT c.id, $1::uuid AS order_id FROM connections c
+                SELECT c.id, $1::uuid AS bulk_revocation_id FROM connections c
                 WHERE c.id IN (SELECT id FROM meant) AND c.status IN ('pending', 'active')
                 ORDER BY c.id FOR UPDATE OF c SKIP LOCKED)" },
             "SELECT (SELECT count(*) FROM seen) AS \"seen!\",
@@ -213,9 +213,9 @@ pub async fn mark_batch(conn: &mut Conn, order: &ToMark) -> sqlx::Result<Batch> 
     if order.named {
         // Of what is named there is as much as somebody could name.
         return Ok(mark_seen!(
-            "SELECT DISTINCT c.id FROM revocation_order_targets t
+            "SELECT DISTINCT c.id FROM bulk_revocation_targets t
              JOIN connections c ON c.user_id = t.target OR c.id = t.target
-             WHERE t.order_id = $1 AND c.app_id = $4 AND c.status IN ('pending', 'active') AND c.id > $2
+             WHERE t.bulk_revocation_id = $1 AND c.app_id = $4 AND c.status IN ('pending', 'active') AND c.id > $2
              ORDER BY c.id",
             conn,
             order.id.uuid(),
@@ -240,7 +240,7 @@ pub async fn mark_batch(conn: &mut Conn, order: &ToMark) -> sqlx::Result<Batch> 
 
 /// How a pass goes on after a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {
+pub enum MarkProgress {
     /// More rows have to be looked at.
     Batch,
     /// The pass is over and left something out, or began too early: another one follows.
@@ -250,18 +250,22 @@ pub enum Next {
 }
 
 /// Notes how far the marking has come.
-pub async fn note_batch(conn: &mut Conn, order: &ToMark, batch: &Batch) -> sqlx::Result<Next> {
+pub async fn record_batch(
+    conn: &mut Conn,
+    order: &ToMark,
+    batch: &Batch,
+) -> sqlx::Result<MarkProgress> {
     let missed = order.missed || batch.missed;
     let (next, status, after) = match (batch.whole, batch.last) {
-        (true, Some(last)) => (Next::Batch, order.status, last),
+        (true, Some(last)) => (MarkProgress::Batch, order.status, last),
         _ if !order.named && order.status == Status::Pending => {
-            (Next::Batch, Status::Active, Uuid::nil())
+            (MarkProgress::Batch, Status::Active, Uuid::nil())
         }
-        _ if missed || !order.settled => (Next::Pass, Status::Pending, Uuid::nil()),
-        _ => (Next::Marked, Status::Pending, Uuid::nil()),
+        _ if missed || !order.settled => (MarkProgress::Pass, Status::Pending, Uuid::nil()),
+        _ => (MarkProgress::Marked, Status::Pending, Uuid::nil()),
     };
     sqlx::query!(
-        "UPDATE revocation_orders
+        "UPDATE bulk_revocations
          SET mark_status = $2, mark_after = $3, mark_missed = $4, mark_at = strongroom_now() + CASE WHEN $5 THEN
                  greatest($6::interval, least($7::interval, (strongroom_now() - created_at) / 10))
                  ELSE interval '0' END
@@ -269,8 +273,8 @@ pub async fn note_batch(conn: &mut Conn, order: &ToMark, batch: &Batch) -> sqlx:
         order.id.uuid(),
         status.as_str(),
         after,
-        missed && next == Next::Batch,
-        next == Next::Pass,
+        missed && next == MarkProgress::Batch,
+        next == MarkProgress::Pass,
         interval(PAUSES.0),
         interval(PAUSES.1),
     )
@@ -283,15 +287,15 @@ pub async fn note_batch(conn: &mut Conn, order: &ToMark, batch: &Batch) -> sqlx:
 /// counted. One that is a part of an erasure has done its work.
 pub async fn end_marking(conn: &mut Conn, order: &ToMark) -> sqlx::Result<()> {
     if order.of_erasure {
-        sqlx::query!("DELETE FROM revocation_orders WHERE id = $1", order.id.uuid())
+        sqlx::query!("DELETE FROM bulk_revocations WHERE id = $1", order.id.uuid())
             .execute(conn)
             .await?;
         return Ok(());
     }
     sqlx::query!(
-        "UPDATE revocation_orders
+        "UPDATE bulk_revocations
          SET marked_at = strongroom_now(), next_release_at = strongroom_now(),
-             matched = (SELECT count(*) FROM connections WHERE revocation_order = $1)
+             matched = (SELECT count(*) FROM connections WHERE bulk_revocation_id = $1)
          WHERE id = $1",
         order.id.uuid(),
     )
@@ -305,17 +309,17 @@ pub async fn mark_locked(conn: &mut Conn, ids: &[Uuid]) -> sqlx::Result<i64> {
     let done = revoke_chosen!(
         {
             "meant AS MATERIALIZED (
-            SELECT DISTINCT ON (c.id) c.id, o.id AS order_id
+            SELECT DISTINCT ON (c.id) c.id, o.id AS bulk_revocation_id
             FROM connections c
-            CROSS JOIN LATERAL orders_meaning(c.app_id, c.id, c.user_id, c.created_at, c.created_by,
+            CROSS JOIN LATERAL bulk_revocations_of(c.app_id, c.id, c.user_id, c.created_at, c.created_by,
                                               c.ordinal) o
             WHERE c.id = ANY ($1) AND c.status IN ('pending', 'active') AND o.marked_at IS NULL
             ORDER BY c.id, o.id),
          held AS MATERIALIZED (
-            SELECT o.id FROM revocation_orders o
-            WHERE o.id IN (SELECT order_id FROM meant) AND o.marked_at IS NULL
+            SELECT o.id FROM bulk_revocations o
+            WHERE o.id IN (SELECT bulk_revocation_id FROM meant) AND o.marked_at IS NULL
             ORDER BY o.id FOR SHARE OF o),
-         chosen AS (SELECT m.id, m.order_id FROM meant m JOIN held h ON h.id = m.order_id)"
+         chosen AS (SELECT m.id, m.bulk_revocation_id FROM meant m JOIN held h ON h.id = m.bulk_revocation_id)"
         },
         "SELECT count(*) AS \"marked!\" FROM changed",
         ids,
@@ -326,10 +330,10 @@ pub async fn mark_locked(conn: &mut Conn, ids: &[Uuid]) -> sqlx::Result<i64> {
 }
 
 /// Forgets whom orders named whose last connection was marked a day ago.
-pub async fn forget_targets(conn: &mut Conn) -> sqlx::Result<u64> {
+pub async fn delete_targets(conn: &mut Conn) -> sqlx::Result<u64> {
     let done = sqlx::query!(
-        "DELETE FROM revocation_order_targets t USING revocation_orders o
-         WHERE o.id = t.order_id AND o.marked_at < (SELECT strongroom_now()) - interval '1 day'",
+        "DELETE FROM bulk_revocation_targets t USING bulk_revocations o
+         WHERE o.id = t.bulk_revocation_id AND o.marked_at < (SELECT strongroom_now()) - interval '1 day'",
     )
     .execute(conn)
     .await?;

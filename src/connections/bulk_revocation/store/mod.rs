@@ -1,4 +1,4 @@
-//! Revocations of many connections at once: the table `revocation_orders`.
+//! Revocations of many connections at once: the table `bulk_revocations`.
 //!
 //! An order is in force from its commit on, however many connections it means and whatever is locked.
 //! Readings and calls ask the orders that are in force (`begin_use` in the migrations); `marking` writes
@@ -13,11 +13,11 @@ pub use throttle::*;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::base::ids::{AppId, ConnectionId, ErasureId, RevocationOrderId, UserId};
-use crate::base::objects;
+use crate::base::ids::{AppId, BulkRevocationId, ConnectionId, ErasureId, UserId};
 use crate::base::paging::{Cursor, Page};
+use crate::base::strict_json;
 use crate::connections::bulk_revocation::{
-    ErrorCount, Matching, NewOrder, Order, OrderStatus, SAMPLE,
+    BulkRevocation, BulkRevocationStatus, ErrorCount, NewBulkRevocation, RevocationFilter, SAMPLE,
 };
 use crate::connections::model::RevocationKind;
 use crate::database::Conn;
@@ -26,7 +26,7 @@ use crate::database::Conn;
 pub async fn count_usable(
     conn: &mut Conn,
     app: AppId,
-    matching: &Matching,
+    matching: &RevocationFilter,
 ) -> sqlx::Result<(i64, Vec<ConnectionId>)> {
     let (ids, logins) = (matching.ids(), matching.logins());
     let row = sqlx::query!(
@@ -34,7 +34,7 @@ pub async fn count_usable(
             SELECT c.id FROM connections c WHERE $2::uuid[] IS NOT NULL AND c.id = ANY ($2)
             UNION ALL
             SELECT c.id FROM connections c
-            WHERE $3::text[] IS NOT NULL AND c.connection_id = ANY ($3) AND c.app_id = $1
+            WHERE $3::text[] IS NOT NULL AND c.dapi_connection_id = ANY ($3) AND c.app_id = $1
             UNION ALL
             SELECT c.id FROM users u JOIN connections c ON c.user_id = u.id
             WHERE $2::uuid[] IS NULL AND $4::text[] IS NOT NULL
@@ -53,7 +53,7 @@ pub async fn count_usable(
               AND ($6::timestamptz IS NULL OR c.created_at >= $6)
               AND ($7::text IS NULL OR c.created_by = $7)
               AND NOT EXISTS (
-                  SELECT FROM orders_meaning(c.app_id, c.id, c.user_id, c.created_at, c.created_by,
+                  SELECT FROM bulk_revocations_of(c.app_id, c.id, c.user_id, c.created_at, c.created_by,
                                              c.ordinal) o WHERE o.marked_at IS NULL))
          SELECT (SELECT count(*) FROM usable) AS \"count!\",
                 ARRAY(SELECT id FROM usable ORDER BY id DESC LIMIT $8::int) AS \"sample!: Vec<Uuid>\"",
@@ -73,15 +73,15 @@ pub async fn count_usable(
 
 /// Keeps a new order. `false` where its app has given another one this key; an error by contention where
 /// that one is not committed yet.
-pub async fn insert_order(
+pub async fn insert(
     conn: &mut Conn,
-    id: RevocationOrderId,
-    new: &NewOrder<'_>,
+    id: BulkRevocationId,
+    new: &NewBulkRevocation<'_>,
     created_by: Option<&str>,
 ) -> sqlx::Result<bool> {
     let matching = new.matching;
     let done = sqlx::query!(
-        "INSERT INTO revocation_orders (
+        "INSERT INTO bulk_revocations (
             id, app_id, kind, reason, filter, per_second, created_by, idempotency_key, request_hash,
             before_ordinal, created_before, created_after, client_id, by_user, by_connection)
          VALUES ($1, $2, $3, $4, $5::text::jsonb, $6, $7, $8, $9,
@@ -110,21 +110,21 @@ pub async fn insert_order(
 /// Keeps whom an order names, by their ids: a name that nobody has means nobody.
 pub async fn insert_targets(
     conn: &mut Conn,
-    id: RevocationOrderId,
+    id: BulkRevocationId,
     app: AppId,
-    matching: &Matching,
+    matching: &RevocationFilter,
 ) -> sqlx::Result<()> {
     if matching.client_user_ids.is_none() && matching.connection_ids.is_none() {
         return Ok(());
     }
     let (ids, logins) = (matching.ids(), matching.logins());
     sqlx::query!(
-        "INSERT INTO revocation_order_targets (order_id, target)
+        "INSERT INTO bulk_revocation_targets (bulk_revocation_id, target)
          SELECT $1::uuid, u.id FROM users u WHERE u.app_id = $2 AND u.client_user_id = ANY ($3::text[])
          UNION
          SELECT $1, c.id FROM connections c WHERE c.app_id = $2 AND c.id = ANY ($4::uuid[])
          UNION
-         SELECT $1, c.id FROM connections c WHERE c.app_id = $2 AND c.connection_id = ANY ($5::text[])",
+         SELECT $1, c.id FROM connections c WHERE c.app_id = $2 AND c.dapi_connection_id = ANY ($5::text[])",
         id.uuid(),
         app.uuid(),
         matching.client_user_ids.as_deref(),
@@ -137,21 +137,21 @@ pub async fn insert_targets(
 }
 
 /// Keeps the revocation of everything of a user who is being erased, whenever it came.
-pub async fn insert_order_of_erasure(
+pub async fn insert_for_erasure(
     conn: &mut Conn,
-    id: RevocationOrderId,
+    id: BulkRevocationId,
     app: AppId,
     erasure: ErasureId,
     user: UserId,
 ) -> sqlx::Result<()> {
     sqlx::query!(
         "WITH added AS (
-            INSERT INTO revocation_orders (
-                id, app_id, erasure, kind, reason, filter, per_second, request_hash, before_ordinal, by_user)
+            INSERT INTO bulk_revocations (
+                id, app_id, erasure_id, kind, reason, filter, per_second, request_hash, before_ordinal, by_user)
             VALUES ($1, $2, $3, $4, 'the user is being erased', '{}', 1, sha256(uuid_send($3)),
                     9223372036854775807, true)
             RETURNING id)
-         INSERT INTO revocation_order_targets (order_id, target) SELECT id, $5 FROM added",
+         INSERT INTO bulk_revocation_targets (bulk_revocation_id, target) SELECT id, $5 FROM added",
         id.uuid(),
         app.uuid(),
         erasure.uuid(),
@@ -171,13 +171,13 @@ pub async fn wait_for_uses(conn: &mut Conn, app: AppId) -> sqlx::Result<()> {
 }
 
 /// The order that was given this key, with the hash of what was asked.
-pub async fn order_of_key(
+pub async fn find_by_idempotency_key(
     conn: &mut Conn,
     app: AppId,
     key: &str,
-) -> sqlx::Result<Option<(RevocationOrderId, Vec<u8>)>> {
+) -> sqlx::Result<Option<(BulkRevocationId, Vec<u8>)>> {
     let row = sqlx::query!(
-        "SELECT id AS \"id: RevocationOrderId\", request_hash FROM revocation_orders
+        "SELECT id AS \"id: BulkRevocationId\", request_hash FROM bulk_revocations
          WHERE app_id = $1 AND idempotency_key = $2",
         app.uuid(),
         key,
@@ -188,7 +188,7 @@ pub async fn order_of_key(
 }
 
 struct Row {
-    id: RevocationOrderId,
+    id: BulkRevocationId,
     kind: String,
     reason: String,
     filter: String,
@@ -204,24 +204,24 @@ struct Row {
     waiting: i64,
 }
 
-impl TryFrom<Row> for Order {
+impl TryFrom<Row> for BulkRevocation {
     type Error = sqlx::Error;
 
     fn try_from(row: Row) -> sqlx::Result<Self> {
         let defect = || sqlx::Error::Decode("a revocation order".into());
         let outstanding = row.matched.is_none() || row.telling + row.waiting > 0;
         let status = match row.state.as_str() {
-            "cancelled" => OrderStatus::Cancelled,
-            _ if !outstanding => OrderStatus::Done,
-            "paused" => OrderStatus::Paused,
-            _ => OrderStatus::Running,
+            "cancelled" => BulkRevocationStatus::Cancelled,
+            _ if !outstanding => BulkRevocationStatus::Done,
+            "paused" => BulkRevocationStatus::Paused,
+            _ => BulkRevocationStatus::Running,
         };
         Ok(Self {
             id: row.id,
             status,
             kind: RevocationKind::parse(&row.kind).ok_or_else(defect)?,
             reason: row.reason,
-            filter: objects::from_str(&row.filter).map_err(|_| defect())?,
+            filter: strict_json::from_str(&row.filter).map_err(|_| defect())?,
             per_second: row.per_second,
             created_by: row.created_by,
             created_at: row.created_at,
@@ -241,31 +241,31 @@ macro_rules! select_orders {
     ($rest:tt, $($argument:expr),* $(,)?) => {
         sqlx::query_as!(
             Row,
-            "SELECT o.id AS \"id: RevocationOrderId\", o.kind, o.reason, o.filter::text AS \"filter!\",
+            "SELECT o.id AS \"id: BulkRevocationId\", o.kind, o.reason, o.filter::text AS \"filter!\",
                     o.per_second, o.state, o.created_by, o.created_at, o.finished_at, o.matched,
                     coalesce(o.told, p.told) AS \"told!\", coalesce(o.failed, p.failed) AS \"failed!\",
                     p.telling AS \"telling!\", p.waiting AS \"waiting!\"
-             FROM revocation_orders o CROSS JOIN LATERAL (
+             FROM bulk_revocations o CROSS JOIN LATERAL (
                 SELECT count(*) FILTER (WHERE c.revocation_confirmed_at IS NOT NULL) AS told,
                        count(*) FILTER (WHERE c.status <> 'revoking'
                                           AND c.revocation_confirmed_at IS NULL) AS failed,
                        count(*) FILTER (WHERE c.status = 'revoking' AND c.due_at IS NOT NULL) AS telling,
                        count(*) FILTER (WHERE c.status = 'revoking' AND c.due_at IS NULL) AS waiting
                 FROM connections c
-                WHERE c.revocation_order = o.id AND o.finished_at IS NULL) p " + $rest,
+                WHERE c.bulk_revocation_id = o.id AND o.finished_at IS NULL) p " + $rest,
             $($argument),*
         )
     };
 }
 
 /// One order of the app, with what Dapi answered where it did not confirm.
-pub async fn find_order(
+pub async fn find(
     conn: &mut Conn,
     app: AppId,
-    id: RevocationOrderId,
-) -> sqlx::Result<Option<Order>> {
+    id: BulkRevocationId,
+) -> sqlx::Result<Option<BulkRevocation>> {
     let row = select_orders!(
-        "WHERE o.app_id = $1 AND o.id = $2 AND o.erasure IS NULL",
+        "WHERE o.app_id = $1 AND o.id = $2 AND o.erasure_id IS NULL",
         app.uuid(),
         id.uuid()
     )
@@ -275,44 +275,44 @@ pub async fn find_order(
     let errors = sqlx::query_as!(
         ErrorCount,
         "SELECT revocation_last_error AS \"error!\", count(*) AS \"count!\" FROM connections
-         WHERE revocation_order = $1 AND revocation_confirmed_at IS NULL
+         WHERE bulk_revocation_id = $1 AND revocation_confirmed_at IS NULL
            AND revocation_last_error IS NOT NULL
          GROUP BY revocation_last_error ORDER BY count(*) DESC, revocation_last_error LIMIT 5",
         id.uuid(),
     )
     .fetch_all(conn)
     .await?;
-    Ok(Some(Order { errors, ..Order::try_from(row)? }))
+    Ok(Some(BulkRevocation { errors, ..BulkRevocation::try_from(row)? }))
 }
 
 /// The app's orders, newest first.
-pub async fn list_orders(
+pub async fn list(
     conn: &mut Conn,
     app: AppId,
     cursor: Option<Cursor>,
     limit: u8,
-) -> sqlx::Result<Page<Order>> {
+) -> sqlx::Result<Page<BulkRevocation>> {
     let rows = select_orders!(
-        "WHERE o.app_id = $1 AND o.id < $2 AND o.erasure IS NULL ORDER BY o.id DESC LIMIT $3",
+        "WHERE o.app_id = $1 AND o.id < $2 AND o.erasure_id IS NULL ORDER BY o.id DESC LIMIT $3",
         app.uuid(),
         cursor.map_or(Uuid::max(), Cursor::id),
         i64::from(limit) + 1,
     )
     .fetch_all(conn)
     .await?;
-    let orders = rows.into_iter().map(Order::try_from).collect::<Result<Vec<_>, _>>()?;
+    let orders = rows.into_iter().map(BulkRevocation::try_from).collect::<Result<Vec<_>, _>>()?;
     Ok(Page::from_query(orders, limit, |order| order.id.uuid()))
 }
 
 /// Locks an order; returns its state, and `None` for its end.
-pub async fn lock_order(
+pub async fn lock(
     conn: &mut Conn,
     app: AppId,
-    id: RevocationOrderId,
+    id: BulkRevocationId,
 ) -> sqlx::Result<Option<(String, bool)>> {
     let row = sqlx::query!(
-        "SELECT state, finished_at IS NOT NULL AS \"finished!\" FROM revocation_orders
-         WHERE app_id = $1 AND id = $2 AND erasure IS NULL FOR UPDATE",
+        "SELECT state, finished_at IS NOT NULL AS \"finished!\" FROM bulk_revocations
+         WHERE app_id = $1 AND id = $2 AND erasure_id IS NULL FOR UPDATE",
         app.uuid(),
         id.uuid(),
     )
@@ -322,13 +322,9 @@ pub async fn lock_order(
 }
 
 /// Sets an order's state; what runs is looked at now.
-pub async fn set_order_state(
-    conn: &mut Conn,
-    id: RevocationOrderId,
-    state: &str,
-) -> sqlx::Result<()> {
+pub async fn set_state(conn: &mut Conn, id: BulkRevocationId, state: &str) -> sqlx::Result<()> {
     sqlx::query!(
-        "UPDATE revocation_orders SET state = $2, next_release_at = strongroom_now() WHERE id = $1",
+        "UPDATE bulk_revocations SET state = $2, next_release_at = strongroom_now() WHERE id = $1",
         id.uuid(),
         state,
     )

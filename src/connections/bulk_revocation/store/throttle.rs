@@ -3,7 +3,7 @@
 
 use crate::audit::AuditActor;
 use crate::base::actor::Actor;
-use crate::base::ids::{RevocationOrderId, UserId};
+use crate::base::ids::{BulkRevocationId, UserId};
 use crate::connections::bulk_revocation::{CHECK_AGAIN, RELEASE_EVERY};
 use crate::connections::model::Status;
 use crate::connections::sql::interval;
@@ -11,11 +11,11 @@ use crate::database::Conn;
 
 /// Takes back what an order let through and nobody is telling Dapi of at this moment. What is locked is
 /// held by [`hold_paused`] when it is due.
-pub async fn hold_back(conn: &mut Conn, id: RevocationOrderId) -> sqlx::Result<()> {
+pub async fn hold_back(conn: &mut Conn, id: BulkRevocationId) -> sqlx::Result<()> {
     sqlx::query!(
         "WITH free AS MATERIALIZED (
             SELECT id FROM connections
-            WHERE revocation_order = $1 AND status = 'revoking' AND code IS NULL
+            WHERE bulk_revocation_id = $1 AND status = 'revoking' AND code IS NULL
               AND leased_until IS NULL AND due_at IS NOT NULL
             FOR UPDATE SKIP LOCKED)
          UPDATE connections c SET due_at = NULL FROM free WHERE c.id = free.id",
@@ -28,11 +28,11 @@ pub async fn hold_back(conn: &mut Conn, id: RevocationOrderId) -> sqlx::Result<(
 
 /// Ends what Dapi was not told of: `invalidated`, unconfirmed, the secrets destroyed. What is being
 /// told at this moment ends with the answer, and what is locked once its turn comes. Returns how many.
-pub async fn give_up_untold(conn: &mut Conn, id: RevocationOrderId) -> sqlx::Result<u64> {
+pub async fn end_unconfirmed(conn: &mut Conn, id: BulkRevocationId) -> sqlx::Result<u64> {
     let done = sqlx::query!(
         "WITH free AS MATERIALIZED (
             SELECT id FROM connections
-            WHERE revocation_order = $1 AND status = 'revoking' AND leased_until IS NULL
+            WHERE bulk_revocation_id = $1 AND status = 'revoking' AND leased_until IS NULL
             FOR UPDATE SKIP LOCKED)
          UPDATE connections c
          SET status = $2, code = NULL, access_token = NULL, user_secret = NULL, due_at = NULL
@@ -50,20 +50,20 @@ pub async fn give_up_untold(conn: &mut Conn, id: RevocationOrderId) -> sqlx::Res
 pub async fn hold_paused(conn: &mut Conn, limit: i64) -> sqlx::Result<()> {
     sqlx::query!(
         "WITH due AS MATERIALIZED (
-            SELECT c.id, c.revocation_order FROM connections c
-            WHERE (SELECT EXISTS (SELECT FROM revocation_orders
+            SELECT c.id, c.bulk_revocation_id FROM connections c
+            WHERE (SELECT EXISTS (SELECT FROM bulk_revocations
                                   WHERE state = 'paused' AND finished_at IS NULL))
-              AND c.due_at <= (SELECT strongroom_now()) AND c.revocation_order IS NOT NULL
+              AND c.due_at <= (SELECT strongroom_now()) AND c.bulk_revocation_id IS NOT NULL
               AND c.status = 'revoking' AND c.code IS NULL),
          held AS MATERIALIZED (
             SELECT c.id FROM due
-            JOIN revocation_orders o ON o.id = due.revocation_order AND o.state = 'paused'
+            JOIN bulk_revocations o ON o.id = due.bulk_revocation_id AND o.state = 'paused'
             JOIN connections c ON c.id = due.id
             WHERE c.due_at <= strongroom_now() AND c.status = 'revoking' AND c.code IS NULL
               AND NOT EXISTS (SELECT FROM erasures e WHERE e.user_id = c.user_id)
               AND NOT EXISTS (
                   SELECT FROM connections w
-                  WHERE w.app_id = c.app_id AND w.connection_id = c.connection_id
+                  WHERE w.app_id = c.app_id AND w.dapi_connection_id = c.dapi_connection_id
                     AND w.user_id = c.user_id AND w.status = 'pending')
             LIMIT $1 FOR UPDATE OF c SKIP LOCKED)
          UPDATE connections c SET due_at = NULL, leased_until = NULL FROM held WHERE c.id = held.id",
@@ -76,26 +76,26 @@ pub async fn hold_paused(conn: &mut Conn, limit: i64) -> sqlx::Result<()> {
 
 /// Lets the next connections of one order through to Dapi, where an order's time has come. Returns the
 /// order and how many they were.
-pub async fn release(conn: &mut Conn) -> sqlx::Result<Option<(RevocationOrderId, i64)>> {
+pub async fn release(conn: &mut Conn) -> sqlx::Result<Option<(BulkRevocationId, i64)>> {
     let row = sqlx::query!(
         "WITH due AS MATERIALIZED (
-            SELECT id, per_second FROM revocation_orders
-            WHERE finished_at IS NULL AND state <> 'paused' AND erasure IS NULL
+            SELECT id, per_second FROM bulk_revocations
+            WHERE finished_at IS NULL AND state <> 'paused' AND erasure_id IS NULL
               AND next_release_at <= (SELECT strongroom_now())
             ORDER BY next_release_at LIMIT 1 FOR UPDATE SKIP LOCKED),
-         turn AS MATERIALIZED (
+         next AS MATERIALIZED (
             SELECT c.id FROM connections c
-            WHERE c.revocation_order = (SELECT id FROM due) AND c.status = 'revoking' AND c.due_at IS NULL
+            WHERE c.bulk_revocation_id = (SELECT id FROM due) AND c.status = 'revoking' AND c.due_at IS NULL
             ORDER BY c.id LIMIT (SELECT per_second FROM due) FOR UPDATE SKIP LOCKED),
          released AS (
             UPDATE connections c SET due_at = t.now, revocation_released_at = t.now
-            FROM turn, (SELECT strongroom_now() AS now) t WHERE c.id = turn.id
+            FROM next, (SELECT strongroom_now() AS now) t WHERE c.id = next.id
             RETURNING c.id)
-         UPDATE revocation_orders o
+         UPDATE bulk_revocations o
          SET next_release_at = strongroom_now()
              + CASE WHEN EXISTS (SELECT FROM released) THEN $1::interval ELSE $2::interval END
          FROM due WHERE o.id = due.id
-         RETURNING o.id AS \"id: RevocationOrderId\", (SELECT count(*) FROM released) AS \"released!\"",
+         RETURNING o.id AS \"id: BulkRevocationId\", (SELECT count(*) FROM released) AS \"released!\"",
         interval(RELEASE_EVERY),
         interval(CHECK_AGAIN),
     )
@@ -105,17 +105,17 @@ pub async fn release(conn: &mut Conn) -> sqlx::Result<Option<(RevocationOrderId,
 }
 
 /// Concludes an order of which nothing is outstanding any more: its counts are kept.
-pub async fn finish_order(conn: &mut Conn, id: RevocationOrderId) -> sqlx::Result<()> {
+pub async fn finish(conn: &mut Conn, id: BulkRevocationId) -> sqlx::Result<()> {
     sqlx::query!(
         "WITH finished AS (
-            UPDATE revocation_orders o
+            UPDATE bulk_revocations o
             SET finished_at = strongroom_now(), told = p.told, failed = p.failed
             FROM (SELECT count(*) FILTER (WHERE revocation_confirmed_at IS NOT NULL) AS told,
                          count(*) FILTER (WHERE revocation_confirmed_at IS NULL) AS failed
-                  FROM connections WHERE revocation_order = $1) p
+                  FROM connections WHERE bulk_revocation_id = $1) p
             WHERE o.id = $1 AND o.finished_at IS NULL AND o.marked_at IS NOT NULL
               AND NOT EXISTS (SELECT FROM connections c
-                              WHERE c.revocation_order = $1 AND c.status = 'revoking')
+                              WHERE c.bulk_revocation_id = $1 AND c.status = 'revoking')
             RETURNING o.app_id, o.state, o.matched, o.told, o.failed)
          SELECT record_audit(
             app_id, $2, 'revocations.finished', CASE state WHEN 'cancelled' THEN state ELSE 'done' END,
@@ -137,7 +137,7 @@ pub async fn release_awaited(conn: &mut Conn, limit: i64) -> sqlx::Result<u64> {
         "WITH awaited AS MATERIALIZED (
             SELECT h.id
             FROM connections w
-            JOIN connections h ON h.app_id = w.app_id AND h.connection_id = w.connection_id
+            JOIN connections h ON h.app_id = w.app_id AND h.dapi_connection_id = w.dapi_connection_id
             WHERE w.due_at <= (SELECT strongroom_now()) AND w.status = 'pending'
               AND h.user_id = w.user_id AND h.status = 'revoking' AND h.due_at IS NULL
             LIMIT $1 FOR UPDATE OF h SKIP LOCKED)

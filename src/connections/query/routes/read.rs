@@ -9,7 +9,7 @@ use crate::base::paging::{Cursor, DEFAULT_LIMIT, MAX_LIMIT};
 use crate::connections::Context;
 use crate::connections::model::{Connection, Status};
 use crate::connections::query::store;
-use crate::connections::query::store::{Filter, Shown};
+use crate::connections::query::store::{Filter, ViewQuery};
 use crate::http::body::{Id, UrlQuery};
 use crate::http::caller::{SessionOr, needs};
 use crate::http::problem::Problem;
@@ -131,7 +131,7 @@ pub async fn get(
             let mut conn = context.pool.acquire().await?;
             store::find_of_session(&mut conn, session.app, session.id, id.0).await?
         }
-        None => context.batches.find(Shown { app: caller.app(), id: id.0 }).await?,
+        None => context.batches.find(ViewQuery { app: caller.app(), id: id.0 }).await?,
     };
     found.map(|connection| HttpResponse::Ok().json(connection)).ok_or_else(Problem::not_found)
 }

@@ -7,22 +7,22 @@ use uuid::Uuid;
 use crate::base::ids::{AppId, ConnectionId, SessionId};
 use crate::base::paging::{Cursor, Page};
 use crate::connections::model::{Connection, Status};
-use crate::connections::query::store::view::{Row, select_shown, select_standing};
+use crate::connections::query::store::view::{Row, select_effective_view, select_view};
 use crate::connections::sql::column;
 use crate::database::{BatchQuery, Conn};
 
 /// A connection of an app, to be shown as it stands: what an order in force means is `revoking`.
 #[derive(Debug)]
-pub struct Shown {
+pub struct ViewQuery {
     pub app: AppId,
     pub id: ConnectionId,
 }
 
-impl BatchQuery for Shown {
+impl BatchQuery for ViewQuery {
     type Output = Option<Connection>;
 
     async fn run(conn: &mut Conn, inputs: &[Self]) -> sqlx::Result<Vec<Self::Output>> {
-        let rows = select_standing!(
+        let rows = select_effective_view!(
             "JOIN unnest($1::uuid[], $2::uuid[]) AS i (app_id, id) ON c.app_id = i.app_id AND c.id = i.id",
             &column(inputs, |input| input.app.uuid()),
             &column(inputs, |input| input.id.uuid()),
@@ -44,7 +44,7 @@ pub async fn find(
     app: AppId,
     id: ConnectionId,
 ) -> sqlx::Result<Option<Connection>> {
-    Ok(Shown::run(conn, &[Shown { app, id }]).await?.pop().flatten())
+    Ok(ViewQuery::run(conn, &[ViewQuery { app, id }]).await?.pop().flatten())
 }
 
 /// One connection that a session handed in.
@@ -54,7 +54,7 @@ pub async fn find_of_session(
     session: SessionId,
     id: ConnectionId,
 ) -> sqlx::Result<Option<Connection>> {
-    select_standing!(
+    select_effective_view!(
         "JOIN connect_session_results r ON r.connection_id = c.id
          WHERE c.app_id = $1 AND r.session_id = $2 AND c.id = $3",
         app.uuid(),
@@ -97,7 +97,7 @@ pub async fn list(conn: &mut Conn, filter: &Filter<'_>) -> sqlx::Result<Page<Con
     let attention = filter.attention;
     let rows = match (filter.session, filter.client_user_id, status) {
         (Some(session), user, status) => {
-            select_shown!(
+            select_view!(
                 "JOIN connect_session_results r ON r.connection_id = c.id
                  WHERE c.app_id = $1 AND r.session_id = $2
                    AND ($3::text IS NULL OR u.client_user_id = $3)
@@ -116,7 +116,7 @@ pub async fn list(conn: &mut Conn, filter: &Filter<'_>) -> sqlx::Result<Page<Con
             .await?
         }
         (None, Some(user), status) => {
-            select_shown!(
+            select_view!(
                 "WHERE c.user_id = (SELECT id FROM users WHERE app_id = $1 AND client_user_id = $2)
                    AND ($3::text IS NULL OR c.status = $3) AND c.id < $4
                    AND ($6::bool IS NULL OR $6 = (c.attention_type IS NOT NULL AND c.status = 'active'))
@@ -132,7 +132,7 @@ pub async fn list(conn: &mut Conn, filter: &Filter<'_>) -> sqlx::Result<Page<Con
             .await?
         }
         (None, None, status) if attention == Some(true) => {
-            select_shown!(
+            select_view!(
                 "WHERE c.app_id::text = $1::uuid::text AND c.attention_type IS NOT NULL
                    AND c.status = 'active' AND ($2::text IS NULL OR $2 = 'active') AND c.id < $3
                  ORDER BY c.id DESC LIMIT $4",
@@ -145,7 +145,7 @@ pub async fn list(conn: &mut Conn, filter: &Filter<'_>) -> sqlx::Result<Page<Con
             .await?
         }
         (None, None, Some(status)) => {
-            select_shown!(
+            select_view!(
                 "WHERE c.app_id::text = $1::uuid::text AND c.status = $2 AND c.id < $3
                    AND ($5::bool IS NULL OR c.attention_type IS NULL OR c.status <> 'active')
                  ORDER BY c.id DESC LIMIT $4",
@@ -159,7 +159,7 @@ pub async fn list(conn: &mut Conn, filter: &Filter<'_>) -> sqlx::Result<Page<Con
             .await?
         }
         (None, None, None) => {
-            select_shown!(
+            select_view!(
                 "WHERE c.app_id::text = $1::uuid::text AND c.id < $2
                    AND ($4::bool IS NULL OR c.attention_type IS NULL OR c.status <> 'active')
                  ORDER BY c.id DESC LIMIT $3",

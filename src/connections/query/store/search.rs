@@ -3,11 +3,11 @@
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::base::ids::{AppId, ConnectionId, RevocationOrderId, UserId};
+use crate::base::ids::{AppId, BulkRevocationId, ConnectionId, UserId};
 use crate::base::paging::{Cursor, Page};
 use crate::connections::model::Status;
 use crate::connections::query::search::{Found, Search, StatusCount};
-use crate::connections::query::store::Shown;
+use crate::connections::query::store::ViewQuery;
 use crate::connections::sql::{column, parse_status};
 use crate::database::{BatchQuery as _, Conn};
 
@@ -15,7 +15,7 @@ struct Row {
     id: ConnectionId,
     user: UserId,
     created_by: Option<String>,
-    order: Option<RevocationOrderId>,
+    order: Option<BulkRevocationId>,
     exchange_attempts: i32,
 }
 
@@ -26,14 +26,14 @@ macro_rules! select_found {
         sqlx::query_as!(
             Row,
             "SELECT c.id AS \"id: ConnectionId\", c.user_id AS \"user: UserId\", c.created_by,
-                    c.revocation_order AS \"order: RevocationOrderId\", c.exchange_attempts
+                    c.bulk_revocation_id AS \"order: BulkRevocationId\", c.exchange_attempts
              FROM connections c JOIN users u ON u.id = c.user_id
              WHERE c.app_id = $1
                AND ($3::timestamptz IS NULL OR c.created_at < $3)
                AND ($4::timestamptz IS NULL OR c.created_at >= $4)
                AND ($5::text IS NULL
                     OR position(lower($5) IN lower(concat_ws(' ', 'conn_' || c.id::text,
-                        'usr_' || c.user_id::text, c.connection_id, c.dapi_user_id, c.token_id,
+                        'usr_' || c.user_id::text, c.dapi_connection_id, c.dapi_user_id, c.dapi_token_id,
                         u.client_user_id))) > 0)
                AND ($9::bool IS NULL OR $9 = (c.attention_type IS NOT NULL AND c.status = 'active'))
                AND " + $rest + " DESC LIMIT $7",
@@ -185,7 +185,7 @@ async fn older_by_name(
         "WITH named AS (
             SELECT c.id FROM connections c WHERE c.id = $3 AND c.app_id = $1
             UNION
-            SELECT c.id FROM connections c WHERE c.connection_id = $2 AND c.app_id = $1
+            SELECT c.id FROM connections c WHERE c.dapi_connection_id = $2 AND c.app_id = $1
             UNION
             SELECT c.id FROM connections c WHERE c.user_id = $4
             UNION
@@ -196,7 +196,7 @@ async fn older_by_name(
                 ORDER BY u.client_user_id USING ~<~ LIMIT $9) u
             JOIN connections c ON c.user_id = u.id)
          SELECT c.id AS \"id: ConnectionId\", c.user_id AS \"user: UserId\", c.created_by,
-                c.revocation_order AS \"order: RevocationOrderId\", c.exchange_attempts
+                c.bulk_revocation_id AS \"order: BulkRevocationId\", c.exchange_attempts
          FROM connections c
          WHERE c.id IN (SELECT id FROM named) AND c.app_id = $1 AND c.id < $5
            AND ($6::timestamptz IS NULL OR c.created_at < $6)
@@ -226,7 +226,7 @@ pub async fn find_for_operator(
     let row = sqlx::query_as!(
         Row,
         "SELECT c.id AS \"id: ConnectionId\", c.user_id AS \"user: UserId\", c.created_by,
-                c.revocation_order AS \"order: RevocationOrderId\", c.exchange_attempts
+                c.bulk_revocation_id AS \"order: BulkRevocationId\", c.exchange_attempts
          FROM connections c WHERE c.app_id = $1 AND c.id = $2",
         app.uuid(),
         id.uuid(),
@@ -238,8 +238,8 @@ pub async fn find_for_operator(
 
 /// With what everybody sees of them; one that an erasure took meanwhile is left out.
 async fn shown(conn: &mut Conn, app: AppId, rows: Vec<Row>) -> sqlx::Result<Vec<Found>> {
-    let wanted = column(&rows, |row| Shown { app, id: row.id });
-    let connections = Shown::run(conn, &wanted).await?;
+    let wanted = column(&rows, |row| ViewQuery { app, id: row.id });
+    let connections = ViewQuery::run(conn, &wanted).await?;
     let found = rows.into_iter().zip(connections).filter_map(|(row, connection)| {
         Some(Found {
             connection: connection?,

@@ -14,9 +14,9 @@ pub struct Row {
     pub id: ConnectionId,
     pub status: String,
     pub client_user_id: String,
-    pub connection_id: String,
+    pub dapi_connection_id: String,
     pub dapi_user_id: Option<String>,
-    pub token_id: Option<String>,
+    pub dapi_token_id: Option<String>,
     pub created_at: OffsetDateTime,
     pub code_expires_at: Option<OffsetDateTime>,
     pub activated_at: Option<OffsetDateTime>,
@@ -60,9 +60,9 @@ impl TryFrom<Row> for Connection {
             id: row.id,
             status,
             client_user_id: row.client_user_id,
-            connection_id: row.connection_id,
+            dapi_connection_id: row.dapi_connection_id,
             user_id: row.dapi_user_id,
-            token_id: row.token_id,
+            dapi_token_id: row.dapi_token_id,
             created_at: row.created_at,
             code_expires_at: row.code_expires_at,
             activated_at: row.activated_at,
@@ -77,13 +77,13 @@ impl TryFrom<Row> for Connection {
 
 /// Selects connections as they stand, with what orders in force mean of them though their rows do not say
 /// so yet.
-macro_rules! select_standing {
+macro_rules! select_effective_view {
     ($rest:tt, $($argument:expr),* $(,)?) => {
         sqlx::query_as!(
             Row,
             "SELECT c.app_id AS \"app_id: AppId\", c.id AS \"id: ConnectionId\",
                     CASE WHEN o.id IS NULL THEN c.status ELSE 'revoking' END AS \"status!\",
-                    u.client_user_id, c.connection_id, c.dapi_user_id, c.token_id, c.created_at,
+                    u.client_user_id, c.dapi_connection_id, c.dapi_user_id, c.dapi_token_id, c.created_at,
                     c.code_expires_at, c.activated_at, c.failure_type, c.failure_detail,
                     coalesce(c.revocation_kind, o.kind) AS revocation_kind,
                     coalesce(c.revocation_reason, o.reason) AS revocation_reason,
@@ -95,7 +95,7 @@ macro_rules! select_standing {
              FROM connections c JOIN users u ON u.id = c.user_id
              LEFT JOIN LATERAL (
                 SELECT f.id, f.kind, f.reason, f.created_at
-                FROM orders_meaning(c.app_id, c.id, c.user_id, c.created_at, c.created_by, c.ordinal) f
+                FROM bulk_revocations_of(c.app_id, c.id, c.user_id, c.created_at, c.created_by, c.ordinal) f
                 WHERE f.marked_at IS NULL ORDER BY f.id LIMIT 1) o ON c.status IN ('pending', 'active') "
              + $rest,
             $($argument),*
@@ -104,15 +104,15 @@ macro_rules! select_standing {
 }
 
 /// Selects connections as they are shown: from the table, or from what a statement has just changed.
-macro_rules! select_shown {
+macro_rules! select_view {
     ($rest:tt, $($argument:expr),* $(,)?) => {
-        select_shown!("", "connections", $rest; $($argument),*)
+        select_view!("", "connections", $rest; $($argument),*)
     };
     ($with:tt, $from:tt, $rest:tt; $($argument:expr),* $(,)?) => {
         sqlx::query_as!(
             Row,
-            $with + "SELECT c.app_id AS \"app_id: AppId\", c.id AS \"id: ConnectionId\", c.status, u.client_user_id, c.connection_id,
-                    c.dapi_user_id, c.token_id, c.created_at, c.code_expires_at, c.activated_at,
+            $with + "SELECT c.app_id AS \"app_id: AppId\", c.id AS \"id: ConnectionId\", c.status, u.client_user_id, c.dapi_connection_id,
+                    c.dapi_user_id, c.dapi_token_id, c.created_at, c.code_expires_at, c.activated_at,
                     c.failure_type, c.failure_detail, c.revocation_kind, c.revocation_reason,
                     c.revocation_requested_at, c.revocation_confirmed_at, c.revocation_attempts,
                     c.revocation_last_error, c.due_at, c.replaced_by AS \"replaced_by: ConnectionId\",
@@ -123,4 +123,4 @@ macro_rules! select_shown {
     };
 }
 
-pub(crate) use {select_shown, select_standing};
+pub(crate) use {select_effective_view, select_view};

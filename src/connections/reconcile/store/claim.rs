@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::apps::SealedCredentials;
 use crate::audit::AuditActor;
 use crate::base::actor::Actor;
-use crate::base::ids::{AppId, ConnectionId, DataKeyId, TurnId, UserId};
+use crate::base::ids::{AppId, ConnectionId, DataKeyId, TokenLeaseId, UserId};
 use crate::base::secret::SecretText;
 use crate::connections::model::Failure;
 use crate::connections::sql::{WAIT_FOR_DELINKING, interval};
@@ -24,7 +24,7 @@ pub struct Claimed<T> {
     pub app: AppId,
     pub id: ConnectionId,
     pub user: UserId,
-    pub connection_id: String,
+    pub dapi_connection_id: String,
     pub epoch: i32,
     /// The code or the token.
     pub secret: Sealed<T>,
@@ -43,7 +43,7 @@ macro_rules! claimed {
             app: $row.app_id,
             id: $row.id,
             user: $row.user_id,
-            connection_id: $row.connection_id,
+            dapi_connection_id: $row.dapi_connection_id,
             epoch: $row.lease_epoch,
             secret: $row.secret,
             binding: $row.binding,
@@ -84,7 +84,7 @@ pub async fn claim_exchanges(
             SELECT c.app_id, c.id,
                    (c.status = 'pending' AND EXISTS (
                        SELECT FROM connections o
-                       WHERE o.app_id = c.app_id AND o.connection_id = c.connection_id
+                       WHERE o.app_id = c.app_id AND o.dapi_connection_id = c.dapi_connection_id
                          AND o.user_id = c.user_id AND o.status = 'revoking')) AS blocked
             FROM connections c
             WHERE c.id = ANY ($2) AND c.app_id = $1
@@ -92,7 +92,7 @@ pub async fn claim_exchanges(
               AND c.code_expires_at > strongroom_now()
               AND ($4 OR (c.leased_until IS NULL AND NOT c.unanswered))
             ORDER BY c.id FOR UPDATE OF c SKIP LOCKED),
-         put_off AS (
+         postpone_row AS (
             UPDATE connections c
             SET due_at = strongroom_now() + $5::interval, leased_until = NULL,
                 unanswered = c.unanswered OR c.leased_until IS NOT NULL
@@ -104,10 +104,10 @@ pub async fn claim_exchanges(
                 unanswered = c.unanswered OR c.leased_until IS NOT NULL
             FROM due, (SELECT strongroom_now() AS now) t
             WHERE NOT due.blocked AND c.app_id = due.app_id AND c.id = due.id
-            RETURNING c.app_id, c.id, c.user_id, c.connection_id, c.lease_epoch, c.code, c.user_secret,
+            RETURNING c.app_id, c.id, c.user_id, c.dapi_connection_id, c.lease_epoch, c.code, c.user_secret,
                       c.revocation_binding)
          SELECT c.app_id AS \"app_id: AppId\", c.id AS \"id: ConnectionId\", c.user_id AS \"user_id: UserId\",
-                c.connection_id, c.lease_epoch, c.code AS \"secret!: Sealed<AccessCode>\",
+                c.dapi_connection_id, c.lease_epoch, c.code AS \"secret!: Sealed<AccessCode>\",
                 c.user_secret AS \"user_secret: Sealed<UserSecret>\",
                 coalesce(c.revocation_binding, b.binding) AS \"binding?: Binding\",
                 uk.id AS \"user_key_id: DataKeyId\", uk.master_key_id AS \"user_master: MasterKeyId\",
@@ -136,7 +136,7 @@ pub async fn claim_exchanges(
 pub struct ClaimedDelink {
     pub claimed: Claimed<AccessToken>,
     /// The turn with the token, which the delinking has taken.
-    pub turn: TurnId,
+    pub token_lease: TokenLeaseId,
     /// Whether Dapi has taken the user secret, or Connect handed it over.
     pub user_secret_proven: bool,
     /// How often Dapi was told, this time included.
@@ -148,7 +148,7 @@ pub struct ClaimedDelink {
 }
 
 /// How soon a delinking looks again for a token that a call has its turn with.
-const LOOK_FOR_TURN: Duration = Duration::from_millis(500);
+const LOOK_FOR_LEASE: Duration = Duration::from_millis(500);
 
 /// Claims the tokens among these rows of the app whose delinking is due, and takes their turns. Puts off what
 /// cannot be told yet: a token that a call has its turn with, which runs to its end, and one whose user secret
@@ -166,20 +166,20 @@ pub async fn claim_delinks(
         "WITH locked AS MATERIALIZED (
             SELECT c.app_id, c.id, c.user_secret IS NULL AS secretless,
                    coalesce(c.revocation_released_at, c.revocation_requested_at) + $4::interval AS gives_up_at,
-                   EXISTS (SELECT FROM revocation_orders r
-                           WHERE r.id = c.revocation_order AND r.state = 'cancelled') AS cancelled,
-                   EXISTS (SELECT FROM token_turns t
+                   EXISTS (SELECT FROM bulk_revocations r
+                           WHERE r.id = c.bulk_revocation_id AND r.state = 'cancelled') AS cancelled,
+                   EXISTS (SELECT FROM token_leases t
                            WHERE t.connection_id = c.id AND t.ends_at > strongroom_now()) AS in_a_call,
-                   EXISTS (SELECT FROM token_turns t WHERE t.connection_id = c.id) AS has_turn
+                   EXISTS (SELECT FROM token_leases t WHERE t.connection_id = c.id) AS has_lease
             FROM connections c
             WHERE c.id = ANY ($2) AND c.app_id = $1
               AND coalesce(c.due_at <= strongroom_now(), false) AND c.status = 'revoking'
               AND c.access_token IS NOT NULL
-              AND (NOT EXISTS (SELECT FROM revocation_orders r
-                               WHERE r.id = c.revocation_order AND r.state = 'paused')
+              AND (NOT EXISTS (SELECT FROM bulk_revocations r
+                               WHERE r.id = c.bulk_revocation_id AND r.state = 'paused')
                    OR EXISTS (SELECT FROM erasures e WHERE e.user_id = c.user_id)
                    OR EXISTS (SELECT FROM connections w
-                              WHERE w.app_id = c.app_id AND w.connection_id = c.connection_id
+                              WHERE w.app_id = c.app_id AND w.dapi_connection_id = c.dapi_connection_id
                                 AND w.user_id = c.user_id AND w.status = 'pending'))
             ORDER BY c.id FOR UPDATE OF c SKIP LOCKED),
          decided AS MATERIALIZED (
@@ -189,40 +189,40 @@ pub async fn claim_delinks(
                             THEN l.gives_up_at
                    END AS later
             FROM locked l),
-         put_off AS (
+         postpone_row AS (
             UPDATE connections c
             SET leased_until = NULL, due_at = d.later,
                 revocation_last_error = CASE WHEN d.in_a_call THEN c.revocation_last_error
                                              ELSE 'user_secret_missing' END
             FROM decided d WHERE d.later IS NOT NULL AND c.app_id = d.app_id AND c.id = d.id),
-         dead_turns AS MATERIALIZED (
-            SELECT t.connection_id FROM token_turns t
-            WHERE t.connection_id IN (SELECT id FROM decided WHERE later IS NULL AND has_turn)
+         dead_leases AS MATERIALIZED (
+            SELECT t.connection_id FROM token_leases t
+            WHERE t.connection_id IN (SELECT id FROM decided WHERE later IS NULL AND has_lease)
             FOR UPDATE SKIP LOCKED),
          taken AS (
-            INSERT INTO token_turns AS t (connection_id, turn, ends_at)
+            INSERT INTO token_leases AS t (connection_id, lease_id, ends_at)
             SELECT id, new_uuid_v7(), strongroom_now() + $3::interval FROM decided
             WHERE later IS NULL
-              AND (NOT has_turn OR id IN (SELECT connection_id FROM dead_turns)) ORDER BY id
-            ON CONFLICT (connection_id) DO UPDATE SET turn = excluded.turn, ends_at = excluded.ends_at
+              AND (NOT has_lease OR id IN (SELECT connection_id FROM dead_leases)) ORDER BY id
+            ON CONFLICT (connection_id) DO UPDATE SET lease_id = excluded.lease_id, ends_at = excluded.ends_at
             WHERE t.ends_at <= strongroom_now()
-            RETURNING connection_id, turn),
+            RETURNING connection_id, lease_id),
          claimed AS (
             UPDATE connections c
             SET lease_epoch = c.lease_epoch + 1, revocation_attempts = c.revocation_attempts + 1,
                 leased_until = t.now + $3::interval, due_at = t.now + $3::interval
             FROM decided d, taken, (SELECT strongroom_now() AS now) t
             WHERE c.app_id = d.app_id AND c.id = d.id AND taken.connection_id = d.id
-            RETURNING c.*, taken.turn, d.given_up)
+            RETURNING c.*, taken.lease_id, d.given_up)
          SELECT c.app_id AS \"app_id: AppId\", c.id AS \"id: ConnectionId\", c.user_id AS \"user_id: UserId\",
-                c.connection_id, c.lease_epoch, c.access_token AS \"secret!: Sealed<AccessToken>\",
+                c.dapi_connection_id, c.lease_epoch, c.access_token AS \"secret!: Sealed<AccessToken>\",
                 c.user_secret AS \"user_secret: Sealed<UserSecret>\",
                 coalesce(c.revocation_binding, b.binding) AS \"binding?: Binding\", c.user_secret_proven,
                 c.revocation_attempts,
-                c.turn AS \"turn: TurnId\",
+                c.lease_id AS \"lease_id: TokenLeaseId\",
                 c.given_up AS \"given_up!\",
                 EXISTS (SELECT FROM connections o
-                        WHERE o.app_id = c.app_id AND o.connection_id = c.connection_id
+                        WHERE o.app_id = c.app_id AND o.dapi_connection_id = c.dapi_connection_id
                           AND o.status = 'active') AS \"login_in_use!\",
                 uk.id AS \"user_key_id: DataKeyId\", uk.master_key_id AS \"user_master: MasterKeyId\",
                 uk.wrapped AS user_wrapped, a.app_key, a.app_secret AS \"app_secret: Sealed<SecretText>\",
@@ -237,12 +237,12 @@ pub async fn claim_delinks(
         ids,
         interval(lease),
         interval(give_up_after),
-        interval(LOOK_FOR_TURN),
+        interval(LOOK_FOR_LEASE),
     )
     .fetch_all(conn)
     .await?;
     let claimed = rows.into_iter().map(|row| ClaimedDelink {
-        turn: row.turn,
+        token_lease: row.lease_id,
         user_secret_proven: row.user_secret_proven,
         attempts: row.revocation_attempts,
         given_up: row.given_up,
@@ -254,7 +254,7 @@ pub async fn claim_delinks(
 
 /// Ends those of these pending connections whose window closed and whose lease is not alive. Returns
 /// their ids.
-pub async fn sweep_expired(conn: &mut Conn, ids: &[Uuid]) -> sqlx::Result<Vec<ConnectionId>> {
+pub async fn expire_codes(conn: &mut Conn, ids: &[Uuid]) -> sqlx::Result<Vec<ConnectionId>> {
     let (unknown, unused) = (Failure::window_closed(true), Failure::window_closed(false));
     sqlx::query_scalar!(
         "WITH due AS (
@@ -285,7 +285,7 @@ pub async fn sweep_expired(conn: &mut Conn, ids: &[Uuid]) -> sqlx::Result<Vec<Co
 }
 
 /// Forgets connect sessions that ended a day ago, with the list of what they handed in.
-pub async fn forget_ended_sessions(conn: &mut Conn) -> sqlx::Result<u64> {
+pub async fn delete_ended_sessions(conn: &mut Conn) -> sqlx::Result<u64> {
     let done = sqlx::query!(
         "DELETE FROM connect_sessions WHERE expires_at < (SELECT strongroom_now()) - interval '1 day'",
     )

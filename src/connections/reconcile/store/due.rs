@@ -24,7 +24,7 @@ pub struct Due {
     pub app: AppId,
     pub id: ConnectionId,
     pub user: UserId,
-    pub connection_id: String,
+    pub dapi_connection_id: String,
 }
 
 /// The first `$1` due rows of each app that has rows like these, the first of every app before the second of
@@ -46,7 +46,7 @@ macro_rules! portions {
              SELECT " + $columns + "
              FROM apps a CROSS JOIN LATERAL (
                 SELECT n.*, row_number() OVER (ORDER BY n.due_at) AS place
-                FROM (SELECT c.app_id, c.id, c.user_id, c.connection_id, c.due_at
+                FROM (SELECT c.app_id, c.id, c.user_id, c.dapi_connection_id, c.due_at
                       FROM connections c
                       WHERE c.due_at IS NOT NULL AND " + $indexed + "
                         AND (c.app_id, c.due_at) >= (a.app_id, '-infinity'::timestamptz)
@@ -108,7 +108,7 @@ pub async fn due_held_tokens(
     portions!(
         Due,
         "d.app_id AS \"app!: AppId\", d.id AS \"id!: ConnectionId\", d.user_id AS \"user!: UserId\",
-         d.connection_id AS \"connection_id!\"",
+         d.dapi_connection_id AS \"dapi_connection_id!\"",
         "c.status = 'pending' AND c.access_token IS NOT NULL",
         "true",
         portion,
@@ -127,7 +127,7 @@ pub async fn due_in_doubt(
     portions!(
         Due,
         "d.app_id AS \"app!: AppId\", d.id AS \"id!: ConnectionId\", d.user_id AS \"user!: UserId\",
-         d.connection_id AS \"connection_id!\"",
+         d.dapi_connection_id AS \"dapi_connection_id!\"",
         "c.code IS NOT NULL",
         "(c.leased_until IS NOT NULL OR c.unanswered)
          AND coalesce(c.code_expires_at > (SELECT strongroom_now()), false)",
@@ -146,7 +146,7 @@ pub async fn due_revoked_codes(
 ) -> sqlx::Result<Vec<Due>> {
     sqlx::query_as!(
         Due,
-        "SELECT app_id AS \"app: AppId\", id AS \"id: ConnectionId\", user_id AS \"user: UserId\", connection_id
+        "SELECT app_id AS \"app: AppId\", id AS \"id: ConnectionId\", user_id AS \"user: UserId\", dapi_connection_id
          FROM connections
          WHERE due_at IS NOT NULL AND code IS NOT NULL AND code_expires_at <= (SELECT strongroom_now())
            AND coalesce(due_at <= (SELECT strongroom_now()), false) AND status = 'revoking' AND id <> ALL ($2::uuid[])
@@ -188,7 +188,7 @@ pub async fn still_due(conn: &mut Conn, ids: &[Uuid]) -> sqlx::Result<Vec<Connec
 }
 
 /// Puts a due row off, if nobody has it locked. A lease that died stays known as an attempt without an answer.
-pub async fn put_off(
+pub async fn postpone_row(
     conn: &mut Conn,
     app: AppId,
     id: ConnectionId,
@@ -214,7 +214,7 @@ pub async fn put_off(
 
 /// What the background work has to look at later.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Agenda {
+pub struct DueSummary {
     /// In how long something becomes due that is not yet.
     pub next: Option<Duration>,
     /// For how long the oldest of what is due has been.
@@ -222,28 +222,28 @@ pub struct Agenda {
 }
 
 /// What becomes due next, and how long the oldest has been due.
-pub async fn agenda(conn: &mut Conn) -> sqlx::Result<Agenda> {
+pub async fn due_summary(conn: &mut Conn) -> sqlx::Result<DueSummary> {
     let row = sqlx::query!(
         "WITH t AS MATERIALIZED (SELECT strongroom_now() AS now)
          SELECT extract(epoch FROM least(
                 (SELECT min(due_at) FROM connections WHERE due_at IS NOT NULL AND due_at > (SELECT now FROM t)),
-                (SELECT min(next_release_at) FROM revocation_orders
-                 WHERE finished_at IS NULL AND state <> 'paused' AND erasure IS NULL
+                (SELECT min(next_release_at) FROM bulk_revocations
+                 WHERE finished_at IS NULL AND state <> 'paused' AND erasure_id IS NULL
                    AND next_release_at > (SELECT now FROM t)),
-                (SELECT min(mark_at) FROM revocation_orders
+                (SELECT min(mark_at) FROM bulk_revocations
                  WHERE marked_at IS NULL AND mark_at > (SELECT now FROM t)),
                 (SELECT min(due_at) FROM erasures WHERE due_at IS NOT NULL AND due_at > (SELECT now FROM t)))
                 - now)::float8 AS next,
             extract(epoch FROM now - least(
                 (SELECT min(due_at) FROM connections WHERE due_at IS NOT NULL),
-                (SELECT min(next_release_at) FROM revocation_orders
-                 WHERE finished_at IS NULL AND state <> 'paused' AND erasure IS NULL),
-                (SELECT min(mark_at) FROM revocation_orders WHERE marked_at IS NULL),
+                (SELECT min(next_release_at) FROM bulk_revocations
+                 WHERE finished_at IS NULL AND state <> 'paused' AND erasure_id IS NULL),
+                (SELECT min(mark_at) FROM bulk_revocations WHERE marked_at IS NULL),
                 (SELECT min(due_at) FROM erasures WHERE due_at IS NOT NULL)))::float8 AS overdue
          FROM t",
     )
     .fetch_one(conn)
     .await?;
     let duration = |seconds: f64| Duration::try_from_secs_f64(seconds).ok();
-    Ok(Agenda { next: row.next.and_then(duration), overdue: row.overdue.and_then(duration) })
+    Ok(DueSummary { next: row.next.and_then(duration), overdue: row.overdue.and_then(duration) })
 }

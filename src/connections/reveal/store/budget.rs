@@ -32,7 +32,7 @@ pub async fn take_portion(
 }
 
 /// Forgets budgets of minutes that are over.
-pub async fn forget_spent_budgets(conn: &mut Conn) -> sqlx::Result<u64> {
+pub async fn delete_spent_budgets(conn: &mut Conn) -> sqlx::Result<u64> {
     let done = sqlx::query!(
         "DELETE FROM reveal_budgets WHERE since < strongroom_now() - interval '1 hour'"
     )

@@ -16,9 +16,9 @@ use crate::vault::{Binding, MasterKeyId, Sealed};
 pub struct Revealed {
     pub user: UserId,
     pub client_user_id: String,
-    pub connection_id: String,
+    pub dapi_connection_id: String,
     pub dapi_user_id: Option<String>,
-    pub token_id: Option<String>,
+    pub dapi_token_id: Option<String>,
     pub access_token: Sealed<AccessToken>,
     pub binding: Option<Binding>,
     pub user_secret: Option<Sealed<UserSecret>>,
@@ -44,20 +44,20 @@ impl BatchQuery for Reveal {
 
     async fn run(conn: &mut Conn, inputs: &[Self]) -> sqlx::Result<Vec<Self::Output>> {
         let rows = sqlx::query!(
-            "WITH wishes AS (
+            "WITH requests AS (
                 SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::audit_actor[])
                     WITH ORDINALITY
                     AS i (app_id, id, reason, actor, client_id, session_id, scope, ip, request_id, n)),
              uses AS MATERIALIZED (
                 SELECT a.app_id, begin_use(a.app_id) AS asks
-                FROM (SELECT DISTINCT app_id FROM wishes ORDER BY app_id) a),
+                FROM (SELECT DISTINCT app_id FROM requests ORDER BY app_id) a),
              held AS MATERIALIZED (
-                SELECT w.n, c.* FROM wishes w
+                SELECT w.n, c.* FROM requests w
                 JOIN uses e ON e.app_id = w.app_id
                 JOIN connections c ON c.app_id = w.app_id AND c.id = w.id
                 WHERE c.status = 'active'
                   AND CASE WHEN e.asks
-                           THEN NOT is_revoked_by_order(c.app_id, c.id, c.user_id, c.created_at,
+                           THEN NOT is_bulk_revoked(c.app_id, c.id, c.user_id, c.created_at,
                                                         c.created_by, c.ordinal)
                            ELSE true END
                 FOR SHARE OF c SKIP LOCKED),
@@ -67,9 +67,9 @@ impl BatchQuery for Reveal {
                     user_id, connection_id, reason)
                 SELECT h.app_id, 'token.revealed', 'ok', w.actor, w.client_id, w.session_id, w.scope,
                        w.ip, w.request_id, h.user_id, h.id, w.reason
-                FROM held h JOIN wishes w USING (n))
-             SELECT h.n AS \"n!\", h.user_id AS \"user: UserId\", u.client_user_id, h.connection_id,
-                    h.dapi_user_id, h.token_id,
+                FROM held h JOIN requests w USING (n))
+             SELECT h.n AS \"n!\", h.user_id AS \"user: UserId\", u.client_user_id, h.dapi_connection_id,
+                    h.dapi_user_id, h.dapi_token_id,
                     h.access_token AS \"access_token!: Sealed<AccessToken>\",
                     b.binding AS \"binding?: Binding\",
                     h.user_secret AS \"user_secret: Sealed<UserSecret>\",
@@ -94,9 +94,9 @@ impl BatchQuery for Reveal {
             *place = Some(Revealed {
                 user: row.user,
                 client_user_id: row.client_user_id,
-                connection_id: row.connection_id,
+                dapi_connection_id: row.dapi_connection_id,
                 dapi_user_id: row.dapi_user_id,
-                token_id: row.token_id,
+                dapi_token_id: row.dapi_token_id,
                 access_token: row.access_token,
                 binding: row.binding,
                 user_secret: row.user_secret,
@@ -114,13 +114,13 @@ pub async fn active_of_login(
     conn: &mut Conn,
     app: AppId,
     user: UserId,
-    connection_id: &str,
+    dapi_connection_id: &str,
 ) -> sqlx::Result<Option<ConnectionId>> {
     sqlx::query_scalar!(
         "SELECT id AS \"id: ConnectionId\" FROM connections
-         WHERE app_id = $1 AND connection_id = $2 AND user_id = $3 AND status = 'active'",
+         WHERE app_id = $1 AND dapi_connection_id = $2 AND user_id = $3 AND status = 'active'",
         app.uuid(),
-        connection_id,
+        dapi_connection_id,
         user.uuid(),
     )
     .fetch_optional(conn)

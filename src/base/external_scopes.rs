@@ -1,0 +1,144 @@
+//! Scopes of other APIs: names that Strongroom's tokens may carry and that mean nothing to it.
+
+use std::sync::Arc;
+
+use super::scope::Scope;
+
+/// The longest name of a scope, in bytes.
+const LONGEST: usize = 128;
+/// How many a client may have.
+const MOST: usize = 32;
+
+/// Whether the text is one scope by its characters: printable ASCII without space, `"` and `\`
+/// (RFC 6749 §3.3).
+#[must_use]
+pub fn is_scope_token(text: &str) -> bool {
+    let allowed = |byte: u8| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e);
+    !text.is_empty() && text.bytes().all(allowed)
+}
+
+/// Why a name cannot be a scope of another API.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidExternalScope {
+    /// Characters that no scope has, none, or too many.
+    #[error("a scope is 1 to 128 printable ASCII characters without space, quote and backslash")]
+    Malformed,
+    /// It has a meaning here.
+    #[error("`{0}` is a scope of Strongroom's own")]
+    Own(Scope),
+    /// Too many of them.
+    #[error("a client may have at most 32 scopes of other APIs")]
+    TooMany,
+}
+
+/// A set of scopes of other APIs, in the order in which they were given.
+///
+/// They are kept apart from [`Scopes`](super::scope::Scopes), so that no name comes to mean something
+/// by being given a meaning in a later release.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ExternalScopes(Vec<Arc<str>>);
+
+impl ExternalScopes {
+    /// The set of these names.
+    ///
+    /// # Errors
+    /// A name that cannot be one.
+    pub fn new<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<Self, InvalidExternalScope> {
+        let mut set = Self::default();
+        for name in names {
+            if !is_scope_token(name) || name.len() > LONGEST {
+                return Err(InvalidExternalScope::Malformed);
+            }
+            if let Ok(own) = name.parse::<Scope>() {
+                return Err(InvalidExternalScope::Own(own));
+            }
+            set.insert(name);
+        }
+        if set.0.len() > MOST { Err(InvalidExternalScope::TooMany) } else { Ok(set) }
+    }
+
+    /// The set from the names in the database or in a token of ours.
+    #[must_use]
+    pub fn from_names<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut set = Self::default();
+        for name in names {
+            set.insert(name);
+        }
+        set
+    }
+
+    fn insert(&mut self, name: &str) {
+        if !self.contains(name) {
+            self.0.push(name.into());
+        }
+    }
+
+    /// Whether the set holds this name.
+    #[must_use]
+    pub fn contains(&self, name: &str) -> bool {
+        self.0.iter().any(|held| **held == *name)
+    }
+
+    /// Whether all of this set is in `other`.
+    #[must_use]
+    pub fn is_subset_of(&self, other: &Self) -> bool {
+        self.0.iter().all(|name| other.contains(name))
+    }
+
+    /// What is in both.
+    #[must_use]
+    pub fn intersection(&self, other: &Self) -> Self {
+        Self(self.0.iter().filter(|name| other.contains(name)).cloned().collect())
+    }
+
+    /// Whether there is nothing in it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The names.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|name| &**name)
+    }
+
+    /// The names, as the database keeps them.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        self.iter().map(str::to_owned).collect()
+    }
+}
+
+impl serde::Serialize for ExternalScopes {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.iter())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_of_another_vocabulary_is_taken_as_it_is() {
+        let set =
+            ExternalScopes::new(["conversation:access2api", "https://x/y", "a", "a"]).unwrap();
+        assert_eq!(set.names(), ["conversation:access2api", "https://x/y", "a"]);
+    }
+
+    #[test]
+    fn characters_that_no_scope_has_are_refused() {
+        for name in ["", "a b", "a\"b", "a\\b", "ä", "a\nb", "\u{7f}"] {
+            assert_eq!(
+                ExternalScopes::new([name]),
+                Err(InvalidExternalScope::Malformed),
+                "{name:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_name_of_strongrooms_own_does_not_come_in_as_a_foreign_one() {
+        assert_eq!(ExternalScopes::new(["admin"]), Err(InvalidExternalScope::Own(Scope::Admin)));
+    }
+}
