@@ -33,6 +33,8 @@ const ILL: (u64, usize) = (50, 450);
 /// The longest pause of a worker in such a load, so that it goes on for as long as the troubles do.
 const IDLE: usize = 200;
 const DAPI_TAKES: Duration = Duration::from_millis(30);
+/// How long the server takes silent clients for alive: for longer than it lets them hold a lock.
+const FORGOTTEN: Duration = Duration::from_secs(4);
 /// What the contract allows for an answer while the database is in trouble, and two seconds for a machine that is
 /// busy with something else.
 const BOUND: Duration = Duration::from_secs(12);
@@ -368,11 +370,12 @@ impl Scene {
         let (mut proxies, mut hasty) = (vec![], vec![("STRONGROOM_ANSWER_WITHIN", "0")]);
         if troubled {
             for _ in 0..2 {
-                proxies.push(Arc::new(Proxy::before(&database).await));
+                proxies.push(Arc::new(Proxy::forgetting(&database, FORGOTTEN).await));
             }
             builder = builder
                 .set("DATABASE_URL", proxies[0].url())
                 .set("STRONGROOM_DATABASE_TIMEOUT", "3")
+                .set("STRONGROOM_DATABASE_CONNECTIONS", "8")
                 .set("STRONGROOM_ANSWER_WITHIN", "2");
             hasty.push(("DATABASE_URL", proxies[1].url()));
         }

@@ -133,9 +133,12 @@ impl World {
         let mut builder = TestApp::builder().by_hand();
         let mut proxy = None;
         if troubled {
-            let before = Arc::new(Proxy::before(&database).await);
-            builder =
-                builder.set("DATABASE_URL", before.url()).set("STRONGROOM_DATABASE_TIMEOUT", "1");
+            // For longer than the server lets a silent client hold a lock.
+            let before = Arc::new(Proxy::forgetting(&database, Duration::from_secs(2)).await);
+            builder = builder
+                .set("DATABASE_URL", before.url())
+                .set("STRONGROOM_DATABASE_TIMEOUT", "1")
+                .set("STRONGROOM_DATABASE_CONNECTIONS", "8");
             proxy = Some(before);
         }
         let app = Arc::new(builder.on(database).spawn().await);
@@ -191,9 +194,19 @@ impl World {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
             // Readiness has connections of its own; these are what the harness uses of the service's.
-            while self.app.context.pool.acquire().await.is_err() {}
+            while self.use_each_connection().await.is_err() {}
         };
         tokio::time::timeout(BOUND, ready).await.expect("ready again");
+    }
+
+    async fn use_each_connection(&self) -> sqlx::Result<()> {
+        let pool = &self.app.context.pool;
+        let each = (0..pool.size().0).map(|_| async {
+            let mut conn = pool.acquire().await?;
+            sqlx::query("SELECT 1").execute(&mut conn).await?;
+            Ok(conn)
+        });
+        futures_util::future::try_join_all(each).await.map(drop)
     }
 
     /// Makes a call, in a world with trouble again and again until it is answered, as a backend does.
