@@ -2,14 +2,21 @@
 //! the promises hold.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use proptest::test_runner::Config;
+use reqwest::Method;
 use serde_json::{Value, json};
+use strongroom::connections::reconcile;
 use strongroom_dev::sandbox::{DelinkCuts, Effect, Fault, RulesChange, SecondExchange};
 
-use crate::support::{TestApp, id};
+use crate::support::{Answer, Proxy, TestApp, TestDatabase, Trouble, id};
+
+/// What the contract allows for an answer while the database is in trouble, and two seconds for a machine that is
+/// busy with something else.
+const BOUND: Duration = Duration::from_secs(12);
 
 /// What can happen next.
 #[derive(Clone, Debug)]
@@ -39,6 +46,17 @@ enum Event {
     Truth(SecondExchange),
     Pass(u64),
     Tick,
+    /// What happens next happens while the database is in trouble.
+    Amid(Strike, Box<Event>),
+}
+
+/// Trouble that begins so many milliseconds after what it befalls, lasts so long, and meets the n-th row.
+#[derive(Clone, Copy, Debug)]
+struct Strike {
+    trouble: Trouble,
+    after: u64,
+    lasts: u64,
+    nth: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -49,6 +67,19 @@ enum Mood {
     DropsCalls,
     TalksNonsense,
     Well,
+}
+
+/// An event of a world whose database is in trouble now and then.
+fn troubled_event() -> impl Strategy<Value = Event> {
+    let strike = (prop::sample::select(Trouble::ALL.to_vec()), 0..20_u64, 50..400_u64, 0..6_usize);
+    let strike =
+        strike.prop_map(|(trouble, after, lasts, nth)| Strike { trouble, after, lasts, nth });
+    let amid = (strike, event()).prop_map(|(strike, event)| match event {
+        // Neither is a matter of the database.
+        Event::Pass(_) | Event::Dapi(..) | Event::Truth(_) => event,
+        event => Event::Amid(strike, Box::new(event)),
+    });
+    prop_oneof![3 => event(), 2 => amid]
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -81,18 +112,36 @@ fn event() -> impl Strategy<Value = Event> {
 
 /// One world: an app, its connections, and what was seen of them.
 struct World {
-    app: TestApp,
+    app: Arc<TestApp>,
+    /// What the service reaches its database through, if that is to be troubled.
+    proxy: Option<Arc<Proxy>>,
     token: String,
     logins: Vec<Value>,
     last: Option<(usize, Value)>,
     connections: Vec<String>,
     seen: HashMap<String, String>,
     acknowledged: Vec<String>,
+    /// The `tokenID` of each code that was handed in.
+    codes: Vec<String>,
+    /// Whether Dapi has always answered.
+    dapi_was_well: bool,
 }
 
 impl World {
-    async fn new() -> Self {
-        let app = TestApp::by_hand().await;
+    async fn new(troubled: bool) -> Self {
+        let database = TestDatabase::new().await;
+        let mut builder = TestApp::builder().by_hand();
+        let mut proxy = None;
+        if troubled {
+            // For longer than the server lets a silent client hold a lock.
+            let before = Arc::new(Proxy::forgetting(&database, Duration::from_secs(2)).await);
+            builder = builder
+                .set("DATABASE_URL", before.url())
+                .set("STRONGROOM_DATABASE_TIMEOUT", "1")
+                .set("STRONGROOM_DATABASE_CONNECTIONS", "8");
+            proxy = Some(before);
+        }
+        let app = Arc::new(builder.on(database).spawn().await);
         // As long as tokens live, no new one is needed.
         app.database.execute("UPDATE clients SET token_lifetime = 86400").await;
         app.refresh_directories().await;
@@ -102,16 +151,79 @@ impl World {
         let logins = (0..3).map(|_| app.connect()).collect();
         Self {
             app,
+            proxy,
             token,
             logins,
             last: None,
             connections: vec![],
             seen: HashMap::new(),
             acknowledged: vec![],
+            codes: vec![],
+            dapi_was_well: true,
         }
     }
 
     async fn happens(&mut self, event: &Event) {
+        if let Event::Amid(strike, event) = event {
+            let struck = self.strike(*strike);
+            self.act(event).await;
+            struck.await.unwrap();
+            self.works_again().await;
+        } else {
+            self.act(event).await;
+        }
+        self.calls_end().await;
+    }
+
+    /// Lets trouble befall the database while something else happens.
+    fn strike(&self, strike: Strike) -> tokio::task::JoinHandle<()> {
+        let Strike { trouble, after, lasts, nth } = strike;
+        let (app, proxy) = (Arc::clone(&self.app), self.proxy.clone());
+        tokio::spawn(async move {
+            let proxies: Vec<_> = proxy.into_iter().collect();
+            tokio::time::sleep(Duration::from_millis(after)).await;
+            trouble.strike(&app.database, &proxies, nth, Duration::from_millis(lasts)).await;
+        })
+    }
+
+    /// The service is ready again, within the time that the contract gives it.
+    async fn works_again(&self) {
+        let api = &self.app.api;
+        let ready = async {
+            while api.send(api.request(Method::GET, "/readyz")).await.status != 200 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            // Readiness has connections of its own; these are what the harness uses of the service's.
+            while self.use_each_connection().await.is_err() {}
+        };
+        tokio::time::timeout(BOUND, ready).await.expect("ready again");
+    }
+
+    async fn use_each_connection(&self) -> sqlx::Result<()> {
+        let pool = &self.app.context.pool;
+        let each = (0..pool.size().0).map(|_| async {
+            let mut conn = pool.acquire().await?;
+            sqlx::query("SELECT 1").execute(&mut conn).await?;
+            Ok(conn)
+        });
+        futures_util::future::try_join_all(each).await.map(drop)
+    }
+
+    /// Makes a call, in a world with trouble again and again until it is answered, as a backend does.
+    async fn answered<F: Future<Output = Answer>>(&self, call: impl Fn() -> F) -> Answer {
+        let began = Instant::now();
+        loop {
+            let answer = tokio::time::timeout(BOUND, call()).await.expect("an answer in time");
+            assert_ne!(answer.status, 500, "{}", answer.text);
+            if answer.status != 503 || self.proxy.is_none() {
+                return answer;
+            }
+            assert!(began.elapsed() < 2 * BOUND, "no end of 503: {}", answer.text);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    async fn act(&mut self, event: &Event) {
         match event {
             Event::Link { user, login } => {
                 let result = self.app.connect_again(&self.logins[*login]);
@@ -126,19 +238,21 @@ impl World {
             Event::Call(which) => {
                 if let Some(id) = self.connections.get(*which).cloned() {
                     let path = format!("/v1/connections/{id}/dapi/data/accounts/get");
-                    self.app.api.post(&self.token, &path, &json!({})).await;
+                    let answer = self.app.api.post(&self.token, &path, &json!({})).await;
+                    assert_ne!(answer.status, 500, "{}", answer.text);
                 }
             }
             Event::Delink(which) => {
                 if let Some(id) = self.connections.get(*which).cloned() {
-                    let answer = self.app.api.delink(&self.token, &id).await;
+                    let answer = self.answered(|| self.app.api.delink(&self.token, &id)).await;
                     self.acknowledge(&id, answer.status);
                 }
             }
             Event::Invalidate { which, tell_dapi } => {
                 if let Some(id) = self.connections.get(*which).cloned() {
                     let body = json!({ "reason": "test", "revokeUpstream": tell_dapi });
-                    let answer = self.app.api.invalidate(&self.token, &id, &body).await;
+                    let call = || self.app.api.invalidate(&self.token, &id, &body);
+                    let answer = self.answered(call).await;
                     self.acknowledge(&id, answer.status);
                 }
             }
@@ -148,11 +262,13 @@ impl World {
                 self.app.sandbox.change_rules(rules);
             }
             Event::Pass(seconds) => self.app.turn_clock(Duration::from_secs(*seconds)).await,
-            Event::Tick => {
-                self.app.tick().await;
-            }
+            // A round that finds no database does nothing, and the next one comes.
+            Event::Tick => match reconcile::round(&self.app.context).await {
+                Ok(round) => drop(round.finish().await),
+                Err(error) => assert!(self.proxy.is_some(), "{error}"),
+            },
+            Event::Amid(_, event) => unreachable!("{event:?} happens inside of it"),
         }
-        self.calls_end().await;
     }
 
     fn acknowledge(&mut self, id: &str, status: u16) {
@@ -162,7 +278,8 @@ impl World {
         }
     }
 
-    fn dapi(&self, mood: Mood, times: u32) {
+    fn dapi(&mut self, mood: Mood, times: u32) {
+        self.dapi_was_well &= matches!(mood, Mood::Well);
         let fault = match mood {
             Mood::Well => return self.app.sandbox.clear_faults(),
             Mood::Down => Fault::status(503),
@@ -175,14 +292,21 @@ impl World {
     }
 
     async fn hand_in(&mut self, user: usize, result: Value) {
-        let answer = self.app.api.hand_in(&self.token, &format!("user-{user}"), &result).await;
+        let name = format!("user-{user}");
+        let call = || self.app.api.hand_in(&self.token, &name, &result);
+        let answer = self.answered(call).await;
+        self.codes.push(result["tokenID"].as_str().unwrap().to_owned());
         assert!([200, 201, 202, 409, 410, 422].contains(&answer.status), "{}", answer.text);
+        self.know(&answer);
+        self.last = Some((user, result));
+    }
+
+    fn know(&mut self, answer: &Answer) {
         if answer.json["id"].is_string()
             && !self.connections.iter().any(|seen| seen == id(&answer.json))
         {
             self.connections.push(id(&answer.json).to_owned());
         }
-        self.last = Some((user, result));
     }
 
     async fn import(&mut self, user: usize, login: usize) {
@@ -192,33 +316,44 @@ impl World {
             "accessToken": format!("mistyped-{}", self.connections.len()),
             "userSecret": "mistyped",
         });
-        let answer = self.app.api.post(&self.token, "/v1/connections/import", &import).await;
+        let call = || self.app.api.post(&self.token, "/v1/connections/import", &import);
+        let answer = self.answered(call).await;
         assert!([200, 201, 202, 409].contains(&answer.status), "{}", answer.text);
-        if [201, 202].contains(&answer.status) {
-            self.connections.push(id(&answer.json).to_owned());
-        }
+        self.know(&answer);
     }
 
-    /// The calls that this step began have ended, so that the next one finds a settled world.
+    /// The calls that this step began have ended, so that the next one finds a settled world. A lease whose
+    /// call came to no end that could be committed stays, until the clock has passed it.
     async fn calls_end(&self) {
         let under_way = "SELECT count(*) FROM connections c WHERE leased_until > strongroom_now()";
         while self.app.database.value(under_way).await != "0" {
+            if self.proxy.is_some() && self.app.context.tasks.is_empty() {
+                return;
+            }
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
 
     async fn promises_hold(&mut self) {
         for id in self.connections.clone() {
-            let connection = self.app.api.connection(&self.token, &id).await;
+            let path = format!("/v1/connections/{id}");
+            let connection = self.answered(|| self.app.api.get(&self.token, &path)).await.json;
             let status = connection["status"].as_str().unwrap().to_owned();
             if let Some(before) = self.seen.insert(id.clone(), status.clone()) {
                 assert!(may_follow(&before, &status), "{before} -> {status}: {connection}");
             }
-            let revealed = self.app.api.reveal(&self.token, &id).await.status;
+            let revealed = self.answered(|| self.app.api.reveal(&self.token, &id)).await.status;
             assert_eq!(revealed == 200, status == "active", "{status} {revealed}");
         }
         for id in &self.acknowledged {
-            assert_ne!(self.app.api.reveal(&self.token, id).await.status, 200, "revoked and read");
+            let revealed = self.answered(|| self.app.api.reveal(&self.token, id)).await.status;
+            assert_ne!(revealed, 200, "revoked and read");
+        }
+        if self.dapi_was_well {
+            for code in &self.codes {
+                let count = self.app.sandbox.calls_of_code(code.parse().unwrap());
+                assert!(count.calls <= 1, "a code was sent to Dapi more than once: {count:?}");
+            }
         }
         let held =
             "SELECT count(*) FROM connections WHERE status NOT IN ('pending', 'active', 'revoking')
@@ -262,20 +397,36 @@ fn may_follow(before: &str, after: &str) -> bool {
         }
 }
 
+async fn live(events: &[Event], troubled: bool) {
+    let mut world = World::new(troubled).await;
+    for event in events {
+        world.happens(event).await;
+        world.promises_hold().await;
+    }
+    world.everything_ends().await;
+    world.promises_hold().await;
+}
+
+fn current_thread() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
 proptest! {
     #![proptest_config(Config { cases: 24, max_shrink_iters: 200, failure_persistence: None, ..Config::default() })]
 
     #[test]
     fn whatever_happens_the_promises_hold(events in prop::collection::vec(event(), 1..25)) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let mut world = World::new().await;
-            for event in &events {
-                world.happens(event).await;
-                world.promises_hold().await;
-            }
-            world.everything_ends().await;
-            world.promises_hold().await;
-        });
+        current_thread().block_on(live(&events, false));
+    }
+}
+
+proptest! {
+    #![proptest_config(Config { cases: 6, max_shrink_iters: 30, failure_persistence: None, ..Config::default() })]
+
+    #[test]
+    fn whatever_happens_while_the_database_is_in_trouble_the_promises_hold(
+        events in prop::collection::vec(troubled_event(), 6..15),
+    ) {
+        current_thread().block_on(live(&events, true));
     }
 }

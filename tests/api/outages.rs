@@ -218,6 +218,39 @@ async fn a_database_that_answers_late_serves_all_the_same() {
     }
 }
 
+#[tokio::test]
+async fn one_silent_connection_is_enough_to_find_out_at_the_shortest_time_limit_too() {
+    let database = TestDatabase::new().await;
+    let proxy = Proxy::before(&database).await;
+    let builder = TestApp::builder()
+        .by_hand()
+        .set("DATABASE_URL", proxy.url())
+        .set("STRONGROOM_DATABASE_TIMEOUT", "1");
+    let app = builder.on(database).spawn().await;
+    let pool = &app.context.pool;
+    let open = (0..3).map(|_| pool.acquire());
+    drop(futures_util::future::try_join_all(open).await.unwrap());
+    // For longer than a connection is idle before it is tried.
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    proxy.cut(Cut::Silence);
+    // The first may be all that the trial leaves time for.
+    drop(pool.acquire().await);
+    pool.acquire().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_reading_of_a_locked_row_answers_in_time_if_the_database_answers_late() {
+    let Outage { app, proxy } = behind_a_proxy().await;
+    let (active, token) = (app.active("ada").await, app.token().await);
+    let mut locked = app.database.pool.begin().await.unwrap();
+    sqlx::query("SELECT id FROM connections FOR UPDATE").execute(&mut *locked).await.unwrap();
+    proxy.cut(Cut::Delay(Duration::from_millis(150)));
+    let reveal = tokio::time::timeout(BOUND, app.api.reveal(&token, id(&active))).await;
+    assert_eq!(reveal.expect("an answer within the bound").problem(), (503, "unavailable"));
+    locked.rollback().await.unwrap();
+    assert_eq!(app.api.reveal(&token, id(&active)).await.status, 200);
+}
+
 /// Makes new sessions of this database read-only, as a demoted primary's are, or takes that back. Sessions
 /// that are open already follow only where they are told to.
 async fn read_only(app: &TestApp, on: bool) {

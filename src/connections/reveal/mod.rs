@@ -8,7 +8,7 @@ pub mod store;
 pub use budget::Budgets;
 pub use last_use::LastUses;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::audit::AuditActor;
 use crate::base::actor::Actor;
@@ -19,9 +19,10 @@ use crate::connections::{ConnectionAad, ConnectionError, Context};
 use crate::dapi::{AccessToken, UserSecret};
 use crate::vault::{KeyOwner, WrappedKey};
 
-/// How often a row that somebody has locked is tried again, and how long in between: a revocation or
-/// a supersession holds it for one commit.
-const LOCKED: (u32, Duration) = (200, Duration::from_millis(5));
+/// For how long a row that somebody has locked is tried again, and how long in between: a revocation or
+/// a supersession holds it for one commit. By time, not by tries, because a database that answers late makes
+/// each try long.
+const LOCKED: (Duration, Duration) = (Duration::from_secs(2), Duration::from_millis(5));
 
 /// A token in the clear, with what belongs to it.
 #[derive(Debug)]
@@ -57,7 +58,8 @@ pub async fn reveal(
     reason: &str,
 ) -> Result<Reveal, ConnectionError> {
     let actor = AuditActor::from(actor);
-    for _ in 0..LOCKED.0 {
+    let until = Instant::now() + LOCKED.0;
+    loop {
         let request = store::Reveal { actor: actor.clone(), app, id, reason: reason.to_owned() };
         if let Some(row) = context.batches.reveal(request).await? {
             context.metrics.reveals.inc();
@@ -70,10 +72,10 @@ pub async fn reveal(
             Some(connection) if connection.status != Status::Active => {
                 return Ok(Reveal::NotActive(connection.status));
             }
+            Some(_) if Instant::now() > until => return Ok(Reveal::Busy),
             Some(_) => tokio::time::sleep(LOCKED.1).await,
         }
     }
-    Ok(Reveal::Busy)
 }
 
 fn open(

@@ -89,7 +89,9 @@ impl TestDatabase {
         conn.execute(AssertSqlSafe(sql)).await.unwrap();
         conn.close().await.unwrap();
         let url = cluster.postgres.url().replace("///postgres?", &format!("///{name}?"));
-        let pool = PgPool::connect_lazy_with(cluster.options(&name));
+        // The test writes even while the database's default says that nobody does.
+        let writes = cluster.options(&name).options([("default_transaction_read_only", "off")]);
+        let pool = PgPool::connect_lazy_with(writes);
         Self { url, pool }
     }
 

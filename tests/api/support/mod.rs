@@ -6,12 +6,14 @@ mod database;
 mod oauth;
 mod process;
 mod proxy;
+mod trouble;
 
 pub use client::{Answer, Api};
 pub use database::TestDatabase;
 pub use oauth::OauthClient;
 pub use process::{Process, command};
 pub use proxy::{Cut, Proxy};
+pub use trouble::Trouble;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Mutex;

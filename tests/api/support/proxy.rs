@@ -40,6 +40,12 @@ pub struct Proxy {
 impl Proxy {
     /// Stands before this database.
     pub async fn before(database: &TestDatabase) -> Self {
+        Self::forgetting(database, Duration::from_secs(60)).await
+    }
+
+    /// The same; the server's side of a connection that went silent is closed after so long. It takes one of
+    /// the places that all tests share.
+    pub async fn forgetting(database: &TestDatabase, after: Duration) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let name = database.url().split(['/', '?']).nth(3).unwrap().to_owned();
@@ -50,7 +56,8 @@ impl Proxy {
         let strikes = Arc::clone(&struck);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                let relay = Relay { cut: watching.clone(), struck: Arc::clone(&strikes) };
+                let relay =
+                    Relay { cut: watching.clone(), struck: Arc::clone(&strikes), forgotten: after };
                 tokio::spawn(relay.run(client, socket.clone()));
             }
         });
@@ -74,6 +81,7 @@ impl Proxy {
 struct Relay {
     cut: watch::Receiver<Cut>,
     struck: Arc<Mutex<u32>>,
+    forgotten: Duration,
 }
 
 impl Relay {
@@ -96,8 +104,12 @@ impl Relay {
                         Cut::Now => return,
                         // The server's side stays open, with whatever locks it holds.
                         Cut::Silence | Cut::HalfOpen => {
-                            silent(client).await;
-                            return tokio::time::sleep(Duration::from_secs(60)).await;
+                            let forgotten = async {
+                                tokio::time::sleep(self.forgotten).await;
+                                drop(server);
+                            };
+                            futures_util::join!(silent(client), forgotten);
+                            return;
                         }
                         _ => {}
                     }
