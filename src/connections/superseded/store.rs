@@ -51,7 +51,7 @@ pub async fn restore_superseded(
         .execute(&mut *conn)
         .await?;
     sqlx::query_scalar!(
-        "WITH kept AS (
+        r#"WITH kept AS (
             DELETE FROM superseded_tokens k
             WHERE k.replaced_by = $2 AND k.app_id = $1
             RETURNING k.*),
@@ -75,7 +75,7 @@ pub async fn restore_superseded(
          noted AS (
             SELECT id, record_audit(app_id, $3, 'connection.restored', 'active', user_id, id, $4)
             FROM restored)
-         SELECT id AS \"id: ConnectionId\" FROM noted",
+         SELECT id AS "id: ConnectionId" FROM noted"#,
         app.uuid(),
         newer.uuid(),
         AuditActor::from(&Actor::service()) as AuditActor,

@@ -58,7 +58,7 @@ impl BatchQuery for AcquireLease {
         // Leases are taken in the order of their connections, so that two statements that share some
         // cannot wait for each other.
         let rows = sqlx::query!(
-            "WITH requests AS (
+            r#"WITH requests AS (
                 SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bigint[], $5::interval[],
                                      $6::text[], $7::audit_actor[]) WITH ORDINALITY
                 AS i (app_id, id, lease_id, position, lasts, path,
@@ -102,19 +102,19 @@ impl BatchQuery for AcquireLease {
                 SELECT b.app_id, 'dapi.call', 'begun', w.actor, w.client_id, w.session_id, w.scope,
                        w.ip, w.request_id, b.user_id, b.id, w.path
                 FROM begun b JOIN requests w USING (n))
-             SELECT b.n AS \"n!\", b.user_id AS \"user: UserId\", b.app_id AS \"app: AppId\",
-                    b.access_token AS \"access_token!: Sealed<AccessToken>\",
-                    tb.binding AS \"binding?: Binding\",
-                    b.user_secret AS \"user_secret: Sealed<UserSecret>\", b.user_secret_proven,
-                    b.unproven, uk.id AS \"user_key_id: DataKeyId\", uk.master_key_id AS \"user_master: MasterKeyId\",
-                    uk.wrapped AS user_wrapped, a.app_key, a.app_secret AS \"app_secret: Sealed<SecretText>\",
-                    ak.id AS \"app_key_id: DataKeyId\", ak.master_key_id AS \"app_master: MasterKeyId\",
+             SELECT b.n AS "n!", b.user_id AS "user: UserId", b.app_id AS "app: AppId",
+                    b.access_token AS "access_token!: Sealed<AccessToken>",
+                    tb.binding AS "binding?: Binding",
+                    b.user_secret AS "user_secret: Sealed<UserSecret>", b.user_secret_proven,
+                    b.unproven, uk.id AS "user_key_id: DataKeyId", uk.master_key_id AS "user_master: MasterKeyId",
+                    uk.wrapped AS user_wrapped, a.app_key, a.app_secret AS "app_secret: Sealed<SecretText>",
+                    ak.id AS "app_key_id: DataKeyId", ak.master_key_id AS "app_master: MasterKeyId",
                     ak.wrapped AS app_wrapped
              FROM begun b
              JOIN data_keys uk ON uk.user_id = b.user_id AND uk.purpose = 'user'
              JOIN apps a ON a.id = b.app_id
              JOIN data_keys ak ON ak.app_id = b.app_id AND ak.purpose = 'app'
-             LEFT JOIN token_bindings tb ON tb.connection_id = b.id",
+             LEFT JOIN token_bindings tb ON tb.connection_id = b.id"#,
             &column(inputs, |input| input.app.uuid()),
             &column(inputs, |input| input.id.uuid()),
             &column(inputs, |input| input.lease_id.uuid()),

@@ -43,15 +43,15 @@ pub struct ToMark {
 pub async fn lock_to_mark(conn: &mut Conn, which: MarkScope<'_>) -> sqlx::Result<Option<ToMark>> {
     let (order, erasure, except) = which.ids();
     let row = sqlx::query!(
-        "SELECT id AS \"id: BulkRevocationId\", app_id AS \"app: AppId\", erasure_id IS NOT NULL AS \"of_erasure!\",
-                state = 'cancelled' AS \"cancelled!\", mark_settled, by_user OR by_connection AS \"named!\",
+        r#"SELECT id AS "id: BulkRevocationId", app_id AS "app: AppId", erasure_id IS NOT NULL AS "of_erasure!",
+                state = 'cancelled' AS "cancelled!", mark_settled, by_user OR by_connection AS "named!",
                 mark_status, mark_after, mark_missed
          FROM bulk_revocations
          WHERE marked_at IS NULL
            AND CASE WHEN $1::uuid IS NOT NULL THEN id = $1
                     WHEN $2::uuid IS NOT NULL THEN erasure_id = $2
                     ELSE mark_at <= strongroom_now() AND id <> ALL ($3::uuid[]) END
-         ORDER BY mark_at LIMIT 1 FOR UPDATE SKIP LOCKED",
+         ORDER BY mark_at LIMIT 1 FOR UPDATE SKIP LOCKED"#,
         order,
         erasure,
         except,
@@ -104,8 +104,8 @@ impl<'a> MarkScope<'a> {
 pub async fn is_in_force(conn: &mut Conn, which: MarkScope<'_>) -> sqlx::Result<bool> {
     let (order, erasure, _) = which.ids();
     sqlx::query_scalar!(
-        "SELECT EXISTS (SELECT FROM bulk_revocations
-                        WHERE marked_at IS NULL AND (id = $1 OR erasure_id = $2)) AS \"it!\"",
+        r#"SELECT EXISTS (SELECT FROM bulk_revocations
+                        WHERE marked_at IS NULL AND (id = $1 OR erasure_id = $2)) AS "it!""#,
         order,
         erasure,
     )
@@ -183,10 +183,10 @@ macro_rules! mark_seen {
                   AND (c.id IN (SELECT connection_id FROM unbindable)
                        OR NOT EXISTS (SELECT FROM token_bindings b WHERE b.connection_id = c.id))
                 ORDER BY c.id FOR UPDATE OF c SKIP LOCKED)" },
-            "SELECT (SELECT count(*) FROM seen) AS \"seen!\",
+            r#"SELECT (SELECT count(*) FROM seen) AS "seen!",
                     (SELECT id FROM seen ORDER BY id DESC LIMIT 1) AS last,
-                    (SELECT count(*) FROM meant) AS \"meant!\", (SELECT count(*) FROM changed) AS \"marked!\",
-                    (SELECT count(*) FROM changed WHERE status <> 'revoking') AS \"ended!\"",
+                    (SELECT count(*) FROM meant) AS "meant!", (SELECT count(*) FROM changed) AS "marked!",
+                    (SELECT count(*) FROM changed WHERE status <> 'revoking') AS "ended!""#,
             $($argument),*
         )
         .fetch_one($conn)
@@ -328,7 +328,7 @@ pub async fn mark_locked(conn: &mut Conn, ids: &[Uuid]) -> sqlx::Result<i64> {
             ORDER BY o.id FOR SHARE OF o),
          chosen AS (SELECT m.id, m.bulk_revocation_id FROM meant m JOIN held h ON h.id = m.bulk_revocation_id)"
         },
-        "SELECT count(*) AS \"marked!\" FROM changed",
+        r#"SELECT count(*) AS "marked!" FROM changed"#,
         ids,
     )
     .fetch_one(conn)

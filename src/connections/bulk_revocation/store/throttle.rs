@@ -78,7 +78,7 @@ pub async fn hold_paused(conn: &mut Conn, limit: i64) -> sqlx::Result<()> {
 /// order and how many they were.
 pub async fn release(conn: &mut Conn) -> sqlx::Result<Option<(BulkRevocationId, i64)>> {
     let row = sqlx::query!(
-        "WITH due AS MATERIALIZED (
+        r#"WITH due AS MATERIALIZED (
             SELECT id, per_second FROM bulk_revocations
             WHERE finished_at IS NULL AND state <> 'paused' AND erasure_id IS NULL
               AND next_release_at <= (SELECT strongroom_now())
@@ -95,7 +95,7 @@ pub async fn release(conn: &mut Conn) -> sqlx::Result<Option<(BulkRevocationId, 
          SET next_release_at = strongroom_now()
              + CASE WHEN EXISTS (SELECT FROM released) THEN $1::interval ELSE $2::interval END
          FROM due WHERE o.id = due.id
-         RETURNING o.id AS \"id: BulkRevocationId\", (SELECT count(*) FROM released) AS \"released!\"",
+         RETURNING o.id AS "id: BulkRevocationId", (SELECT count(*) FROM released) AS "released!""#,
         interval(RELEASE_EVERY),
         interval(CHECK_AGAIN),
     )
