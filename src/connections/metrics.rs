@@ -9,6 +9,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::connections::effects::RevocationEnd;
+use crate::connections::exchange::outcome::ExchangeEnd;
 use crate::connections::reconcile::Reconciler;
 use crate::connections::reconcile::store::Backlog;
 use crate::http::metrics::LATENCY_BUCKETS;
@@ -22,22 +24,6 @@ struct Outcome {
 struct Failing {
     reconciler: &'static str,
 }
-
-/// What can come of an exchange; told from the start, so that an alert has something to compare with.
-const EXCHANGES: [&str; 10] = [
-    "active",
-    "held",
-    "superseded",
-    "rejected",
-    "orphaned",
-    "expired",
-    "unsettled",
-    "revoked",
-    "dropped",
-    "lost",
-];
-/// How a revocation can end.
-const REVOCATIONS: [&str; 3] = ["confirmed", "unconfirmed", "superseded"];
 
 type Seconds = Gauge<f64, AtomicU64>;
 
@@ -87,10 +73,11 @@ impl Metrics {
             oldest_revoking: Seconds::default(),
             needing_attention: Gauge::default(),
         };
-        for outcome in EXCHANGES {
+        // Every value from the start, so that an alert has something to compare with.
+        for outcome in ExchangeEnd::ALL.map(ExchangeEnd::label) {
             drop(m.exchanges.get_or_create(&Outcome { outcome }));
         }
-        for outcome in REVOCATIONS {
+        for outcome in RevocationEnd::ALL.map(RevocationEnd::label) {
             drop(m.revocations.get_or_create(&Outcome { outcome }));
         }
         for reconciler in Reconciler::ALL {
@@ -190,19 +177,18 @@ impl Metrics {
         );
     }
 
-    pub(crate) fn exchange(&self, outcome: &'static str, took: std::time::Duration) {
-        self.exchanges.get_or_create(&Outcome { outcome }).inc();
+    pub(crate) fn exchange(&self, end: ExchangeEnd, took: std::time::Duration) {
+        self.exchanges.get_or_create(&Outcome { outcome: end.label() }).inc();
         self.exchange_duration.observe(took.as_secs_f64());
     }
 
-    pub(crate) fn revocation(&self, outcome: &'static str) {
-        self.revocations.get_or_create(&Outcome { outcome }).inc();
+    pub(crate) fn revocation(&self, end: RevocationEnd) {
+        self.revocations(end, 1);
     }
 
-    /// Counts revocations that ended together.
-    pub fn revocations(&self, outcome: &'static str, count: i64) {
+    pub(crate) fn revocations(&self, end: RevocationEnd, count: i64) {
         let count = u64::try_from(count).unwrap_or(0);
-        self.revocations.get_or_create(&Outcome { outcome }).inc_by(count);
+        self.revocations.get_or_create(&Outcome { outcome: end.label() }).inc_by(count);
     }
 
     pub(crate) fn reconciler_failed(&self, reconciler: Reconciler) {

@@ -11,6 +11,7 @@ mod bank_login;
 mod batches;
 mod binding;
 pub(crate) mod bulk_revocation;
+mod effects;
 pub(crate) mod erasure;
 pub(crate) mod exchange;
 pub(crate) mod import;
@@ -75,6 +76,14 @@ pub struct Context {
 }
 
 impl Context {
+    /// Runs a query in its batch: one statement and one commit for all callers that wait at this moment.
+    ///
+    /// # Errors
+    /// The database's.
+    async fn batch<Q: batches::Batched>(&self, query: Q) -> sqlx::Result<Q::Output> {
+        self.batches.run(query).await
+    }
+
     /// How long a lease on an exchange lives: the call's time limit and a little for the commit.
     fn exchange_lease(&self) -> Duration {
         self.dapi.settings().exchange_timeout + LEASE_MARGIN

@@ -27,5 +27,5 @@ pub async fn clear(
     let mut conn = context.pool.acquire().await?;
     store::clear_attention(&mut conn, &AuditActor::from(actor), app, id).await?;
     drop(conn);
-    Ok(context.batches.find(ViewQuery { app, id }).await?)
+    Ok(context.batch(ViewQuery { app, id }).await?)
 }

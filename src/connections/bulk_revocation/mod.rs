@@ -33,6 +33,7 @@ use crate::base::actor::{Actor, Who};
 use crate::base::ids::{AppId, BulkRevocationId, ConnectionId};
 use crate::base::paging::{Cursor, Page};
 use crate::connections::Context;
+use crate::connections::effects::RevocationEnd;
 use crate::connections::model::RevocationKind;
 use crate::connections::reconcile::Reconciler;
 use crate::connections::reconcile::isolated;
@@ -369,7 +370,7 @@ pub struct Reconciled {
 pub async fn reconcile(context: &Context, batch: i64) -> Reconciled {
     let marked = marking::mark_due(context, Instant::now() + MARK_IN_A_ROUND);
     let marked = isolated(context, ORDERS, MARKING, marked.boxed()).await.unwrap_or_default();
-    context.metrics.revocations("confirmed", marked.ended);
+    context.metrics.revocations(RevocationEnd::Confirmed, marked.ended);
     let held = async { Ok(store::hold_paused(&mut context.pool.acquire().await?, batch).await?) };
     isolated(context, ORDERS, HOLDING, held.boxed()).await;
     let released = release(context, batch).await;

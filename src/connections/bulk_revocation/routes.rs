@@ -13,6 +13,7 @@ use crate::connections::bulk_revocation::{
     BulkRevocation, Change, ChangeOutcome, CreateOutcome, DEFAULT_PER_SECOND, DryRun,
     MAX_PER_SECOND, NewBulkRevocation, RevocationFilter,
 };
+use crate::connections::effects::RevocationEnd;
 use crate::connections::input::{client_user_id, reason};
 use crate::connections::model::RevocationKind;
 use crate::connections::query::routes::read::{cursor, limit};
@@ -213,7 +214,7 @@ pub async fn create(
 fn order_of(context: &Context, given: &CreateOutcome) -> Result<BulkRevocationId, Problem> {
     match *given {
         CreateOutcome::New { id, ended } => {
-            context.metrics.revocations("confirmed", ended);
+            context.metrics.revocations(RevocationEnd::Confirmed, ended);
             context.wake.notify_one();
             Ok(id)
         }
@@ -352,7 +353,9 @@ async fn change(
     let app = caller.client.app;
     match bulk_revocation::change(&mut conn, &caller.actor, app, id, change).await? {
         ChangeOutcome::Yes(ended) => {
-            context.metrics.revocations("unconfirmed", i64::try_from(ended).unwrap_or(0));
+            context
+                .metrics
+                .revocations(RevocationEnd::Unconfirmed, i64::try_from(ended).unwrap_or(0));
         }
         ChangeOutcome::AtItsEnd => {
             let detail = "It was cancelled, or nothing of it is left to be told.";

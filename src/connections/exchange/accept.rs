@@ -91,7 +91,7 @@ pub async fn receive(
             code_hash: hash,
             dapi_connection_id: submission.dapi_connection_id.clone(),
         };
-        let found = context.batches.look_up(look_up).await?;
+        let found = context.batch(look_up).await?;
         let ends = window_cap(context, &submission.code);
         let user = found.user.as_ref().map(|(user, _)| *user);
         match found.existing {
@@ -304,7 +304,7 @@ async fn keep(
     intent: NewIntent,
 ) -> Result<IntentOutcome, sqlx::Error> {
     let Some(session) = session else {
-        return match context.batches.insert_intent(intent).await {
+        return match context.batch(intent).await {
             Ok(true) => Ok(IntentOutcome::Yes),
             Ok(false) => Ok(IntentOutcome::LookAgain),
             Err(error) if is_user_gone(&error) => Ok(IntentOutcome::LookAgain),

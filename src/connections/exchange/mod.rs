@@ -22,7 +22,7 @@ use futures_util::FutureExt as _;
 use tokio::task::JoinHandle;
 
 use crate::base::trace::TraceContext;
-use crate::connections::exchange::outcome::{Concluded, Outcome, commit_outcome};
+use crate::connections::exchange::outcome::{Outcome, Recorded};
 use crate::connections::model::{Answer, Connection, Failure};
 use crate::connections::reconcile::store::Claimed;
 use crate::connections::transitions::store::SealedToken;
@@ -103,13 +103,12 @@ impl PendingExchange {
                 return None;
             }
         };
-        let Concluded { what, active } = commit_outcome(context, &outcome).await;
+        let Recorded { end, active, effects } = outcome::record(context, &outcome).await;
         fail::fail_point!("exchange::concluded");
-        context.metrics.exchange(what, started.elapsed());
-        context.changes.notify(id);
-        if matches!(what, "unsettled" | "held" | "revoked" | "lost") {
-            context.wake.notify_one();
-        }
+        context.metrics.exchange(end, started.elapsed());
+        let effects = effects.changed(id);
+        let effects = if end.needs_follow_up() { effects.wake() } else { effects };
+        effects.apply(context);
         active
     }
 

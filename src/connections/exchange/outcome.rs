@@ -1,15 +1,16 @@
-//! Concluding an exchange: its outcome is committed in one transaction, as often as it takes, and
-//! changes what the rules say.
+//! Records the outcome of an exchange: committed in one transaction, retried until the database takes it.
 
 use std::time::{Duration, Instant};
 
 use crate::connections::bank_login::LockedConnection;
-use crate::connections::model::{Answer, Attempt, Connection, Transition};
+use crate::connections::effects::Effects;
+use crate::connections::model::{Answer, Attempt, Connection, Status, Transition};
+use crate::connections::transitions::Fetched;
 use crate::connections::transitions::store::{Activation, SealedToken};
 use crate::connections::{ConnectionAad, Context, backoff, bank_login, model, sql, transitions};
 use crate::database::{Conn, Fault};
 
-/// The first wait before an exchange is tried again, and the longest.
+/// The first wait before an exchange is retried, and the longest.
 const RETRY: (Duration, Duration) = (Duration::from_secs(2), Duration::from_mins(2));
 /// How long an answer is kept in memory for a database that does not take it.
 const HOLD_ANSWER: Duration = Duration::from_mins(15);
@@ -18,43 +19,131 @@ const HOLD_ANSWER: Duration = Duration::from_mins(15);
 pub struct Outcome {
     pub aad: ConnectionAad,
     pub dapi_connection_id: String,
+    /// The epoch of the lease that the call was made under.
     pub epoch: i32,
     pub answer: Answer,
     pub token: Option<SealedToken>,
+    /// How long Dapi asked to wait.
     pub retry_after: Option<Duration>,
 }
 
-/// What became of an outcome.
-pub struct Concluded {
-    /// The word for it, as metrics tell it.
-    pub what: &'static str,
-    /// The connection, where that is how it is known to stand.
-    pub active: Option<Connection>,
+/// How an attempt to exchange a code ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExchangeEnd {
+    /// The connection is active.
+    Active,
+    /// The token is sealed and waits for the delinking of an older link.
+    Held,
+    /// Another connection of the login took its place.
+    Superseded,
+    /// Dapi refused the code.
+    Rejected,
+    /// Dapi consumed the code and its answer was lost.
+    Orphaned,
+    /// The window closed.
+    Expired,
+    /// Another attempt follows.
+    Unsettled,
+    /// The connection was revoked meanwhile; its token is delinked, or the revocation has ended.
+    Revoked,
+    /// No connection could take the token: it lives on at Dapi.
+    Dropped,
+    /// Another attempt has a later lease; this one changes nothing.
+    Stale,
+    /// The user was erased meanwhile.
+    Erased,
+    /// The database did not take the outcome in time.
+    Lost,
 }
 
-impl Concluded {
-    const fn new(what: &'static str) -> Self {
-        Self { what, active: None }
+impl ExchangeEnd {
+    /// Every end.
+    pub const ALL: [Self; 12] = [
+        Self::Active,
+        Self::Held,
+        Self::Superseded,
+        Self::Rejected,
+        Self::Orphaned,
+        Self::Expired,
+        Self::Unsettled,
+        Self::Revoked,
+        Self::Dropped,
+        Self::Stale,
+        Self::Erased,
+        Self::Lost,
+    ];
+
+    /// The metric's label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Held => "held",
+            Self::Superseded => "superseded",
+            Self::Rejected => "rejected",
+            Self::Orphaned => "orphaned",
+            Self::Expired => "expired",
+            Self::Unsettled => "unsettled",
+            Self::Revoked => "revoked",
+            Self::Dropped => "dropped",
+            Self::Stale => "stale",
+            Self::Erased => "erased",
+            Self::Lost => "lost",
+        }
+    }
+
+    /// Whether it leaves something for the background work, which is then woken.
+    pub const fn needs_follow_up(self) -> bool {
+        matches!(self, Self::Unsettled | Self::Held | Self::Revoked | Self::Lost)
+    }
+
+    const fn of(transition: &Transition) -> Self {
+        match transition {
+            Transition::Activate { .. } => Self::Active,
+            Transition::Hold => Self::Held,
+            Transition::GiveWay { .. } => Self::Superseded,
+            Transition::Fail(Status::Orphaned, _) => Self::Orphaned,
+            Transition::Fail(Status::Expired, _) => Self::Expired,
+            Transition::Fail(..) => Self::Rejected,
+            Transition::TryAgain { .. } => Self::Unsettled,
+            Transition::Delink | Transition::EndRevocation { .. } => Self::Revoked,
+            Transition::DropToken => Self::Dropped,
+            Transition::Nothing => Self::Stale,
+        }
     }
 }
 
-/// Commits an outcome, and goes on trying where the database does not take it. Whether a COMMIT that
-/// went unanswered was applied is read back by the epoch, so that trying again is safe.
-pub async fn commit_outcome(context: &Context, outcome: &Outcome) -> Concluded {
+/// A recorded outcome.
+pub struct Recorded {
+    pub end: ExchangeEnd,
+    /// The connection as it was committed; `None` unless it became active by the short way.
+    pub active: Option<Connection>,
+    /// To be applied by the caller.
+    pub effects: Effects,
+}
+
+impl Recorded {
+    fn new(end: ExchangeEnd) -> Self {
+        Self { end, active: None, effects: Effects::default() }
+    }
+}
+
+/// Records an outcome, retrying for as long as the answer is kept. It is safe to retry a COMMIT that went
+/// unanswered: the row's epoch says whether it was applied.
+pub async fn record(context: &Context, outcome: &Outcome) -> Recorded {
     let given_up = Instant::now() + HOLD_ANSWER;
     let mut wait = Duration::from_millis(50);
-    // From the moment it exists: an answer that waits is one that a crash would lose.
+    // From the moment the answer exists: a crash loses one that waits.
     let _waiting = Waiting::new(context);
     loop {
-        let error = match conclude(context, outcome).await {
-            Ok(concluded) => return concluded,
+        let error = match try_record(context, outcome).await {
+            Ok(recorded) => return recorded,
             Err(error) => error,
         };
         tracing::warn!(cause = %error, "an outcome could not be committed, trying again");
         if Instant::now() + wait > given_up {
             tracing::error!("an outcome was given up; the lease's end brings the next attempt");
             context.metrics.answers_lost.inc();
-            return Concluded::new("lost");
+            return Recorded::new(ExchangeEnd::Lost);
         }
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(Duration::from_secs(2));
@@ -77,40 +166,44 @@ impl Drop for Waiting<'_> {
     }
 }
 
-async fn conclude(context: &Context, outcome: &Outcome) -> Result<Concluded, sqlx::Error> {
-    let ConnectionAad { app, id, .. } = outcome.aad;
-    if let Some(token) = outcome.token.clone() {
-        let activation = Activation { app, id, epoch: outcome.epoch, token };
-        match context.batches.activate(activation).await {
-            Ok(Some(active)) => return Ok(Concluded { what: "active", active: Some(active) }),
-            // Not so simple: another connection of the login has to be looked at.
-            Ok(None) => {}
-            Err(error) if Fault::of(&error).is_passing() => return Err(error),
-            Err(error) => {
-                tracing::debug!(cause = %error, "not activated by itself, the login is looked at");
-            }
-        }
+async fn try_record(context: &Context, outcome: &Outcome) -> sqlx::Result<Recorded> {
+    if let Some(active) = activate(context, outcome).await? {
+        return Ok(Recorded { active: Some(active), ..Recorded::new(ExchangeEnd::Active) });
     }
     let mut tx = context.pool.begin().await?;
-    // What is locked for long is tried again, and holds up no connection of the pool meanwhile.
+    // A row that stays locked is retried, so that it does not hold up a connection of the pool.
     bank_login::wait_briefly(&mut tx).await?;
-    let what = conclude_locked(context, &mut tx, outcome).await?;
+    let recorded = record_under_lock(context, &mut tx, outcome).await?;
     tx.commit().await?;
-    Ok(Concluded::new(what))
+    Ok(recorded)
 }
 
-async fn conclude_locked(
+/// The short way, in a batch: a token for a pending connection whose login has no other. `None` if the login has
+/// to be looked at under its lock.
+async fn activate(context: &Context, outcome: &Outcome) -> sqlx::Result<Option<Connection>> {
+    let Some(token) = outcome.token.clone() else { return Ok(None) };
+    let ConnectionAad { app, id, .. } = outcome.aad;
+    match context.batch(Activation { app, id, epoch: outcome.epoch, token }).await {
+        Err(error) if !Fault::of(&error).is_passing() => {
+            tracing::debug!(cause = %error, "not activated by itself, the login is looked at");
+            Ok(None)
+        }
+        activated => activated,
+    }
+}
+
+async fn record_under_lock(
     context: &Context,
     tx: &mut Conn,
     outcome: &Outcome,
-) -> Result<&'static str, sqlx::Error> {
+) -> sqlx::Result<Recorded> {
     let ConnectionAad { app, user, id } = outcome.aad;
     let locked =
         bank_login::lock_bank_login(tx, app, &outcome.dapi_connection_id, Some(id), user).await?;
     // The user was erased meanwhile, and with them the key that would open the token.
-    let Some(me) = locked.me else { return Ok("erased") };
+    let Some(me) = locked.me else { return Ok(Recorded::new(ExchangeEnd::Erased)) };
     if me.settled_epoch == Some(outcome.epoch) {
-        return Ok("active");
+        return Ok(Recorded::new(ExchangeEnd::Active));
     }
     let attempt = Attempt {
         current: me.lease_epoch == outcome.epoch,
@@ -123,53 +216,39 @@ async fn conclude_locked(
         (&transition, &me.revoked_by, &outcome.token)
     {
         transitions::store::store_revoked_token(tx, &me, outcome.epoch, token, in_force).await?;
-        return Ok("revoked");
+        return Ok(Recorded::new(ExchangeEnd::Revoked));
     }
-    apply_exchange_transition(context, tx, &me, &transition, outcome).await?;
-    Ok(transition_label(&transition))
+    let effects = apply(tx, &me, &transition, outcome).await?;
+    Ok(Recorded { effects, ..Recorded::new(ExchangeEnd::of(&transition)) })
 }
 
-fn transition_label(transition: &Transition) -> &'static str {
-    match transition {
-        Transition::Activate { .. } => "active",
-        Transition::Hold => "held",
-        Transition::GiveWay { .. } => "superseded",
-        Transition::Fail(status, _) => status.as_str(),
-        Transition::TryAgain { .. } => "unsettled",
-        Transition::Delink | Transition::EndRevocation { .. } => "revoked",
-        Transition::DropToken => "dropped",
-        Transition::Nothing => "stale",
-    }
-}
-
-async fn apply_exchange_transition(
-    context: &Context,
+async fn apply(
     tx: &mut Conn,
     me: &LockedConnection,
     transition: &Transition,
     outcome: &Outcome,
-) -> Result<(), sqlx::Error> {
+) -> sqlx::Result<Effects> {
     let epoch = outcome.epoch;
     match (transition, &outcome.token) {
         (Transition::Hold, Some(token)) => {
-            transitions::store::store_token(tx, me, epoch, token, sql::WAIT_FOR_DELINKING).await
+            transitions::store::store_token(tx, me, epoch, token, sql::WAIT_FOR_DELINKING).await?;
         }
         (Transition::Delink, Some(token)) => {
-            transitions::store::store_token(tx, me, epoch, token, Duration::ZERO).await
+            transitions::store::store_token(tx, me, epoch, token, Duration::ZERO).await?;
         }
         (Transition::TryAgain { unanswered, what }, _) => {
             tracing::warn!(what, "an exchange settled nothing and will be tried again");
             let wait = backoff(RETRY.0, RETRY.1, me.attempts, outcome.retry_after);
-            transitions::store::schedule_retry(tx, me, *unanswered, what, wait).await
+            transitions::store::schedule_retry(tx, me, *unanswered, what, wait).await?;
         }
         (Transition::DropToken, _) => {
             tracing::error!("a token came that no connection could take; it stays live at Dapi");
-            context.metrics.tokens_dropped.inc();
-            Ok(())
+            return Ok(Effects::token_dropped());
         }
-        _ => {
-            transitions::apply(context, tx, me, transition, Some((epoch, outcome.token.as_ref())))
-                .await
+        (_, token) => {
+            let fetched = Fetched { epoch, token: token.as_ref() };
+            return transitions::apply(tx, me, transition, Some(fetched)).await;
         }
     }
+    Ok(Effects::default())
 }

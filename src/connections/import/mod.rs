@@ -15,14 +15,15 @@ use crate::base::actor::Actor;
 use crate::base::ids::{AppId, ConnectionId, TokenLeaseId};
 use crate::base::secret::Sealable as _;
 use crate::base::trace::TraceContext;
+use crate::connections::effects::Effects;
 use crate::connections::exchange::is_user_gone;
 use crate::connections::exchange::store::NewConnection;
 use crate::connections::import::verification::{Candidate, VerificationAnswer};
 use crate::connections::model::{Status, Transition, Verification};
 use crate::connections::token_lease::{CallRequest, TokenLease};
-use crate::connections::transitions::supersede;
 use crate::connections::{
     ConnectionAad, ConnectionError, Context, bank_login, exchange, model, reveal, token_lease,
+    transitions,
 };
 use crate::dapi::{AccessToken, Busy, Refusal, UserSecret};
 use crate::database::Conn;
@@ -144,11 +145,13 @@ async fn try_import(
     {
         return Ok(Imported::Repeated(older));
     }
+    let mut effects = Effects::default();
     let active = match model::on_token_for_pending(locked.login) {
         Transition::Activate { supersedes } => {
             if let Some(older) = supersedes {
                 let by_unproven = *standing == Verification::Unproven;
-                supersede(context, &mut tx, import.app, older, (id, by_unproven)).await?;
+                effects =
+                    transitions::supersede(&mut tx, import.app, older, (id, by_unproven)).await?;
             }
             true
         }
@@ -175,6 +178,7 @@ async fn try_import(
     )
     .await?;
     tx.commit().await?;
+    effects.apply(context);
     Ok(Imported::New(id))
 }
 

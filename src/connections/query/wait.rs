@@ -22,7 +22,7 @@ pub async fn wait_until(
     let subscription = context.changes.subscribe(id);
     loop {
         let news = subscription.changed();
-        let found = context.batches.find(ViewQuery { app, id }).await?;
+        let found = context.batch(ViewQuery { app, id }).await?;
         let left = deadline.saturating_duration_since(Instant::now());
         match found {
             Some(connection) if !done(connection.status) && !left.is_zero() => {}

@@ -19,10 +19,10 @@ use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use crate::base::ids::ConnectionId;
+use crate::connections::effects::Effects;
 use crate::connections::model::{Answer, Attempt, State, Transition};
 use crate::connections::reconcile::calls::{leave_locked, take_up};
 use crate::connections::reconcile::store::{Claimed, ClaimedDelink, Due};
-use crate::connections::transitions::apply;
 use crate::connections::{
     ConnectionError, Context, bank_login, bulk_revocation, erasure, model, reveal, sql, superseded,
     token_lease, transitions,
@@ -334,18 +334,18 @@ async fn apply_one(
     // Another replica may have been here since the row was found.
     let still_due = locked.me.as_ref().is_some_and(|me| me.due);
     let transition = if still_due { decide(&locked) } else { None };
-    let settled = match (transition, &locked.me) {
+    let (settled, effects) = match (transition, &locked.me) {
         (Some(Transition::Hold | Transition::TryAgain { .. }), Some(me)) => {
             transitions::store::postpone(&mut tx, me, sql::WAIT_FOR_DELINKING).await?;
-            false
+            (false, Effects::default())
         }
         (Some(transition), Some(me)) => {
-            apply(context, &mut tx, me, &transition, None).await?;
-            true
+            (true, transitions::apply(&mut tx, me, &transition, None).await?)
         }
-        _ => false,
+        _ => (false, Effects::default()),
     };
     tx.commit().await?;
+    effects.apply(context);
     Ok(settled)
 }
 

@@ -32,8 +32,7 @@ impl LastUses {
     async fn write_later(self, batches: Batches) {
         tokio::time::sleep(GATHER).await;
         let uses = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
-        let written =
-            futures_util::future::join_all(uses.into_iter().map(|it| batches.record_use(it)));
+        let written = futures_util::future::join_all(uses.into_iter().map(|it| batches.run(it)));
         if let Some(Err(error)) = written.await.into_iter().find(Result::is_err) {
             tracing::debug!(cause = %error, "a use was not noted");
         }

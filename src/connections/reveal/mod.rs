@@ -61,13 +61,13 @@ pub async fn reveal(
     let until = Instant::now() + LOCKED.0;
     loop {
         let request = store::Reveal { actor: actor.clone(), app, id, reason: reason.to_owned() };
-        if let Some(row) = context.batches.reveal(request).await? {
+        if let Some(row) = context.batch(request).await? {
             context.metrics.reveals.inc();
             context.uses.note(context, app, id);
             let secrets = open(context, app, id, row)?;
             return Ok(Reveal::Secrets(Box::new(secrets)));
         }
-        match context.batches.find(ViewQuery { app, id }).await? {
+        match context.batch(ViewQuery { app, id }).await? {
             None => return Ok(Reveal::Unknown),
             Some(connection) if connection.status != Status::Active => {
                 return Ok(Reveal::NotActive(connection.status));

@@ -3,6 +3,7 @@
 use crate::audit::AuditActor;
 use crate::base::actor::Actor;
 use crate::base::ids::{AppId, ConnectionId};
+use crate::connections::effects::{Effects, RevocationEnd};
 use crate::connections::model::{PredecessorEvent, RevocationKind, Status};
 use crate::connections::transitions::store::{End, NewRevocation};
 use crate::connections::{ConnectionError, Context, bank_login, superseded, transitions};
@@ -48,7 +49,6 @@ pub async fn dapi_reports_dead_token(
     if let Some(older) = restored {
         tracing::warn!(connection = %older, instead_of = %id, "a superseded token is active again");
     }
-    context.metrics.revocation("confirmed");
-    context.changes.notify(id);
+    Effects::revocation(RevocationEnd::Confirmed).changed(id).apply(context);
     Ok(true)
 }

@@ -15,12 +15,12 @@ use crate::audit::AuditActor;
 use crate::base::actor::Actor;
 use crate::base::ids::{AppId, ConnectionId, TokenLeaseId};
 use crate::base::trace::TraceContext;
+use crate::connections::effects::{Effects, RevocationEnd};
 use crate::connections::model::{
     PredecessorEvent, RevocationKind, RevocationTransition, Status, Transition,
 };
 use crate::connections::reconcile::Reconciler;
 use crate::connections::reconcile::store::ClaimedDelink;
-use crate::connections::transitions::apply;
 use crate::connections::transitions::store::{End, NewRevocation};
 use crate::connections::{
     ConnectionAad, ConnectionError, Context, backoff, bank_login, model, superseded, token_lease,
@@ -83,6 +83,7 @@ async fn revoke_once(
     let Some(me) = locked.me else { return Ok(RevokeOutcome::Unknown) };
     let actor = AuditActor::from(actor);
     let new = NewRevocation { kind: request.kind, reason: request.reason };
+    let mut effects = Effects::default().changed(id).wake();
     match model::on_revocation(me.state, me.lease_epoch > 0, request.tell_dapi) {
         RevocationTransition::Begin => {
             transitions::store::begin_revocation(&mut tx, &actor, app, id, &new).await?;
@@ -92,7 +93,7 @@ async fn revoke_once(
             let end =
                 End { confirmed, reason: request.reason, ..End::new(request.kind.ends(confirmed)) };
             transitions::store::end(&mut tx, &actor, app, id, &end).await?;
-            context.metrics.revocation(if confirmed { "confirmed" } else { "unconfirmed" });
+            effects = effects.and(Effects::revocation(RevocationEnd::of(confirmed)));
         }
         // What is kept of it for the case that a newer token is dead is destroyed all the same.
         RevocationTransition::Already => {}
@@ -102,8 +103,7 @@ async fn revoke_once(
     fail::fail_point!("revocation::before_commit");
     tx.commit().await?;
     fail::fail_point!("revocation::committed");
-    context.changes.notify(id);
-    context.wake.notify_one();
+    effects.apply(context);
     Ok(RevokeOutcome::Acknowledged)
 }
 
@@ -209,10 +209,10 @@ impl PendingDelink {
             return Ok(true);
         }
         let transition = model::on_unconfirmed_end(locked.login, false);
-        apply(context, &mut tx, &me, &transition, None).await?;
+        let effects = transitions::apply(&mut tx, &me, &transition, None).await?;
         token_lease::store::release_delink_lease(&mut tx, id, self.token_lease).await?;
         tx.commit().await?;
-        context.changes.notify(id);
+        effects.changed(id).apply(context);
         Ok(false)
     }
 
@@ -249,12 +249,15 @@ impl PendingDelink {
         let locked =
             bank_login::lock_bank_login(&mut tx, app, &self.dapi_connection_id, Some(id), user)
                 .await?;
+        let mut effects = Effects::default();
         if let Some(me) = locked.me.filter(|me| me.status == Status::Revoking) {
             let transition = Transition::EndRevocation { confirmed: true, what };
-            apply(context, &mut tx, &me, &transition, None).await?;
+            effects = transitions::apply(&mut tx, &me, &transition, None).await?;
         }
         token_lease::store::release_delink_lease(&mut tx, id, self.token_lease).await?;
-        tx.commit().await
+        tx.commit().await?;
+        effects.apply(context);
+        Ok(())
     }
 }
 
@@ -285,11 +288,12 @@ async fn end_untold(context: &Context, delink: &ClaimedDelink) -> Result<(), sql
         claimed.user,
     )
     .await?;
+    let mut effects = Effects::default().changed(claimed.id).wake();
     if let Some(me) = locked.me.filter(|me| me.status == Status::Revoking) {
         if delink.given_up || locked.login.is_in_use() {
             let transition = model::on_unconfirmed_end(locked.login, delink.given_up);
             tracing::error!(connection = %me.id, ?transition, "a revocation ends without Dapi's confirmation");
-            apply(context, &mut tx, &me, &transition, None).await?;
+            effects = effects.and(transitions::apply(&mut tx, &me, &transition, None).await?);
         } else {
             // The other one was revoked since this was claimed: now Dapi can be told of both.
             transitions::store::postpone(&mut tx, &me, Duration::ZERO).await?;
@@ -297,7 +301,6 @@ async fn end_untold(context: &Context, delink: &ClaimedDelink) -> Result<(), sql
     }
     token_lease::store::release_delink_lease(&mut tx, claimed.id, delink.token_lease).await?;
     tx.commit().await?;
-    context.changes.notify(claimed.id);
-    context.wake.notify_one();
+    effects.apply(context);
     Ok(())
 }

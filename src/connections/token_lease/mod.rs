@@ -60,15 +60,7 @@ pub async fn take(
     let lease_id = TokenLeaseId::new();
     let CallRequest { app, id, path, limit, .. } = *request;
     let actor = AuditActor::from(&request.actor);
-    let taken = context.batches.acquire_lease(AcquireLease {
-        actor,
-        app,
-        id,
-        lease_id,
-        position,
-        limit,
-        path,
-    });
+    let taken = context.batch(AcquireLease { actor, app, id, lease_id, position, limit, path });
     match taken.await {
         Ok(taken) => {
             Ok(taken.map(|taken| TokenLease { request: request.clone(), id: lease_id, taken }))
@@ -130,7 +122,7 @@ impl TokenLease {
         );
         let end = release_of(&self.request, self.id, Some(self.taken.user), outcome, reason);
         let end = ReleaseLease { used: outcome != "failed", attention, ..end };
-        let ended = context.batches.release_lease(end.clone()).await;
+        let ended = context.batch(end.clone()).await;
         if ended.is_err() {
             let (context, limit) = (context.clone(), self.request.limit);
             context.tasks.clone().spawn(async move { release_later(&context, end, limit).await });
@@ -171,7 +163,7 @@ async fn release_later(context: &Context, end: ReleaseLease, limit: Duration) {
     let mut wait = Duration::from_millis(50);
     while std::time::Instant::now() + wait < given_up {
         tokio::time::sleep(wait).await;
-        if context.batches.release_lease(end.clone()).await.is_ok() {
+        if context.batch(end.clone()).await.is_ok() {
             context.changes.notify(end.id);
             return;
         }
@@ -186,7 +178,7 @@ pub async fn standing(
     app: AppId,
     id: ConnectionId,
 ) -> Result<Option<(Status, Option<Attention>)>, ConnectionError> {
-    let found = context.batches.find(ViewQuery { app, id }).await?;
+    let found = context.batch(ViewQuery { app, id }).await?;
     Ok(found.map(|connection| (connection.status, connection.attention)))
 }
 

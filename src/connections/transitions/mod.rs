@@ -1,4 +1,4 @@
-//! Carrying out what the rules decided, under the lock of the login.
+//! Applies what the rules decided, under the lock of the bank login.
 
 pub mod store;
 
@@ -7,68 +7,75 @@ use crate::audit::AuditActor;
 use crate::base::actor::Actor;
 use crate::base::ids::{AppId, ConnectionId};
 use crate::connections::bank_login::LockedConnection;
+use crate::connections::effects::{Effects, RevocationEnd};
 use crate::connections::model::{
     self, PredecessorEvent, PredecessorTransition, State, Status, Transition,
 };
-use crate::connections::{Context, superseded};
+use crate::connections::superseded;
 use crate::database::Conn;
 
-/// The steps that end a connection or activate it, with a token that has just come or with the one
-/// that is held.
+/// What an exchange fetched, and the epoch of the lease that it was fetched under.
+#[derive(Clone, Copy, Debug)]
+pub struct Fetched<'a> {
+    /// The lease's epoch.
+    pub epoch: i32,
+    /// The token; `None` if the exchange brought none.
+    pub token: Option<&'a SealedToken>,
+}
+
+/// Applies the transitions that activate a connection or end it, with the token that was just fetched or with the
+/// one that the row holds. The others belong to the exchange and change nothing here.
 pub async fn apply(
-    context: &Context,
     tx: &mut Conn,
     me: &LockedConnection,
     transition: &Transition,
-    came: Option<(i32, Option<&SealedToken>)>,
-) -> Result<(), sqlx::Error> {
-    let actor = AuditActor::from(&Actor::service());
-    let (epoch, token) = came.map_or((None, None), |(epoch, token)| (Some(epoch), token));
-    let ended = match transition {
+    fetched: Option<Fetched<'_>>,
+) -> sqlx::Result<Effects> {
+    let token = fetched.and_then(|fetched| fetched.token);
+    let (end, effects) = match transition {
         Transition::Activate { supersedes } => {
-            if let Some(older) = supersedes {
-                supersede(context, tx, me.app, *older, (me.id, me.unproven)).await?;
-            }
-            return store::activate(tx, me, epoch, token).await;
+            let effects = match supersedes {
+                Some(older) => supersede(tx, me.app, *older, (me.id, me.unproven)).await?,
+                None => Effects::default(),
+            };
+            store::activate(tx, me, fetched.map(|fetched| fetched.epoch), token).await?;
+            return Ok(effects);
         }
         Transition::GiveWay { to } => {
-            End { replaced_by: Some(*to), ..End::new(Status::Invalidated) }
+            (End { replaced_by: Some(*to), ..End::new(Status::Invalidated) }, Effects::default())
         }
         Transition::Fail(status, failure) => {
-            if token.is_some() {
-                context.metrics.tokens_dropped.inc();
-            }
-            End { failure: Some(failure), ..End::new(*status) }
+            let end = End { failure: Some(failure), ..End::new(*status) };
+            (end, token.map_or_else(Effects::default, |_| Effects::token_dropped()))
         }
         Transition::EndRevocation { confirmed, what } => {
             let status = match me.state {
                 State::Revoking(kind, _) => kind.ends(*confirmed),
                 _ => Status::Invalidated,
             };
-            context.metrics.revocation(if *confirmed { "confirmed" } else { "unconfirmed" });
-            End { confirmed: *confirmed, last_error: what.as_deref(), ..End::new(status) }
+            let last_error = what.as_deref();
+            let end = End { confirmed: *confirmed, last_error, ..End::new(status) };
+            (end, Effects::revocation(RevocationEnd::of(*confirmed)))
         }
         Transition::Hold
         | Transition::Delink
         | Transition::TryAgain { .. }
         | Transition::DropToken
-        | Transition::Nothing => {
-            return Ok(());
-        }
+        | Transition::Nothing => return Ok(Effects::default()),
     };
-    store::end(tx, &actor, me.app, me.id, &ended).await
+    store::end(tx, &AuditActor::from(&Actor::service()), me.app, me.id, &end).await?;
+    Ok(effects)
 }
 
-/// Ends an older connection of a login in favour of a newer one: destroyed here, but not delinked,
-/// which could cut the new link. In favour of one that is not known to work its token is kept for a while.
+/// Ends an older connection of a login in favour of a newer one: its token is destroyed here but not delinked,
+/// because a delinking could cut the new link. If the newer token is not known to work, the older one is kept for
+/// a while.
 pub async fn supersede(
-    context: &Context,
     tx: &mut Conn,
     app: AppId,
     older: ConnectionId,
     (newer, by_unproven): (ConnectionId, bool),
-) -> Result<(), sqlx::Error> {
-    context.metrics.revocation("superseded");
+) -> sqlx::Result<Effects> {
     let event = PredecessorEvent::Superseded { by_unproven };
     if model::predecessor_transition(event) == PredecessorTransition::Keep {
         superseded::store::insert_superseded(tx, app, older, newer).await?;
@@ -76,6 +83,7 @@ pub async fn supersede(
         superseded::after(tx, app, older, event).await?;
     }
     let actor = AuditActor::from(&Actor::service());
-    let superseded = End { replaced_by: Some(newer), ..End::new(Status::Invalidated) };
-    store::end(tx, &actor, app, older, &superseded).await
+    let end = End { replaced_by: Some(newer), ..End::new(Status::Invalidated) };
+    store::end(tx, &actor, app, older, &end).await?;
+    Ok(Effects::revocation(RevocationEnd::Superseded))
 }

@@ -131,7 +131,7 @@ pub async fn get(
             let mut conn = context.pool.acquire().await?;
             store::find_of_session(&mut conn, session.app, session.id, id.0).await?
         }
-        None => context.batches.find(ViewQuery { app: caller.app(), id: id.0 }).await?,
+        None => context.batch(ViewQuery { app: caller.app(), id: id.0 }).await?,
     };
     found.map(|connection| HttpResponse::Ok().json(connection)).ok_or_else(Problem::not_found)
 }
