@@ -1,5 +1,6 @@
 # syntax=docker/dockerfile:1
-# Builds the release binary and puts it, alone, on a small base. `docker build -t strongroom .`
+# Builds the release binary without the development tools and puts it, alone, on a small base.
+# `docker build -t strongroom .`
 
 FROM rust:1.95-slim-bookworm AS build
 # aws-lc, the cryptographic library behind TLS and signatures, is built from C.
@@ -11,19 +12,23 @@ WORKDIR /src
 # The dependencies first, against an empty program: this layer changes only with Cargo.lock.
 COPY Cargo.toml Cargo.lock build.rs ./
 COPY .cargo .cargo
-RUN mkdir -p src benches/ratios migrations \
+COPY crates/strongroom-common/Cargo.toml crates/strongroom-common/
+# Cargo wants the manifest of every package. The sandbox itself is never copied, so it cannot get in.
+COPY crates/strongroom-dev/Cargo.toml crates/strongroom-dev/
+RUN mkdir -p src benches/ratios migrations crates/strongroom-common/src crates/strongroom-dev/src \
  && echo 'fn main() {}' | tee src/main.rs benches/ratios/main.rs >/dev/null \
- && touch src/lib.rs \
- && cargo build --release --locked --bin strongroom \
- && rm -rf src benches
+ && touch src/lib.rs crates/strongroom-common/src/lib.rs crates/strongroom-dev/src/lib.rs \
+ && cargo build --release --locked --no-default-features --bin strongroom \
+ && rm -rf src benches crates/strongroom-common/src
 
 COPY .sqlx .sqlx
 COPY migrations migrations
+COPY crates/strongroom-common crates/strongroom-common
 COPY src src
 # Newer than what the layer above built, whatever times the checkout gave the files.
 RUN mkdir -p benches/ratios && echo 'fn main() {}' > benches/ratios/main.rs \
- && find src -name '*.rs' -exec touch {} + \
- && cargo build --release --locked --bin strongroom
+ && find src crates -name '*.rs' -exec touch {} + \
+ && cargo build --release --locked --no-default-features --bin strongroom
 
 FROM debian:bookworm-slim
 # Root certificates for TLS to Dapi and PostgreSQL; curl for the health check.

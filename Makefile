@@ -1,8 +1,16 @@
-.PHONY: test test-browser soak fmt lint sqlx doc bench bench-peers
+.PHONY: test test-production test-docs test-browser soak fmt lint sqlx doc bench bench-peers
 
 ## Everything that has to hold; needs Rust, a C compiler and PostgreSQL's programs.
 test:
-	cargo test --features failpoints
+	cargo test --workspace --features failpoints
+
+## The binary that production runs: what it must not contain, and what it says instead.
+test-production:
+	scripts/test-production
+
+## The lines of every document, against a `strongroom dev`; needs node with npm, Python 3, psql and curl.
+test-docs:
+	scripts/test-documents
 
 ## The demo page in headless Chromium; needs node with npm and Chromium.
 test-browser:
@@ -13,17 +21,18 @@ soak:
 	cargo test --test soak -- --nocapture
 
 fmt:
-	cargo fmt --check
+	cargo fmt --all --check
 
 lint:
-	cargo clippy --all-targets --all-features -- -D warnings
+	cargo clippy --workspace --all-targets --all-features -- -D warnings
+	cargo clippy --no-default-features -- -D warnings
 
 ## Describe every query of the code in .sqlx, after changing one.
 sqlx:
 	scripts/sqlx-prepare
 
 doc:
-	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
 
 ## Ratios against pgbench and a bare server, in one run; BENCH_ROUNDS and BENCH_SECONDS change it.
 bench:

@@ -168,9 +168,12 @@ pub async fn housekeeping(
 ) -> Result<(), connections::ConnectionError> {
     reconcile::housekeeping(context).await?;
     let mut conn = context.pool.acquire().await?;
-    oauth::delete_ended_tokens(&mut conn).await?;
-    oauth::delete_ended_secrets(&mut conn).await?;
+    // None keeps the others from being done.
+    let tokens = oauth::delete_ended_tokens(&mut conn).await;
+    let secrets = oauth::delete_ended_secrets(&mut conn).await;
     oauth::signing_keys::reconcile(&mut conn, &context.vault, config).await?;
+    tokens?;
+    secrets?;
     Ok(())
 }
 

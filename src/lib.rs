@@ -2,6 +2,32 @@
 //!
 //! It exchanges the access codes that Dapi's Connect layer returns for access tokens, keeps the
 //! tokens sealed per user in PostgreSQL, lends them to an app's backends and revokes them for sure.
+//!
+//! # The map
+//!
+//! A thin binary (`main`) calls [`cli`]. Dependencies point from the top of this list to its end, and
+//! `tests/house.rs` checks them; each module's own page says what it owns and what it may import.
+//!
+//! - [`cli`]: the command line, one file a command; may import everything
+//! - [`service`]: the route table; builds, runs and drains a replica
+//! - [`background`]: the loops of the background work, and the refresh of the OAuth directory
+//! - [`relay`]: calls to Dapi on a connection's behalf, and Dapi's own wire for its SDKs
+//! - [`erasure`]: the erasure of a user over HTTP, and its signed receipt
+//! - [`connections`]: a connection's life: exchange, import, reveal, revocation, reconciliation
+//! - [`sessions`]: connect sessions, the short-lived tokens of single browsers
+//! - [`upstreams`]: other APIs' client-credentials tokens: kept, fetched, lent, used
+//! - [`oauth`]: clients, credentials, access tokens, signing keys
+//! - [`apps`]: tenants: one Dapi application each, with a data key
+//! - [`users`]: an app's users, each with a data key
+//! - [`audit`]: the append-only trail, its hash chain, its checkpoints
+//! - [`http`]: what every route imports: problems, callers, strict bodies, layers, connections' limits
+//! - [`outbound`]: HTTP to URLs that came in by API, to public addresses only
+//! - [`dapi`]: Dapi's words, its wire, the client that speaks it, the gate before it
+//! - [`vault`]: master keys, data keys, keyed hashes, sealed values
+//! - [`telemetry`]: logs, and the gauges of the database pools
+//! - [`database`]: connections, transactions, deadlines, batched queries
+//! - [`config`]: the environment, parsed once into checked types
+//! - [`base`]: ids, clock, secret text, paging, scopes, actors, trace context; imports no other module
 
 pub mod apps;
 pub mod audit;
@@ -12,13 +38,11 @@ pub mod config;
 pub mod connections;
 pub mod dapi;
 pub mod database;
-pub mod dev;
 pub mod erasure;
 pub mod http;
 pub mod oauth;
 pub mod outbound;
 pub mod relay;
-pub mod sandbox;
 pub mod service;
 pub mod sessions;
 pub mod telemetry;

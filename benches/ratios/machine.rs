@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use actix_web::{App, HttpResponse, HttpServer, web};
 use sqlx::{Connection as _, Executor as _, PgConnection};
-use strongroom::dev::postgres::{Durability, LocalPostgres, Settings};
+use strongroom_dev::postgres::{Durability, LocalPostgres, Settings};
 
 /// A child process that ends with this one.
 pub struct Process(pub Child);

@@ -7,7 +7,6 @@ use super::{AppError, DEFAULT, SealedCredentials, new_key, seal_secret};
 use crate::audit;
 use crate::base::actor::Actor;
 use crate::base::ids::{AppId, DataKeyId};
-use crate::base::secret::Sealable as _;
 use crate::base::secret::SecretText;
 use crate::config::DefaultApp;
 use crate::database::Conn;
@@ -32,7 +31,7 @@ pub struct App {
 pub async fn list(conn: &mut Conn) -> sqlx::Result<Vec<App>> {
     sqlx::query_as!(
         App,
-        "SELECT id AS \"id: AppId\", name, app_key, created_at FROM apps ORDER BY name",
+        r#"SELECT id AS "id: AppId", name, app_key, created_at FROM apps ORDER BY name"#,
     )
     .fetch_all(conn)
     .await
@@ -42,7 +41,7 @@ pub async fn list(conn: &mut Conn) -> sqlx::Result<Vec<App>> {
 pub async fn find(conn: &mut Conn, name: &str) -> sqlx::Result<Option<App>> {
     sqlx::query_as!(
         App,
-        "SELECT id AS \"id: AppId\", name, app_key, created_at FROM apps WHERE name = $1",
+        r#"SELECT id AS "id: AppId", name, app_key, created_at FROM apps WHERE name = $1"#,
         name,
     )
     .fetch_optional(conn)
@@ -64,9 +63,9 @@ pub async fn add(
     let mut tx = conn.begin().await?;
     let app = sqlx::query_as!(
         App,
-        "INSERT INTO apps (id, name, app_key, app_secret) VALUES ($1, $2, $3, $4)
+        r#"INSERT INTO apps (id, name, app_key, app_secret) VALUES ($1, $2, $3, $4)
          ON CONFLICT (name) DO NOTHING
-         RETURNING id AS \"id: AppId\", name, app_key, created_at",
+         RETURNING id AS "id: AppId", name, app_key, created_at"#,
         id.uuid(),
         name,
         app_key,
@@ -119,10 +118,10 @@ pub async fn ensure_default(
 /// What calls to Dapi need of this app, sealed.
 pub async fn credentials(conn: &mut Conn, app: AppId) -> sqlx::Result<Option<SealedCredentials>> {
     let row = sqlx::query!(
-        "SELECT a.app_key, a.app_secret AS \"app_secret: Sealed<SecretText>\",
-                k.id AS \"key_id: DataKeyId\", k.master_key_id AS \"master_key_id: MasterKeyId\", k.wrapped
+        r#"SELECT a.app_key, a.app_secret AS "app_secret: Sealed<SecretText>",
+                k.id AS "key_id: DataKeyId", k.master_key_id AS "master_key_id: MasterKeyId", k.wrapped
          FROM apps a JOIN data_keys k ON k.app_id = a.id AND k.purpose = 'app'
-         WHERE a.id = $1",
+         WHERE a.id = $1"#,
         app.uuid(),
     )
     .fetch_optional(conn)
@@ -142,10 +141,10 @@ pub async fn credentials(conn: &mut Conn, app: AppId) -> sqlx::Result<Option<Sea
 
 async fn held_default(conn: &mut Conn) -> sqlx::Result<Option<SealedCredentials>> {
     let row = sqlx::query!(
-        "SELECT a.id AS \"id: AppId\", a.app_key, a.app_secret AS \"app_secret: Sealed<SecretText>\",
-                k.id AS \"key_id: DataKeyId\", k.master_key_id AS \"master_key_id: MasterKeyId\", k.wrapped
+        r#"SELECT a.id AS "id: AppId", a.app_key, a.app_secret AS "app_secret: Sealed<SecretText>",
+                k.id AS "key_id: DataKeyId", k.master_key_id AS "master_key_id: MasterKeyId", k.wrapped
          FROM apps a JOIN data_keys k ON k.app_id = a.id AND k.purpose = 'app'
-         WHERE a.name = $1",
+         WHERE a.name = $1"#,
         DEFAULT,
     )
     .fetch_optional(conn)

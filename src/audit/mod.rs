@@ -1,8 +1,9 @@
 //! The audit trail: append-only rows that tell every change and every reading of a secret.
 //!
-//! A row is written in the transaction of what it tells, by the SQL function `record_audit`, which
-//! statements of other rooms call with an [`AuditActor`]. It names a user by the random `usr_` id
-//! alone and never holds a secret.
+//! A row is written in the transaction of the change that it is about: by the SQL function `record_audit`,
+//! which statements of other modules call with an [`AuditActor`], or, by the batched statements of
+//! `connections`, with one INSERT for the whole batch. It names a user by the random `usr_` id alone and
+//! never holds a secret.
 //!
 //! What was committed is linked into a hash chain of the app's own by the background work (`chain`);
 //! `verify` finds the first place where a chain is broken, and a `checkpoint`, kept elsewhere, tells

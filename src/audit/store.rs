@@ -53,13 +53,13 @@ macro_rules! select_rows {
     ($with:literal, $rest:literal, $($argument:expr),* $(,)?) => {
         sqlx::query_as!(
             Row,
-            $with + "SELECT e.app_id AS \"app: AppId\", e.id AS \"id: AuditEventId\", e.at, e.action,
-                    e.outcome, e.actor, e.client_id, e.session_id AS \"session_id: SessionId\",
-                    e.scope, e.ip, e.request_id, e.user_id AS \"user: UserId\",
-                    e.connection_id AS \"connection: ConnectionId\", e.reason,
-                    l.seq AS \"seq?\", l.hash AS \"hash?\"
+            $with + r#"SELECT e.app_id AS "app: AppId", e.id AS "id: AuditEventId", e.at, e.action,
+                    e.outcome, e.actor, e.client_id, e.session_id AS "session_id: SessionId",
+                    e.scope, e.ip, e.request_id, e.user_id AS "user: UserId",
+                    e.connection_id AS "connection: ConnectionId", e.reason,
+                    l.seq AS "seq?", l.hash AS "hash?"
              FROM audit_events e
-             LEFT JOIN audit_links l ON l.app_id = e.app_id AND l.event_id = e.id " + $rest,
+             LEFT JOIN audit_links l ON l.app_id = e.app_id AND l.event_id = e.id "# + $rest,
             $($argument),*
         )
     };
@@ -67,14 +67,14 @@ macro_rules! select_rows {
 
 /// Whether any row waits for its link.
 pub(super) async fn anything_waits(conn: &mut Conn) -> sqlx::Result<bool> {
-    sqlx::query_scalar!("SELECT EXISTS (SELECT FROM audit_unlinked) AS \"it!\"")
+    sqlx::query_scalar!(r#"SELECT EXISTS (SELECT FROM audit_unlinked) AS "it!""#)
         .fetch_one(conn)
         .await
 }
 
 /// How many rows wait for their links.
 pub(super) async fn waiting(conn: &mut Conn) -> sqlx::Result<i64> {
-    sqlx::query_scalar!("SELECT count(*) AS \"it!\" FROM audit_unlinked").fetch_one(conn).await
+    sqlx::query_scalar!(r#"SELECT count(*) AS "it!" FROM audit_unlinked"#).fetch_one(conn).await
 }
 
 /// Makes this transaction the chainer, if no other one is.
@@ -120,7 +120,7 @@ pub(super) async fn take_unlinked(
 
 /// The time by the database's clock.
 pub(super) async fn now(conn: &mut Conn) -> sqlx::Result<OffsetDateTime> {
-    sqlx::query_scalar!("SELECT strongroom_now() AS \"it!\"").fetch_one(conn).await
+    sqlx::query_scalar!(r#"SELECT strongroom_now() AS "it!""#).fetch_one(conn).await
 }
 
 /// The end of an app's chain.
@@ -192,14 +192,14 @@ pub(super) async fn links(
     limit: i64,
 ) -> sqlx::Result<Vec<Link>> {
     let rows = sqlx::query!(
-        "SELECT l.seq, l.event_id AS \"event_id: AuditEventId\", l.version, l.hash,
-                e.id AS \"id?: AuditEventId\", e.at AS \"at?\", e.action AS \"action?\",
-                e.outcome AS \"outcome?\", e.actor AS \"actor?\", e.client_id,
-                e.session_id AS \"session_id: SessionId\", e.scope, e.ip, e.request_id,
-                e.user_id AS \"user: UserId\", e.connection_id AS \"connection: ConnectionId\", e.reason
+        r#"SELECT l.seq, l.event_id AS "event_id: AuditEventId", l.version, l.hash,
+                e.id AS "id?: AuditEventId", e.at AS "at?", e.action AS "action?",
+                e.outcome AS "outcome?", e.actor AS "actor?", e.client_id,
+                e.session_id AS "session_id: SessionId", e.scope, e.ip, e.request_id,
+                e.user_id AS "user: UserId", e.connection_id AS "connection: ConnectionId", e.reason
          FROM audit_links l
          LEFT JOIN audit_events e ON e.app_id = l.app_id AND e.id = l.event_id
-         WHERE l.app_id = $1 AND l.seq > $2 ORDER BY l.seq LIMIT $3",
+         WHERE l.app_id = $1 AND l.seq > $2 ORDER BY l.seq LIMIT $3"#,
         app.uuid(),
         after,
         limit,
@@ -268,15 +268,15 @@ pub(super) async fn plan_by_index(conn: &mut Conn) -> sqlx::Result<()> {
 /// What stands outside of an app's chain. Reads the whole trail of the app.
 pub(super) async fn unlinked(conn: &mut Conn, app: AppId) -> sqlx::Result<Unlinked> {
     let row = sqlx::query!(
-        "WITH outside AS (
+        r#"WITH outside AS (
             SELECT e.id, e.at, EXISTS (
                 SELECT FROM audit_unlinked u WHERE u.app_id = e.app_id AND u.event_id = e.id) AS waits
             FROM audit_events e
             WHERE e.app_id = $1 AND NOT EXISTS (
                 SELECT FROM audit_links l WHERE l.app_id = e.app_id AND l.event_id = e.id))
-         SELECT count(*) FILTER (WHERE waits) AS \"waiting!\", min(at) FILTER (WHERE waits) AS oldest,
-                (SELECT id FROM outside WHERE NOT waits ORDER BY id LIMIT 1) AS \"lost: AuditEventId\"
-         FROM outside",
+         SELECT count(*) FILTER (WHERE waits) AS "waiting!", min(at) FILTER (WHERE waits) AS oldest,
+                (SELECT id FROM outside WHERE NOT waits ORDER BY id LIMIT 1) AS "lost: AuditEventId"
+         FROM outside"#,
         app.uuid(),
     )
     .fetch_one(conn)

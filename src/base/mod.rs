@@ -4,7 +4,6 @@
 
 pub mod actor;
 pub mod algorithm;
-pub mod clock;
 pub mod coding;
 pub mod external_scopes;
 pub mod ids;
@@ -17,3 +16,5 @@ pub mod signer;
 pub mod strict_json;
 pub mod text;
 pub mod trace;
+
+pub use strongroom_common::clock;

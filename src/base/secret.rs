@@ -1,39 +1,7 @@
-//! Secret text: it cannot be printed, serialised or compared by accident, and is wiped when dropped.
+//! Kinds of secret text, and what can be sealed.
 
+pub use strongroom_common::secret::SecretText;
 use zeroize::Zeroizing;
-
-/// Text that stays out of logs, answers and error messages.
-///
-/// There is no `Display` and no `Serialize`; `Debug` shows a placeholder. [`expose`](Self::expose)
-/// is the only way to its content, so that a search for that word finds every use.
-#[derive(Clone)]
-pub struct SecretText(Zeroizing<String>);
-
-impl SecretText {
-    /// Takes the text over; the original is not copied.
-    #[must_use]
-    pub fn new(text: String) -> Self {
-        Self(Zeroizing::new(text))
-    }
-
-    /// The text itself.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl std::fmt::Debug for SecretText {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("(secret)")
-    }
-}
-
-impl<'de> serde::Deserialize<'de> for SecretText {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer).map(Self::new)
-    }
-}
 
 /// A secret that can be sealed: it turns into bytes and comes back from them.
 pub trait Sealable: Sized {
@@ -114,7 +82,6 @@ mod tests {
     fn a_secret_does_not_show_when_printed() {
         let whisper = Whisper::new("canary".to_owned());
         assert_eq!(format!("{whisper:?}"), "Whisper(secret)");
-        assert_eq!(format!("{:?}", SecretText::new("canary".to_owned())), "(secret)");
     }
 
     #[test]

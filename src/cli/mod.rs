@@ -8,17 +8,21 @@ mod apps;
 mod audit;
 mod clients;
 mod connections;
+#[cfg(feature = "dev")]
 mod dev;
 mod keys;
 mod migrate;
 mod output;
 mod revocations;
+#[cfg(feature = "dev")]
 mod sandbox;
 mod serve;
 mod session;
 mod sweep;
 mod upstreams;
 mod users;
+#[cfg(not(feature = "dev"))]
+mod without_dev;
 
 use std::process::ExitCode;
 
@@ -32,8 +36,8 @@ use output::Output;
 ///
 /// It exchanges the access codes that Dapi's Connect layer returns for access tokens, keeps the
 /// tokens sealed per user in PostgreSQL, lends them to your backends and revokes them for sure.
-///
-/// To try it without database or Dapi account: strongroom dev
+#[cfg_attr(feature = "dev", doc = "")]
+#[cfg_attr(feature = "dev", doc = "To try it without database or Dapi account: strongroom dev")]
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100, arg_required_else_help = true)]
 pub struct Cli {
@@ -47,8 +51,16 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(serve::Serve),
+    #[cfg(feature = "dev")]
     Dev(dev::Dev),
+    #[cfg(feature = "dev")]
     Sandbox(sandbox::Sandbox),
+    #[cfg(not(feature = "dev"))]
+    #[command(hide = true)]
+    Dev(without_dev::WithoutDev),
+    #[cfg(not(feature = "dev"))]
+    #[command(hide = true)]
+    Sandbox(without_dev::WithoutDev),
     Migrate(migrate::Migrate),
     Apps(apps::Apps),
     Clients(clients::Clients),
@@ -136,8 +148,14 @@ impl Command {
     async fn run(self, environment: &Environment, output: &Output) -> Result<(), Failure> {
         match self {
             Self::Serve(command) => command.run(environment).await,
+            #[cfg(feature = "dev")]
             Self::Dev(command) => command.run(environment, output).await,
+            #[cfg(feature = "dev")]
             Self::Sandbox(command) => command.run(output).await,
+            #[cfg(not(feature = "dev"))]
+            Self::Dev(_) => without_dev::refuse("dev"),
+            #[cfg(not(feature = "dev"))]
+            Self::Sandbox(_) => without_dev::refuse("sandbox"),
             Self::Migrate(command) => command.run(environment, output).await,
             Self::Apps(command) => command.run(environment, output).await,
             Self::Clients(command) => command.run(environment, output).await,

@@ -3,12 +3,12 @@
 use std::net::{SocketAddr, TcpListener};
 
 use clap::Args;
+use strongroom_dev::sandbox::{self, App, DEFAULT_APP_KEY, DEFAULT_APP_SECRET, Settings};
 
 use super::Failure;
 use super::output::Output;
 use super::serve::shutdown_signal;
 use crate::base::secret::SecretText;
-use crate::sandbox::{self, App, DEFAULT_APP_KEY, DEFAULT_APP_SECRET, Settings};
 
 /// Run Dapi's stand-in: a Dapi to develop and test against.
 ///

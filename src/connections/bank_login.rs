@@ -98,17 +98,17 @@ async fn lock_rows(
     id: Option<ConnectionId>,
 ) -> sqlx::Result<(Vec<LockedConnection>, Vec<Uuid>)> {
     let rows = sqlx::query!(
-        "SELECT id AS \"id: ConnectionId\", user_id AS \"user_id: UserId\", status, created_at,
+        r#"SELECT id AS "id: ConnectionId", user_id AS "user_id: UserId", status, created_at,
                 status IN ('pending', 'active') AND EXISTS (
                     SELECT FROM bulk_revocations_of(app_id, id, user_id, created_at, created_by, ordinal) o
-                    WHERE o.marked_at IS NULL) AS \"meant!\",
-                code IS NOT NULL AS \"has_code!\", lease_epoch, settled_epoch,
+                    WHERE o.marked_at IS NULL) AS "meant!",
+                code IS NOT NULL AS "has_code!", lease_epoch, settled_epoch,
                 unanswered, exchange_attempts, revocation_kind,
                 leased_until <= strongroom_now() AS lease_died, due_at <= strongroom_now() AS due,
                 code_expires_at > strongroom_now() AS window_open, unproven
          FROM connections
          WHERE app_id = $1 AND dapi_connection_id = $2 AND (status IN ('pending', 'active', 'revoking') OR id = $3)
-         ORDER BY id FOR UPDATE",
+         ORDER BY id FOR UPDATE"#,
         app.uuid(),
         dapi_connection_id,
         id.map(ConnectionId::uuid),
@@ -150,14 +150,14 @@ async fn revocation_in_force(
         .execute(&mut *conn)
         .await?;
     let row = sqlx::query!(
-        "SELECT o.kind AS \"kind!\", o.reason AS \"reason!\", o.created_at AS \"decided_at!\"
+        r#"SELECT o.kind AS "kind!", o.reason AS "reason!", o.created_at AS "decided_at!"
          FROM connections c
          CROSS JOIN LATERAL bulk_revocations_of(c.app_id, c.id, c.user_id, c.created_at, c.created_by,
                                            c.ordinal) o
          WHERE c.id = $1
          UNION ALL
          SELECT 'delink', 'the user is being erased', e.requested_at FROM erasures e WHERE e.user_id = $2
-         ORDER BY 3 LIMIT 1",
+         ORDER BY 3 LIMIT 1"#,
         me.id.uuid(),
         me.user.uuid(),
     )
@@ -210,10 +210,10 @@ async fn has_newer(
     me: &LockedConnection,
 ) -> sqlx::Result<bool> {
     sqlx::query_scalar!(
-        "SELECT EXISTS (
+        r#"SELECT EXISTS (
             SELECT FROM connections
             WHERE app_id = $1 AND dapi_connection_id = $2 AND user_id = $3 AND (created_at, id) > ($4, $5)
-              AND status NOT IN ('rejected', 'expired', 'orphaned')) AS \"it!\"",
+              AND status NOT IN ('rejected', 'expired', 'orphaned')) AS "it!""#,
         me.app.uuid(),
         dapi_connection_id,
         me.user.uuid(),
@@ -231,7 +231,7 @@ pub async fn login_of(
     id: ConnectionId,
 ) -> sqlx::Result<Option<(String, UserId)>> {
     let row = sqlx::query!(
-        "SELECT dapi_connection_id, user_id AS \"user_id: UserId\" FROM connections WHERE app_id = $1 AND id = $2",
+        r#"SELECT dapi_connection_id, user_id AS "user_id: UserId" FROM connections WHERE app_id = $1 AND id = $2"#,
         app.uuid(),
         id.uuid(),
     )

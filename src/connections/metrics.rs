@@ -210,7 +210,8 @@ impl Metrics {
         self.reconciler_failures.get_or_create(&Failing { reconciler }).inc();
     }
 
-    /// Notes how long the oldest has been due; whether that passed `limit` since the last time.
+    /// Sets for how long the oldest row has been due. Returns whether that passed `limit` since the last call.
+    #[must_use]
     pub fn overdue(&self, oldest: std::time::Duration, limit: std::time::Duration) -> bool {
         let before = self.overdue.set(oldest.as_secs_f64());
         before < limit.as_secs_f64() && oldest >= limit

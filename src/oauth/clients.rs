@@ -44,6 +44,7 @@ pub struct ClientInfo {
     #[serde(serialize_with = "as_names")]
     pub scopes: Scopes,
     /// Scopes of other APIs that its tokens may carry.
+    #[serde(rename = "otherScopes")]
     pub external_scopes: ExternalScopes,
     /// Scopes that its token requests have to name.
     pub required_scopes: Vec<String>,

@@ -5,6 +5,7 @@
 
 mod database;
 mod documents;
+mod metrics;
 mod openapi;
 mod query;
 mod routes;
@@ -13,6 +14,7 @@ mod status;
 mod store;
 
 pub use database::{Database, StartError, migrate};
+pub use metrics::metrics_registry;
 pub use openapi::document;
 pub use status::Readiness;
 
@@ -26,6 +28,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::metrics::Metrics;
 use crate::base::clock::Clock;
 use crate::base::signer::Signer;
 use crate::config::{Config, OauthConfig, PublicUrl};
@@ -41,9 +44,7 @@ use crate::http::{body_pool, connection};
 use crate::oauth::{Directory, Issuer};
 use crate::outbound::Reach;
 use crate::vault::Vault;
-use crate::{
-    audit, background, connections, dapi, http, oauth, outbound, relay, telemetry, upstreams,
-};
+use crate::{audit, background, connections, dapi, oauth, outbound, relay, upstreams};
 
 /// Files that are open beside connections to PostgreSQL, Dapi, upstreams and callers.
 const OTHER_FILES: usize = 64;
@@ -97,29 +98,6 @@ struct Shared {
     readiness: Readiness,
     proxies: TrustedProxies,
     cors_origins: Arc<[String]>,
-}
-
-#[derive(Clone)]
-struct Metrics {
-    http: http::metrics::Metrics,
-    dapi: dapi::Metrics,
-    connections: connections::Metrics,
-    upstreams: upstreams::Metrics,
-    relay: relay::Metrics,
-    oauth: oauth::Metrics,
-}
-
-impl Metrics {
-    fn register(registry: &mut Registry) -> Self {
-        Self {
-            http: http::metrics::Metrics::register(registry),
-            dapi: dapi::Metrics::register(registry),
-            connections: connections::Metrics::register(registry),
-            upstreams: upstreams::Metrics::register(registry),
-            relay: relay::Metrics::register(registry),
-            oauth: oauth::Metrics::register(registry),
-        }
-    }
 }
 
 impl Shared {
@@ -203,15 +181,11 @@ impl Service {
         let (address, metrics_address) = (listener.local_addr()?, metrics_listener.local_addr()?);
         let public_url = public_url(&config.http.public_url, config.http.listen, address);
 
-        let mut registry = Registry::with_prefix("strongroom");
-        let connections = connection::Metrics::register(&mut registry);
-        let guard = Guard::new(callers, Limits::DEFAULT, connections);
-        let metrics = Metrics::register(&mut registry);
-        let audit = audit::Metrics::register(&mut registry);
-        crate::telemetry::register(&mut registry);
-        let budgets = Budgets::new(clock.clone(), config.oauth.reveals_per_minute);
         let pools = Arc::clone(database.pools());
-        telemetry::register_pools(&mut registry, &pools);
+        let (registry, metrics) = metrics::register(&pools);
+        let guard = Guard::new(callers, Limits::DEFAULT, metrics.callers.clone());
+        let audit = metrics.audit.clone();
+        let budgets = Budgets::new(clock.clone(), config.oauth.reveals_per_minute);
         let control = pools.control();
         let shared = Shared {
             batches: Batches::new(&pools.batches()),

@@ -38,8 +38,8 @@ pub(super) async fn insert(
 pub async fn find(conn: &mut Conn, vault: &Vault, token: &str) -> sqlx::Result<Option<Session>> {
     let hash = token_hash(vault.secret_hashes(), token);
     let row = sqlx::query!(
-        "SELECT s.id AS \"id: SessionId\", s.app_id AS \"app_id: AppId\",
-                s.user_id AS \"user_id: UserId\", u.client_user_id
+        r#"SELECT s.id AS "id: SessionId", s.app_id AS "app_id: AppId",
+                s.user_id AS "user_id: UserId", u.client_user_id
          FROM connect_sessions s
          JOIN users u ON u.id = s.user_id
          JOIN clients m ON m.id = s.created_by AND m.disabled_at IS NULL
@@ -55,7 +55,7 @@ pub async fn find(conn: &mut Conn, vault: &Vault, token: &str) -> sqlx::Result<O
                  AND (o.client_id IS NULL OR o.client_id = s.created_by)
                  AND (NOT o.by_user OR EXISTS (
                      SELECT FROM bulk_revocation_targets t
-                     WHERE t.bulk_revocation_id = o.id AND t.target = s.user_id)))",
+                     WHERE t.bulk_revocation_id = o.id AND t.target = s.user_id)))"#,
         hash.as_bytes(),
     )
     .fetch_optional(conn)

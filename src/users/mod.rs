@@ -31,10 +31,10 @@ pub struct User {
 /// The user of this name; `None` where the app never told of them.
 pub async fn find(conn: &mut Conn, app: AppId, client_user_id: &str) -> sqlx::Result<Option<User>> {
     let row = sqlx::query!(
-        "SELECT u.id AS \"id: UserId\", EXISTS (SELECT FROM erasures e WHERE e.user_id = u.id) AS \"erasing!\", k.id AS \"key_id: DataKeyId\",
-                k.master_key_id AS \"master_key_id: MasterKeyId\", k.wrapped
+        r#"SELECT u.id AS "id: UserId", EXISTS (SELECT FROM erasures e WHERE e.user_id = u.id) AS "erasing!", k.id AS "key_id: DataKeyId",
+                k.master_key_id AS "master_key_id: MasterKeyId", k.wrapped
          FROM users u JOIN data_keys k ON k.user_id = u.id AND k.purpose = 'user'
-         WHERE u.app_id = $1 AND u.client_user_id = $2",
+         WHERE u.app_id = $1 AND u.client_user_id = $2"#,
         app.uuid(),
         client_user_id,
     )
@@ -106,7 +106,7 @@ pub async fn id_of(
     client_user_id: &str,
 ) -> sqlx::Result<Option<UserId>> {
     sqlx::query_scalar!(
-        "SELECT id AS \"id: UserId\" FROM users WHERE app_id = $1 AND client_user_id = $2",
+        r#"SELECT id AS "id: UserId" FROM users WHERE app_id = $1 AND client_user_id = $2"#,
         app.uuid(),
         client_user_id,
     )
@@ -128,7 +128,7 @@ pub async fn try_lock(conn: &mut Conn, user: UserId) -> sqlx::Result<bool> {
 /// the app's name for the user with the random one. Returns the key's id.
 pub async fn destroy(conn: &mut Conn, user: UserId) -> sqlx::Result<Option<DataKeyId>> {
     let key = sqlx::query_scalar!(
-        "DELETE FROM data_keys WHERE user_id = $1 AND purpose = 'user' RETURNING id AS \"id: DataKeyId\"",
+        r#"DELETE FROM data_keys WHERE user_id = $1 AND purpose = 'user' RETURNING id AS "id: DataKeyId""#,
         user.uuid(),
     )
     .fetch_optional(&mut *conn)

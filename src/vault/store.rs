@@ -11,12 +11,12 @@ use crate::database::Conn;
 pub(super) async fn check_masters(conn: &mut Conn, masters: &MasterKeys) -> Result<(), VaultError> {
     for key in masters.iter() {
         let known = sqlx::query_scalar!(
-            "WITH added AS (
+            r#"WITH added AS (
                 INSERT INTO master_keys (id, check_value) VALUES ($1, $2)
                 ON CONFLICT (id) DO NOTHING
                 RETURNING check_value)
-            SELECT check_value AS \"check_value!\" FROM added
-            UNION ALL SELECT check_value FROM master_keys WHERE id = $1",
+            SELECT check_value AS "check_value!" FROM added
+            UNION ALL SELECT check_value FROM master_keys WHERE id = $1"#,
             key.id().as_str(),
             key.check_value(),
         )
@@ -30,9 +30,9 @@ pub(super) async fn check_masters(conn: &mut Conn, masters: &MasterKeys) -> Resu
     }
     let ids: Vec<String> = masters.iter().map(|key| key.id().to_string()).collect();
     let missing = sqlx::query_scalar!(
-        "SELECT m.id AS \"id: MasterKeyId\" FROM master_keys m
+        r#"SELECT m.id AS "id: MasterKeyId" FROM master_keys m
          WHERE m.id <> ALL ($1) AND EXISTS (SELECT FROM data_keys d WHERE d.master_key_id = m.id)
-         ORDER BY m.id LIMIT 1",
+         ORDER BY m.id LIMIT 1"#,
         &ids,
     )
     .fetch_optional(conn)
@@ -59,8 +59,8 @@ async fn find_service_key(
     owner: KeyOwner,
 ) -> Result<Option<WrappedKey>, VaultError> {
     let row = sqlx::query!(
-        "SELECT id AS \"id: DataKeyId\", master_key_id AS \"master_key_id: MasterKeyId\", wrapped
-         FROM data_keys WHERE purpose = $1 AND app_id IS NULL",
+        r#"SELECT id AS "id: DataKeyId", master_key_id AS "master_key_id: MasterKeyId", wrapped
+         FROM data_keys WHERE purpose = $1 AND app_id IS NULL"#,
         owner.purpose(),
     )
     .fetch_optional(conn)
@@ -94,8 +94,8 @@ pub async fn insert_key(conn: &mut Conn, key: &WrappedKey) -> Result<(), VaultEr
 /// The data key of an app; `None` where there is no such app.
 pub async fn app_key(conn: &mut Conn, app: AppId) -> sqlx::Result<Option<WrappedKey>> {
     let row = sqlx::query!(
-        "SELECT id AS \"id: DataKeyId\", master_key_id AS \"master_key_id: MasterKeyId\", wrapped
-         FROM data_keys WHERE app_id = $1 AND purpose = 'app'",
+        r#"SELECT id AS "id: DataKeyId", master_key_id AS "master_key_id: MasterKeyId", wrapped
+         FROM data_keys WHERE app_id = $1 AND purpose = 'app'"#,
         app.uuid(),
     )
     .fetch_optional(conn)
@@ -122,9 +122,9 @@ pub struct KeyUse {
 pub async fn key_uses(conn: &mut Conn) -> Result<Vec<KeyUse>, VaultError> {
     let uses = sqlx::query_as!(
         KeyUse,
-        "SELECT m.id AS \"id: MasterKeyId\", count(d.id) AS \"wraps!\"
+        r#"SELECT m.id AS "id: MasterKeyId", count(d.id) AS "wraps!"
          FROM master_keys m LEFT JOIN data_keys d ON d.master_key_id = m.id
-         GROUP BY m.id, m.created_at ORDER BY m.created_at, m.id",
+         GROUP BY m.id, m.created_at ORDER BY m.created_at, m.id"#,
     )
     .fetch_all(conn)
     .await?;
@@ -137,10 +137,10 @@ pub async fn key_uses(conn: &mut Conn) -> Result<Vec<KeyUse>, VaultError> {
 pub async fn rewrap_some(conn: &mut Conn, vault: &Vault, limit: i64) -> Result<usize, VaultError> {
     let mut tx = conn.begin().await?;
     let rows = sqlx::query!(
-        "SELECT id AS \"id: DataKeyId\", purpose, app_id AS \"app_id: AppId\",
-                user_id AS \"user_id: UserId\", master_key_id AS \"master_key_id: MasterKeyId\", wrapped
+        r#"SELECT id AS "id: DataKeyId", purpose, app_id AS "app_id: AppId",
+                user_id AS "user_id: UserId", master_key_id AS "master_key_id: MasterKeyId", wrapped
          FROM data_keys WHERE master_key_id <> $1
-         ORDER BY master_key_id, id LIMIT $2 FOR UPDATE SKIP LOCKED",
+         ORDER BY master_key_id, id LIMIT $2 FOR UPDATE SKIP LOCKED"#,
         vault.masters().first().id().as_str(),
         limit,
     )

@@ -5,7 +5,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 use strongroom::audit::{self, Fault, Report};
-use strongroom::sandbox::Fault as DapiFault;
+use strongroom_dev::sandbox::Fault as DapiFault;
 
 use crate::support::{Answer, BOOTSTRAP_ID, Process, TestApp, command, id};
 

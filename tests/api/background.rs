@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use strongroom::sandbox::{ConnectOptions, Fault};
+use strongroom_dev::sandbox::{ConnectOptions, Fault};
 
 use crate::support::{TestApp, command, id};
 

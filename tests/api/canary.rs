@@ -2,7 +2,7 @@
 //! in metrics, not in PostgreSQL.
 
 use serde_json::{Value, json};
-use strongroom::sandbox::{Effect, Fault, Refuse};
+use strongroom_dev::sandbox::{Effect, Fault, Refuse};
 
 use crate::support::{Api, BOOTSTRAP_SECRET, OauthClient, Process, Stage, TestApp, for_user, id};
 
@@ -113,10 +113,10 @@ impl Day<'_> {
     /// Another API's token: read, used, and a refusal that repeats the secret.
     async fn use_upstreams(&mut self) {
         let (client_secret, url) =
-            (strongroom::sandbox::SYSTEMS_CLIENT_SECRET, &self.stage.sandbox_url);
+            (strongroom_dev::sandbox::SYSTEMS_CLIENT_SECRET, &self.stage.sandbox_url);
         let upstream = json!({
             "name": "kaisa", "preset": "kaisa", "clientSecret": client_secret,
-            "clientID": strongroom::sandbox::SYSTEMS_CLIENT_ID,
+            "clientID": strongroom_dev::sandbox::SYSTEMS_CLIENT_ID,
             "tokenURL": format!("{url}/kaisa/oauth/token"), "baseURL": format!("{url}/kaisa/api"),
         });
         self.secrets.add("upstream secret", &upstream["clientSecret"]);
@@ -208,7 +208,7 @@ async fn no_secret_shows_where_it_does_not_belong() {
     let api = &process.api;
     let mut secrets = Secrets(vec![
         ("bootstrap secret", BOOTSTRAP_SECRET.to_owned()),
-        ("app secret", strongroom::sandbox::DEFAULT_APP_SECRET.to_owned()),
+        ("app secret", strongroom_dev::sandbox::DEFAULT_APP_SECRET.to_owned()),
         ("master key", "QkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkI=".to_owned()),
     ]);
     let token = process.token().await;

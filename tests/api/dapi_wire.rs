@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use strongroom::sandbox::{Effect, Fault, Refuse};
+use strongroom_dev::sandbox::{Effect, Fault, Refuse};
 
 use crate::support::{Answer, Api, BOOTSTRAP_ID, BOOTSTRAP_SECRET, TestApp, with};
 

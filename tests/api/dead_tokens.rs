@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use strongroom::connections::dapi_reports_dead_token;
-use strongroom::sandbox::{Effect, Fault, Refuse};
+use strongroom_dev::sandbox::{Effect, Fault, Refuse};
 
 use crate::support::{TestApp, id};
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use strongroom::sandbox::{Effect, Fault};
+use strongroom_dev::sandbox::{Effect, Fault};
 
 use crate::support::{Process, TestApp, for_user};
 

@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::{Postgres, Transaction};
 use strongroom::connections::reconcile;
-use strongroom::sandbox::{Effect, Fault};
+use strongroom_dev::sandbox::{Effect, Fault};
 
 use crate::support::{Answer, TestApp, for_user, id, with};
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use strongroom::sandbox::{
+use strongroom_dev::sandbox::{
     ConnectOptions, Effect, Fault, Huge, Refuse, RulesChange, SecondExchange, Status,
 };
 

@@ -1,7 +1,7 @@
 //! Importing tokens that the app already holds.
 
 use serde_json::{Value, json};
-use strongroom::sandbox::Fault;
+use strongroom_dev::sandbox::Fault;
 
 use crate::support::{Answer, TestApp, id, with};
 
@@ -13,7 +13,7 @@ async fn import(app: &TestApp, body: &Value) -> Answer {
 async fn held_by_an_app(app: &TestApp, user: &str) -> Value {
     let result = app.connect();
     let exchange = json!({
-        "appSecret": strongroom::sandbox::DEFAULT_APP_SECRET,
+        "appSecret": strongroom_dev::sandbox::DEFAULT_APP_SECRET,
         "accessCode": result["accessCode"],
         "connectionID": result["connectionID"],
     });

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use strongroom::sandbox::{Effect, Fault, Refuse, Status};
+use strongroom_dev::sandbox::{Effect, Fault, Refuse, Status};
 
 use crate::support::{Answer, TestApp, id, with};
 

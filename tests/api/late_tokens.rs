@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use strongroom::sandbox::{Effect, Fault, RulesChange, SecondExchange};
+use strongroom_dev::sandbox::{Effect, Fault, RulesChange, SecondExchange};
 
 use crate::support::{TestApp, id};
 

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use strongroom::sandbox::{Effect, Fault};
+use strongroom_dev::sandbox::{Effect, Fault};
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;

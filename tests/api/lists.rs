@@ -1,7 +1,7 @@
 //! Lists: newest first, by pages, by filters, of one app.
 
 use serde_json::{Value, json};
-use strongroom::sandbox::{Effect, Fault};
+use strongroom_dev::sandbox::{Effect, Fault};
 
 use crate::support::{TestApp, id};
 

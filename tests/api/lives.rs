@@ -10,7 +10,7 @@ use proptest::test_runner::Config;
 use reqwest::Method;
 use serde_json::{Value, json};
 use strongroom::connections::reconcile;
-use strongroom::sandbox::{DelinkCuts, Effect, Fault, RulesChange, SecondExchange};
+use strongroom_dev::sandbox::{DelinkCuts, Effect, Fault, RulesChange, SecondExchange};
 
 use crate::support::{Answer, Proxy, TestApp, TestDatabase, Trouble, id};
 

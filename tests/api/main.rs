@@ -42,6 +42,7 @@ mod http_edges;
 mod import;
 mod intake;
 mod introspection;
+mod joints;
 mod kept;
 mod late_tokens;
 mod linearisability;

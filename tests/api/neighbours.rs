@@ -8,7 +8,7 @@ use strongroom::base::actor::Actor;
 use strongroom::base::scope::Scopes;
 use strongroom::base::secret::SecretText;
 use strongroom::oauth::clients::{self, NewClient};
-use strongroom::sandbox::{DEFAULT_APP_KEY, DEFAULT_APP_SECRET, Effect, Fault, Status};
+use strongroom_dev::sandbox::{DEFAULT_APP_KEY, DEFAULT_APP_SECRET, Effect, Fault, Status};
 use tokio::task::JoinHandle;
 
 use crate::support::{Answer, Cut, Proxy, TestApp, TestDatabase, id};

@@ -6,7 +6,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use strongroom::config::{DatabaseConfig, DatabaseUrl};
 use strongroom::database::Pools;
-use strongroom::sandbox::{Effect, Fault};
+use strongroom_dev::sandbox::{Effect, Fault};
 
 use crate::support::{Answer, Cut, Proxy, TestApp, TestDatabase, for_user, id};
 

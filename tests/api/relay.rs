@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use strongroom::sandbox::{DEFAULT_APP_SECRET, Effect, Fault, Huge, Status};
+use strongroom_dev::sandbox::{DEFAULT_APP_SECRET, Effect, Fault, Huge, Status};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;

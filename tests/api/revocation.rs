@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use strongroom::sandbox::{ConnectOptions, Effect, Fault, Refuse};
+use strongroom_dev::sandbox::{ConnectOptions, Effect, Fault, Refuse};
 
 use crate::support::{TestApp, id};
 

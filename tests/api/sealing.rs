@@ -281,6 +281,27 @@ async fn a_token_of_an_earlier_release_opens_and_is_bound_by_the_background_work
     assert_eq!(app.api.reveal(&token, id(&connection)).await.json["accessToken"], plain);
 }
 
+#[tokio::test]
+async fn tokens_that_do_not_open_keep_no_other_from_being_bound() {
+    let app = TestApp::by_hand().await;
+    let connection = app.active("ada").await;
+    let token = app.token().await;
+    let plain = app.api.reveal(&token, id(&connection)).await.json["accessToken"].clone();
+    unbind(&app, &connection, plain.as_str().unwrap()).await;
+    app.database
+        .execute(
+            "INSERT INTO connections (id, app_id, user_id, status, dapi_connection_id, activated_at,
+                                      access_token, user_secret)
+             SELECT ('00000000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid, c.app_id, c.user_id,
+                    'active', 'login ' || n, now(), c.access_token, c.user_secret
+             FROM connections c, generate_series(1, 150) n",
+        )
+        .await;
+    strongroom::connections::reconcile::housekeeping(&app.context).await.unwrap();
+    assert_eq!(app.database.value("SELECT count(*) FROM token_bindings").await, "1");
+    assert_eq!(app.api.reveal(&token, id(&connection)).await.json["accessToken"], plain);
+}
+
 /// Seals a connection's token as the release before bindings did.
 async fn unbind(app: &TestApp, connection: &Value, plain: &str) {
     let mut conn = app.context.pool.acquire().await.unwrap();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use strongroom::sandbox::{Effect, Fault};
+use strongroom_dev::sandbox::{Effect, Fault};
 
 use crate::support::{TestApp, id, with};
 

@@ -22,7 +22,7 @@ async fn a_token_is_read_whole_and_never_cached() {
     let call = reqwest::Client::new()
         .post(format!("{}/v2/data/accounts/get", app.sandbox_url))
         .bearer_auth(token)
-        .json(&json!({ "appSecret": strongroom::sandbox::DEFAULT_APP_SECRET, "userSecret": result["userSecret"] }));
+        .json(&json!({ "appSecret": strongroom_dev::sandbox::DEFAULT_APP_SECRET, "userSecret": result["userSecret"] }));
     assert_eq!(call.send().await.unwrap().status(), 200);
 }
 

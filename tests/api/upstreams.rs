@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use strongroom::sandbox::{
+use strongroom_dev::sandbox::{
     Effect, Fault, Huge, Refuse, SYSTEMS_CLIENT_ID, SYSTEMS_CLIENT_SECRET, Status,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

@@ -43,7 +43,7 @@ async fn a_connection_is_made_seen_sealed_revealed_and_delinked() {
 
     let revealed = dev.post(&path("reveal"), &json!({ "reason": "a test" })).await;
     let token = revealed["accessToken"].as_str().unwrap();
-    assert!(!part(3).contains(&strongroom::dev::folder::hex(token.as_bytes())));
+    assert!(!part(3).contains(&strongroom_dev::folder::hex(token.as_bytes())));
     let audit = dev.get(&path("inside")).await["audit"].clone();
     let event = audit.as_array().unwrap().last().unwrap().clone();
     assert_eq!([&event["action"], &event["reason"]], ["token.revealed", "a test"]);
@@ -77,8 +77,7 @@ async fn a_second_start_opens_the_same_data_with_the_same_keys_and_client() {
 async fn the_lines_of_the_banner_do_what_they_say_one_after_another() {
     let folder = temporary();
     let dev = Dev::start(folder.path());
-    let told: strongroom::dev::banner::Addresses =
-        serde_json::from_value(dev.told.clone()).unwrap();
+    let told: strongroom_dev::banner::Addresses = serde_json::from_value(dev.told.clone()).unwrap();
     let banner = told.banner("ada");
     let after = banner.split("in another terminal:\n\n").nth(1).unwrap();
     let lines = after.split("\n\n").next().unwrap();

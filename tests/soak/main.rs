@@ -28,7 +28,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use strongroom::sandbox::{Effect, Fault};
+use strongroom_dev::sandbox::{Effect, Fault};
 
 use support::{Api, Process, Stage, TestApp, for_user, id};
 

@@ -10,12 +10,13 @@ const PORTION: (i64, usize) = (100, 10);
 
 /// Binds tokens that are bound to nothing, up to a thousand. As a rule there are none.
 pub async fn bind_unbound(context: &Context) -> Result<(), ConnectionError> {
+    // Behind what does not open come others that do.
+    let mut after = uuid::Uuid::nil();
     for _ in 0..PORTION.1 {
         let mut tx = context.pool.begin().await?;
-        let unbound = store::lock_unbound(&mut tx, PORTION.0).await?;
-        if unbound.is_empty() {
-            break;
-        }
+        let unbound = store::lock_unbound(&mut tx, after, PORTION.0).await?;
+        let Some(last) = unbound.last() else { break };
+        after = last.id.uuid();
         for unbound in unbound {
             let store::Unbound { app, id, .. } = unbound;
             let binding = Binding::new()?;

@@ -17,16 +17,19 @@ pub struct Unbound {
     pub key: WrappedKey,
 }
 
-/// Locks up to `limit` active connections whose tokens are bound to nothing; passes over what is locked.
-pub async fn lock_unbound(conn: &mut Conn, limit: i64) -> sqlx::Result<Vec<Unbound>> {
+/// Locks up to `limit` active connections whose tokens are bound to nothing, those behind `after`; passes over
+/// what is locked.
+pub async fn lock_unbound(conn: &mut Conn, after: Uuid, limit: i64) -> sqlx::Result<Vec<Unbound>> {
     let rows = sqlx::query!(
-        "SELECT c.app_id AS \"app: AppId\", c.id AS \"id: ConnectionId\", c.user_id AS \"user: UserId\",
-                c.access_token AS \"token!: Sealed<AccessToken>\", k.id AS \"key_id: DataKeyId\",
-                k.master_key_id AS \"master_key_id: MasterKeyId\", k.wrapped
+        r#"SELECT c.app_id AS "app: AppId", c.id AS "id: ConnectionId", c.user_id AS "user: UserId",
+                c.access_token AS "token!: Sealed<AccessToken>", k.id AS "key_id: DataKeyId",
+                k.master_key_id AS "master_key_id: MasterKeyId", k.wrapped
          FROM connections c JOIN data_keys k ON k.user_id = c.user_id AND k.purpose = 'user'
          WHERE c.access_token IS NOT NULL AND c.status = 'active' AND get_byte(c.access_token, 0) = 1
-         ORDER BY c.id LIMIT $1 FOR UPDATE OF c SKIP LOCKED",
+           AND c.id > $2
+         ORDER BY c.id LIMIT $1 FOR UPDATE OF c SKIP LOCKED"#,
         limit,
+        after,
     )
     .fetch_all(conn)
     .await?;

@@ -367,10 +367,7 @@ pub struct Reconciled {
 /// Marks what orders in force mean, holds what paused ones mean, lets through what is next, and concludes
 /// orders of which nothing is left. An order that fails is left alone for a while.
 pub async fn reconcile(context: &Context, batch: i64) -> Reconciled {
-    let marked = async {
-        let mut conn = context.pool.acquire().await?;
-        Ok(marking::mark_due(&mut conn, Instant::now() + MARK_IN_A_ROUND).await?)
-    };
+    let marked = marking::mark_due(context, Instant::now() + MARK_IN_A_ROUND);
     let marked = isolated(context, ORDERS, MARKING, marked.boxed()).await.unwrap_or_default();
     context.metrics.revocations("confirmed", marked.ended);
     let held = async { Ok(store::hold_paused(&mut context.pool.acquire().await?, batch).await?) };

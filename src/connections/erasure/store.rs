@@ -12,8 +12,8 @@ pub async fn erasure_of_name(
     name: &KeyedHash,
 ) -> sqlx::Result<Option<ErasureId>> {
     sqlx::query_scalar!(
-        "SELECT id AS \"id: ErasureId\" FROM erasures WHERE name_hash = $1 AND app_id = $2
-         ORDER BY id DESC LIMIT 1",
+        r#"SELECT id AS "id: ErasureId" FROM erasures WHERE name_hash = $1 AND app_id = $2
+         ORDER BY id DESC LIMIT 1"#,
         name.as_bytes(),
         app.uuid(),
     )
@@ -28,7 +28,7 @@ pub async fn erasure_of_user(
     user: UserId,
 ) -> sqlx::Result<Option<ErasureId>> {
     sqlx::query_scalar!(
-        "SELECT id AS \"id: ErasureId\" FROM erasures WHERE user_id = $1 AND app_id = $2",
+        r#"SELECT id AS "id: ErasureId" FROM erasures WHERE user_id = $1 AND app_id = $2"#,
         user.uuid(),
         app.uuid(),
     )
@@ -71,11 +71,11 @@ pub async fn find_erasure(
     id: ErasureId,
 ) -> sqlx::Result<Option<Erasure>> {
     let row = sqlx::query!(
-        "SELECT e.id AS \"id: ErasureId\", e.user_id AS \"user: UserId\", e.requested_at, e.erased_at,
-                e.data_key_id AS \"data_key: DataKeyId\", e.connections, e.sealed, e.sessions, e.unconfirmed,
+        r#"SELECT e.id AS "id: ErasureId", e.user_id AS "user: UserId", e.requested_at, e.erased_at,
+                e.data_key_id AS "data_key: DataKeyId", e.connections, e.sealed, e.sessions, e.unconfirmed,
                 (SELECT count(*) FROM connections c
-                 WHERE c.user_id = e.user_id AND c.status = 'revoking') AS \"outstanding!\"
-         FROM erasures e WHERE e.app_id = $1 AND e.id = $2",
+                 WHERE c.user_id = e.user_id AND c.status = 'revoking') AS "outstanding!"
+         FROM erasures e WHERE e.app_id = $1 AND e.id = $2"#,
         app.uuid(),
         id.uuid(),
     )
@@ -103,8 +103,8 @@ pub async fn find_erasure(
 /// Erasures that are due to be looked at.
 pub async fn due_erasures(conn: &mut Conn, limit: i64) -> sqlx::Result<Vec<ErasureId>> {
     sqlx::query_scalar!(
-        "SELECT id AS \"id: ErasureId\" FROM erasures WHERE due_at <= (SELECT strongroom_now())
-         ORDER BY due_at LIMIT $1",
+        r#"SELECT id AS "id: ErasureId" FROM erasures WHERE due_at <= (SELECT strongroom_now())
+         ORDER BY due_at LIMIT $1"#,
         limit,
     )
     .fetch_all(conn)
@@ -114,8 +114,8 @@ pub async fn due_erasures(conn: &mut Conn, limit: i64) -> sqlx::Result<Vec<Erasu
 /// Locks an erasure that is not at its end and that nobody else is at.
 pub async fn lock_erasure(conn: &mut Conn, id: ErasureId) -> sqlx::Result<Option<(AppId, UserId)>> {
     let row = sqlx::query!(
-        "SELECT app_id AS \"app: AppId\", user_id AS \"user: UserId\" FROM erasures
-         WHERE id = $1 AND erased_at IS NULL FOR UPDATE SKIP LOCKED",
+        r#"SELECT app_id AS "app: AppId", user_id AS "user: UserId" FROM erasures
+         WHERE id = $1 AND erased_at IS NULL FOR UPDATE SKIP LOCKED"#,
         id.uuid(),
     )
     .fetch_optional(conn)
@@ -126,9 +126,9 @@ pub async fn lock_erasure(conn: &mut Conn, id: ErasureId) -> sqlx::Result<Option
 /// Whether something of the user's is not at its end, or may be about to arrive.
 pub async fn is_outstanding(conn: &mut Conn, id: ErasureId, user: UserId) -> sqlx::Result<bool> {
     sqlx::query_scalar!(
-        "SELECT EXISTS (SELECT FROM connections WHERE user_id = $2
+        r#"SELECT EXISTS (SELECT FROM connections WHERE user_id = $2
                         AND status IN ('pending', 'active', 'revoking'))
-             OR EXISTS (SELECT FROM bulk_revocations WHERE erasure_id = $1) AS \"it!\"",
+             OR EXISTS (SELECT FROM bulk_revocations WHERE erasure_id = $1) AS "it!""#,
         id.uuid(),
         user.uuid(),
     )
@@ -148,7 +148,7 @@ pub async fn delete_sessions(conn: &mut Conn, user: UserId, limit: i64) -> sqlx:
     .execute(&mut *conn)
     .await?;
     sqlx::query_scalar!(
-        "SELECT NOT EXISTS (SELECT FROM connect_sessions WHERE user_id = $1) AS \"it!\"",
+        r#"SELECT NOT EXISTS (SELECT FROM connect_sessions WHERE user_id = $1) AS "it!""#,
         user.uuid(),
     )
     .fetch_one(conn)
@@ -158,9 +158,9 @@ pub async fn delete_sessions(conn: &mut Conn, user: UserId, limit: i64) -> sqlx:
 /// Locks every connection of a user; `false` where somebody else has one locked.
 pub async fn lock_connections(conn: &mut Conn, user: UserId) -> sqlx::Result<bool> {
     sqlx::query_scalar!(
-        "WITH free AS MATERIALIZED (
+        r#"WITH free AS MATERIALIZED (
             SELECT id FROM connections WHERE user_id = $1 FOR UPDATE SKIP LOCKED)
-         SELECT (SELECT count(*) FROM free) = (SELECT count(*) FROM connections WHERE user_id = $1) AS \"it!\"",
+         SELECT (SELECT count(*) FROM free) = (SELECT count(*) FROM connections WHERE user_id = $1) AS "it!""#,
         user.uuid(),
     )
     .fetch_one(conn)
@@ -192,7 +192,7 @@ pub struct Destroyed {
 /// Deletes every connection of a user.
 pub async fn delete_connections(conn: &mut Conn, user: UserId) -> sqlx::Result<Destroyed> {
     let unconfirmed = sqlx::query_scalar!(
-        "SELECT count(*) AS \"n!\" FROM connections c
+        r#"SELECT count(*) AS "n!" FROM connections c
          WHERE c.user_id = $1 AND (
             c.status = 'orphaned'
             OR (c.status = 'expired' AND c.failure_type = 'outcome_unknown')
@@ -200,7 +200,7 @@ pub async fn delete_connections(conn: &mut Conn, user: UserId) -> sqlx::Result<D
                 AND NOT (c.replaced_by IS NOT NULL AND EXISTS (
                     SELECT FROM connections n
                     WHERE n.user_id = c.user_id AND n.dapi_connection_id = c.dapi_connection_id
-                      AND n.revocation_confirmed_at IS NOT NULL AND n.created_at >= c.created_at))))",
+                      AND n.revocation_confirmed_at IS NOT NULL AND n.created_at >= c.created_at))))"#,
         user.uuid(),
     )
     .fetch_one(&mut *conn)

@@ -46,16 +46,16 @@ impl BatchQuery for LookUp {
 
     async fn run(conn: &mut Conn, inputs: &[Self]) -> sqlx::Result<Vec<Found>> {
         let rows = sqlx::query!(
-            "SELECT strongroom_now() AS \"now!\", i.app_id AS \"app_id!: AppId\",
-                    a.app_key, a.app_secret AS \"app_secret: Sealed<SecretText>\",
-                    ak.id AS \"app_key_id: DataKeyId\", ak.master_key_id AS \"app_master: MasterKeyId\",
+            r#"SELECT strongroom_now() AS "now!", i.app_id AS "app_id!: AppId",
+                    a.app_key, a.app_secret AS "app_secret: Sealed<SecretText>",
+                    ak.id AS "app_key_id: DataKeyId", ak.master_key_id AS "app_master: MasterKeyId",
                     ak.wrapped AS app_wrapped,
-                    EXISTS (SELECT FROM erasures e WHERE e.user_id = u.id) AS \"erasing!\",
-                    u.id AS \"user_id?: UserId\", uk.id AS \"user_key_id?: DataKeyId\",
-                    uk.master_key_id AS \"user_master?: MasterKeyId\", uk.wrapped AS \"user_wrapped?\",
-                    c.id AS \"existing?: ConnectionId\", c.user_id AS \"existing_user?: UserId\",
-                    coalesce(o.of_another_user, false) AS \"of_another_user!\",
-                    coalesce(o.revoking, false) AS \"revoking!\"
+                    EXISTS (SELECT FROM erasures e WHERE e.user_id = u.id) AS "erasing!",
+                    u.id AS "user_id?: UserId", uk.id AS "user_key_id?: DataKeyId",
+                    uk.master_key_id AS "user_master?: MasterKeyId", uk.wrapped AS "user_wrapped?",
+                    c.id AS "existing?: ConnectionId", c.user_id AS "existing_user?: UserId",
+                    coalesce(o.of_another_user, false) AS "of_another_user!",
+                    coalesce(o.revoking, false) AS "revoking!"
              FROM unnest($1::uuid[], $2::text[], $3::bytea[], $4::text[])
                   WITH ORDINALITY AS i (app_id, client_user_id, code_hash, dapi_connection_id, n)
              JOIN apps a ON a.id = i.app_id
@@ -69,7 +69,7 @@ impl BatchQuery for LookUp {
                 FROM connections l
                 WHERE l.app_id = i.app_id AND l.dapi_connection_id = i.dapi_connection_id
                   AND l.status IN ('active', 'revoking')) o ON true
-             ORDER BY i.n",
+             ORDER BY i.n"#,
             &column(inputs, |input| input.app.uuid()),
             column(inputs, |input| input.client_user_id.as_str()) as Vec<&str>,
             column(inputs, |input| input.code_hash.as_bytes()) as Vec<&[u8]>,
@@ -160,7 +160,7 @@ impl BatchQuery for NewIntent {
         // In the order of their codes, so that two statements that share some cannot wait for each
         // other.
         let added = sqlx::query_scalar!(
-            "WITH intents AS (
+            r#"WITH intents AS (
                 SELECT *, strongroom_now() AS now
                 FROM unnest(
                     $1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[],
@@ -194,7 +194,7 @@ impl BatchQuery for NewIntent {
                 SELECT app_id, 'connection.received', 'pending', actor, client_id, session_id, scope,
                        ip, request_id, user_id, id
                 FROM intents JOIN added USING (id))
-             SELECT id AS \"id: ConnectionId\" FROM added",
+             SELECT id AS "id: ConnectionId" FROM added"#,
             &column(inputs, |input| input.new.app.uuid()),
             &column(inputs, |input| input.new.id.uuid()),
             &column(inputs, |input| input.new.user.uuid()),
@@ -320,15 +320,15 @@ pub async fn insert_session_result(
         return Ok(SessionResultOutcome::Gone);
     }
     let noted = sqlx::query_scalar!(
-        "WITH others AS (
+        r#"WITH others AS (
             SELECT count(*) AS n FROM connect_session_results WHERE session_id = $1 AND connection_id <> $2),
          noted AS (
             INSERT INTO connect_session_results (session_id, connection_id)
             SELECT $1, $2 FROM others WHERE n < $3
             ON CONFLICT DO NOTHING)
          SELECT n < $3 OR EXISTS (
-             SELECT FROM connect_session_results WHERE session_id = $1 AND connection_id = $2) AS \"it!\"
-         FROM others",
+             SELECT FROM connect_session_results WHERE session_id = $1 AND connection_id = $2) AS "it!"
+         FROM others"#,
         session.uuid(),
         id.uuid(),
         most,

@@ -8,9 +8,11 @@ mod verification;
 
 use std::time::{Duration, Instant};
 
+use uuid::Uuid;
+
 use crate::audit::AuditActor;
 use crate::base::actor::Actor;
-use crate::base::ids::{AppId, ConnectionId};
+use crate::base::ids::{AppId, ConnectionId, TokenLeaseId};
 use crate::base::secret::Sealable as _;
 use crate::base::trace::TraceContext;
 use crate::connections::exchange::is_user_gone;
@@ -73,17 +75,34 @@ pub async fn import(
     actor: &Actor,
     import: &Import,
 ) -> Result<Imported, ConnectionError> {
-    let standing = match verify(context, actor, import).await? {
-        Ok(standing) => standing,
-        Err(not_imported) => return Ok(not_imported),
+    if import.verify.is_none() {
+        return add(context, actor, import, &Verification::Unproven).await;
+    }
+    let Some(lease) = ProofLease::take(context, import).await? else {
+        return Ok(Imported::Unanswered { timeout: true });
     };
+    let imported = match verify(context, actor, import).await {
+        Ok(Ok(verification)) => add(context, actor, import, &verification).await,
+        Ok(Err(not_imported)) => Ok(not_imported),
+        Err(error) => Err(error),
+    };
+    lease.end(context).await;
+    imported
+}
+
+async fn add(
+    context: &Context,
+    actor: &Actor,
+    import: &Import,
+    verification: &Verification,
+) -> Result<Imported, ConnectionError> {
     let mut conn = context.pool.acquire().await?;
     let user = users::ensure(&mut conn, &context.vault, import.app, &import.client_user_id).await?;
     if user.erasing {
         return Ok(Imported::UserBeingErased);
     }
     for _ in 0..TRIES {
-        match try_import(context, &mut conn, actor, import, &user, &standing).await {
+        match try_import(context, &mut conn, actor, import, &user, verification).await {
             // An exchange of the same login was activated in the same moment, by the one statement that
             // does not wait for the login's lock. Now there is a row to be seen.
             Err(ConnectionError::Database(error)) if is_conflict(&error) => {}
@@ -175,8 +194,57 @@ async fn holds(
     Ok(held.is_some_and(|held| held.same_as(&import.access_token)))
 }
 
-/// How often the turn of a token that is here already is asked for.
+/// How much longer a proof may take than its call and the one it waits for: until there is a place before Dapi,
+/// and for what is written.
+const PROOF_MARGIN: Duration = Duration::from_secs(20);
+/// How often a lease is asked for that somebody else has.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
+
+/// The lease with a token that may not be here yet, from before its proof until its import is committed: another
+/// import of it, at any replica, would make a second call at once, and Dapi fails both.
+struct ProofLease {
+    name: ConnectionId,
+    number: TokenLeaseId,
+}
+
+impl ProofLease {
+    /// Takes it; `None` if somebody else keeps it for as long as a call may take.
+    async fn take(context: &Context, import: &Import) -> Result<Option<Self>, ConnectionError> {
+        let (app, token) = (import.app.uuid(), import.access_token.expose());
+        let parts = [b"proof of a token".as_slice(), app.as_bytes(), token.as_bytes()];
+        let hash = context.vault.secret_hashes().hash(&parts);
+        let name: [u8; 16] =
+            std::array::from_fn(|at| hash.as_bytes().get(at).copied().unwrap_or(0));
+        let lease = Self { name: Uuid::from_bytes(name).into(), number: TokenLeaseId::new() };
+        let limit = context.dapi.settings().call_timeout;
+        let given_up = Instant::now() + limit;
+        loop {
+            let mut conn = context.pool.acquire().await?;
+            let lasts = limit * 2 + PROOF_MARGIN;
+            if token_lease::store::take_lease_by_name(&mut conn, lease.name, lease.number, lasts)
+                .await?
+            {
+                return Ok(Some(lease));
+            }
+            drop(conn);
+            if Instant::now() >= given_up {
+                return Ok(None);
+            }
+            tokio::time::sleep(ASK_AGAIN).await;
+        }
+    }
+
+    /// Gives it back. If that fails, it ends by itself.
+    async fn end(self, context: &Context) {
+        let freed = async {
+            let mut conn = context.pool.acquire().await?;
+            token_lease::store::release_delink_lease(&mut conn, self.name, self.number).await
+        };
+        if let Err(error) = freed.await {
+            tracing::warn!(cause = %error, "the lease of a proof ends by itself");
+        }
+    }
+}
 
 /// What is known of the token before anything is written; or why it is not imported.
 async fn verify(

@@ -59,7 +59,7 @@ pub struct Connection {
     pub dapi_connection_id: String,
     /// Dapi's name for the user.
     #[serde(rename = "userID")]
-    pub user_id: Option<String>,
+    pub dapi_user_id: Option<String>,
     /// Dapi's name for the token.
     #[serde(rename = "tokenID")]
     pub dapi_token_id: Option<String>,

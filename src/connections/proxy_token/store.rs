@@ -23,16 +23,16 @@ pub async fn proxy_token_of(
     id: ConnectionId,
 ) -> sqlx::Result<Option<HeldProxyToken>> {
     let row = sqlx::query!(
-        "SELECT c.user_id AS \"user: UserId\", k.id AS \"key_id: DataKeyId\",
-                k.master_key_id AS \"master_key_id: MasterKeyId\", k.wrapped,
-                s.token AS \"token?: Sealed<ProxyToken>\"
+        r#"SELECT c.user_id AS "user: UserId", k.id AS "key_id: DataKeyId",
+                k.master_key_id AS "master_key_id: MasterKeyId", k.wrapped,
+                s.token AS "token?: Sealed<ProxyToken>"
          FROM connections c
          JOIN data_keys k ON k.user_id = c.user_id AND k.purpose = 'user'
          LEFT JOIN proxy_tokens s ON s.connection_id = c.id
          WHERE c.app_id = $1 AND c.id = $2 AND c.status = 'active'
            AND NOT EXISTS (
                SELECT FROM bulk_revocations_of(c.app_id, c.id, c.user_id, c.created_at, c.created_by, c.ordinal) o
-               WHERE o.marked_at IS NULL)",
+               WHERE o.marked_at IS NULL)"#,
         app.uuid(),
         id.uuid(),
     )
@@ -104,12 +104,12 @@ pub async fn find_by_proxy_token(
     hash: &KeyedHash,
 ) -> sqlx::Result<Option<FoundByProxyToken>> {
     let row = sqlx::query!(
-        "SELECT c.id AS \"id: ConnectionId\",
-                CASE WHEN o.id IS NULL THEN c.status ELSE 'revoking' END AS \"status!\",
-                coalesce(c.revocation_kind, o.kind) AS revocation_kind, c.user_id AS \"user: UserId\",
+        r#"SELECT c.id AS "id: ConnectionId",
+                CASE WHEN o.id IS NULL THEN c.status ELSE 'revoking' END AS "status!",
+                coalesce(c.revocation_kind, o.kind) AS revocation_kind, c.user_id AS "user: UserId",
                 c.by_wire AND c.status IN ('active', 'revoking')
-                    AND (c.user_secret IS NULL OR NOT c.user_secret_proven) AS \"wants_user_secret!\",
-                k.id AS \"key_id: DataKeyId\", k.master_key_id AS \"master_key_id: MasterKeyId\", k.wrapped
+                    AND (c.user_secret IS NULL OR NOT c.user_secret_proven) AS "wants_user_secret!",
+                k.id AS "key_id: DataKeyId", k.master_key_id AS "master_key_id: MasterKeyId", k.wrapped
          FROM proxy_tokens s
          JOIN connections c ON c.id = s.connection_id
          JOIN data_keys k ON k.user_id = c.user_id AND k.purpose = 'user'
@@ -117,7 +117,7 @@ pub async fn find_by_proxy_token(
             SELECT f.id, f.kind
             FROM bulk_revocations_of(c.app_id, c.id, c.user_id, c.created_at, c.created_by, c.ordinal) f
             WHERE f.marked_at IS NULL ORDER BY f.id LIMIT 1) o ON c.status IN ('pending', 'active')
-         WHERE s.hash = $2 AND c.app_id = $1",
+         WHERE s.hash = $2 AND c.app_id = $1"#,
         app.uuid(),
         hash.as_bytes(),
     )

@@ -29,11 +29,13 @@ pub enum Reconciler {
     Exchanges,
     /// Takes delinkings up.
     Delinks,
+    /// Forgets what has ended.
+    Housekeeping,
 }
 
 impl Reconciler {
     /// Every one.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Expiries,
         Self::BulkRevocations,
         Self::Erasures,
@@ -41,6 +43,7 @@ impl Reconciler {
         Self::HeldTokens,
         Self::Exchanges,
         Self::Delinks,
+        Self::Housekeeping,
     ];
 
     /// The name.
@@ -54,6 +57,7 @@ impl Reconciler {
             Self::HeldTokens => "held_tokens",
             Self::Exchanges => "exchanges",
             Self::Delinks => "delinks",
+            Self::Housekeeping => "housekeeping",
         }
     }
 }

@@ -27,7 +27,7 @@ use crate::connections::{
     ConnectionError, Context, bank_login, bulk_revocation, erasure, model, reveal, sql, superseded,
     token_lease, transitions,
 };
-use crate::database::{Fault, MaybeDatabase as _, is_outage};
+use crate::database::{Conn, Fault, MaybeDatabase as _, is_outage};
 
 /// How many rows one statement takes at most.
 const BATCH: i64 = 500;
@@ -386,17 +386,34 @@ pub async fn next_due(context: &Context) -> Result<Option<Duration>, ConnectionE
     Ok([due_summary.next, deferred].into_iter().flatten().min())
 }
 
-/// Forgets sessions and budgets that ended, and brings the gauges up to date.
+/// Forgets what has ended. Returns of how many rows, where that is known.
+type Forget = for<'a> fn(&'a mut Conn) -> BoxFuture<'a, sqlx::Result<u64>>;
+
+/// Secrets first.
+const FORGET: [Forget; 6] = [
+    |conn| superseded::store::destroy_superseded_due(conn).boxed(),
+    |conn| store::delete_ended_sessions(conn).boxed(),
+    |conn| reveal::store::delete_spent_budgets(conn).boxed(),
+    |conn| erasure::store::delete_erased_names(conn).boxed(),
+    |conn| token_lease::store::delete_expired_leases(conn).boxed(),
+    |conn| bulk_revocation::store::delete_targets(conn).boxed(),
+];
+
+/// Forgets what has ended, and brings the gauges up to date. Where somebody has a row locked, that part is
+/// done the next time; the others are done all the same.
+///
+/// # Errors
+/// If the database cannot be reached.
 pub async fn housekeeping(context: &Context) -> Result<(), ConnectionError> {
+    const ROW: Uuid = Uuid::nil();
     // Before a connection is held here: one that waits for another while it holds one waits for itself.
-    crate::connections::binding::bind_unbound(context).await?;
+    let bind = crate::connections::binding::bind_unbound(context).boxed();
+    isolated(context, Reconciler::Housekeeping, ROW, bind).await;
+    for forget in FORGET {
+        let forget = async { Ok(forget(&mut context.pool.acquire().await?).await?) };
+        isolated(context, Reconciler::Housekeeping, ROW, forget.boxed()).await;
+    }
     let mut conn = context.pool.acquire().await?;
-    store::delete_ended_sessions(&mut conn).await?;
-    reveal::store::delete_spent_budgets(&mut conn).await?;
-    erasure::store::delete_erased_names(&mut conn).await?;
-    token_lease::store::delete_expired_leases(&mut conn).await?;
-    bulk_revocation::store::delete_targets(&mut conn).await?;
-    superseded::store::destroy_superseded_due(&mut conn).await?;
     context.metrics.backlog(&store::backlog(&mut conn).await?);
     let overdue = store::due_summary(&mut conn).await?.overdue.unwrap_or_default();
     if context.metrics.overdue(overdue, OVERDUE) {

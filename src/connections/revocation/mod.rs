@@ -85,7 +85,7 @@ async fn revoke_once(
     let new = NewRevocation { kind: request.kind, reason: request.reason };
     match model::on_revocation(me.state, me.lease_epoch > 0, request.tell_dapi) {
         RevocationTransition::Begin => {
-            transitions::store::begin_revocation(&mut tx, &actor, app, id, &new).await?
+            transitions::store::begin_revocation(&mut tx, &actor, app, id, &new).await?;
         }
         RevocationTransition::End { confirmed } => {
             transitions::store::record_revocation(&mut tx, app, id, &new).await?;
@@ -286,12 +286,18 @@ async fn end_untold(context: &Context, delink: &ClaimedDelink) -> Result<(), sql
     )
     .await?;
     if let Some(me) = locked.me.filter(|me| me.status == Status::Revoking) {
-        let transition = model::on_unconfirmed_end(locked.login, delink.given_up);
-        tracing::error!(connection = %me.id, ?transition, "a revocation ends without Dapi's confirmation");
-        apply(context, &mut tx, &me, &transition, None).await?;
+        if delink.given_up || locked.login.is_in_use() {
+            let transition = model::on_unconfirmed_end(locked.login, delink.given_up);
+            tracing::error!(connection = %me.id, ?transition, "a revocation ends without Dapi's confirmation");
+            apply(context, &mut tx, &me, &transition, None).await?;
+        } else {
+            // The other one was revoked since this was claimed: now Dapi can be told of both.
+            transitions::store::postpone(&mut tx, &me, Duration::ZERO).await?;
+        }
     }
     token_lease::store::release_delink_lease(&mut tx, claimed.id, delink.token_lease).await?;
     tx.commit().await?;
     context.changes.notify(claimed.id);
+    context.wake.notify_one();
     Ok(())
 }

@@ -51,7 +51,7 @@ pub async fn restore_superseded(
         .execute(&mut *conn)
         .await?;
     sqlx::query_scalar!(
-        "WITH kept AS (
+        r#"WITH kept AS (
             DELETE FROM superseded_tokens k
             WHERE k.replaced_by = $2 AND k.app_id = $1
             RETURNING k.*),
@@ -75,7 +75,7 @@ pub async fn restore_superseded(
          noted AS (
             SELECT id, record_audit(app_id, $3, 'connection.restored', 'active', user_id, id, $4)
             FROM restored)
-         SELECT id AS \"id: ConnectionId\" FROM noted",
+         SELECT id AS "id: ConnectionId" FROM noted"#,
         app.uuid(),
         newer.uuid(),
         AuditActor::from(&Actor::service()) as AuditActor,
@@ -124,12 +124,16 @@ pub async fn destroy_superseded_in_bulk(
     Ok(())
 }
 
-/// Destroys what was kept for long enough. Returns how many tokens.
+/// Destroys what was kept for long enough, but for what is locked. Returns how many tokens.
 pub async fn destroy_superseded_due(conn: &mut Conn) -> sqlx::Result<u64> {
-    let done =
-        sqlx::query!("DELETE FROM superseded_tokens WHERE ends_at <= (SELECT strongroom_now())",)
-            .execute(conn)
-            .await?;
+    let done = sqlx::query!(
+        "WITH due AS MATERIALIZED (
+            SELECT connection_id FROM superseded_tokens WHERE ends_at <= (SELECT strongroom_now())
+            FOR UPDATE SKIP LOCKED)
+         DELETE FROM superseded_tokens k USING due WHERE k.connection_id = due.connection_id",
+    )
+    .execute(conn)
+    .await?;
     Ok(done.rows_affected())
 }
 

@@ -58,7 +58,7 @@ impl BatchQuery for AcquireLease {
         // Leases are taken in the order of their connections, so that two statements that share some
         // cannot wait for each other.
         let rows = sqlx::query!(
-            "WITH requests AS (
+            r#"WITH requests AS (
                 SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bigint[], $5::interval[],
                                      $6::text[], $7::audit_actor[]) WITH ORDINALITY
                 AS i (app_id, id, lease_id, position, lasts, path,
@@ -102,19 +102,19 @@ impl BatchQuery for AcquireLease {
                 SELECT b.app_id, 'dapi.call', 'begun', w.actor, w.client_id, w.session_id, w.scope,
                        w.ip, w.request_id, b.user_id, b.id, w.path
                 FROM begun b JOIN requests w USING (n))
-             SELECT b.n AS \"n!\", b.user_id AS \"user: UserId\", b.app_id AS \"app: AppId\",
-                    b.access_token AS \"access_token!: Sealed<AccessToken>\",
-                    tb.binding AS \"binding?: Binding\",
-                    b.user_secret AS \"user_secret: Sealed<UserSecret>\", b.user_secret_proven,
-                    b.unproven, uk.id AS \"user_key_id: DataKeyId\", uk.master_key_id AS \"user_master: MasterKeyId\",
-                    uk.wrapped AS user_wrapped, a.app_key, a.app_secret AS \"app_secret: Sealed<SecretText>\",
-                    ak.id AS \"app_key_id: DataKeyId\", ak.master_key_id AS \"app_master: MasterKeyId\",
+             SELECT b.n AS "n!", b.user_id AS "user: UserId", b.app_id AS "app: AppId",
+                    b.access_token AS "access_token!: Sealed<AccessToken>",
+                    tb.binding AS "binding?: Binding",
+                    b.user_secret AS "user_secret: Sealed<UserSecret>", b.user_secret_proven,
+                    b.unproven, uk.id AS "user_key_id: DataKeyId", uk.master_key_id AS "user_master: MasterKeyId",
+                    uk.wrapped AS user_wrapped, a.app_key, a.app_secret AS "app_secret: Sealed<SecretText>",
+                    ak.id AS "app_key_id: DataKeyId", ak.master_key_id AS "app_master: MasterKeyId",
                     ak.wrapped AS app_wrapped
              FROM begun b
              JOIN data_keys uk ON uk.user_id = b.user_id AND uk.purpose = 'user'
              JOIN apps a ON a.id = b.app_id
              JOIN data_keys ak ON ak.app_id = b.app_id AND ak.purpose = 'app'
-             LEFT JOIN token_bindings tb ON tb.connection_id = b.id",
+             LEFT JOIN token_bindings tb ON tb.connection_id = b.id"#,
             &column(inputs, |input| input.app.uuid()),
             &column(inputs, |input| input.id.uuid()),
             &column(inputs, |input| input.lease_id.uuid()),
@@ -263,6 +263,28 @@ pub async fn release_delink_lease(
     Ok(())
 }
 
+/// Takes the lease of a token that is not here yet, by a name that only this token has; `false` while
+/// somebody else has it.
+pub async fn take_lease_by_name(
+    conn: &mut Conn,
+    name: ConnectionId,
+    lease: TokenLeaseId,
+    lasts: Duration,
+) -> sqlx::Result<bool> {
+    let done = sqlx::query!(
+        "INSERT INTO token_leases AS t (connection_id, lease_id, ends_at)
+         VALUES ($1, $2, strongroom_now() + $3::interval)
+         ON CONFLICT (connection_id) DO UPDATE SET lease_id = excluded.lease_id, ends_at = excluded.ends_at
+         WHERE t.ends_at <= strongroom_now()",
+        name.uuid(),
+        lease.uuid(),
+        interval(lasts),
+    )
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
 /// Takes a position at the end of a connection's queue; `None` where `most` wait already.
 pub async fn join_queue(conn: &mut Conn, id: ConnectionId, most: i64) -> sqlx::Result<Option<i64>> {
     let mut tx = conn.begin().await?;
@@ -321,15 +343,15 @@ pub async fn leave_queue(conn: &mut Conn, id: ConnectionId, position: i64) -> sq
 
 /// Forgets leases and places that dead replicas left behind, long enough after their end that nobody can
 /// come back to them.
-pub async fn delete_expired_leases(conn: &mut Conn) -> sqlx::Result<()> {
-    sqlx::query!(
+pub async fn delete_expired_leases(conn: &mut Conn) -> sqlx::Result<u64> {
+    let done = sqlx::query!(
         "WITH leases AS (
             DELETE FROM token_leases WHERE ends_at < (SELECT strongroom_now()) - interval '1 hour')
          DELETE FROM token_lease_queue WHERE alive_until < (SELECT strongroom_now()) - interval '1 minute'",
     )
     .execute(conn)
     .await?;
-    Ok(())
+    Ok(done.rows_affected())
 }
 
 /// Keeps the user secret that a call through Dapi's own wire brought, where none is there that Dapi is

@@ -133,13 +133,18 @@ pub async fn store_token(
 ) -> sqlx::Result<()> {
     sqlx::query!(
         "WITH changed AS (
-            UPDATE connections
+            UPDATE connections c
             SET access_token = $3, code = NULL,
                 dapi_token_id = coalesce($4, dapi_token_id), dapi_user_id = coalesce($5, dapi_user_id),
                 leased_until = NULL, settled_epoch = $7,
                 due_at = CASE WHEN status = 'revoking' AND EXISTS (
                                   SELECT FROM bulk_revocations r
-                                  WHERE r.id = bulk_revocation_id AND r.state = 'paused')
+                                  WHERE r.id = c.bulk_revocation_id AND r.state = 'paused')
+                                AND NOT EXISTS (SELECT FROM erasures e WHERE e.user_id = c.user_id)
+                                AND NOT EXISTS (
+                                    SELECT FROM connections w
+                                    WHERE w.app_id = c.app_id AND w.dapi_connection_id = c.dapi_connection_id
+                                      AND w.user_id = c.user_id AND w.status = 'pending')
                               THEN NULL ELSE strongroom_now() + $6::interval END
             WHERE app_id = $1 AND id = $2
             RETURNING app_id, id, user_id, status)
@@ -369,7 +374,9 @@ pub async fn record_revocation(
     Ok(())
 }
 
-/// Gives the lease back after a delinking that was not confirmed. While its order is paused, none follows.
+/// Gives the lease back after a delinking that was not confirmed. While its order is paused, none follows, unless
+/// a new link or an erasure waits for it: letting it through anew each time would put off for ever when it is
+/// given up.
 pub async fn delink_failed(
     conn: &mut Conn,
     app: AppId,
@@ -379,10 +386,15 @@ pub async fn delink_failed(
     wait: Duration,
 ) -> sqlx::Result<()> {
     sqlx::query!(
-        "UPDATE connections
+        "UPDATE connections c
          SET leased_until = NULL, revocation_last_error = $5,
              due_at = CASE WHEN EXISTS (SELECT FROM bulk_revocations r
-                                        WHERE r.id = bulk_revocation_id AND r.state = 'paused')
+                                        WHERE r.id = c.bulk_revocation_id AND r.state = 'paused')
+                             AND NOT EXISTS (SELECT FROM erasures e WHERE e.user_id = c.user_id)
+                             AND NOT EXISTS (
+                                 SELECT FROM connections w
+                                 WHERE w.app_id = c.app_id AND w.dapi_connection_id = c.dapi_connection_id
+                                   AND w.user_id = c.user_id AND w.status = 'pending')
                            THEN NULL ELSE strongroom_now() + $4::interval END
          WHERE app_id = $1 AND id = $2 AND status = 'revoking' AND lease_epoch = $3",
         app.uuid(),

@@ -64,6 +64,7 @@ pub struct CreateClient {
     scopes: Names,
     /// Scopes of other APIs that its tokens may carry; Strongroom honours none of them.
     #[serde(default)]
+    #[serde(rename = "otherScopes")]
     external_scopes: Names,
     /// Scopes that its token requests have to name.
     #[serde(default)]

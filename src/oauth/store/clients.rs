@@ -174,9 +174,9 @@ pub(in crate::oauth) async fn lock_client(
     id: &str,
 ) -> sqlx::Result<Option<(AppId, bool)>> {
     let row = sqlx::query!(
-        "SELECT app_id AS \"app_id: AppId\", bootstrap FROM clients
+        r#"SELECT app_id AS "app_id: AppId", bootstrap FROM clients
          WHERE id = $1 AND ($2::uuid IS NULL OR app_id = $2)
-         FOR UPDATE",
+         FOR UPDATE"#,
         id,
         app.map(AppId::uuid),
     )
@@ -192,10 +192,10 @@ pub(in crate::oauth) async fn live_secrets(
 ) -> sqlx::Result<Vec<SecretInfo>> {
     sqlx::query_as!(
         SecretInfo,
-        "SELECT id AS \"id: ClientSecretId\", created_at, expires_at, last_used_at
+        r#"SELECT id AS "id: ClientSecretId", created_at, expires_at, last_used_at
          FROM client_secrets
          WHERE client_id = $1 AND (expires_at IS NULL OR expires_at > strongroom_now())
-         ORDER BY created_at, id",
+         ORDER BY created_at, id"#,
         client,
     )
     .fetch_all(conn)
@@ -276,9 +276,9 @@ pub(in crate::oauth) async fn disable_bootstraps_except(
     keep: Option<&str>,
 ) -> sqlx::Result<Vec<(String, AppId)>> {
     let rows = sqlx::query!(
-        "UPDATE clients SET disabled_at = strongroom_now()
+        r#"UPDATE clients SET disabled_at = strongroom_now()
          WHERE bootstrap AND disabled_at IS NULL AND id IS DISTINCT FROM $1
-         RETURNING id, app_id AS \"app_id: AppId\"",
+         RETURNING id, app_id AS "app_id: AppId""#,
         keep,
     )
     .fetch_all(conn)
@@ -305,7 +305,7 @@ pub(in crate::oauth) async fn enable_bootstrap(
     .execute(&mut *conn)
     .await?;
     sqlx::query_scalar!(
-        "SELECT EXISTS (SELECT FROM clients WHERE id = $1 AND bootstrap) AS \"it!\"",
+        r#"SELECT EXISTS (SELECT FROM clients WHERE id = $1 AND bootstrap) AS "it!""#,
         id
     )
     .fetch_one(conn)
@@ -313,7 +313,7 @@ pub(in crate::oauth) async fn enable_bootstrap(
 }
 
 pub(in crate::oauth) async fn default_app(conn: &mut Conn) -> sqlx::Result<Option<AppId>> {
-    sqlx::query_scalar!("SELECT id AS \"id: AppId\" FROM apps WHERE name = 'default'")
+    sqlx::query_scalar!(r#"SELECT id AS "id: AppId" FROM apps WHERE name = 'default'"#)
         .fetch_optional(conn)
         .await
 }

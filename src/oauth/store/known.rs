@@ -35,9 +35,9 @@ pub(in crate::oauth) struct SecretRow {
 pub(in crate::oauth) async fn load_clients(conn: &mut Conn) -> sqlx::Result<Vec<ClientRow>> {
     let mut secrets = load_secrets(conn).await?;
     let rows = sqlx::query!(
-        "SELECT id, app_id AS \"app_id: AppId\", scopes, external_scopes, required_scopes,
-                token_lifetime, reveals_per_minute, disabled_at IS NULL AS \"enabled!\"
-         FROM clients"
+        r#"SELECT id, app_id AS "app_id: AppId", scopes, external_scopes, required_scopes,
+                token_lifetime, reveals_per_minute, disabled_at IS NULL AS "enabled!"
+         FROM clients"#
     )
     .fetch_all(conn)
     .await?;
@@ -58,10 +58,10 @@ pub(in crate::oauth) async fn load_clients(conn: &mut Conn) -> sqlx::Result<Vec<
 /// All live secrets by their clients' ids.
 async fn load_secrets(conn: &mut Conn) -> sqlx::Result<HashMap<String, Vec<SecretRow>>> {
     let rows = sqlx::query!(
-        "SELECT id AS \"id: ClientSecretId\", client_id, hash,
-                extract(epoch FROM expires_at - strongroom_now())::float8 AS \"left\"
+        r#"SELECT id AS "id: ClientSecretId", client_id, hash,
+                extract(epoch FROM expires_at - strongroom_now())::float8 AS "left"
          FROM client_secrets
-         WHERE expires_at IS NULL OR expires_at > strongroom_now()"
+         WHERE expires_at IS NULL OR expires_at > strongroom_now()"#
     )
     .fetch_all(conn)
     .await?;
@@ -76,9 +76,9 @@ async fn load_secrets(conn: &mut Conn) -> sqlx::Result<HashMap<String, Vec<Secre
 /// How often the directory and the revocations changed, as `(directory, revocations)`.
 pub(in crate::oauth) async fn generations(conn: &mut Conn) -> sqlx::Result<(i64, i64)> {
     let row = sqlx::query!(
-        "SELECT max(generation) FILTER (WHERE of = 'directory') AS \"directory!\",
-                max(generation) FILTER (WHERE of = 'revocations') AS \"revocations!\"
-         FROM oauth_generations"
+        r#"SELECT max(generation) FILTER (WHERE of = 'directory') AS "directory!",
+                max(generation) FILTER (WHERE of = 'revocations') AS "revocations!"
+         FROM oauth_generations"#
     )
     .fetch_one(conn)
     .await?;
@@ -91,8 +91,8 @@ pub(in crate::oauth) async fn revoked_since(
     generation: i64,
 ) -> sqlx::Result<Vec<(Uuid, f64)>> {
     let rows = sqlx::query!(
-        "SELECT jti, extract(epoch FROM expires_at - strongroom_now())::float8 AS \"left!\"
-         FROM revoked_tokens WHERE generation > $1",
+        r#"SELECT jti, extract(epoch FROM expires_at - strongroom_now())::float8 AS "left!"
+         FROM revoked_tokens WHERE generation > $1"#,
         generation,
     )
     .fetch_all(conn)

@@ -21,10 +21,10 @@ pub(in crate::oauth) async fn load_signing_keys(
     vault: &Vault,
 ) -> Result<Vec<(SigningKey, Option<f64>)>, VaultError> {
     let rows = sqlx::query!(
-        "SELECT id, algorithm, private_key AS \"private_key: Sealed<PrivateKey>\",
+        r#"SELECT id, algorithm, private_key AS "private_key: Sealed<PrivateKey>",
                 CASE WHEN signs_from > strongroom_now()
                      THEN extract(epoch FROM signs_from - strongroom_now())::float8 END AS until
-         FROM signing_keys ORDER BY signs_from DESC, created_at DESC, id DESC",
+         FROM signing_keys ORDER BY signs_from DESC, created_at DESC, id DESC"#,
     )
     .fetch_all(conn)
     .await?;
@@ -42,11 +42,11 @@ pub(in crate::oauth) async fn load_signing_keys(
 pub(in crate::oauth) async fn list_signing_keys(conn: &mut Conn) -> sqlx::Result<Vec<KeyInfo>> {
     sqlx::query_as!(
         KeyInfo,
-        "SELECT kid, algorithm, created_at, signs_from, retired_at,
+        r#"SELECT kid, algorithm, created_at, signs_from, retired_at,
                 CASE WHEN signs_from > strongroom_now() THEN 'next'
                      WHEN retired_at <= strongroom_now() THEN 'verifies'
-                     ELSE 'signs' END AS \"state!\"
-         FROM signing_keys ORDER BY signs_from DESC, created_at DESC, id DESC"
+                     ELSE 'signs' END AS "state!"
+         FROM signing_keys ORDER BY signs_from DESC, created_at DESC, id DESC"#
     )
     .fetch_all(conn)
     .await
@@ -63,8 +63,8 @@ pub(in crate::oauth) async fn newest_signing_key(
     conn: &mut Conn,
 ) -> sqlx::Result<Option<(String, f64)>> {
     let row = sqlx::query!(
-        "SELECT algorithm, extract(epoch FROM strongroom_now() - signs_from)::float8 AS \"age!\"
-         FROM signing_keys WHERE retired_at IS NULL"
+        r#"SELECT algorithm, extract(epoch FROM strongroom_now() - signs_from)::float8 AS "age!"
+         FROM signing_keys WHERE retired_at IS NULL"#
     )
     .fetch_optional(conn)
     .await?;
@@ -84,7 +84,7 @@ pub(in crate::oauth) async fn succeed_signing_key(
     let id = crate::base::ids::DataKeyId::new().uuid();
     let sealed = Sealed::seal(private, vault.service_key(), &aad(id))?;
     let signs_from = sqlx::query_scalar!(
-        "SELECT strongroom_now() + make_interval(secs => $1) AS \"it!\"",
+        r#"SELECT strongroom_now() + make_interval(secs => $1) AS "it!""#,
         ahead.as_secs_f64(),
     )
     .fetch_one(&mut *conn)

@@ -326,7 +326,7 @@ impl Arrival {
             "status": "done",
             "accessToken": proxy_token.expose(),
             "tokenID": connection.dapi_token_id,
-            "userID": connection.user_id,
+            "userID": connection.dapi_user_id,
         })))
     }
 }

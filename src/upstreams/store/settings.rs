@@ -84,11 +84,11 @@ fn write_parameters(settings: &Settings) -> String {
 pub async fn list(conn: &mut Conn, app: AppId) -> sqlx::Result<Vec<Upstream>> {
     let rows = sqlx::query_as!(
         Row,
-        "SELECT id AS \"id: UpstreamId\", name, token_url, client_id, auth, scope,
-                parameters::text AS \"parameters!\", base_url, created_at, updated_at,
+        r#"SELECT id AS "id: UpstreamId", name, token_url, client_id, auth, scope,
+                parameters::text AS "parameters!", base_url, created_at, updated_at,
                 token_asked_at, token_refresh_at, token_expires_at,
                 failures, failure, failure_detail, oauth_error, retry_at
-         FROM upstreams WHERE app_id = $1 ORDER BY name LIMIT $2",
+         FROM upstreams WHERE app_id = $1 ORDER BY name LIMIT $2"#,
         app.uuid(),
         MAX_LISTED,
     )
@@ -101,11 +101,11 @@ pub async fn list(conn: &mut Conn, app: AppId) -> sqlx::Result<Vec<Upstream>> {
 pub async fn find(conn: &mut Conn, app: AppId, name: &str) -> sqlx::Result<Option<Upstream>> {
     let row = sqlx::query_as!(
         Row,
-        "SELECT id AS \"id: UpstreamId\", name, token_url, client_id, auth, scope,
-                parameters::text AS \"parameters!\", base_url, created_at, updated_at,
+        r#"SELECT id AS "id: UpstreamId", name, token_url, client_id, auth, scope,
+                parameters::text AS "parameters!", base_url, created_at, updated_at,
                 token_asked_at, token_refresh_at, token_expires_at,
                 failures, failure, failure_detail, oauth_error, retry_at
-         FROM upstreams WHERE app_id = $1 AND name = $2",
+         FROM upstreams WHERE app_id = $1 AND name = $2"#,
         app.uuid(),
         name,
     )
@@ -164,9 +164,9 @@ pub(in crate::upstreams) async fn lock(
 ) -> sqlx::Result<Option<Held>> {
     sqlx::query_as!(
         Held,
-        "SELECT id AS \"id: UpstreamId\", token_url, client_id, auth, scope,
-                parameters::text AS \"parameters!\", base_url
-         FROM upstreams WHERE app_id = $1 AND name = $2 FOR NO KEY UPDATE",
+        r#"SELECT id AS "id: UpstreamId", token_url, client_id, auth, scope,
+                parameters::text AS "parameters!", base_url
+         FROM upstreams WHERE app_id = $1 AND name = $2 FOR NO KEY UPDATE"#,
         app.uuid(),
         name,
     )

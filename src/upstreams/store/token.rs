@@ -47,29 +47,29 @@ pub(in crate::upstreams) async fn acquire(
 ) -> sqlx::Result<Option<Seen>> {
     sqlx::query_as!(
         Seen,
-        "WITH held AS MATERIALIZED (
+        r#"WITH held AS MATERIALIZED (
             SELECT u.*, strongroom_now() AS moment FROM upstreams u
             WHERE u.app_id = $1 AND u.name = $2),
          valid AS MATERIALIZED (
             SELECT * FROM held WHERE token_expires_at >= moment + interval '1 second'),
          noted AS MATERIALIZED (
             SELECT record_audit($1, $3, $4, 'ok', NULL, NULL, $5) FROM valid)
-         SELECT h.id AS \"id!: UpstreamId\", h.base_url,
+         SELECT h.id AS "id!: UpstreamId", h.base_url,
                 CASE WHEN (SELECT count(*) FROM noted) = 1 THEN v.access_token END
-                    AS \"token: Sealed<UpstreamToken>\",
-                v.token_epoch AS \"token_epoch?\",
+                    AS "token: Sealed<UpstreamToken>",
+                v.token_epoch AS "token_epoch?",
                 floor(extract(epoch FROM v.token_expires_at - h.moment))::bigint AS expires_in,
                 coalesce(h.token_refresh_at <= h.moment, true)
                     AND coalesce(h.leased_until <= h.moment, true)
-                    AND coalesce(h.retry_at <= h.moment, true) AS \"refresh_due!\",
+                    AND coalesce(h.retry_at <= h.moment, true) AS "refresh_due!",
                 CASE WHEN h.retry_at > h.moment
                     THEN ceil(extract(epoch FROM h.retry_at - h.moment))::bigint END AS cooling,
                 h.failure, h.failure_detail, h.oauth_error,
-                k.id AS \"key_id: DataKeyId\", k.master_key_id AS \"master_key_id: MasterKeyId\",
+                k.id AS "key_id: DataKeyId", k.master_key_id AS "master_key_id: MasterKeyId",
                 k.wrapped
          FROM held h
          JOIN data_keys k ON k.app_id = h.app_id AND k.purpose = 'app'
-         LEFT JOIN valid v ON true",
+         LEFT JOIN valid v ON true"#,
         app.uuid(),
         name,
         actor as &AuditActor,
@@ -111,19 +111,19 @@ pub(in crate::upstreams) async fn lease(
     let (epoch, least_age) = refused.unzip();
     sqlx::query_as!(
         Job,
-        "UPDATE upstreams u SET lease_epoch = u.lease_epoch + 1, leased_until = strongroom_now() + $3
+        r#"UPDATE upstreams u SET lease_epoch = u.lease_epoch + 1, leased_until = strongroom_now() + $3
          FROM data_keys k
          WHERE u.app_id = $1 AND u.id = $2 AND k.app_id = u.app_id AND k.purpose = 'app'
            AND (u.leased_until IS NULL OR u.leased_until <= strongroom_now())
            AND (u.retry_at IS NULL OR u.retry_at <= strongroom_now())
            AND (u.token_refresh_at IS NULL OR u.token_refresh_at <= strongroom_now()
                 OR (u.token_epoch = $4 AND u.token_asked_at <= strongroom_now() - $5::interval))
-         RETURNING u.lease_epoch AS epoch, strongroom_now() AS \"asked_at!\", u.failures, u.name,
+         RETURNING u.lease_epoch AS epoch, strongroom_now() AS "asked_at!", u.failures, u.name,
                    u.token_url, u.client_id,
-                   u.client_secret AS \"client_secret: Sealed<ClientSecret>\", u.auth, u.scope,
-                   u.parameters::text AS \"parameters!\",
-                   k.id AS \"key_id: DataKeyId\",
-                   k.master_key_id AS \"master_key_id: MasterKeyId\", k.wrapped",
+                   u.client_secret AS "client_secret: Sealed<ClientSecret>", u.auth, u.scope,
+                   u.parameters::text AS "parameters!",
+                   k.id AS "key_id: DataKeyId",
+                   k.master_key_id AS "master_key_id: MasterKeyId", k.wrapped"#,
         app.uuid(),
         id.uuid(),
         interval(time),
@@ -163,7 +163,7 @@ pub(in crate::upstreams) async fn conclude_with_token(
     actor: &AuditActor,
 ) -> sqlx::Result<bool> {
     let recorded = sqlx::query_scalar!(
-        "WITH kept AS (
+        r#"WITH kept AS (
             UPDATE upstreams SET
                 access_token = $4, token_epoch = $3, token_asked_at = $5,
                 token_refresh_at = $5::timestamptz + $6::interval
@@ -174,7 +174,7 @@ pub(in crate::upstreams) async fn conclude_with_token(
             RETURNING name),
          noted AS MATERIALIZED (
             SELECT record_audit($1, $7, 'upstream.token_fetched', 'ok', NULL, NULL, name) FROM kept)
-         SELECT count(*) AS \"count!\" FROM noted",
+         SELECT count(*) AS "count!" FROM noted"#,
         app.uuid(),
         id.uuid(),
         job.epoch,
@@ -200,7 +200,7 @@ pub(in crate::upstreams) async fn conclude_with_trouble(
     actor: &AuditActor,
 ) -> sqlx::Result<bool> {
     let recorded = sqlx::query_scalar!(
-        "WITH kept AS (
+        r#"WITH kept AS (
             UPDATE upstreams SET
                 failures = failures + 1, failure = $4, failure_detail = $5, oauth_error = $6,
                 retry_at = strongroom_now() + $7, leased_until = NULL
@@ -208,7 +208,7 @@ pub(in crate::upstreams) async fn conclude_with_trouble(
             RETURNING name),
          noted AS MATERIALIZED (
             SELECT record_audit($1, $8, 'upstream.token_fetched', 'failed', NULL, NULL, name) FROM kept)
-         SELECT count(*) AS \"count!\" FROM noted",
+         SELECT count(*) AS "count!" FROM noted"#,
         app.uuid(),
         id.uuid(),
         job.epoch,

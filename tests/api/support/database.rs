@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, PgPool};
-use strongroom::dev::postgres::{Durability, LocalPostgres, Settings};
+use strongroom_dev::postgres::{Durability, LocalPostgres, Settings};
 use tokio::sync::OnceCell;
 
 static CLUSTER: OnceCell<Cluster> = OnceCell::const_new();

@@ -25,8 +25,8 @@ use strongroom::base::scope::Scopes;
 use strongroom::config::{Config, Environment};
 use strongroom::connections::{Context, reconcile};
 use strongroom::oauth::Directory;
-use strongroom::sandbox::{self, ConnectOptions, Sandbox};
 use strongroom::service::Service;
+use strongroom_dev::sandbox::{self, ConnectOptions, Sandbox};
 use tokio_util::sync::CancellationToken;
 
 pub const BOOTSTRAP_ID: &str = "bootstrap";

@@ -40,20 +40,21 @@ pub struct ToMark {
 
 /// Locks an order in force that nobody else is marking: this one, that of this erasure, or the next one
 /// that is due.
-pub async fn lock_to_mark(conn: &mut Conn, which: MarkScope) -> sqlx::Result<Option<ToMark>> {
-    let (order, erasure) = which.ids();
+pub async fn lock_to_mark(conn: &mut Conn, which: MarkScope<'_>) -> sqlx::Result<Option<ToMark>> {
+    let (order, erasure, except) = which.ids();
     let row = sqlx::query!(
-        "SELECT id AS \"id: BulkRevocationId\", app_id AS \"app: AppId\", erasure_id IS NOT NULL AS \"of_erasure!\",
-                state = 'cancelled' AS \"cancelled!\", mark_settled, by_user OR by_connection AS \"named!\",
+        r#"SELECT id AS "id: BulkRevocationId", app_id AS "app: AppId", erasure_id IS NOT NULL AS "of_erasure!",
+                state = 'cancelled' AS "cancelled!", mark_settled, by_user OR by_connection AS "named!",
                 mark_status, mark_after, mark_missed
          FROM bulk_revocations
          WHERE marked_at IS NULL
            AND CASE WHEN $1::uuid IS NOT NULL THEN id = $1
                     WHEN $2::uuid IS NOT NULL THEN erasure_id = $2
-                    ELSE mark_at <= strongroom_now() END
-         ORDER BY mark_at LIMIT 1 FOR UPDATE SKIP LOCKED",
+                    ELSE mark_at <= strongroom_now() AND id <> ALL ($3::uuid[]) END
+         ORDER BY mark_at LIMIT 1 FOR UPDATE SKIP LOCKED"#,
         order,
         erasure,
+        except,
     )
     .fetch_optional(conn)
     .await?;
@@ -80,31 +81,31 @@ impl ToMark {
 
 /// Which order is to be marked.
 #[derive(Clone, Copy, Debug)]
-pub enum MarkScope {
+pub enum MarkScope<'a> {
     /// This one.
     BulkRevocation(BulkRevocationId),
     /// The one that is a part of this erasure.
     Erasure(ErasureId),
-    /// Whichever is due.
-    Due,
+    /// Whichever is due, but for these.
+    Due(&'a [Uuid]),
 }
 
-impl MarkScope {
-    fn ids(self) -> (Option<Uuid>, Option<Uuid>) {
+impl<'a> MarkScope<'a> {
+    fn ids(self) -> (Option<Uuid>, Option<Uuid>, &'a [Uuid]) {
         match self {
-            Self::BulkRevocation(id) => (Some(id.uuid()), None),
-            Self::Erasure(id) => (None, Some(id.uuid())),
-            Self::Due => (None, None),
+            Self::BulkRevocation(id) => (Some(id.uuid()), None, &[]),
+            Self::Erasure(id) => (None, Some(id.uuid()), &[]),
+            Self::Due(except) => (None, None, except),
         }
     }
 }
 
 /// Whether there is such an order that is not marked yet.
-pub async fn is_in_force(conn: &mut Conn, which: MarkScope) -> sqlx::Result<bool> {
-    let (order, erasure) = which.ids();
+pub async fn is_in_force(conn: &mut Conn, which: MarkScope<'_>) -> sqlx::Result<bool> {
+    let (order, erasure, _) = which.ids();
     sqlx::query_scalar!(
-        "SELECT EXISTS (SELECT FROM bulk_revocations
-                        WHERE marked_at IS NULL AND (id = $1 OR erasure_id = $2)) AS \"it!\"",
+        r#"SELECT EXISTS (SELECT FROM bulk_revocations
+                        WHERE marked_at IS NULL AND (id = $1 OR erasure_id = $2)) AS "it!""#,
         order,
         erasure,
     )
@@ -163,7 +164,8 @@ macro_rules! revoke_chosen {
     };
 }
 
-/// Marks a batch of what an order means, out of the rows `seen` (id).
+/// Marks a batch of what an order means, out of the rows `seen` (id). What is locked is left out, and so is a
+/// connection whose binding is: the trigger would wait for it.
 macro_rules! mark_seen {
     ($seen:tt, $conn:expr, $($argument:expr),* $(,)?) => {{
         let row = revoke_chosen!(
@@ -172,14 +174,19 @@ macro_rules! mark_seen {
                 SELECT c.id FROM seen JOIN connections c ON c.id = seen.id
                 WHERE EXISTS (SELECT FROM bulk_revocations_of(c.app_id, c.id, c.user_id, c.created_at,
                                                          c.created_by, c.ordinal) o WHERE o.id = $1)),
+             unbindable AS MATERIALIZED (
+                SELECT b.connection_id FROM token_bindings b WHERE b.connection_id IN (SELECT id FROM meant)
+                FOR UPDATE SKIP LOCKED),
              chosen AS MATERIALIZED (
                 SELECT c.id, $1::uuid AS bulk_revocation_id FROM connections c
                 WHERE c.id IN (SELECT id FROM meant) AND c.status IN ('pending', 'active')
+                  AND (c.id IN (SELECT connection_id FROM unbindable)
+                       OR NOT EXISTS (SELECT FROM token_bindings b WHERE b.connection_id = c.id))
                 ORDER BY c.id FOR UPDATE OF c SKIP LOCKED)" },
-            "SELECT (SELECT count(*) FROM seen) AS \"seen!\",
+            r#"SELECT (SELECT count(*) FROM seen) AS "seen!",
                     (SELECT id FROM seen ORDER BY id DESC LIMIT 1) AS last,
-                    (SELECT count(*) FROM meant) AS \"meant!\", (SELECT count(*) FROM changed) AS \"marked!\",
-                    (SELECT count(*) FROM changed WHERE status <> 'revoking') AS \"ended!\"",
+                    (SELECT count(*) FROM meant) AS "meant!", (SELECT count(*) FROM changed) AS "marked!",
+                    (SELECT count(*) FROM changed WHERE status <> 'revoking') AS "ended!""#,
             $($argument),*
         )
         .fetch_one($conn)
@@ -321,7 +328,7 @@ pub async fn mark_locked(conn: &mut Conn, ids: &[Uuid]) -> sqlx::Result<i64> {
             ORDER BY o.id FOR SHARE OF o),
          chosen AS (SELECT m.id, m.bulk_revocation_id FROM meant m JOIN held h ON h.id = m.bulk_revocation_id)"
         },
-        "SELECT count(*) AS \"marked!\" FROM changed",
+        r#"SELECT count(*) AS "marked!" FROM changed"#,
         ids,
     )
     .fetch_one(conn)

@@ -30,7 +30,7 @@ pub async fn count_usable(
 ) -> sqlx::Result<(i64, Vec<ConnectionId>)> {
     let (ids, logins) = (matching.ids(), matching.logins());
     let row = sqlx::query!(
-        "WITH matching AS (
+        r#"WITH matching AS (
             SELECT c.id FROM connections c WHERE $2::uuid[] IS NOT NULL AND c.id = ANY ($2)
             UNION ALL
             SELECT c.id FROM connections c
@@ -55,8 +55,8 @@ pub async fn count_usable(
               AND NOT EXISTS (
                   SELECT FROM bulk_revocations_of(c.app_id, c.id, c.user_id, c.created_at, c.created_by,
                                              c.ordinal) o WHERE o.marked_at IS NULL))
-         SELECT (SELECT count(*) FROM usable) AS \"count!\",
-                ARRAY(SELECT id FROM usable ORDER BY id DESC LIMIT $8::int) AS \"sample!: Vec<Uuid>\"",
+         SELECT (SELECT count(*) FROM usable) AS "count!",
+                ARRAY(SELECT id FROM usable ORDER BY id DESC LIMIT $8::int) AS "sample!: Vec<Uuid>""#,
         app.uuid(),
         ids.as_deref(),
         logins.as_deref(),
@@ -177,8 +177,8 @@ pub async fn find_by_idempotency_key(
     key: &str,
 ) -> sqlx::Result<Option<(BulkRevocationId, Vec<u8>)>> {
     let row = sqlx::query!(
-        "SELECT id AS \"id: BulkRevocationId\", request_hash FROM bulk_revocations
-         WHERE app_id = $1 AND idempotency_key = $2",
+        r#"SELECT id AS "id: BulkRevocationId", request_hash FROM bulk_revocations
+         WHERE app_id = $1 AND idempotency_key = $2"#,
         app.uuid(),
         key,
     )
@@ -241,10 +241,10 @@ macro_rules! select_orders {
     ($rest:tt, $($argument:expr),* $(,)?) => {
         sqlx::query_as!(
             Row,
-            "SELECT o.id AS \"id: BulkRevocationId\", o.kind, o.reason, o.filter::text AS \"filter!\",
+            r#"SELECT o.id AS "id: BulkRevocationId", o.kind, o.reason, o.filter::text AS "filter!",
                     o.per_second, o.state, o.created_by, o.created_at, o.finished_at, o.matched,
-                    coalesce(o.told, p.told) AS \"told!\", coalesce(o.failed, p.failed) AS \"failed!\",
-                    p.telling AS \"telling!\", p.waiting AS \"waiting!\"
+                    coalesce(o.told, p.told) AS "told!", coalesce(o.failed, p.failed) AS "failed!",
+                    p.telling AS "telling!", p.waiting AS "waiting!"
              FROM bulk_revocations o CROSS JOIN LATERAL (
                 SELECT count(*) FILTER (WHERE c.revocation_confirmed_at IS NOT NULL) AS told,
                        count(*) FILTER (WHERE c.status <> 'revoking'
@@ -252,7 +252,7 @@ macro_rules! select_orders {
                        count(*) FILTER (WHERE c.status = 'revoking' AND c.due_at IS NOT NULL) AS telling,
                        count(*) FILTER (WHERE c.status = 'revoking' AND c.due_at IS NULL) AS waiting
                 FROM connections c
-                WHERE c.bulk_revocation_id = o.id AND o.finished_at IS NULL) p " + $rest,
+                WHERE c.bulk_revocation_id = o.id AND o.finished_at IS NULL) p "# + $rest,
             $($argument),*
         )
     };
@@ -274,10 +274,10 @@ pub async fn find(
     let Some(row) = row else { return Ok(None) };
     let errors = sqlx::query_as!(
         ErrorCount,
-        "SELECT revocation_last_error AS \"error!\", count(*) AS \"count!\" FROM connections
+        r#"SELECT revocation_last_error AS "error!", count(*) AS "count!" FROM connections
          WHERE bulk_revocation_id = $1 AND revocation_confirmed_at IS NULL
            AND revocation_last_error IS NOT NULL
-         GROUP BY revocation_last_error ORDER BY count(*) DESC, revocation_last_error LIMIT 5",
+         GROUP BY revocation_last_error ORDER BY count(*) DESC, revocation_last_error LIMIT 5"#,
         id.uuid(),
     )
     .fetch_all(conn)
@@ -311,8 +311,8 @@ pub async fn lock(
     id: BulkRevocationId,
 ) -> sqlx::Result<Option<(String, bool)>> {
     let row = sqlx::query!(
-        "SELECT state, finished_at IS NOT NULL AS \"finished!\" FROM bulk_revocations
-         WHERE app_id = $1 AND id = $2 AND erasure_id IS NULL FOR UPDATE",
+        r#"SELECT state, finished_at IS NOT NULL AS "finished!" FROM bulk_revocations
+         WHERE app_id = $1 AND id = $2 AND erasure_id IS NULL FOR UPDATE"#,
         app.uuid(),
         id.uuid(),
     )

@@ -6,7 +6,7 @@ use crate::base::actor::Actor;
 use crate::base::ids::{BulkRevocationId, UserId};
 use crate::connections::bulk_revocation::{CHECK_AGAIN, RELEASE_EVERY};
 use crate::connections::model::Status;
-use crate::connections::sql::interval;
+use crate::connections::sql::{WAIT_FOR_DELINKING, interval};
 use crate::database::Conn;
 
 /// Takes back what an order let through and nobody is telling Dapi of at this moment. What is locked is
@@ -78,7 +78,7 @@ pub async fn hold_paused(conn: &mut Conn, limit: i64) -> sqlx::Result<()> {
 /// order and how many they were.
 pub async fn release(conn: &mut Conn) -> sqlx::Result<Option<(BulkRevocationId, i64)>> {
     let row = sqlx::query!(
-        "WITH due AS MATERIALIZED (
+        r#"WITH due AS MATERIALIZED (
             SELECT id, per_second FROM bulk_revocations
             WHERE finished_at IS NULL AND state <> 'paused' AND erasure_id IS NULL
               AND next_release_at <= (SELECT strongroom_now())
@@ -95,7 +95,7 @@ pub async fn release(conn: &mut Conn) -> sqlx::Result<Option<(BulkRevocationId, 
          SET next_release_at = strongroom_now()
              + CASE WHEN EXISTS (SELECT FROM released) THEN $1::interval ELSE $2::interval END
          FROM due WHERE o.id = due.id
-         RETURNING o.id AS \"id: BulkRevocationId\", (SELECT count(*) FROM released) AS \"released!\"",
+         RETURNING o.id AS "id: BulkRevocationId", (SELECT count(*) FROM released) AS "released!""#,
         interval(RELEASE_EVERY),
         interval(CHECK_AGAIN),
     )
@@ -131,19 +131,20 @@ pub async fn finish(conn: &mut Conn, id: BulkRevocationId) -> sqlx::Result<()> {
 }
 
 /// Lets through what a new link of the same bank login waits for: its code would run out behind all
-/// the others. Returns how many.
+/// the others. Also if the new link was put off a moment ago, as it is again and again. Returns how many.
 pub async fn release_awaited(conn: &mut Conn, limit: i64) -> sqlx::Result<u64> {
     let done = sqlx::query!(
         "WITH awaited AS MATERIALIZED (
             SELECT h.id
             FROM connections w
             JOIN connections h ON h.app_id = w.app_id AND h.dapi_connection_id = w.dapi_connection_id
-            WHERE w.due_at <= (SELECT strongroom_now()) AND w.status = 'pending'
+            WHERE w.due_at <= (SELECT strongroom_now() + $2::interval) AND w.status = 'pending'
               AND h.user_id = w.user_id AND h.status = 'revoking' AND h.due_at IS NULL
             LIMIT $1 FOR UPDATE OF h SKIP LOCKED)
          UPDATE connections c SET due_at = t.now, revocation_released_at = t.now
          FROM awaited, (SELECT strongroom_now() AS now) t WHERE c.id = awaited.id",
         limit,
+        interval(WAIT_FOR_DELINKING),
     )
     .execute(conn)
     .await?;

@@ -25,8 +25,8 @@ macro_rules! select_found {
     ($rest:tt, $search:expr, $app:expr, $from:expr, $first:expr $(, $argument:expr)* $(,)?) => {
         sqlx::query_as!(
             Row,
-            "SELECT c.id AS \"id: ConnectionId\", c.user_id AS \"user: UserId\", c.created_by,
-                    c.bulk_revocation_id AS \"order: BulkRevocationId\", c.exchange_attempts
+            r#"SELECT c.id AS "id: ConnectionId", c.user_id AS "user: UserId", c.created_by,
+                    c.bulk_revocation_id AS "order: BulkRevocationId", c.exchange_attempts
              FROM connections c JOIN users u ON u.id = c.user_id
              WHERE c.app_id = $1
                AND ($3::timestamptz IS NULL OR c.created_at < $3)
@@ -36,7 +36,7 @@ macro_rules! select_found {
                         'usr_' || c.user_id::text, c.dapi_connection_id, c.dapi_user_id, c.dapi_token_id,
                         u.client_user_id))) > 0)
                AND ($9::bool IS NULL OR $9 = (c.attention_type IS NOT NULL AND c.status = 'active'))
-               AND " + $rest + " DESC LIMIT $7",
+               AND "# + $rest + " DESC LIMIT $7",
             $app.uuid(),
             $first,
             $search.created_before,
@@ -182,7 +182,7 @@ async fn older_by_name(
     let Some(text) = search.text else { return Ok(Vec::new()) };
     sqlx::query_as!(
         Row,
-        "WITH named AS (
+        r#"WITH named AS (
             SELECT c.id FROM connections c WHERE c.id = $3 AND c.app_id = $1
             UNION
             SELECT c.id FROM connections c WHERE c.dapi_connection_id = $2 AND c.app_id = $1
@@ -195,14 +195,14 @@ async fn older_by_name(
                   AND u.client_user_id ~<~ ($2 || chr(1114111))
                 ORDER BY u.client_user_id USING ~<~ LIMIT $9) u
             JOIN connections c ON c.user_id = u.id)
-         SELECT c.id AS \"id: ConnectionId\", c.user_id AS \"user: UserId\", c.created_by,
-                c.bulk_revocation_id AS \"order: BulkRevocationId\", c.exchange_attempts
+         SELECT c.id AS "id: ConnectionId", c.user_id AS "user: UserId", c.created_by,
+                c.bulk_revocation_id AS "order: BulkRevocationId", c.exchange_attempts
          FROM connections c
          WHERE c.id IN (SELECT id FROM named) AND c.app_id = $1 AND c.id < $5
            AND ($6::timestamptz IS NULL OR c.created_at < $6)
            AND ($7::timestamptz IS NULL OR c.created_at >= $7)
            AND ($8::text IS NULL OR c.status = $8)
-         ORDER BY c.id DESC LIMIT $9",
+         ORDER BY c.id DESC LIMIT $9"#,
         app.uuid(),
         text,
         text.parse::<ConnectionId>().ok().map(ConnectionId::uuid),
@@ -225,9 +225,9 @@ pub async fn find_for_operator(
 ) -> sqlx::Result<Option<Found>> {
     let row = sqlx::query_as!(
         Row,
-        "SELECT c.id AS \"id: ConnectionId\", c.user_id AS \"user: UserId\", c.created_by,
-                c.bulk_revocation_id AS \"order: BulkRevocationId\", c.exchange_attempts
-         FROM connections c WHERE c.app_id = $1 AND c.id = $2",
+        r#"SELECT c.id AS "id: ConnectionId", c.user_id AS "user: UserId", c.created_by,
+                c.bulk_revocation_id AS "order: BulkRevocationId", c.exchange_attempts
+         FROM connections c WHERE c.app_id = $1 AND c.id = $2"#,
         app.uuid(),
         id.uuid(),
     )
@@ -255,8 +255,8 @@ async fn shown(conn: &mut Conn, app: AppId, rows: Vec<Row>) -> sqlx::Result<Vec<
 /// How many of the app's connections need attention.
 pub async fn count_needing_attention(conn: &mut Conn, app: AppId) -> sqlx::Result<i64> {
     sqlx::query_scalar!(
-        "SELECT count(*) AS \"n!\" FROM connections c
-         WHERE c.app_id::text = $1::uuid::text AND c.attention_type IS NOT NULL AND c.status = 'active'",
+        r#"SELECT count(*) AS "n!" FROM connections c
+         WHERE c.app_id::text = $1::uuid::text AND c.attention_type IS NOT NULL AND c.status = 'active'"#,
         app.uuid(),
     )
     .fetch_one(conn)
@@ -266,17 +266,17 @@ pub async fn count_needing_attention(conn: &mut Conn, app: AppId) -> sqlx::Resul
 /// How many connections the app has in each status, by their age.
 pub async fn count_by_status(conn: &mut Conn, app: AppId) -> sqlx::Result<Vec<StatusCount>> {
     let rows = sqlx::query!(
-        "SELECT status, count(*) AS \"total!\",
-                count(*) FILTER (WHERE age < interval '1 hour') AS \"hour!\",
-                count(*) FILTER (WHERE age >= interval '1 hour' AND age < interval '1 day') AS \"day!\",
-                count(*) FILTER (WHERE age >= interval '1 day' AND age < interval '7 days') AS \"week!\",
-                count(*) FILTER (WHERE age >= interval '7 days' AND age < interval '30 days') AS \"month!\",
-                count(*) FILTER (WHERE age >= interval '30 days') AS \"older!\",
-                min(created_at) AS \"oldest!: OffsetDateTime\"
+        r#"SELECT status, count(*) AS "total!",
+                count(*) FILTER (WHERE age < interval '1 hour') AS "hour!",
+                count(*) FILTER (WHERE age >= interval '1 hour' AND age < interval '1 day') AS "day!",
+                count(*) FILTER (WHERE age >= interval '1 day' AND age < interval '7 days') AS "week!",
+                count(*) FILTER (WHERE age >= interval '7 days' AND age < interval '30 days') AS "month!",
+                count(*) FILTER (WHERE age >= interval '30 days') AS "older!",
+                min(created_at) AS "oldest!: OffsetDateTime"
          FROM (SELECT c.status, c.created_at, t.now - c.created_at AS age
                FROM connections c, (SELECT strongroom_now() AS now) t
                WHERE c.app_id::text = $1::uuid::text) c
-         GROUP BY status ORDER BY status",
+         GROUP BY status ORDER BY status"#,
         app.uuid(),
     )
     .fetch_all(conn)

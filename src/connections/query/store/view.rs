@@ -61,7 +61,7 @@ impl TryFrom<Row> for Connection {
             status,
             client_user_id: row.client_user_id,
             dapi_connection_id: row.dapi_connection_id,
-            user_id: row.dapi_user_id,
+            dapi_user_id: row.dapi_user_id,
             dapi_token_id: row.dapi_token_id,
             created_at: row.created_at,
             code_expires_at: row.code_expires_at,
@@ -81,8 +81,8 @@ macro_rules! select_effective_view {
     ($rest:tt, $($argument:expr),* $(,)?) => {
         sqlx::query_as!(
             Row,
-            "SELECT c.app_id AS \"app_id: AppId\", c.id AS \"id: ConnectionId\",
-                    CASE WHEN o.id IS NULL THEN c.status ELSE 'revoking' END AS \"status!\",
+            r#"SELECT c.app_id AS "app_id: AppId", c.id AS "id: ConnectionId",
+                    CASE WHEN o.id IS NULL THEN c.status ELSE 'revoking' END AS "status!",
                     u.client_user_id, c.dapi_connection_id, c.dapi_user_id, c.dapi_token_id, c.created_at,
                     c.code_expires_at, c.activated_at, c.failure_type, c.failure_detail,
                     coalesce(c.revocation_kind, o.kind) AS revocation_kind,
@@ -90,13 +90,13 @@ macro_rules! select_effective_view {
                     coalesce(c.revocation_requested_at, o.created_at) AS revocation_requested_at,
                     c.revocation_confirmed_at, c.revocation_attempts, c.revocation_last_error,
                     CASE WHEN o.id IS NULL THEN c.due_at END AS due_at,
-                    c.replaced_by AS \"replaced_by: ConnectionId\",
+                    c.replaced_by AS "replaced_by: ConnectionId",
                     c.attention_type, c.attention_since, c.last_used_at
              FROM connections c JOIN users u ON u.id = c.user_id
              LEFT JOIN LATERAL (
                 SELECT f.id, f.kind, f.reason, f.created_at
                 FROM bulk_revocations_of(c.app_id, c.id, c.user_id, c.created_at, c.created_by, c.ordinal) f
-                WHERE f.marked_at IS NULL ORDER BY f.id LIMIT 1) o ON c.status IN ('pending', 'active') "
+                WHERE f.marked_at IS NULL ORDER BY f.id LIMIT 1) o ON c.status IN ('pending', 'active') "#
              + $rest,
             $($argument),*
         )
@@ -111,13 +111,13 @@ macro_rules! select_view {
     ($with:tt, $from:tt, $rest:tt; $($argument:expr),* $(,)?) => {
         sqlx::query_as!(
             Row,
-            $with + "SELECT c.app_id AS \"app_id: AppId\", c.id AS \"id: ConnectionId\", c.status, u.client_user_id, c.dapi_connection_id,
+            $with + r#"SELECT c.app_id AS "app_id: AppId", c.id AS "id: ConnectionId", c.status, u.client_user_id, c.dapi_connection_id,
                     c.dapi_user_id, c.dapi_token_id, c.created_at, c.code_expires_at, c.activated_at,
                     c.failure_type, c.failure_detail, c.revocation_kind, c.revocation_reason,
                     c.revocation_requested_at, c.revocation_confirmed_at, c.revocation_attempts,
-                    c.revocation_last_error, c.due_at, c.replaced_by AS \"replaced_by: ConnectionId\",
+                    c.revocation_last_error, c.due_at, c.replaced_by AS "replaced_by: ConnectionId",
                     c.attention_type, c.attention_since, c.last_used_at
-             FROM " + $from + " c JOIN users u ON u.id = c.user_id " + $rest,
+             FROM "# + $from + " c JOIN users u ON u.id = c.user_id " + $rest,
             $($argument),*
         )
     };

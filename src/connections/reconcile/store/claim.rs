@@ -80,7 +80,7 @@ pub async fn claim_exchanges(
     probe: bool,
 ) -> sqlx::Result<Vec<Claimed<AccessCode>>> {
     let rows = sqlx::query!(
-        "WITH due AS MATERIALIZED (
+        r#"WITH due AS MATERIALIZED (
             SELECT c.app_id, c.id,
                    (c.status = 'pending' AND EXISTS (
                        SELECT FROM connections o
@@ -106,19 +106,19 @@ pub async fn claim_exchanges(
             WHERE NOT due.blocked AND c.app_id = due.app_id AND c.id = due.id
             RETURNING c.app_id, c.id, c.user_id, c.dapi_connection_id, c.lease_epoch, c.code, c.user_secret,
                       c.revocation_binding)
-         SELECT c.app_id AS \"app_id: AppId\", c.id AS \"id: ConnectionId\", c.user_id AS \"user_id: UserId\",
-                c.dapi_connection_id, c.lease_epoch, c.code AS \"secret!: Sealed<AccessCode>\",
-                c.user_secret AS \"user_secret: Sealed<UserSecret>\",
-                coalesce(c.revocation_binding, b.binding) AS \"binding?: Binding\",
-                uk.id AS \"user_key_id: DataKeyId\", uk.master_key_id AS \"user_master: MasterKeyId\",
-                uk.wrapped AS user_wrapped, a.app_key, a.app_secret AS \"app_secret: Sealed<SecretText>\",
-                ak.id AS \"app_key_id: DataKeyId\", ak.master_key_id AS \"app_master: MasterKeyId\",
+         SELECT c.app_id AS "app_id: AppId", c.id AS "id: ConnectionId", c.user_id AS "user_id: UserId",
+                c.dapi_connection_id, c.lease_epoch, c.code AS "secret!: Sealed<AccessCode>",
+                c.user_secret AS "user_secret: Sealed<UserSecret>",
+                coalesce(c.revocation_binding, b.binding) AS "binding?: Binding",
+                uk.id AS "user_key_id: DataKeyId", uk.master_key_id AS "user_master: MasterKeyId",
+                uk.wrapped AS user_wrapped, a.app_key, a.app_secret AS "app_secret: Sealed<SecretText>",
+                ak.id AS "app_key_id: DataKeyId", ak.master_key_id AS "app_master: MasterKeyId",
                 ak.wrapped AS app_wrapped
          FROM claimed c
          JOIN data_keys uk ON uk.user_id = c.user_id AND uk.purpose = 'user'
          JOIN apps a ON a.id = c.app_id
          JOIN data_keys ak ON ak.app_id = c.app_id AND ak.purpose = 'app'
-         LEFT JOIN token_bindings b ON b.connection_id = c.id",
+         LEFT JOIN token_bindings b ON b.connection_id = c.id"#,
         app.uuid(),
         ids,
         interval(lease),
@@ -163,7 +163,7 @@ pub async fn claim_delinks(
     give_up_after: Duration,
 ) -> sqlx::Result<Vec<ClaimedDelink>> {
     let rows = sqlx::query!(
-        "WITH locked AS MATERIALIZED (
+        r#"WITH locked AS MATERIALIZED (
             SELECT c.app_id, c.id, c.user_secret IS NULL AS secretless,
                    coalesce(c.revocation_released_at, c.revocation_requested_at) + $4::interval AS gives_up_at,
                    EXISTS (SELECT FROM bulk_revocations r
@@ -214,25 +214,25 @@ pub async fn claim_delinks(
             FROM decided d, taken, (SELECT strongroom_now() AS now) t
             WHERE c.app_id = d.app_id AND c.id = d.id AND taken.connection_id = d.id
             RETURNING c.*, taken.lease_id, d.given_up)
-         SELECT c.app_id AS \"app_id: AppId\", c.id AS \"id: ConnectionId\", c.user_id AS \"user_id: UserId\",
-                c.dapi_connection_id, c.lease_epoch, c.access_token AS \"secret!: Sealed<AccessToken>\",
-                c.user_secret AS \"user_secret: Sealed<UserSecret>\",
-                coalesce(c.revocation_binding, b.binding) AS \"binding?: Binding\", c.user_secret_proven,
+         SELECT c.app_id AS "app_id: AppId", c.id AS "id: ConnectionId", c.user_id AS "user_id: UserId",
+                c.dapi_connection_id, c.lease_epoch, c.access_token AS "secret!: Sealed<AccessToken>",
+                c.user_secret AS "user_secret: Sealed<UserSecret>",
+                coalesce(c.revocation_binding, b.binding) AS "binding?: Binding", c.user_secret_proven,
                 c.revocation_attempts,
-                c.lease_id AS \"lease_id: TokenLeaseId\",
-                c.given_up AS \"given_up!\",
+                c.lease_id AS "lease_id: TokenLeaseId",
+                c.given_up AS "given_up!",
                 EXISTS (SELECT FROM connections o
                         WHERE o.app_id = c.app_id AND o.dapi_connection_id = c.dapi_connection_id
-                          AND o.status = 'active') AS \"login_in_use!\",
-                uk.id AS \"user_key_id: DataKeyId\", uk.master_key_id AS \"user_master: MasterKeyId\",
-                uk.wrapped AS user_wrapped, a.app_key, a.app_secret AS \"app_secret: Sealed<SecretText>\",
-                ak.id AS \"app_key_id: DataKeyId\", ak.master_key_id AS \"app_master: MasterKeyId\",
+                          AND o.status = 'active') AS "login_in_use!",
+                uk.id AS "user_key_id: DataKeyId", uk.master_key_id AS "user_master: MasterKeyId",
+                uk.wrapped AS user_wrapped, a.app_key, a.app_secret AS "app_secret: Sealed<SecretText>",
+                ak.id AS "app_key_id: DataKeyId", ak.master_key_id AS "app_master: MasterKeyId",
                 ak.wrapped AS app_wrapped
          FROM claimed c
          JOIN data_keys uk ON uk.user_id = c.user_id AND uk.purpose = 'user'
          JOIN apps a ON a.id = c.app_id
          JOIN data_keys ak ON ak.app_id = c.app_id AND ak.purpose = 'app'
-         LEFT JOIN token_bindings b ON b.connection_id = c.id",
+         LEFT JOIN token_bindings b ON b.connection_id = c.id"#,
         app.uuid(),
         ids,
         interval(lease),
@@ -257,7 +257,7 @@ pub async fn claim_delinks(
 pub async fn expire_codes(conn: &mut Conn, ids: &[Uuid]) -> sqlx::Result<Vec<ConnectionId>> {
     let (unknown, unused) = (Failure::window_closed(true), Failure::window_closed(false));
     sqlx::query_scalar!(
-        "WITH due AS (
+        r#"WITH due AS (
             SELECT app_id, id FROM connections
             WHERE id = ANY ($1) AND coalesce(due_at <= strongroom_now(), false) AND status = 'pending'
               AND code IS NOT NULL AND code_expires_at <= strongroom_now()
@@ -272,7 +272,7 @@ pub async fn expire_codes(conn: &mut Conn, ids: &[Uuid]) -> sqlx::Result<Vec<Con
          noted AS (
             SELECT id, record_audit(app_id, $6, 'connection.expired', 'expired', user_id, id, failure_type)
             FROM swept)
-         SELECT id AS \"id: ConnectionId\" FROM noted",
+         SELECT id AS "id: ConnectionId" FROM noted"#,
         ids,
         unknown.kind,
         unused.kind,
@@ -308,20 +308,20 @@ pub struct Backlog {
 /// Counts what waits.
 pub async fn backlog(conn: &mut Conn) -> sqlx::Result<Backlog> {
     let row = sqlx::query!(
-        "WITH waiting AS (
+        r#"WITH waiting AS (
             SELECT status, created_at, revocation_requested_at FROM connections WHERE due_at IS NOT NULL
             UNION ALL
             SELECT status, created_at, revocation_requested_at FROM connections
             WHERE status = 'revoking' AND due_at IS NULL)
-         SELECT count(*) FILTER (WHERE status = 'pending') AS \"pending!\",
+         SELECT count(*) FILTER (WHERE status = 'pending') AS "pending!",
                 coalesce(extract(epoch FROM max(strongroom_now() - created_at)
-                    FILTER (WHERE status = 'pending'))::float8, 0) AS \"oldest_pending!\",
-                count(*) FILTER (WHERE status = 'revoking') AS \"revoking!\",
+                    FILTER (WHERE status = 'pending'))::float8, 0) AS "oldest_pending!",
+                count(*) FILTER (WHERE status = 'revoking') AS "revoking!",
                 coalesce(extract(epoch FROM max(strongroom_now() - revocation_requested_at)
-                    FILTER (WHERE status = 'revoking'))::float8, 0) AS \"oldest_revoking!\",
+                    FILTER (WHERE status = 'revoking'))::float8, 0) AS "oldest_revoking!",
                 (SELECT count(*) FROM connections
-                 WHERE attention_type IS NOT NULL AND status = 'active') AS \"needing_attention!\"
-         FROM waiting",
+                 WHERE attention_type IS NOT NULL AND status = 'active') AS "needing_attention!"
+         FROM waiting"#,
     )
     .fetch_one(conn)
     .await?;

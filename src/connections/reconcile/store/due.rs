@@ -69,7 +69,7 @@ pub async fn due_exchanges(
 ) -> sqlx::Result<Vec<Candidate>> {
     portions!(
         Candidate,
-        "d.app_id AS \"app!: AppId\", d.id AS \"id!: ConnectionId\"",
+        r#"d.app_id AS "app!: AppId", d.id AS "id!: ConnectionId""#,
         "c.code IS NOT NULL",
         "coalesce(c.code_expires_at > (SELECT strongroom_now()), false)
          AND ($3::boolean OR (c.leased_until IS NULL AND NOT c.unanswered))",
@@ -89,7 +89,7 @@ pub async fn due_delinks(
 ) -> sqlx::Result<Vec<Candidate>> {
     portions!(
         Candidate,
-        "d.app_id AS \"app!: AppId\", d.id AS \"id!: ConnectionId\"",
+        r#"d.app_id AS "app!: AppId", d.id AS "id!: ConnectionId""#,
         "c.status = 'revoking' AND c.access_token IS NOT NULL",
         "true",
         portion,
@@ -107,8 +107,8 @@ pub async fn due_held_tokens(
 ) -> sqlx::Result<Vec<Due>> {
     portions!(
         Due,
-        "d.app_id AS \"app!: AppId\", d.id AS \"id!: ConnectionId\", d.user_id AS \"user!: UserId\",
-         d.dapi_connection_id AS \"dapi_connection_id!\"",
+        r#"d.app_id AS "app!: AppId", d.id AS "id!: ConnectionId", d.user_id AS "user!: UserId",
+         d.dapi_connection_id AS "dapi_connection_id!""#,
         "c.status = 'pending' AND c.access_token IS NOT NULL",
         "true",
         portion,
@@ -118,7 +118,9 @@ pub async fn due_held_tokens(
     .await
 }
 
-/// Codes in doubt that no attempt follows, because unanswered attempts are not repeated.
+/// Codes in doubt that no attempt follows, because unanswered attempts are not repeated. Looked for among the
+/// thousand of each app that have been due for longest: the others before them are exchanged in the same order,
+/// so that every one gets there, and a backlog is not read from beginning to end in each round.
 pub async fn due_in_doubt(
     conn: &mut Conn,
     portion: i64,
@@ -126,11 +128,17 @@ pub async fn due_in_doubt(
 ) -> sqlx::Result<Vec<Due>> {
     portions!(
         Due,
-        "d.app_id AS \"app!: AppId\", d.id AS \"id!: ConnectionId\", d.user_id AS \"user!: UserId\",
-         d.dapi_connection_id AS \"dapi_connection_id!\"",
+        r#"d.app_id AS "app!: AppId", d.id AS "id!: ConnectionId", d.user_id AS "user!: UserId",
+         d.dapi_connection_id AS "dapi_connection_id!""#,
         "c.code IS NOT NULL",
         "(c.leased_until IS NOT NULL OR c.unanswered)
-         AND coalesce(c.code_expires_at > (SELECT strongroom_now()), false)",
+         AND coalesce(c.code_expires_at > (SELECT strongroom_now()), false)
+         AND (c.app_id, c.due_at) <= (a.app_id, coalesce((
+            SELECT f.due_at FROM connections f
+            WHERE f.due_at IS NOT NULL AND f.code IS NOT NULL
+              AND (f.app_id, f.due_at) >= (a.app_id, '-infinity'::timestamptz)
+              AND (f.app_id, f.due_at) <= (a.app_id, (SELECT strongroom_now()))
+            ORDER BY f.app_id, f.due_at OFFSET 1000 LIMIT 1), 'infinity'))",
         portion,
         except,
     )
@@ -146,11 +154,11 @@ pub async fn due_revoked_codes(
 ) -> sqlx::Result<Vec<Due>> {
     sqlx::query_as!(
         Due,
-        "SELECT app_id AS \"app: AppId\", id AS \"id: ConnectionId\", user_id AS \"user: UserId\", dapi_connection_id
+        r#"SELECT app_id AS "app: AppId", id AS "id: ConnectionId", user_id AS "user: UserId", dapi_connection_id
          FROM connections
          WHERE due_at IS NOT NULL AND code IS NOT NULL AND code_expires_at <= (SELECT strongroom_now())
            AND coalesce(due_at <= (SELECT strongroom_now()), false) AND status = 'revoking' AND id <> ALL ($2::uuid[])
-         ORDER BY code_expires_at LIMIT $1",
+         ORDER BY code_expires_at LIMIT $1"#,
         limit,
         except,
     )
@@ -165,10 +173,10 @@ pub async fn due_expiries(
     except: &[Uuid],
 ) -> sqlx::Result<Vec<ConnectionId>> {
     sqlx::query_scalar!(
-        "SELECT id AS \"id: ConnectionId\" FROM connections
+        r#"SELECT id AS "id: ConnectionId" FROM connections
          WHERE due_at IS NOT NULL AND code IS NOT NULL AND code_expires_at <= (SELECT strongroom_now())
            AND coalesce(due_at <= (SELECT strongroom_now()), false) AND status = 'pending' AND id <> ALL ($2::uuid[])
-         ORDER BY code_expires_at LIMIT $1",
+         ORDER BY code_expires_at LIMIT $1"#,
         limit,
         except,
     )
@@ -179,8 +187,8 @@ pub async fn due_expiries(
 /// Which of these rows are due as before: somebody else has them locked.
 pub async fn still_due(conn: &mut Conn, ids: &[Uuid]) -> sqlx::Result<Vec<ConnectionId>> {
     sqlx::query_scalar!(
-        "SELECT id AS \"id: ConnectionId\" FROM connections
-         WHERE id = ANY ($1) AND coalesce(due_at <= strongroom_now(), false)",
+        r#"SELECT id AS "id: ConnectionId" FROM connections
+         WHERE id = ANY ($1) AND coalesce(due_at <= strongroom_now(), false)"#,
         ids,
     )
     .fetch_all(conn)

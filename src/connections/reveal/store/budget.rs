@@ -11,7 +11,7 @@ pub async fn take_portion(
     budget: i32,
 ) -> sqlx::Result<(i32, f64)> {
     let row = sqlx::query!(
-        "INSERT INTO reveal_budgets AS b (client_id, since, taken, portion)
+        r#"INSERT INTO reveal_budgets AS b (client_id, since, taken, portion)
          VALUES ($1, strongroom_now(), least($2::int, $3::int), least($2, $3))
          ON CONFLICT (client_id) DO UPDATE SET (since, taken, portion) = (
             SELECT b.since, b.taken + more, more
@@ -21,7 +21,7 @@ pub async fn take_portion(
             SELECT excluded.since, excluded.taken, excluded.portion
             WHERE b.since <= excluded.since - interval '1 minute')
          RETURNING portion, extract(epoch FROM
-            since + interval '1 minute' - strongroom_now())::float8 AS \"left!\"",
+            since + interval '1 minute' - strongroom_now())::float8 AS "left!""#,
         client,
         portion,
         budget,

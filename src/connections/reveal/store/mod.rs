@@ -44,7 +44,7 @@ impl BatchQuery for Reveal {
 
     async fn run(conn: &mut Conn, inputs: &[Self]) -> sqlx::Result<Vec<Self::Output>> {
         let rows = sqlx::query!(
-            "WITH requests AS (
+            r#"WITH requests AS (
                 SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::audit_actor[])
                     WITH ORDINALITY
                     AS i (app_id, id, reason, actor, client_id, session_id, scope, ip, request_id, n)),
@@ -68,17 +68,17 @@ impl BatchQuery for Reveal {
                 SELECT h.app_id, 'token.revealed', 'ok', w.actor, w.client_id, w.session_id, w.scope,
                        w.ip, w.request_id, h.user_id, h.id, w.reason
                 FROM held h JOIN requests w USING (n))
-             SELECT h.n AS \"n!\", h.user_id AS \"user: UserId\", u.client_user_id, h.dapi_connection_id,
+             SELECT h.n AS "n!", h.user_id AS "user: UserId", u.client_user_id, h.dapi_connection_id,
                     h.dapi_user_id, h.dapi_token_id,
-                    h.access_token AS \"access_token!: Sealed<AccessToken>\",
-                    b.binding AS \"binding?: Binding\",
-                    h.user_secret AS \"user_secret: Sealed<UserSecret>\",
-                    k.id AS \"key_id: DataKeyId\", k.master_key_id AS \"master_key_id: MasterKeyId\",
+                    h.access_token AS "access_token!: Sealed<AccessToken>",
+                    b.binding AS "binding?: Binding",
+                    h.user_secret AS "user_secret: Sealed<UserSecret>",
+                    k.id AS "key_id: DataKeyId", k.master_key_id AS "master_key_id: MasterKeyId",
                     k.wrapped
              FROM held h
              JOIN users u ON u.id = h.user_id
              JOIN data_keys k ON k.user_id = h.user_id AND k.purpose = 'user'
-             LEFT JOIN token_bindings b ON b.connection_id = h.id",
+             LEFT JOIN token_bindings b ON b.connection_id = h.id"#,
             &column(inputs, |input| input.app.uuid()),
             &column(inputs, |input| input.id.uuid()),
             column(inputs, |input| input.reason.as_str()) as Vec<&str>,
@@ -117,8 +117,8 @@ pub async fn active_of_login(
     dapi_connection_id: &str,
 ) -> sqlx::Result<Option<ConnectionId>> {
     sqlx::query_scalar!(
-        "SELECT id AS \"id: ConnectionId\" FROM connections
-         WHERE app_id = $1 AND dapi_connection_id = $2 AND user_id = $3 AND status = 'active'",
+        r#"SELECT id AS "id: ConnectionId" FROM connections
+         WHERE app_id = $1 AND dapi_connection_id = $2 AND user_id = $3 AND status = 'active'"#,
         app.uuid(),
         dapi_connection_id,
         user.uuid(),
@@ -134,9 +134,9 @@ pub async fn held_token(
     id: ConnectionId,
 ) -> sqlx::Result<Option<(Sealed<AccessToken>, Option<Binding>)>> {
     let row = sqlx::query!(
-        "SELECT c.access_token AS \"token!: Sealed<AccessToken>\", b.binding AS \"binding?: Binding\"
+        r#"SELECT c.access_token AS "token!: Sealed<AccessToken>", b.binding AS "binding?: Binding"
          FROM connections c LEFT JOIN token_bindings b ON b.connection_id = c.id
-         WHERE c.app_id = $1 AND c.id = $2 AND c.status = 'active'",
+         WHERE c.app_id = $1 AND c.id = $2 AND c.status = 'active'"#,
         app.uuid(),
         id.uuid(),
     )

@@ -1,0 +1,103 @@
+//! What `strongroom dev` says when everything is ready.
+//!
+//! Knows nothing else of this package.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// Where everything is.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Addresses {
+    /// The demo.
+    #[serde(rename = "demoURL")]
+    pub demo: String,
+    /// Strongroom's API.
+    #[serde(rename = "apiURL")]
+    pub api: String,
+    /// The API's documentation.
+    #[serde(rename = "docsURL")]
+    pub docs: String,
+    /// Dapi's stand-in.
+    #[serde(rename = "sandboxURL")]
+    pub sandbox: String,
+    /// Prometheus metrics.
+    #[serde(rename = "metricsURL")]
+    pub metrics: String,
+    /// The variables, for a shell to read.
+    pub env_file: PathBuf,
+    /// The folder of the database, where `dev` runs one.
+    pub database_folder: Option<PathBuf>,
+    /// Where exchanges go, if that is not the sandbox.
+    #[serde(rename = "foreignDapiURL")]
+    pub foreign_dapi: Option<String>,
+}
+
+impl Addresses {
+    /// The same for people: where to look, and lines to paste into another terminal.
+    #[must_use]
+    pub fn banner(&self, user: &str) -> String {
+        let Self { demo, docs, sandbox, metrics, .. } = self;
+        let database = match &self.database_folder {
+            Some(folder) => format!("{} (kept for the next start)", folder.display()),
+            None => "the one that DATABASE_URL names".to_owned(),
+        };
+        let foreign = self.foreign_dapi.as_ref().map(|url| {
+            format!("\n  DAPI_BASE_URL is yours, so codes go to {url} and not to the sandbox.\n")
+        });
+        let width = [demo, docs, sandbox].map(String::len).into_iter().max().unwrap_or_default();
+        let lines = self.lines(user).map(|line| format!("    {line}")).join("\n");
+        format!(
+            "
+  Strongroom is ready. No bank, no money and no person in it is real.
+
+    Demo      {demo:width$}  connect a bank, reveal its token, delink it
+    API       {docs:width$}  every request, to read and to try
+    Sandbox   {sandbox:width$}  Dapi's stand-in, with faults on demand
+    Metrics   {metrics}
+    Database  {database}
+{foreign}
+  The same by hand, line after line, in another terminal:
+
+{lines}
+
+  Ctrl-C ends it all; the data stay.
+",
+            foreign = foreign.unwrap_or_default(),
+        )
+    }
+
+    /// Lines of shell: a token, a session, a code, then the main job and what follows from it.
+    fn lines(&self, user: &str) -> [String; 9] {
+        let Self { api, sandbox, .. } = self;
+        let connections = format!("{api}/v1/connections");
+        let json = "-H 'content-type: application/json'";
+        let app = r#"-H "authorization: Bearer $TOKEN""#;
+        [
+            format!(". '{}'", self.env_file.display()),
+            r#"field() { sed -n "s/.*\"$1\":\"\([^\"]*\)\".*/\1/p"; }"#.to_owned(),
+            format!(
+                "TOKEN=$(curl -s {api}/oauth2/token -u \"$STRONGROOM_BOOTSTRAP_CLIENT_ID:\
+                 $STRONGROOM_BOOTSTRAP_CLIENT_SECRET\" -d grant_type=client_credentials \
+                 | field access_token)"
+            ),
+            format!(
+                "SESSION=$(curl -s {api}/v1/connect-sessions {app} {json} \
+                 -d '{{\"clientUserID\": \"{user}\"}}' | field token)"
+            ),
+            format!(
+                "RESULT=$(curl -s {sandbox}/sandbox/connect -d '{{\"clientUserID\": \"{user}\"}}')"
+            ),
+            format!(
+                "ID=$(curl -s {connections} -H \"authorization: Bearer $SESSION\" {json} \
+                 -d \"$RESULT\" | field id)"
+            ),
+            format!("curl -sw '\\n' '{connections}?clientUserID={user}' {app}"),
+            format!(
+                "curl -sw '\\n' {connections}/$ID/token {app} {json} -d '{{\"reason\": \"a first look\"}}'"
+            ),
+            format!("curl -sw '\\n' -X POST {connections}/$ID/delink {app}"),
+        ]
+    }
+}

@@ -1,0 +1,111 @@
+//! The demo: a page with a "connect your bank" button, and the small backend behind it.
+//!
+//! The page stands for an app's frontend: it opens Connect, hands the result to Strongroom with a
+//! connect session, and holds nothing else. The backend stands for the app's own: it holds the client
+//! credentials, gets access tokens by them and asks Strongroom over HTTP. What no app could do is here
+//! for the newcomer's eyes alone: it reads from PostgreSQL how a secret lies there, and tells the
+//! sandbox to fail.
+//!
+//! It serves this machine's browser and nobody else: a foreign `Host` (DNS rebinding) or `Origin`
+//! (cross-site request forgery) is refused.
+//!
+//! Knows: the folder's `hex`. Strongroom it reaches over HTTP, as any app does.
+
+mod calls;
+mod connection_id;
+mod guard;
+mod page;
+mod problem;
+mod routes;
+mod store;
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::time::Duration;
+
+use actix_web::dev::Server;
+use actix_web::{App, HttpServer, middleware, web};
+use sqlx::PgPool;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+
+use calls::{Sandbox, Strongroom};
+use page::Page;
+use strongroom_common::clock::Clock;
+use strongroom_common::secret::SecretText;
+
+/// The demo's one user, as the app knows them.
+pub const USER: &str = "ada";
+/// How long answers that are being written may keep a stopping server, in seconds.
+const LINGER: u64 = 1;
+/// How long a request of the page waits for a connection to PostgreSQL.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What the demo is told at its start.
+#[derive(Debug)]
+pub struct Settings {
+    /// Where the sandbox is, without a slash at its end.
+    pub sandbox: String,
+    /// Where exchanges go, if that is not the sandbox.
+    pub foreign_dapi: Option<String>,
+    /// The client by which the backend is known.
+    pub client_id: String,
+    /// Its secret.
+    pub client_secret: SecretText,
+    /// The app that the client belongs to.
+    pub app: &'static str,
+    /// Strongroom's database, to show how things lie there.
+    pub database: PgConnectOptions,
+}
+
+/// What the handlers share.
+struct Demo {
+    strongroom: Strongroom,
+    sandbox: Sandbox,
+    pool: PgPool,
+    app: &'static str,
+    page: Page,
+    host: guard::Host,
+}
+
+/// The address by which a browser on this machine reaches a listener.
+#[must_use]
+pub fn reachable(listener: SocketAddr) -> SocketAddr {
+    let ip = match listener.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, listener.port())
+}
+
+/// Serves the demo on `listener`, with Strongroom's API at `strongroom`. The caller runs the future that comes back and stops it by its
+/// handle; signals are the caller's business too.
+pub fn server(settings: Settings, strongroom: &str, listener: TcpListener) -> io::Result<Server> {
+    let host = guard::Host::of(reachable(listener.local_addr()?));
+    let page = Page::new(&settings, strongroom, &host);
+    let http = calls::http().map_err(io::Error::other)?;
+    let client = (settings.client_id, settings.client_secret);
+    let demo = web::Data::new(Demo {
+        strongroom: Strongroom::new(http.clone(), strongroom.to_owned(), client, Clock::system()),
+        sandbox: Sandbox::new(http, settings.sandbox),
+        pool: PgPoolOptions::new()
+            .max_connections(2)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .connect_lazy_with(settings.database.application_name("strongroom-demo")),
+        app: settings.app,
+        page,
+        host,
+    });
+    let app = move || {
+        App::new()
+            .app_data(demo.clone())
+            .configure(routes::all)
+            .wrap(middleware::from_fn(guard::guard))
+    };
+    let server = HttpServer::new(app)
+        .workers(1)
+        .disable_signals()
+        .shutdown_timeout(LINGER)
+        .listen(listener)?;
+    Ok(server.run())
+}

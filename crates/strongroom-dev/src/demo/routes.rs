@@ -1,0 +1,167 @@
+//! The backend behind the page.
+//!
+//! Knows: actix, calls, connection id, page, problem, store.
+
+use actix_web::http::header::CACHE_CONTROL;
+use actix_web::web::{self, ServiceConfig};
+use actix_web::{HttpResponse, Responder};
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::calls::Answer;
+use super::connection_id::ConnectionId;
+use super::problem::Failed;
+use super::{Demo, USER, page, store};
+use crate::folder::hex;
+
+/// How long the code of the expiry demonstration lives, in seconds.
+const SHORT_LIFE: u32 = 20;
+/// The parts of a sealed value before the ciphertext, as docs/adr/0002-the-sealed-format.md
+/// describes them.
+const PARTS: [(&str, usize); 3] = [("format", 1), ("dataKey", 16), ("nonce", 12)];
+/// The authentication tag behind the ciphertext, in bytes.
+const TAG: usize = 16;
+
+type Handled = Result<HttpResponse, Failed>;
+
+pub(super) fn all(config: &mut ServiceConfig) {
+    config
+        .route("/", web::get().to(index))
+        .route("/demo.css", web::get().to(async || page::style()))
+        .route("/demo.js", web::get().to(async || page::script()))
+        .route("/api/session", web::post().to(session))
+        .route("/api/connections", web::get().to(connections))
+        .route("/api/connections/{id}/inside", web::get().to(inside))
+        .route("/api/connections/{id}/reveal", web::post().to(reveal))
+        .route("/api/connections/{id}/delink", web::post().to(delink))
+        .route("/api/expiry", web::post().to(expiry))
+        .app_data(
+            web::JsonConfig::default()
+                .error_handler(|error, _| Failed::BadRequest(error.to_string()).into()),
+        );
+}
+
+async fn index(demo: web::Data<Demo>) -> impl Responder {
+    demo.page.html()
+}
+
+/// What Strongroom or the sandbox answered, as it came.
+fn passed_on(answer: Answer) -> HttpResponse {
+    HttpResponse::build(answer.status)
+        .content_type("application/json")
+        .insert_header((CACHE_CONTROL, "no-store"))
+        .body(answer.body)
+}
+
+fn parse(id: &str) -> Result<ConnectionId, Failed> {
+    ConnectionId::parse(id).ok_or(Failed::NotFound)
+}
+
+/// What the page needs to hand in a result, and no more: a connect session. A frame cannot tell that
+/// its page did not load, so Connect is looked for first.
+async fn session(demo: web::Data<Demo>) -> Handled {
+    demo.sandbox.is_there().await?;
+    demo.strongroom.connect_session().await.map(passed_on)
+}
+
+async fn connections(demo: web::Data<Demo>) -> Handled {
+    demo.strongroom.connections().await.map(passed_on)
+}
+
+/// Why a token is read.
+#[derive(Deserialize)]
+struct Reason {
+    reason: String,
+}
+
+async fn reveal(demo: web::Data<Demo>, id: web::Path<String>, body: web::Json<Reason>) -> Handled {
+    demo.strongroom.reveal(parse(&id)?, &body.reason).await.map(passed_on)
+}
+
+async fn delink(demo: web::Data<Demo>, id: web::Path<String>) -> Handled {
+    demo.strongroom.delink(parse(&id)?).await.map(passed_on)
+}
+
+async fn expiry(demo: web::Data<Demo>) -> Handled {
+    demo.sandbox.unlucky_login(SHORT_LIFE).await.map(passed_on)
+}
+
+/// How a connection looks from inside.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Inside {
+    /// The random id by which everything in the database knows the user.
+    user: String,
+    sealed: Option<SealedView>,
+    audit: Vec<EventView>,
+}
+
+/// A sealed value, byte by byte.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct SealedView {
+    column: String,
+    bytes: usize,
+    #[serde(rename = "dataKeyID")]
+    data_key_id: Option<Uuid>,
+    #[serde(rename = "masterKeyID")]
+    master_key_id: String,
+    /// The bytes in order, in hexadecimal.
+    parts: Vec<Part>,
+}
+
+#[derive(Serialize)]
+struct Part {
+    name: &'static str,
+    hex: String,
+}
+
+/// A line of the audit trail.
+#[derive(Serialize)]
+struct EventView {
+    #[serde(with = "time::serde::rfc3339")]
+    at: OffsetDateTime,
+    action: String,
+    actor: String,
+    reason: Option<String>,
+}
+
+/// Straight from PostgreSQL: how the secret lies there, and what is on record about it.
+async fn inside(demo: web::Data<Demo>, id: web::Path<String>) -> Handled {
+    let id = parse(&id)?;
+    let mut conn = demo.pool.acquire().await?;
+    let lying = store::lying(&mut conn, demo.app, USER, id).await?.ok_or(Failed::NotFound)?;
+    let events = store::events(&mut conn, demo.app, id).await?;
+    let sealed = lying.column.zip(lying.sealed);
+    let inside = Inside {
+        user: format!("usr_{}", lying.user_id),
+        sealed: sealed.map(|(column, bytes)| view(column, &bytes, lying.master_key_id)),
+        audit: events.into_iter().map(EventView::from).collect(),
+    };
+    Ok(HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).json(inside))
+}
+
+impl From<store::Event> for EventView {
+    fn from(store::Event { at, action, actor, reason }: store::Event) -> Self {
+        Self { at, action, actor, reason }
+    }
+}
+
+fn view(column: String, bytes: &[u8], master_key_id: String) -> SealedView {
+    let mut rest = bytes;
+    let mut data_key_id = None;
+    let mut parts = Vec::with_capacity(PARTS.len() + 2);
+    for (name, length) in PARTS {
+        let (part, behind) = rest.split_at_checked(length).unwrap_or((rest, &[]));
+        if name == "dataKey" {
+            data_key_id = Uuid::from_slice(part).ok();
+        }
+        parts.push(Part { name, hex: hex(part) });
+        rest = behind;
+    }
+    let (ciphertext, tag) = rest.split_at(rest.len().saturating_sub(TAG));
+    parts.push(Part { name: "ciphertext", hex: hex(ciphertext) });
+    parts.push(Part { name: "tag", hex: hex(tag) });
+    SealedView { column, bytes: bytes.len(), data_key_id, master_key_id, parts }
+}

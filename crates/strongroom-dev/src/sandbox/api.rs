@@ -1,0 +1,236 @@
+//! Dapi's API without its wire: a call goes in, an answer comes out.
+//!
+//! Knows: every room of the sandbox that holds rules or state.
+
+use std::sync::{PoisonError, RwLock};
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::answer::{Answer, Fields, Refusal, reason};
+use super::batch;
+use super::body::Body;
+use super::bounded::locked;
+use super::calls::Calls;
+use super::data;
+use super::endpoint::{Deed, Endpoint, PULL_PATH};
+use super::faults::Faults;
+use super::model::{self, Links, Turn};
+use super::operations::{Gate, Operations, Step};
+use super::payment::{self, Work};
+use super::settings::{Rules, Settings};
+use super::systems::Grants;
+use strongroom_common::clock::Clock;
+
+/// A request to Dapi's API, read but not judged.
+pub(super) struct Call {
+    pub(super) endpoint: &'static Endpoint,
+    pub(super) bearer: Option<String>,
+    pub(super) fields: Fields,
+}
+
+/// Everything that a sandbox remembers.
+pub(super) struct State {
+    pub(super) clock: Clock,
+    pub(super) links: Links,
+    pub(super) faults: Faults,
+    pub(super) calls: Calls,
+    /// Tokens of the other systems.
+    pub(super) grants: Grants,
+    /// Threads that answer requests.
+    pub(super) workers: usize,
+    operations: Operations,
+    rules: RwLock<Rules>,
+}
+
+/// What became of a call.
+pub(super) struct Done {
+    pub(super) answer: Answer,
+    /// The `tokenID` of the code that was exchanged.
+    pub(super) exchanged: Option<Uuid>,
+}
+
+impl State {
+    pub(super) fn new(settings: Settings, clock: Clock) -> Self {
+        Self {
+            clock,
+            links: Links::new(settings.apps, settings.capacity),
+            faults: Faults::default(),
+            calls: Calls::new(settings.capacity),
+            grants: Grants::new(),
+            workers: settings.workers.max(1),
+            operations: Operations::new(),
+            rules: RwLock::new(settings.rules),
+        }
+    }
+
+    pub(super) fn rules(&self) -> Rules {
+        *self.rules.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn set_rules(&self, change: impl FnOnce(Rules) -> Rules) {
+        let mut rules = self.rules.write().unwrap_or_else(PoisonError::into_inner);
+        *rules = change(*rules);
+    }
+
+    /// The id of a new operation, as Dapi writes them: the bank and a UUID.
+    fn new_operation_id(&self, turn: Option<&Turn>) -> String {
+        let bank = turn.map_or("DAPI", |turn| turn.token().login().holder.bank.swift);
+        format!("{bank}:{}", self.links.mint.uuid())
+    }
+
+    /// Carries out a call. `turn` is the caller's turn with the token, where the token is known.
+    pub(super) fn perform(&self, call: &Call, turn: Option<&Turn>) -> Done {
+        let (now, rules) = (self.clock.now(), self.rules());
+        let new_id = self.new_operation_id(turn);
+        let body = Body::new(&call.fields);
+        let mut step = Step {
+            id: &new_id,
+            path: call.endpoint.path,
+            token: turn.map(|turn| turn.token().id),
+            now,
+        };
+        let asks = call.endpoint.asks(rules.mfa);
+        if asks && let Ok(Some(id)) = body.text_if_given("operationID") {
+            let resumed = Step { id, ..step };
+            if !self.operations.awaits(resumed) {
+                let msg = "no operation of this token and path waits under this operationID";
+                let refusal = reason::INVALID_OPERATION_ID.because(msg);
+                return Answer::refused(Some(&new_id), refusal).into();
+            }
+            step = resumed;
+        }
+        let done = match call.endpoint.deed {
+            Deed::Exchange => self.exchange(body, step, &rules),
+            Deed::OperationStatus => self.operation_status(body, step).map(Done::from),
+            _ => self.with_token(call, turn, step, &rules).map(Done::from),
+        };
+        done.unwrap_or_else(|refusal| {
+            self.operations.end_failed(step, refusal.kind.clone());
+            Answer::refused(Some(step.id), refusal).into()
+        })
+    }
+
+    fn exchange(&self, body: Body<'_>, step: Step<'_>, rules: &Rules) -> Result<Done, Refusal> {
+        let secret = body.text("appSecret")?;
+        let code = body.text("accessCode")?;
+        let connection_id = body.text("connectionID")?;
+        let app = self.links.app_with_secret(secret)?;
+        let given = self.links.exchange(app, code, connection_id, rules, step.now)?;
+        self.operations.end_done(step, None);
+        let fields = Fields::from_iter([
+            ("accessToken".to_owned(), json!(given.access_token)),
+            ("tokenID".to_owned(), json!(given.token.id)),
+            ("userID".to_owned(), json!(given.token.login().user_id)),
+        ]);
+        Ok(Done {
+            answer: Answer::done(step.id, fields),
+            exchanged: self.links.token_id_of_code(code),
+        })
+    }
+
+    /// Node's SDK asks for it without a token.
+    fn operation_status(&self, body: Body<'_>, step: Step<'_>) -> Result<Answer, Refusal> {
+        self.links.app_with_secret(body.text("appSecret")?)?;
+        let fields = self.operations.status(body.text("operationID")?)?;
+        Ok(Answer::done(step.id, fields))
+    }
+
+    /// A call that needs a token.
+    fn with_token(
+        &self,
+        call: &Call,
+        turn: Option<&Turn>,
+        step: Step<'_>,
+        rules: &Rules,
+    ) -> Result<Answer, Refusal> {
+        if call.bearer.is_none() {
+            let msg = "Authorization: Bearer <accessToken> is missing";
+            return Err(reason::UNAUTHORIZED.because(msg));
+        }
+        let turn = turn
+            .ok_or_else(|| reason::INVALID_CONNECTION.because("the access token is not known"))?;
+        let body = Body::new(&call.fields);
+        let app = self.links.app_with_secret(body.text("appSecret")?)?;
+        let user_secret = match call.endpoint.deed {
+            Deed::OperationInfo => body.text_if_given("userSecret")?,
+            _ => Some(body.text("userSecret")?),
+        };
+        model::admit(turn, app, user_secret, rules)?;
+        let work = self.prepare(call.endpoint.deed, turn, body, step)?;
+        if call.endpoint.asks(rules.mfa) && self.operations.ask(step, body)? == Gate::Ask {
+            return Ok(Answer::input_required(step.id));
+        }
+        let token = turn.token();
+        if call.endpoint.deed == Deed::Delink {
+            model::delink(token, rules.delink_cuts);
+        }
+        if let Some(payee) = work.payee {
+            locked(&token.login().payees).add(payee);
+        }
+        self.operations.end_done(step, work.transfer);
+        Ok(Answer::done(step.id, work.fields))
+    }
+
+    /// What a call will do and answer. Nothing has happened yet when this returns.
+    fn prepare(
+        &self,
+        deed: Deed,
+        turn: &Turn,
+        body: Body<'_>,
+        step: Step<'_>,
+    ) -> Result<Work, Refusal> {
+        let login = turn.token().login();
+        let holder = &login.holder;
+        let (now, today) = (step.now, step.now.date());
+        Ok(match deed {
+            Deed::Exchange | Deed::OperationStatus | Deed::Delink => Work::default(),
+            Deed::Identity => data::identity(holder).into(),
+            Deed::Accounts => data::accounts(holder).into(),
+            Deed::Cards => data::cards(holder).into(),
+            Deed::Balance => data::balance(holder, body)?.into(),
+            Deed::Transactions(detail) => data::transactions(holder, body, today, detail)?.into(),
+            Deed::Metadata => data::metadata(holder).into(),
+            Deed::Beneficiaries(rail) => payment::beneficiaries(login, rail).into(),
+            Deed::AddBeneficiary(rail) => payment::beneficiary(login, rail, body, now)?,
+            Deed::Transfer(rail, receiver) => {
+                payment::transfer(login, (rail, receiver), body, step.id, now)?
+            }
+            Deed::Pull => payment::pull(login, body)?,
+            Deed::BatchTransfers => batch::transfers(login, body, today)?.into(),
+            Deed::BatchItems => batch::items(login, body)?.into(),
+            Deed::BatchFile => batch::file(login, body)?,
+            Deed::BatchCreate => batch::create(login, body, step.id)?,
+            Deed::BatchMetadata => batch::metadata().into(),
+            Deed::PullStatus | Deed::OperationInfo => {
+                self.about_operation(deed, turn, body)?.into()
+            }
+        })
+    }
+
+    fn about_operation(&self, deed: Deed, turn: &Turn, body: Body<'_>) -> Result<Fields, Refusal> {
+        let (id, token) = (body.text("operationID")?, turn.token());
+        if deed == Deed::PullStatus {
+            return self.operations.pull(id, PULL_PATH, token.id);
+        }
+        if body.text("appKey")? != token.login().app.key {
+            return Err(reason::PARAMETER_ERROR.because("appKey is not this app's"));
+        }
+        self.operations.info(id, token.id)
+    }
+}
+
+impl From<Answer> for Done {
+    fn from(answer: Answer) -> Self {
+        Self { answer, exchanged: None }
+    }
+}
+
+/// The fields of a JSON body.
+pub(super) fn read_fields(body: &[u8]) -> Result<Fields, Refusal> {
+    match serde_json::from_slice(body) {
+        Ok(Value::Object(fields)) => Ok(fields),
+        Ok(_) => Err(reason::PARAMETER_ERROR.because("the body has to be a JSON object")),
+        Err(_) => Err(reason::PARAMETER_ERROR.because("the body is not JSON")),
+    }
+}

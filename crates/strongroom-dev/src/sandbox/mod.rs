@@ -1,0 +1,87 @@
+//! The sandbox: Dapi's stand-in, to develop and to test against.
+//!
+//! It speaks Dapi's wire as far as that is known (`/v2/…`, and `POST /` for SDKs inside apps), has
+//! a Connect of its own (`/connect`), and does on demand what no test can make the real one do:
+//! lose an answer, give a second token for one code, take a minute, send a gigabyte
+//! (`/sandbox/…`). All of it lives in memory and follows a clock that can be turned.
+//!
+//! Beside it stand the token endpoints of other systems that an app reaches with OAuth 2.0 client
+//! credentials, each with a small protected API.
+//!
+//! Where Dapi documents nothing, the sandbox plays every truth that a caller has to be ready for.
+//! It shares no type with the service's client: two sides that share their structs hide a drift of
+//! the contract. It cannot, because this package does not depend on the service.
+//!
+//! Bounds: 100,000 logins, codes and tokens each ([`Settings::capacity`]), 10,000 operations and
+//! calls, 1,000 faults, 50 added beneficiaries a login; the oldest is forgotten first.
+//!
+//! Knows nothing else of this package. The wire, control and Connect's page know actix; nothing else in here does.
+
+mod answer;
+mod api;
+mod bank;
+mod batch;
+mod body;
+mod bounded;
+mod calls;
+mod connect;
+mod control;
+mod cut;
+mod data;
+mod endpoint;
+mod faults;
+mod handle;
+mod mint;
+mod model;
+mod operations;
+mod payees;
+mod payment;
+mod settings;
+mod systems;
+mod systems_wire;
+mod wire;
+
+pub use calls::{CallRecord, CallReport, CodeCount};
+pub use faults::{Effect, Fault, Huge, InvalidFault, Refuse, SetFault, Status, When};
+pub use handle::{
+    ConnectOptions, ConnectResult, FAILING_USERNAME, InvalidConnect, Sandbox, TokenInfo,
+};
+pub use settings::{
+    App, DEFAULT_APP_KEY, DEFAULT_APP_SECRET, DelinkCuts, Mfa, Rules, RulesChange, SecondExchange,
+    Settings,
+};
+
+pub use systems::{SYSTEMS_CLIENT_ID, SYSTEMS_CLIENT_SECRET};
+
+use std::io;
+use std::net::TcpListener;
+
+use actix_web::dev::Server;
+use actix_web::web::{self, PayloadConfig, ThinData};
+use actix_web::{App as WebApp, HttpServer};
+
+/// How long calls that are under way may keep a stopping server, in seconds.
+const LINGER: u64 = 1;
+
+/// Serves `sandbox` on `listener`. The caller runs the future that comes back and stops it by its
+/// handle; signals are the caller's business too.
+pub fn server(sandbox: &Sandbox, listener: TcpListener) -> io::Result<Server> {
+    let workers = sandbox.0.workers;
+    let sandbox = sandbox.clone();
+    let app = move || {
+        WebApp::new()
+            .app_data(ThinData(sandbox.clone()))
+            .app_data(PayloadConfig::new(wire::LONGEST_BODY))
+            .configure(control::routes)
+            .configure(connect::routes)
+            .configure(systems_wire::routes)
+            .service(web::resource("/").get(control::index).default_service(web::to(wire::dapi)))
+            .default_service(web::to(wire::dapi))
+    };
+    let server = HttpServer::new(app)
+        .workers(workers)
+        .disable_signals()
+        .shutdown_timeout(LINGER)
+        .listen(listener)?;
+    Ok(server.run())
+}

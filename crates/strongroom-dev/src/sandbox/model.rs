@@ -1,0 +1,336 @@
+//! Logins, codes and tokens, and the rules of their life: a code is exchanged once and in time, a
+//! token lives until it is delinked, and no two calls use one token at once.
+//!
+//! No I/O; secrets are remembered by their digests alone. Each kind is bounded: beyond the
+//! capacity the oldest is forgotten, which to a caller looks like a code or token never seen.
+//!
+//! Knows: answer, bank, bounded, mint, payees, settings.
+
+use std::borrow::Cow;
+use std::sync::{Arc, Mutex, Weak};
+
+use time::{Duration, OffsetDateTime};
+use uuid::Uuid;
+
+use super::answer::{Refusal, reason};
+use super::bank::{Bank, Holder};
+use super::bounded::{Bounded, locked};
+use super::mint::{self, Digest, Mint};
+use super::payees::Payees;
+use super::settings::{App, DelinkCuts, Rules, SecondExchange};
+
+/// One bank login of one user of one app.
+pub(super) struct Login {
+    pub(super) app: Arc<App>,
+    pub(super) connection_id: String,
+    pub(super) user_id: String,
+    pub(super) holder: Holder,
+    pub(super) payees: Mutex<Payees>,
+    /// The tokens of this login that somebody still remembers.
+    tokens: Mutex<Vec<Weak<Token>>>,
+}
+
+/// One way through Connect: a login, and the user secret that was handed out there.
+struct Link {
+    login: Arc<Login>,
+    user_secret: Digest,
+}
+
+struct Code {
+    link: Arc<Link>,
+    token_id: Uuid,
+    expires_at: OffsetDateTime,
+    /// The token of the first exchange. Locked while an exchange decides, so that of two at once
+    /// one is the second.
+    exchanged: Mutex<Option<Arc<Token>>>,
+}
+
+/// A permanent token.
+pub(super) struct Token {
+    pub(super) id: Uuid,
+    pub(super) issued_at: OffsetDateTime,
+    link: Arc<Link>,
+    use_of: Mutex<Use>,
+}
+
+#[derive(Default)]
+struct Use {
+    /// The `type` with which the dead token is refused.
+    died_of: Option<Cow<'static, str>>,
+    running: u32,
+    /// Whether two calls met. It stays so until the last of them is through.
+    collided: bool,
+}
+
+impl Token {
+    pub(super) fn login(&self) -> &Arc<Login> {
+        &self.link.login
+    }
+
+    /// The `type` with which this token is refused; `None` while it lives.
+    pub(super) fn died_of(&self) -> Option<Cow<'static, str>> {
+        locked(&self.use_of).died_of.clone()
+    }
+
+    /// Ends the token; what it died of first stays.
+    pub(super) fn kill(&self, kind: Cow<'static, str>) {
+        locked(&self.use_of).died_of.get_or_insert(kind);
+    }
+}
+
+/// A call's turn with a token, from its arrival to its answer.
+pub(super) struct Turn(Arc<Token>);
+
+impl Turn {
+    pub(super) fn begin(token: Arc<Token>) -> Self {
+        {
+            let mut state = locked(&token.use_of);
+            state.running += 1;
+            state.collided |= state.running > 1;
+        }
+        Self(token)
+    }
+
+    pub(super) fn token(&self) -> &Arc<Token> {
+        &self.0
+    }
+
+    /// Refuses where another call used the token meanwhile.
+    fn check_alone(&self) -> Result<(), Refusal> {
+        if locked(&self.0.use_of).collided {
+            let msg = "two calls used this access token at once; all of them failed";
+            return Err(reason::SESSION_INVALIDATED.because(msg));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let mut state = locked(&self.0.use_of);
+        state.running -= 1;
+        state.collided &= state.running > 0;
+    }
+}
+
+/// What Connect hands to a frontend.
+pub(super) struct Linked {
+    pub(super) access_code: String,
+    pub(super) connection_id: String,
+    pub(super) user_secret: String,
+    pub(super) user_id: String,
+    pub(super) token_id: Uuid,
+}
+
+/// Who links what, and with which kind of code.
+pub(super) struct LinkRequest {
+    pub(super) app: Arc<App>,
+    pub(super) connection_id: String,
+    pub(super) user_id: String,
+    pub(super) bank: Option<&'static Bank>,
+    pub(super) lifetime: Duration,
+    pub(super) opaque: bool,
+}
+
+/// What an exchange gave.
+pub(super) struct Exchanged {
+    pub(super) access_token: String,
+    pub(super) token: Arc<Token>,
+}
+
+/// All logins, codes and tokens.
+pub(super) struct Links {
+    pub(super) mint: Mint,
+    apps: Vec<Arc<App>>,
+    /// By the digest of app, `connectionID` and `userID`.
+    logins: Mutex<Bounded<Digest, Arc<Login>>>,
+    codes: Mutex<Bounded<Digest, Arc<Code>>>,
+    tokens: Mutex<Bounded<Uuid, Arc<Token>>>,
+}
+
+impl Links {
+    pub(super) fn new(apps: Vec<App>, capacity: usize) -> Self {
+        Self {
+            mint: Mint::new(),
+            apps: apps.into_iter().map(Arc::new).collect(),
+            logins: Mutex::new(Bounded::new(capacity)),
+            codes: Mutex::new(Bounded::new(capacity)),
+            tokens: Mutex::new(Bounded::new(capacity)),
+        }
+    }
+
+    /// The app of this key; the first one where none is named.
+    pub(super) fn app(&self, key: Option<&str>) -> Option<&Arc<App>> {
+        match key {
+            Some(key) => self.apps.iter().find(|app| app.key == key),
+            None => self.apps.first(),
+        }
+    }
+
+    /// The app whose secret this is.
+    pub(super) fn app_with_secret(&self, secret: &str) -> Result<&Arc<App>, Refusal> {
+        let app = self.apps.iter().find(|app| app.secret.expose() == secret);
+        app.ok_or_else(|| reason::INVALID_APP_SECRET.because("appSecret belongs to no app"))
+    }
+
+    /// A user went through Connect.
+    pub(super) fn link(&self, request: LinkRequest, now: OffsetDateTime) -> Linked {
+        let token_id = self.mint.uuid();
+        let user_secret = self.mint.user_secret();
+        let expires_at = now.saturating_add(request.lifetime);
+        let access_code = if request.opaque {
+            self.mint.opaque_code()
+        } else {
+            let (iat, exp) = (now.unix_timestamp(), expires_at.unix_timestamp());
+            self.mint.code(&request.app.key, token_id, iat, exp)
+        };
+        let login = self.login(request);
+        let (connection_id, user_id) = (login.connection_id.clone(), login.user_id.clone());
+        let link = Arc::new(Link { login, user_secret: mint::digest_of(&user_secret) });
+        let code = Code { link, token_id, expires_at, exchanged: Mutex::new(None) };
+        locked(&self.codes).insert(mint::digest_of(&access_code), Arc::new(code));
+        Linked { access_code, connection_id, user_secret, user_id, token_id }
+    }
+
+    /// The login, the same one as before where it is known.
+    fn login(&self, request: LinkRequest) -> Arc<Login> {
+        let LinkRequest { app, connection_id, user_id, bank, .. } = request;
+        let key = mint::digest_of(&format!("{:?}", (&app.key, &connection_id, &user_id)));
+        let mut logins = locked(&self.logins);
+        if let Some(known) = logins.get(&key) {
+            return Arc::clone(known);
+        }
+        let bank = bank.unwrap_or_else(|| Bank::for_login(&connection_id));
+        let login = Arc::new(Login {
+            app,
+            holder: Holder::new(bank, &connection_id),
+            connection_id,
+            user_id,
+            payees: Mutex::default(),
+            tokens: Mutex::default(),
+        });
+        logins.insert(key, Arc::clone(&login));
+        login
+    }
+
+    /// The `tokenID` that belongs to a code, whatever became of the code.
+    pub(super) fn token_id_of_code(&self, access_code: &str) -> Option<Uuid> {
+        self.code(access_code).map(|code| code.token_id)
+    }
+
+    fn code(&self, access_code: &str) -> Option<Arc<Code>> {
+        let digest = mint::digest_of(access_code);
+        locked(&self.codes).get(&digest).cloned()
+    }
+
+    /// Exchanges a code for a token.
+    pub(super) fn exchange(
+        &self,
+        app: &Arc<App>,
+        access_code: &str,
+        connection_id: &str,
+        rules: &Rules,
+        now: OffsetDateTime,
+    ) -> Result<Exchanged, Refusal> {
+        let code = self
+            .code(access_code)
+            .filter(|code| Arc::ptr_eq(&code.link.login.app, app))
+            .ok_or_else(|| reason::INVALID_ACCESS_CODE.because("this app knows no such code"))?;
+        if code.link.login.connection_id != connection_id {
+            let msg = "connectionID is not the one that came with the code";
+            return Err(reason::INVALID_CONNECTION.because(msg));
+        }
+        if now >= code.expires_at {
+            return Err(reason::ACCESS_CODE_EXPIRED.because("the code has expired"));
+        }
+        let mut exchanged = locked(&code.exchanged);
+        let token = match (exchanged.as_ref(), rules.second_exchange) {
+            (None, _) => {
+                let token = self.issue(&code, code.token_id, now);
+                Arc::clone(exchanged.insert(token))
+            }
+            (Some(first), SecondExchange::SameToken) => Arc::clone(first),
+            (Some(_), SecondExchange::MintAnother) => self.issue(&code, self.mint.uuid(), now),
+            (Some(_), SecondExchange::Refuse) => {
+                return Err(reason::ACCESS_CODE_USED.because("the code was exchanged before"));
+            }
+        };
+        let issued_at = token.issued_at.unix_timestamp();
+        Ok(Exchanged { access_token: self.mint.token(&app.key, token.id, issued_at), token })
+    }
+
+    fn issue(&self, code: &Code, id: Uuid, now: OffsetDateTime) -> Arc<Token> {
+        let token = Arc::new(Token {
+            id,
+            issued_at: now,
+            link: Arc::clone(&code.link),
+            use_of: Mutex::default(),
+        });
+        let mut siblings = locked(&code.link.login.tokens);
+        siblings.retain(|sibling| sibling.strong_count() > 0);
+        siblings.push(Arc::downgrade(&token));
+        drop(siblings);
+        locked(&self.tokens).insert(id, Arc::clone(&token));
+        token
+    }
+
+    /// The token that a caller shows, dead or alive.
+    pub(super) fn token(&self, access_token: &str) -> Option<Arc<Token>> {
+        self.token_by_id(self.mint.token_id(access_token)?)
+    }
+
+    pub(super) fn token_by_id(&self, id: Uuid) -> Option<Arc<Token>> {
+        locked(&self.tokens).get(&id).cloned()
+    }
+
+    /// The newest tokens.
+    pub(super) fn newest_tokens(&self, limit: usize) -> Vec<Arc<Token>> {
+        locked(&self.tokens).newest().take(limit).cloned().collect()
+    }
+
+    pub(super) fn tokens_known(&self) -> usize {
+        locked(&self.tokens).len()
+    }
+}
+
+/// Lets a call with a token through: the token lives, the secrets belong to it, and nobody else
+/// uses it. A `user_secret` of `None` is one that this call need not send.
+pub(super) fn admit(
+    turn: &Turn,
+    app: &Arc<App>,
+    user_secret: Option<&str>,
+    rules: &Rules,
+) -> Result<(), Refusal> {
+    let token = turn.token();
+    if let Some(kind) = token.died_of() {
+        return Err(Refusal {
+            kind,
+            ..reason::USER_DELINKED.because("the user is no longer linked")
+        });
+    }
+    if !Arc::ptr_eq(&token.login().app, app) {
+        let msg = "the access token belongs to another app";
+        return Err(reason::INVALID_CONNECTION.because(msg));
+    }
+    if user_secret.is_some_and(|secret| mint::digest_of(secret) != token.link.user_secret) {
+        let msg = "userSecret does not belong to this access token";
+        return Err(reason::INVALID_USER_SECRET.because(msg));
+    }
+    if rules.one_call_per_token {
+        turn.check_alone()?;
+    }
+    Ok(())
+}
+
+/// The user is unlinked: ends the token, or all tokens of its login.
+pub(super) fn delink(token: &Token, cuts: DelinkCuts) {
+    let delinked = Cow::Borrowed("USER_DELINKED");
+    match cuts {
+        DelinkCuts::Token => token.kill(delinked),
+        DelinkCuts::Login => {
+            for sibling in locked(&token.login().tokens).iter().filter_map(Weak::upgrade) {
+                sibling.kill(delinked.clone());
+            }
+        }
+    }
+}
