@@ -31,7 +31,7 @@ const WELL: (u64, usize) = (600, 800);
 /// How long a trouble lasts.
 const ILL: (u64, usize) = (50, 450);
 /// The longest pause of a worker in such a load, so that it goes on for as long as the troubles do.
-const IDLE: usize = 200;
+const IDLE: usize = 100;
 const DAPI_TAKES: Duration = Duration::from_millis(30);
 /// How long the server takes silent clients for alive: for longer than it lets them hold a lock.
 const FORGOTTEN: Duration = Duration::from_secs(4);
@@ -194,12 +194,19 @@ impl Worker {
         let api = self.replicas[self.dice.throw(self.replicas.len())].clone();
         let connection = {
             let links = self.shared.links.lock().unwrap();
-            let latest = links[login].len().min(3);
+            let latest = links[login].len().min(if self.troubled { 1 } else { 3 });
             links[login][links[login].len() - 1 - self.dice.throw(latest)].clone()
         };
-        match self.dice.throw(20) {
+        // With trouble, more links: what a revocation meets is to be active, as a rule.
+        let what = self.dice.throw(if self.troubled { 26 } else { 20 });
+        match what {
             0..12 => drop(self.reveal(&api, login, connection).await),
-            12..17 => self.revoke(&api, login, connection).await,
+            12..17 => {
+                self.revoke(&api, login, connection.clone()).await;
+                if self.troubled {
+                    self.look(login, connection).await;
+                }
+            }
             // At the replica that waits, so that most links are active when the answer comes.
             _ => self.link(login).await,
         }
@@ -327,19 +334,24 @@ impl Worker {
         }
     }
 
+    /// Looks at every replica whether a revocation that was acknowledged holds, again and again until that is
+    /// answered: an acknowledgement in the middle of trouble is the one to doubt, and before anybody revokes the
+    /// connection once more.
+    async fn look(&mut self, login: usize, connection: String) {
+        for api in self.replicas.clone() {
+            let began = Instant::now();
+            while !self.reveal(&api, login, connection.clone()).await {
+                pause(began, "a reading").await;
+            }
+        }
+    }
+
     /// Every link, asked for at every replica until that is answered.
     async fn last_look(mut self) {
         let links = self.shared.links.lock().unwrap().clone();
-        for api in self.replicas.clone() {
-            for (login, connection) in links
-                .iter()
-                .enumerate()
-                .flat_map(|(login, ids)| ids.iter().map(move |id| (login, id)))
-            {
-                let began = Instant::now();
-                while !self.reveal(&api, login, connection.clone()).await {
-                    pause(began, "a reading").await;
-                }
+        for (login, connections) in links.into_iter().enumerate() {
+            for connection in connections {
+                self.look(login, connection).await;
             }
         }
     }
