@@ -189,8 +189,8 @@ impl BatchQuery for NewIntent {
                 ON CONFLICT (app_id, code_hash) DO NOTHING
                 RETURNING id),
              bound AS (
-                -- Before the token exists: a revocation that comes first deletes the row, and the token that
-                -- arrives later does not open.
+                -- From the start: `connections_lose_their_binding` takes the row away with a revocation, and
+                -- after that only the delinking can open the token, whenever it arrives (ADR 19).
                 INSERT INTO token_bindings (connection_id, binding)
                 SELECT id, binding FROM intents JOIN inserted USING (id)),
              audited AS (

@@ -1,4 +1,4 @@
-//! Connections as callers see them.
+//! The view of a connection that callers get. Its docs are the API's documentation.
 
 use serde::Serialize;
 use time::OffsetDateTime;
