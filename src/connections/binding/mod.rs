@@ -3,6 +3,7 @@
 pub mod store;
 
 use crate::connections::{ConnectionAad, ConnectionError, Context};
+use crate::dapi::AccessToken;
 use crate::vault::{Binding, Sealed, VaultError};
 
 /// How many tokens one transaction binds.
@@ -38,7 +39,7 @@ fn rebind(
     context: &Context,
     unbound: &store::Unbound,
     binding: &Binding,
-) -> Result<Sealed<crate::dapi::AccessToken>, VaultError> {
+) -> Result<Sealed<AccessToken>, VaultError> {
     let aad = ConnectionAad { app: unbound.app, user: unbound.user, id: unbound.id }.access_token();
     let key = context.vault.unwrap(&unbound.key)?;
     Sealed::seal_bound(&unbound.token.open(&key, &aad)?, &key, &aad, binding)

@@ -28,7 +28,7 @@ use crate::dapi::{AccessToken, Busy, Refusal, UserSecret};
 use crate::database::Conn;
 use crate::users;
 use crate::users::User;
-use crate::vault::{Binding, Sealed};
+use crate::vault::{Binding, DataKey, Sealed};
 
 /// How often an import is tried that conflicts with exchanges of the same login.
 const TRIES: u32 = 4;
@@ -179,7 +179,7 @@ async fn holds_token(
     import: &Import,
     id: ConnectionId,
     user: &User,
-    key: &crate::vault::DataKey,
+    key: &DataKey,
 ) -> Result<bool, ConnectionError> {
     let aad = ConnectionAad { app: import.app, user: user.id, id };
     let held = reveal::store::held_token(tx, import.app, id).await?;

@@ -20,7 +20,7 @@ use crate::base::ids::ConnectionId;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, serde::Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
-    /// Result received, exchange not concluded.
+    /// Result received, token not yet usable.
     Pending,
     /// Token sealed and usable.
     Active,
@@ -30,7 +30,7 @@ pub enum Status {
     Expired,
     /// Dapi consumed the code and its answer was lost.
     Orphaned,
-    /// Revocation acknowledged, Dapi not yet told.
+    /// Revocation acknowledged, not yet confirmed by Dapi.
     Revoking,
     /// Delinked, confirmed by Dapi.
     Delinked,
@@ -237,7 +237,7 @@ pub enum Transition {
     Activate {
         supersedes: Option<ConnectionId>,
     },
-    /// It keeps the token and waits for an older link's delinking.
+    /// It stores the token and waits for an older link's delinking.
     Hold,
     /// It ends `invalidated`, superseded by another connection of the login.
     GiveWay {
@@ -252,7 +252,7 @@ pub enum Transition {
         /// Why the attempt was inconclusive.
         what: String,
     },
-    /// It takes the token in order to delink it.
+    /// It stores the token in order to delink it.
     Delink,
     /// Its revocation ends.
     EndRevocation {

@@ -18,7 +18,7 @@ pub struct LastUses(Arc<Mutex<HashSet<RecordUse>>>);
 
 impl LastUses {
     /// Adds a use. The first one spawns the task that writes all of them.
-    pub fn note(&self, context: &Context, app: AppId, id: ConnectionId) {
+    pub fn record(&self, context: &Context, app: AppId, id: ConnectionId) {
         let mut uses = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let first = uses.is_empty();
         uses.insert(RecordUse { app, id });

@@ -64,7 +64,7 @@ pub async fn reveal(
         let request = store::Reveal { actor: actor.clone(), app, id, reason: reason.to_owned() };
         if let Some(row) = context.batches.reveal(request).await? {
             context.metrics.reveals.inc();
-            context.uses.note(context, app, id);
+            context.uses.record(context, app, id);
             let secrets = open(context, app, id, row)?;
             return Ok(Reveal::Secrets(Box::new(secrets)));
         }

@@ -13,7 +13,7 @@ use crate::connections::sql::interval;
 use crate::database::Conn;
 
 /// How long a superseded token is kept.
-const KEPT: Duration = Duration::from_hours(1);
+const KEEP_FOR: Duration = Duration::from_hours(1);
 
 /// Copies the secrets of an active connection that `newer` is about to supersede.
 pub async fn insert_superseded(
@@ -32,7 +32,7 @@ pub async fn insert_superseded(
         app.uuid(),
         id.uuid(),
         newer.uuid(),
-        interval(KEPT),
+        interval(KEEP_FOR),
     )
     .execute(conn)
     .await?;
@@ -93,6 +93,7 @@ pub async fn restore_superseded(
 pub async fn destroy_superseded(conn: &mut Conn, app: AppId, id: ConnectionId) -> sqlx::Result<()> {
     sqlx::query!(
         "WITH RECURSIVE predecessors AS (
+            -- UNION without ALL ends the recursion even if rows referred to each other.
             SELECT connection_id FROM superseded_tokens
             WHERE app_id = $1 AND (connection_id = $2 OR replaced_by = $2)
             UNION

@@ -61,7 +61,7 @@ impl BatchQuery for Activation {
                         AND o.id <> c.id AND o.status IN ('active', 'revoking'))
                   AND NOT EXISTS (
                       SELECT FROM bulk_revocations_of(c.app_id, c.id, c.user_id, c.created_at, c.created_by,
-                                                 c.ordinal) f WHERE f.marked_at IS NULL)
+                                                 c.ordinal) r WHERE r.marked_at IS NULL)
                 ORDER BY c.dapi_connection_id
                 FOR UPDATE OF c SKIP LOCKED),
              changed AS (
