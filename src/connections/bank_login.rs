@@ -1,9 +1,11 @@
-//! Locking a bank login: every decision about a connection that depends on others of the same login
-//! is made while the login is locked, so that nobody adds or changes one meanwhile.
+//! Locks a bank login: a decision about a connection that depends on others of its login is made under this lock, so
+//! that none is added or changed meanwhile.
 //!
-//! The lock is PostgreSQL's advisory one, for the transaction: rows that do not exist yet cannot be
-//! locked, and `FOR UPDATE` does not see those that another transaction has just added. The rows are
-//! locked as well, against whoever changes one of them without looking at the login.
+//! The lock is an advisory one of PostgreSQL, held until the transaction ends: rows that do not exist yet cannot be
+//! locked, and `FOR UPDATE` does not see rows that a concurrent transaction inserts. The rows are locked as well,
+//! against statements that change one without taking the login's lock, such as an activation or a claim.
+//!
+//! Lock order: the login, its rows by id, then (for an orphan) the app's arrival lock, shared.
 
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -14,7 +16,7 @@ use crate::connections::model::{BankLogin, Held, RevocationKind, State, Status};
 use crate::connections::sql::parse_status;
 use crate::database::Conn;
 
-/// A connection that is locked until the transaction ends, with what decides about it.
+/// A connection that is locked until the transaction ends, with what its transitions depend on.
 #[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "independent facts about one row")]
 pub struct LockedConnection {
@@ -28,18 +30,19 @@ pub struct LockedConnection {
     pub unanswered: bool,
     pub window_open: bool,
     pub attempts: i32,
-    /// Somebody has to look at it now.
+    /// Its `due_at` has passed.
     pub due: bool,
-    /// Somebody's lease ran out without an outcome.
+    /// Its lease ran out without an outcome: the holder crashed.
     pub lease_died: bool,
-    /// What revokes an orphan should its token come after all.
+    /// What revokes an orphan, if its token arrives late. Loaded for orphans only.
     pub revoked_by: Option<RevocationInForce>,
     /// Its token was imported, and no call has succeeded with it yet.
     pub unproven: bool,
+    /// The order of the login's connections.
     created: (OffsetDateTime, ConnectionId),
 }
 
-/// A revocation that was decided before the token came which it means.
+/// A bulk revocation or an erasure that was requested before the token in its scope arrived.
 #[derive(Debug)]
 pub struct RevocationInForce {
     pub kind: RevocationKind,
@@ -47,21 +50,24 @@ pub struct RevocationInForce {
     pub decided_at: OffsetDateTime,
 }
 
-/// A connection and what is known of its bank login.
+/// A locked bank login, as one of its connections sees it.
 pub struct LockedBankLogin {
+    /// The connection that was asked for, if it exists.
     pub me: Option<LockedConnection>,
     pub login: BankLogin,
 }
 
-/// Has this transaction wait for a lock no longer than a lone statement does: what is locked is put off.
+/// Limits the wait for each lock of this transaction to 200 ms (SQLSTATE 55P03 after that), as for a single
+/// statement: the caller retries or postpones.
 pub async fn wait_briefly(conn: &mut Conn) -> sqlx::Result<()> {
     sqlx::query!("SELECT set_config('lock_timeout', '200ms', true)").fetch_one(conn).await?;
     Ok(())
 }
 
-/// Locks every connection of a bank login that is not at its end, and connection `id` whatever its
-/// status. `user` tells whose point of view the login is seen from, where `id` is not there (yet). What
-/// an order in force means is marked before anybody decides by it.
+/// Locks a bank login, with its pending, active and revoking connections and connection `id` in any status.
+///
+/// If `id` does not exist (yet), the login is seen as `user`'s newest connection would see it. Connections in the scope
+/// of a bulk revocation in force are marked first, so that no decision treats them as usable.
 pub async fn lock_bank_login(
     conn: &mut Conn,
     app: AppId,
@@ -76,8 +82,8 @@ pub async fn lock_bank_login(
     )
     .execute(&mut *conn)
     .await?;
-    let (mut all, meant) = lock_rows(conn, app, dapi_connection_id, id).await?;
-    if !meant.is_empty() && mark_locked(conn, &meant).await? > 0 {
+    let (mut all, in_scope) = lock_rows(conn, app, dapi_connection_id, id).await?;
+    if !in_scope.is_empty() && mark_locked(conn, &in_scope).await? > 0 {
         (all, _) = lock_rows(conn, app, dapi_connection_id, id).await?;
     }
     let mut me =
@@ -90,7 +96,8 @@ pub async fn lock_bank_login(
     Ok(LockedBankLogin { me, login })
 }
 
-/// Locks the rows of a login; returns them, and the ids of those that an order in force means.
+/// Locks the rows of a login. Returns them, and the ids of those in the scope of a bulk revocation that has not marked
+/// them yet.
 async fn lock_rows(
     conn: &mut Conn,
     app: AppId,
@@ -100,8 +107,8 @@ async fn lock_rows(
     let rows = sqlx::query!(
         r#"SELECT id AS "id: ConnectionId", user_id AS "user_id: UserId", status, created_at,
                 status IN ('pending', 'active') AND EXISTS (
-                    SELECT FROM bulk_revocations_of(app_id, id, user_id, created_at, created_by, ordinal) o
-                    WHERE o.marked_at IS NULL) AS "meant!",
+                    SELECT FROM bulk_revocations_of(app_id, id, user_id, created_at, created_by, ordinal) r
+                    WHERE r.marked_at IS NULL) AS "in_scope!",
                 code IS NOT NULL AS "has_code!", lease_epoch, settled_epoch,
                 unanswered, exchange_attempts, revocation_kind,
                 leased_until <= strongroom_now() AS lease_died, due_at <= strongroom_now() AS due,
@@ -116,7 +123,7 @@ async fn lock_rows(
     .fetch_all(conn)
     .await?;
     let mut all = Vec::with_capacity(rows.len());
-    let meant = rows.iter().filter(|row| row.meant).map(|row| row.id.uuid()).collect();
+    let in_scope = rows.iter().filter(|row| row.in_scope).map(|row| row.id.uuid()).collect();
     for row in rows {
         let status = parse_status(&row.status)?;
         all.push(LockedConnection {
@@ -137,11 +144,13 @@ async fn lock_rows(
             created: (row.created_at, row.id),
         });
     }
-    Ok((all, meant))
+    Ok((all, in_scope))
 }
 
-/// The order that means an orphan, given at whatever time since it came, or the erasure of its user. The
-/// marking of an order that is given later waits for this transaction, so that it finds the orphan back.
+/// Finds the earliest bulk revocation since an orphan was received that has it in its scope, or its user's erasure.
+///
+/// Takes the app's arrival lock, shared: the marking of a later bulk revocation waits for this transaction and sees
+/// the orphan as active again.
 async fn revocation_in_force(
     conn: &mut Conn,
     me: &LockedConnection,
@@ -150,10 +159,11 @@ async fn revocation_in_force(
         .execute(&mut *conn)
         .await?;
     let row = sqlx::query!(
-        r#"SELECT o.kind AS "kind!", o.reason AS "reason!", o.created_at AS "decided_at!"
+        r#"SELECT r.kind AS "kind!", r.reason AS "reason!", r.created_at AS "decided_at!"
          FROM connections c
          CROSS JOIN LATERAL bulk_revocations_of(c.app_id, c.id, c.user_id, c.created_at, c.created_by,
-                                           c.ordinal) o
+                                           c.ordinal) r
+         -- Marked ones too: the marking passes over orphans, which have nothing to revoke yet.
          WHERE c.id = $1
          UNION ALL
          SELECT 'delink', 'the user is being erased', e.requested_at FROM erasures e WHERE e.user_id = $2
@@ -165,13 +175,13 @@ async fn revocation_in_force(
     .await?;
     let Some(row) = row else { return Ok(None) };
     let kind = RevocationKind::parse(&row.kind)
-        .ok_or_else(|| sqlx::Error::Decode("a revocation order".into()))?;
+        .ok_or_else(|| sqlx::Error::Decode("the kind of a bulk revocation".into()))?;
     Ok(Some(RevocationInForce { kind, reason: row.reason, decided_at: row.decided_at }))
 }
 
 fn state(status: Status, has_code: bool, kind: Option<&str>) -> State {
     let held = if has_code { Held::Code } else { Held::Token };
-    // A row in `revoking` has its kind, by a CHECK constraint.
+    // A CHECK constraint ensures that a row in `revoking` has a kind.
     let kind = kind.and_then(RevocationKind::parse).unwrap_or(RevocationKind::Invalidate);
     match status {
         Status::Pending => State::Pending(held),
@@ -185,7 +195,7 @@ fn state(status: Status, has_code: bool, kind: Option<&str>) -> State {
 
 fn login(others: &[LockedConnection], me: Option<&LockedConnection>, user: UserId) -> BankLogin {
     let user = me.map_or(user, |me| me.user);
-    // What is not there yet is younger than everything.
+    // A connection that does not exist yet is newer than all others.
     let later = |row: &LockedConnection| me.is_some_and(|me| row.created > me.created);
     let mut login = BankLogin::default();
     for row in others {
@@ -204,6 +214,8 @@ fn login(others: &[LockedConnection], me: Option<&LockedConnection>, user: UserI
     login
 }
 
+/// Returns whether the user has a newer connection of the login that did not fail, in any status and not locked: its
+/// result stands, so a late token of an older one is dropped.
 async fn has_newer(
     conn: &mut Conn,
     dapi_connection_id: &str,
@@ -213,7 +225,7 @@ async fn has_newer(
         r#"SELECT EXISTS (
             SELECT FROM connections
             WHERE app_id = $1 AND dapi_connection_id = $2 AND user_id = $3 AND (created_at, id) > ($4, $5)
-              AND status NOT IN ('rejected', 'expired', 'orphaned')) AS "it!""#,
+              AND status NOT IN ('rejected', 'expired', 'orphaned')) AS "has_newer!""#,
         me.app.uuid(),
         dapi_connection_id,
         me.user.uuid(),
@@ -224,7 +236,7 @@ async fn has_newer(
     .await
 }
 
-/// The bank login and the user of a connection.
+/// Returns the bank login (Dapi's `connectionID`) and the user of a connection, without locking it.
 pub async fn login_of(
     conn: &mut Conn,
     app: AppId,

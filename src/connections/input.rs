@@ -1,4 +1,4 @@
-//! What routes about connections have in common: checks of fields, and problems.
+//! Field checks and problems that the routes about connections share.
 
 use actix_web::http::header::{HeaderValue, LOCATION};
 use serde_json::json;
@@ -12,25 +12,25 @@ use crate::dapi::{AccessCode, AccessToken, UserSecret};
 use crate::http::problem::{Problem, ProblemCode};
 use crate::vault::VaultError;
 
-/// The longest name of Dapi's (`connectionID`, `userID`, `tokenID`), in bytes. They are 40 to 90.
+/// The longest id of Dapi's (`connectionID`, `userID`, `tokenID`), in bytes. Real ones have 40 to 90.
 pub const MAX_NAME: usize = 1024;
-/// The longest code, token or user secret, in bytes: far above what Dapi hands out.
+/// The longest code, token or user secret, in bytes: far above what Dapi issues.
 pub const MAX_SECRET: usize = 16 * 1024;
 /// The longest reason, in bytes.
 pub const MAX_REASON: usize = 500;
 
 impl From<ConnectionError> for Problem {
-    fn from(failed: ConnectionError) -> Self {
-        match failed {
+    fn from(error: ConnectionError) -> Self {
+        match error {
             ConnectionError::Database(error)
             | ConnectionError::Vault(VaultError::Database(error)) => error.into(),
             ConnectionError::Vault(error) => Self::internal(error),
-            failed @ ConnectionError::Contended => Self::unavailable(failed),
+            error @ ConnectionError::Contended => Self::unavailable(error),
         }
     }
 }
 
-/// A required field.
+/// Returns the field's value, or a problem that names the field.
 pub fn required<T>(field: &str, value: Option<T>) -> Result<T, Problem> {
     value.ok_or_else(|| Problem::invalid_field(field, "is missing"))
 }
@@ -45,14 +45,14 @@ pub fn name(field: &str, value: Option<String>) -> Result<String, Problem> {
     Ok(value)
 }
 
-/// Dapi's name for a bank login, which is sent to Dapi with the code.
+/// Checks Dapi's `connectionID` as strictly as a secret, because it is sent to Dapi with the code.
 pub fn login(value: Option<String>) -> Result<String, Problem> {
     let value = required("connectionID", value)?;
     sound("connectionID", text::check_secret(&value, MAX_NAME))?;
     Ok(value)
 }
 
-/// A name that may be left out; an empty one counts as left out.
+/// Checks an optional id. An empty one counts as left out.
 pub fn optional_name(field: &str, value: Option<String>) -> Result<Option<String>, Problem> {
     let value = value.filter(|value| !value.is_empty());
     value.map(|value| name(field, Some(value))).transpose()
@@ -66,7 +66,7 @@ pub fn reason(value: &str) -> Result<(), Problem> {
     sound("reason", text::check(value, MAX_REASON))
 }
 
-/// A secret that callers hand in.
+/// A secret that callers submit.
 pub trait Checked: Sized {
     fn text(&self) -> &str;
 
@@ -76,7 +76,7 @@ pub trait Checked: Sized {
         Ok(value)
     }
 
-    /// What cannot travel to Dapi is refused where it enters: later nothing could be done about it.
+    /// Refuses on receipt what cannot be sent to Dapi: later the caller could not correct it.
     fn can_be_sent(&self) -> Result<(), InvalidText> {
         text::check_secret(self.text(), MAX_SECRET)
     }
@@ -108,7 +108,7 @@ pub fn location(id: ConnectionId) -> (actix_web::http::header::HeaderName, Strin
     (LOCATION, format!("/v1/connections/{id}"))
 }
 
-/// A problem about a connection that exists: says which, and how its exchange failed.
+/// Adds to a problem which connection it is about, and how its exchange failed.
 pub fn about(problem: Problem, connection: &Connection) -> Problem {
     let problem =
         problem.with("id", json!(connection.id)).with("failure", json!(connection.failure));

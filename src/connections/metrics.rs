@@ -1,4 +1,4 @@
-//! What is counted about connections.
+//! The metrics of connections.
 
 use std::sync::atomic::AtomicU64;
 
@@ -21,13 +21,13 @@ struct Outcome {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Failing {
+struct FailedReconciler {
     reconciler: &'static str,
 }
 
 type Seconds = Gauge<f64, AtomicU64>;
 
-/// Counters of connections. Clones count together.
+/// The metrics of connections. Cheap to clone; clones share them.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     exchanges: Family<Outcome, Counter>,
@@ -39,7 +39,7 @@ pub struct Metrics {
     pub(crate) swept: Counter,
     pub(crate) sweeps: Counter,
     pub(crate) sweeps_failed: Counter,
-    reconciler_failures: Family<Failing, Counter>,
+    reconciler_failures: Family<FailedReconciler, Counter>,
     overdue: Seconds,
     pub(crate) reveals: Counter,
     pub(crate) reveals_refused: Counter,
@@ -51,7 +51,7 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Registers the metrics.
+    /// Registers the metrics, with every value of their labels.
     pub fn register(registry: &mut Registry) -> Self {
         let m = Self {
             exchanges: Family::default(),
@@ -73,58 +73,70 @@ impl Metrics {
             oldest_revoking: Seconds::default(),
             needing_attention: Gauge::default(),
         };
-        // Every value from the start, so that an alert has something to compare with.
+        m.create_labels();
+        m.register_outcomes(registry);
+        m.register_rounds(registry);
+        m.register_reveals(registry);
+        m.register_backlog(registry);
+        m
+    }
+
+    /// Creates every value from the start, so that an alert can compare with a zero.
+    fn create_labels(&self) {
         for outcome in ExchangeEnd::ALL.map(ExchangeEnd::label) {
-            drop(m.exchanges.get_or_create(&Outcome { outcome }));
+            drop(self.exchanges.get_or_create(&Outcome { outcome }));
         }
         for outcome in RevocationEnd::ALL.map(RevocationEnd::label) {
-            drop(m.revocations.get_or_create(&Outcome { outcome }));
+            drop(self.revocations.get_or_create(&Outcome { outcome }));
         }
         for reconciler in Reconciler::ALL {
             let reconciler = reconciler.as_str();
-            drop(m.reconciler_failures.get_or_create(&Failing { reconciler }));
+            drop(self.reconciler_failures.get_or_create(&FailedReconciler { reconciler }));
         }
+    }
+
+    fn register_outcomes(&self, registry: &mut Registry) {
         registry.register(
             "exchanges",
             "Exchange attempts by what came of them",
-            m.exchanges.clone(),
+            self.exchanges.clone(),
         );
         registry.register_with_unit(
             "exchange_duration",
             "Time from taking up an exchange to its committed outcome",
             Unit::Seconds,
-            m.exchange_duration.clone(),
+            self.exchange_duration.clone(),
         );
-        registry.register("revocations", "Revocations by how they ended", m.revocations.clone());
+        registry.register("revocations", "Revocations by how they ended", self.revocations.clone());
         registry.register(
             "tokens_dropped",
             "Tokens that Dapi minted and that no connection could take: live there, unknown here",
-            m.tokens_dropped.clone(),
+            self.tokens_dropped.clone(),
         );
         registry.register(
             "exchange_answers_waiting",
             "Answers of Dapi held in memory because the database does not take them",
-            m.answers_waiting.clone(),
+            self.answers_waiting.clone(),
         );
         registry.register(
             "exchange_answers_lost",
             "Answers of Dapi that the database did not take in time",
-            m.answers_lost.clone(),
+            self.answers_lost.clone(),
         );
         registry.register(
             "codes_swept",
             "Codes that ended because their window closed",
-            m.swept.clone(),
+            self.swept.clone(),
         );
-        m.register_rounds(registry);
-        registry.register("token_reveals", "Tokens read in the clear", m.reveals.clone());
+    }
+
+    fn register_reveals(&self, registry: &mut Registry) {
+        registry.register("token_reveals", "Tokens read in the clear", self.reveals.clone());
         registry.register(
             "token_reveals_refused",
             "Readings refused because the client's budget for the minute was spent",
-            m.reveals_refused.clone(),
+            self.reveals_refused.clone(),
         );
-        m.register_backlog(registry);
-        m
     }
 
     fn register_backlog(&self, registry: &mut Registry) {
@@ -186,6 +198,7 @@ impl Metrics {
         self.revocations(end, 1);
     }
 
+    /// Counts `count` revocations that ended in one transaction.
     pub(crate) fn revocations(&self, end: RevocationEnd, count: i64) {
         let count = u64::try_from(count).unwrap_or(0);
         self.revocations.get_or_create(&Outcome { outcome: end.label() }).inc_by(count);
@@ -193,10 +206,11 @@ impl Metrics {
 
     pub(crate) fn reconciler_failed(&self, reconciler: Reconciler) {
         let reconciler = reconciler.as_str();
-        self.reconciler_failures.get_or_create(&Failing { reconciler }).inc();
+        self.reconciler_failures.get_or_create(&FailedReconciler { reconciler }).inc();
     }
 
-    /// Sets for how long the oldest row has been due. Returns whether that passed `limit` since the last call.
+    /// Sets for how long the oldest row has been due. Returns `true` only when that first reaches `limit`, so that it
+    /// is logged once.
     #[must_use]
     pub fn overdue(&self, oldest: std::time::Duration, limit: std::time::Duration) -> bool {
         let before = self.overdue.set(oldest.as_secs_f64());

@@ -1,5 +1,7 @@
-//! The table `connections`. Times are the database's; every statement is scoped by app, but for the
-//! background work, which serves them all.
+//! What the statements about connections share.
+//!
+//! Times are the database's. Every statement is scoped by app, except for the background work's, which are about all
+//! apps.
 
 use std::time::Duration;
 
@@ -7,11 +9,11 @@ use sqlx::postgres::types::PgInterval;
 
 use crate::connections::model::Status;
 
-/// A connection that stands in the way of a waiting one is looked at again after this long, should
-/// its end not wake the waiting one by itself.
+/// How long a connection waits for an older link's delinking before it is due again. Usually it becomes due earlier:
+/// the end of the older link wakes it.
 pub const WAIT_FOR_DELINKING: Duration = Duration::from_secs(5);
 
-/// One column of what several callers ask, as an array for `unnest`.
+/// Collects one field of a batch's queries into an array for `unnest`.
 pub fn column<'a, I, T>(inputs: &'a [I], value: impl FnMut(&'a I) -> T) -> Vec<T> {
     inputs.iter().map(value).collect()
 }
@@ -21,7 +23,7 @@ pub fn interval(duration: Duration) -> PgInterval {
     PgInterval { months: 0, days: 0, microseconds }
 }
 
-/// The CHECK constraints rule other words out.
+/// Parses the column `status`. Fails only for a status that the CHECK constraint does not allow.
 pub fn parse_status(text: &str) -> sqlx::Result<Status> {
     Status::parse(text).ok_or_else(|| sqlx::Error::Decode(format!("status `{text}`").into()))
 }

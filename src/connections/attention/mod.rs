@@ -1,5 +1,5 @@
-//! Attention: Dapi refused a call in a way by which going on could lock the user's bank account, so that
-//! nothing calls until they link the login again. It is set by the end of that call.
+//! Attention: Dapi refused a call in a way that further calls could lock the user's bank account, so no call is made
+//! until they link the login again. The statement that releases that call's token lease sets it.
 
 pub mod routes;
 pub mod store;
@@ -11,13 +11,13 @@ use crate::connections::model::Connection;
 use crate::connections::query::store::ViewQuery;
 use crate::connections::{ConnectionError, Context};
 
-/// Whether this `type` of Dapi's answer to a call is one of `DAPI_ATTENTION_TYPES`.
+/// Returns whether this `type` of Dapi's answer to a call is one of `DAPI_ATTENTION_TYPES`.
 #[must_use]
 pub fn calls_for_attention(context: &Context, kind: &str) -> bool {
     context.dapi.settings().attention_types.iter().any(|known| known == kind)
 }
 
-/// Lets calls be made again. Repeatable; `None` where there is no such connection.
+/// Clears the attention, so that calls are made again. Idempotent. Returns `None` if there is no such connection.
 pub async fn clear(
     context: &Context,
     actor: &Actor,

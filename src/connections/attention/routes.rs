@@ -1,4 +1,4 @@
-//! `DELETE /v1/connections/{id}/attention`: calls may be made again.
+//! `DELETE /v1/connections/{id}/attention`: allows calls again.
 
 use actix_web::{HttpResponse, web};
 

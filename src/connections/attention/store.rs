@@ -1,12 +1,12 @@
-//! Whether a connection needs its user, and when it was used last: the columns `attention_…` and
-//! `last_used_at`. Both are set by the end of a call, in [`turns`](crate::connections::token_lease::store).
+//! The columns `attention_…` and `last_used_at`. Calls set both when they release their
+//! [token lease](crate::connections::token_lease::store).
 
 use crate::audit::AuditActor;
 use crate::base::ids::{AppId, ConnectionId};
 use crate::connections::sql::column;
 use crate::database::{BatchQuery, Conn};
 
-/// Lets calls be made again.
+/// Clears the attention of an active connection, if it has one, and records its `type` in the audit trail.
 pub async fn clear_attention(
     conn: &mut Conn,
     actor: &AuditActor,
@@ -33,7 +33,7 @@ pub async fn clear_attention(
     Ok(())
 }
 
-/// Says that a connection's secrets were read.
+/// Records that a connection's secrets were read, to a minute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RecordUse {
     pub app: AppId,
@@ -44,7 +44,7 @@ impl BatchQuery for RecordUse {
     type Output = ();
 
     async fn run(conn: &mut Conn, inputs: &[Self]) -> sqlx::Result<Vec<()>> {
-        // What somebody has locked is noted when it is used next.
+        // Locked rows are skipped: their next use is recorded instead.
         sqlx::query!(
             "WITH stale AS MATERIALIZED (
                 SELECT c.app_id, c.id

@@ -1,20 +1,23 @@
-//! Binding the tokens of earlier releases, which open without what a revocation takes away.
+//! Binds the tokens of earlier releases, which still open after a revocation has taken the binding away (ADR 19).
 
 pub mod store;
 
 use crate::connections::{ConnectionAad, ConnectionError, Context};
+use crate::dapi::AccessToken;
 use crate::vault::{Binding, Sealed, VaultError};
 
-/// How many tokens one transaction binds, and how many transactions one pass makes.
-const PORTION: (i64, usize) = (100, 10);
+/// How many tokens one transaction binds.
+const PER_TRANSACTION: i64 = 100;
+/// How many transactions one pass makes.
+const TRANSACTIONS: usize = 10;
 
-/// Binds tokens that are bound to nothing, up to a thousand. As a rule there are none.
+/// Binds up to a thousand unbound tokens. Usually there are none.
 pub async fn bind_unbound(context: &Context) -> Result<(), ConnectionError> {
-    // Behind what does not open come others that do.
+    // By a cursor, so that tokens which do not open do not hide those behind them.
     let mut after = uuid::Uuid::nil();
-    for _ in 0..PORTION.1 {
+    for _ in 0..TRANSACTIONS {
         let mut tx = context.pool.begin().await?;
-        let unbound = store::lock_unbound(&mut tx, after, PORTION.0).await?;
+        let unbound = store::lock_unbound(&mut tx, after, PER_TRANSACTION).await?;
         let Some(last) = unbound.last() else { break };
         after = last.id.uuid();
         for unbound in unbound {
@@ -36,9 +39,8 @@ fn rebind(
     context: &Context,
     unbound: &store::Unbound,
     binding: &Binding,
-) -> Result<Sealed<crate::dapi::AccessToken>, VaultError> {
-    let place =
-        ConnectionAad { app: unbound.app, user: unbound.user, id: unbound.id }.access_token();
+) -> Result<Sealed<AccessToken>, VaultError> {
+    let aad = ConnectionAad { app: unbound.app, user: unbound.user, id: unbound.id }.access_token();
     let key = context.vault.unwrap(&unbound.key)?;
-    Sealed::seal_bound(&unbound.token.open(&key, &place)?, &key, &place, binding)
+    Sealed::seal_bound(&unbound.token.open(&key, &aad)?, &key, &aad, binding)
 }

@@ -1,4 +1,4 @@
-//! The table `token_bindings`: what the tokens are bound to that may be used.
+//! The table `token_bindings`, without whose row a token cannot be opened.
 
 use uuid::Uuid;
 
@@ -7,7 +7,7 @@ use crate::dapi::AccessToken;
 use crate::database::Conn;
 use crate::vault::{Binding, KeyOwner, MasterKeyId, Sealed, WrappedKey};
 
-/// A token of an earlier release, which is bound to nothing yet.
+/// A token of an earlier release, which is not bound yet.
 #[derive(Debug)]
 pub struct Unbound {
     pub app: AppId,
@@ -17,8 +17,9 @@ pub struct Unbound {
     pub key: WrappedKey,
 }
 
-/// Locks up to `limit` active connections whose tokens are bound to nothing, those behind `after`; passes over
-/// what is locked.
+/// Locks up to `limit` active connections with unbound tokens whose ids come after `after`. Skips locked rows.
+///
+/// The first byte of a sealed text is its format; 1 is the one without a binding.
 pub async fn lock_unbound(conn: &mut Conn, after: Uuid, limit: i64) -> sqlx::Result<Vec<Unbound>> {
     let rows = sqlx::query!(
         r#"SELECT c.app_id AS "app: AppId", c.id AS "id: ConnectionId", c.user_id AS "user: UserId",
@@ -48,7 +49,7 @@ pub async fn lock_unbound(conn: &mut Conn, after: Uuid, limit: i64) -> sqlx::Res
     Ok(unbound.collect())
 }
 
-/// Writes a token that is bound now, and what it is bound to.
+/// Writes a token that has been sealed again, with its binding.
 pub async fn bind(
     conn: &mut Conn,
     app: AppId,

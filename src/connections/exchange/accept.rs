@@ -1,5 +1,7 @@
-//! Accepting what Connect returned: the intent is committed before anything leaves, and read back if it is not
-//! known whether it was.
+//! Accepts a result of Connect.
+//!
+//! The intent (a `pending` connection with its sealed code) is committed before anything is sent to Dapi. If the
+//! COMMIT goes unanswered, the intent is read back: it may be there, under a lease that only this task knows.
 
 use std::time::{Duration, Instant};
 
@@ -16,65 +18,61 @@ use crate::connections::exchange::store::{
 use crate::connections::exchange::{PendingExchange, store};
 use crate::connections::model::Connection;
 use crate::connections::{ConnectionAad, ConnectionError, Context, sql};
-use crate::dapi::{AccessCode, Busy, Lane, UserSecret};
+use crate::dapi::{AccessCode, Busy, Lane, Permit, UserSecret};
 use crate::database::{BatchQuery as _, Fault, is_outage};
 use crate::users;
 use crate::vault::{Binding, KeyedHash, Sealed, Vault, VaultError};
 
-/// How many different results one session may hand in.
+/// The most connections that one session may submit.
 const SESSION_RESULTS: i64 = 10;
-/// How much later than its `exp` a code still counts: clocks differ, and within this Dapi decides.
+/// How long after its `exp` a code is still accepted: clocks differ, and within this margin Dapi decides.
 const EXP_MARGIN: time::Duration = time::Duration::seconds(60);
-/// A result of Connect's as it is handed in, checked.
+
+/// A validated result of Connect.
 #[derive(Debug)]
 pub struct Submission {
-    /// The app.
     pub app: AppId,
-    /// The session that hands it in, where it is one.
+    /// The connect session that submits it; `None` for a backend.
     pub session: Option<SessionId>,
-    /// The app's own name for the user.
     pub client_user_id: String,
-    /// The code.
     pub code: AccessCode,
-    /// Connect's user secret; Dapi's own wire does not bring it.
+    /// `None` if the result came through Dapi's own wire, which does not carry it.
     pub user_secret: Option<UserSecret>,
-    /// Dapi's name for the bank login.
     pub dapi_connection_id: String,
-    /// Dapi's name for the user.
     pub dapi_user_id: Option<String>,
-    /// Dapi's name for the token.
     pub dapi_token_id: Option<String>,
 }
 
-/// An exchange that is under way. It ends with the connection where that became active in the ordinary
-/// way; otherwise the row tells.
+/// A running exchange. It returns the connection if the single-statement activation succeeded, and `None` for
+/// every other outcome: then the row has to be read.
 pub type Exchanging = JoinHandle<Option<Connection>>;
 
 /// What became of a submission.
 #[derive(Debug)]
 pub enum Received {
-    /// A new connection; its exchange is under way where it could be begun.
+    /// The intent is committed. The exchange is `None` if the background work starts it later.
     New(ConnectionId, Option<Exchanging>),
-    /// The code made this connection before.
+    /// The same user submitted this code before.
     Repeated(ConnectionId),
-    /// Another user handed in the code.
     CodeOfAnotherUser,
-    /// Another user has this bank login connected.
+    /// The bank login is active or revoking for another user.
     LoginOfAnotherUser,
-    /// The window was closed already.
+    /// The code's window had closed before it was received.
     Expired,
-    /// The session has handed in as many results as it may.
+    /// The session has reached [`SESSION_RESULTS`].
     SessionExhausted,
-    /// The user is being erased.
     UserBeingErased,
 }
 
-/// The keyed hash by which a code is known, unique per app.
+/// Hashes a code with the vault's key, and with the app, so that a code is unique per app without being readable.
 fn code_hash(vault: &Vault, app: AppId, code: &AccessCode) -> KeyedHash {
     vault.code_hashes().hash(&[b"access code", app.uuid().as_bytes(), code.expose().as_bytes()])
 }
 
-/// Receives a result: commits the intent and begins the exchange, or tells why not.
+/// Commits the intent of a submission and starts its exchange.
+///
+/// The checks before the commit give early answers only. What must hold is enforced when the intent is inserted
+/// (the code is unique, the user is not being erased) and when the token is activated (the login is unique).
 pub async fn receive(
     context: &Context,
     actor: &Actor,
@@ -83,7 +81,7 @@ pub async fn receive(
 ) -> Result<Received, ConnectionError> {
     let hash = code_hash(&context.vault, submission.app, &submission.code);
     let received_at = Instant::now();
-    // A code that is received twice in the same moment is found by its hash the second time round.
+    // If the same code is inserted concurrently, the next look-up finds it by its hash.
     for _ in 0..3 {
         let look_up = LookUp {
             app: submission.app,
@@ -92,20 +90,20 @@ pub async fn receive(
             dapi_connection_id: submission.dapi_connection_id.clone(),
         };
         let found = context.batch(look_up).await?;
-        let ends = window_cap(context, &submission.code);
+        let window_cap = window_cap(context, &submission.code);
         let user = found.user.as_ref().map(|(user, _)| *user);
         match found.existing {
-            // A session goes with its user: nobody else hands in for one who is erased.
+            // A session is deleted with its user, so a session whose user is missing belongs to an erased one.
             _ if found.erasing || (submission.session.is_some() && user.is_none()) => {
                 return Ok(Received::UserBeingErased);
             }
             Some((_, owner)) if user != Some(owner) => return Ok(Received::CodeOfAnotherUser),
             Some((id, _)) => return repeated(context, submission.session, id).await,
             None if found.of_another_user => return Ok(Received::LoginOfAnotherUser),
-            None if ends.is_some_and(|ends| ends <= found.now) => return Ok(Received::Expired),
+            None if window_cap.is_some_and(|end| end <= found.now) => return Ok(Received::Expired),
             None => {}
         }
-        let intent = Intent { actor, trace, hash, ends, received_at };
+        let intent = Intent { actor, trace, hash, window_cap, received_at };
         let committed = Box::pin(commit_intent(context, &intent, &submission, found)).await?;
         if let Some(received) = committed {
             return Ok(received);
@@ -121,15 +119,16 @@ async fn repeated(
 ) -> Result<Received, ConnectionError> {
     let Some(session) = session else { return Ok(Received::Repeated(id)) };
     let mut tx = context.pool.begin().await?;
-    let noted = store::insert_session_result(&mut tx, session, id, SESSION_RESULTS).await?;
+    let outcome = store::insert_session_result(&mut tx, session, id, SESSION_RESULTS).await?;
     tx.commit().await?;
-    Ok(match noted {
-        SessionResultOutcome::Noted => Received::Repeated(id),
+    Ok(match outcome {
+        SessionResultOutcome::Recorded => Received::Repeated(id),
         SessionResultOutcome::Exhausted => Received::SessionExhausted,
         SessionResultOutcome::Gone => Received::UserBeingErased,
     })
 }
 
+/// Returns when the code itself expires, if that may shorten its window (`code_exp_cap`).
 fn window_cap(context: &Context, code: &AccessCode) -> Option<OffsetDateTime> {
     let exp = code.expires_at().filter(|_| context.pace.code_exp_cap)?;
     Some(exp.saturating_add(EXP_MARGIN))
@@ -139,11 +138,12 @@ struct Intent<'a> {
     actor: &'a Actor,
     trace: &'a TraceContext,
     hash: KeyedHash,
-    ends: Option<OffsetDateTime>,
+    window_cap: Option<OffsetDateTime>,
     received_at: Instant,
 }
 
-/// Commits the intent. `None` where something came in between, and what is there has to be looked at again.
+/// Seals the code and commits the intent. Returns `None` if the rows it depends on changed concurrently: the
+/// caller looks them up again.
 async fn commit_intent(
     context: &Context,
     intent: &Intent<'_>,
@@ -167,16 +167,7 @@ async fn commit_intent(
     let user_secret =
         user_secret.map(|secret| Sealed::seal(secret, &key, &aad.user_secret())).transpose()?;
 
-    let (permit, wait) = if found.revoking {
-        (None, sql::WAIT_FOR_DELINKING)
-    } else {
-        match context.dapi.gate().try_enter(submission.app, Lane::Exchange) {
-            Ok(permit) => (Some(permit), Duration::ZERO),
-            Err(Busy { held: true, retry_after }) => (None, retry_after),
-            // The background work hears of the first place that is free.
-            Err(Busy { held: false, .. }) => (None, Duration::ZERO),
-        }
-    };
+    let (permit, wait) = enter_gate(context, submission.app, found.revoking);
     let exchange = permit.map(|permit| -> Result<_, VaultError> {
         Ok(PendingExchange {
             aad,
@@ -203,20 +194,35 @@ async fn commit_intent(
         user_secret,
     };
     let lease = exchange.as_ref().map(|_| context.exchange_lease());
-    let code = NewCode { hash: intent.hash, sealed: sealed_code, ends: intent.ends, lease, wait };
+    let window_cap = intent.window_cap;
+    let code = NewCode { hash: intent.hash, sealed: sealed_code, window_cap, lease, wait };
     let new = NewIntent { actor: AuditActor::from(intent.actor), new, code };
     fail::fail_point!("exchange::before_intent");
-    let keeping =
+    let commit =
         IntentCommit { context: context.clone(), session: submission.session, new, exchange };
-    keeping.keep(intent.received_at).await
+    commit.run(intent.received_at).await
 }
 
-/// For how long a caller hears nothing while it is not known whether their intent was committed.
-const UNTOLD: Duration = Duration::from_secs(9);
-/// For how long it is tried to find out.
-const READ_BACK: Duration = Duration::from_mins(1);
+/// Takes a permit for the exchange, if one is free and no older link of the login has to be delinked first.
+/// Otherwise returns how long the background work waits before it tries.
+fn enter_gate(context: &Context, app: AppId, revoking: bool) -> (Option<Permit>, Duration) {
+    if revoking {
+        return (None, sql::WAIT_FOR_DELINKING);
+    }
+    match context.dapi.gate().try_enter(app, Lane::Exchange) {
+        Ok(permit) => (Some(permit), Duration::ZERO),
+        Err(Busy { held: true, retry_after }) => (None, retry_after),
+        // The gate wakes the background work as soon as a permit is free.
+        Err(Busy { held: false, .. }) => (None, Duration::ZERO),
+    }
+}
 
-/// An intent on its way into the database, with the exchange that follows.
+/// How long a caller waits for an answer while the commit of their intent is uncertain.
+const ANSWER_WITHIN: Duration = Duration::from_secs(9);
+/// How long an uncertain intent is read back.
+const READ_BACK_FOR: Duration = Duration::from_mins(1);
+
+/// An intent that is being committed, with the exchange that follows.
 struct IntentCommit {
     context: Context,
     session: Option<SessionId>,
@@ -225,16 +231,16 @@ struct IntentCommit {
 }
 
 impl IntentCommit {
-    async fn keep(self, received_at: Instant) -> Result<Option<Received>, ConnectionError> {
-        match keep(&self.context, self.session, self.new.clone()).await {
-            Ok(kept) => Ok(self.kept(&kept)),
+    async fn run(self, received_at: Instant) -> Result<Option<Received>, ConnectionError> {
+        match insert(&self.context, self.session, self.new.clone()).await {
+            Ok(outcome) => Ok(self.start_exchange(&outcome)),
             Err(error) if is_outage(&error) => {
-                // It may have been committed under our lease, and nobody else exchanges it then.
+                // It may have been committed under our lease, and then no other task exchanges it.
                 let tasks = self.context.tasks.clone();
-                let mut found_out =
+                let mut read_back =
                     tasks.spawn(tracing::Instrument::in_current_span(self.read_back()));
-                let left = UNTOLD.saturating_sub(received_at.elapsed());
-                match tokio::time::timeout(left, &mut found_out).await {
+                let left = ANSWER_WITHIN.saturating_sub(received_at.elapsed());
+                match tokio::time::timeout(left, &mut read_back).await {
                     Ok(Ok(received)) => received,
                     Ok(Err(_)) | Err(_) => Err(error.into()),
                 }
@@ -243,11 +249,11 @@ impl IntentCommit {
         }
     }
 
-    /// Goes on with the exchange if the intent is there.
-    fn kept(self, kept: &IntentOutcome) -> Option<Received> {
-        match kept {
-            IntentOutcome::Yes => {}
-            IntentOutcome::LookAgain => return None,
+    /// Starts the exchange if the intent is committed.
+    fn start_exchange(self, outcome: &IntentOutcome) -> Option<Received> {
+        match outcome {
+            IntentOutcome::Committed => {}
+            IntentOutcome::Conflict => return None,
             IntentOutcome::SessionExhausted => return Some(Received::SessionExhausted),
             IntentOutcome::SessionGone => return Some(Received::UserBeingErased),
         }
@@ -260,16 +266,15 @@ impl IntentCommit {
         Some(Received::New(self.new.new.id, exchanging))
     }
 
-    /// Commits the intent once the database answers, or finds that it was committed. It is the same intent by
-    /// its id, so that it is there once.
+    /// Retries the commit until the database answers. The intent keeps its id, so it is inserted at most once.
     async fn read_back(self) -> Result<Option<Received>, ConnectionError> {
-        let given_up = Instant::now() + READ_BACK;
+        let give_up_at = Instant::now() + READ_BACK_FOR;
         let mut wait = Duration::from_millis(50);
         loop {
             tokio::time::sleep(wait).await;
-            match self.schedule_retry().await {
-                Ok(kept) => return Ok(self.kept(&kept)),
-                Err(error) if Fault::of(&error).is_passing() && Instant::now() < given_up => {
+            match self.insert_or_find().await {
+                Ok(outcome) => return Ok(self.start_exchange(&outcome)),
+                Err(error) if Fault::of(&error).is_passing() && Instant::now() < give_up_at => {
                     wait = (wait * 2).min(Duration::from_secs(1));
                 }
                 Err(error) => return Err(error.into()),
@@ -277,58 +282,61 @@ impl IntentCommit {
         }
     }
 
-    async fn schedule_retry(&self) -> Result<IntentOutcome, sqlx::Error> {
-        let kept = keep(&self.context, self.session, self.new.clone()).await?;
-        if !matches!(kept, IntentOutcome::LookAgain) {
-            return Ok(kept);
+    /// Inserts the intent, or recognises the row of an earlier try by its id.
+    async fn insert_or_find(&self) -> Result<IntentOutcome, sqlx::Error> {
+        let outcome = insert(&self.context, self.session, self.new.clone()).await?;
+        if !matches!(outcome, IntentOutcome::Conflict) {
+            return Ok(outcome);
         }
         let (NewConnection { app, id, .. }, lease) = (&self.new.new, self.new.code.lease);
         let mut conn = self.context.pool.acquire().await?;
-        let mine = store::renew_first_lease(&mut conn, *app, *id, lease).await?;
-        Ok(if mine { IntentOutcome::Yes } else { IntentOutcome::LookAgain })
+        let ours = store::renew_first_lease(&mut conn, *app, *id, lease).await?;
+        Ok(if ours { IntentOutcome::Committed } else { IntentOutcome::Conflict })
     }
 }
 
 enum IntentOutcome {
-    Yes,
-    /// Something came in between: the same code was committed, or the user was erased.
-    LookAgain,
+    Committed,
+    /// The same code was committed concurrently, or the user was erased.
+    Conflict,
     SessionExhausted,
-    /// The session's user was erased, and the session with them.
+    /// The session was deleted with its user.
     SessionGone,
 }
 
-async fn keep(
+/// Inserts an intent: in a batch for a backend; for a session in a transaction that also counts its results.
+async fn insert(
     context: &Context,
     session: Option<SessionId>,
     intent: NewIntent,
 ) -> Result<IntentOutcome, sqlx::Error> {
     let Some(session) = session else {
         return match context.batch(intent).await {
-            Ok(true) => Ok(IntentOutcome::Yes),
-            Ok(false) => Ok(IntentOutcome::LookAgain),
-            Err(error) if is_user_gone(&error) => Ok(IntentOutcome::LookAgain),
+            Ok(true) => Ok(IntentOutcome::Committed),
+            Ok(false) => Ok(IntentOutcome::Conflict),
+            Err(error) if is_user_gone(&error) => Ok(IntentOutcome::Conflict),
             Err(error) => Err(error),
         };
     };
     let mut tx = context.pool.begin().await?;
     let id = intent.new.id;
     match store::insert_session_result(&mut tx, session, id, SESSION_RESULTS).await? {
-        SessionResultOutcome::Noted => {}
+        SessionResultOutcome::Recorded => {}
         SessionResultOutcome::Exhausted => return Ok(IntentOutcome::SessionExhausted),
         SessionResultOutcome::Gone => return Ok(IntentOutcome::SessionGone),
     }
     match NewIntent::run(&mut tx, &[intent]).await {
-        Ok(kept) if kept == [true] => {}
-        Ok(_) => return Ok(IntentOutcome::LookAgain),
+        Ok(inserted) if inserted == [true] => {}
+        Ok(_) => return Ok(IntentOutcome::Conflict),
         Err(error) if is_user_gone(&error) => return Ok(IntentOutcome::SessionGone),
         Err(error) => return Err(error),
     }
     tx.commit().await?;
-    Ok(IntentOutcome::Yes)
+    Ok(IntentOutcome::Committed)
 }
 
-/// The row refers to a user who is being erased, or is not there any more.
+/// Returns whether an insert failed because its user is being erased (the trigger `connections_arrive` raises
+/// `foreign_key_violation`, SQLSTATE 23503) or is erased already (the foreign key itself).
 pub fn is_user_gone(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_foreign_key_violation)
 }

@@ -1,4 +1,4 @@
-//! `POST /v1/connections`: the main job.
+//! `POST /v1/connections`: exchanges what Connect returned.
 
 use std::time::Instant;
 
@@ -83,7 +83,7 @@ pub async fn create(
         Received::New(id, exchange) => {
             if let Some(exchange) = exchange {
                 let left = deadline.saturating_duration_since(Instant::now());
-                // Whatever else became of it, in time or not, the row tells.
+                // For any other outcome, and after the deadline, the row is read instead.
                 if let Ok(Ok(Some(active))) = tokio::time::timeout(left, exchange).await {
                     return Ok(HttpResponse::Created().insert_header(location(id)).json(active));
                 }
@@ -96,8 +96,8 @@ pub async fn create(
     answer(&context, app, id, is_new, deadline).await
 }
 
-/// A page that is left right after it sent the result must not lose it, nor leave an intent behind that is
-/// never run.
+/// Receives the submission in a task of its own: a browser that leaves the page right after sending the result
+/// must not cancel it, or leave an intent behind whose exchange never runs.
 async fn receive(
     context: &Context,
     caller: &SessionOr<needs::ConnectionsWrite>,
@@ -131,21 +131,22 @@ fn submission(
     })
 }
 
-/// The user: a session's own, whatever a browser says; a backend has to say.
+/// Returns whose result this is: a session's own user, which a browser may repeat but not change; a backend has to
+/// name the user.
 fn user(
     caller: &SessionOr<needs::ConnectionsWrite>,
-    said: Option<String>,
+    named: Option<String>,
 ) -> Result<String, Problem> {
-    match (caller.session(), said) {
-        (Some(session), Some(said)) if said != session.client_user_id => {
+    match (caller.session(), named) {
+        (Some(session), Some(named)) if named != session.client_user_id => {
             let detail = "clientUserID is not the one that the connect session was made for.";
             Err(Problem::new(ProblemCode::UserMismatch, detail))
         }
         (Some(session), _) => Ok(session.client_user_id.clone()),
-        (None, said) => {
-            let said = crate::connections::input::required("clientUserID", said)?;
-            client_user_id(&said)?;
-            Ok(said)
+        (None, named) => {
+            let named = crate::connections::input::required("clientUserID", named)?;
+            client_user_id(&named)?;
+            Ok(named)
         }
     }
 }
@@ -169,7 +170,7 @@ fn refusal(received: &Received) -> Problem {
     }
 }
 
-/// Waits as long as there is time, and answers by where the connection then stands.
+/// Waits until the exchange ends or the deadline passes, and answers by the connection's status.
 async fn answer(
     context: &Context,
     app: AppId,
@@ -181,7 +182,7 @@ async fn answer(
     let found = wait::wait_until(context, app, id, deadline, done).await;
     let connection = match found {
         Ok(Some(connection)) => connection,
-        // The user was erased in this moment.
+        // The user was erased meanwhile.
         Ok(None) => return Err(Problem::not_found()),
         Err(ConnectionError::Database(error)) => return Err(error.into()),
         Err(error) => return Err(error.into()),
@@ -202,15 +203,15 @@ async fn answer(
 
 fn failed(connection: &Connection) -> Problem {
     let failure = connection.failure.as_ref();
-    let told = failure.map(|Failure { kind, detail }| format!("{kind}: {detail}"));
-    let told = told.unwrap_or_default();
+    let detail = failure.map(|Failure { kind, detail }| format!("{kind}: {detail}"));
+    let detail = detail.unwrap_or_default();
     let problem = match connection.status {
-        Status::Expired => Problem::new(ProblemCode::CodeExpired, told),
-        Status::Orphaned => Problem::new(ProblemCode::CodeOrphaned, told),
+        Status::Expired => Problem::new(ProblemCode::CodeExpired, detail),
+        Status::Orphaned => Problem::new(ProblemCode::CodeOrphaned, detail),
         _ if failure.is_some_and(|failure| failure.kind == Failure::OF_ANOTHER_USER) => {
             login_of_another_user()
         }
-        _ => Problem::new(ProblemCode::CodeRejected, told),
+        _ => Problem::new(ProblemCode::CodeRejected, detail),
     };
     about(problem, connection)
 }

@@ -1,4 +1,4 @@
-//! How connections come in: from Connect, and imported.
+//! Inserts connections: pending ones from Connect, and imported ones.
 
 use std::time::Duration;
 
@@ -15,24 +15,24 @@ use crate::dapi::{AccessCode, AccessToken, UserSecret};
 use crate::database::{BatchQuery, Conn};
 use crate::vault::{Binding, KeyOwner, KeyedHash, MasterKeyId, Sealed, WrappedKey};
 
-/// What is there already when a result is handed in, with everything that its exchange needs.
+/// What a submission is decided by, and what its exchange needs, in one snapshot.
 #[derive(Debug)]
 pub struct Found {
+    /// The database's clock, which windows are measured by.
     pub now: OffsetDateTime,
-    /// The user, where they are known.
+    /// `None` if the app's user has no row yet.
     pub user: Option<(UserId, WrappedKey)>,
-    /// The user is being erased.
     pub erasing: bool,
-    /// The connection that this code made, and its user.
+    /// The connection that was made with this code, and its user.
     pub existing: Option<(ConnectionId, UserId)>,
-    /// The login is active or revoking for another user.
+    /// Another user's connection of the login is active or revoking.
     pub of_another_user: bool,
-    /// An older link of the login is being delinked.
+    /// An older link of the login is being delinked, which goes first.
     pub revoking: bool,
     pub credentials: SealedCredentials,
 }
 
-/// What receiving a result depends on.
+/// Looks up what a submission is decided by. Takes no lock: the insert and the activation enforce the rules.
 #[derive(Debug)]
 pub struct LookUp {
     pub app: AppId,
@@ -64,6 +64,7 @@ impl BatchQuery for LookUp {
              LEFT JOIN data_keys uk ON uk.user_id = u.id AND uk.purpose = 'user'
              LEFT JOIN connections c ON c.app_id = i.app_id AND c.code_hash = i.code_hash
              LEFT JOIN LATERAL (
+                -- Without a user row every connection of the login is another user's.
                 SELECT bool_or(l.user_id IS DISTINCT FROM u.id) AS of_another_user,
                        bool_or(l.status = 'revoking' AND l.user_id = u.id) AS revoking
                 FROM connections l
@@ -116,7 +117,7 @@ impl BatchQuery for LookUp {
     }
 }
 
-/// A connection to be kept, with its code or, imported, with its token.
+/// A connection to be inserted, with its code or (if it is imported) with its token.
 #[derive(Clone, Debug)]
 pub struct NewConnection {
     pub app: AppId,
@@ -125,27 +126,27 @@ pub struct NewConnection {
     pub dapi_connection_id: String,
     pub dapi_user_id: Option<String>,
     pub dapi_token_id: Option<String>,
-    /// What its token is bound to until it is revoked.
+    /// The token opens only with this; a revocation deletes it.
     pub binding: Binding,
-    /// Left out where the connection comes through Dapi's own wire: it comes with the first call.
+    /// `None` if the connection comes through Dapi's own wire: then the first call brings it.
     pub user_secret: Option<Sealed<UserSecret>>,
 }
 
-/// The code of a connection to be kept.
+/// The code of a connection to be inserted.
 #[derive(Clone, Debug)]
 pub struct NewCode {
     pub hash: KeyedHash,
     pub sealed: Sealed<AccessCode>,
-    /// Caps the window of 30 minutes, where the code tells when it runs out.
-    pub ends: Option<OffsetDateTime>,
-    /// How long the first lease lives; `None` where the exchange has to wait.
+    /// Shortens the window of 30 minutes, if the code carries an `exp`.
+    pub window_cap: Option<OffsetDateTime>,
+    /// Length of the first lease; `None` if the exchange has to wait.
     pub lease: Option<Duration>,
-    /// When somebody looks at it, where it has no lease.
+    /// How long the background work waits, if there is no lease.
     pub wait: Duration,
 }
 
-/// An intent to be kept: a pending connection with its sealed code, under its first lease as a rule.
-/// It comes to nothing where the code was received before.
+/// Inserts a pending connection with its sealed code, usually under its first lease. The output is `false` if the
+/// app has received the code before.
 #[derive(Clone, Debug)]
 pub struct NewIntent {
     pub actor: AuditActor,
@@ -157,25 +158,28 @@ impl BatchQuery for NewIntent {
     type Output = bool;
 
     async fn run(conn: &mut Conn, inputs: &[Self]) -> sqlx::Result<Vec<bool>> {
-        // In the order of their codes, so that two statements that share some cannot wait for each
-        // other.
-        let added = sqlx::query_scalar!(
+        let inserted = sqlx::query_scalar!(
             r#"WITH intents AS (
+                -- One `now` for all: the window, the lease and `due_at` are measured from the same instant.
                 SELECT *, strongroom_now() AS now
                 FROM unnest(
                     $1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[],
                     $7::bytea[], $8::bytea[], $9::bytea[], $10::timestamptz[], $11::interval[],
                     $12::interval[], $13::audit_actor[], $14::bytea[])
                 AS i (app_id, id, user_id, dapi_connection_id, dapi_user_id, dapi_token_id,
-                      code_hash, code, user_secret, ends, lease, wait,
+                      code_hash, code, user_secret, window_cap, lease, wait,
                       actor, client_id, session_id, scope, ip, request_id, binding)),
-             added AS (
+             inserted AS (
+                -- Ordered by code, so that two statements that share codes wait for each other in one order and
+                -- cannot deadlock. The trigger `connections_arrive` takes the app's arrival lock, shared, and
+                -- refuses a user who is being erased.
                 INSERT INTO connections (
                     app_id, id, user_id, status, dapi_connection_id, dapi_user_id, dapi_token_id,
                     code_hash, code, user_secret, by_wire, code_expires_at,
                     lease_epoch, exchange_attempts, leased_until, due_at, created_by)
                 SELECT app_id, id, user_id, 'pending', dapi_connection_id, dapi_user_id, dapi_token_id,
-                       code_hash, code, user_secret, user_secret IS NULL, least(now + interval '30 minutes', ends),
+                       code_hash, code, user_secret, user_secret IS NULL,
+                       least(now + interval '30 minutes', window_cap),
                        (lease IS NOT NULL)::int, (lease IS NOT NULL)::int,
                        now + lease, now + coalesce(lease, wait),
                        coalesce(client_id, (SELECT s.created_by FROM connect_sessions s
@@ -185,16 +189,19 @@ impl BatchQuery for NewIntent {
                 ON CONFLICT (app_id, code_hash) DO NOTHING
                 RETURNING id),
              bound AS (
+                -- From the start: `connections_lose_their_binding` takes the row away with a revocation, and
+                -- after that only the delinking can open the token, whenever it arrives (ADR 19).
                 INSERT INTO token_bindings (connection_id, binding)
-                SELECT id, binding FROM intents JOIN added USING (id)),
-             noted AS (
+                SELECT id, binding FROM intents JOIN inserted USING (id)),
+             audited AS (
+                -- Only what was inserted; a repeated code leaves no event.
                 INSERT INTO audit_events (
                     app_id, action, outcome, actor, client_id, session_id, scope, ip, request_id,
                     user_id, connection_id)
                 SELECT app_id, 'connection.received', 'pending', actor, client_id, session_id, scope,
                        ip, request_id, user_id, id
-                FROM intents JOIN added USING (id))
-             SELECT id AS "id: ConnectionId" FROM added"#,
+                FROM intents JOIN inserted USING (id))
+             SELECT id AS "id: ConnectionId" FROM inserted"#,
             &column(inputs, |input| input.new.app.uuid()),
             &column(inputs, |input| input.new.id.uuid()),
             &column(inputs, |input| input.new.user.uuid()),
@@ -204,7 +211,7 @@ impl BatchQuery for NewIntent {
             column(inputs, |input| input.code.hash.as_bytes()) as Vec<&[u8]>,
             column(inputs, |input| input.code.sealed.as_bytes()) as Vec<&[u8]>,
             column(inputs, |input| input.new.user_secret.as_ref().map(Sealed::as_bytes)) as Vec<Option<&[u8]>>,
-            column(inputs, |input| input.code.ends) as Vec<Option<OffsetDateTime>>,
+            column(inputs, |input| input.code.window_cap) as Vec<Option<OffsetDateTime>>,
             column(inputs, |input| input.code.lease.map(interval)) as Vec<Option<PgInterval>>,
             &column(inputs, |input| interval(input.code.wait)),
             column(inputs, |input| input.actor.clone()) as Vec<AuditActor>,
@@ -212,12 +219,12 @@ impl BatchQuery for NewIntent {
         )
         .fetch_all(conn)
         .await?;
-        Ok(column(inputs, |input| added.contains(&input.new.id)))
+        Ok(column(inputs, |input| inserted.contains(&input.new.id)))
     }
 }
 
-/// Whether this intent is there, with nothing done about it yet. Its first lease, if it has one, begins anew:
-/// it is still ours, because nobody has taken another.
+/// Renews the first lease of an intent whose COMMIT went unanswered. Returns whether the intent is there and
+/// untouched: with its first epoch (0 without a lease) nothing else has claimed it, so it is still ours.
 pub async fn renew_first_lease(
     conn: &mut Conn,
     app: AppId,
@@ -239,21 +246,21 @@ pub async fn renew_first_lease(
     Ok(done.rows_affected() == 1)
 }
 
-/// Keeps an imported token: active, or pending where an older link's delinking goes first.
+/// Inserts an imported token: as `active`, or as `pending` if an older link has to be delinked first.
 pub async fn insert_imported(
     conn: &mut Conn,
     actor: &AuditActor,
     new: &NewConnection,
     token: &Sealed<AccessToken>,
     active: bool,
-    standing: &Verification,
+    verification: &Verification,
 ) -> sqlx::Result<()> {
-    let attention = match standing {
+    let attention = match verification {
         Verification::Proven { attention } => attention.as_deref(),
         Verification::Unproven => None,
     };
     sqlx::query!(
-        "WITH added AS (
+        "WITH inserted AS (
             INSERT INTO connections (
                 app_id, id, user_id, status, dapi_connection_id, dapi_user_id, dapi_token_id,
                 access_token, user_secret, activated_at, due_at, created_by,
@@ -265,13 +272,13 @@ pub async fn insert_imported(
                    $12, $13::text, CASE WHEN $13 IS NOT NULL THEN strongroom_now() END
             RETURNING app_id, id, user_id, status),
          bound AS (
-            INSERT INTO token_bindings (connection_id, binding) SELECT id, $14 FROM added)
+            INSERT INTO token_bindings (connection_id, binding) SELECT id, $14 FROM inserted)
          SELECT record_audit(app_id, $11, 'connection.imported', status, user_id, id,
                              CASE WHEN NOT $12 THEN 'verified' END)
-         FROM added
+         FROM inserted
          UNION ALL
          SELECT record_audit(app_id, $11, 'connection.attention_set', 'ok', user_id, id, $13)
-         FROM added WHERE $13 IS NOT NULL",
+         FROM inserted WHERE $13 IS NOT NULL",
         new.app.uuid(),
         new.id.uuid(),
         new.user.uuid(),
@@ -283,7 +290,7 @@ pub async fn insert_imported(
         active,
         interval(WAIT_FOR_DELINKING),
         actor as &AuditActor,
-        *standing == Verification::Unproven,
+        *verification == Verification::Unproven,
         attention,
         new.binding.as_bytes(),
     )
@@ -292,26 +299,26 @@ pub async fn insert_imported(
     Ok(())
 }
 
-/// What became of the wish to note what a session handed in.
+/// Whether a session may submit a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SessionResultOutcome {
-    /// It is noted, or was before.
-    Noted,
-    /// The session has handed in as many others as it may.
+    /// The result is recorded, now or before.
+    Recorded,
+    /// The session has reached its limit of other results.
     Exhausted,
-    /// There is no such session any more: its user is erased.
+    /// The session is deleted, with its user.
     Gone,
 }
 
-/// Notes that a session handed in a connection, where it has handed in fewer than `most` others. The session
-/// stays until the transaction ends.
+/// Records that a session submitted a connection, if it has submitted fewer than `most` others. Locks the session
+/// until the transaction ends, so it cannot be deleted before the connection is there.
 pub async fn insert_session_result(
     conn: &mut Conn,
     session: SessionId,
     id: ConnectionId,
     most: i64,
 ) -> sqlx::Result<SessionResultOutcome> {
-    // Serialises what one browser does at once.
+    // Serialises concurrent requests of one browser: the count below sees what they committed.
     let found =
         sqlx::query!("SELECT id FROM connect_sessions WHERE id = $1 FOR UPDATE", session.uuid())
             .fetch_optional(&mut *conn)
@@ -319,13 +326,14 @@ pub async fn insert_session_result(
     if found.is_none() {
         return Ok(SessionResultOutcome::Gone);
     }
-    let noted = sqlx::query_scalar!(
+    let recorded = sqlx::query_scalar!(
         r#"WITH others AS (
             SELECT count(*) AS n FROM connect_session_results WHERE session_id = $1 AND connection_id <> $2),
-         noted AS (
+         recorded AS (
             INSERT INTO connect_session_results (session_id, connection_id)
             SELECT $1, $2 FROM others WHERE n < $3
             ON CONFLICT DO NOTHING)
+         -- Does not see what `recorded` inserts, only what was there before the statement.
          SELECT n < $3 OR EXISTS (
              SELECT FROM connect_session_results WHERE session_id = $1 AND connection_id = $2) AS "it!"
          FROM others"#,
@@ -335,5 +343,5 @@ pub async fn insert_session_result(
     )
     .fetch_one(conn)
     .await?;
-    Ok(if noted { SessionResultOutcome::Noted } else { SessionResultOutcome::Exhausted })
+    Ok(if recorded { SessionResultOutcome::Recorded } else { SessionResultOutcome::Exhausted })
 }

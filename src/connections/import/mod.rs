@@ -1,7 +1,7 @@
-//! Importing a token that the app already holds: without this no running app could move in.
+//! Imports a token that the app already holds, so that a running app can move in.
 //!
-//! With `verify` Dapi is asked first, and nothing is written unless it takes the token. Without, what the
-//! token supersedes is kept for a while (see `model::kept_after`).
+//! With `verify`, Dapi is called first and nothing is written unless it accepts the token. Without, the token that
+//! the import supersedes is kept for a while (see `model::predecessor_transition`).
 
 pub mod routes;
 mod verification;
@@ -29,12 +29,12 @@ use crate::dapi::{AccessToken, Busy, Refusal, UserSecret};
 use crate::database::Conn;
 use crate::users;
 use crate::users::User;
-use crate::vault::{Binding, Sealed};
+use crate::vault::{Binding, DataKey, Sealed};
 
-/// How often an import is tried that an exchange of the same login came before.
+/// How often an import is tried that conflicts with exchanges of the same login.
 const TRIES: u32 = 4;
 
-/// A token to be imported, checked.
+/// A validated request to import a token.
 #[derive(Debug)]
 pub struct Import {
     pub app: AppId,
@@ -44,54 +44,50 @@ pub struct Import {
     pub user_secret: UserSecret,
     pub dapi_user_id: Option<String>,
     pub dapi_token_id: Option<String>,
-    /// Ask Dapi whether it takes the token, with this trace.
+    /// If set, the token is verified by a call to Dapi, which carries this trace.
     pub verify: Option<TraceContext>,
 }
 
-/// What became of it.
+/// What became of an import. Everything but `New` and `Repeated` leaves the user's connections as they were.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Imported {
-    /// A new connection.
     New(ConnectionId),
-    /// This user's connection holds this very token already.
+    /// The user's active connection of the login already holds this token.
     Repeated(ConnectionId),
-    /// The login is another user's.
     LoginOfAnotherUser,
-    /// The user is being erased.
     UserBeingErased,
-    /// Dapi refused the token. Nothing has changed.
+    /// Dapi refused the token.
     Refused(Refusal),
-    /// Dapi did not say whether it takes the token. Nothing has changed.
+    /// Dapi gave no usable answer about the token, or none in time (`timeout`).
     Unanswered {
-        /// Time ran out.
         timeout: bool,
     },
-    /// Dapi could not be asked now. Nothing has changed.
+    /// No call to Dapi can be made now.
     Busy(Busy),
 }
 
-/// Imports a token. It supersedes what the user had linked of the same login.
+/// Imports a token. It supersedes the user's active connection of the same login.
 pub async fn import(
     context: &Context,
     actor: &Actor,
     import: &Import,
 ) -> Result<Imported, ConnectionError> {
     if import.verify.is_none() {
-        return add(context, actor, import, &Verification::Unproven).await;
+        return insert(context, actor, import, &Verification::Unproven).await;
     }
-    let Some(lease) = ProofLease::take(context, import).await? else {
+    let Some(lease) = VerificationLease::acquire(context, import).await? else {
         return Ok(Imported::Unanswered { timeout: true });
     };
     let imported = match verify(context, actor, import).await {
-        Ok(Ok(verification)) => add(context, actor, import, &verification).await,
+        Ok(Ok(verification)) => insert(context, actor, import, &verification).await,
         Ok(Err(not_imported)) => Ok(not_imported),
         Err(error) => Err(error),
     };
-    lease.end(context).await;
+    lease.release(context).await;
     imported
 }
 
-async fn add(
+async fn insert(
     context: &Context,
     actor: &Actor,
     import: &Import,
@@ -103,32 +99,31 @@ async fn add(
         return Ok(Imported::UserBeingErased);
     }
     for _ in 0..TRIES {
-        match try_import(context, &mut conn, actor, import, &user, verification).await {
-            // An exchange of the same login was activated in the same moment, by the one statement that
-            // does not wait for the login's lock. Now there is a row to be seen.
+        match try_insert(context, &mut conn, actor, import, &user, verification).await {
+            // An exchange of the same login was activated concurrently, by the one statement that does not take
+            // the login's lock (`Activation`). The next try sees its row.
             Err(ConnectionError::Database(error)) if is_conflict(&error) => {}
-            // The user is being erased since, or is erased.
             Err(ConnectionError::Database(error)) if is_user_gone(&error) => {
                 return Ok(Imported::UserBeingErased);
             }
             result => return result,
         }
     }
-    // Again and again in the same moment: it passes.
     Err(ConnectionError::Contended)
 }
 
+/// Returns whether the unique index on active logins refused the insert (SQLSTATE 23505).
 fn is_conflict(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_unique_violation)
 }
 
-async fn try_import(
+async fn try_insert(
     context: &Context,
     conn: &mut Conn,
     actor: &Actor,
     import: &Import,
     user: &User,
-    standing: &Verification,
+    verification: &Verification,
 ) -> Result<Imported, ConnectionError> {
     let id = ConnectionId::new();
     let aad = ConnectionAad { app: import.app, user: user.id, id };
@@ -141,7 +136,7 @@ async fn try_import(
     let login = &import.dapi_connection_id;
     let locked = bank_login::lock_bank_login(&mut tx, import.app, login, None, user.id).await?;
     if let Some(older) = locked.login.older_active
-        && holds(&mut tx, import, older, user, &key).await?
+        && holds_token(&mut tx, import, older, user, &key).await?
     {
         return Ok(Imported::Repeated(older));
     }
@@ -149,7 +144,7 @@ async fn try_import(
     let active = match model::on_token_for_pending(locked.login) {
         Transition::Activate { supersedes } => {
             if let Some(older) = supersedes {
-                let by_unproven = *standing == Verification::Unproven;
+                let by_unproven = *verification == Verification::Unproven;
                 effects =
                     transitions::supersede(&mut tx, import.app, older, (id, by_unproven)).await?;
             }
@@ -174,7 +169,7 @@ async fn try_import(
         &new,
         &token,
         active,
-        standing,
+        verification,
     )
     .await?;
     tx.commit().await?;
@@ -182,13 +177,13 @@ async fn try_import(
     Ok(Imported::New(id))
 }
 
-/// Whether the connection holds this very token.
-async fn holds(
+/// Returns whether the connection is active and holds exactly this token.
+async fn holds_token(
     tx: &mut Conn,
     import: &Import,
     id: ConnectionId,
     user: &User,
-    key: &crate::vault::DataKey,
+    key: &DataKey,
 ) -> Result<bool, ConnectionError> {
     let aad = ConnectionAad { app: import.app, user: user.id, id };
     let held = reveal::store::held_token(tx, import.app, id).await?;
@@ -198,86 +193,88 @@ async fn holds(
     Ok(held.is_some_and(|held| held.same_as(&import.access_token)))
 }
 
-/// How much longer a proof may take than its call and the one it waits for: until there is a place before Dapi,
-/// and for what is written.
-const PROOF_MARGIN: Duration = Duration::from_secs(20);
-/// How often a lease is asked for that somebody else has.
-const ASK_AGAIN: Duration = Duration::from_millis(100);
+/// How much longer a verification may take than its call and the one it waits for: for a permit of the gate, and for
+/// the import's own transaction.
+const VERIFICATION_MARGIN: Duration = Duration::from_secs(20);
+/// Pause before a lease that is held elsewhere is requested again.
+const POLL_LEASE: Duration = Duration::from_millis(100);
 
-/// The lease with a token that may not be here yet, from before its proof until its import is committed: another
-/// import of it, at any replica, would make a second call at once, and Dapi fails both.
-struct ProofLease {
+/// A lease on a token that no connection holds yet, from before its verification until its import is committed.
+///
+/// Dapi fails concurrent calls with one token, so a second import of the same token, at any replica, would fail both.
+struct VerificationLease {
+    /// Stands for the token: derived from its keyed hash, the same at every replica.
     name: ConnectionId,
-    number: TokenLeaseId,
+    id: TokenLeaseId,
 }
 
-impl ProofLease {
-    /// Takes it; `None` if somebody else keeps it for as long as a call may take.
-    async fn take(context: &Context, import: &Import) -> Result<Option<Self>, ConnectionError> {
+impl VerificationLease {
+    /// Acquires the lease; returns `None` if it is held elsewhere for as long as a call may take.
+    async fn acquire(context: &Context, import: &Import) -> Result<Option<Self>, ConnectionError> {
         let (app, token) = (import.app.uuid(), import.access_token.expose());
         let parts = [b"proof of a token".as_slice(), app.as_bytes(), token.as_bytes()];
         let hash = context.vault.secret_hashes().hash(&parts);
         let name: [u8; 16] =
             std::array::from_fn(|at| hash.as_bytes().get(at).copied().unwrap_or(0));
-        let lease = Self { name: Uuid::from_bytes(name).into(), number: TokenLeaseId::new() };
+        let lease = Self { name: Uuid::from_bytes(name).into(), id: TokenLeaseId::new() };
         let limit = context.dapi.settings().call_timeout;
-        let given_up = Instant::now() + limit;
+        let give_up_at = Instant::now() + limit;
         loop {
             let mut conn = context.pool.acquire().await?;
-            let lasts = limit * 2 + PROOF_MARGIN;
-            if token_lease::store::take_lease_by_name(&mut conn, lease.name, lease.number, lasts)
+            let lasts = limit * 2 + VERIFICATION_MARGIN;
+            if token_lease::store::take_lease_by_name(&mut conn, lease.name, lease.id, lasts)
                 .await?
             {
                 return Ok(Some(lease));
             }
             drop(conn);
-            if Instant::now() >= given_up {
+            if Instant::now() >= give_up_at {
                 return Ok(None);
             }
-            tokio::time::sleep(ASK_AGAIN).await;
+            tokio::time::sleep(POLL_LEASE).await;
         }
     }
 
-    /// Gives it back. If that fails, it ends by itself.
-    async fn end(self, context: &Context) {
-        let freed = async {
+    /// Releases the lease. If that fails, it expires.
+    async fn release(self, context: &Context) {
+        let released = async {
             let mut conn = context.pool.acquire().await?;
-            token_lease::store::release_delink_lease(&mut conn, self.name, self.number).await
+            token_lease::store::release_delink_lease(&mut conn, self.name, self.id).await
         };
-        if let Err(error) = freed.await {
-            tracing::warn!(cause = %error, "the lease of a proof ends by itself");
+        if let Err(error) = released.await {
+            tracing::warn!(cause = %error, "the lease of a verification was not released and expires");
         }
     }
 }
 
-/// What is known of the token before anything is written; or why it is not imported.
+/// Verifies the token with Dapi; the inner error says why it is not imported.
 async fn verify(
     context: &Context,
     actor: &Actor,
     import: &Import,
 ) -> Result<Result<Verification, Imported>, ConnectionError> {
     let Some(trace) = &import.verify else { return Ok(Ok(Verification::Unproven)) };
-    let turn = match held_here(context, import).await? {
+    let lease = match holder_of(context, import).await? {
         None => None,
-        Some(id) => match lease_of(context, actor, import, id).await? {
-            Ok(turn) => turn,
-            Err(not_now) => return Ok(Err(not_now)),
+        Some(id) => match acquire_lease_of(context, actor, import, id).await? {
+            Ok(lease) => lease,
+            Err(not_imported) => return Ok(Err(not_imported)),
         },
     };
     let Import { app, access_token, user_secret, .. } = import;
     let candidate = Candidate { app: *app, access_token, user_secret, trace };
-    let proven = verification::verify_token(context, &candidate).await;
-    if let Some(turn) = turn {
-        let (word, status) = match &proven {
-            Ok((proof, status)) => (proof.word(), *status),
+    let answer = verification::verify_token(context, &candidate).await;
+    if let Some(lease) = lease {
+        let (outcome, status) = match &answer {
+            Ok((answer, status)) => (answer.outcome(), *status),
             Err(_) => ("failed", None),
         };
-        if matches!(&proven, Ok((VerificationAnswer::Works(None), _))) {
-            turn.prove_token(context).await?;
+        if matches!(&answer, Ok((VerificationAnswer::Works(None), _))) {
+            lease.prove_token(context).await?;
         }
-        turn.end(context, word, status, None).await?;
+        lease.end(context, outcome, status, None).await?;
     }
-    Ok(match proven?.0 {
+    Ok(match answer?.0 {
         VerificationAnswer::Works(attention) => Ok(Verification::Proven { attention }),
         VerificationAnswer::Refused(refusal) => Err(Imported::Refused(refusal)),
         VerificationAnswer::NoAnswer { timeout } => Err(Imported::Unanswered { timeout }),
@@ -285,8 +282,8 @@ async fn verify(
     })
 }
 
-/// The user's active connection that holds this very token.
-async fn held_here(
+/// Finds the user's active connection that already holds this token.
+async fn holder_of(
     context: &Context,
     import: &Import,
 ) -> Result<Option<ConnectionId>, ConnectionError> {
@@ -298,12 +295,12 @@ async fn held_here(
         reveal::store::active_of_login(&mut conn, import.app, user.id, &import.dapi_connection_id);
     let Some(id) = found.await? else { return Ok(None) };
     let key = context.vault.unwrap(&user.key)?;
-    Ok(holds(&mut conn, import, id, &user, &key).await?.then_some(id))
+    Ok(holds_token(&mut conn, import, id, &user, &key).await?.then_some(id))
 }
 
-/// The turn with a token that is here already: Dapi fails all calls that use one token at once. None is
-/// needed, and none is to be had, where the connection is not active any more.
-async fn lease_of(
+/// Acquires the lease of a token that a connection already holds: Dapi fails concurrent calls with one token. Returns
+/// no lease if the connection is not active any more: then no other call can use the token either.
+async fn acquire_lease_of(
     context: &Context,
     actor: &Actor,
     import: &Import,
@@ -312,16 +309,16 @@ async fn lease_of(
     let limit = context.dapi.settings().call_timeout;
     let request =
         CallRequest { actor: actor.clone(), app: import.app, id, path: verification::PATH, limit };
-    let given_up = Instant::now() + limit;
+    let give_up_at = Instant::now() + limit;
     loop {
-        if let Some(turn) = token_lease::take(context, &request, None).await? {
-            return Ok(Ok(Some(turn)));
+        if let Some(lease) = token_lease::take(context, &request, None).await? {
+            return Ok(Ok(Some(lease)));
         }
         match token_lease::standing(context, import.app, id).await? {
-            // Another call could lock the user's bank account. What is known stands on the connection.
+            // It needs attention: another call could lock the user's bank account.
             Some((Status::Active, Some(_))) => return Ok(Err(Imported::Repeated(id))),
-            Some((Status::Active, None)) if Instant::now() < given_up => {
-                tokio::time::sleep(ASK_AGAIN).await;
+            Some((Status::Active, None)) if Instant::now() < give_up_at => {
+                tokio::time::sleep(POLL_LEASE).await;
             }
             Some((Status::Active, None)) => return Ok(Err(Imported::Unanswered { timeout: true })),
             _ => return Ok(Ok(None)),

@@ -1,4 +1,4 @@
-//! `POST /v1/connections/import`: a token that the app already holds moves in.
+//! `POST /v1/connections/import`: imports a token that the app already holds.
 
 use actix_web::{HttpResponse, web};
 use serde::Deserialize;

@@ -1,6 +1,6 @@
-//! Proof that a token works: one call for the account's metadata, which asks the user for nothing.
+//! Verifies a token by one call for the account's metadata, which asks the user for nothing.
 //!
-//! Whatever it brings, nothing is written. No connection to the database is held while Dapi thinks.
+//! Writes nothing, and holds no database connection while the call runs.
 
 use std::time::{Duration, Instant};
 
@@ -16,16 +16,16 @@ use crate::dapi::{
     UserSecret, scrub,
 };
 
-/// The call. It needs a live token and the right user secret, and reads nothing of the user's money.
+/// The call that verifies. It needs a live token and the right user secret, and reads no balances.
 pub const PATH: &str = "metadata/accounts/get";
-/// How long a proof waits for a place before Dapi.
-const PLACE: Duration = Duration::from_secs(5);
+/// How long a verification waits for a permit of the gate to Dapi.
+const WAIT_FOR_PERMIT: Duration = Duration::from_secs(5);
 /// The largest answer that is read, in bytes.
-const LARGEST: usize = 1024 * 1024;
-/// The longest text of Dapi's that is told, in bytes.
-const LONGEST: usize = 500;
+const MAX_BODY: usize = 1024 * 1024;
+/// The longest text of Dapi's that is passed on, in bytes.
+const MAX_TEXT: usize = 500;
 
-/// A token to be tried, with everything that belongs to it.
+/// A token to be verified.
 #[derive(Debug)]
 pub struct Candidate<'a> {
     pub app: AppId,
@@ -34,28 +34,26 @@ pub struct Candidate<'a> {
     pub trace: &'a TraceContext,
 }
 
-/// What Dapi made of it.
+/// What Dapi's answer says about a token.
 #[derive(Debug)]
 pub enum VerificationAnswer {
-    /// The token works. With Dapi's `type` if the user's login at the bank does not.
+    /// The token works. Carries Dapi's `type` if the user's login at the bank does not.
     Works(Option<String>),
-    /// Dapi refused it.
     Refused(Refusal),
-    /// Dapi gave no answer that settles it.
+    /// Dapi gave no conclusive answer, or none in time (`timeout`).
     NoAnswer {
-        /// Time ran out.
         timeout: bool,
     },
-    /// No call may be made to Dapi now.
+    /// The gate gave no permit in time.
     Busy(Busy),
 }
 
-/// Tries a token.
+/// Verifies a token. Returns the answer and the HTTP status, if there was one.
 pub async fn verify_token(
     context: &Context,
     candidate: &Candidate<'_>,
 ) -> Result<(VerificationAnswer, Option<u16>), ConnectionError> {
-    let permit = match context.dapi.gate().enter(candidate.app, Lane::Call, PLACE).await {
+    let permit = match context.dapi.gate().enter(candidate.app, Lane::Call, WAIT_FOR_PERMIT).await {
         Ok(permit) => permit,
         Err(busy) => return Ok((VerificationAnswer::Busy(busy), None)),
     };
@@ -64,21 +62,21 @@ pub async fn verify_token(
     drop(conn);
     let app = found.ok_or(sqlx::Error::RowNotFound)?.open(&context.vault)?;
     let started = Instant::now();
-    let answer = ask(context, &permit, candidate, &app).await;
-    let proof = match &answer {
-        Ok((status, body)) => judge(context, *status, body, candidate, &app),
+    let answer = call(context, &permit, candidate, &app).await;
+    let verified = match &answer {
+        Ok((status, body)) => classify(context, *status, body, candidate, &app),
         Err(lost) => {
-            tracing::warn!(what = lost.what, "a proof of a token went unanswered");
+            tracing::warn!(what = lost.what, "the verification of a token went unanswered");
             VerificationAnswer::NoAnswer { timeout: lost.timeout }
         }
     };
-    context.dapi.count_call(proof.word(), started.elapsed());
-    Ok((proof, answer.ok().map(|(status, _)| status)))
+    context.dapi.count_call(verified.outcome(), started.elapsed());
+    Ok((verified, answer.ok().map(|(status, _)| status)))
 }
 
 impl VerificationAnswer {
-    /// The word for it in metrics and in the audit trail, as for any other call.
-    pub const fn word(&self) -> &'static str {
+    /// Returns the call's outcome as metrics and the audit trail name it, like that of any other call.
+    pub const fn outcome(&self) -> &'static str {
         match self {
             Self::Works(_) | Self::Refused(_) => "answered",
             Self::NoAnswer { timeout: true } => "timeout",
@@ -88,7 +86,7 @@ impl VerificationAnswer {
     }
 }
 
-async fn ask(
+async fn call(
     context: &Context,
     permit: &Permit,
     candidate: &Candidate<'_>,
@@ -111,16 +109,15 @@ async fn read(answer: &mut CallAnswer) -> Result<Vec<u8>, CallLost> {
     let mut bytes = Vec::new();
     while let Some(piece) = answer.chunk().await? {
         bytes.extend_from_slice(&piece);
-        if bytes.len() > LARGEST {
+        if bytes.len() > MAX_BODY {
             return Err(lost("an answer of excessive size"));
         }
     }
     Ok(bytes)
 }
 
-/// What an answer says about the token. A refusal is one where Dapi says so itself, with a status that
-/// settles it; a proxy's 403 in HTML says nothing.
-fn judge(
+/// Classifies an answer, and turns refusals of `DAPI_ATTENTION_TYPES` into working tokens that need attention.
+fn classify(
     context: &Context,
     status: u16,
     body: &[u8],
@@ -146,24 +143,26 @@ enum Verdict {
     Nothing,
 }
 
+/// Reads an answer. It is a refusal only if Dapi itself says so, with a conclusive status; a proxy's 403 with an HTML
+/// body is not.
 fn verdict(status: u16, body: &[u8], secrets: &[&str]) -> Verdict {
-    let settles = matches!(status, 200..=299 | 400..=499) && ![408, 429].contains(&status);
+    let conclusive = matches!(status, 200..=299 | 400..=499) && ![408, 429].contains(&status);
     let text = lenient_json::text(body);
     let fields = ["success", "status", "type", "msg"];
     let Some(answer) = Object::read(&text, &fields).filter(Object::is_whole) else {
         return Verdict::Nothing;
     };
     match answer.yes("success") {
-        _ if !settles => Verdict::Nothing,
+        _ if !conclusive => Verdict::Nothing,
         Some(true) if status < 300 => Verdict::Works,
-        // The bank wants to hear from the user: Dapi has taken the token.
+        // The bank needs the user's input, so Dapi has accepted the token.
         _ if answer.exact("status").as_deref() == Some("user_input_required") => Verdict::Works,
         Some(false) => {
-            let words = |name| answer.words(name);
-            let tame = |text: String| text::tame(&scrub(&text, secrets), LONGEST);
+            let text_of = |name| answer.words(name);
+            let tame = |text: String| text::tame(&scrub(&text, secrets), MAX_TEXT);
             Verdict::Refused(Refusal {
-                kind: words("type").map_or_else(|| "UNKNOWN".to_owned(), tame),
-                message: words("msg").map(tame).unwrap_or_default(),
+                kind: text_of("type").map_or_else(|| "UNKNOWN".to_owned(), tame),
+                message: text_of("msg").map(tame).unwrap_or_default(),
             })
         }
         _ => Verdict::Nothing,
@@ -193,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_dapis_own_word_with_a_status_that_settles_it() {
+    fn a_refusal_needs_dapis_own_body_and_a_conclusive_status() {
         let no = r#"{"success":false,"type":"INVALID_CONNECTION","msg":"not the-token"}"#;
         for status in [200, 400, 401, 403, 404, 422] {
             assert_eq!(says(status, no), refusal("INVALID_CONNECTION", "not (secret)"), "{status}");
@@ -205,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_else_says_nothing() {
+    fn anything_else_is_inconclusive() {
         for body in ["", "<html>", "[]", "{}", r#"{"success":[]}"#, "true", r#"{"success":false"#] {
             assert_eq!(says(200, body), Verdict::Nothing, "{body}");
             assert_eq!(says(401, body), Verdict::Nothing, "{body}");

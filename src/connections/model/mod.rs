@@ -1,7 +1,7 @@
-//! The life of a connection: its states, and every rule about how one follows from another.
+//! The states of a connection, and the rules by which one follows from another.
 //!
-//! Nothing here does I/O. An exchange's answer, a revocation and the clock come in as values,
-//! together with what is known of the same bank login; a step comes out, and `store` makes it so.
+//! Nothing here does I/O. An exchange's answer or a revocation comes in as a value, with the clock's verdicts and what
+//! is known of the same bank login; a [`Transition`] comes out, which `transitions` applies under the login's lock.
 
 mod superseded;
 mod view;
@@ -20,7 +20,7 @@ use crate::base::ids::ConnectionId;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, serde::Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
-    /// Result received, exchange not concluded.
+    /// Result received, token not yet usable.
     Pending,
     /// Token sealed and usable.
     Active,
@@ -30,7 +30,7 @@ pub enum Status {
     Expired,
     /// Dapi consumed the code and its answer was lost.
     Orphaned,
-    /// Revocation acknowledged, Dapi not yet told.
+    /// Revocation acknowledged, not yet confirmed by Dapi.
     Revoking,
     /// Delinked, confirmed by Dapi.
     Delinked,
@@ -39,7 +39,6 @@ pub enum Status {
 }
 
 impl Status {
-    /// Every status.
     pub const ALL: [Self; 8] = [
         Self::Pending,
         Self::Active,
@@ -51,7 +50,7 @@ impl Status {
         Self::Invalidated,
     ];
 
-    /// The word for it.
+    /// Returns the status as JSON and the database name it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -66,7 +65,6 @@ impl Status {
         }
     }
 
-    /// The status of this word.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|status| status.as_str() == text)
@@ -86,7 +84,7 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// The `type` where the login turned out to be another user's.
+    /// The `type` if the login turned out to be another user's.
     pub const OF_ANOTHER_USER: &'static str = "connection_of_another_user";
 
     fn own(kind: &str, detail: impl Into<String>) -> Self {
@@ -104,7 +102,8 @@ impl Failure {
         )
     }
 
-    /// The window closed; whether Dapi consumed the code is known only where nothing went out.
+    /// Returns the failure of a code whose window closed. Whether Dapi consumed the code is known only if no attempt
+    /// went unanswered.
     #[must_use]
     pub fn window_closed(unanswered: bool) -> Self {
         if unanswered {
@@ -126,7 +125,7 @@ pub enum RevocationKind {
 }
 
 impl RevocationKind {
-    /// The word for it.
+    /// Returns the kind as JSON, the database and audit actions name it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -135,14 +134,13 @@ impl RevocationKind {
         }
     }
 
-    /// The kind of this word.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         [Self::Delink, Self::Invalidate].into_iter().find(|kind| kind.as_str() == text)
     }
 
-    /// Where a revocation of this kind ends. `delinked` says that Dapi confirmed; without that it is
-    /// `invalidated`, whatever was asked for.
+    /// Returns the terminal status of a revocation of this kind. `delinked` always means that Dapi confirmed; without
+    /// that a revocation ends as `invalidated`, even if a delinking was requested.
     #[must_use]
     pub const fn ends(self, confirmed: bool) -> Status {
         match (self, confirmed) {
@@ -152,131 +150,123 @@ impl RevocationKind {
     }
 }
 
-/// What a connection that is not at its end holds sealed.
+/// The secret that a connection holds in a status that is not terminal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Held {
-    /// A code, to be exchanged.
+    /// A code that has not been exchanged.
     Code,
-    /// A token: to be delinked, or to become active once an older link's delinking is through.
+    /// A token: to be delinked, or to become active once an older link is delinked.
     Token,
 }
 
-/// A connection's state, with the data by which its transitions are decided.
+/// A connection's status, reduced to what its transitions depend on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// Waiting for its exchange, or with its token for an older link's delinking.
+    /// Waits for its exchange, or holds its token and waits for an older link's delinking.
     Pending(Held),
-    /// Usable.
     Active,
-    /// Acknowledged as revoked, not yet confirmed.
+    /// Revoked here, not yet confirmed by Dapi.
     Revoking(RevocationKind, Held),
-    /// `orphaned`: the one end that a late answer can undo.
+    /// `orphaned`: the only terminal status that a late answer can undo.
     Orphaned,
-    /// Revoked for good: `delinked` or `invalidated`.
+    /// `delinked` or `invalidated`.
     Revoked,
     /// `rejected` or `expired`.
     Failed,
 }
 
-/// What is known of other connections of the same bank login (the same app and `connectionID`).
+/// The other connections of the same bank login (the same app and `connectionID`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "independent facts about other rows")]
 pub struct BankLogin {
     /// Another user's connection is active or revoking.
     pub of_another_user: bool,
-    /// Another user's connection is active.
     pub active_of_another_user: bool,
-    /// Another connection of the same user is revoking: its delinking goes first.
+    /// Another connection of the same user is revoking. Its delinking goes first: at Dapi it could cut a new link.
     pub revoking: bool,
     /// The same user's active connection that was created earlier.
     pub older_active: Option<ConnectionId>,
     /// The same user's active connection that was created later.
     pub newer_active: Option<ConnectionId>,
-    /// The same user created a connection later that did not fail.
+    /// The same user has a connection that was created later and did not fail.
     pub newer: bool,
 }
 
 impl BankLogin {
-    /// Whether a connection other than the one in question is usable, so that delinking this one at Dapi
-    /// could cut that one.
+    /// Returns whether another connection of the login is usable, so that delinking this one at Dapi could cut that
+    /// one.
     #[must_use]
     pub fn is_in_use(&self) -> bool {
         self.active().is_some() || self.active_of_another_user
     }
 
-    /// The same user's connection that is in use.
     fn active(&self) -> Option<ConnectionId> {
         self.newer_active.or(self.older_active)
     }
 }
 
-/// The circumstances of an exchange's attempt.
+/// The circumstances of an exchange attempt.
 #[derive(Clone, Copy, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "independent facts about one attempt")]
 pub struct Attempt {
-    /// Nobody took a later lease meanwhile.
+    /// No later lease was taken since.
     pub current: bool,
     /// An earlier attempt went out and may have consumed the code.
     pub unanswered_before: bool,
-    /// The window has not closed.
     pub window_open: bool,
-    /// Unanswered attempts may be followed by another (`DAPI_EXCHANGE_PROBE`).
+    /// An unanswered attempt may be followed by another (`DAPI_EXCHANGE_PROBE`).
     pub probe: bool,
 }
 
-/// What an attempt brought, without its secrets.
+/// The answer to an exchange attempt, without its secrets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// A token.
     Token,
-    /// Dapi settled it: no.
+    /// Dapi refused the code, conclusively.
     Refused(Failure),
-    /// Nothing that settles it; Dapi may have consumed the code.
+    /// Inconclusive; Dapi may have consumed the code.
     Unanswered(String),
-    /// Nothing that settles it; Dapi did not look at the code.
+    /// Inconclusive; Dapi did not process the code.
     NotProcessed(String),
 }
 
 /// What happens to a connection next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Transition {
-    /// It takes the token and becomes active; an older connection of the login gives way.
+    /// It takes the token and becomes active; an older active connection of the login is superseded.
     Activate {
-        /// The older connection.
         supersedes: Option<ConnectionId>,
     },
-    /// It keeps the token and waits for an older link's delinking.
+    /// It stores the token and waits for an older link's delinking.
     Hold,
-    /// It ends `invalidated`, because another connection of the login took its place.
+    /// It ends `invalidated`, superseded by another connection of the login.
     GiveWay {
-        /// The other connection.
         to: ConnectionId,
     },
     /// It ends without a token.
     Fail(Status, Failure),
-    /// Another attempt follows.
+    /// The attempt is retried.
     TryAgain {
-        /// From now on the code may have been consumed.
+        /// This or an earlier attempt may have consumed the code.
         unanswered: bool,
-        /// What came of this attempt.
+        /// Why the attempt was inconclusive.
         what: String,
     },
-    /// It takes the token in order to delink it.
+    /// It stores the token in order to delink it.
     Delink,
     /// Its revocation ends.
     EndRevocation {
         /// Whether it is certain that Dapi holds nothing usable.
         confirmed: bool,
-        /// What was left open, where something was.
+        /// What the last attempt left open.
         what: Option<String>,
     },
-    /// Nothing changes and a token is lost, which is counted.
+    /// Nothing changes and the token is dropped. It stays live at Dapi, so this is counted.
     DropToken,
-    /// Nothing changes.
     Nothing,
 }
 
-/// What an exchange's answer means.
+/// Decides what follows from the answer to an exchange.
 #[must_use]
 pub fn after_exchange(
     state: State,
@@ -285,7 +275,7 @@ pub fn after_exchange(
     answer: Answer,
 ) -> Transition {
     match answer {
-        // Under whatever lease it was fetched, a token is the answer.
+        // A token counts under any lease: the code that made it is consumed.
         Answer::Token => after_token(state, login),
         _ if !attempt.current => Transition::Nothing,
         Answer::Refused(failure) => after_refusal(state, attempt, failure),
@@ -297,7 +287,7 @@ pub fn after_exchange(
 fn after_token(state: State, login: BankLogin) -> Transition {
     match state {
         State::Pending(Held::Code) => on_token_for_pending(login),
-        // A login that has an active connection is never delinked for the sake of another.
+        // Delinking at Dapi could cut the login's active connection, so it gives way instead.
         State::Revoking(_, Held::Code) => match login.active() {
             Some(to) => Transition::GiveWay { to },
             None if login.of_another_user => Transition::EndRevocation {
@@ -318,7 +308,7 @@ fn after_token(state: State, login: BankLogin) -> Transition {
     }
 }
 
-/// A pending connection that has its token: the same rules whether it has just come or was held.
+/// Decides what follows once a pending connection has its token, whether it has just arrived or was held.
 #[must_use]
 pub fn on_token_for_pending(login: BankLogin) -> Transition {
     if login.of_another_user {
@@ -331,8 +321,8 @@ pub fn on_token_for_pending(login: BankLogin) -> Transition {
     }
 }
 
-/// How a revocation ends that Dapi is not told of: another connection of the login is in use, or it
-/// was tried for as long as it is going to be.
+/// Decides how a revocation ends without Dapi's confirmation: because another connection of the login is in use, or
+/// because it is given up.
 #[must_use]
 pub fn on_unconfirmed_end(login: BankLogin, given_up: bool) -> Transition {
     match login.active() {
@@ -379,28 +369,28 @@ fn after_silence(state: State, attempt: Attempt, consumed: bool, what: String) -
 /// What a revocation means for a connection in this state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RevocationTransition {
-    /// It is unusable from now on, and Dapi is told.
+    /// It becomes `revoking`: unusable from now on, and delinked at Dapi.
     Begin,
     /// It ends at once.
     End {
         /// Whether it is certain that Dapi holds nothing usable.
         confirmed: bool,
     },
-    /// It is being revoked or was, and stays as it is.
+    /// It is being revoked or was revoked, and stays as it is.
     Already,
     /// There is nothing to revoke.
     NotActive,
 }
 
-/// What asking for a revocation does. `ever_leased` tells whether the code can ever have been sent,
-/// `tell_dapi` whether Dapi shall be told at all.
+/// Decides what follows from a request to revoke. `ever_leased` says whether the code can have been sent to Dapi,
+/// `tell_dapi` whether the token is to be delinked there.
 #[must_use]
 pub fn on_revocation(state: State, ever_leased: bool, tell_dapi: bool) -> RevocationTransition {
     match state {
         State::Pending(Held::Code) if !ever_leased => RevocationTransition::End { confirmed: true },
         State::Pending(_) | State::Active if tell_dapi => RevocationTransition::Begin,
         State::Pending(_) | State::Active => RevocationTransition::End { confirmed: false },
-        // The way out for an operator whose revocation can never be confirmed.
+        // Lets an operator end a revocation that Dapi can never confirm.
         State::Revoking(..) if !tell_dapi => RevocationTransition::End { confirmed: false },
         State::Revoking(..) | State::Revoked => RevocationTransition::Already,
         State::Orphaned | State::Failed => RevocationTransition::NotActive,

@@ -1,49 +1,49 @@
-//! What becomes of a token that another one took the place of.
+//! Decides what becomes of a token that another one supersedes.
 //!
-//! A token that comes from an exchange is Dapi's own word. One that is imported may be a typing error, and
-//! would have cost the user's working link. So what an unproven import supersedes is kept, out of everybody's
-//! reach, until the newer token has proven itself.
+//! A token from an exchange comes from Dapi itself. An imported one may be mistyped, and must not cost the user a
+//! working link. So the token that an unproven import supersedes is kept, where no caller can use it, until a call
+//! with the newer token has succeeded.
 
-/// What is known of a token that moves in.
+/// What is known of a token when it is imported.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verification {
-    /// Nobody has tried it.
+    /// No call has succeeded with it.
     Unproven,
-    /// Dapi took it in a call.
+    /// Dapi accepted it in a call.
     Proven {
         /// Dapi's `type`, if it said that the token works and the user's login does not.
         attention: Option<String>,
     },
 }
 
-/// What happens to an active connection while the tokens of its predecessors may be kept.
+/// An event of a connection whose predecessors' tokens may be kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PredecessorEvent {
     /// A call with its token succeeded.
     Worked,
-    /// Dapi called its token dead.
+    /// Dapi reported its token as dead.
     Died,
-    /// It was revoked; or it is a predecessor itself, and that was revoked.
+    /// It was revoked, as the active connection or as a predecessor.
     Revoked,
-    /// A newer connection of its login takes its place.
+    /// A newer connection of its login superseded it.
     Superseded {
-        /// The newer one is not known to work.
+        /// No call has succeeded with the newer token.
         by_unproven: bool,
     },
 }
 
-/// What follows for the kept tokens.
+/// What an event means for the kept tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PredecessorTransition {
-    /// Its own token is kept too, and those before it stay.
+    /// Its own token is kept too, and its predecessors' stay.
     Keep,
-    /// The kept token becomes its connection's again, which is active as it was.
+    /// The predecessor gets its token back and is active again.
     Restore,
-    /// Its kept token is destroyed, and those of the connections that it took the place of.
+    /// Its kept token and those of all its predecessors are destroyed.
     Destroy,
 }
 
-/// What becomes of the token that is kept of a connection, or of those before it, when this happens to it.
+/// Decides what an event of a connection means for its kept token and for its predecessors'.
 #[must_use]
 pub const fn predecessor_transition(event: PredecessorEvent) -> PredecessorTransition {
     match event {

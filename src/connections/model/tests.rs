@@ -161,7 +161,7 @@ fn silence_is_probed_for_until_the_window_closes_or_probing_is_off() {
 #[test]
 fn asking_for_a_revocation_does_what_the_state_allows() {
     use RevocationTransition::{Already, Begin, End, NotActive};
-    for (state, leased, told, untold) in [
+    for (state, leased, with_dapi, without_dapi) in [
         (PENDING, false, End { confirmed: true }, End { confirmed: true }),
         (PENDING, true, Begin, End { confirmed: false }),
         (HELD, false, Begin, End { confirmed: false }),
@@ -173,8 +173,8 @@ fn asking_for_a_revocation_does_what_the_state_allows() {
         (State::Orphaned, true, NotActive, NotActive),
         (State::Failed, true, NotActive, NotActive),
     ] {
-        assert_eq!(on_revocation(state, leased, true), told, "{state:?}");
-        assert_eq!(on_revocation(state, leased, false), untold, "{state:?}");
+        assert_eq!(on_revocation(state, leased, true), with_dapi, "{state:?}");
+        assert_eq!(on_revocation(state, leased, false), without_dapi, "{state:?}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! Connections as callers see them.
+//! The view of a connection that callers get. Its docs are the API's documentation.
 
 use serde::Serialize;
 use time::OffsetDateTime;
@@ -26,7 +26,7 @@ pub struct Attention {
 pub struct Revocation {
     /// What was asked for.
     pub kind: RevocationKind,
-    /// Why, where somebody said.
+    /// The reason that was given, if any.
     pub reason: Option<String>,
     /// When it was acknowledged; since then the token is unusable here.
     #[serde(with = "time::serde::rfc3339")]
@@ -34,11 +34,11 @@ pub struct Revocation {
     /// When Dapi confirmed that there is nothing left to use.
     #[serde(with = "time::serde::rfc3339::option")]
     pub confirmed_at: Option<OffsetDateTime>,
-    /// How often Dapi was told.
+    /// How many delinkings Dapi was sent.
     pub attempts: i32,
-    /// What came of the last attempt.
+    /// Why the last attempt was not confirmed.
     pub last_error: Option<String>,
-    /// When Dapi is told next.
+    /// When the next delinking is sent.
     #[serde(with = "time::serde::rfc3339::option")]
     pub next_attempt_at: Option<OffsetDateTime>,
 }
@@ -72,15 +72,15 @@ pub struct Connection {
     /// When the token was sealed.
     #[serde(with = "time::serde::rfc3339::option")]
     pub activated_at: Option<OffsetDateTime>,
-    /// Why the exchange failed, where it did.
+    /// Why the exchange failed, if it did.
     pub failure: Option<Failure>,
-    /// How its revocation stands, where there is one.
+    /// How its revocation stands, if there is one.
     pub revocation: Option<Revocation>,
-    /// The connection that took its place.
+    /// The connection that superseded it.
     pub replaced_by: Option<ConnectionId>,
-    /// Why no call is made until the user links the login again, where that is so.
+    /// Why no call is made until the user links the login again, if so.
     pub attention: Option<Attention>,
-    /// When its token was used last, by a call or by being read; up to a minute behind.
+    /// When its token was last used, by a call or by being revealed; up to a minute behind.
     #[serde(with = "time::serde::rfc3339::option")]
     pub last_used_at: Option<OffsetDateTime>,
 }

@@ -1,10 +1,8 @@
-//! How many tokens a client may read in the clear within a minute: a bound on what a stolen client can
-//! carry away.
+//! Limits how many tokens a client may reveal per minute, and so how many a stolen client can take away.
 //!
-//! The budget is one for all replicas and stands in PostgreSQL. Each replica takes portions of it, so
-//! that a reading costs no further statement; together they never give out more than the budget. A
-//! minute begins with its first reading. What a replica took and did not use is lost with the minute,
-//! which is at most a portion for each replica.
+//! The budget is in PostgreSQL and shared by all replicas. Each replica takes a portion at a time, so that most reveals
+//! need no further statement; all portions together never exceed the budget. A minute begins with its first reveal.
+//! What a replica has not used by its end is lost: at most one portion per replica.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
@@ -14,55 +12,56 @@ use crate::base::clock::Clock;
 use crate::connections::reveal::store;
 use crate::database::Pool;
 
-/// Into how many portions a budget falls.
+/// A portion is this fraction of a budget.
 const PORTIONS: u32 = 64;
 
 #[derive(Debug, Default)]
 struct Portion {
     left: u32,
-    /// When the minute ends to which it belongs.
+    /// The end of the minute that the portion was taken in.
     until: Option<Instant>,
 }
 
-type Held = Arc<tokio::sync::Mutex<Portion>>;
+type SharedPortion = Arc<tokio::sync::Mutex<Portion>>;
 
-/// The portions that this replica holds, by client. Clones share them.
+/// The portions that this replica holds, by client. Cheap to clone; clones share them.
 #[derive(Clone, Debug)]
 pub struct Budgets {
-    held: Arc<std::sync::Mutex<HashMap<Arc<str>, Held>>>,
+    portions: Arc<std::sync::Mutex<HashMap<Arc<str>, SharedPortion>>>,
     clock: Clock,
-    rule: u32,
+    default_budget: u32,
 }
 
 impl Budgets {
-    /// Budgets of `rule` readings a minute where nothing else is said of a client.
+    /// Creates budgets of `default_budget` reveals per minute for clients without a budget of their own.
     #[must_use]
-    pub fn new(clock: Clock, rule: u32) -> Self {
-        Self { held: Arc::default(), clock, rule }
+    pub fn new(clock: Clock, default_budget: u32) -> Self {
+        Self { portions: Arc::default(), clock, default_budget }
     }
 
-    fn of(&self, client: &Arc<str>) -> Held {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(held.entry(Arc::clone(client)).or_default())
+    fn portion_of(&self, client: &Arc<str>) -> SharedPortion {
+        let mut portions = self.portions.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(portions.entry(Arc::clone(client)).or_default())
     }
 
-    /// Takes one reading from a client's budget; where nothing is left, in how many seconds there will
-    /// be.
+    /// Takes one reveal from a client's budget (`own`, or the default). If nothing is left, the inner error is the
+    /// number of seconds until the next minute begins.
     pub async fn take(
         &self,
         pool: &Pool,
         client: &Arc<str>,
-        agreed: Option<u32>,
+        own: Option<u32>,
     ) -> sqlx::Result<Result<(), u64>> {
-        let budget = agreed.unwrap_or(self.rule);
-        let held = self.of(client);
-        let mut portion = held.lock().await;
+        let budget = own.unwrap_or(self.default_budget);
+        let shared = self.portion_of(client);
+        // Held across the statement, so that concurrent reveals take one portion and not one each.
+        let mut portion = shared.lock().await;
         let now = self.clock.instant();
         if portion.until.is_none_or(|until| until <= now) || portion.left == 0 {
             let size = budget.div_ceil(PORTIONS);
             let mut conn = pool.acquire().await?;
             let (left, seconds) =
-                store::take_portion(&mut conn, client, cap(size), cap(budget)).await?;
+                store::take_portion(&mut conn, client, saturate(size), saturate(budget)).await?;
             let until = now + Duration::try_from_secs_f64(seconds).unwrap_or_default();
             *portion = Portion { left: left.unsigned_abs(), until: Some(until) };
         }
@@ -76,6 +75,6 @@ impl Budgets {
     }
 }
 
-fn cap(count: u32) -> i32 {
+fn saturate(count: u32) -> i32 {
     i32::try_from(count).unwrap_or(i32::MAX)
 }

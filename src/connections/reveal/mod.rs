@@ -1,4 +1,4 @@
-//! Reading a token in the clear: the scoped and audited exception.
+//! Reveals a token in the clear: an exception with a scope and a budget of its own, always audited.
 
 mod budget;
 mod last_use;
@@ -19,12 +19,13 @@ use crate::connections::{ConnectionAad, ConnectionError, Context};
 use crate::dapi::{AccessToken, UserSecret};
 use crate::vault::{KeyOwner, WrappedKey};
 
-/// For how long a row that somebody has locked is tried again, and how long in between: a revocation or
-/// a supersession holds it for one commit. By time, not by tries, because a database that answers late makes
-/// each try long.
-const LOCKED: (Duration, Duration) = (Duration::from_secs(2), Duration::from_millis(5));
+/// For how long a locked row is retried: a revocation or a supersession holds it for one commit. Limited by time and
+/// not by count, because a slow database makes each try long.
+const RETRY_LOCKED_FOR: Duration = Duration::from_secs(2);
+/// The pause before a locked row is retried.
+const LOCKED_PAUSE: Duration = Duration::from_millis(5);
 
-/// A token in the clear, with what belongs to it.
+/// A token in the clear, with what a call to Dapi needs besides it.
 #[derive(Debug)]
 pub struct RevealedSecrets {
     pub client_user_id: String,
@@ -32,24 +33,24 @@ pub struct RevealedSecrets {
     pub dapi_user_id: Option<String>,
     pub dapi_token_id: Option<String>,
     pub access_token: AccessToken,
-    /// Missing where the connection came through Dapi's own wire and no call has brought it yet.
+    /// `None` if the connection came through Dapi's own wire and no call has brought it yet.
     pub user_secret: Option<UserSecret>,
 }
 
-/// What became of the wish to read it.
+/// What became of a request to reveal a token.
 #[derive(Debug)]
 pub enum Reveal {
-    /// The token; that it was read is committed.
+    /// The secrets. The audit event is committed.
     Secrets(Box<RevealedSecrets>),
     /// There is no usable token.
     NotActive(Status),
     /// There is no such connection.
     Unknown,
-    /// The connection was being changed for longer than this was willing to wait.
+    /// The row stayed locked for [`RETRY_LOCKED_FOR`].
     Busy,
 }
 
-/// Reads a token. The reading is on record before the token leaves.
+/// Reveals a token. The audit event is committed before the token is returned.
 pub async fn reveal(
     context: &Context,
     actor: &Actor,
@@ -58,12 +59,12 @@ pub async fn reveal(
     reason: &str,
 ) -> Result<Reveal, ConnectionError> {
     let actor = AuditActor::from(actor);
-    let until = Instant::now() + LOCKED.0;
+    let give_up_at = Instant::now() + RETRY_LOCKED_FOR;
     loop {
         let request = store::Reveal { actor: actor.clone(), app, id, reason: reason.to_owned() };
         if let Some(row) = context.batch(request).await? {
             context.metrics.reveals.inc();
-            context.uses.note(context, app, id);
+            context.uses.record(context, app, id);
             let secrets = open(context, app, id, row)?;
             return Ok(Reveal::Secrets(Box::new(secrets)));
         }
@@ -72,8 +73,8 @@ pub async fn reveal(
             Some(connection) if connection.status != Status::Active => {
                 return Ok(Reveal::NotActive(connection.status));
             }
-            Some(_) if Instant::now() > until => return Ok(Reveal::Busy),
-            Some(_) => tokio::time::sleep(LOCKED.1).await,
+            Some(_) if Instant::now() > give_up_at => return Ok(Reveal::Busy),
+            Some(_) => tokio::time::sleep(LOCKED_PAUSE).await,
         }
     }
 }

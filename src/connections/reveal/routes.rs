@@ -1,4 +1,4 @@
-//! `POST /v1/connections/{id}/token`: the token in the clear, as a scoped and audited exception.
+//! `POST /v1/connections/{id}/token`: reveals the token in the clear.
 
 use actix_web::http::header::{CACHE_CONTROL, PRAGMA};
 use actix_web::{HttpResponse, web};
@@ -98,7 +98,8 @@ pub async fn token(
     }))
 }
 
-/// What is refused here is worth a look: a client that needs more has to be given more.
+/// Takes one reveal from the client's budget. A refusal is logged as a warning, because it is either a theft or a
+/// client that needs a larger budget.
 async fn within_budget(
     context: &Context,
     budgets: &Budgets,
@@ -107,7 +108,7 @@ async fn within_budget(
     let taken = budgets.take(&context.pool, &client.id, client.reveals_per_minute).await?;
     taken.map_err(|seconds| {
         context.metrics.reveals_refused.inc();
-        tracing::warn!(client = &*client.id, "the client's budget of readings is spent");
+        tracing::warn!(client = &*client.id, "the client's budget of reveals is spent");
         let detail = "The client has read as many tokens as it may within a minute.";
         Problem::new(ProblemCode::TooManyRequests, detail).retry_after(seconds)
     })

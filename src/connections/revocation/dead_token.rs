@@ -1,4 +1,4 @@
-//! Dapi's own word: on a call with a token it said that the token is dead.
+//! Ends connections whose token Dapi reports as dead in its answer to a call.
 
 use crate::audit::AuditActor;
 use crate::base::actor::Actor;
@@ -8,13 +8,13 @@ use crate::connections::model::{PredecessorEvent, RevocationKind, Status};
 use crate::connections::transitions::store::{End, NewRevocation};
 use crate::connections::{ConnectionError, Context, bank_login, superseded, transitions};
 
-/// Takes Dapi at its word: where `kind`, the `type` of its answer to a call with this connection's token,
-/// is one of `DAPI_DEAD_TYPES` and the connection is active, it ends `invalidated` at once, confirmed,
-/// with that `type` as its reason. If it was imported and its predecessor's token is still kept, that one
-/// is active again. Returns whether it ended.
+/// Ends an active connection as `invalidated`, confirmed, if `kind`, the `type` of Dapi's answer to a call with its
+/// token, is one of `DAPI_DEAD_TYPES`. Returns whether it ended.
+///
+/// If the connection was imported and its predecessor's token is still kept, the predecessor is active again.
 ///
 /// # Errors
-/// Only the vault's or the database's; the connection is then as it was.
+/// The vault's or the database's. The connection is then unchanged.
 pub async fn dapi_reports_dead_token(
     context: &Context,
     app: AppId,
@@ -30,7 +30,7 @@ pub async fn dapi_reports_dead_token(
     };
     let locked =
         bank_login::lock_bank_login(&mut tx, app, &dapi_connection_id, Some(id), user).await?;
-    // What is being revoked goes its way: Dapi says the same to the delinking.
+    // A revoking connection is left to its delinking, which gets the same answer from Dapi.
     if locked.me.is_none_or(|me| me.status != Status::Active) {
         return Ok(false);
     }

@@ -1,8 +1,8 @@
-//! Revocation: acknowledged here at once, told to Dapi until it confirms.
+//! Revocation: acknowledged at once, then delinked at Dapi until it confirms.
 //!
-//! The acknowledgement is one commit; after it no token is read and no call starts. Telling Dapi is
-//! the background work's, through the same table, with growing waits and without giving up in
-//! silence: attempts and the last error stand on the connection, and what is outstanding is counted.
+//! The acknowledgement is one commit; after it no token is read and no call starts. The background work claims the
+//! delinking from the same table and retries it with growing waits. Attempts and the last error are on the connection
+//! and outstanding revocations are a metric, so giving up is never silent.
 
 mod dead_token;
 pub mod routes;
@@ -30,33 +30,32 @@ use crate::dapi::{AccessToken, AppCredentials, DelinkAnswer, Permit, UserSecret}
 use crate::database::retry;
 use crate::vault::{Vault, VaultError};
 
-/// The first wait before Dapi is told again, and the longest.
+/// The first wait before a delinking is retried, and the longest.
 const RETRY: (Duration, Duration) = (Duration::from_secs(4), Duration::from_hours(1));
 
-/// A revocation that somebody asks for.
+/// A request to revoke a connection.
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'a> {
-    /// How.
     pub kind: RevocationKind,
-    /// Why.
+    /// The caller's own reason, for the audit trail.
     pub reason: Option<&'a str>,
-    /// Whether Dapi is to be told.
+    /// Whether the token is delinked at Dapi. `false` ends the revocation at once, without confirmation.
     pub tell_dapi: bool,
 }
 
-/// What became of it.
+/// What became of a request to revoke.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RevokeOutcome {
-    /// It is acknowledged, or was before.
+    /// The revocation is committed, now or before.
     Acknowledged,
-    /// There is nothing to revoke.
+    /// The exchange never gave a token: there is nothing to revoke.
     NotActive,
     /// There is no such connection.
     Unknown,
 }
 
-/// Acknowledges a revocation: when this returns, nothing reads or uses the token any more. Tried again if
-/// somebody else has the connection locked.
+/// Acknowledges a revocation: once this returns, nothing reads or uses the token any more. Retries if the connection
+/// is locked elsewhere.
 pub async fn revoke(
     context: &Context,
     actor: &Actor,
@@ -95,7 +94,7 @@ async fn revoke_once(
             transitions::store::end(&mut tx, &actor, app, id, &end).await?;
             effects = effects.and(Effects::revocation(RevocationEnd::of(confirmed)));
         }
-        // What is kept of it for the case that a newer token is dead is destroyed all the same.
+        // No return: its kept token, which a dead successor would restore, is destroyed below all the same.
         RevocationTransition::Already => {}
         RevocationTransition::NotActive => return Ok(RevokeOutcome::NotActive),
     }
@@ -107,8 +106,8 @@ async fn revoke_once(
     Ok(RevokeOutcome::Acknowledged)
 }
 
-/// A token under a lease that Dapi is about to be told of.
-#[must_use = "the lease is held and nobody else tells Dapi until it ends"]
+/// A claimed delinking: a token under a lease, ready to be delinked at Dapi.
+#[must_use = "the lease is held and no other task delinks until it ends"]
 pub struct PendingDelink {
     aad: ConnectionAad,
     dapi_connection_id: String,
@@ -123,7 +122,7 @@ pub struct PendingDelink {
 }
 
 impl PendingDelink {
-    /// Takes up a delinking that the background work claimed.
+    /// Opens the secrets of a delinking that the background work claimed.
     pub fn from_claimed(
         vault: &Vault,
         delink: ClaimedDelink,
@@ -144,7 +143,7 @@ impl PendingDelink {
                 &aad.access_token(),
                 claimed.binding.as_ref(),
             )?,
-            // Without it nothing but an end without Dapi is claimed.
+            // A row without a user secret is claimed only to end it without Dapi.
             user_secret: claimed
                 .user_secret
                 .ok_or(VaultError::DoesNotOpen)?
@@ -154,7 +153,7 @@ impl PendingDelink {
         })
     }
 
-    /// Tells Dapi in a task of its own, for which a shutdown waits.
+    /// Runs in a task of its own, which a shutdown waits for.
     pub fn spawn(self, context: &Context) -> tokio::task::JoinHandle<()> {
         let context = context.clone();
         let span = tracing::info_span!("delink", connection = %self.aad.id, epoch = self.epoch);
@@ -166,7 +165,7 @@ impl PendingDelink {
         match retry(|| self.may_be_sent(context)).await {
             Ok(true) => {}
             Ok(false) => return,
-            // The lease's end brings the next attempt.
+            // The next attempt follows when the lease ends.
             Err(error) => {
                 context.metrics.reconciler_failed(Reconciler::Delinks);
                 return tracing::warn!(cause = %error, "a delinking could not be begun");
@@ -177,12 +176,12 @@ impl PendingDelink {
         fail::fail_point!("delink::before_call");
         let answer = context.dapi.delink(permit, credentials, token, user_secret, &trace).await;
         fail::fail_point!("delink::answered");
-        let given_up = Instant::now() + context.delink_lease();
+        let give_up_at = Instant::now() + context.delink_lease();
         let mut wait = Duration::from_millis(50);
-        // Repeating the call is safe, so the answer is not worth more than its lease.
-        while let Err(error) = self.conclude(context, &answer).await {
+        // Retrying only until the lease ends is enough: delinking is idempotent and another attempt follows.
+        while let Err(error) = self.record_outcome(context, &answer).await {
             tracing::warn!(cause = %error, "a delinking's outcome could not be committed");
-            if Instant::now() + wait > given_up {
+            if Instant::now() + wait > give_up_at {
                 return;
             }
             tokio::time::sleep(wait).await;
@@ -192,9 +191,11 @@ impl PendingDelink {
         context.wake.notify_one();
     }
 
-    /// Looks once more, under the login's lock, whether another connection of the login became active since
-    /// this one was claimed: the delinking could cut that one. An activation under way holds its row, so
-    /// that this waits for it; one that begins later sees this revocation. Ends the revocation if so.
+    /// Checks once more, under the login's lock, that no other connection of the login has become active since this
+    /// one was claimed: delinking could cut it. Ends the revocation without Dapi if one has.
+    ///
+    /// A running activation holds its row, so that this waits for it; a later one sees that this connection is
+    /// revoking and does not activate.
     async fn may_be_sent(&self, context: &Context) -> Result<bool, sqlx::Error> {
         let ConnectionAad { app, user, id } = self.aad;
         let mut tx = context.pool.begin().await?;
@@ -216,7 +217,11 @@ impl PendingDelink {
         Ok(false)
     }
 
-    async fn conclude(&self, context: &Context, answer: &DelinkAnswer) -> Result<(), sqlx::Error> {
+    async fn record_outcome(
+        &self,
+        context: &Context,
+        answer: &DelinkAnswer,
+    ) -> Result<(), sqlx::Error> {
         let ConnectionAad { app, user, id } = self.aad;
         let (what, retry_after) = match answer {
             DelinkAnswer::Delinked => return self.confirm(context, None).await,
@@ -225,8 +230,8 @@ impl PendingDelink {
                 if self.user_secret_proven {
                     return self.confirm(context, Some(gone)).await;
                 }
-                // Whoever sends a wrong user secret is not told about the token, whatever the words: a
-                // token that lives would be given up for a secret that somebody mistyped.
+                // Dapi's answer to a wrong user secret says nothing about the token. To take it as a confirmation
+                // would give up a live token because of a mistyped secret.
                 (format!("{gone} (the user secret is not proven)"), None)
             }
             DelinkAnswer::Failed { what, retry_after } => (what.clone(), *retry_after),
@@ -240,11 +245,11 @@ impl PendingDelink {
         tx.commit().await
     }
 
-    /// Whatever lease it was told under, a confirmation is one.
+    /// Ends the revocation as confirmed, under any lease: the token is gone at Dapi.
     async fn confirm(&self, context: &Context, what: Option<String>) -> Result<(), sqlx::Error> {
         let ConnectionAad { app, user, id } = self.aad;
         let mut tx = context.pool.begin().await?;
-        // A row that is locked for long is tried again, and holds up no connection of the pool meanwhile.
+        // A long lock is retried instead of waited for, so that it does not occupy a connection of the pool.
         bank_login::wait_briefly(&mut tx).await?;
         let locked =
             bank_login::lock_bank_login(&mut tx, app, &self.dapi_connection_id, Some(id), user)
@@ -261,14 +266,13 @@ impl PendingDelink {
     }
 }
 
-/// Ends a revocation that Dapi will not be told of: it was tried for as long as it is going to be, or
-/// the login is in use by another connection. In a task of its own; if it fails, the lease's end brings the
-/// next attempt.
+/// Ends a revocation without Dapi's confirmation, in a task of its own: it was given up, or the login is in use by
+/// another connection. If that fails, the next attempt follows when the lease ends.
 pub fn spawn_end_untold(context: &Context, delink: ClaimedDelink) -> tokio::task::JoinHandle<()> {
     let context = context.clone();
     let tasks = context.tasks.clone();
     tasks.spawn(async move {
-        if let Err(error) = end_untold(&context, &delink).await {
+        if let Err(error) = end_unconfirmed(&context, &delink).await {
             context.metrics.reconciler_failed(Reconciler::Delinks);
             let id = delink.claimed.id;
             tracing::warn!(connection = %id, cause = %error, "a revocation could not be ended");
@@ -276,7 +280,7 @@ pub fn spawn_end_untold(context: &Context, delink: ClaimedDelink) -> tokio::task
     })
 }
 
-async fn end_untold(context: &Context, delink: &ClaimedDelink) -> Result<(), sqlx::Error> {
+async fn end_unconfirmed(context: &Context, delink: &ClaimedDelink) -> Result<(), sqlx::Error> {
     let claimed = &delink.claimed;
     let mut tx = context.pool.begin().await?;
     bank_login::wait_briefly(&mut tx).await?;
@@ -295,7 +299,7 @@ async fn end_untold(context: &Context, delink: &ClaimedDelink) -> Result<(), sql
             tracing::error!(connection = %me.id, ?transition, "a revocation ends without Dapi's confirmation");
             effects = effects.and(transitions::apply(&mut tx, &me, &transition, None).await?);
         } else {
-            // The other one was revoked since this was claimed: now Dapi can be told of both.
+            // The other connection was revoked since this one was claimed, so both can be delinked.
             transitions::store::postpone(&mut tx, &me, Duration::ZERO).await?;
         }
     }

@@ -1,4 +1,4 @@
-//! `POST /v1/connections/{id}/delink` and `…/invalidate`: acknowledged at once, repeatable.
+//! `POST /v1/connections/{id}/delink` and `…/invalidate`: acknowledged at once, idempotent.
 
 use std::time::Instant;
 
@@ -40,8 +40,8 @@ pub async fn delink(
     context: web::Data<Context>,
     id: Id<ConnectionId>,
 ) -> Result<HttpResponse, Problem> {
-    let asked = (RevocationKind::Delink, None, true);
-    revoke(&context, &caller.actor, caller.client.app, id.0, asked).await
+    let request = (RevocationKind::Delink, None, true);
+    revoke(&context, &caller.actor, caller.client.app, id.0, request).await
 }
 
 /// Why a token is declared dead.
@@ -86,11 +86,12 @@ pub async fn invalidate(
     body: Body<InvalidateRequest>,
 ) -> Result<HttpResponse, Problem> {
     reason(&body.0.reason)?;
-    let asked = (RevocationKind::Invalidate, Some(body.0.reason), body.0.revoke_upstream);
-    revoke(&context, &caller.actor, caller.client.app, id.0, asked).await
+    let request = (RevocationKind::Invalidate, Some(body.0.reason), body.0.revoke_upstream);
+    revoke(&context, &caller.actor, caller.client.app, id.0, request).await
 }
 
-/// Carries out what arrived whole, whatever becomes of the caller.
+/// Revokes in a task of its own, which a caller's disconnect does not cancel, and waits for the confirmation until the
+/// deadline.
 async fn revoke(
     context: &Context,
     actor: &Actor,
@@ -106,13 +107,13 @@ async fn revoke(
             revocation::revoke(&context, &actor, app, id, request).await
         }
     };
-    let asked = detached(&context.tasks, revoking).await??;
-    // A request for what is not there waits for nothing.
-    let deadline = if asked == RevokeOutcome::Acknowledged { deadline } else { Instant::now() };
+    let outcome = detached(&context.tasks, revoking).await??;
+    // If nothing was acknowledged, there is nothing to wait for.
+    let deadline = if outcome == RevokeOutcome::Acknowledged { deadline } else { Instant::now() };
     let done = |status| status != Status::Revoking;
     let found = wait_until(context, app, id, deadline, done).await?;
     let connection = found.ok_or_else(Problem::not_found)?;
-    if asked == RevokeOutcome::NotActive {
+    if outcome == RevokeOutcome::NotActive {
         return Err(not_active(id, connection.status));
     }
     let mut answer = match connection.status {

@@ -1,4 +1,4 @@
-//! Tokens that are kept until the one that took their place has proven itself.
+//! Keeps superseded tokens until a call with the newer token has succeeded.
 
 pub mod store;
 
@@ -7,8 +7,8 @@ use crate::connections::model::{PredecessorEvent, PredecessorTransition, predece
 use crate::connections::{ConnectionError, Context};
 use crate::database::{Conn, retry};
 
-/// Does what an event of this connection's means for what is kept of its login, in the transaction of the
-/// event. After [`KeptEvent::Died`] it returns the connection that is active again.
+/// Applies an event of a connection to the kept tokens of its login, in the event's own transaction. After
+/// [`PredecessorEvent::Died`] returns the connection that is active again, if there is one.
 pub async fn after(
     tx: &mut Conn,
     app: AppId,
@@ -27,7 +27,7 @@ pub async fn after(
     }
 }
 
-/// A call with an imported token succeeded: what it took the place of is not needed any more.
+/// Records that a call with an imported token succeeded, and destroys the token that it superseded.
 pub async fn proven(
     context: &Context,
     app: AppId,

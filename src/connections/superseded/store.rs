@@ -1,8 +1,8 @@
-//! The table `superseded_tokens`: what is kept until the token that took its place has proven itself.
+//! The table `superseded_tokens`, which keeps superseded tokens until a call with the newer one has succeeded.
 //!
-//! A connection that is restored comes back from its end, as an orphan does with a late token: it holds the
-//! app's arrival lock, shared, so that the marking of an order finds it, and every order that was given since it
-//! came is asked (ADR 17).
+//! A restored connection leaves a terminal status, as an orphan with a late token does. The transaction therefore
+//! takes the app's arrival lock, shared, so that the marking of a bulk revocation finds the row, and checks every bulk
+//! revocation since the connection was received (ADR 17).
 
 use std::time::Duration;
 
@@ -13,9 +13,9 @@ use crate::connections::sql::interval;
 use crate::database::Conn;
 
 /// How long a superseded token is kept.
-const KEPT: Duration = Duration::from_hours(1);
+const KEEP_FOR: Duration = Duration::from_hours(1);
 
-/// Keeps what an active connection holds, which `newer` is about to supersede.
+/// Copies the secrets of an active connection that `newer` is about to supersede.
 pub async fn insert_superseded(
     conn: &mut Conn,
     app: AppId,
@@ -32,15 +32,15 @@ pub async fn insert_superseded(
         app.uuid(),
         id.uuid(),
         newer.uuid(),
-        interval(KEPT),
+        interval(KEEP_FOR),
     )
     .execute(conn)
     .await?;
     Ok(())
 }
 
-/// Gives the connection that `newer` superseded its token back, where it is kept: it is active as it was.
-/// `newer` is at its end by now. Returns the connection.
+/// Restores the connection that `newer` superseded, if its token is still kept, and returns it. `newer` must have
+/// ended in this transaction: the unique index allows one active connection per login.
 pub async fn restore_superseded(
     conn: &mut Conn,
     app: AppId,
@@ -52,10 +52,13 @@ pub async fn restore_superseded(
         .await?;
     sqlx::query_scalar!(
         r#"WITH kept AS (
+            -- Deleted whether or not the connection can be restored: there is no second use for it.
             DELETE FROM superseded_tokens k
             WHERE k.replaced_by = $2 AND k.app_id = $1
             RETURNING k.*),
          restored AS (
+            -- Only what nothing has revoked since: by itself, by a bulk revocation whether marked or not, or by
+            -- an erasure.
             UPDATE connections c
             SET status = 'active', access_token = k.access_token, user_secret = k.user_secret,
                 replaced_by = NULL
@@ -69,13 +72,14 @@ pub async fn restore_superseded(
               AND NOT EXISTS (SELECT FROM erasures e WHERE e.user_id = c.user_id)
             RETURNING c.app_id, c.id, c.user_id),
          bound AS (
+            -- The trigger deleted the binding when the connection was invalidated; the token opens only with it.
             INSERT INTO token_bindings (connection_id, binding)
             SELECT r.id, k.binding FROM restored r JOIN kept k ON k.connection_id = r.id
             WHERE k.binding IS NOT NULL),
-         noted AS (
+         audited AS (
             SELECT id, record_audit(app_id, $3, 'connection.restored', 'active', user_id, id, $4)
             FROM restored)
-         SELECT id AS "id: ConnectionId" FROM noted"#,
+         SELECT id AS "id: ConnectionId" FROM audited"#,
         app.uuid(),
         newer.uuid(),
         AuditActor::from(&Actor::service()) as AuditActor,
@@ -85,17 +89,18 @@ pub async fn restore_superseded(
     .await
 }
 
-/// Destroys what is kept of a connection, and of those that it took the place of, one after the other.
+/// Destroys the kept token of a connection and, following the chain, those of all its predecessors.
 pub async fn destroy_superseded(conn: &mut Conn, app: AppId, id: ConnectionId) -> sqlx::Result<()> {
     sqlx::query!(
-        "WITH RECURSIVE line AS (
+        "WITH RECURSIVE predecessors AS (
+            -- UNION without ALL ends the recursion even if rows referred to each other.
             SELECT connection_id FROM superseded_tokens
             WHERE app_id = $1 AND (connection_id = $2 OR replaced_by = $2)
             UNION
             SELECT k.connection_id FROM superseded_tokens k
-            JOIN line l ON k.replaced_by = l.connection_id)
+            JOIN predecessors p ON k.replaced_by = p.connection_id)
          DELETE FROM superseded_tokens
-         WHERE app_id = $1 AND connection_id IN (SELECT connection_id FROM line)",
+         WHERE app_id = $1 AND connection_id IN (SELECT connection_id FROM predecessors)",
         app.uuid(),
         id.uuid(),
     )
@@ -104,27 +109,27 @@ pub async fn destroy_superseded(conn: &mut Conn, app: AppId, id: ConnectionId) -
     Ok(())
 }
 
-/// Destroys what is kept of connections that an order means, and of those that they took the place of.
+/// Destroys the kept tokens of connections in the scope of a bulk revocation, and of their direct predecessors.
 pub async fn destroy_superseded_in_bulk(
     conn: &mut Conn,
     app: AppId,
-    order: BulkRevocationId,
+    bulk_revocation: BulkRevocationId,
 ) -> sqlx::Result<()> {
     sqlx::query!(
         "DELETE FROM superseded_tokens k
          USING connections c
          CROSS JOIN LATERAL bulk_revocations_of(c.app_id, c.id, c.user_id, c.created_at, c.created_by,
-                                           c.ordinal) o
-         WHERE k.app_id = $1 AND c.id IN (k.connection_id, k.replaced_by) AND o.id = $2",
+                                           c.ordinal) r
+         WHERE k.app_id = $1 AND c.id IN (k.connection_id, k.replaced_by) AND r.id = $2",
         app.uuid(),
-        order.uuid(),
+        bulk_revocation.uuid(),
     )
     .execute(conn)
     .await?;
     Ok(())
 }
 
-/// Destroys what was kept for long enough, but for what is locked. Returns how many tokens.
+/// Destroys kept tokens whose time has passed and returns how many. Skips locked rows, which a later pass destroys.
 pub async fn destroy_superseded_due(conn: &mut Conn) -> sqlx::Result<u64> {
     let done = sqlx::query!(
         "WITH due AS MATERIALIZED (
@@ -137,7 +142,7 @@ pub async fn destroy_superseded_due(conn: &mut Conn) -> sqlx::Result<u64> {
     Ok(done.rows_affected())
 }
 
-/// Notes that a call with an imported token succeeded. `false` where that is known already.
+/// Records that a call with an imported token succeeded. Returns `false` if that was known already.
 pub async fn prove_token(conn: &mut Conn, app: AppId, id: ConnectionId) -> sqlx::Result<bool> {
     let done = sqlx::query!(
         "UPDATE connections SET unproven = false

@@ -1,6 +1,8 @@
-//! What each step of a connection's life writes.
+//! The statements behind each transition of a connection.
 //!
-//! Every statement that changes a connection records it in the audit trail in the same breath.
+//! Every statement that changes a connection's status records it in the audit trail itself, so there is no
+//! transition without its event. The caller holds the bank login's lock, except for [`Activation`] and
+//! [`delink_failed`], which check the lease's epoch themselves.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -16,19 +18,22 @@ use crate::dapi::{AccessToken, UserSecret};
 use crate::database::{BatchQuery, Conn};
 use crate::vault::Sealed;
 
-/// A token with what Dapi told about it, sealed for its connection.
+/// A token that Dapi returned, sealed for its connection, with the ids that came with it.
 #[derive(Debug, Clone)]
 pub struct SealedToken {
     pub access_token: Sealed<AccessToken>,
-    /// The user secret as it was received; a late token finds it wiped.
+    /// Sealed as it was received: if the token is late, the row's copy is already destroyed.
     pub user_secret: Option<Sealed<UserSecret>>,
     pub dapi_token_id: Option<String>,
     pub dapi_user_id: Option<String>,
 }
 
-/// A token that makes a pending connection active under its lease, where that is the login's only one
-/// that counts and no order in force means it: the ordinary case, in one statement that waits for nobody.
-/// It comes to nothing where it is not so simple.
+/// Activates a pending connection under its lease: the ordinary case, in one statement that waits for no lock.
+///
+/// The output is `None` unless the lease is current, no other connection of the login is active or revoking, and no
+/// bulk revocation in force has the connection in its scope. The caller then decides under the login's lock. Because
+/// this statement does not take that lock, the unique index on active logins can refuse it (SQLSTATE 23505), and it
+/// can make the index refuse an import.
 #[derive(Debug)]
 pub struct Activation {
     pub app: AppId,
@@ -43,6 +48,8 @@ impl BatchQuery for Activation {
     async fn run(conn: &mut Conn, inputs: &[Self]) -> sqlx::Result<Vec<Self::Output>> {
         let changed = select_view!(
             "WITH tokens AS MATERIALIZED (
+                -- Locks what can be activated, ordered by login, so that two batches cannot deadlock. A locked
+                -- row is skipped: its holder may be revoking it. MATERIALIZED, so that the rows are locked once.
                 SELECT c.id, i.epoch, i.access_token, i.dapi_token_id, i.dapi_user_id
                 FROM unnest($1::uuid[], $2::uuid[], $3::int[], $4::bytea[], $5::text[], $6::text[])
                      AS i (app_id, id, epoch, access_token, dapi_token_id, dapi_user_id)
@@ -54,10 +61,11 @@ impl BatchQuery for Activation {
                         AND o.id <> c.id AND o.status IN ('active', 'revoking'))
                   AND NOT EXISTS (
                       SELECT FROM bulk_revocations_of(c.app_id, c.id, c.user_id, c.created_at, c.created_by,
-                                                 c.ordinal) f WHERE f.marked_at IS NULL)
+                                                 c.ordinal) r WHERE r.marked_at IS NULL)
                 ORDER BY c.dapi_connection_id
                 FOR UPDATE OF c SKIP LOCKED),
              changed AS (
+                -- `settled_epoch` lets a writer whose COMMIT went unanswered recognise its own outcome.
                 UPDATE connections c
                 SET status = 'active', access_token = t.access_token, code = NULL,
                     activated_at = strongroom_now(),
@@ -67,7 +75,8 @@ impl BatchQuery for Activation {
                 FROM tokens t
                 WHERE c.id = t.id
                 RETURNING c.*),
-             noted AS (
+             audited AS (
+                -- One event for each row that changed.
                 INSERT INTO audit_events (app_id, action, outcome, actor, user_id, connection_id)
                 SELECT app_id, 'connection.activated', 'active', 'service', user_id, id FROM changed)
              ",
@@ -90,7 +99,7 @@ impl BatchQuery for Activation {
     }
 }
 
-/// Activates a locked connection: with this token, or with the one that it holds.
+/// Activates a locked connection, with this token or, if it is `None`, with the one that the row holds.
 pub async fn activate(
     conn: &mut Conn,
     me: &LockedConnection,
@@ -123,7 +132,10 @@ pub async fn activate(
     Ok(())
 }
 
-/// Keeps the token of a connection that does not become active (yet), to be looked at after `wait`.
+/// Stores the token of a connection that does not become active now; it is due after `wait`.
+///
+/// A revoking connection whose bulk revocation is paused has no due time, unless its user is being erased or a
+/// pending connection of the login waits for the delinking.
 pub async fn store_token(
     conn: &mut Conn,
     me: &LockedConnection,
@@ -163,8 +175,7 @@ pub async fn store_token(
     Ok(())
 }
 
-/// Takes an orphan's token that came after all, only to have it delinked: the connection was revoked while
-/// nobody knew of the token.
+/// Stores the late token of an orphan that was revoked while it had none, so that the token is delinked.
 pub async fn store_revoked_token(
     conn: &mut Conn,
     me: &LockedConnection,
@@ -199,7 +210,7 @@ pub async fn store_revoked_token(
     Ok(())
 }
 
-/// Leaves a locked connection to be looked at again after `wait`.
+/// Releases the lease of a locked connection, which is due again after `wait`.
 pub async fn postpone(conn: &mut Conn, me: &LockedConnection, wait: Duration) -> sqlx::Result<()> {
     sqlx::query!(
         "UPDATE connections SET leased_until = NULL, due_at = strongroom_now() + $3::interval
@@ -213,8 +224,8 @@ pub async fn postpone(conn: &mut Conn, me: &LockedConnection, wait: Duration) ->
     Ok(())
 }
 
-/// Gives the lease back after an attempt that settled nothing. The next one follows after `wait`, or
-/// somebody looks at it when the window closes, whichever comes first.
+/// Releases the lease after an attempt without an outcome. The row is due after `wait` or when the window closes,
+/// whichever comes first.
 pub async fn schedule_retry(
     conn: &mut Conn,
     me: &LockedConnection,
@@ -239,22 +250,22 @@ pub async fn schedule_retry(
     Ok(())
 }
 
-/// How a connection ends.
+/// What a connection in a terminal status records.
 #[derive(Debug)]
 pub struct End<'a> {
     pub status: Status,
     pub failure: Option<&'a Failure>,
-    /// Whether it is certain that Dapi holds nothing usable, where it was revoked.
+    /// Whether it is certain that Dapi holds nothing usable. Only of a revocation.
     pub confirmed: bool,
-    /// What was left open.
+    /// What the last attempt left open; kept from the row if `None`.
     pub last_error: Option<&'a str>,
     pub replaced_by: Option<ConnectionId>,
-    /// Why somebody asked for it, in their words.
+    /// The caller's own reason, for the audit trail.
     pub reason: Option<&'a str>,
 }
 
 impl End<'_> {
-    /// An end in this status, with nothing more to say.
+    /// An end in this status without any details.
     pub const fn new(status: Status) -> Self {
         Self {
             status,
@@ -267,8 +278,8 @@ impl End<'_> {
     }
 }
 
-/// Ends a connection: its secrets are destroyed and nobody looks at it any more. What waited for its
-/// delinking is looked at now.
+/// Ends a connection: destroys its secrets and clears its due time. Pending connections of the login, which may have
+/// waited for this one's delinking, become due at once.
 pub async fn end(
     conn: &mut Conn,
     actor: &AuditActor,
@@ -278,8 +289,8 @@ pub async fn end(
 ) -> sqlx::Result<()> {
     let status = end.status.as_str();
     let replaced = end.replaced_by.map(|newer| format!("replaced by {newer}"));
-    let told = end.failure.map(|failure| failure.kind.as_str()).or(end.last_error);
-    let reason = end.reason.or(told).or(replaced.as_deref());
+    let error = end.failure.map(|failure| failure.kind.as_str()).or(end.last_error);
+    let reason = end.reason.or(error).or(replaced.as_deref());
     sqlx::query!(
         "WITH changed AS (
             UPDATE connections
@@ -292,6 +303,7 @@ pub async fn end(
             WHERE app_id = $1 AND id = $2
             RETURNING app_id, id, user_id, dapi_connection_id),
          woken AS (
+            -- Locks rows of the same login only, which the caller has locked already.
             UPDATE connections w SET due_at = strongroom_now()
             FROM changed
             WHERE w.app_id = changed.app_id AND w.dapi_connection_id = changed.dapi_connection_id
@@ -314,15 +326,15 @@ pub async fn end(
     Ok(())
 }
 
-/// A revocation that somebody asks for.
+/// A revocation as it is requested.
 #[derive(Debug)]
 pub struct NewRevocation<'a> {
     pub kind: RevocationKind,
     pub reason: Option<&'a str>,
 }
 
-/// Acknowledges a revocation: from the commit on the connection is unusable. A lease that is alive
-/// lives on, because its holder brings what there is to delink.
+/// Acknowledges a revocation: from the commit on the connection is unusable. A live lease stays, because its holder
+/// may still return the token that has to be delinked; the row is due when that lease ends.
 pub async fn begin_revocation(
     conn: &mut Conn,
     actor: &AuditActor,
@@ -350,7 +362,7 @@ pub async fn begin_revocation(
     Ok(())
 }
 
-/// Notes what was asked for on a connection that ends at once; [`end`] follows in the transaction.
+/// Records the request on a connection that ends at once; [`end`] follows in the same transaction.
 pub async fn record_revocation(
     conn: &mut Conn,
     app: AppId,
@@ -374,9 +386,11 @@ pub async fn record_revocation(
     Ok(())
 }
 
-/// Gives the lease back after a delinking that was not confirmed. While its order is paused, none follows, unless
-/// a new link or an erasure waits for it: letting it through anew each time would put off for ever when it is
-/// given up.
+/// Releases the lease after a delinking that Dapi did not confirm.
+///
+/// While its bulk revocation is paused there is no next attempt, unless a new link or an erasure waits for it. The
+/// time after which it is given up runs from its last release, so releasing it after every failure would postpone
+/// that for ever.
 pub async fn delink_failed(
     conn: &mut Conn,
     app: AppId,

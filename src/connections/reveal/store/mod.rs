@@ -1,4 +1,4 @@
-//! Reading a token in the clear: one statement that locks, records and reads.
+//! Reveals a token in one statement, which locks, records and reads.
 
 mod budget;
 
@@ -11,7 +11,7 @@ use crate::dapi::{AccessToken, UserSecret};
 use crate::database::{BatchQuery, Conn};
 use crate::vault::{Binding, MasterKeyId, Sealed};
 
-/// The row that a token is told by, for one who may read it.
+/// The row of a revealed connection, its secrets still sealed.
 #[derive(Debug)]
 pub struct Revealed {
     pub user: UserId,
@@ -27,10 +27,11 @@ pub struct Revealed {
     pub wrapped: Vec<u8>,
 }
 
-/// A wish to read an active connection's secrets. That they were read is recorded in the same
-/// statement, and the row is locked against a revocation, and the app against an order, until that is
-/// committed. It comes to nothing where the connection is not active, where an order in force means it,
-/// and where it is not there or locked in this moment.
+/// Reads an active connection's secrets and records that in the audit trail, in one statement. Until its commit the
+/// row is locked against a revocation, and the app against a bulk revocation.
+///
+/// The output is `None` if the connection does not exist, is not active, is locked, or is in the scope of a bulk
+/// revocation in force.
 #[derive(Debug)]
 pub struct Reveal {
     pub actor: AuditActor,
@@ -45,40 +46,47 @@ impl BatchQuery for Reveal {
     async fn run(conn: &mut Conn, inputs: &[Self]) -> sqlx::Result<Vec<Self::Output>> {
         let rows = sqlx::query!(
             r#"WITH requests AS (
+                -- `n` assigns each row to its request.
                 SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::audit_actor[])
                     WITH ORDINALITY
                     AS i (app_id, id, reason, actor, client_id, session_id, scope, ip, request_id, n)),
-             uses AS MATERIALIZED (
-                SELECT a.app_id, begin_use(a.app_id) AS asks
+             app_locks AS MATERIALIZED (
+                -- Takes each app's usage lock, shared and in the order of apps, before any row is locked: a bulk
+                -- revocation commits before or after this statement, not during it. MATERIALIZED, so that it runs
+                -- once per app.
+                SELECT a.app_id, begin_use(a.app_id) AS has_bulk_revocation
                 FROM (SELECT DISTINCT app_id FROM requests ORDER BY app_id) a),
-             held AS MATERIALIZED (
-                SELECT w.n, c.* FROM requests w
-                JOIN uses e ON e.app_id = w.app_id
-                JOIN connections c ON c.app_id = w.app_id AND c.id = w.id
+             locked AS MATERIALIZED (
+                -- FOR SHARE, so that reveals and calls run side by side but no revocation commits meanwhile. A row
+                -- that is locked is skipped and retried by the caller, so that the batch does not wait for it.
+                -- `is_bulk_revoked` is volatile: it reads after the lock, not as of the statement's snapshot.
+                SELECT r.n, c.* FROM requests r
+                JOIN app_locks l ON l.app_id = r.app_id
+                JOIN connections c ON c.app_id = r.app_id AND c.id = r.id
                 WHERE c.status = 'active'
-                  AND CASE WHEN e.asks
+                  AND CASE WHEN l.has_bulk_revocation
                            THEN NOT is_bulk_revoked(c.app_id, c.id, c.user_id, c.created_at,
                                                         c.created_by, c.ordinal)
                            ELSE true END
                 FOR SHARE OF c SKIP LOCKED),
-             noted AS (
+             audited AS (
                 INSERT INTO audit_events (
                     app_id, action, outcome, actor, client_id, session_id, scope, ip, request_id,
                     user_id, connection_id, reason)
-                SELECT h.app_id, 'token.revealed', 'ok', w.actor, w.client_id, w.session_id, w.scope,
-                       w.ip, w.request_id, h.user_id, h.id, w.reason
-                FROM held h JOIN requests w USING (n))
-             SELECT h.n AS "n!", h.user_id AS "user: UserId", u.client_user_id, h.dapi_connection_id,
-                    h.dapi_user_id, h.dapi_token_id,
-                    h.access_token AS "access_token!: Sealed<AccessToken>",
+                SELECT c.app_id, 'token.revealed', 'ok', r.actor, r.client_id, r.session_id, r.scope,
+                       r.ip, r.request_id, c.user_id, c.id, r.reason
+                FROM locked c JOIN requests r USING (n))
+             SELECT c.n AS "n!", c.user_id AS "user: UserId", u.client_user_id, c.dapi_connection_id,
+                    c.dapi_user_id, c.dapi_token_id,
+                    c.access_token AS "access_token!: Sealed<AccessToken>",
                     b.binding AS "binding?: Binding",
-                    h.user_secret AS "user_secret: Sealed<UserSecret>",
+                    c.user_secret AS "user_secret: Sealed<UserSecret>",
                     k.id AS "key_id: DataKeyId", k.master_key_id AS "master_key_id: MasterKeyId",
                     k.wrapped
-             FROM held h
-             JOIN users u ON u.id = h.user_id
-             JOIN data_keys k ON k.user_id = h.user_id AND k.purpose = 'user'
-             LEFT JOIN token_bindings b ON b.connection_id = h.id"#,
+             FROM locked c
+             JOIN users u ON u.id = c.user_id
+             JOIN data_keys k ON k.user_id = c.user_id AND k.purpose = 'user'
+             LEFT JOIN token_bindings b ON b.connection_id = c.id"#,
             &column(inputs, |input| input.app.uuid()),
             &column(inputs, |input| input.id.uuid()),
             column(inputs, |input| input.reason.as_str()) as Vec<&str>,
@@ -88,10 +96,9 @@ impl BatchQuery for Reveal {
         .await?;
         let mut revealed: Vec<_> = inputs.iter().map(|_| None).collect();
         for row in rows {
-            let place = usize::try_from(row.n).ok().and_then(|n| revealed.get_mut(n - 1));
-            let place =
-                place.ok_or_else(|| sqlx::Error::Decode("a row that nobody asked for".into()))?;
-            *place = Some(Revealed {
+            let slot = usize::try_from(row.n).ok().and_then(|n| revealed.get_mut(n - 1));
+            let slot = slot.ok_or_else(|| sqlx::Error::Decode("a row without a request".into()))?;
+            *slot = Some(Revealed {
                 user: row.user,
                 client_user_id: row.client_user_id,
                 dapi_connection_id: row.dapi_connection_id,
@@ -109,7 +116,7 @@ impl BatchQuery for Reveal {
     }
 }
 
-/// A user's active connection of this bank login.
+/// Finds a user's active connection of a bank login.
 pub async fn active_of_login(
     conn: &mut Conn,
     app: AppId,
@@ -127,7 +134,7 @@ pub async fn active_of_login(
     .await
 }
 
-/// The token that an active connection holds, and what it is bound to.
+/// Returns the sealed token of an active connection, and its binding.
 pub async fn held_token(
     conn: &mut Conn,
     app: AppId,

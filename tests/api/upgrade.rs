@@ -1,0 +1,68 @@
+//! A database that an earlier release wrote opens and verifies with this one.
+//!
+//! `fixtures/before_standard_terms.sql` was written by the release before the migration `20261126170000`, with the
+//! tests' master key and client: three connections, one of them delinked, an upstream, and a chained trail. The
+//! names inside associated data and hashes are frozen, so that what it sealed opens and what it chained verifies.
+
+use reqwest::Method;
+use serde_json::Value;
+
+use crate::support::{TestApp, TestDatabase};
+
+const LAST_MIGRATION: i64 = 20_261_126_160_000;
+const ROWS: &str = include_str!("fixtures/before_standard_terms.sql");
+const SECRETS: &str = include_str!("fixtures/before_standard_terms.json");
+
+async fn upgraded() -> TestApp {
+    let database = TestDatabase::of_an_earlier_release(LAST_MIGRATION, ROWS).await;
+    TestApp::builder().on(database).spawn().await
+}
+
+fn secrets() -> Vec<Value> {
+    let all: Value = serde_json::from_str(SECRETS).unwrap();
+    all["connections"].as_array().unwrap().clone()
+}
+
+#[tokio::test]
+async fn what_an_earlier_release_sealed_opens() {
+    let app = upgraded().await;
+    let token = app.token().await;
+    for held in secrets().iter().filter(|held| held["user"] != "bob") {
+        let revealed = app.api.reveal(&token, held["id"].as_str().unwrap()).await;
+        assert_eq!(revealed.status, 200, "{}", revealed.text);
+        assert_eq!(revealed.json["accessToken"], held["accessToken"]);
+        assert_eq!(revealed.json["userSecret"], held["userSecret"]);
+    }
+    let upstream = app.api.get(&token, "/v1/admin/upstreams/rails").await;
+    assert_eq!(upstream.status, 200, "{}", upstream.text);
+}
+
+#[tokio::test]
+async fn a_code_that_an_earlier_release_received_is_recognised() {
+    let app = upgraded().await;
+    for held in secrets() {
+        let user = held["user"].as_str().unwrap();
+        let again = app.hand_in(user, &held["result"]).await;
+        assert_eq!(again.status, 200, "{}", again.text);
+        assert_eq!(again.json["id"], held["id"]);
+    }
+}
+
+#[tokio::test]
+async fn the_chain_of_an_earlier_release_verifies_and_goes_on() {
+    let app = upgraded().await;
+    let before = app.database.value("SELECT count(*) FROM audit_links").await;
+    let token = app.token().await;
+    let id = secrets()[0]["id"].as_str().unwrap().to_owned();
+    assert_eq!(app.api.reveal(&token, &id).await.status, 200);
+    while app.database.value("SELECT count(*) FROM audit_unlinked").await != "0" {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert_ne!(app.database.value("SELECT count(*) FROM audit_links").await, before);
+    let mut conn = app.context.pool.acquire().await.unwrap();
+    let default = strongroom::apps::find(&mut conn, "default").await.unwrap().unwrap();
+    let report = strongroom::audit::verify(&mut conn, default.id, &[], |_, _| {}).await.unwrap();
+    assert!(report.broken.is_none(), "{report:?}");
+    let checkpoint = app.api.request(Method::GET, "/v1/admin/audit-checkpoint");
+    assert_eq!(app.api.send(checkpoint.bearer_auth(&token)).await.status, 200);
+}
