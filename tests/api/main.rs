@@ -66,4 +66,5 @@ mod shapes;
 mod signing_keys;
 mod tokens;
 mod unfit;
+mod upgrade;
 mod upstreams;

@@ -95,6 +95,23 @@ impl TestDatabase {
         Self { url, pool }
     }
 
+    /// One that holds what the release before `20261126170000` wrote: its schema, and the rows of `data`.
+    pub async fn of_an_earlier_release(until: i64, data: &'static str) -> Self {
+        let cluster = Cluster::get().await;
+        let name = format!("test_{}", uuid::Uuid::from_u128(rand()).simple());
+        let mut conn = cluster.connect("postgres").await;
+        conn.execute(AssertSqlSafe(format!("CREATE DATABASE {name}"))).await.unwrap();
+        conn.close().await.unwrap();
+        let url = cluster.postgres.url().replace("///postgres?", &format!("///{name}?"));
+        let all = sqlx::migrate!();
+        let earlier: Vec<_> = all.iter().filter(|it| it.version <= until).cloned().collect();
+        let mut conn = cluster.connect(&name).await;
+        sqlx::migrate::Migrator { migrations: earlier.into(), ..all }.run(&mut conn).await.unwrap();
+        conn.execute(data).await.unwrap();
+        conn.close().await.unwrap();
+        Self { url, pool: PgPool::connect_lazy_with(cluster.options(&name)) }
+    }
+
     pub fn url(&self) -> &str {
         &self.url
     }
