@@ -19,6 +19,7 @@ mod connector;
 mod fault;
 mod health;
 mod pool;
+mod retry;
 mod transaction;
 
 pub use batch::{Batch, BatchQuery};
@@ -26,6 +27,7 @@ pub use conn::Conn;
 pub use fault::{Fault, MaybeDatabase, is_outage, retry};
 pub use health::Health;
 pub use pool::{Pool, Pools};
+pub use retry::{Waits, retry_until};
 pub use transaction::Transaction;
 
 use std::time::Duration;

@@ -19,7 +19,7 @@ use crate::connections::exchange::{PendingExchange, store};
 use crate::connections::model::Connection;
 use crate::connections::{ConnectionAad, ConnectionError, Context, sql};
 use crate::dapi::{AccessCode, Busy, Lane, Permit, UserSecret};
-use crate::database::{BatchQuery as _, Fault, is_outage};
+use crate::database::{BatchQuery as _, Fault, Waits, is_outage, retry_until};
 use crate::users;
 use crate::vault::{Binding, KeyedHash, Sealed, Vault, VaultError};
 
@@ -219,6 +219,8 @@ fn enter_gate(context: &Context, app: AppId, revoking: bool) -> (Option<Permit>,
 
 /// How long a caller waits for an answer while the commit of their intent is uncertain.
 const ANSWER_WITHIN: Duration = Duration::from_secs(9);
+/// How soon an uncertain intent is read back, for the first time.
+const READ_BACK_PAUSE: Duration = Duration::from_millis(50);
 /// How long an uncertain intent is read back.
 const READ_BACK_FOR: Duration = Duration::from_mins(1);
 
@@ -269,17 +271,11 @@ impl IntentCommit {
     /// Retries the commit until the database answers. The intent keeps its id, so it is inserted at most once.
     async fn read_back(self) -> Result<Option<Received>, ConnectionError> {
         let give_up_at = Instant::now() + READ_BACK_FOR;
-        let mut wait = Duration::from_millis(50);
-        loop {
-            tokio::time::sleep(wait).await;
-            match self.insert_or_find().await {
-                Ok(outcome) => return Ok(self.start_exchange(&outcome)),
-                Err(error) if Fault::of(&error).is_passing() && Instant::now() < give_up_at => {
-                    wait = (wait * 2).min(Duration::from_secs(1));
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
+        tokio::time::sleep(READ_BACK_PAUSE).await;
+        let waits = Waits::doubling(READ_BACK_PAUSE, Duration::from_secs(1));
+        let passing = |error: &sqlx::Error| Fault::of(error).is_passing();
+        let outcome = retry_until(give_up_at, waits, passing, || self.insert_or_find()).await?;
+        Ok(self.start_exchange(&outcome))
     }
 
     /// Inserts the intent, or recognises the row of an earlier try by its id.

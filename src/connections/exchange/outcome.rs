@@ -8,10 +8,12 @@ use crate::connections::model::{Answer, Attempt, Connection, Status, Transition}
 use crate::connections::transitions::Fetched;
 use crate::connections::transitions::store::{Activation, SealedToken};
 use crate::connections::{ConnectionAad, Context, backoff, bank_login, model, sql, transitions};
-use crate::database::{Conn, Fault};
+use crate::database::{Conn, Fault, Waits, retry_until};
 
 /// The first wait before an exchange is retried, and the longest.
 const RETRY: (Duration, Duration) = (Duration::from_secs(2), Duration::from_mins(2));
+/// Between two tries to commit an outcome.
+const COMMIT_WAITS: Waits = Waits::doubling(Duration::from_millis(50), Duration::from_secs(2));
 /// How long an answer is kept in memory for a database that does not take it.
 const HOLD_ANSWER: Duration = Duration::from_mins(15);
 
@@ -130,24 +132,20 @@ impl Recorded {
 /// Records an outcome, retrying for as long as the answer is kept. It is safe to retry a COMMIT that went
 /// unanswered: the row's epoch says whether it was applied.
 pub async fn record(context: &Context, outcome: &Outcome) -> Recorded {
-    let given_up = Instant::now() + HOLD_ANSWER;
-    let mut wait = Duration::from_millis(50);
     // From the moment the answer exists: a crash loses one that waits.
     let _waiting = Waiting::new(context);
-    loop {
-        let error = match try_record(context, outcome).await {
-            Ok(recorded) => return recorded,
-            Err(error) => error,
-        };
+    let retryable = |error: &sqlx::Error| {
         tracing::warn!(cause = %error, "an outcome could not be committed, trying again");
-        if Instant::now() + wait > given_up {
-            tracing::error!("an outcome was given up; the lease's end brings the next attempt");
-            context.metrics.answers_lost.inc();
-            return Recorded::new(ExchangeEnd::Lost);
-        }
-        tokio::time::sleep(wait).await;
-        wait = (wait * 2).min(Duration::from_secs(2));
-    }
+        true
+    };
+    let deadline = Instant::now() + HOLD_ANSWER;
+    let recorded =
+        retry_until(deadline, COMMIT_WAITS, retryable, || try_record(context, outcome)).await;
+    recorded.unwrap_or_else(|_| {
+        tracing::error!("an outcome was given up; the lease's end brings the next attempt");
+        context.metrics.answers_lost.inc();
+        Recorded::new(ExchangeEnd::Lost)
+    })
 }
 
 /// Counts an answer that waits in memory for the database.

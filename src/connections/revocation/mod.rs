@@ -27,7 +27,7 @@ use crate::connections::{
     transitions,
 };
 use crate::dapi::{AccessToken, AppCredentials, DelinkAnswer, Permit, UserSecret};
-use crate::database::retry;
+use crate::database::{Waits, retry, retry_until};
 use crate::vault::{Vault, VaultError};
 
 /// The first wait before a delinking is retried, and the longest.
@@ -176,19 +176,17 @@ impl PendingDelink {
         fail::fail_point!("delink::before_call");
         let answer = context.dapi.delink(permit, credentials, token, user_secret, &trace).await;
         fail::fail_point!("delink::answered");
-        let give_up_at = Instant::now() + context.delink_lease();
-        let mut wait = Duration::from_millis(50);
         // Retrying only until the lease ends is enough: delinking is idempotent and another attempt follows.
-        while let Err(error) = self.record_outcome(context, &answer).await {
+        let lease_end = Instant::now() + context.delink_lease();
+        let retryable = |error: &sqlx::Error| {
             tracing::warn!(cause = %error, "a delinking's outcome could not be committed");
-            if Instant::now() + wait > give_up_at {
-                return;
-            }
-            tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(Duration::from_secs(2));
+            true
+        };
+        let waits = Waits::doubling(Duration::from_millis(50), Duration::from_secs(2));
+        let record = || self.record_outcome(context, &answer);
+        if retry_until(lease_end, waits, retryable, record).await.is_ok() {
+            Effects::default().changed(self.aad.id).wake().apply(context);
         }
-        context.changes.notify(self.aad.id);
-        context.wake.notify_one();
     }
 
     /// Checks once more, under the login's lock, that no other connection of the login has become active since this
