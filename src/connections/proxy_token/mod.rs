@@ -21,7 +21,7 @@ secret_text!(
     ProxyToken
 );
 
-/// Prefix of a proxy token, by which secret scanners recognize a leaked one.
+/// Prefix of every proxy token, so that a leaked one is recognized.
 const PREFIX: &str = "strongroom_";
 
 /// Generates the prefix and 256 random bits in base64url without padding (RFC 4648 §5).

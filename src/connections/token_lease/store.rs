@@ -3,7 +3,7 @@
 //! A call begins when its lease commits. The same statement locks the connection against a revocation, writes the
 //! audit row and reads what the call needs.
 //!
-//! Lock order: usage lock of the app, connections, token leases, each by ascending id.
+//! Lock order: the app's usage lock, connections, token leases.
 
 use std::time::Duration;
 
@@ -102,6 +102,7 @@ impl BatchQuery for AcquireLease {
                 ON CONFLICT (connection_id) DO UPDATE SET lease_id = excluded.lease_id, ends_at = excluded.ends_at
                 WHERE t.ends_at <= strongroom_now()
                 RETURNING lease_id),
+             -- The calls that have begun; everything below is for them alone.
              begun AS (SELECT h.* FROM held h JOIN acquired t USING (lease_id)),
              -- The position goes with the commit, so that the next caller is first at once.
              dequeued AS (
@@ -200,7 +201,9 @@ impl BatchQuery for ReleaseLease {
         // One statement: a connection that needs attention says so no later than its lease is free, so that the
         // next caller cannot make a call that might lock the account.
         sqlx::query!(
-            "WITH ended AS (
+            "WITH
+             -- One row per call that ended.
+             ended AS (
                 SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::text[],
                                      $7::bool[], $8::text[], $9::audit_actor[])
                 AS i (app_id, id, user_id, lease_id, outcome, reason, used, attention,
@@ -223,6 +226,7 @@ impl BatchQuery for ReleaseLease {
                 JOIN connections c ON c.app_id = m.app_id AND c.id = m.id
                 WHERE m.attention IS NOT NULL AND c.status = 'active' AND c.attention_type IS NULL
                 ORDER BY c.id FOR NO KEY UPDATE OF c),
+             -- `attention_since` keeps the first refusal's time.
              marked AS (
                 UPDATE connections c
                 SET last_used_at = t.now, attention_type = coalesce(x.attention, c.attention_type),
@@ -236,6 +240,7 @@ impl BatchQuery for ReleaseLease {
                 SELECT t.connection_id, t.lease_id FROM token_leases t
                 JOIN ended e ON t.connection_id = e.id AND t.lease_id = e.lease_id
                 ORDER BY t.connection_id FOR UPDATE OF t),
+             -- Locked in `mine` in ascending order before: a DELETE alone locks in any order.
              freed AS (
                 DELETE FROM token_leases t USING mine m
                 WHERE t.connection_id = m.connection_id AND t.lease_id = m.lease_id)

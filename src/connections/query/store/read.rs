@@ -1,4 +1,4 @@
-//! What callers see of connections.
+//! A client's reads: one connection, a session's connection, a list.
 
 use std::collections::HashMap;
 
@@ -11,7 +11,8 @@ use crate::connections::query::store::view::{Row, select_effective_view, select_
 use crate::connections::sql::column;
 use crate::database::{BatchQuery, Conn};
 
-/// A connection of an app, to be shown as it stands: what an order in force means is `revoking`.
+/// Reads a connection of an app. Its status is `revoking` if a bulk revocation in force matches it, even if its row is
+/// not marked yet.
 #[derive(Debug)]
 pub struct ViewQuery {
     pub app: AppId,
@@ -29,7 +30,7 @@ impl BatchQuery for ViewQuery {
         )
         .fetch_all(conn)
         .await?;
-        // By app and id: two apps may ask for the same id in the same moment.
+        // Keyed by app and id: in one batch, two apps may ask for the same id.
         let mut found = HashMap::new();
         for row in rows {
             found.insert((row.app_id, row.id), Connection::try_from(row)?);
@@ -38,7 +39,7 @@ impl BatchQuery for ViewQuery {
     }
 }
 
-/// One connection of the app.
+/// Returns one connection of the app.
 pub async fn find(
     conn: &mut Conn,
     app: AppId,
@@ -47,7 +48,7 @@ pub async fn find(
     Ok(ViewQuery::run(conn, &[ViewQuery { app, id }]).await?.pop().flatten())
 }
 
-/// One connection that a session handed in.
+/// Returns one connection of the app, if this session submitted it.
 pub async fn find_of_session(
     conn: &mut Conn,
     app: AppId,
@@ -67,28 +68,25 @@ pub async fn find_of_session(
     .transpose()
 }
 
-/// Which connections a list holds.
+/// Selects the connections of a list: those that match every field that is given.
 #[derive(Debug, Clone, Copy)]
 pub struct Filter<'a> {
-    /// The app.
     pub app: AppId,
-    /// Only what this session handed in.
+    /// The session that submitted them.
     pub session: Option<SessionId>,
-    /// Only this user's.
     pub client_user_id: Option<&'a str>,
-    /// Only in this status.
     pub status: Option<Status>,
-    /// Only those that need attention, or only those that do not.
     pub attention: Option<bool>,
-    /// How many at most.
     pub limit: u8,
-    /// Only what comes behind this.
+    /// Exclusive.
     pub cursor: Option<Cursor>,
 }
 
-/// Connections, newest first, as their rows tell: what an order means may still show as it was until it is
-/// marked. Each kind of filter has a statement of its own, so that each is
-/// answered from the index that fits it.
+/// Returns a page of connections, newest first, with the status of their rows: until it is marked, a connection that a
+/// bulk revocation matches is listed with its old status.
+///
+/// Each kind of filter has its own statement, so that each is answered from the index that fits it. `app_id::text`
+/// restricts the planner to the indexes of an app's own rows.
 pub async fn list(conn: &mut Conn, filter: &Filter<'_>) -> sqlx::Result<Page<Connection>> {
     let app = filter.app.uuid();
     let before = filter.cursor.map_or(Uuid::max(), Cursor::id);
