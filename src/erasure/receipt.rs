@@ -1,4 +1,4 @@
-//! What is told of an erasure.
+//! The answer about an erasure: its status, and its signed receipt.
 
 use serde::Serialize;
 use time::OffsetDateTime;
@@ -60,7 +60,7 @@ pub struct Receipt {
     pub receipt: Option<String>,
 }
 
-/// What the JWT says. It names the user by the random id alone, as the audit trail does.
+/// The claims of the JWT. Like the audit trail, they hold the user's random id and not the app's name for the user.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Claims {
@@ -86,7 +86,7 @@ fn destroyed(erased: &Erased) -> Destroyed {
 }
 
 impl Receipt {
-    /// Tells an erasure; signs where there is something to be signed for. `None` where no key signs.
+    /// Builds the answer, with a signed receipt if the erasure has ended. Returns `None` if there is no key to sign with.
     #[must_use]
     pub fn of(issuer: &Issuer, erasure: &Erasure) -> Option<Self> {
         let Erasure { id, user, requested_at, outstanding, .. } = *erasure;

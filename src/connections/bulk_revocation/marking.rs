@@ -100,7 +100,8 @@ async fn mark_batch(
     let batch = store::mark_batch(&mut tx, &revocation).await?;
     let next = store::record_batch(&mut tx, &revocation, &batch).await?;
     if next == MarkProgress::Marked {
-        superseded::store::destroy_superseded_in_bulk(&mut tx, revocation.app, revocation.id).await?;
+        superseded::store::destroy_superseded_in_bulk(&mut tx, revocation.app, revocation.id)
+            .await?;
         store::end_marking(&mut tx, &revocation).await?;
     }
     if revocation.cancelled {

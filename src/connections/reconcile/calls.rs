@@ -170,7 +170,11 @@ struct Portion {
 
 impl Portion {
     /// Claims and begins as many rows as there are permits. Returns how many were processed, `None` during an outage.
-    async fn begin_calls<K: Kind>(&mut self, context: &Context, round: &mut Round) -> Option<usize> {
+    async fn begin_calls<K: Kind>(
+        &mut self,
+        context: &Context,
+        round: &mut Round,
+    ) -> Option<usize> {
         let mut processed = 0;
         while !self.rows.is_empty() {
             let mut permits = context.dapi.gate().take(self.app, K::LANE, self.rows.len());
@@ -202,7 +206,9 @@ impl Portion {
                 failed(context, K::RECONCILER, &error);
                 return None;
             }
-            Err(error) => tracing::debug!(cause = %error, "a batch could not be claimed, claiming its rows one by one"),
+            Err(error) => {
+                tracing::debug!(cause = %error, "a batch could not be claimed, claiming its rows one by one")
+            }
         }
         let mut all = Vec::new();
         for row in rows {

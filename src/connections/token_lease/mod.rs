@@ -69,9 +69,11 @@ pub async fn take(
         path,
     });
     match acquiring.await {
-        Ok(acquired) => {
-            Ok(acquired.map(|acquired| TokenLease { request: request.clone(), id: lease_id, acquired }))
-        }
+        Ok(acquired) => Ok(acquired.map(|acquired| TokenLease {
+            request: request.clone(),
+            id: lease_id,
+            acquired,
+        })),
         Err(error) => {
             // The commit may have been applied although its answer was lost: release the lease in any case.
             let end = release_of(request, lease_id, None, "not_sent", path.to_owned());

@@ -287,7 +287,9 @@ pub async fn record_batch(
         _ if !revocation.named && revocation.status == Status::Pending => {
             (MarkProgress::Batch, Status::Active, Uuid::nil())
         }
-        _ if skipped || !revocation.arrivals_complete => (MarkProgress::Pass, Status::Pending, Uuid::nil()),
+        _ if skipped || !revocation.arrivals_complete => {
+            (MarkProgress::Pass, Status::Pending, Uuid::nil())
+        }
         _ => (MarkProgress::Marked, Status::Pending, Uuid::nil()),
     };
     sqlx::query!(

@@ -53,8 +53,8 @@ pub async fn end_unconfirmed(conn: &mut Conn, id: BulkRevocationId) -> sqlx::Res
 pub async fn hold_paused(conn: &mut Conn, limit: i64) -> sqlx::Result<()> {
     sqlx::query!(
         "WITH
-         -- Reads nothing if none is paused; the scalar sub-select is evaluated once. MATERIALIZED keeps the
-         -- planner from joining first and reading every connection of the paused ones.
+         -- Reads nothing if none is paused: the sub-select is evaluated once. MATERIALIZED, so that this reads the
+         -- due rows and not every connection of the paused ones.
          due AS MATERIALIZED (
             SELECT c.id, c.bulk_revocation_id FROM connections c
             WHERE (SELECT EXISTS (SELECT FROM bulk_revocations

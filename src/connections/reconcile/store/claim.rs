@@ -195,7 +195,7 @@ pub async fn claim_delinks(
                               WHERE w.app_id = c.app_id AND w.dapi_connection_id = c.dapi_connection_id
                                 AND w.user_id = c.user_id AND w.status = 'pending'))
             ORDER BY c.id FOR UPDATE OF c SKIP LOCKED),
-         -- `later` is null for the rows to claim. MATERIALIZED: every CTE below has to see the same clock reading.
+         -- `later` is null for the rows to claim. Evaluated once, so that the CTEs below agree.
          decided AS MATERIALIZED (
             SELECT l.*, l.cancelled OR l.gives_up_at <= strongroom_now() AS given_up,
                    CASE WHEN l.in_a_call THEN strongroom_now() + $5::interval
