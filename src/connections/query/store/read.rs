@@ -88,47 +88,12 @@ pub struct Filter<'a> {
 /// Each kind of filter has its own statement, so that each is answered from the index that fits it. `app_id::text`
 /// restricts the planner to the indexes of an app's own rows.
 pub async fn list(conn: &mut Conn, filter: &Filter<'_>) -> sqlx::Result<Page<Connection>> {
-    let app = filter.app.uuid();
-    let before = filter.cursor.map_or(Uuid::max(), Cursor::id);
-    let limit = i64::from(filter.limit) + 1;
+    let (app, before, limit) = (filter.app.uuid(), filter.before(), filter.rows());
     let status = filter.status.map(Status::as_str);
     let attention = filter.attention;
     let rows = match (filter.session, filter.client_user_id, status) {
-        (Some(session), user, status) => {
-            select_view!(
-                "JOIN connect_session_results r ON r.connection_id = c.id
-                 WHERE c.app_id = $1 AND r.session_id = $2
-                   AND ($3::text IS NULL OR u.client_user_id = $3)
-                   AND ($4::text IS NULL OR c.status = $4) AND c.id < $5
-                   AND ($7::bool IS NULL OR $7 = (c.attention_type IS NOT NULL AND c.status = 'active'))
-                 ORDER BY c.id DESC LIMIT $6",
-                app,
-                session.uuid(),
-                user,
-                status,
-                before,
-                limit,
-                attention,
-            )
-            .fetch_all(conn)
-            .await?
-        }
-        (None, Some(user), status) => {
-            select_view!(
-                "WHERE c.user_id = (SELECT id FROM users WHERE app_id = $1 AND client_user_id = $2)
-                   AND ($3::text IS NULL OR c.status = $3) AND c.id < $4
-                   AND ($6::bool IS NULL OR $6 = (c.attention_type IS NOT NULL AND c.status = 'active'))
-                 ORDER BY c.id DESC LIMIT $5",
-                app,
-                user,
-                status,
-                before,
-                limit,
-                attention,
-            )
-            .fetch_all(conn)
-            .await?
-        }
+        (Some(session), ..) => rows_of_session(conn, filter, session).await?,
+        (None, Some(user), _) => rows_of_user(conn, filter, user).await?,
         (None, None, status) if attention == Some(true) => {
             select_view!(
                 "WHERE c.app_id::text = $1::uuid::text AND c.attention_type IS NOT NULL
@@ -173,4 +138,57 @@ pub async fn list(conn: &mut Conn, filter: &Filter<'_>) -> sqlx::Result<Page<Con
     let connections: Vec<_> =
         rows.into_iter().map(Connection::try_from).collect::<Result<_, _>>()?;
     Ok(Page::from_query(connections, filter.limit, |connection| connection.id.uuid()))
+}
+
+impl Filter<'_> {
+    /// Returns the id before which the page starts.
+    fn before(&self) -> Uuid {
+        self.cursor.map_or(Uuid::max(), Cursor::id)
+    }
+
+    /// Returns the number of rows to read: one more than the page holds, to know whether another one follows.
+    fn rows(&self) -> i64 {
+        i64::from(self.limit) + 1
+    }
+}
+
+async fn rows_of_session(
+    conn: &mut Conn,
+    filter: &Filter<'_>,
+    session: SessionId,
+) -> sqlx::Result<Vec<Row>> {
+    select_view!(
+        "JOIN connect_session_results r ON r.connection_id = c.id
+         WHERE c.app_id = $1 AND r.session_id = $2
+           AND ($3::text IS NULL OR u.client_user_id = $3)
+           AND ($4::text IS NULL OR c.status = $4) AND c.id < $5
+           AND ($7::bool IS NULL OR $7 = (c.attention_type IS NOT NULL AND c.status = 'active'))
+         ORDER BY c.id DESC LIMIT $6",
+        filter.app.uuid(),
+        session.uuid(),
+        filter.client_user_id,
+        filter.status.map(Status::as_str),
+        filter.before(),
+        filter.rows(),
+        filter.attention,
+    )
+    .fetch_all(conn)
+    .await
+}
+
+async fn rows_of_user(conn: &mut Conn, filter: &Filter<'_>, user: &str) -> sqlx::Result<Vec<Row>> {
+    select_view!(
+        "WHERE c.user_id = (SELECT id FROM users WHERE app_id = $1 AND client_user_id = $2)
+           AND ($3::text IS NULL OR c.status = $3) AND c.id < $4
+           AND ($6::bool IS NULL OR $6 = (c.attention_type IS NOT NULL AND c.status = 'active'))
+         ORDER BY c.id DESC LIMIT $5",
+        filter.app.uuid(),
+        user,
+        filter.status.map(Status::as_str),
+        filter.before(),
+        filter.rows(),
+        filter.attention,
+    )
+    .fetch_all(conn)
+    .await
 }
