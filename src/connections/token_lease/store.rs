@@ -56,7 +56,8 @@ impl BatchQuery for AcquireLease {
     type Output = Option<AcquiredLease>;
 
     async fn run(conn: &mut Conn, inputs: &[Self]) -> sqlx::Result<Vec<Self::Output>> {
-        let rows = sqlx::query!(
+        let rows = sqlx::query_as!(
+            LeaseRow,
             r#"WITH
              -- `n` maps each row of the result to its input.
              requests AS (
@@ -141,33 +142,60 @@ impl BatchQuery for AcquireLease {
         .await?;
         let mut acquired: Vec<_> = inputs.iter().map(|_| None).collect();
         for row in rows {
-            *output_of(&mut acquired, row.n)? = Some(AcquiredLease {
-                user: row.user,
-                access_token: row.access_token,
-                binding: row.binding,
-                user_secret: row.user_secret,
-                user_secret_proven: row.user_secret_proven,
-                unproven: row.unproven,
-                user_key: WrappedKey {
-                    id: row.user_key_id,
-                    owner: KeyOwner::User { app: row.app, user: row.user },
-                    master_key_id: row.user_master,
-                    wrapped: row.user_wrapped,
-                },
-                credentials: SealedCredentials {
-                    app: row.app,
-                    app_key: row.app_key,
-                    app_secret: row.app_secret,
-                    key: WrappedKey {
-                        id: row.app_key_id,
-                        owner: KeyOwner::App(row.app),
-                        master_key_id: row.app_master,
-                        wrapped: row.app_wrapped,
-                    },
-                },
-            });
+            let n = row.n;
+            *output_of(&mut acquired, n)? = Some(row.into());
         }
         Ok(acquired)
+    }
+}
+
+struct LeaseRow {
+    /// The ordinality of the input.
+    n: i64,
+    user: UserId,
+    app: AppId,
+    access_token: Sealed<AccessToken>,
+    binding: Option<Binding>,
+    user_secret: Option<Sealed<UserSecret>>,
+    user_secret_proven: bool,
+    unproven: bool,
+    user_key_id: DataKeyId,
+    user_master: MasterKeyId,
+    user_wrapped: Vec<u8>,
+    app_key: String,
+    app_secret: Sealed<SecretText>,
+    app_key_id: DataKeyId,
+    app_master: MasterKeyId,
+    app_wrapped: Vec<u8>,
+}
+
+impl From<LeaseRow> for AcquiredLease {
+    fn from(row: LeaseRow) -> Self {
+        Self {
+            user: row.user,
+            access_token: row.access_token,
+            binding: row.binding,
+            user_secret: row.user_secret,
+            user_secret_proven: row.user_secret_proven,
+            unproven: row.unproven,
+            user_key: WrappedKey {
+                id: row.user_key_id,
+                owner: KeyOwner::User { app: row.app, user: row.user },
+                master_key_id: row.user_master,
+                wrapped: row.user_wrapped,
+            },
+            credentials: SealedCredentials {
+                app: row.app,
+                app_key: row.app_key,
+                app_secret: row.app_secret,
+                key: WrappedKey {
+                    id: row.app_key_id,
+                    owner: KeyOwner::App(row.app),
+                    master_key_id: row.app_master,
+                    wrapped: row.app_wrapped,
+                },
+            },
+        }
     }
 }
 
