@@ -54,26 +54,26 @@ const CREATE_ATTEMPTS: u32 = 3;
 /// Interval between two checks of a bulk revocation that holds nothing, for what is still under way.
 pub const CHECK_AGAIN: Duration = Duration::from_secs(5);
 
-/// How an order stands.
+/// The status of an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum BulkRevocationStatus {
     /// Dapi is being told.
     Running,
-    /// Dapi is told of nothing more until it is resumed.
+    /// Dapi is told of nothing more until the order is resumed.
     Paused,
-    /// What was not told was given up.
+    /// What Dapi was not told of was given up.
     Cancelled,
-    /// Nothing is left to be told.
+    /// Everything has ended.
     Done,
 }
 
-/// What Dapi answered, and how often.
+/// An answer of Dapi's, and how often it came.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ErrorCount {
     /// The last answer that did not confirm.
     pub error: String,
-    /// On how many connections it stands.
+    /// How many connections have it as their last error.
     pub count: i64,
 }
 
@@ -82,41 +82,41 @@ pub struct ErrorCount {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BulkRevocation {
-    /// Its id.
+    /// The order's id.
     pub id: BulkRevocationId,
-    /// How it stands.
+    /// Its status.
     pub status: BulkRevocationStatus,
     /// How the connections are revoked.
     pub kind: RevocationKind,
-    /// Why.
+    /// The reason that was given.
     pub reason: String,
-    /// What was meant; of lists, how many they named.
+    /// The filter that was given; of lists, their lengths.
     pub filter: Value,
-    /// How many connections a second are let through to Dapi.
+    /// How many connections a second Dapi is told of, at most.
     pub per_second: i32,
-    /// The client that gave it; `null` for the operator.
+    /// The client that created it; `null` for the operator.
     pub created_by: Option<String>,
-    /// When it was given: since then everything that it met is unusable.
+    /// When it was created: since then every connection that it matches is unusable.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
-    /// When the last of it had ended.
+    /// When the last of its connections had ended.
     #[serde(with = "time::serde::rfc3339::option")]
     pub finished_at: Option<OffsetDateTime>,
-    /// How many connections it met; `null` until they are counted. They are unusable all the same.
+    /// How many connections it matches; `null` until they are counted. They are unusable all the same.
     pub matched: Option<i64>,
     /// How many ended with the certainty that Dapi holds nothing usable.
     pub told: i64,
     /// How many ended without it.
     pub failed: i64,
-    /// How many Dapi is being told of, the ones that are tried again among them.
+    /// How many Dapi is being told of, including those that are retried.
     pub telling: i64,
-    /// How many wait for their turn.
+    /// How many are held until `perSecond` allows them.
     pub waiting: i64,
     /// What Dapi answered instead of confirming: the five most frequent answers.
     pub errors: Vec<ErrorCount>,
 }
 
-/// What a dry run tells.
+/// The result of a dry run.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DryRun {
@@ -212,7 +212,7 @@ pub async fn give(
     match marking::mark_one(conn, id, Instant::now() + MARK_AT_ONCE).await {
         Ok(marked) => Ok(CreateOutcome::New { id, ended: marked.ended }),
         Err(error) => {
-            tracing::warn!(bulk_revocation = %id, cause = %error, "marking a new bulk revocation failed, the background work retries");
+            tracing::warn!(bulk_revocation = %id, cause = %error, "a new bulk revocation is in force but not marked yet");
             Ok(CreateOutcome::New { id, ended: 0 })
         }
     }

@@ -65,7 +65,7 @@ pub struct BulkRevocationRequest {
     /// Only count.
     #[serde(default)]
     dry_run: bool,
-    /// How many connections a second Dapi is told of.
+    /// How many connections a second Dapi is told of, at most.
     #[schema(minimum = 1, maximum = 1000, default = 20)]
     per_second: Option<i32>,
     /// Which connections.
@@ -235,7 +235,7 @@ fn created_id(context: &Context, outcome: &CreateOutcome) -> Result<BulkRevocati
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct PageQuery {
-    /// How many at most: 50 unless told, at most 100.
+    /// How many at most: 50 by default, up to 100.
     #[param(value_type = Option<u8>, minimum = 1, maximum = 100)]
     limit: Option<String>,
     /// The `nextCursor` of the page before.
@@ -280,7 +280,7 @@ pub async fn list(
     }))
 }
 
-/// One order and how far it has come.
+/// One order and its progress.
 #[utoipa::path(
     get, path = "/v1/admin/revocations/{id}", tag = "Admin", operation_id = "get_revocations",
     security(("bearer" = ["admin"])),
@@ -330,7 +330,7 @@ macro_rules! change {
 }
 
 change!(
-    /// Lets nothing more through to Dapi. What it met stays unusable, with its secrets sealed, until the
+    /// Stops telling Dapi. The connections stay unusable, with its secrets sealed, until the
     /// order is resumed or cancelled. Repeatable.
     pause, "/v1/admin/revocations/{id}/pause", "pause_revocations", Pause
 );
@@ -339,7 +339,7 @@ change!(
     resume, "/v1/admin/revocations/{id}/resume", "resume_revocations", Resume
 );
 change!(
-    /// Gives up what Dapi was not told of: it ends `invalidated`, unconfirmed, and its secrets are
+    /// Gives up every connection that Dapi was not told of: it ends `invalidated`, unconfirmed, and its secrets are
     /// destroyed, so that Dapi can never be told of it. Nothing becomes usable again. Repeatable.
     cancel, "/v1/admin/revocations/{id}/cancel", "cancel_revocations", Cancel
 );

@@ -34,9 +34,9 @@ pub struct Found {
     /// The connection, as clients see it.
     #[serde(flatten)]
     pub connection: Connection,
-    /// The random name of its user, by which the audit trail knows them.
+    /// The random id of its user, as in the audit trail.
     pub user: UserId,
-    /// The client that handed it in, or that made the session which did.
+    /// The client that submitted it, or that created the session which did.
     #[serde(rename = "createdBy")]
     pub created_by: Option<String>,
     /// The order that revoked it.

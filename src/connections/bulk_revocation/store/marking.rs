@@ -352,6 +352,7 @@ pub async fn mark_locked(conn: &mut Conn, ids: &[Uuid]) -> sqlx::Result<i64> {
             SELECT o.id FROM bulk_revocations o
             WHERE o.id IN (SELECT bulk_revocation_id FROM matching) AND o.marked_at IS NULL
             ORDER BY o.id FOR SHARE OF o),
+         -- What `revoke_chosen!` revokes; the caller holds the rows' locks.
          chosen AS (SELECT m.id, m.bulk_revocation_id FROM matching m JOIN in_force h ON h.id = m.bulk_revocation_id)"
         },
         r#"SELECT count(*) AS "marked!" FROM changed"#,

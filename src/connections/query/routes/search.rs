@@ -42,11 +42,11 @@ pub struct SearchQuery {
     /// Received at this time or after it.
     #[param(value_type = Option<String>, format = DateTime)]
     created_after: Option<String>,
-    /// Text that stands, in any case, somewhere in one of the ids: `conn_…`, `usr_…`, `connectionID`,
+    /// Text that one of the ids contains, ignoring case: `conn_…`, `usr_…`, `connectionID`,
     /// `userID`, `tokenID`, `clientUserID`.
     #[param(max_length = 256)]
     text: Option<String>,
-    /// How many at most: 50 unless told, at most 100.
+    /// How many at most: 50 by default, up to 100.
     #[param(value_type = Option<u8>, minimum = 1, maximum = 100)]
     limit: Option<String>,
     /// The `nextCursor` of the page before.

@@ -203,6 +203,7 @@ pub async fn claim_delinks(
                             THEN l.gives_up_at
                    END AS later
             FROM locked l),
+         -- The error of a real attempt is kept; only a missing user secret overwrites it.
          postponed AS (
             UPDATE connections c
             SET leased_until = NULL, due_at = d.later,
