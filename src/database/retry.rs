@@ -15,6 +15,12 @@ impl Waits {
     pub const fn doubling(first: Duration, longest: Duration) -> Self {
         Self { first, longest }
     }
+
+    /// The first wait.
+    #[must_use]
+    pub const fn first(self) -> Duration {
+        self.first
+    }
 }
 
 /// Runs `work` until it succeeds, until it fails with an error that is not `retryable`, or until the next try would

@@ -1,7 +1,7 @@
 //! The erasure of users as callers see it: `DELETE /v1/users/{clientUserID}` and its signed receipt.
 //!
-//! What is destroyed, and when it may be, is [`connections::erasure`](crate::connections::erasure)'s
-//! business; here it is told and signed.
+//! [`connections::erasure`](crate::connections::erasure) decides what is destroyed and when; this module answers
+//! requests and signs receipts.
 //!
 //! Knows: base, http, connections, oauth, users.
 

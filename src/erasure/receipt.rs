@@ -1,4 +1,4 @@
-//! What is told of an erasure.
+//! The answer about an erasure: its status, and its signed receipt.
 
 use serde::Serialize;
 use time::OffsetDateTime;
@@ -8,13 +8,13 @@ use crate::base::ids::{DataKeyId, ErasureId, UserId};
 use crate::connections::erasure::{Erased, Erasure, Upstream};
 use crate::oauth::Issuer;
 
-/// How an erasure stands.
+/// The status of an erasure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
-    /// Nothing of the user's is usable; Dapi has not confirmed everything yet.
+    /// None of the user's connections is usable; Dapi has not confirmed all revocations yet.
     Pending,
-    /// It is all destroyed.
+    /// Everything is destroyed.
     Erased,
 }
 
@@ -22,9 +22,9 @@ pub enum State {
 #[derive(Debug, Clone, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Destroyed {
-    /// The user's data key: whatever copy of a sealed value exists elsewhere opens never again.
+    /// The user's data key: no copy of a sealed value elsewhere, such as in a backup, can be unsealed without it.
     data_key: DataKeyId,
-    /// Codes, tokens and user secrets that were held when the erasure was asked for.
+    /// Codes, tokens and user secrets that were stored when the erasure was requested.
     sealed_values: i64,
     /// Connections, with Dapi's names for login, user and token.
     connections: i64,
@@ -34,15 +34,15 @@ pub struct Destroyed {
     mapping: bool,
 }
 
-/// An erasure, and once it is through its signed receipt.
+/// An erasure, and once it has ended its signed receipt.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Receipt {
     /// The erasure's id.
     pub id: ErasureId,
-    /// How it stands.
+    /// The status.
     pub status: State,
-    /// When it was asked for.
+    /// When it was requested.
     #[serde(with = "time::serde::rfc3339")]
     pub requested_at: OffsetDateTime,
     /// When everything was destroyed.
@@ -50,7 +50,7 @@ pub struct Receipt {
     pub erased_at: Option<OffsetDateTime>,
     /// How many connections Dapi has not confirmed yet.
     pub outstanding: i64,
-    /// Whether Dapi confirmed; `null` as long as it is asked.
+    /// Whether Dapi confirmed; `null` while the erasure is pending.
     pub upstream: Option<Upstream>,
     /// How many tokens Dapi may still honour.
     pub unconfirmed: Option<i64>,
@@ -60,7 +60,7 @@ pub struct Receipt {
     pub receipt: Option<String>,
 }
 
-/// What the JWT says. It names the user by the random id alone, as the audit trail does.
+/// The claims of the JWT. Like the audit trail, they hold the user's random id and not the app's name for the user.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Claims {
@@ -86,7 +86,7 @@ fn destroyed(erased: &Erased) -> Destroyed {
 }
 
 impl Receipt {
-    /// Tells an erasure; signs where there is something to be signed for. `None` where no key signs.
+    /// Builds the answer, with a signed receipt if the erasure has ended. Returns `None` if there is no key to sign with.
     #[must_use]
     pub fn of(issuer: &Issuer, erasure: &Erasure) -> Option<Self> {
         let Erasure { id, user, requested_at, outstanding, .. } = *erasure;

@@ -18,11 +18,11 @@ use crate::users;
 
 type Erase = Authorized<needs::UsersErase>;
 
-/// How often somebody who waits looks whether Dapi has confirmed.
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// Interval at which a waiting request checks whether Dapi has confirmed.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Erases a user. When this is answered, nothing of theirs is usable any more; once Dapi has confirmed,
-/// everything is destroyed but the audit trail, which knows them by a random name alone.
+/// Erases a user. When this is answered, none of the user's connections is usable any more; once Dapi has confirmed,
+/// everything is destroyed but the audit trail, which holds only a random id of the user.
 ///
 /// Repeatable: the same erasure is answered, for thirty days after its end.
 #[utoipa::path(
@@ -34,7 +34,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
         (status = 202, description = "Pending: `GET` the `Location` for the receipt", body = Receipt, headers(("Location" = String, description = "The erasure"))),
         (status = 401, description = "`unauthorized`"),
         (status = 403, description = "`insufficient_scope`"),
-        (status = 404, description = "`not_found`: nobody of this name was ever told of"),
+        (status = 404, description = "`not_found`: the app has never had a user of this name"),
         (status = 503, description = "`unavailable`"),
     )
 )]
@@ -47,7 +47,7 @@ pub async fn erase(
     let deadline = Instant::now() + context.pace.answer_within;
     users::check_client_user_id(&user).map_err(|_| Problem::not_found())?;
     let app = caller.client.app;
-    // What arrived whole is carried out, whatever becomes of the caller.
+    // Detached: a request that arrived whole is carried out even if its caller disconnects.
     let beginning = {
         let (context, actor, user) = (context.clone(), caller.actor.clone(), user.into_inner());
         async move {
@@ -57,12 +57,12 @@ pub async fn erase(
     };
     let id = detached(&context.tasks, beginning).await??.ok_or_else(Problem::not_found)?;
     context.wake.notify_one();
-    let found = concluded(&context, app, id, deadline).await?;
+    let found = wait_for_end(&context, app, id, deadline).await?;
     answer(&issuer, &found)
 }
 
-/// Waits for the end of an erasure, or `deadline`.
-async fn concluded(
+/// Advances an erasure until it ends, or until `deadline`. Returns it as it then is.
+async fn wait_for_end(
     context: &Context,
     app: AppId,
     id: ErasureId,
@@ -70,7 +70,7 @@ async fn concluded(
 ) -> Result<erasure::Erasure, Problem> {
     loop {
         let mut conn = context.pool.acquire().await?;
-        // It has begun. Whatever is in the way now is for a later call, here or in the background.
+        // It has begun: a lock that is in the way now is left to the next attempt, here or in the background.
         if let Err(error) = erasure::conclude(&mut conn, id).await
             && Fault::of(&error) != Fault::Contention
         {
@@ -82,7 +82,7 @@ async fn concluded(
         if found.erased.is_some() || left.is_zero() {
             return Ok(found);
         }
-        tokio::time::sleep(LOOK_AGAIN.min(left)).await;
+        tokio::time::sleep(POLL_INTERVAL.min(left)).await;
     }
 }
 
@@ -98,7 +98,7 @@ fn answer(issuer: &Issuer, erasure: &erasure::Erasure) -> Result<HttpResponse, P
         .json(receipt))
 }
 
-/// An erasure, with its receipt once it is through.
+/// An erasure, with its receipt once it has ended.
 #[utoipa::path(
     get, path = "/v1/users/erasures/{id}", tag = "Connections", operation_id = "get_erasure",
     security(("bearer" = ["users:erase"])),

@@ -1,4 +1,4 @@
-//! What a caller sends: a JSON object whose fields go through as they came, number by digit.
+//! The body of a request: a JSON object whose fields are passed on byte by byte, so that numbers keep their digits.
 
 use std::fmt;
 
@@ -8,19 +8,19 @@ use serde_json::value::RawValue;
 use crate::dapi::{Field, UserSecret};
 use crate::http::problem::{Problem, ProblemCode};
 
-/// The fields of a caller's object.
+/// The fields of a request's JSON object, in their order, with unparsed values.
 #[derive(Debug, Default)]
 pub(super) struct Fields(Vec<Field>);
 
-/// Names that only Strongroom gives a value to.
-const OWN: [&str; 2] = ["appsecret", "usersecret"];
+/// Fields that only Strongroom fills, in lower case.
+const RESERVED: [&str; 2] = ["appsecret", "usersecret"];
 
 impl Fields {
-    /// Reads an object.
+    /// Parses a JSON object.
     ///
     /// # Errors
-    /// `invalid_request` for anything else, and for a field that is given twice: the two ends of the wire
-    /// might not agree on which counts.
+    /// `invalid_request` if the bytes are not a JSON object, or if it has a field twice: Strongroom and Dapi might not
+    /// agree on which one counts (RFC 8259 §4).
     pub(super) fn read(bytes: &[u8]) -> Result<Self, Problem> {
         if bytes.trim_ascii_start().first() != Some(&b'{') {
             return Err(Problem::invalid_field("body", "must be a JSON object"));
@@ -38,30 +38,29 @@ impl Fields {
         })
     }
 
-    /// The value of a field that holds text.
+    /// Returns the value of a field, if it is a string.
     pub(super) fn text(&self, name: &str) -> Option<String> {
         let (_, value) = self.0.iter().find(|(field, _)| field == name)?;
         serde_json::from_str(value.get()).ok()
     }
 
-    /// The user secret that came with it.
+    /// Returns the user secret that the request brought, if it is a string that is not empty.
     pub(super) fn user_secret(&self) -> Option<UserSecret> {
         self.text("userSecret").filter(|text| !text.is_empty()).map(UserSecret::new)
     }
 
-    /// The fields that go through: all but those that only Strongroom gives a value to, however they are
-    /// spelt, because Dapi may not look at the case. With `app_key`, the app's key is Strongroom's as well.
+    /// Returns the fields to pass on: all except the reserved ones, in any spelling, because Dapi may ignore case. With
+    /// `app_key`, `appKey` is reserved as well.
     pub(super) fn passed(self, app_key: bool) -> Vec<Field> {
-        let own = |name: &str| {
+        let reserved = |name: &str| {
             let folded = fold(name);
-            OWN.contains(&folded.as_str()) || (app_key && folded == "appkey")
+            RESERVED.contains(&folded.as_str()) || (app_key && folded == "appkey")
         };
-        self.0.into_iter().filter(|(name, _)| !own(name)).collect()
+        self.0.into_iter().filter(|(name, _)| !reserved(name)).collect()
     }
 }
 
-/// A name without its case, as readers of JSON fold it that do not look at the case (Go's does, and takes
-/// the long s and the Kelvin sign for letters).
+/// Folds a name like JSON parsers that ignore case. Go's also folds the long s (U+017F) and the Kelvin sign (U+212A).
 fn fold(name: &str) -> String {
     let plain = |c: char| match c {
         '\u{17f}' => 's',
@@ -95,7 +94,7 @@ impl<'de> Visitor<'de> for Object {
     }
 }
 
-/// Dapi's calls have a dozen; each is compared with all before it.
+/// Dapi's calls have a dozen. The limit bounds the search for duplicates, which is quadratic.
 const MAX_FIELDS: usize = 256;
 
 #[cfg(test)]
@@ -108,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_through_goes_as_it_came() {
+    fn fields_are_passed_on_byte_by_byte() {
         let json = r#" {"amount": 12.50, "big": 123456789012345678901234567890, "a": [1e400, {"x":null}]} "#;
         let expected = [
             ("amount", "12.50"),
@@ -119,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_of_the_callers_own_is_left_out_however_it_is_spelt() {
+    fn reserved_fields_are_left_out_in_any_spelling() {
         let json = r#"{"APPSECRET":2,"app\u0053ecret":"x","uſerSecret":3,"userSecret":4,"x":5}"#;
         assert_eq!(passed(json), [("x".to_owned(), "5".to_owned())]);
         let fields = Fields::read(br#"{"appKey":"k","x":1}"#).unwrap();
@@ -127,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_object_or_says_a_thing_twice_is_refused() {
+    fn a_body_that_is_no_object_or_has_a_field_twice_is_refused() {
         let deep = format!("{{\"x\": {}", "[".repeat(100_000));
         for json in ["", "[]", "1", "{", "{}x", r#"{"a":1,"a":2}"#, r#"{"a":1,"\u0061":2}"#, &deep]
         {
@@ -138,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_secret_is_read_where_it_is_text() {
+    fn a_user_secret_is_read_if_it_is_a_string() {
         let secret = |json: &str| Fields::read(json.as_bytes()).unwrap().user_secret();
         assert_eq!(secret(r#"{"userSecret":"s"}"#).unwrap().expose(), "s");
         assert!(

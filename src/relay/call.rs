@@ -1,5 +1,5 @@
-//! A call whose turn has come: made in a task that no disconnect ends, its answer handed to the caller
-//! whole where it is small, piece by piece where it is large, without the secrets that went with it.
+//! A call under an acquired token lease: made in a task that survives the caller's disconnect. A small answer is
+//! returned whole and a large one is streamed, both without the secrets that were sent.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,16 +15,16 @@ use crate::connections::token_lease::{CallRequest, Opened, TokenLease};
 use crate::dapi::{CallAnswer, CallBody, CallLost, Field, Permit, said};
 use crate::relay::paths::DapiPath;
 use crate::relay::redact::Redactor;
-use crate::relay::verdict::{Skim, Verdict};
+use crate::relay::verdict::{Verdict, VerdictReader};
 
-/// The largest answer that is handed over whole, in bytes; a larger one is streamed.
-const WHOLE: usize = 1024 * 1024;
-/// The largest answer that is passed back, in bytes.
-const LARGEST: u64 = 64 * 1024 * 1024;
-/// Pieces of a streamed answer that wait for the caller.
-const PIECES: usize = 4;
+/// The largest answer that is returned whole, in bytes. A larger one is streamed.
+const MAX_WHOLE: usize = 1024 * 1024;
+/// The largest answer that is returned at all, in bytes.
+const MAX_ANSWER: u64 = 64 * 1024 * 1024;
+/// Capacity of the channel between Dapi's answer and the caller, in pieces.
+const CHANNEL_PIECES: usize = 4;
 
-/// A call that somebody wants to make.
+/// A call to make: the lease request and what is sent to Dapi.
 #[derive(Debug)]
 pub(super) struct Request {
     pub(super) request: CallRequest,
@@ -33,7 +33,7 @@ pub(super) struct Request {
     pub(super) trace: TraceContext,
 }
 
-/// Dapi's answer.
+/// Dapi's answer, of any status.
 #[derive(Debug)]
 pub(super) struct Answered {
     pub(super) status: u16,
@@ -41,33 +41,32 @@ pub(super) struct Answered {
     pub(super) body: Body,
 }
 
-/// Its body.
+/// The body of an answer.
 #[derive(Debug)]
 pub(super) enum Body {
     /// A JSON object.
     Whole(Bytes),
-    /// The beginning of one, and what follows; an error where it broke off.
+    /// The beginning of a JSON object, and the pieces that follow. An error marks an answer that broke off.
     Streamed(Bytes, mpsc::Receiver<Result<Bytes, std::io::Error>>),
 }
 
-/// Why there is no answer.
+/// Why there is no answer to return.
 #[derive(Debug)]
 pub(super) enum RelayError {
-    /// Not within the time limit.
     Timeout,
-    /// No connection, or one that broke.
+    /// Dapi could not be reached, or the connection broke.
     Unreachable,
-    /// An answer that is not Dapi's: garbage, a redirect.
+    /// The answer is not one of Dapi's: no JSON object, or a redirect.
     Unusable,
-    /// More than is passed back.
+    /// The answer is larger than [`MAX_ANSWER`].
     TooLarge,
-    /// The user secret has not come yet.
+    /// The connection has no user secret yet.
     NoUserSecret,
-    /// Ours.
     Failed(ConnectionError),
 }
 
 impl RelayError {
+    /// Returns the outcome in metrics and in the audit trail.
     const fn outcome(&self) -> &'static str {
         match self {
             Self::Timeout => "timeout",
@@ -86,35 +85,35 @@ impl From<CallLost> for RelayError {
     }
 }
 
-/// What becomes of a call, for whoever still waits for it.
+/// The outcome of a call, for a caller that still waits for it.
 pub(super) type Outcome = Result<Answered, RelayError>;
 
-/// A call that has begun.
+/// A call that is on record as begun.
 pub(super) struct Running {
     pub(super) context: connections::Context,
     pub(super) request: Arc<Request>,
-    pub(super) turn: TokenLease,
+    pub(super) lease: TokenLease,
     pub(super) permit: Permit,
-    /// Before the turn was taken: the call ends before the turn does.
+    /// Read before the lease was acquired, so that the call's time limit ends before the lease.
     pub(super) started: Instant,
     pub(super) caller: oneshot::Sender<Outcome>,
 }
 
 impl Running {
-    /// Makes the call. Its turn ends before the caller hears of it, so that their next call finds it free.
+    /// Makes the call. Releases the lease before the outcome is sent, so that the caller's next call finds it free.
     pub(super) async fn run(self) {
-        let opened = match self.turn.open(&self.context.vault) {
+        let opened = match self.lease.open(&self.context.vault) {
             Ok(opened) => opened,
             Err(error) => {
-                return self.conclude(Err(RelayError::Failed(error.into())), None, None).await;
+                return self.finish(Err(RelayError::Failed(error.into())), None, None).await;
             }
         };
         if opened.user_secret.is_none() {
-            return self.conclude(Err(RelayError::NoUserSecret), None, None).await;
+            return self.finish(Err(RelayError::NoUserSecret), None, None).await;
         }
         let mut answer = match self.send(&opened).await {
             Ok(answer) => answer,
-            Err(trouble) => return self.conclude(Err(trouble), None, None).await,
+            Err(error) => return self.finish(Err(error), None, None).await,
         };
         let status = answer.status().as_u16();
         let mut redactor = redactor(&opened);
@@ -130,37 +129,38 @@ impl Running {
                     retry_after: answer.retry_after,
                     body: Body::Whole(whole.body),
                 });
-                self.conclude(answered, Some(status), attention).await;
+                self.finish(answered, Some(status), attention).await;
             }
             Ok(Gathered::More(bytes)) => Box::pin(self.stream(answer, redactor, &bytes)).await,
-            Err(trouble) => self.conclude(Err(trouble), Some(status), None).await,
+            Err(error) => self.finish(Err(error), Some(status), None).await,
         }
     }
 
-    /// What an answer tells about the token and the login. Returns the `type` by which the connection needs
-    /// attention, which is committed with the turn's end. What else could not be kept is told again by the
-    /// next call.
+    /// Records what an answer implies about the token and the user secret. Returns the `type` for which the connection
+    /// needs attention; it is committed with the release of the lease. Failures to record the rest are only logged: the
+    /// next call implies it again.
     async fn learn_from(&self, verdict: &Verdict) -> Option<String> {
         if verdict.succeeded {
-            let _ = self.turn.prove_user_secret(&self.context).await;
-            if let Err(error) = self.turn.prove_token(&self.context).await {
-                tracing::warn!(cause = %error, "that a token works could not be recorded");
+            let _ = self.lease.prove_user_secret(&self.context).await;
+            if let Err(error) = self.lease.prove_token(&self.context).await {
+                tracing::warn!(cause = %error, "a token could not be recorded as proven");
             }
             return None;
         }
         let kind = verdict.kind.as_ref()?;
-        if self.turn.has_proven_user_secret() {
-            Box::pin(self.learn_of_death(kind)).await;
+        // With an unproven user secret, the refusal may be about the secret and not about the token.
+        if self.lease.has_proven_user_secret() {
+            Box::pin(self.record_dead_token(kind)).await;
         }
-        // Whatever the user secret is worth: going on could lock the account.
+        // Even with an unproven user secret: further calls could lock the account.
         let stop = !verdict.asks && connections::calls_for_attention(&self.context, kind);
         stop.then(|| kind.clone())
     }
 
-    async fn learn_of_death(&self, kind: &str) {
+    async fn record_dead_token(&self, kind: &str) {
         let (app, id) = (self.request.request.app, self.request.request.id);
         match connections::dapi_reports_dead_token(&self.context, app, id, kind).await {
-            Ok(true) => tracing::warn!(connection = %id, kind, "Dapi says that a token is dead"),
+            Ok(true) => tracing::warn!(connection = %id, kind, "Dapi reports a dead token"),
             Ok(false) => {}
             Err(error) => tracing::warn!(cause = %error, "a dead token could not be recorded"),
         }
@@ -179,66 +179,67 @@ impl Running {
         usable(sent?)
     }
 
+    /// Returns the time that is left of the call's limit.
     fn left(&self) -> Duration {
         (self.started + self.request.request.limit).saturating_duration_since(Instant::now())
     }
 
-    async fn conclude(self, outcome: Outcome, status: Option<u16>, attention: Option<String>) {
-        self.end(word(&outcome), status, attention).await;
-        // Whoever has gone meanwhile does not want to know.
+    async fn finish(self, outcome: Outcome, status: Option<u16>, attention: Option<String>) {
+        self.end(label(&outcome), status, attention).await;
+        // Fails if the caller has disconnected.
         let _ = self.caller.send(outcome);
     }
 
-    async fn end(&self, word: &'static str, status: Option<u16>, attention: Option<String>) {
-        self.context.dapi.count_call(word, self.started.elapsed());
-        if let Err(error) = self.turn.end(&self.context, word, status, attention).await {
-            tracing::warn!(cause = %error, "the end of a call could not be recorded, trying again");
+    async fn end(&self, label: &'static str, status: Option<u16>, attention: Option<String>) {
+        self.context.dapi.count_call(label, self.started.elapsed());
+        if let Err(error) = self.lease.end(&self.context, label, status, attention).await {
+            tracing::warn!(cause = %error, "the end of a call could not be recorded, the background retries");
         }
     }
 
-    /// Hands a large answer over as it comes. The turn ends with it, or with the call's time limit: a
+    /// Streams a large answer to the caller. The lease ends with the answer or with the call's time limit, so that a
     /// caller that reads slowly cannot hold the token for longer.
     async fn stream(mut self, mut answer: CallAnswer, mut redactor: Redactor, first: &[u8]) {
-        let (pieces, rest) = mpsc::channel(PIECES);
+        let (pieces, rest) = mpsc::channel(CHANNEL_PIECES);
         let status = answer.status().as_u16();
         let body = Body::Streamed(redactor.push(first), rest);
         let head = Answered { status, retry_after: answer.retry_after, body };
-        let (nobody, _) = oneshot::channel();
-        let caller = std::mem::replace(&mut self.caller, nobody);
-        // A caller that has gone is no reason not to hear what Dapi says.
+        let (closed, _) = oneshot::channel();
+        let caller = std::mem::replace(&mut self.caller, closed);
+        // Goes on if the caller has disconnected: the answer may still say that the token is dead.
         let _ = caller.send(Ok(head));
-        let mut skim = Skim::default();
-        skim.push(first);
-        let pumping = pump(&mut answer, &mut redactor, &mut skim, &pieces, first.len() as u64);
+        let mut reader = VerdictReader::default();
+        reader.push(first);
+        let pumping = pump(&mut answer, &mut redactor, &mut reader, &pieces, first.len() as u64);
         let pumped = tokio::time::timeout(self.left(), pumping).await;
-        let word = match &pumped {
+        let label = match &pumped {
             Ok(Ok(())) => "answered",
-            Ok(Err(trouble)) => trouble.outcome(),
+            Ok(Err(error)) => error.outcome(),
             Err(_) => "timeout",
         };
-        let attention = match skim.verdict() {
+        let attention = match reader.verdict() {
             Some(verdict) => self.learn_from(verdict).await,
             None => None,
         };
-        self.end(word, Some(status), attention).await;
+        self.end(label, Some(status), attention).await;
         if !matches!(pumped, Ok(Ok(()))) {
-            break_off(&pieces, word);
+            break_off(&pieces, label);
         }
     }
 }
 
-/// Tells a reader that this was not all. One that has not made room for it sees the end of the stream in
-/// the middle of an object.
-fn break_off(pieces: &mpsc::Sender<Result<Bytes, std::io::Error>>, word: &'static str) {
-    let _ = pieces.try_send(Err(std::io::Error::other(word)));
+/// Sends an error, so that the caller's stream does not end as if it were complete. If the channel is full, the stream
+/// ends in the middle of the JSON object instead.
+fn break_off(pieces: &mpsc::Sender<Result<Bytes, std::io::Error>>, label: &'static str) {
+    let _ = pieces.try_send(Err(std::io::Error::other(label)));
 }
 
-/// How an outcome is called in metrics and in the audit trail.
-pub(super) fn word(outcome: &Outcome) -> &'static str {
+/// Returns the outcome in metrics and in the audit trail.
+pub(super) fn label(outcome: &Outcome) -> &'static str {
     outcome.as_ref().map_or_else(RelayError::outcome, |_| "answered")
 }
 
-/// An answer that is small, read whole, without these secrets.
+/// Reads a small answer whole and redacts these secrets.
 pub(super) async fn read_whole(answer: CallAnswer, secrets: &[&str]) -> Outcome {
     let mut answer = usable(answer)?;
     let Gathered::Whole(bytes) = gather(&mut answer).await? else {
@@ -249,14 +250,14 @@ pub(super) async fn read_whole(answer: CallAnswer, secrets: &[&str]) -> Outcome 
     Ok(Answered { status, retry_after, body: Body::Whole(body) })
 }
 
-/// The answer's head tells whether it is one of Dapi's.
+/// Checks by status and headers that an answer is one of Dapi's and not too large.
 fn usable(answer: CallAnswer) -> Result<CallAnswer, RelayError> {
     let status = answer.status();
     let usable = status.is_success() || status.is_client_error() || status.is_server_error();
     if !usable || answer.is_unreadable() {
         return Err(RelayError::Unusable);
     }
-    if answer.length().is_some_and(|length| length > LARGEST) {
+    if answer.length().is_some_and(|length| length > MAX_ANSWER) {
         return Err(RelayError::TooLarge);
     }
     Ok(answer)
@@ -272,23 +273,23 @@ fn redactor(opened: &Opened) -> Redactor {
 }
 
 enum Gathered {
-    /// All of it.
     Whole(Bytes),
-    /// The beginning.
+    /// The first [`MAX_WHOLE`] bytes and a little more; the rest is still to be read.
     More(Bytes),
 }
 
+/// Reads an answer to its end, or until it is too large to be returned whole.
 async fn gather(answer: &mut CallAnswer) -> Result<Gathered, RelayError> {
     let mut bytes = BytesMut::new();
     loop {
         match answer.chunk().await {
             Ok(Some(piece)) => bytes.extend_from_slice(&piece),
             Ok(None) => return Ok(Gathered::Whole(bytes.freeze())),
-            // What broke off behind the object's closing brace lacks nothing.
+            // Complete, if it broke off behind the closing brace of the object.
             Err(_) if said(&bytes).is_some() => return Ok(Gathered::Whole(bytes.freeze())),
             Err(lost) => return Err(lost.into()),
         }
-        if bytes.len() > WHOLE {
+        if bytes.len() > MAX_WHOLE {
             let bytes = without_mark(bytes.freeze());
             return if is_utf8_object(&bytes) {
                 Ok(Gathered::More(bytes))
@@ -299,18 +300,18 @@ async fn gather(answer: &mut CallAnswer) -> Result<Gathered, RelayError> {
     }
 }
 
-/// A byte order mark is no part of JSON (RFC 8259 §8.1).
+/// Strips a byte order mark, which is no part of JSON (RFC 8259 §8.1).
 fn without_mark(bytes: Bytes) -> Bytes {
     if bytes.starts_with(b"\xef\xbb\xbf") { bytes.slice(3..) } else { bytes }
 }
 
-/// An object's head; that of UTF-16 holds a zero.
+/// Returns whether these bytes begin a JSON object in UTF-8; in UTF-16, the second byte is zero.
 fn is_utf8_object(bytes: &[u8]) -> bool {
     matches!(bytes.trim_ascii_start(), [b'{', second, ..] if *second != 0)
 }
 
-/// The bytes in UTF-8, in which secrets are looked for; as they came where they are that already, or mean
-/// to be.
+/// Returns the bytes in UTF-8, so that the redactor finds secrets in them. Unchanged if they begin like UTF-8, even if
+/// they are not valid.
 fn in_utf8(bytes: Bytes) -> Bytes {
     let bytes = without_mark(bytes);
     if is_utf8_object(&bytes) {
@@ -321,9 +322,8 @@ fn in_utf8(bytes: Bytes) -> Bytes {
 
 /// An answer that was read whole.
 struct Whole {
-    /// Without secrets.
+    /// Redacted.
     body: Bytes,
-    /// What it says.
     verdict: Verdict,
 }
 
@@ -334,21 +334,21 @@ fn whole(bytes: Bytes, redactor: &mut Redactor) -> Result<Whole, RelayError> {
     Ok(Whole { body: clean.freeze(), verdict })
 }
 
-/// Passes an answer on, piece by piece. When the caller has gone, it is read to its end all the same: the
-/// call runs to its end too.
+/// Streams an answer, redacted, piece by piece. Reads it to its end even if the caller has disconnected, because the
+/// verdict may stand there.
 async fn pump(
     answer: &mut CallAnswer,
     redactor: &mut Redactor,
-    skim: &mut Skim,
+    reader: &mut VerdictReader,
     pieces: &mpsc::Sender<Result<Bytes, std::io::Error>>,
     mut length: u64,
 ) -> Result<(), RelayError> {
     while let Some(piece) = answer.chunk().await? {
         length += piece.len() as u64;
-        if length > LARGEST {
+        if length > MAX_ANSWER {
             return Err(RelayError::TooLarge);
         }
-        skim.push(&piece);
+        reader.push(&piece);
         let clean = redactor.push(&piece);
         if !clean.is_empty() {
             let _ = pieces.send(Ok(clean)).await;

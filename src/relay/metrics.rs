@@ -1,5 +1,4 @@
-//! What is counted about calls on connections' behalf. What came of them and how long they took counts
-//! Dapi's client.
+//! Metrics of the queue for tokens. Dapi's client counts the outcomes and durations of the calls.
 
 use std::time::Duration;
 
@@ -15,13 +14,13 @@ struct Why {
     why: &'static str,
 }
 
-/// Why a caller got no turn; told from the start, so that an alert has something to compare with.
+/// Values of the label `why`. All are registered at the start, so that an alert on a rate has a zero to compare with.
 const TURNED_AWAY: [&str; 5] =
     ["queue_full", "waited_too_long", "gate", "not_active", "needs_attention"];
-/// Upper bounds of buckets in seconds: waits last as long as calls.
+/// Upper bounds in seconds, up to the time limit of a slow call.
 const BUCKETS: [f64; 10] = [0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0, 60.0, 120.0];
 
-/// Counters of calls. Clones count together.
+/// The metrics of the queue. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     turned_away: Family<Why, Counter>,
@@ -40,15 +39,15 @@ impl Metrics {
         for why in TURNED_AWAY {
             drop(m.turned_away.get_or_create(&Why { why }));
         }
-        let help = "Calls on connections' behalf that got no turn";
+        let help = "Calls on connections' behalf that got no token lease";
         registry.register("relay_turned_away", help, m.turned_away.clone());
         registry.register_with_unit(
             "relay_queue_wait",
-            "Time from a call's arrival to its turn",
+            "Time from a call's arrival to its token lease",
             Unit::Seconds,
             m.waits.clone(),
         );
-        let help = "Calls that wait for their token's turn";
+        let help = "Calls that wait for their token's lease";
         registry.register("relay_waiting", help, m.waiting.clone());
         m
     }

@@ -1,11 +1,10 @@
-//! Calls to Dapi on a connection's behalf, with the token that the caller never sees; and Dapi's own
-//! wire, for apps that use its SDKs.
+//! Calls to Dapi on a connection's behalf, with a token that the caller never sees, and Dapi's own wire for apps that use
+//! its SDKs.
 //!
-//! `paths` says what may be called; `body` reads what the caller sends; `queue` waits for the token's
-//! turn; `call` makes the call in a task of its own, takes the answer's secrets out by `redact` and learns from
-//! it by `verdict`;
-//! `tokenless` is the one call without a token; `wire` speaks Dapi's shapes; `routes` is HTTP in and out. The turns themselves belong to `connections`,
-//! whose delinkings take them too.
+//! A request passes `routes`, `paths` (the allow-list), `body`, `queue` (waits for the token's lease) and `call`, which
+//! runs in its own task, takes secrets out of the answer (`redact`) and reads from it whether the token still works
+//! (`verdict`). `tokenless` is the one call without a token, `wire` has Dapi's formats. The lease itself belongs to
+//! `connections`, whose delinkings acquire it too.
 //!
 //! Knows: base, vault, dapi, http, audit, apps, users, oauth, connections.
 
@@ -29,25 +28,26 @@ use crate::connections;
 use crate::http::concurrency::ConcurrencyLimit;
 use paths::DapiPath;
 
-/// Calls that wait or are under way in one replica, an app that is alone having half. Each holds a request's
-/// body in memory.
+/// Calls that may wait or be under way in one replica; a single app gets at most half. Each holds its request's body in
+/// memory.
 pub const MAX_CALLS: usize = 2048;
 
-/// What the use cases work with. Every thread has connections of its own; the rest is shared.
+/// What calls work with. Each worker thread has its own database pool and client of Dapi in `connections`; the rest is
+/// shared.
 #[derive(Clone, Debug)]
 pub struct Context {
-    /// Connections and everything that they work with.
+    /// The context of the module `connections`.
     pub connections: connections::Context,
-    /// Who waits in this process.
+    /// The callers that wait in this process.
     pub line: Line,
-    /// Places for calls that wait or are under way.
+    /// Bounds the calls that wait or are under way to [`MAX_CALLS`].
     pub limit: ConcurrencyLimit,
-    /// What is counted.
+    /// Metrics of the queue.
     pub metrics: Metrics,
 }
 
 impl Context {
-    /// How long a call may take, to the last byte of its answer.
+    /// Returns the time limit of a call, to the last byte of its answer.
     fn limit(&self, path: &DapiPath) -> Duration {
         let limit = self.connections.dapi.settings().call_timeout;
         if path.slow { limit * 2 } else { limit }

@@ -1,14 +1,14 @@
-//! What of Dapi's API may be called on a connection's behalf: an allow-list. Exchanges and delinkings are
-//! Strongroom's own business and are not on it.
+//! The paths of Dapi's API that may be called on a connection's behalf: an allow-list. Exchanges and delinkings are not
+//! on it, because Strongroom makes those calls itself.
 
-/// One path of Dapi's.
+/// One path of Dapi's API.
 #[derive(Debug)]
 pub(super) struct DapiPath {
-    /// As Dapi spells it, under the base URL and without a slash at its head.
+    /// In Dapi's spelling, relative to the base URL, without a leading slash.
     pub(super) path: &'static str,
-    /// Dapi takes twice as long for it.
+    /// Gets twice the time limit.
     pub(super) slow: bool,
-    /// The app's key belongs into the body.
+    /// The body needs the app's key.
     pub(super) with_app_key: bool,
 }
 
@@ -51,8 +51,7 @@ static ALLOWED: [DapiPath; 25] = [
 /// The one call that Dapi's SDK makes without a token.
 pub(super) const OPERATION_STATUS: &str = "operation/status";
 
-/// The path that a caller names, without regard to case; what is called is Dapi's own spelling, never the
-/// caller's.
+/// Finds a path, ignoring case. The call then uses the spelling of the list, never the caller's.
 pub(super) fn find(path: &str) -> Option<&'static DapiPath> {
     ALLOWED.iter().find(|allowed| allowed.path.eq_ignore_ascii_case(path))
 }
@@ -62,13 +61,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_is_found_without_regard_to_case_and_called_by_dapis_spelling() {
+    fn a_path_is_found_ignoring_case_and_called_by_dapis_spelling() {
         let found = find("DATA/enrichedtransactions/Get").map(|found| found.path);
         assert_eq!(found, Some("data/enrichedTransactions/get"));
     }
 
     #[test]
-    fn what_is_strongrooms_own_business_or_nobodys_is_not_on_the_list() {
+    fn paths_that_strongroom_calls_itself_or_dapi_does_not_have_are_not_on_the_list() {
         for path in [
             "",
             "auth/ExchangeToken",

@@ -1,8 +1,9 @@
-//! Waiting for a token's turn, in the order of arrival, whichever replica the callers are at.
+//! Waiting for a token's lease, in the order of arrival across replicas.
 //!
-//! The queue itself is in PostgreSQL. In each process only the first in line asks whether its turn has
-//! come: when it hears of a call that ended here, and a few times a second for those that end elsewhere.
-//! The others sleep. No connection is held while anybody waits, and who goes away leaves only a place.
+//! The queue is in PostgreSQL. In each process, only the first waiting caller of a token tries to acquire the lease:
+//! when a call on the connection ends in this process, and every [`POLL_INTERVAL`] for calls that end in another replica.
+//! The others sleep. A waiting caller holds no database connection, and one that disconnects leaves nothing but its
+//! position.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,34 +19,34 @@ use crate::dapi::{Busy, Lane};
 use crate::relay::Context;
 use crate::relay::call::{Outcome, Request, Running};
 
-/// How many callers wait for one token at most.
-pub(super) const MOST: i64 = 32;
-/// How often the first in line asks, for calls that end in another replica.
-const ASK_AGAIN: Duration = Duration::from_millis(250);
-/// How long a call waits for a place at the gate before Dapi.
+/// Callers that may wait for one token, across replicas.
+const MAX_WAITING: i64 = 32;
+/// Interval at which the first waiting caller tries again, for calls that end in another replica.
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
+/// Time that a call waits for a permit of the gate.
 pub(super) const GATE_PATIENCE: Duration = Duration::from_secs(5);
-/// How often the first in line says that all in line are still there.
-const STILL_HERE: Duration = Duration::from_secs(3);
+/// Interval at which the first waiting caller renews the positions of all callers in this process. Well below the time
+/// after which a position counts as abandoned.
+const RENEW_INTERVAL: Duration = Duration::from_secs(3);
 
-/// What comes of a call that has begun.
+/// Receives the outcome of a call that has begun.
 pub(super) type Begun = oneshot::Receiver<Outcome>;
 
-/// Why there was no turn.
+/// Why no lease was acquired.
 #[derive(Debug)]
 pub(super) enum LeaseError {
-    /// There is no such connection.
+    /// The app has no such connection.
     Unknown,
-    /// It is not active.
     NotActive(Status),
-    /// Its user has to link the login again.
+    /// The user has to link the bank login again.
     NeedsAttention(Attention),
-    /// As many wait already as may.
+    /// [`MAX_WAITING`] callers wait already.
     Full,
-    /// The time that a caller waits was over before its turn came.
+    /// The deadline passed before the lease was free.
     TooLong,
-    /// No call may be made to Dapi now.
+    /// The gate allows no call to Dapi now.
     Gate(Busy),
-    /// This replica is about to end.
+    /// This replica is shutting down.
     Draining,
     /// The database or the vault.
     Failed(ConnectionError),
@@ -58,6 +59,7 @@ impl<E: Into<ConnectionError>> From<E> for LeaseError {
 }
 
 impl LeaseError {
+    /// Returns the label of the metric `relay_turned_away`; `None` for what is not the queue's doing.
     const fn why(&self) -> Option<&'static str> {
         match self {
             Self::NotActive(_) => Some("not_active"),
@@ -70,18 +72,19 @@ impl LeaseError {
     }
 }
 
-/// Begins a call as soon as it is its turn.
+/// Waits for the token's lease and begins the call. Counts the wait.
 pub(super) async fn begin(context: &Context, request: &Arc<Request>) -> Result<Begun, LeaseError> {
     let arrived = Instant::now();
-    let begun = begin_in_turn(context, request, arrived).await;
+    let begun = begin_in_order(context, request, arrived).await;
     match &begun {
         Ok(_) => context.metrics.waited(arrived.elapsed()),
-        Err(none) => none.why().into_iter().for_each(|why| context.metrics.turned_away(why)),
+        Err(error) => error.why().into_iter().for_each(|why| context.metrics.turned_away(why)),
     }
     begun
 }
 
-async fn begin_in_turn(
+/// Tries without a position first: as a rule the token is free and the queue empty.
+async fn begin_in_order(
     context: &Context,
     request: &Arc<Request>,
     arrived: Instant,
@@ -97,10 +100,10 @@ async fn begin_in_turn(
     }
     loop {
         let id = request.request.id;
-        let number = token_lease::join_queue(&context.connections, id, MOST).await?;
-        let place = Place::enter(context, id, number.ok_or(LeaseError::Full)?);
-        // A place is lost where this process slept for so long that it was given up for dead.
-        if let Some(begun) = wait(context, request, place, deadline).await? {
+        let number = token_lease::join_queue(&context.connections, id, MAX_WAITING).await?;
+        let position = Position::enter(context, id, number.ok_or(LeaseError::Full)?);
+        // The position is lost if this process was suspended for so long that it counted as abandoned.
+        if let Some(begun) = wait(context, request, position, deadline).await? {
             return Ok(begun);
         }
     }
@@ -116,34 +119,33 @@ async fn check_active(context: &Context, request: &Request) -> Result<(), LeaseE
     }
 }
 
-/// Waits at a place until its turn comes; `None` where the place is lost.
+/// Waits at a position until the lease is acquired. Returns `None` if the position is lost.
 async fn wait(
     context: &Context,
     request: &Arc<Request>,
-    mut place: Place,
+    mut position: Position,
     deadline: Instant,
 ) -> Result<Option<Begun>, LeaseError> {
     let subscription = context.connections.changes.subscribe(request.request.id);
-    let mut heard_of = Instant::now();
+    let mut renewed_at = Instant::now();
     loop {
-        // Before looking, so that what happens between the two is not missed.
-        let news = subscription.changed();
-        if place.is_first() {
-            if heard_of.elapsed() >= STILL_HERE {
-                let id = request.request.id;
-                let there =
-                    token_lease::stay_in_queue(&context.connections, id, &place.in_line()).await?;
-                heard_of = Instant::now();
-                if !there.contains(&place.number) {
+        // Before the attempt, so that a change between the two is not missed.
+        let change = subscription.changed();
+        if position.is_first() {
+            if renewed_at.elapsed() >= RENEW_INTERVAL {
+                let (id, local) = (request.request.id, position.all_local());
+                let alive = token_lease::stay_in_queue(&context.connections, id, &local).await?;
+                renewed_at = Instant::now();
+                if !alive.contains(&position.number) {
                     return Ok(None);
                 }
             }
-            match attempt(&context.connections, request, Some(place.number), deadline).await? {
+            match attempt(&context.connections, request, Some(position.number), deadline).await? {
                 Attempt::Begun(begun) => {
-                    place.taken = true;
+                    position.used = true;
                     return Ok(Some(begun));
                 }
-                // Dapi asks for a longer pause than is left.
+                // Dapi's `Retry-After` ends behind the deadline.
                 Attempt::Busy(busy)
                     if busy.held && Instant::now() + busy.retry_after > deadline =>
                 {
@@ -160,22 +162,24 @@ async fn wait(
         if left.is_zero() {
             return Err(LeaseError::TooLong);
         }
-        place.pause(news, left).await;
+        position.sleep(change, left).await;
     }
 }
 
 enum Attempt {
     Begun(Begun),
+    /// The lease is not free, or another caller comes first.
     NotYet,
+    /// No permit of the gate.
     Busy(Busy),
 }
 
-/// Takes the turn if it is free and begins the call, both in one task: whoever goes away in between
-/// leaves no turn behind that nobody uses.
+/// Acquires the lease if it is free and begins the call, both in one task: a caller that disconnects between the two
+/// leaves no unused lease behind. The permit of the gate comes first, so that no lease waits for one.
 async fn attempt(
     context: &connections::Context,
     request: &Arc<Request>,
-    place: Option<i64>,
+    position: Option<i64>,
     deadline: Instant,
 ) -> Result<Attempt, ConnectionError> {
     let patience = GATE_PATIENCE.min(deadline.saturating_duration_since(Instant::now()));
@@ -183,52 +187,54 @@ async fn attempt(
         Ok(permit) => permit,
         Err(busy) => return Ok(Attempt::Busy(busy)),
     };
-    let (tell, told) = oneshot::channel();
+    let (sender, receiver) = oneshot::channel();
     let (context, request) = (context.clone(), Arc::clone(request));
     let tasks = context.tasks.clone();
     let attempt = async move {
         let started = Instant::now();
-        let turn = match token_lease::take(&context, &request.request, place).await {
-            Ok(Some(turn)) => turn,
-            Ok(None) => return drop(tell.send(Ok(Attempt::NotYet))),
-            Err(error) => return drop(tell.send(Err(error))),
+        let lease = match token_lease::take(&context, &request.request, position).await {
+            Ok(Some(lease)) => lease,
+            Ok(None) => return drop(sender.send(Ok(Attempt::NotYet))),
+            Err(error) => return drop(sender.send(Err(error))),
         };
         let (caller, begun) = oneshot::channel();
-        // Whoever has gone by now is too late: the call has begun.
-        let _ = tell.send(Ok(Attempt::Begun(begun)));
-        Running { context, request, turn, permit, started, caller }.run().await;
+        // The call is on record as begun and is made even if its caller has disconnected.
+        let _ = sender.send(Ok(Attempt::Begun(begun)));
+        Running { context, request, lease, permit, started, caller }.run().await;
     };
     tasks.spawn(tracing::Instrument::in_current_span(attempt));
-    told.await.unwrap_or_else(|_| Err(ConnectionError::Database(sqlx::Error::WorkerCrashed)))
+    receiver.await.unwrap_or_else(|_| Err(ConnectionError::Database(sqlx::Error::WorkerCrashed)))
 }
 
+/// Per connection, the positions of this process and what wakes each.
 type Lines = Arc<Mutex<HashMap<ConnectionId, BTreeMap<i64, Arc<Notify>>>>>;
 
-/// Who waits in this process, by connection and place. Clones are the same line.
+/// The callers that wait in this process, by connection and position. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct Line(Lines);
 
-/// A place in the line; given up when dropped.
-struct Place {
+/// A position in a token's queue. Dropping it deletes it from the queue.
+struct Position {
     context: Context,
     id: ConnectionId,
     number: i64,
-    /// Told when it becomes the first.
+    /// Notified when this becomes the first position of the process.
     first: Arc<Notify>,
-    /// Its turn has come, and the place went with that.
-    taken: bool,
+    /// The lease was acquired with it, which has deleted its row.
+    used: bool,
 }
 
-impl Place {
+impl Position {
     fn enter(context: &Context, id: ConnectionId, number: i64) -> Self {
         let first = Arc::new(Notify::new());
         let mut lines = context.line.0.lock().unwrap_or_else(PoisonError::into_inner);
         lines.entry(id).or_default().insert(number, Arc::clone(&first));
         context.metrics.waiting.inc();
-        Self { context: context.clone(), id, number, first, taken: false }
+        Self { context: context.clone(), id, number, first, used: false }
     }
 
-    fn in_line(&self) -> Vec<i64> {
+    /// Returns the positions of all callers of this token in this process.
+    fn all_local(&self) -> Vec<i64> {
         let lines = self.context.line.0.lock().unwrap_or_else(PoisonError::into_inner);
         lines.get(&self.id).map(|line| line.keys().copied().collect()).unwrap_or_default()
     }
@@ -239,19 +245,18 @@ impl Place {
         first == Some(&self.number)
     }
 
-    /// Until it is worth looking again: at once when something happened to the connection or this place
-    /// became the first, and after a while in any case. Those behind look rarely.
-    async fn pause(&self, news: impl Future<Output = ()>, left: Duration) {
+    /// Sleeps until the next attempt is worthwhile: the first position until a change of the connection or the poll
+    /// interval, any other until it becomes the first. At most for `left`.
+    async fn sleep(&self, change: impl Future<Output = ()>, left: Duration) {
         if !self.is_first() {
-            // Whether it was the line or the time makes no difference.
-            let _ = tokio::time::timeout(left.min(STILL_HERE), self.first.notified()).await;
+            let _ = tokio::time::timeout(left.min(RENEW_INTERVAL), self.first.notified()).await;
             return;
         }
-        let _ = tokio::time::timeout(left.min(ASK_AGAIN), news).await;
+        let _ = tokio::time::timeout(left.min(POLL_INTERVAL), change).await;
     }
 }
 
-impl Drop for Place {
+impl Drop for Position {
     fn drop(&mut self) {
         self.context.metrics.waiting.dec();
         let mut lines = self.context.line.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -263,12 +268,12 @@ impl Drop for Place {
             }
         }
         drop(lines);
-        // Without a runtime the process is ending, and the place ends by itself.
-        if !self.taken && tokio::runtime::Handle::try_current().is_ok() {
+        // Without a runtime the process is ending, and the position expires by itself.
+        if !self.used && tokio::runtime::Handle::try_current().is_ok() {
             let (context, id, number) = (self.context.connections.clone(), self.id, self.number);
             self.context.connections.tasks.spawn(async move {
                 if let Err(error) = token_lease::leave_queue(&context, id, number).await {
-                    tracing::debug!(cause = %error, "a place in the queue ends by itself");
+                    tracing::debug!(cause = %error, "a position in the queue could not be deleted, it expires by itself");
                 }
             });
         }

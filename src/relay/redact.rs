@@ -1,24 +1,25 @@
-//! Taking secrets out of an answer that repeats what was sent. Dapi does not, as far as is known; a proxy on
-//! the way, or an error page that shows the request, might.
+//! Redacts the secrets that were sent from an answer that repeats them. Dapi is not known to do so, but a proxy on the
+//! way or an error page that shows the request might.
 
 use bytes::Bytes;
 
-/// What stands in a secret's place.
+/// Replaces a secret.
 const REPLACEMENT: &[u8] = b"(secret)";
-/// Shorter ones would be found where they are not.
+/// Secrets shorter than this, in bytes, are not redacted: they would match by chance.
 const SHORTEST: usize = 4;
 
-/// Takes secrets out of bytes that come piece by piece.
+/// Redacts secrets from a stream of pieces, also if one spans several pieces.
 #[derive(Debug)]
 pub(super) struct Redactor {
     needles: Vec<Vec<u8>>,
     longest: usize,
-    /// What may be the beginning of a secret.
+    /// The last bytes, which may be the beginning of a secret.
     held: Vec<u8>,
 }
 
 impl Redactor {
-    /// For these secrets, as they are and as writers of JSON escape them.
+    /// Redacts these secrets, as they are and in two spellings of JSON encoders: with `\/`, and with `=` and `&` escaped
+    /// for HTML.
     pub(super) fn new(secrets: &[&str]) -> Self {
         let mut needles: Vec<Vec<u8>> = Vec::new();
         for secret in secrets.iter().filter(|secret| secret.len() >= SHORTEST) {
@@ -34,19 +35,19 @@ impl Redactor {
         Self { needles, longest, held: Vec::new() }
     }
 
-    /// The next piece; what may still become a secret is held back.
+    /// Adds a piece. Returns what is redacted so far, without the last bytes, which may begin a secret.
     pub(super) fn push(&mut self, piece: &[u8]) -> Bytes {
         self.held.extend_from_slice(piece);
         let keep = self.longest.saturating_sub(1);
         self.take(self.held.len().saturating_sub(keep))
     }
 
-    /// What was held back.
+    /// Returns the bytes that were held back. Call it at the end of the stream.
     pub(super) fn finish(&mut self) -> Bytes {
         self.take(self.held.len())
     }
 
-    /// What begins before `end`, without the secrets; a secret that reaches beyond goes whole.
+    /// Redacts and removes the held bytes up to `end`, and beyond it if a secret begins before `end`.
     fn take(&mut self, end: usize) -> Bytes {
         let mut clean = Vec::with_capacity(end);
         let mut at = 0;
@@ -80,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_taken_out_wherever_the_pieces_end() {
+    fn a_secret_is_redacted_wherever_the_pieces_end() {
         let text =
             r#"{"a":"to/ken==","b":"to\/ken==","c":"to/ken\u003d\u003d","d":"s3crets3cret"}"#;
         let expected = r#"{"a":"(secret)","b":"(secret)","c":"(secret)","d":"(secret)(secret)"}"#;

@@ -1,4 +1,4 @@
-//! The one call that Dapi's SDK makes without a token: how far an operation of the app's is.
+//! The one call that Dapi's SDK makes without a token: the status of one of the app's operations.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use crate::base::trace::TraceContext;
 use crate::dapi::{CallBody, Field, Lane};
 use crate::{apps, audit};
 
-/// Calls Dapi with the app's secret alone. Nothing waits for a turn, because no token is used.
+/// Calls Dapi with the app's secret alone. Takes no token lease, because no token is used.
 pub(super) async fn call(
     context: &Context,
     actor: Actor,
@@ -36,7 +36,7 @@ pub(super) async fn call(
         reason: Some(path.path),
     };
     audit::record(&mut conn, &actor, &event).await?;
-    // No connection is held while Dapi thinks.
+    // Returns the database connection to the pool before the call to Dapi.
     drop(conn);
     let body =
         CallBody { fields: &fields, app: &credentials, user_secret: None, with_app_key: false };
@@ -46,9 +46,9 @@ pub(super) async fn call(
         Ok(answer) => call::read_whole(answer, &[credentials.app_secret.expose()]).await,
         Err(lost) => Err(lost.into()),
     };
-    let word = call::word(&outcome);
-    context.dapi.count_call(word, started.elapsed());
-    let event = audit::Event { outcome: word, ..event };
+    let label = call::label(&outcome);
+    context.dapi.count_call(label, started.elapsed());
+    let event = audit::Event { outcome: label, ..event };
     audit::record(&mut context.pool.acquire().await?, &actor, &event).await?;
     Ok(outcome)
 }

@@ -1,19 +1,19 @@
-//! What an answer says about itself. Of one that is streamed it is read as its bytes go by: an answer of many
-//! megabytes says it as well as a short one.
+//! The verdict of an answer: `success`, `type` and `status` at its top level. The verdict of a streamed answer is read
+//! while its bytes pass, without holding them.
 
 use crate::dapi::Said;
 
-/// The longest name or value of a field that is looked at, in bytes as they stand in JSON.
-const LONGEST: usize = 256;
+/// The longest name or value of a field that is read, in bytes of JSON, with its quotation marks.
+const MAX_TOKEN: usize = 256;
 
-/// What an answer says at the top level of its object.
+/// The fields at the top level of an answer's object that decide about the token.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Verdict {
-    /// `success` is true.
+    /// `success` is `true`, `"true"` or 1.
     pub(super) succeeded: bool,
     /// `type`.
     pub(super) kind: Option<String>,
-    /// `status` says that the user is asked for something.
+    /// `status` is `user_input_required`: the refusal is a question to the user.
     pub(super) asks: bool,
 }
 
@@ -23,16 +23,16 @@ impl From<Said> for Verdict {
     }
 }
 
-/// Reads a [`Verdict`] from the pieces of an answer. What is not JSON says nothing.
+/// Reads a [`Verdict`] from the pieces of an answer. Anything that is not JSON leaves the default verdict.
 #[derive(Debug, Default)]
-pub(super) struct Skim {
-    /// How many objects and arrays are open.
+pub(super) struct VerdictReader {
+    /// Number of open objects and arrays.
     depth: usize,
     in_text: bool,
     escaped: bool,
-    /// The name or the value that is being read at the top level, as it stands there.
+    /// The raw name or value that is being read at the top level, at most [`MAX_TOKEN`] bytes of it.
     token: Vec<u8>,
-    /// The field whose value comes, where it is one that counts.
+    /// The field whose value comes next, if it is one of the three.
     field: Option<Field>,
     /// The outermost object is closed.
     ended: bool,
@@ -46,19 +46,19 @@ enum Field {
     Status,
 }
 
-impl Skim {
-    /// What an answer says that was read to the end of its object; `None` where it was not.
+impl VerdictReader {
+    /// Returns the verdict, or `None` if the object has not ended yet.
     pub(super) fn verdict(&self) -> Option<&Verdict> {
         self.ended.then_some(&self.verdict)
     }
 
-    /// The next piece.
+    /// Reads the next piece.
     pub(super) fn push(&mut self, mut piece: &[u8]) {
         while let Some((byte, rest)) = piece.split_first() {
-            let beyond = self.ended || (self.in_text && !self.escaped && !self.keeps());
+            let skips = self.ended || (self.in_text && !self.escaped && !self.keeps());
             let plain = |byte: &u8| self.ended || !matches!(byte, b'"' | b'\\');
-            // Most of a large answer is text that does not count.
-            if beyond && plain(byte) {
+            // The fast path: most of a large answer is strings that are not at the top level.
+            if skips && plain(byte) {
                 let length = piece.iter().take_while(|byte| plain(byte)).count();
                 piece = piece.get(length..).unwrap_or_default();
                 continue;
@@ -100,7 +100,7 @@ impl Skim {
         self.depth = self.depth.saturating_sub(1);
     }
 
-    /// Of what is too long to count the beginning is kept, which then does not read as anything.
+    /// Appends a byte to the token. A token that is too long is cut off, so that it does not parse.
     fn keep(&mut self, byte: u8) {
         if self.keeps() {
             self.token.push(byte);
@@ -108,7 +108,7 @@ impl Skim {
     }
 
     fn keeps(&self) -> bool {
-        self.depth == 1 && !self.ended && self.token.len() < LONGEST
+        self.depth == 1 && !self.ended && self.token.len() < MAX_TOKEN
     }
 
     fn name_ends(&mut self) {
@@ -147,9 +147,9 @@ mod tests {
     use super::*;
 
     fn says(json: &str) -> (bool, Option<String>, bool) {
-        let mut skim = Skim::default();
-        skim.push(json.as_bytes());
-        let Verdict { succeeded, kind, asks } = skim.verdict;
+        let mut reader = VerdictReader::default();
+        reader.push(json.as_bytes());
+        let Verdict { succeeded, kind, asks } = reader.verdict;
         (succeeded, kind, asks)
     }
 
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_object_says_nothing() {
+    fn anything_but_an_object_has_the_default_verdict() {
         for text in ["", "<html>\"type\":\"X\"", "[\"type\",\"X\"]", "null", "}}}}{"] {
             assert_eq!(says(text), (false, None, false), "{text}");
         }
@@ -179,24 +179,24 @@ mod tests {
     }
 
     #[test]
-    fn it_is_the_same_wherever_the_pieces_end() {
+    fn the_verdict_is_the_same_wherever_the_pieces_end() {
         let json =
             r#"{"data":["\\",{"x":"}"}],"success":false,"msg":"\\\"","type":"ACCOUNT_LOCKED"}"#;
         for step in 1..json.len() {
-            let mut skim = Skim::default();
+            let mut reader = VerdictReader::default();
             for piece in json.as_bytes().chunks(step) {
-                assert!(skim.verdict().is_none());
-                skim.push(piece);
+                assert!(reader.verdict().is_none());
+                reader.push(piece);
             }
-            let kind = skim.verdict().and_then(|verdict| verdict.kind.as_deref());
+            let kind = reader.verdict().and_then(|verdict| verdict.kind.as_deref());
             assert_eq!(kind, Some("ACCOUNT_LOCKED"), "{step}");
         }
     }
 
     #[test]
-    fn what_breaks_off_has_no_verdict() {
-        let mut skim = Skim::default();
-        skim.push(br#"{"type":"X","data":["#);
-        assert_eq!(skim.verdict(), None);
+    fn an_answer_that_breaks_off_has_no_verdict() {
+        let mut reader = VerdictReader::default();
+        reader.push(br#"{"type":"X","data":["#);
+        assert_eq!(reader.verdict(), None);
     }
 }

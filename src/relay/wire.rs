@@ -1,5 +1,5 @@
-//! Dapi's own shapes, for callers that take Strongroom for Dapi: which deed a path or an action names, and
-//! errors as `{success, status, type, msg}`.
+//! Dapi's wire format, for SDKs that call Strongroom instead of Dapi: which action a path or an `action` field names,
+//! and errors as `{success, status, type, msg}`.
 
 use std::borrow::Cow;
 
@@ -14,20 +14,20 @@ use crate::oauth::OAuthError;
 use crate::relay::paths;
 use crate::relay::paths::DapiPath;
 
-/// What a caller of Dapi's own wire wants.
+/// What a request on Dapi's own wire asks for.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Deed {
-    /// A code for a token.
+pub(super) enum Action {
+    /// Exchanges an access code for a (proxy) token.
     Exchange,
-    /// The user unlinks.
+    /// Delinks the user's connection.
     Delink,
-    /// A call with a token.
+    /// Calls an allowed path.
     Call(&'static DapiPath),
 }
 
-impl Deed {
-    /// What a path under `/v2` or an `action` names, without regard to case. The SDKs disagree about where
-    /// delinking is.
+impl Action {
+    /// Parses a path under `/v2` or the value of `action`, ignoring case. Delinking has two paths, because Dapi's SDKs
+    /// disagree.
     pub(super) fn named(path: &str) -> Option<Self> {
         let path = path.trim_matches('/');
         let is = |name: &str| path.eq_ignore_ascii_case(name);
@@ -41,8 +41,7 @@ impl Deed {
     }
 }
 
-/// A refusal in Dapi's shape. `type` is an open set to Dapi's clients; those that Dapi is known to send keep
-/// its words.
+/// An error in Dapi's format. `type` is an open set to Dapi's clients: if Dapi has a `type` for a case, it is used.
 #[derive(Debug)]
 pub struct DapiError {
     status: StatusCode,
@@ -60,35 +59,35 @@ impl DapiError {
         Self { status, kind: kind.into(), msg: msg.into(), headers: Vec::new() }
     }
 
-    /// A field that has to be there.
+    /// A required field is missing.
     pub(super) fn missing(field: &str) -> Self {
         let msg = format!("{field} is missing");
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "PARAMETER_MISSING", msg)
     }
 
-    /// A field that cannot be.
+    /// A field has an invalid value.
     pub(super) fn parameter(msg: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "PARAMETER_ERROR", msg)
     }
 
-    /// The path or the action names nothing that is here.
+    /// The path or the action does not exist or is not allowed.
     pub(super) fn not_found() -> Self {
         Self::new(StatusCode::NOT_FOUND, "NOT_FOUND", "there is no such path for calling")
     }
 
-    /// `appSecret` is not a client's id and secret.
+    /// `appSecret` is not the id and the secret of an OAuth client.
     pub(super) fn app_secret() -> Self {
         let msg = "appSecret has to be a client's id and its secret, joined by a dot";
         Self::new(StatusCode::UNAUTHORIZED, "INVALID_APP_SECRET", msg)
     }
 
-    /// The token stands for nothing.
+    /// The proxy token belongs to no connection.
     pub(super) fn unknown_token() -> Self {
         let msg = "the access token is not known";
         Self::new(StatusCode::UNAUTHORIZED, "INVALID_CONNECTION", msg)
     }
 
-    /// The token stands for a connection that was revoked.
+    /// The proxy token belongs to a connection that was revoked.
     pub(super) fn revoked(delinked: bool) -> Self {
         let (kind, msg) = if delinked {
             ("USER_DELINKED", "the user has unlinked this bank")
@@ -98,7 +97,7 @@ impl DapiError {
         Self::new(StatusCode::UNAUTHORIZED, kind, msg)
     }
 
-    /// With the number of seconds after which trying again makes sense.
+    /// Adds `Retry-After`, in seconds.
     pub(super) fn retry_after(mut self, seconds: u64) -> Self {
         self.headers.push((RETRY_AFTER, HeaderValue::from(seconds)));
         self
@@ -130,7 +129,7 @@ impl ResponseError for DapiError {
     }
 }
 
-/// A problem in Dapi's shape: its own word for what Dapi has one for, ours in capitals for the rest.
+/// Converts a problem: to Dapi's `type` if Dapi has one for it, otherwise to the problem code in upper case.
 impl From<Problem> for DapiError {
     fn from(problem: Problem) -> Self {
         let detail = problem.detail().to_owned();
@@ -138,7 +137,8 @@ impl From<Problem> for DapiError {
             ProblemCode::InvalidRequest => return Self::parameter(detail),
             ProblemCode::ConnectionNotActive => return Self::revoked(true),
             ProblemCode::ConnectionNeedsAttention => {
-                let kind = problem.member("attention").and_then(|told| told["type"].as_str());
+                let kind =
+                    problem.member("attention").and_then(|attention| attention["type"].as_str());
                 let kind = kind.unwrap_or(problem.code().as_str()).to_owned();
                 return Self::new(StatusCode::UNAUTHORIZED, kind, detail);
             }
@@ -153,8 +153,8 @@ impl From<Problem> for DapiError {
 }
 
 impl From<ConnectionError> for DapiError {
-    fn from(failed: ConnectionError) -> Self {
-        Problem::from(failed).into()
+    fn from(error: ConnectionError) -> Self {
+        Problem::from(error).into()
     }
 }
 
@@ -163,8 +163,8 @@ impl From<OAuthError> for DapiError {
         match (error.status_code(), error.retry_after()) {
             (StatusCode::TOO_MANY_REQUESTS, seconds) => {
                 let msg = "too many wrong secrets";
-                let told = Self::new(StatusCode::TOO_MANY_REQUESTS, "INVALID_APP_SECRET", msg);
-                told.retry_after(seconds.unwrap_or(1))
+                let refused = Self::new(StatusCode::TOO_MANY_REQUESTS, "INVALID_APP_SECRET", msg);
+                refused.retry_after(seconds.unwrap_or(1))
             }
             (status, _) if status.is_server_error() => {
                 let kind = error.code().as_str().to_ascii_uppercase();
@@ -180,11 +180,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_deed_is_named_without_regard_to_case() {
-        assert!(matches!(Deed::named("AUTH/exchangetoken"), Some(Deed::Exchange)));
-        assert!(matches!(Deed::named("/users/delinkUser/"), Some(Deed::Delink)));
-        assert!(matches!(Deed::named("data/DelinkUser"), Some(Deed::Delink)));
-        assert!(matches!(Deed::named("data/cards/GET"), Some(Deed::Call(_))));
-        assert!(Deed::named("auth").is_none() && Deed::named("").is_none());
+    fn an_action_is_parsed_ignoring_case() {
+        assert!(matches!(Action::named("AUTH/exchangetoken"), Some(Action::Exchange)));
+        assert!(matches!(Action::named("/users/delinkUser/"), Some(Action::Delink)));
+        assert!(matches!(Action::named("data/DelinkUser"), Some(Action::Delink)));
+        assert!(matches!(Action::named("data/cards/GET"), Some(Action::Call(_))));
+        assert!(Action::named("auth").is_none() && Action::named("").is_none());
     }
 }

@@ -1,4 +1,4 @@
-//! Which connections a bulk revocation means.
+//! The filter of a bulk revocation: which connections it revokes.
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -7,72 +7,71 @@ use uuid::Uuid;
 
 use crate::base::ids::ConnectionId;
 
-/// Which connections are meant: those for which everything holds that is given.
+/// Selects the connections that match every field that is given.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RevocationFilter {
-    /// Of one of these users.
+    /// Belongs to one of these users.
     #[serde(rename = "clientUserIDs")]
     pub client_user_ids: Option<Vec<String>>,
-    /// One of these: ids of Strongroom's, or Dapi's names for the bank logins.
+    /// Strongroom's connection ids and Dapi's names of bank logins, in one list.
     #[serde(rename = "connectionIDs")]
     pub connection_ids: Option<Vec<String>>,
-    /// Received before this.
+    /// Exclusive.
     #[serde(with = "time::serde::rfc3339::option")]
     pub created_before: Option<OffsetDateTime>,
-    /// Received at this time or after it.
+    /// Inclusive.
     #[serde(with = "time::serde::rfc3339::option")]
     pub created_after: Option<OffsetDateTime>,
-    /// Handed in by this OAuth client, or in a connect session that it made.
+    /// The OAuth client that submitted the code, or that created the connect session which did.
     #[serde(rename = "clientID")]
     pub client_id: Option<String>,
-    /// All of the app's.
+    /// Every connection of the app. Excludes every other field.
     pub all: bool,
 }
 
-/// Why a filter was refused.
+/// Why a filter is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidFilter {
-    /// It says nothing.
     #[error("names nothing; say `all: true` where every connection of the app is meant")]
     Empty,
-    /// It says everything and something.
+    /// `all` beside a narrower field: ambiguous, so it is refused rather than guessed.
     #[error("has `all: true` beside something narrower")]
     AllAndMore,
-    /// A list of nothing.
+    /// Would match nothing, or everything if the list were taken as absent.
     #[error("has an empty list; leave it out")]
     EmptyList,
 }
 
 impl RevocationFilter {
-    /// Accepts a filter that can only be meant as it is written.
+    /// Checks that the filter has exactly one reading.
     pub fn check(&self) -> Result<(), InvalidFilter> {
         let lists = [&self.client_user_ids, &self.connection_ids];
         if lists.iter().any(|list| list.as_ref().is_some_and(Vec::is_empty)) {
             return Err(InvalidFilter::EmptyList);
         }
-        let narrower = *self != Self { all: self.all, ..Self::default() };
-        match (self.all, narrower) {
+        let has_others = *self != Self { all: self.all, ..Self::default() };
+        match (self.all, has_others) {
             (true, true) => Err(InvalidFilter::AllAndMore),
             (false, false) => Err(InvalidFilter::Empty),
             _ => Ok(()),
         }
     }
 
-    /// Strongroom's ids among `connection_ids`.
+    /// Returns Strongroom's ids among `connection_ids`.
     pub fn ids(&self) -> Option<Vec<Uuid>> {
         let ids = |id: &String| id.parse().ok().map(ConnectionId::uuid);
         Some(self.connection_ids.as_ref()?.iter().filter_map(ids).collect())
     }
 
-    /// Dapi's names among them.
+    /// Returns Dapi's names of bank logins among `connection_ids`: all that is not one of our ids.
     pub fn logins(&self) -> Option<Vec<String>> {
         let is_login = |id: &&String| id.parse::<ConnectionId>().is_err();
         Some(self.connection_ids.as_ref()?.iter().filter(is_login).cloned().collect())
     }
 
-    /// The filter as the order keeps it: how many were named, and not who, so that no user's name
-    /// outlives the user.
+    /// Returns the filter as `bulk_revocations` stores it: lists become their lengths, so that no user's
+    /// name outlives the user's erasure.
     pub fn described(&self) -> Value {
         let count = |list: &Option<Vec<String>>| list.as_ref().map(Vec::len);
         let mut described = json!(self);

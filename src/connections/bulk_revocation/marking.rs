@@ -1,4 +1,6 @@
-//! Marking what orders in force mean: in small transactions, by whichever replica comes first.
+//! Marking: writing the decision of each bulk revocation in force on the rows of its connections.
+//!
+//! One batch per transaction, so that no lock is held for long; any replica may take the next batch.
 
 use std::time::{Duration, Instant};
 
@@ -9,31 +11,30 @@ use crate::connections::reconcile::Reconciler;
 use crate::connections::{ConnectionError, Context, reconcile, superseded};
 use crate::database::{Conn, Fault, LongWork, is_outage};
 
-/// How soon what is locked is looked at again while somebody waits for it.
-const LOCKED: Duration = Duration::from_millis(20);
+/// Pause before a retry while a caller waits for rows that another transaction has locked.
+const LOCK_RETRY: Duration = Duration::from_millis(20);
 
-/// What was marked.
+/// What a run of batches changed.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Marked {
-    /// How many connections.
     pub connections: i64,
-    /// Of these: codes that were never sent, and ended at once.
+    /// Those among `connections` that ended at once, because their code was never sent to Dapi.
     pub ended: i64,
 }
 
-/// Marks what is due until nothing is, or `until`. An order that fails is left alone for a while, and the next
-/// one follows.
+/// Marks batches of the bulk revocations that are due until none is left, or until `until`. Defers one that
+/// fails and goes on with the next; an outage of the database ends the run.
 pub async fn mark_due(context: &Context, until: Instant) -> Result<Marked, ConnectionError> {
     let mut conn = context.pool.acquire().await?;
     let mut marked = Marked::default();
     while Instant::now() < until {
         let except = context.deferred.rows(Reconciler::BulkRevocations, Instant::now());
         let mut at = None;
-        match (transition(&mut conn, MarkScope::Due(&except), &mut marked, &mut at).await, at) {
+        match (mark_batch(&mut conn, MarkScope::Due(&except), &mut marked, &mut at).await, at) {
             (Ok(Some(_)), _) => {}
             (Ok(None), _) => break,
-            (Err(error), Some(order)) if !is_outage(&error) => {
-                reconcile::row_failed(context, Reconciler::BulkRevocations, order.uuid(), &error);
+            (Err(error), Some(id)) if !is_outage(&error) => {
+                reconcile::row_failed(context, Reconciler::BulkRevocations, id.uuid(), &error);
             }
             (Err(error), _) => return Err(error.into()),
         }
@@ -41,7 +42,7 @@ pub async fn mark_due(context: &Context, until: Instant) -> Result<Marked, Conne
     Ok(marked)
 }
 
-/// Marks what one order means until all of it is, or `until`.
+/// Marks the batches of one bulk revocation until it is complete, or until `until`.
 pub async fn mark_one(
     conn: &mut Conn,
     id: BulkRevocationId,
@@ -50,7 +51,7 @@ pub async fn mark_one(
     mark(conn, MarkScope::BulkRevocation(id), until).await
 }
 
-/// The same for the connections of a user who is being erased.
+/// Marks the connections of a user who is being erased, like [`mark_one`].
 pub async fn mark_erasure(conn: &mut Conn, id: ErasureId, until: Instant) -> sqlx::Result<Marked> {
     mark(conn, MarkScope::Erasure(id), until).await
 }
@@ -58,52 +59,53 @@ pub async fn mark_erasure(conn: &mut Conn, id: ErasureId, until: Instant) -> sql
 async fn mark(conn: &mut Conn, which: MarkScope<'_>, until: Instant) -> sqlx::Result<Marked> {
     let mut marked = Marked::default();
     while Instant::now() < until {
-        match transition(conn, which, &mut marked, &mut None).await? {
+        match mark_batch(conn, which, &mut marked, &mut None).await? {
             None if !store::is_in_force(conn, which).await? => break,
-            // Somebody else is at it, or has a row locked: as a rule for a commit.
-            None | Some(MarkProgress::Pass) => tokio::time::sleep(LOCKED).await,
+            // Another replica marks it, or a transaction holds a row: usually until its commit.
+            None | Some(MarkProgress::Pass) => tokio::time::sleep(LOCK_RETRY).await,
             _ => {}
         }
     }
     Ok(marked)
 }
 
-/// Marks one batch. `None` where nothing is to be marked, or somebody else is at it. `at` is then the order
-/// that it was at, also if it failed.
-async fn transition(
+/// Marks one batch. Returns `None` if no bulk revocation is due, or if another replica has it locked. Sets
+/// `at` to the bulk revocation as soon as it is locked, so that the caller knows which one failed.
+async fn mark_batch(
     conn: &mut Conn,
     which: MarkScope<'_>,
     marked: &mut Marked,
     at: &mut Option<BulkRevocationId>,
 ) -> sqlx::Result<Option<MarkProgress>> {
     let mut tx = conn.begin().await?;
-    let Some(mut order) = store::lock_to_mark(&mut tx, which).await? else { return Ok(None) };
-    *at = Some(order.id);
-    if !order.settled && order.is_at_start() {
-        match store::wait_for_arrivals(&mut tx, &order).await {
+    let Some(mut revocation) = store::lock_to_mark(&mut tx, which).await? else { return Ok(None) };
+    *at = Some(revocation.id);
+    if !revocation.arrivals_complete && revocation.is_at_start() {
+        match store::wait_for_arrivals(&mut tx, &revocation).await {
             Ok(()) => {
                 tx.commit().await?;
                 return Ok(Some(MarkProgress::Batch));
             }
-            // What is being added for so long is waited for before a later pass.
+            // An insert holds the lock for longer than 100 ms: wait for it before a later pass instead.
             Err(error) if Fault::of(&error) == Fault::Contention => drop(tx),
             Err(error) => return Err(error),
         }
         tx = conn.begin().await?;
-        match store::lock_to_mark(&mut tx, MarkScope::BulkRevocation(order.id)).await? {
-            Some(again) => order = again,
+        match store::lock_to_mark(&mut tx, MarkScope::BulkRevocation(revocation.id)).await? {
+            Some(again) => revocation = again,
             None => return Ok(None),
         }
     }
     tx.allow(LongWork::BulkRevocation).await?;
-    let batch = store::mark_batch(&mut tx, &order).await?;
-    let next = store::record_batch(&mut tx, &order, &batch).await?;
+    let batch = store::mark_batch(&mut tx, &revocation).await?;
+    let next = store::record_batch(&mut tx, &revocation, &batch).await?;
     if next == MarkProgress::Marked {
-        superseded::store::destroy_superseded_in_bulk(&mut tx, order.app, order.id).await?;
-        store::end_marking(&mut tx, &order).await?;
+        superseded::store::destroy_superseded_in_bulk(&mut tx, revocation.app, revocation.id)
+            .await?;
+        store::end_marking(&mut tx, &revocation).await?;
     }
-    if order.cancelled {
-        store::end_unconfirmed(&mut tx, order.id).await?;
+    if revocation.cancelled {
+        store::end_unconfirmed(&mut tx, revocation.id).await?;
     }
     fail::fail_point!("marking::before_commit");
     tx.commit().await?;

@@ -1,16 +1,14 @@
-//! Orders: revoking many connections at once.
+//! Bulk revocation: revoking many connections at once. The API calls one an order (`ord_…`).
 //!
-//! An order is one small transaction: its row, which says whom it means, and one audit row. It is in
-//! force from its commit on, however many connections it means and whatever is locked: whoever reads or
-//! uses a token asks the orders in force (ADR 17). `marking` then writes on the rows
-//! what the order has decided, batch by batch. What it met carries its id and waits, with its secrets
-//! sealed; the background work lets so many a second through to the ordinary delinking, which goes on as
-//! for any other revocation.
+//! Creating one is one small transaction: its row, which holds the filter, and one audit row. It is in force
+//! from its commit, however many connections match and whatever is locked, because every reveal and every call
+//! checks the bulk revocations in force (ADR 17). [`marking`] then writes the decision on the connections' rows,
+//! batch by batch. A marked token carries the bulk revocation's id and is held, sealed, until the throttle
+//! releases it to the ordinary delinking, `per_second` at a time.
 //!
-//! *Paused*, an order lets nothing through. *Cancelled*, it ends what Dapi was not told of:
-//! `invalidated`, unconfirmed, the secrets destroyed, as `invalidate` with `revokeUpstream: false` does
-//! with a single connection. Neither makes a token usable again; whoever wants to tell Dapi later
-//! pauses.
+//! *Paused*, the throttle releases nothing. *Cancelled*, every token that Dapi was not told of ends
+//! `invalidated`, unconfirmed, its secrets destroyed, like `invalidate` with `revokeUpstream: false` for a single
+//! connection. Neither makes a token usable again; to tell Dapi later, pause.
 
 mod filter;
 pub mod marking;
@@ -40,44 +38,43 @@ use crate::connections::reconcile::isolated;
 use crate::database::{Conn, Fault, LongWork};
 use crate::vault::{KeyedHash, Vault};
 
-/// How many connections a second are let through to Dapi, where an order does not say.
+/// Connections that the throttle releases per second if the request does not say.
 pub const DEFAULT_PER_SECOND: i32 = 20;
-/// The most that an order may say.
 pub const MAX_PER_SECOND: i32 = 1000;
-/// How many connections a dry run shows.
+/// Connections that a dry run lists.
 pub const SAMPLE: i32 = 10;
-/// How often an order lets some through.
+/// Interval between two releases of a bulk revocation: `per_second` counts per this.
 pub const RELEASE_EVERY: Duration = Duration::from_secs(1);
-/// How long the one who gives an order marks what it means before it is answered: as a rule all of it,
-/// so that the answer tells how many it met.
+/// Time that the creating request spends on marking before it answers: usually enough for all connections,
+/// so that the answer holds `matched`.
 const MARK_AT_ONCE: Duration = Duration::from_millis(300);
-/// How long a round of the background work marks before it looks at something else.
+/// Time that one round of the background work spends on marking before it turns to the throttle.
 const MARK_IN_A_ROUND: Duration = Duration::from_secs(1);
-/// How often an order is tried to be given that waits for calls under way.
-const TRIES: u32 = 3;
-/// When an order is looked at again that holds nothing back any more.
+/// Attempts to commit a bulk revocation while calls under way hold the usage lock.
+const CREATE_ATTEMPTS: u32 = 3;
+/// Interval between two checks of a bulk revocation that holds nothing, for what is still under way.
 pub const CHECK_AGAIN: Duration = Duration::from_secs(5);
 
-/// How an order stands.
+/// The status of an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum BulkRevocationStatus {
     /// Dapi is being told.
     Running,
-    /// Dapi is told of nothing more until it is resumed.
+    /// Dapi is told of nothing more until the order is resumed.
     Paused,
-    /// What was not told was given up.
+    /// What Dapi was not told of was given up.
     Cancelled,
-    /// Nothing is left to be told.
+    /// Everything has ended.
     Done,
 }
 
-/// What Dapi answered, and how often.
+/// An answer of Dapi's, and how often it came.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ErrorCount {
     /// The last answer that did not confirm.
     pub error: String,
-    /// On how many connections it stands.
+    /// How many connections have it as their last error.
     pub count: i64,
 }
 
@@ -86,41 +83,41 @@ pub struct ErrorCount {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BulkRevocation {
-    /// Its id.
+    /// The order's id.
     pub id: BulkRevocationId,
-    /// How it stands.
+    /// Its status.
     pub status: BulkRevocationStatus,
     /// How the connections are revoked.
     pub kind: RevocationKind,
-    /// Why.
+    /// The reason that was given.
     pub reason: String,
-    /// What was meant; of lists, how many they named.
+    /// The filter that was given; of lists, their lengths.
     pub filter: Value,
-    /// How many connections a second are let through to Dapi.
+    /// How many connections a second Dapi is told of, at most.
     pub per_second: i32,
-    /// The client that gave it; `null` for the operator.
+    /// The client that created it; `null` for the operator.
     pub created_by: Option<String>,
-    /// When it was given: since then everything that it met is unusable.
+    /// When it was created: since then every connection that it matches is unusable.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
-    /// When the last of it had ended.
+    /// When the last of its connections had ended.
     #[serde(with = "time::serde::rfc3339::option")]
     pub finished_at: Option<OffsetDateTime>,
-    /// How many connections it met; `null` until they are counted. They are unusable all the same.
+    /// How many connections it matches; `null` until they are counted. They are unusable all the same.
     pub matched: Option<i64>,
     /// How many ended with the certainty that Dapi holds nothing usable.
     pub told: i64,
     /// How many ended without it.
     pub failed: i64,
-    /// How many Dapi is being told of, the ones that are tried again among them.
+    /// How many Dapi is being told of, including those that are retried.
     pub telling: i64,
-    /// How many wait for their turn.
+    /// How many are held until `perSecond` allows them.
     pub waiting: i64,
     /// What Dapi answered instead of confirming: the five most frequent answers.
     pub errors: Vec<ErrorCount>,
 }
 
-/// What a dry run tells.
+/// The result of a dry run.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DryRun {
@@ -130,26 +127,24 @@ pub struct DryRun {
     pub sample: Vec<ConnectionId>,
 }
 
-/// An order to be given.
+/// A bulk revocation to create.
 #[derive(Debug)]
 pub struct NewBulkRevocation<'a> {
-    /// The app.
     pub app: AppId,
-    /// How.
     pub kind: RevocationKind,
-    /// Why.
+    /// For the audit trail, and every matching connection's `revocation.reason`.
     pub reason: &'a str,
-    /// Whom it means.
     pub matching: &'a RevocationFilter,
-    /// How many a second are let through to Dapi.
+    /// Rate of the throttle.
     pub per_second: i32,
-    /// The name under which the request may be repeated.
+    /// Unique per app; a repeated request with the same key and hash creates nothing.
     pub idempotency_key: Option<&'a str>,
-    /// Tells this request from another under the same key.
+    /// Distinguishes a repeated request from another one that reuses the key; see [`request_hash`].
     pub request_hash: KeyedHash,
 }
 
-/// A keyed hash of what is asked: names of users stand in it, which a plain hash would not hide.
+/// Returns a keyed hash of the request. Keyed, because the filter may hold users' names, which a plain hash
+/// would not hide from a guess.
 #[must_use]
 pub fn request_hash(
     vault: &Vault,
@@ -169,25 +164,24 @@ pub fn request_hash(
     vault.secret_hashes().hash(&parts)
 }
 
-/// What became of an order.
+/// The outcome of creating a bulk revocation.
 #[derive(Debug)]
 pub enum CreateOutcome {
-    /// It is in force; `ended` of what it met ended at once.
+    /// It is in force.
     New {
-        /// The order.
         id: BulkRevocationId,
-        /// Codes that were never sent.
+        /// Connections that ended at once, because their code was never sent to Dapi.
         ended: i64,
     },
-    /// The same request gave it before.
+    /// The same request created it before.
     Repeated(BulkRevocationId),
-    /// Another request has used the key.
+    /// A different request has used the key.
     KeyTaken,
-    /// The request that uses the key is still under way.
+    /// The request that uses the key has not committed yet.
     InProgress,
 }
 
-/// What an order would meet at this moment.
+/// Counts and samples the connections that a bulk revocation with this filter would revoke now.
 pub async fn dry_run(
     conn: &mut Conn,
     app: AppId,
@@ -197,32 +191,35 @@ pub async fn dry_run(
     Ok(DryRun { matched, sample })
 }
 
-/// Gives an order: when this returns, nothing reads or uses what it means any more.
+/// Creates a bulk revocation. When this returns, no reveal and no call uses a matching token any more: those that
+/// had begun have committed, and later ones see it.
 pub async fn give(
     conn: &mut Conn,
     actor: &Actor,
     new: &NewBulkRevocation<'_>,
 ) -> sqlx::Result<CreateOutcome> {
-    let mut tries = 1;
-    let given = loop {
-        match try_to_give(conn, actor, new).await {
-            // A call or a reading took longer to commit than this was willing to wait.
-            Err(error) if Fault::of(&error) == Fault::Contention && tries < TRIES => tries += 1,
-            given => break given?,
+    let mut attempts = 1;
+    let outcome = loop {
+        match try_create(conn, actor, new).await {
+            // A call or a reveal held the usage lock for longer than the lock timeout.
+            Err(error) if Fault::of(&error) == Fault::Contention && attempts < CREATE_ATTEMPTS => {
+                attempts += 1
+            }
+            outcome => break outcome?,
         }
     };
-    let CreateOutcome::New { id, .. } = given else { return Ok(given) };
-    // In force whatever comes of this: the background work marks what is left.
+    let CreateOutcome::New { id, .. } = outcome else { return Ok(outcome) };
+    // It is in force even if this fails: the background work marks the rest.
     match marking::mark_one(conn, id, Instant::now() + MARK_AT_ONCE).await {
         Ok(marked) => Ok(CreateOutcome::New { id, ended: marked.ended }),
         Err(error) => {
-            tracing::warn!(order = %id, cause = %error, "an order is not marked yet");
+            tracing::warn!(bulk_revocation = %id, cause = %error, "a new bulk revocation is in force but not marked yet");
             Ok(CreateOutcome::New { id, ended: 0 })
         }
     }
 }
 
-async fn try_to_give(
+async fn try_create(
     conn: &mut Conn,
     actor: &Actor,
     new: &NewBulkRevocation<'_>,
@@ -234,7 +231,7 @@ async fn try_to_give(
         _ => None,
     };
     let is_new = match store::insert(&mut tx, id, new, created_by).await {
-        // Nothing but the key can be in the way of an insert.
+        // An insert waits for nothing but an uncommitted row with the same key.
         Err(error) if Fault::of(&error) == Fault::Contention => {
             return Ok(CreateOutcome::InProgress);
         }
@@ -249,22 +246,21 @@ async fn try_to_give(
         return Ok(if same { CreateOutcome::Repeated(id) } else { CreateOutcome::KeyTaken });
     }
     store::insert_targets(&mut tx, id, new.app, new.matching).await?;
-    let told = format!("{id}: {}: {}", new.kind.as_str(), new.reason);
-    record(&mut tx, actor, new.app, "revocations.ordered", "running", &told).await?;
+    let detail = format!("{id}: {}: {}", new.kind.as_str(), new.reason);
+    record(&mut tx, actor, new.app, "revocations.ordered", "running", &detail).await?;
     store::wait_for_uses(&mut tx, new.app).await?;
     fail::fail_point!("orders::before_commit");
     tx.commit().await?;
     Ok(CreateOutcome::New { id, ended: 0 })
 }
 
-/// What can be done to an order.
+/// A change of a bulk revocation's state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// Let nothing more through to Dapi.
+    /// Releases nothing until it is resumed.
     Pause,
-    /// Go on.
     Resume,
-    /// Give up what Dapi was not told of.
+    /// Ends, unconfirmed, every connection that Dapi was not told of. Final.
     Cancel,
 }
 
@@ -286,18 +282,18 @@ impl Change {
     }
 }
 
-/// What became of a change.
+/// The outcome of a [`Change`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChangeOutcome {
-    /// It is so now, or was already; so many connections ended by it.
+    /// The bulk revocation is in the requested state. Holds how many connections ended by this change.
     Yes(u64),
-    /// The order is at its end: it is cancelled or nothing of it is left.
+    /// It is cancelled or finished and cannot change any more.
     AtItsEnd,
-    /// There is no such order.
+    /// The app has no such bulk revocation.
     Unknown,
 }
 
-/// Changes an order. Repeatable.
+/// Pauses, resumes or cancels a bulk revocation. Idempotent.
 pub async fn change(
     conn: &mut Conn,
     actor: &Actor,
@@ -323,16 +319,16 @@ pub async fn change(
         Change::Resume => {}
         Change::Cancel => ended = store::end_unconfirmed(&mut tx, id).await?,
     }
-    let told = match change {
+    let detail = match change {
         Change::Cancel => format!("{id}: {ended} connections given up"),
         _ => id.to_string(),
     };
-    record(&mut tx, actor, app, change.action(), change.state(), &told).await?;
+    record(&mut tx, actor, app, change.action(), change.state(), &detail).await?;
     tx.commit().await?;
     Ok(ChangeOutcome::Yes(ended))
 }
 
-/// One order of the app.
+/// Returns one bulk revocation of the app, with the errors that Dapi answered.
 pub async fn find(
     conn: &mut Conn,
     app: AppId,
@@ -341,7 +337,7 @@ pub async fn find(
     store::find(conn, app, id).await
 }
 
-/// The app's orders, newest first.
+/// Returns a page of the app's bulk revocations, newest first, without their errors.
 pub async fn list(
     conn: &mut Conn,
     app: AppId,
@@ -351,50 +347,49 @@ pub async fn list(
     store::list(conn, app, cursor, limit).await
 }
 
-const ORDERS: Reconciler = Reconciler::BulkRevocations;
-/// Under which names parts of this work that belong to no single order are left alone when they fail.
+const RECONCILER: Reconciler = Reconciler::BulkRevocations;
+/// Ids under which the steps that belong to no single bulk revocation are deferred when they fail.
 const MARKING: Uuid = Uuid::from_u128(1);
 const HOLDING: Uuid = Uuid::from_u128(2);
 
-/// What a round did for orders.
+/// The result of one round.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Reconciled {
-    /// Connections that were marked.
     pub marked: usize,
-    /// Connections that were let through to Dapi.
+    /// Connections that the throttle released to the delinking.
     pub released: usize,
 }
 
-/// Marks what orders in force mean, holds what paused ones mean, lets through what is next, and concludes
-/// orders of which nothing is left. An order that fails is left alone for a while.
+/// Runs one round for all bulk revocations: marks those in force, holds the tokens of paused ones, releases the
+/// next tokens and finishes those of which nothing is outstanding. Defers one that fails.
 pub async fn reconcile(context: &Context, batch: i64) -> Reconciled {
     let marked = marking::mark_due(context, Instant::now() + MARK_IN_A_ROUND);
-    let marked = isolated(context, ORDERS, MARKING, marked.boxed()).await.unwrap_or_default();
+    let marked = isolated(context, RECONCILER, MARKING, marked.boxed()).await.unwrap_or_default();
     context.metrics.revocations(RevocationEnd::Confirmed, marked.ended);
     let held = async { Ok(store::hold_paused(&mut context.pool.acquire().await?, batch).await?) };
-    isolated(context, ORDERS, HOLDING, held.boxed()).await;
+    isolated(context, RECONCILER, HOLDING, held.boxed()).await;
     let released = release(context, batch).await;
     Reconciled { marked: usize::try_from(marked.connections).unwrap_or(0), released }
 }
 
-/// Lets through what is next, and concludes orders of which nothing is left. Returns how many connections
-/// were let through.
+/// Releases the next tokens of each bulk revocation and finishes those of which nothing is outstanding. Returns
+/// how many connections it released.
 async fn release(context: &Context, batch: i64) -> usize {
     let awaited =
         async { Ok(store::release_awaited(&mut context.pool.acquire().await?, batch).await?) };
-    let awaited = isolated(context, ORDERS, Uuid::nil(), awaited.boxed()).await.unwrap_or(0);
+    let awaited = isolated(context, RECONCILER, Uuid::nil(), awaited.boxed()).await.unwrap_or(0);
     let mut released = usize::try_from(awaited).unwrap_or(0);
     loop {
         let next = async { Ok(store::release(&mut context.pool.acquire().await?).await?) };
         let Some((id, count)) =
-            isolated(context, ORDERS, Uuid::nil(), next.boxed()).await.flatten()
+            isolated(context, RECONCILER, Uuid::nil(), next.boxed()).await.flatten()
         else {
             return released;
         };
         released += usize::try_from(count).unwrap_or(0);
         if count == 0 {
             let finish = async { Ok(store::finish(&mut context.pool.acquire().await?, id).await?) };
-            isolated(context, ORDERS, id.uuid(), finish.boxed()).await;
+            isolated(context, RECONCILER, id.uuid(), finish.boxed()).await;
         }
     }
 }
@@ -434,7 +429,7 @@ mod tests {
     }
 
     #[test]
-    fn an_order_keeps_how_many_were_named_and_not_who() {
+    fn a_filter_is_stored_with_the_lengths_of_its_lists_and_no_names() {
         let described = of_users(&["ada", "bob"]).described();
         assert_eq!(described, json!({ "clientUserIDs": 2 }));
     }

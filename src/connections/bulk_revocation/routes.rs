@@ -29,7 +29,7 @@ type Admin = Authorized<needs::Admin>;
 /// The longest `Idempotency-Key`, in bytes.
 const MAX_KEY: usize = 255;
 
-/// Which connections are meant: those for which everything holds that is given.
+/// Which connections: those for which everything holds that is given.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Filter {
@@ -60,20 +60,20 @@ pub struct BulkRevocationRequest {
     /// `delink` or `invalidate`.
     #[schema(value_type = RevocationKind)]
     kind: String,
-    /// In words, for the audit trail.
+    /// Recorded in the audit trail.
     #[schema(example = "client secret leaked", max_length = 500)]
     reason: String,
     /// Only count.
     #[serde(default)]
     dry_run: bool,
-    /// How many connections a second Dapi is told of.
+    /// How many connections a second Dapi is told of, at most.
     #[schema(minimum = 1, maximum = 1000, default = 20)]
     per_second: Option<i32>,
     /// Which connections.
     filter: Filter,
 }
 
-/// An order that was checked.
+/// A request that passed its checks.
 struct Checked {
     kind: RevocationKind,
     per_second: i32,
@@ -99,8 +99,8 @@ impl Filter {
         for user in self.client_user_ids.iter().flatten() {
             client_user_id(user)?;
         }
-        let others = self.connection_ids.iter().flatten().chain(&self.client_id);
-        for name in others {
+        let names = self.connection_ids.iter().flatten().chain(&self.client_id);
+        for name in names {
             crate::connections::input::sound(
                 "filter",
                 text::check(name, crate::connections::input::MAX_NAME),
@@ -119,7 +119,7 @@ impl Filter {
     }
 }
 
-/// The `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header §2.1): a string of Structured Fields
+/// Reads the `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header §2.1): a string of Structured Fields
 /// (RFC 9651 §3.3.3), whose quotation marks may be left out.
 fn idempotency_key(req: &HttpRequest) -> Result<Option<String>, Problem> {
     let refuse = || {
@@ -133,16 +133,16 @@ fn idempotency_key(req: &HttpRequest) -> Result<Option<String>, Problem> {
     }
     let text = value.to_str().map_err(|_| refuse())?.trim();
     let bare = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
-    let sound = !bare.is_empty()
+    let valid = !bare.is_empty()
         && bare.len() <= MAX_KEY
         && bare.chars().all(|c| c.is_ascii_graphic() && c != '"' && c != '\\');
-    sound.then(|| Some(bare.to_owned())).ok_or_else(refuse)
+    valid.then(|| Some(bare.to_owned())).ok_or_else(refuse)
 }
 
 /// Revokes many connections at once.
 ///
 /// When this is answered, none of them is usable any more, however many they are: `POST …/token` and calls
-/// answer 409, `GET /v1/connections/{id}` tells `revoking`. `matched` is `null` until they are counted;
+/// answer 409, `GET /v1/connections/{id}` returns `revoking`. `matched` is `null` until they are counted;
 /// until then lists and counts may show them as they were. Dapi is told in the background, `perSecond` at a
 /// time. The same request under the same `Idempotency-Key` is the same order.
 #[utoipa::path(
@@ -178,8 +178,8 @@ pub async fn create(
         let found = bulk_revocation::dry_run(&mut conn, app, &matching).await.map_err(told)?;
         return Ok(HttpResponse::Ok().json(found));
     }
-    // What arrived whole is carried out, whatever becomes of the caller.
-    let giving = {
+    // Detached: a request that arrived whole is carried out even if its caller disconnects.
+    let creating = {
         let (context, actor) = (context.clone(), caller.actor.clone());
         async move {
             let request_hash = bulk_revocation::request_hash(
@@ -202,17 +202,19 @@ pub async fn create(
             bulk_revocation::give(&mut conn, &actor, &new).await
         }
     };
-    let given = detached(&context.tasks, giving).await??;
-    let id = order_of(&context, &given)?;
+    let outcome = detached(&context.tasks, creating).await??;
+    let id = created_id(&context, &outcome)?;
     let mut conn = context.pool.acquire().await?;
-    let order = bulk_revocation::find(&mut conn, app, id).await?.ok_or_else(Problem::not_found)?;
+    let created =
+        bulk_revocation::find(&mut conn, app, id).await?.ok_or_else(Problem::not_found)?;
     let location = (LOCATION, format!("/v1/admin/revocations/{id}"));
-    Ok(HttpResponse::Accepted().insert_header(location).json(order))
+    Ok(HttpResponse::Accepted().insert_header(location).json(created))
 }
 
-/// The order that was given, now or by the same request before.
-fn order_of(context: &Context, given: &CreateOutcome) -> Result<BulkRevocationId, Problem> {
-    match *given {
+/// Returns the id of the bulk revocation that this request created, now or before. Counts and wakes the
+/// background work if it is new.
+fn created_id(context: &Context, outcome: &CreateOutcome) -> Result<BulkRevocationId, Problem> {
+    match *outcome {
         CreateOutcome::New { id, ended } => {
             context.metrics.revocations(RevocationEnd::Confirmed, ended);
             context.wake.notify_one();
@@ -234,7 +236,7 @@ fn order_of(context: &Context, given: &CreateOutcome) -> Result<BulkRevocationId
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct PageQuery {
-    /// How many at most: 50 unless told, at most 100.
+    /// How many at most: 50 by default, up to 100.
     #[param(value_type = Option<u8>, minimum = 1, maximum = 100)]
     limit: Option<String>,
     /// The `nextCursor` of the page before.
@@ -245,7 +247,7 @@ pub struct PageQuery {
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BulkRevocationList {
-    /// The orders; `errors` is told of a single one only.
+    /// The orders. `errors` is filled by `GET …/{id}` only.
     revocations: Vec<BulkRevocation>,
     /// Where the next page starts; `null` on the last.
     next_cursor: Option<String>,
@@ -279,7 +281,7 @@ pub async fn list(
     }))
 }
 
-/// One order and how far it has come.
+/// One order and its progress.
 #[utoipa::path(
     get, path = "/v1/admin/revocations/{id}", tag = "Admin", operation_id = "get_revocations",
     security(("bearer" = ["admin"])),
@@ -299,7 +301,7 @@ pub async fn get(
 ) -> Result<HttpResponse, Problem> {
     let mut conn = context.pool.acquire().await?;
     let found = bulk_revocation::find(&mut conn, caller.client.app, id.0).await?;
-    found.map(|order| HttpResponse::Ok().json(order)).ok_or_else(Problem::not_found)
+    found.map(|found| HttpResponse::Ok().json(found)).ok_or_else(Problem::not_found)
 }
 
 macro_rules! change {
@@ -329,7 +331,7 @@ macro_rules! change {
 }
 
 change!(
-    /// Lets nothing more through to Dapi. What it met stays unusable, with its secrets sealed, until the
+    /// Stops telling Dapi. The connections stay unusable, with its secrets sealed, until the
     /// order is resumed or cancelled. Repeatable.
     pause, "/v1/admin/revocations/{id}/pause", "pause_revocations", Pause
 );
@@ -338,8 +340,8 @@ change!(
     resume, "/v1/admin/revocations/{id}/resume", "resume_revocations", Resume
 );
 change!(
-    /// Gives up what Dapi was not told of: it ends `invalidated`, unconfirmed, and its secrets are
-    /// destroyed, so that nobody can ever tell Dapi of it. Nothing becomes usable again. Repeatable.
+    /// Gives up every connection that Dapi was not told of: it ends `invalidated`, unconfirmed, and its secrets are
+    /// destroyed, so that Dapi can never be told of it. Nothing becomes usable again. Repeatable.
     cancel, "/v1/admin/revocations/{id}/cancel", "cancel_revocations", Cancel
 );
 
@@ -364,6 +366,7 @@ async fn change(
         ChangeOutcome::Unknown => return Err(Problem::not_found()),
     }
     context.wake.notify_one();
-    let order = bulk_revocation::find(&mut conn, app, id).await?.ok_or_else(Problem::not_found)?;
-    Ok(HttpResponse::Ok().json(order))
+    let changed =
+        bulk_revocation::find(&mut conn, app, id).await?.ok_or_else(Problem::not_found)?;
+    Ok(HttpResponse::Ok().json(changed))
 }

@@ -1,11 +1,10 @@
-//! Erasure: everything of a user is revoked, then destroyed with the key that sealed it.
+//! Erasure of a user: revokes all their connections, then destroys everything together with the key that sealed it.
 //!
-//! It begins with one small commit, whatever is locked: from then on nothing new is received for the user,
-//! their sessions have ended, and a revocation of everything of theirs is in force, as of a bulk revocation
-//! (ADR 17). It is concluded, here or by the background work, once nothing is outstanding at Dapi: the
-//! sessions, the connections, the data key and the row that links the app's name for the user with the
-//! random one are deleted. What stays is the audit trail, which knows the random name alone, and a row of
-//! counts that the receipt is made of.
+//! It begins with one small commit, whatever is locked: from then on no code is received for the user, their
+//! sessions have ended, and a bulk revocation of all their connections is in force (ADR 17). It ends, in the request
+//! or in the background, once nothing is outstanding at Dapi: the sessions, the connections, the data key and the row
+//! that maps the app's name for the user to the random id are deleted. What remains is the audit trail, which has the
+//! random id alone, and the row in `erasures` with the counts of the receipt.
 
 pub mod store;
 
@@ -25,11 +24,11 @@ use crate::database::{Conn, Fault};
 use crate::vault::{KeyedHash, Vault};
 use crate::{audit, users};
 
-/// How long the connections of a user are marked before something else is looked at.
+/// Time that one attempt spends on marking the user's connections.
 const MARK_AT_ONCE: Duration = Duration::from_millis(500);
-/// How often an erasure is tried to be begun that waits for calls under way.
-const TRIES: u32 = 3;
-/// How many sessions are deleted at once.
+/// Attempts to begin an erasure while calls under way hold the usage lock.
+const BEGIN_ATTEMPTS: u32 = 3;
+/// Sessions that one statement deletes.
 const SESSIONS_AT_ONCE: i64 = 5000;
 
 /// Whether Dapi confirmed that it holds nothing usable of the user any more.
@@ -42,53 +41,50 @@ pub enum Upstream {
     Unconfirmed,
 }
 
-/// An erasure as it stands.
+/// An erasure and its progress.
 #[derive(Debug, Clone)]
 pub struct Erasure {
-    /// Its id.
     pub id: ErasureId,
-    /// The random name of the user, which the audit trail goes on to hold.
+    /// The user's random id, which remains in the audit trail.
     pub user: UserId,
-    /// When it was asked for: since then nothing of the user's is usable here.
+    /// Since then, none of the user's connections is usable here.
     pub requested_at: OffsetDateTime,
-    /// How many connections Dapi has not confirmed yet.
+    /// Connections whose revocation Dapi has not confirmed yet.
     pub outstanding: i64,
-    /// What was destroyed, once it was.
+    /// `None` while it is pending.
     pub erased: Option<Erased>,
 }
 
 /// What an erasure destroyed.
 #[derive(Debug, Clone)]
 pub struct Erased {
-    /// When.
     pub at: OffsetDateTime,
-    /// The user's data key.
     pub data_key: DataKeyId,
-    /// How many connections, with Dapi's names for them.
     pub connections: i64,
-    /// How many sealed values were held when the erasure began.
+    /// Sealed values that were stored when the erasure began.
     pub sealed: i64,
-    /// How many connect sessions.
     pub sessions: i64,
-    /// How many tokens Dapi may still honour.
+    /// Tokens that Dapi may still honour.
     pub unconfirmed: i64,
 }
 
 impl Erased {
-    /// What Dapi said to it.
+    /// Returns whether Dapi confirmed the end of every token.
     #[must_use]
     pub const fn upstream(&self) -> Upstream {
         if self.unconfirmed == 0 { Upstream::Confirmed } else { Upstream::Unconfirmed }
     }
 }
 
+/// Returns the keyed hash under which a repeated request finds the erasure after the name is deleted. Keyed, because
+/// names can be guessed.
 fn name_hash(vault: &Vault, app: AppId, client_user_id: &str) -> KeyedHash {
     let app = app.uuid();
     vault.secret_hashes().hash(&[b"erased user", app.as_bytes(), client_user_id.as_bytes()])
 }
 
-/// Begins the erasure of a user, or finds the one that was begun or, for thirty days, concluded. `None`
-/// where the app never told of this user. When this returns, nothing of theirs is usable any more.
+/// Begins the erasure of a user, or finds the one that has begun or, for thirty days, that has ended. Returns `None` if
+/// the app has never had this user. When this returns, none of the user's connections is usable any more.
 pub async fn begin(
     conn: &mut Conn,
     vault: &Vault,
@@ -97,11 +93,13 @@ pub async fn begin(
     client_user_id: &str,
 ) -> sqlx::Result<Option<ErasureId>> {
     let hash = name_hash(vault, app, client_user_id);
-    let mut tries = 1;
+    let mut attempts = 1;
     loop {
         match try_to_begin(conn, &hash, actor, app, client_user_id).await {
-            // A call or a reading took longer to commit than this was willing to wait.
-            Err(error) if Fault::of(&error) == Fault::Contention && tries < TRIES => tries += 1,
+            // A call or a reveal held the usage lock for longer than the lock timeout.
+            Err(error) if Fault::of(&error) == Fault::Contention && attempts < BEGIN_ATTEMPTS => {
+                attempts += 1
+            }
             begun => return begun,
         }
     }
@@ -122,16 +120,16 @@ async fn try_to_begin(
     if !store::insert_erasure(&mut tx, id, app, user, hash).await? {
         return store::erasure_of_user(&mut tx, app, user).await;
     }
-    let order = BulkRevocationId::new();
-    bulk_revocation::store::insert_for_erasure(&mut tx, order, app, id, user).await?;
-    let told = id.to_string();
+    let revocation = BulkRevocationId::new();
+    bulk_revocation::store::insert_for_erasure(&mut tx, revocation, app, id, user).await?;
+    let detail = id.to_string();
     let event = audit::Event {
         app,
         action: "user.erasure_requested",
         outcome: "pending",
         user: Some(user),
         connection: None,
-        reason: Some(&told),
+        reason: Some(&detail),
     };
     audit::record(&mut tx, actor, &event).await?;
     bulk_revocation::store::wait_for_uses(&mut tx, app).await?;
@@ -139,14 +137,14 @@ async fn try_to_begin(
     Ok(Some(id))
 }
 
-/// One erasure of the app.
+/// Returns one erasure of the app.
 pub async fn find(conn: &mut Conn, app: AppId, id: ErasureId) -> sqlx::Result<Option<Erasure>> {
     store::find_erasure(conn, app, id).await
 }
 
-/// Takes an erasure as far as it goes at this moment: marks what is revoked, lets it through to Dapi, and
-/// destroys everything once nothing is outstanding. Returns whether it was concluded by this. What is locked
-/// is waited for by a later call.
+/// Advances an erasure as far as possible now: marks the connections, releases their tokens to the delinking, and
+/// destroys everything if nothing is outstanding. Returns whether this call ended it. Never waits for locked rows: a
+/// later call finds them.
 pub async fn conclude(conn: &mut Conn, id: ErasureId) -> sqlx::Result<bool> {
     marking::mark_erasure(conn, id, Instant::now() + MARK_AT_ONCE).await?;
     let mut tx = conn.begin().await?;
@@ -162,7 +160,10 @@ pub async fn conclude(conn: &mut Conn, id: ErasureId) -> sqlx::Result<bool> {
     Ok(true)
 }
 
-/// Destroys everything of a user, where nothing of theirs is outstanding or locked.
+/// Destroys everything of a user. Returns `false`, having destroyed at most some sessions, if a connection is
+/// outstanding or a row is locked.
+///
+/// Lock order: the erasure, sessions, the user, connections.
 async fn destroy(tx: &mut Conn, id: ErasureId, app: AppId, user: UserId) -> sqlx::Result<bool> {
     if store::is_outstanding(tx, id, user).await?
         || !store::delete_sessions(tx, user, SESSIONS_AT_ONCE).await?
@@ -174,24 +175,23 @@ async fn destroy(tx: &mut Conn, id: ErasureId, app: AppId, user: UserId) -> sqlx
     let destroyed = store::delete_connections(tx, user).await?;
     let key = users::destroy(tx, user).await?.ok_or(sqlx::Error::RowNotFound)?;
     store::end_erasure(tx, id, key, &destroyed).await?;
-    let (told, confirmed) = (id.to_string(), destroyed.unconfirmed == 0);
+    let (detail, confirmed) = (id.to_string(), destroyed.unconfirmed == 0);
     let event = audit::Event {
         app,
         action: "user.erased",
         outcome: if confirmed { "confirmed" } else { "unconfirmed" },
         user: Some(user),
         connection: None,
-        reason: Some(&told),
+        reason: Some(&detail),
     };
     audit::record(tx, &Actor::service(), &event).await?;
     Ok(true)
 }
 
-/// After how many failures a pass ends: each may have waited for a lock.
+/// Failures after which a round ends: each may have waited for a lock timeout.
 const FAILURES: usize = 3;
 
-/// Concludes what can be concluded of what is due. Returns how many users were erased. An erasure that fails
-/// is left alone for a while.
+/// Advances the erasures that are due. Returns how many ended. Defers one that fails.
 pub async fn reconcile(context: &Context, limit: i64) -> usize {
     const ERASURES: Reconciler = Reconciler::Erasures;
     let due = async { store::due_erasures(&mut context.pool.acquire().await?, limit).await };
@@ -205,11 +205,11 @@ pub async fn reconcile(context: &Context, limit: i64) -> usize {
     let except = context.deferred.rows(ERASURES, Instant::now());
     let (mut erased, mut failures) = (0, 0);
     for id in due.into_iter().filter(|id| !except.contains(&id.uuid())) {
-        let concluded = async {
+        let concluding = async {
             let mut conn = context.pool.acquire().await?;
             Ok(conclude(&mut conn, id).await?)
         };
-        let concluded = reconcile::isolated(context, ERASURES, id.uuid(), concluded.boxed()).await;
+        let concluded = reconcile::isolated(context, ERASURES, id.uuid(), concluding.boxed()).await;
         failures += usize::from(concluded.is_none());
         erased += usize::from(concluded.unwrap_or(false));
         if failures == FAILURES {

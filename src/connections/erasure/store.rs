@@ -1,11 +1,11 @@
-//! The table `erasures`, and the end of what is held of a user.
+//! The table `erasures`, and the deletion of a user's rows.
 
 use crate::base::ids::{AppId, DataKeyId, ErasureId, UserId};
 use crate::connections::erasure::{Erased, Erasure};
 use crate::database::Conn;
 use crate::vault::KeyedHash;
 
-/// The erasure of the user who had this name, for as long as its hash is kept.
+/// Returns the latest erasure of a user with this name, as long as its hash is kept (thirty days).
 pub async fn erasure_of_name(
     conn: &mut Conn,
     app: AppId,
@@ -21,7 +21,7 @@ pub async fn erasure_of_name(
     .await
 }
 
-/// The erasure of a user who is not erased yet.
+/// Returns the pending erasure of a user.
 pub async fn erasure_of_user(
     conn: &mut Conn,
     app: AppId,
@@ -36,8 +36,8 @@ pub async fn erasure_of_user(
     .await
 }
 
-/// Keeps a new erasure, with which the user's sessions end, and counts what there is to be destroyed.
-/// `false` where one of this user was kept before.
+/// Inserts an erasure, which ends the user's sessions, and counts what there is to destroy. Returns `false` if the user
+/// has one already.
 pub async fn insert_erasure(
     conn: &mut Conn,
     id: ErasureId,
@@ -64,7 +64,7 @@ pub async fn insert_erasure(
     Ok(done.rows_affected() == 1)
 }
 
-/// One erasure of the app.
+/// Returns one erasure of the app.
 pub async fn find_erasure(
     conn: &mut Conn,
     app: AppId,
@@ -100,7 +100,7 @@ pub async fn find_erasure(
     }))
 }
 
-/// Erasures that are due to be looked at.
+/// Returns pending erasures that are due, the longest due first. Locks nothing.
 pub async fn due_erasures(conn: &mut Conn, limit: i64) -> sqlx::Result<Vec<ErasureId>> {
     sqlx::query_scalar!(
         r#"SELECT id AS "id: ErasureId" FROM erasures WHERE due_at <= (SELECT strongroom_now())
@@ -111,7 +111,7 @@ pub async fn due_erasures(conn: &mut Conn, limit: i64) -> sqlx::Result<Vec<Erasu
     .await
 }
 
-/// Locks an erasure that is not at its end and that nobody else is at.
+/// Locks a pending erasure. Returns `None` if it has ended or another transaction has it locked.
 pub async fn lock_erasure(conn: &mut Conn, id: ErasureId) -> sqlx::Result<Option<(AppId, UserId)>> {
     let row = sqlx::query!(
         r#"SELECT app_id AS "app: AppId", user_id AS "user: UserId" FROM erasures
@@ -123,7 +123,8 @@ pub async fn lock_erasure(conn: &mut Conn, id: ErasureId) -> sqlx::Result<Option
     Ok(row.map(|row| (row.app, row.user)))
 }
 
-/// Whether something of the user's is not at its end, or may be about to arrive.
+/// Returns whether a connection of the user has not ended, or one may still arrive: the bulk revocation of the erasure
+/// exists until every insert that had begun before has committed and is marked.
 pub async fn is_outstanding(conn: &mut Conn, id: ErasureId, user: UserId) -> sqlx::Result<bool> {
     sqlx::query_scalar!(
         r#"SELECT EXISTS (SELECT FROM connections WHERE user_id = $2
@@ -155,7 +156,7 @@ pub async fn delete_sessions(conn: &mut Conn, user: UserId, limit: i64) -> sqlx:
     .await
 }
 
-/// Locks every connection of a user; `false` where somebody else has one locked.
+/// Locks every connection of a user. Returns `false` if another transaction has one locked.
 pub async fn lock_connections(conn: &mut Conn, user: UserId) -> sqlx::Result<bool> {
     sqlx::query_scalar!(
         r#"WITH free AS MATERIALIZED (
@@ -167,7 +168,7 @@ pub async fn lock_connections(conn: &mut Conn, user: UserId) -> sqlx::Result<boo
     .await
 }
 
-/// Puts an erasure off: by a tenth of its age, a second at least and a minute at most.
+/// Postpones an erasure by a tenth of its age, at least a second and at most a minute.
 pub async fn postpone_erasure(conn: &mut Conn, id: ErasureId) -> sqlx::Result<()> {
     sqlx::query!(
         "UPDATE erasures SET due_at = strongroom_now() + greatest(interval '1 second',
@@ -180,16 +181,16 @@ pub async fn postpone_erasure(conn: &mut Conn, id: ErasureId) -> sqlx::Result<()
     Ok(())
 }
 
-/// What was deleted of a user.
+/// Counts of a user's deleted connections.
 #[derive(Debug)]
 pub struct Destroyed {
     pub connections: i64,
-    /// Tokens that Dapi may still honour: it did not confirm their end, or an exchange's answer was
-    /// lost. One that a newer link of its login took the place of ended with that link.
+    /// Tokens that Dapi may still honour: it did not confirm their end, or the answer of an exchange was lost. A
+    /// superseded token does not count if the end of a newer token of its bank login was confirmed.
     pub unconfirmed: i64,
 }
 
-/// Deletes every connection of a user.
+/// Deletes every connection of a user. Counts the unconfirmed ones before.
 pub async fn delete_connections(conn: &mut Conn, user: UserId) -> sqlx::Result<Destroyed> {
     let unconfirmed = sqlx::query_scalar!(
         r#"SELECT count(*) AS "n!" FROM connections c
@@ -210,7 +211,7 @@ pub async fn delete_connections(conn: &mut Conn, user: UserId) -> sqlx::Result<D
     Ok(Destroyed { connections: i64::try_from(connections).unwrap_or(i64::MAX), unconfirmed })
 }
 
-/// Notes that a user is erased.
+/// Records the end of an erasure and its counts.
 pub async fn end_erasure(
     conn: &mut Conn,
     id: ErasureId,
@@ -231,7 +232,7 @@ pub async fn end_erasure(
     Ok(())
 }
 
-/// Forgets by which name users were known who were erased thirty days ago.
+/// Deletes the name hashes of erasures that ended thirty days ago. Returns how many.
 pub async fn delete_erased_names(conn: &mut Conn) -> sqlx::Result<u64> {
     let done = sqlx::query!(
         "UPDATE erasures SET name_hash = NULL

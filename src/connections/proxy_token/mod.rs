@@ -1,5 +1,8 @@
-//! Stand-ins: what Dapi's own wire hands out as access token. Random, of no use to anybody but
-//! Strongroom, and good as long as its connection is active.
+//! Proxy tokens: what Dapi's own wire returns as access token. A random value that is useful to Strongroom alone,
+//! valid while its connection is active.
+//!
+//! The literals `stand-in`, `stand_ins` and `connection.stand_in_made` are older names, frozen in hash inputs, AAD and
+//! the audit trail.
 
 pub mod store;
 
@@ -14,14 +17,14 @@ use crate::dapi::UserSecret;
 use crate::vault::{AadContext, KeyedHash, Sealed, Vault, VaultError, WrappedKey};
 
 secret_text!(
-    /// A token that stands in for Dapi's.
+    /// A token that an app's SDK sends instead of Dapi's.
     ProxyToken
 );
 
-/// How a stand-in begins, so that one that leaked is known for what it is.
+/// Prefix of every proxy token, so that a leaked one is recognized.
 const PREFIX: &str = "strongroom_";
 
-/// The prefix and 256 random bits in base64url.
+/// Generates the prefix and 256 random bits in base64url without padding (RFC 4648 §5).
 fn new() -> Result<ProxyToken, VaultError> {
     use base64::Engine as _;
     let mut bytes = zeroize::Zeroizing::new([0_u8; 32]);
@@ -34,7 +37,7 @@ fn hash(vault: &Vault, app: AppId, proxy_token: &str) -> KeyedHash {
     vault.secret_hashes().hash(&[b"stand-in", app.uuid().as_bytes(), proxy_token.as_bytes()])
 }
 
-fn place(app: AppId, user: UserId, id: ConnectionId) -> AadContext {
+fn aad(app: AppId, user: UserId, id: ConnectionId) -> AadContext {
     AadContext {
         table: "stand_ins",
         column: "token",
@@ -44,7 +47,8 @@ fn place(app: AppId, user: UserId, id: ConnectionId) -> AadContext {
     }
 }
 
-/// The stand-in of an active connection, the same each time; `None` where the connection is not active.
+/// Returns the proxy token of a connection, the same each time, or `None` if the connection is not active. Creates it
+/// at the first call.
 pub async fn of(
     context: &Context,
     actor: &Actor,
@@ -52,31 +56,30 @@ pub async fn of(
     id: ConnectionId,
 ) -> Result<Option<ProxyToken>, ConnectionError> {
     let mut conn = context.pool.acquire().await?;
-    // The second time round it is there, whoever made it.
+    // Two rounds: of two callers that insert at once, one stays, and both read that one.
     for _ in 0..2 {
         let Some(found) = store::proxy_token_of(&mut conn, app, id).await? else { return Ok(None) };
         let key = context.vault.unwrap(&found.key)?;
-        let place = place(app, found.user, id);
+        let aad = aad(app, found.user, id);
         if let Some(sealed) = found.token {
-            return Ok(Some(sealed.open(&key, &place)?));
+            return Ok(Some(sealed.open(&key, &aad)?));
         }
-        let made = new()?;
+        let generated = new()?;
         let (token, hash) =
-            (Sealed::seal(&made, &key, &place)?, hash(&context.vault, app, made.expose()));
+            (Sealed::seal(&generated, &key, &aad)?, hash(&context.vault, app, generated.expose()));
         let new = NewProxyToken { app, id, hash, token };
         store::insert_proxy_token(&mut conn, &AuditActor::from(actor), &new).await?;
     }
     Ok(None)
 }
 
-/// The connection behind a stand-in.
+/// The connection behind a proxy token.
 #[derive(Debug)]
 pub struct Holder {
-    /// The connection.
     pub id: ConnectionId,
-    /// Where it stands.
+    /// `Revoking` also if a bulk revocation in force matches it.
     pub status: Status,
-    /// How it is being revoked or was.
+    /// How it is being revoked, or was.
     pub revocation: Option<RevocationKind>,
     app: AppId,
     user: UserId,
@@ -84,7 +87,7 @@ pub struct Holder {
     wants_user_secret: bool,
 }
 
-/// Finds the connection behind a stand-in of this app.
+/// Finds the connection behind a proxy token of this app, whatever its status.
 pub async fn holder(
     context: &Context,
     app: AppId,
@@ -104,7 +107,7 @@ pub async fn holder(
 }
 
 impl Holder {
-    /// Seals the user secret that a call brought, where the connection has none that Dapi is known to take.
+    /// Seals and stores the user secret that a call brought, unless the connection has a proven one.
     pub async fn bring(
         &self,
         context: &Context,

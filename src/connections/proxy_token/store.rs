@@ -8,7 +8,7 @@ use crate::connections::sql::parse_status;
 use crate::database::Conn;
 use crate::vault::{KeyOwner, KeyedHash, MasterKeyId, Sealed, WrappedKey};
 
-/// An active connection's stand-in, if it has one, and the key that seals it.
+/// An active connection's proxy token, if it has one yet, and the user's key.
 #[derive(Debug)]
 pub struct HeldProxyToken {
     pub user: UserId,
@@ -16,7 +16,8 @@ pub struct HeldProxyToken {
     pub token: Option<Sealed<ProxyToken>>,
 }
 
-/// The stand-in of an active connection.
+/// Returns the proxy token of a connection, or `None` if the connection is not active or a bulk revocation in force
+/// matches it.
 pub async fn proxy_token_of(
     conn: &mut Conn,
     app: AppId,
@@ -50,7 +51,7 @@ pub async fn proxy_token_of(
     }))
 }
 
-/// A stand-in to be kept.
+/// A proxy token to insert.
 #[derive(Debug)]
 pub struct NewProxyToken {
     pub app: AppId,
@@ -59,7 +60,7 @@ pub struct NewProxyToken {
     pub token: Sealed<ProxyToken>,
 }
 
-/// Keeps a stand-in; of two that are made at once one stays.
+/// Inserts a proxy token unless the connection has one: of two that are inserted at once, the first stays.
 pub async fn insert_proxy_token(
     conn: &mut Conn,
     actor: &AuditActor,
@@ -85,7 +86,7 @@ pub async fn insert_proxy_token(
     Ok(())
 }
 
-/// A connection as it is found by its stand-in.
+/// A connection that was found by its proxy token.
 #[derive(Debug)]
 pub struct FoundByProxyToken {
     pub id: ConnectionId,
@@ -93,11 +94,12 @@ pub struct FoundByProxyToken {
     pub revocation: Option<RevocationKind>,
     pub user: UserId,
     pub key: WrappedKey,
-    /// No user secret has come yet, or none that Dapi is known to take.
+    /// The connection has no user secret, or an unproven one.
     pub wants_user_secret: bool,
 }
 
-/// The connection behind a stand-in of this app.
+/// Finds a connection of this app by the hash of its proxy token. Its status is `revoking` if a bulk revocation in
+/// force matches it.
 pub async fn find_by_proxy_token(
     conn: &mut Conn,
     app: AppId,

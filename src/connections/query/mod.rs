@@ -1,4 +1,4 @@
-//! Reading connections: one, a list, a search across users, and waiting for one to change.
+//! Reads of connections: one, a list, an operator's search across users, and waiting for a change.
 
 mod notifier;
 pub mod routes;

@@ -1,4 +1,5 @@
-//! Who waits in this process for a connection to leave `pending` or `revoking`.
+//! Notifications of changes within this process, for requests that wait for a connection to leave `pending` or
+//! `revoking`.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,41 +8,42 @@ use tokio::sync::Notify;
 
 use crate::base::ids::ConnectionId;
 
-type Waiting = Arc<Mutex<HashMap<ConnectionId, (Arc<Notify>, usize)>>>;
+/// Per connection: its notification and the number of its subscriptions.
+type Subscriptions = Arc<Mutex<HashMap<ConnectionId, (Arc<Notify>, usize)>>>;
 
-/// Tells waiting requests that something happened to their connection. What happens in another
-/// replica is not told: whoever waits also looks at the database from time to time.
+/// Wakes requests that wait for a change of their connection. Changes in another replica do not arrive here: a
+/// waiting request also polls the database.
 #[derive(Clone, Debug, Default)]
-pub struct ChangeNotifier(Waiting);
+pub struct ChangeNotifier(Subscriptions);
 
-/// A place among those who wait for one connection; given up when dropped.
+/// A subscription to the changes of one connection. Ends when it is dropped.
 pub struct Subscription {
     id: ConnectionId,
     notify: Arc<Notify>,
-    waiting: Waiting,
+    subscriptions: Subscriptions,
 }
 
 impl ChangeNotifier {
-    /// Waits for news of `id`. Take the ticket before looking at the connection: what happens
-    /// between the two is then not missed.
+    /// Subscribes to the changes of `id`. Subscribe before reading the connection, so that no change between the two
+    /// is missed.
     pub fn subscribe(&self, id: ConnectionId) -> Subscription {
-        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (notify, count) = waiting.entry(id).or_default();
+        let mut subscriptions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (notify, count) = subscriptions.entry(id).or_default();
         *count += 1;
-        Subscription { id, notify: Arc::clone(notify), waiting: Arc::clone(&self.0) }
+        Subscription { id, notify: Arc::clone(notify), subscriptions: Arc::clone(&self.0) }
     }
 
-    /// Something happened to `id`.
+    /// Wakes every subscriber of `id`. Call it after the commit.
     pub fn notify(&self, id: ConnectionId) {
-        let waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((notify, _)) = waiting.get(&id) {
+        let subscriptions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((notify, _)) = subscriptions.get(&id) {
             notify.notify_waiters();
         }
     }
 }
 
 impl Subscription {
-    /// Resolves at the next news after this call.
+    /// Returns a future that resolves at the next change after this call, even if it is polled later.
     pub fn changed(&self) -> tokio::sync::futures::Notified<'_> {
         self.notify.notified()
     }
@@ -49,11 +51,11 @@ impl Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, count)) = waiting.get_mut(&self.id) {
+        let mut subscriptions = self.subscriptions.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, count)) = subscriptions.get_mut(&self.id) {
             *count -= 1;
             if *count == 0 {
-                waiting.remove(&self.id);
+                subscriptions.remove(&self.id);
             }
         }
     }
@@ -64,15 +66,15 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn news_reach_everyone_who_waits_for_that_connection_and_leave_nothing_behind() {
+    async fn a_change_wakes_every_subscriber_of_that_connection_and_leaves_nothing_behind() {
         let notifier = ChangeNotifier::default();
         let (id, other) = (ConnectionId::new(), ConnectionId::new());
         let (one, two) = (notifier.subscribe(id), notifier.subscribe(id));
-        let news = futures_util::future::join(one.changed(), two.changed());
+        let changes = futures_util::future::join(one.changed(), two.changed());
         notifier.notify(other);
         // `notify_waiters` reaches futures that were made before it, polled or not.
         notifier.notify(id);
-        news.await;
+        changes.await;
         drop((one, two));
         assert!(notifier.0.lock().unwrap().is_empty());
     }

@@ -1,4 +1,4 @@
-//! Looking for connections across users, and counting them: the operator's view.
+//! The operator's view: search, history and counts across users.
 
 use serde::Serialize;
 use time::OffsetDateTime;
@@ -11,36 +11,32 @@ use crate::connections::model::{Connection, Status};
 use crate::connections::query::store;
 use crate::database::Conn;
 
-/// What is looked for: connections for which everything holds that is given.
+/// A search for the connections that match every field that is given.
 #[derive(Clone, Copy, Debug)]
 pub struct Search<'a> {
-    /// Of this user, by the app's own name.
     pub client_user_id: Option<&'a str>,
-    /// In this status.
     pub status: Option<Status>,
-    /// Needing attention, or not needing it.
     pub attention: Option<bool>,
-    /// Received before this.
+    /// Exclusive.
     pub created_before: Option<OffsetDateTime>,
-    /// Received at this time or after it.
+    /// Inclusive.
     pub created_after: Option<OffsetDateTime>,
-    /// With this text, in any case, somewhere in one of its ids.
+    /// Matches if one of the connection's ids or its user's name contains it, ignoring case.
     pub text: Option<&'a str>,
-    /// How many at most.
     pub limit: u8,
-    /// Only what comes behind this.
+    /// Exclusive.
     pub cursor: Option<Cursor>,
 }
 
 /// A connection as an operator sees it.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Found {
-    /// What everybody sees of it.
+    /// The connection, as clients see it.
     #[serde(flatten)]
     pub connection: Connection,
-    /// The random name of its user, by which the audit trail knows them.
+    /// The random id of its user, as in the audit trail.
     pub user: UserId,
-    /// The client that handed it in, or that made the session which did.
+    /// The client that submitted it, or that created the session which did.
     #[serde(rename = "createdBy")]
     pub created_by: Option<String>,
     /// The order that revoked it.
@@ -51,7 +47,7 @@ pub struct Found {
     pub exchange_attempts: i32,
 }
 
-/// A connection with everything that the audit trail tells of it, oldest first.
+/// A connection with all its events in the audit trail, oldest first.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct WithHistory {
     /// The connection.
@@ -103,12 +99,12 @@ impl StatusCount {
     }
 }
 
-/// Connections of the app that are looked for, newest first.
+/// Returns a page of the app's connections that match, newest first.
 pub async fn search(conn: &mut Conn, app: AppId, search: &Search<'_>) -> sqlx::Result<Page<Found>> {
     store::search(conn, app, search).await
 }
 
-/// One connection of the app with its whole history.
+/// Returns one connection of the app with all its audit events.
 pub async fn with_history(
     conn: &mut Conn,
     app: AppId,
@@ -119,12 +115,12 @@ pub async fn with_history(
     Ok(Some(WithHistory { found, history }))
 }
 
-/// How many of the app's connections need attention.
+/// Counts the app's connections that need attention.
 pub async fn needing_attention(conn: &mut Conn, app: AppId) -> sqlx::Result<i64> {
     store::count_needing_attention(conn, app).await
 }
 
-/// How many connections the app has in each status, by their age.
+/// Counts the app's connections by status and age.
 pub async fn stats(conn: &mut Conn, app: AppId) -> sqlx::Result<Vec<StatusCount>> {
     store::count_by_status(conn, app).await
 }

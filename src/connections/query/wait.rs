@@ -1,4 +1,4 @@
-//! Waiting for what happens to a connection, in this replica or in another.
+//! Waiting until a connection reaches a status, by whichever replica.
 
 use std::time::{Duration, Instant};
 
@@ -7,11 +7,11 @@ use crate::connections::model::{Connection, Status};
 use crate::connections::query::store::ViewQuery;
 use crate::connections::{ConnectionError, Context};
 
-/// How often somebody who waits looks at the database: news of this process come without that, news
-/// of another replica do not.
-const LOOK_AGAIN: Duration = Duration::from_millis(250);
+/// Interval at which a waiting request polls the database, for changes that another replica makes.
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Waits until a connection is `done`, or `deadline`; returns it as it then is.
+/// Waits until a connection's status is `done`, or until `deadline`. Returns the connection as it then is, or `None` if
+/// the app has no such connection.
 pub async fn wait_until(
     context: &Context,
     app: AppId,
@@ -21,14 +21,14 @@ pub async fn wait_until(
 ) -> Result<Option<Connection>, ConnectionError> {
     let subscription = context.changes.subscribe(id);
     loop {
-        let news = subscription.changed();
+        let change = subscription.changed();
         let found = context.batch(ViewQuery { app, id }).await?;
         let left = deadline.saturating_duration_since(Instant::now());
         match found {
             Some(connection) if !done(connection.status) && !left.is_zero() => {}
             found => return Ok(found),
         }
-        // Whether it was news or time makes no difference: the row tells.
-        let _ = tokio::time::timeout(left.min(LOOK_AGAIN), news).await;
+        // A notification and a timeout are treated alike: the row decides.
+        let _ = tokio::time::timeout(left.min(POLL_INTERVAL), change).await;
     }
 }

@@ -1,5 +1,7 @@
-//! Taking up calls that are due: exchanges and delinkings, in portions for each app, with as many places at
-//! the gate as there is work for.
+//! Claims the calls that are due, exchanges and delinkings, and begins them: in portions per app, each with as many
+//! permits of the gate as it can get.
+//!
+//! A permit is acquired before the row is claimed, so that no lease runs while its call waits for the gate.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
@@ -16,21 +18,21 @@ use crate::connections::{Context, revocation};
 use crate::dapi::{AccessCode, Lane, Permit};
 use crate::database::is_outage;
 
-/// How many rows of one app may fail one by one before the next app's come first.
+/// Rows of one app that may fail one by one before the round turns to the next app.
 const FAILURES: usize = 3;
 
-/// A kind of call that the background work takes up.
+/// A kind of call that the background work makes.
 pub trait Kind: Send + Sync + Sized + 'static {
     const RECONCILER: Reconciler;
     const LANE: Lane;
 
-    /// The first rows of each app that are due, but for those that are left alone.
+    /// Returns the first due rows of each app, except the deferred ones. Locks nothing.
     fn due(
         context: &Context,
         except: &[Uuid],
     ) -> impl Future<Output = sqlx::Result<Vec<Candidate>>> + Send;
 
-    /// Claims what can be claimed of these rows of the app.
+    /// Claims those of these rows that are still due and not locked. Postpones those that are due but blocked.
     fn claim(
         context: &Context,
         app: AppId,
@@ -70,10 +72,10 @@ impl Kind for Claimed<AccessCode> {
                 round.exchanges += 1;
                 round.calls.push(pending.spawn_unwatched(context));
             }
-            // Its lease puts it off.
+            // The claim's lease postpones the row until it runs out.
             Err(error) => {
                 context.metrics.reconciler_failed(Self::RECONCILER);
-                tracing::error!(connection = %id, cause = %error, "a code does not open");
+                tracing::error!(connection = %id, cause = %error, "an access code cannot be unsealed");
             }
         }
     }
@@ -112,13 +114,13 @@ impl Kind for ClaimedDelink {
             }
             Err(error) => {
                 context.metrics.reconciler_failed(Self::RECONCILER);
-                tracing::error!(connection = %id, cause = %error, "a token does not open");
+                tracing::error!(connection = %id, cause = %error, "an access token cannot be unsealed");
             }
         }
     }
 }
 
-/// Takes up what is due of one kind until nothing is left that this process can take up.
+/// Claims and begins the due calls of one kind until none is left that this process can claim.
 pub async fn take_up<K: Kind>(context: &Context, round: &mut Round) {
     loop {
         let except = context.deferred.rows(K::RECONCILER, Instant::now());
@@ -132,44 +134,48 @@ pub async fn take_up<K: Kind>(context: &Context, round: &mut Round) {
     }
 }
 
-/// Takes up the portion of each app for which there are places. Returns how many rows were dealt with.
+/// Claims and begins the portion of each app for which the gate has permits. Returns how many rows were processed.
 async fn portions<K: Kind>(context: &Context, due: Vec<Candidate>, round: &mut Round) -> usize {
     let mut apps: BTreeMap<Uuid, (AppId, Vec<Uuid>)> = BTreeMap::new();
     for Candidate { app, id } in due {
         apps.entry(app.uuid()).or_insert_with(|| (app, Vec::new())).1.push(id.uuid());
     }
     let gate = context.dapi.gate();
-    // Everything is declared before anything is taken, so that the first app leaves their share to the others.
-    let mut wants: HashMap<_, _> = apps.values().map(|(app, rows)| (*app, rows.len())).collect();
-    gate.declare(K::LANE, &wants);
-    let mut dealt_with = 0;
+    // The demand of all apps is declared before any permit is taken, so that the gate keeps each app's share free.
+    let mut demand: HashMap<_, _> = apps.values().map(|(app, rows)| (*app, rows.len())).collect();
+    gate.declare(K::LANE, &demand);
+    let mut processed = 0;
     for (app, rows) in apps.into_values() {
         let mut portion = Portion { app, rows, failures: 0 };
-        let outcome = portion.take_up::<K>(context, round).await;
-        dealt_with += outcome.unwrap_or(0);
+        let outcome = portion.begin_calls::<K>(context, round).await;
+        processed += outcome.unwrap_or(0);
         round.gate_full |= !portion.rows.is_empty() && outcome.is_some();
-        wants.insert(app, portion.rows.len());
+        demand.insert(app, portion.rows.len());
         if outcome.is_none() {
             break;
         }
     }
-    wants.retain(|_, rows| *rows > 0);
-    gate.declare(K::LANE, &wants);
-    dealt_with
+    demand.retain(|_, rows| *rows > 0);
+    gate.declare(K::LANE, &demand);
+    processed
 }
 
-/// What is due of one app.
+/// The due rows of one app.
 struct Portion {
     app: AppId,
-    /// Those that found no place are left here.
+    /// Those without a permit stay here.
     rows: Vec<Uuid>,
     failures: usize,
 }
 
 impl Portion {
-    /// Takes up as many rows as there are places. Returns how many were dealt with; `None` during an outage.
-    async fn take_up<K: Kind>(&mut self, context: &Context, round: &mut Round) -> Option<usize> {
-        let mut dealt_with = 0;
+    /// Claims and begins as many rows as there are permits. Returns how many were processed, `None` during an outage.
+    async fn begin_calls<K: Kind>(
+        &mut self,
+        context: &Context,
+        round: &mut Round,
+    ) -> Option<usize> {
+        let mut processed = 0;
         while !self.rows.is_empty() {
             let mut permits = context.dapi.gate().take(self.app, K::LANE, self.rows.len());
             if permits.is_empty() {
@@ -182,17 +188,17 @@ impl Portion {
                 let Some(permit) = permits.pop() else { break };
                 row.begin(context, permit, round);
             }
-            // What was not claimed needs no place.
+            // Returns the permits of rows that were not claimed.
             drop(permits);
-            let others: Vec<_> =
+            let unclaimed: Vec<_> =
                 rows.iter().filter(|row| !claimed_ids.contains(row)).copied().collect();
-            dealt_with += rows.len() - leave_locked(context, K::RECONCILER, &others).await?;
+            processed += rows.len() - leave_locked(context, K::RECONCILER, &unclaimed).await?;
         }
-        Some(dealt_with)
+        Some(processed)
     }
 
-    /// Claims these rows; each by itself if they cannot be claimed together, and one that fails is left alone
-    /// for a while.
+    /// Claims these rows in one statement; if that fails, one by one, so that a single bad row does not block the
+    /// others. Defers each row that fails. Returns `None` during an outage.
     async fn claim<K: Kind>(&mut self, context: &Context, rows: &[Uuid]) -> Option<Vec<K>> {
         match K::claim(context, self.app, rows).await {
             Ok(claimed) => return Some(claimed),
@@ -200,7 +206,9 @@ impl Portion {
                 failed(context, K::RECONCILER, &error);
                 return None;
             }
-            Err(error) => tracing::debug!(cause = %error, "rows are claimed one by one"),
+            Err(error) => {
+                tracing::debug!(cause = %error, "a batch could not be claimed, claiming its rows one by one")
+            }
         }
         let mut all = Vec::new();
         for row in rows {
@@ -223,8 +231,8 @@ impl Portion {
     }
 }
 
-/// Leaves those of these rows alone for a while that are due and that somebody else has locked. Returns how
-/// many they are; `None` during an outage.
+/// Defers those of these unclaimed rows that are still due, because another transaction has them locked. Returns how
+/// many, `None` during an outage.
 pub async fn leave_locked(
     context: &Context,
     reconciler: Reconciler,

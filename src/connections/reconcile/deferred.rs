@@ -1,5 +1,5 @@
-//! What the background work leaves alone for a while because it failed or was locked: kept in memory, by
-//! row, with waits that double. A row that cannot be written cannot be put off in the database.
+//! Rows that the background work defers because they failed or were locked: in memory, with waits that double. In
+//! memory, because a row that cannot be written cannot be postponed in the database.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,34 +7,34 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-/// The first wait, and the longest.
+/// The first and the longest wait.
 const WAITS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
-/// How many rows are remembered; beyond that, those whose wait ends first are tried again first.
-const REMEMBERED: usize = 4096;
+/// Rows that are remembered; beyond that, the one whose wait ends first is forgotten.
+const CAPACITY: usize = 4096;
 
 /// The reconcilers, by the names under which their failures are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reconciler {
-    /// Ends codes whose window closed.
+    /// Expires codes whose window closed.
     Expiries,
-    /// Lets through what orders hold, and concludes orders.
+    /// Marks, throttles and finishes bulk revocations.
     BulkRevocations,
-    /// Concludes erasures.
+    /// Advances erasures.
     Erasures,
-    /// Ends what no attempt will follow.
+    /// Ends exchanges that will not be attempted again.
     Ends,
-    /// Activates tokens that were held.
+    /// Activates tokens that waited for an older link of their bank login to be delinked.
     HeldTokens,
-    /// Takes exchanges up.
+    /// Claims and begins exchanges.
     Exchanges,
-    /// Takes delinkings up.
+    /// Claims and begins delinkings.
     Delinks,
-    /// Forgets what has ended.
+    /// Deletes rows that have ended.
     Housekeeping,
 }
 
 impl Reconciler {
-    /// Every one.
+    /// All of them, to register their metrics.
     pub const ALL: [Self; 8] = [
         Self::Expiries,
         Self::BulkRevocations,
@@ -46,7 +46,7 @@ impl Reconciler {
         Self::Housekeeping,
     ];
 
-    /// The name.
+    /// Returns the label of its metrics.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -68,17 +68,17 @@ struct Entry {
     wait: Duration,
 }
 
-/// Rows that are left alone. Clones are the same.
+/// The deferred rows of this process. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct Deferred(Arc<Mutex<HashMap<(Reconciler, Uuid), Entry>>>);
 
 impl Deferred {
-    /// Leaves a row alone for twice as long as the last time; returns for how long.
+    /// Defers a row for twice as long as the last time. Returns for how long.
     pub fn leave(&self, reconciler: Reconciler, row: Uuid, now: Instant) -> Duration {
         let mut rows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let before = rows.get(&(reconciler, row)).map(|entry| entry.wait);
         let wait = before.map_or(WAITS.0, |wait| (wait * 2).min(WAITS.1));
-        if rows.len() >= REMEMBERED {
+        if rows.len() >= CAPACITY {
             let first = rows.iter().min_by_key(|(_, entry)| entry.until).map(|(key, _)| *key);
             first.and_then(|key| rows.remove(&key));
         }
@@ -86,21 +86,21 @@ impl Deferred {
         wait
     }
 
-    /// The rows that are left alone now. One that has not failed again within twice its wait is forgotten.
+    /// Returns the rows that are deferred now. Forgets a row that has not failed again within its wait after its wait.
     pub fn rows(&self, reconciler: Reconciler, now: Instant) -> Vec<Uuid> {
         let mut rows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         rows.retain(|_, entry| entry.until + entry.wait > now);
-        let mine =
-            rows.iter().filter(|((whose, _), entry)| *whose == reconciler && entry.until > now);
-        mine.map(|((_, row), _)| *row).collect()
+        let deferred =
+            rows.iter().filter(|((of, _), entry)| *of == reconciler && entry.until > now);
+        deferred.map(|((_, row), _)| *row).collect()
     }
 
-    /// Leaves nothing alone any more, as if enough time had passed.
+    /// Forgets all rows, as if their waits were over.
     pub fn forget(&self) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    /// In how long the first of them is tried again.
+    /// Returns the time until the next deferred row is tried again.
     pub fn next(&self, now: Instant) -> Option<Duration> {
         let rows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let waits = rows.values().filter_map(|entry| entry.until.checked_duration_since(now));
@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_row_that_fails_again_and_again_is_left_alone_for_longer_and_longer() {
+    fn a_row_that_fails_again_and_again_is_deferred_for_longer_and_longer() {
         let (deferred, row, mut now) = (Deferred::default(), Uuid::from_u128(7), Instant::now());
         let mut waits = Vec::new();
         for _ in 0..8 {

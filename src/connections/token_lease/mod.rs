@@ -1,6 +1,7 @@
-//! Turns with a connection's token: Dapi fails all calls that use one token at once, so they are made
-//! one at a time, across replicas. Who waits, and for how long, is for the caller to decide; here are
-//! the turn itself and the places in the queue.
+//! Token leases: at most one call at a time with a connection's token, across replicas, because Dapi fails all
+//! calls that use one token at the same time.
+//!
+//! This module has the lease and the positions in its queue. Waiting, and for how long, is up to the caller.
 
 pub mod store;
 
@@ -14,44 +15,46 @@ use crate::connections::query::store::ViewQuery;
 use crate::connections::token_lease::store::{AcquireLease, AcquiredLease, ReleaseLease};
 use crate::connections::{ConnectionAad, ConnectionError, Context, superseded};
 use crate::dapi::{AccessToken, AppCredentials, UserSecret};
+use crate::database::{Waits, retry_until};
 use crate::vault::{Sealed, Vault, VaultError};
 
-/// A call that somebody wants to make.
+/// Between two tries to release a lease.
+const RELEASE_WAITS: Waits = Waits::doubling(Duration::from_millis(50), Duration::from_secs(2));
+
+/// A request to call Dapi with a connection's token.
 #[derive(Clone, Debug)]
 pub struct CallRequest {
-    /// Who.
     pub actor: Actor,
-    /// The app.
     pub app: AppId,
-    /// The connection.
     pub id: ConnectionId,
-    /// What is called, for the audit trail.
+    /// Dapi's path, for the audit trail.
     pub path: &'static str,
-    /// How long the call may take; the turn is free after that, whatever became of the call.
+    /// Time limit of the call. The lease ends by itself after it, so that a crash blocks no token for longer.
     pub limit: Duration,
 }
 
-/// A turn that is taken: the call has begun, is on record, and nobody else makes one with this token.
-#[must_use = "nobody else calls with this token until the turn is ended or its time is over"]
+/// An acquired lease: the call has begun and is on record, and no other call uses the token.
+#[must_use = "no other call uses the token until the lease is ended or its time is over"]
 #[derive(Debug)]
 pub struct TokenLease {
     request: CallRequest,
     id: TokenLeaseId,
-    taken: AcquiredLease,
+    acquired: AcquiredLease,
 }
 
-/// What the call needs, in the clear.
+/// The secrets that a call needs, unsealed.
 #[derive(Debug)]
 pub struct Opened {
-    /// The token.
     pub access_token: AccessToken,
-    /// The user secret; missing where none has come yet.
+    /// `None` if the connection came through Dapi's own wire and no call has brought it yet.
     pub user_secret: Option<UserSecret>,
-    /// The app's.
     pub credentials: AppCredentials,
 }
 
-/// Takes a turn; `None` where it is not (yet) this caller's. `place` is where they have waited.
+/// Acquires the token's lease. Returns `None` if it is not free, or if a caller with an earlier position waits.
+/// `position` is the caller's own position in the queue, if it has waited.
+///
+/// Write ahead of the call: when this returns a lease, the audit row `begun` has committed.
 pub async fn take(
     context: &Context,
     request: &CallRequest,
@@ -60,16 +63,18 @@ pub async fn take(
     let lease_id = TokenLeaseId::new();
     let CallRequest { app, id, path, limit, .. } = *request;
     let actor = AuditActor::from(&request.actor);
-    let taken = context.batch(AcquireLease { actor, app, id, lease_id, position, limit, path });
-    match taken.await {
-        Ok(taken) => {
-            Ok(taken.map(|taken| TokenLease { request: request.clone(), id: lease_id, taken }))
-        }
+    let query = AcquireLease { actor, app, id, lease_id, position, limit, path };
+    match context.batch(query).await {
+        Ok(acquired) => Ok(acquired.map(|acquired| TokenLease {
+            request: request.clone(),
+            id: lease_id,
+            acquired,
+        })),
         Err(error) => {
-            // The commit may have been applied though its answer was lost.
+            // The commit may have been applied although its answer was lost: release the lease in any case.
             let end = release_of(request, lease_id, None, "not_sent", path.to_owned());
             let end = ReleaseLease { used: false, ..end };
-            // The caller does not wait for it: the database has just shown that it does not answer.
+            // In a task, so that the caller does not wait for a database that has just failed.
             let context = context.clone();
             let tasks = context.tasks.clone();
             tasks.spawn(async move { release_later(&context, end, limit).await });
@@ -91,11 +96,11 @@ fn release_of(
 }
 
 impl TokenLease {
-    /// What the call needs.
+    /// Unseals what the call needs.
     pub fn open(&self, vault: &Vault) -> Result<Opened, VaultError> {
         let AcquiredLease {
             user, user_key, access_token, binding, user_secret, credentials, ..
-        } = &self.taken;
+        } = &self.acquired;
         let aad = ConnectionAad { app: self.request.app, user: *user, id: self.request.id };
         let key = vault.unwrap(user_key)?;
         let open = |sealed: &Sealed<UserSecret>| sealed.open(&key, &aad.user_secret());
@@ -106,9 +111,9 @@ impl TokenLease {
         })
     }
 
-    /// Ends the turn and records what came of the call, trying again for as long as the turn lasts. With
-    /// `attention`, Dapi's `type`, nobody takes the next one. Tells who waits for it in this process, and the
-    /// background work, which may have a delinking to tell.
+    /// Releases the lease and records the outcome of the call. Retries in the background for as long as the lease
+    /// lasts. With `attention`, Dapi's `type`, no further lease is given until the user links the login again.
+    /// Notifies the subscribers of the connection in this process.
     pub async fn end(
         &self,
         context: &Context,
@@ -120,7 +125,7 @@ impl TokenLease {
             || self.request.path.to_owned(),
             |code| format!("{}: {code}", self.request.path),
         );
-        let end = release_of(&self.request, self.id, Some(self.taken.user), outcome, reason);
+        let end = release_of(&self.request, self.id, Some(self.acquired.user), outcome, reason);
         let end = ReleaseLease { used: outcome != "failed", attention, ..end };
         let ended = context.batch(end.clone()).await;
         if ended.is_err() {
@@ -131,15 +136,16 @@ impl TokenLease {
         Ok(ended?)
     }
 
-    /// Whether Dapi has taken the user secret that this call is made with, or Connect handed it over.
+    /// Returns whether the user secret of this call is known to be right: Dapi has accepted it in a call, or it came
+    /// from Connect.
     pub fn has_proven_user_secret(&self) -> bool {
-        self.taken.user_secret_proven
+        self.acquired.user_secret_proven
     }
 
-    /// Dapi has taken the user secret that this call was made with: from now on it stays.
+    /// Records that Dapi accepted the user secret of this call. No later call replaces a proven one.
     pub async fn prove_user_secret(&self, context: &Context) -> Result<(), ConnectionError> {
         let Some(sealed) =
-            self.taken.user_secret.as_ref().filter(|_| !self.taken.user_secret_proven)
+            self.acquired.user_secret.as_ref().filter(|_| !self.acquired.user_secret_proven)
         else {
             return Ok(());
         };
@@ -148,31 +154,30 @@ impl TokenLease {
         Ok(store::prove_user_secret(&mut conn, app, id, sealed).await?)
     }
 
-    /// A call with the token succeeded: what it took the place of is not kept any longer.
+    /// Records that a call with the token succeeded, and destroys the token that it superseded, which was kept in
+    /// case this one is dead.
     pub async fn prove_token(&self, context: &Context) -> Result<(), ConnectionError> {
-        if !self.taken.unproven {
+        if !self.acquired.unproven {
             return Ok(());
         }
         superseded::proven(context, self.request.app, self.request.id).await
     }
 }
 
-/// Ends a turn once the database is back, at the latest when the turn has ended by itself.
+/// Retries the release of a lease until the lease has ended by itself.
 async fn release_later(context: &Context, end: ReleaseLease, limit: Duration) {
-    let given_up = std::time::Instant::now() + limit;
-    let mut wait = Duration::from_millis(50);
-    while std::time::Instant::now() + wait < given_up {
-        tokio::time::sleep(wait).await;
-        if context.batch(end.clone()).await.is_ok() {
-            context.changes.notify(end.id);
-            return;
+    tokio::time::sleep(RELEASE_WAITS.first()).await;
+    let deadline = std::time::Instant::now() + limit;
+    let release = || context.batch(end.clone());
+    match retry_until(deadline, RELEASE_WAITS, |_: &sqlx::Error| true, release).await {
+        Ok(()) => context.changes.notify(end.id),
+        Err(error) => {
+            tracing::error!(connection = %end.id, cause = %error, "the end of a call could not be recorded");
         }
-        wait = (wait * 2).min(Duration::from_secs(2));
     }
-    tracing::error!(connection = %end.id, "the end of a call could not be recorded");
 }
 
-/// Where a connection stands, and whether it needs attention; `None` where there is none.
+/// Returns a connection's status and whether it needs attention, or `None` if the app has no such connection.
 pub async fn standing(
     context: &Context,
     app: AppId,
@@ -182,7 +187,7 @@ pub async fn standing(
     Ok(found.map(|connection| (connection.status, connection.attention)))
 }
 
-/// Takes a place at the end of a connection's queue; `None` where `most` wait already.
+/// Appends a position to the token's queue. Returns `None` if `most` callers wait already.
 pub async fn join_queue(
     context: &Context,
     id: ConnectionId,
@@ -191,7 +196,7 @@ pub async fn join_queue(
     Ok(store::join_queue(&mut context.pool.acquire().await?, id, most).await?)
 }
 
-/// Says that somebody still waits at these places; returns those that are still there.
+/// Renews these positions, whose callers still wait. Returns those that still exist.
 pub async fn stay_in_queue(
     context: &Context,
     id: ConnectionId,
@@ -200,7 +205,7 @@ pub async fn stay_in_queue(
     Ok(store::stay_in_queue(&mut context.pool.acquire().await?, id, positions).await?)
 }
 
-/// Gives a place up.
+/// Deletes a position from the queue.
 pub async fn leave_queue(
     context: &Context,
     id: ConnectionId,

@@ -1,8 +1,9 @@
-//! Leases: one call at a time with a token, whichever replica makes it. The tables `token_leases` (who has
-//! it) and `token_lease_queue` (who waits).
+//! The tables `token_leases` (one row per token in use) and `token_lease_queue` (one row per waiting caller).
 //!
-//! A call starts when its lease_id commits: the same statement locks the connection against a revocation,
-//! records the call and reads what it needs.
+//! A call begins when its lease commits. The same statement locks the connection against a revocation, writes the
+//! audit row and reads what the call needs.
+//!
+//! Lock order: the app's usage lock, connections, token leases.
 
 use std::time::Duration;
 
@@ -17,27 +18,27 @@ use crate::dapi::{AccessToken, UserSecret};
 use crate::database::{BatchQuery, Conn};
 use crate::vault::{Binding, KeyOwner, MasterKeyId, Sealed, WrappedKey};
 
-/// How long a position in the queue counts without being heard of.
-const ALIVE: Duration = Duration::from_secs(15);
+/// Time after which a position that is not renewed counts as abandoned.
+const POSITION_TTL: Duration = Duration::from_secs(15);
 
-/// A request to call Dapi with a connection's token now. No order of the app is committed while it runs. Its
-/// output is `None` if the connection is not active, needs attention or is meant by an order in force, if
-/// somebody else has the lease_id or comes first, or if the row is locked at this moment.
+/// A request for a token's lease. No bulk revocation of the app commits while its statement runs. Returns `None` if
+/// the connection is not active, needs attention or matches a bulk revocation in force; if the lease is not free or
+/// another caller comes first; or if the row is locked right now.
 #[derive(Debug)]
 pub struct AcquireLease {
     pub actor: AuditActor,
     pub app: AppId,
     pub id: ConnectionId,
     pub lease_id: TokenLeaseId,
-    /// Its position among those who wait, where it has waited.
+    /// The caller's position in the queue, if it has waited.
     pub position: Option<i64>,
-    /// When the lease_id ends by itself.
+    /// Time after which the lease ends by itself.
     pub limit: Duration,
-    /// What is called, for the audit trail.
+    /// Dapi's path, for the audit trail.
     pub path: &'static str,
 }
 
-/// A lease_id that is taken, with what the call needs, sealed.
+/// What the call of an acquired lease needs, sealed.
 #[derive(Debug)]
 pub struct AcquiredLease {
     pub user: UserId,
@@ -45,7 +46,7 @@ pub struct AcquiredLease {
     pub binding: Option<Binding>,
     pub user_secret: Option<Sealed<UserSecret>>,
     pub user_secret_proven: bool,
-    /// No call has succeeded with the token yet.
+    /// No call has succeeded with this token yet, so that the one that it superseded is still kept.
     pub unproven: bool,
     pub user_key: WrappedKey,
     pub credentials: SealedCredentials,
@@ -55,14 +56,17 @@ impl BatchQuery for AcquireLease {
     type Output = Option<AcquiredLease>;
 
     async fn run(conn: &mut Conn, inputs: &[Self]) -> sqlx::Result<Vec<Self::Output>> {
-        // Leases are taken in the order of their connections, so that two statements that share some
-        // cannot wait for each other.
-        let rows = sqlx::query!(
-            r#"WITH requests AS (
+        let rows = sqlx::query_as!(
+            LeaseRow,
+            r#"WITH
+             -- `n` maps each row of the result to its input.
+             requests AS (
                 SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bigint[], $5::interval[],
                                      $6::text[], $7::audit_actor[]) WITH ORDINALITY
                 AS i (app_id, id, lease_id, position, lasts, path,
                       actor, client_id, session_id, scope, ip, request_id, n)),
+             -- At most one request per token: the first in the queue. A request without a position passes only an
+             -- empty queue, and one whose position was deleted as abandoned does not pass at all.
              next AS (
                 SELECT DISTINCT ON (w.id) w.* FROM requests w
                 WHERE NOT EXISTS (
@@ -72,9 +76,15 @@ impl BatchQuery for AcquireLease {
                   AND (w.position IS NULL OR EXISTS (
                         SELECT FROM token_lease_queue q WHERE q.connection_id = w.id AND q.position = w.position))
                 ORDER BY w.id, w.position, w.n),
+             -- Takes the usage lock of each app, shared, before any row is locked, by ascending app against
+             -- deadlocks. MATERIALIZED: `begin_use` is volatile and has to run once for each app. `asks` says
+             -- whether a bulk revocation is in force, which spares the check below as a rule.
              uses AS MATERIALIZED (
                 SELECT a.app_id, begin_use(a.app_id) AS asks
                 FROM (SELECT DISTINCT app_id FROM requests ORDER BY app_id) a),
+             -- FOR SHARE holds off a revocation until this commits. SKIP LOCKED: a row that is being revoked is
+             -- not waited for, the caller asks again. `is_bulk_revoked` is volatile, so that it sees what
+             -- committed while this statement waited for the usage lock; CASE, so that it runs after the lock.
              held AS MATERIALIZED (
                 SELECT x.n, x.lease_id, x.position, x.lasts, c.* FROM next x
                 JOIN uses e ON e.app_id = x.app_id
@@ -85,17 +95,22 @@ impl BatchQuery for AcquireLease {
                                                         c.created_by, c.ordinal)
                            ELSE true END
                 FOR SHARE OF c SKIP LOCKED),
-             taken AS (
+             -- Inserts by ascending connection, so that two statements with common tokens cannot deadlock. Takes
+             -- over a lease that ran out; one that is alive keeps its row, which then does not return here.
+             acquired AS (
                 INSERT INTO token_leases AS t (connection_id, lease_id, ends_at)
                 SELECT id, lease_id, strongroom_now() + lasts FROM held ORDER BY id
                 ON CONFLICT (connection_id) DO UPDATE SET lease_id = excluded.lease_id, ends_at = excluded.ends_at
                 WHERE t.ends_at <= strongroom_now()
                 RETURNING lease_id),
-             begun AS (SELECT h.* FROM held h JOIN taken t USING (lease_id)),
-             left_queue AS (
+             -- The calls that have begun; everything below is for them alone.
+             begun AS (SELECT h.* FROM held h JOIN acquired t USING (lease_id)),
+             -- The position goes with the commit, so that the next caller is first at once.
+             dequeued AS (
                 DELETE FROM token_lease_queue q USING begun b
                 WHERE q.connection_id = b.id AND q.position = b.position),
-             noted AS (
+             -- Before the call: a token is never used without a record.
+             audited AS (
                 INSERT INTO audit_events (
                     app_id, action, outcome, actor, client_id, session_id, scope, ip, request_id,
                     user_id, connection_id, reason)
@@ -125,45 +140,72 @@ impl BatchQuery for AcquireLease {
         )
         .fetch_all(conn)
         .await?;
-        let mut taken: Vec<_> = inputs.iter().map(|_| None).collect();
+        let mut acquired: Vec<_> = inputs.iter().map(|_| None).collect();
         for row in rows {
-            *output_of(&mut taken, row.n)? = Some(AcquiredLease {
-                user: row.user,
-                access_token: row.access_token,
-                binding: row.binding,
-                user_secret: row.user_secret,
-                user_secret_proven: row.user_secret_proven,
-                unproven: row.unproven,
-                user_key: WrappedKey {
-                    id: row.user_key_id,
-                    owner: KeyOwner::User { app: row.app, user: row.user },
-                    master_key_id: row.user_master,
-                    wrapped: row.user_wrapped,
-                },
-                credentials: SealedCredentials {
-                    app: row.app,
-                    app_key: row.app_key,
-                    app_secret: row.app_secret,
-                    key: WrappedKey {
-                        id: row.app_key_id,
-                        owner: KeyOwner::App(row.app),
-                        master_key_id: row.app_master,
-                        wrapped: row.app_wrapped,
-                    },
-                },
-            });
+            let n = row.n;
+            *output_of(&mut acquired, n)? = Some(row.into());
         }
-        Ok(taken)
+        Ok(acquired)
     }
 }
 
-/// The position of the n-th request's output; the first is 1.
-fn output_of<T>(outputs: &mut [T], n: i64) -> sqlx::Result<&mut T> {
-    let position = usize::try_from(n).ok().and_then(|n| outputs.get_mut(n.checked_sub(1)?));
-    position.ok_or_else(|| sqlx::Error::Decode("a row that nobody asked for".into()))
+struct LeaseRow {
+    /// The ordinality of the input.
+    n: i64,
+    user: UserId,
+    app: AppId,
+    access_token: Sealed<AccessToken>,
+    binding: Option<Binding>,
+    user_secret: Option<Sealed<UserSecret>>,
+    user_secret_proven: bool,
+    unproven: bool,
+    user_key_id: DataKeyId,
+    user_master: MasterKeyId,
+    user_wrapped: Vec<u8>,
+    app_key: String,
+    app_secret: Sealed<SecretText>,
+    app_key_id: DataKeyId,
+    app_master: MasterKeyId,
+    app_wrapped: Vec<u8>,
 }
 
-/// The end of a call: its lease_id is free, and what came of it is on record.
+impl From<LeaseRow> for AcquiredLease {
+    fn from(row: LeaseRow) -> Self {
+        Self {
+            user: row.user,
+            access_token: row.access_token,
+            binding: row.binding,
+            user_secret: row.user_secret,
+            user_secret_proven: row.user_secret_proven,
+            unproven: row.unproven,
+            user_key: WrappedKey {
+                id: row.user_key_id,
+                owner: KeyOwner::User { app: row.app, user: row.user },
+                master_key_id: row.user_master,
+                wrapped: row.user_wrapped,
+            },
+            credentials: SealedCredentials {
+                app: row.app,
+                app_key: row.app_key,
+                app_secret: row.app_secret,
+                key: WrappedKey {
+                    id: row.app_key_id,
+                    owner: KeyOwner::App(row.app),
+                    master_key_id: row.app_master,
+                    wrapped: row.app_wrapped,
+                },
+            },
+        }
+    }
+}
+
+/// Returns the output of the n-th input. `n` is an SQL ordinality, which starts at 1.
+fn output_of<T>(outputs: &mut [T], n: i64) -> sqlx::Result<&mut T> {
+    let output = usize::try_from(n).ok().and_then(|n| outputs.get_mut(n.checked_sub(1)?));
+    output.ok_or_else(|| sqlx::Error::Decode("a row without an input".into()))
+}
+
+/// The end of a call: releases its lease and records its outcome.
 #[derive(Debug, Clone)]
 pub struct ReleaseLease {
     pub actor: AuditActor,
@@ -172,11 +214,11 @@ pub struct ReleaseLease {
     pub user: Option<UserId>,
     pub lease_id: TokenLeaseId,
     pub outcome: &'static str,
-    /// What was called, and the HTTP status where there was one.
+    /// Dapi's path, and the HTTP status if there was an answer.
     pub reason: String,
-    /// The token was used, as far as is known.
+    /// The call may have reached Dapi, so that `last_used_at` advances.
     pub used: bool,
-    /// The `type` by which the connection needs attention from now on.
+    /// Dapi's `type` for which the connection needs attention from now on.
     pub attention: Option<String>,
 }
 
@@ -184,40 +226,49 @@ impl BatchQuery for ReleaseLease {
     type Output = ();
 
     async fn run(conn: &mut Conn, inputs: &[Self]) -> sqlx::Result<Vec<()>> {
-        // What needs attention says so before its lease_id is free. When a connection was used is noted by the
-        // minute, and not at all where somebody has locked it in this moment.
+        // One statement: a connection that needs attention says so no later than its lease is free, so that the
+        // next caller cannot make a call that might lock the account.
         sqlx::query!(
-            "WITH ended AS (
+            "WITH
+             -- One row per call that ended.
+             ended AS (
                 SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::text[],
                                      $7::bool[], $8::text[], $9::audit_actor[])
                 AS i (app_id, id, user_id, lease_id, outcome, reason, used, attention,
                       actor, client_id, session_id, scope, ip, request_id)),
+             -- One change per connection; attention before a mere use (NULLs sort last).
              marks AS (
                 SELECT DISTINCT ON (id) app_id, id, attention FROM ended
                 WHERE used OR attention IS NOT NULL ORDER BY id, attention),
+             -- `last_used_at` advances at most once a minute, and not at all if the row is locked: precision is not
+             -- worth a wait.
              stale AS MATERIALIZED (
                 SELECT c.app_id, c.id, NULL::text AS attention FROM marks m
                 JOIN connections c ON c.app_id = m.app_id AND c.id = m.id
                 WHERE m.attention IS NULL AND (
                     c.last_used_at IS NULL OR c.last_used_at <= strongroom_now() - interval '1 minute')
                 FOR NO KEY UPDATE OF c SKIP LOCKED),
-             refused AS MATERIALIZED (
+             -- No SKIP LOCKED: attention must not get lost. Ascending ids against deadlocks.
+             needing_attention AS MATERIALIZED (
                 SELECT c.app_id, c.id, m.attention FROM marks m
                 JOIN connections c ON c.app_id = m.app_id AND c.id = m.id
                 WHERE m.attention IS NOT NULL AND c.status = 'active' AND c.attention_type IS NULL
                 ORDER BY c.id FOR NO KEY UPDATE OF c),
+             -- `attention_since` keeps the first refusal's time.
              marked AS (
                 UPDATE connections c
                 SET last_used_at = t.now, attention_type = coalesce(x.attention, c.attention_type),
                     attention_since = CASE WHEN x.attention IS NULL THEN c.attention_since ELSE t.now END
-                FROM (SELECT * FROM stale UNION ALL SELECT * FROM refused) x,
+                FROM (SELECT * FROM stale UNION ALL SELECT * FROM needing_attention) x,
                      (SELECT strongroom_now() AS now) t
                 WHERE c.app_id = x.app_id AND c.id = x.id
                 RETURNING c.app_id, c.id, c.user_id, x.attention),
+             -- By lease id: after its time, the token may be under another call's lease.
              mine AS MATERIALIZED (
                 SELECT t.connection_id, t.lease_id FROM token_leases t
                 JOIN ended e ON t.connection_id = e.id AND t.lease_id = e.lease_id
                 ORDER BY t.connection_id FOR UPDATE OF t),
+             -- Locked in `mine` in ascending order before: a DELETE alone locks in any order.
              freed AS (
                 DELETE FROM token_leases t USING mine m
                 WHERE t.connection_id = m.connection_id AND t.lease_id = m.lease_id)
@@ -247,7 +298,7 @@ impl BatchQuery for ReleaseLease {
     }
 }
 
-/// Frees the lease_id that a delinking took, whichever lease it was under: the lease lasted as long.
+/// Releases the token lease that a delinking acquired. Does nothing if another call has taken it over.
 pub async fn release_delink_lease(
     conn: &mut Conn,
     id: ConnectionId,
@@ -263,8 +314,8 @@ pub async fn release_delink_lease(
     Ok(())
 }
 
-/// Takes the lease of a token that is not here yet, by a name that only this token has; `false` while
-/// somebody else has it.
+/// Acquires the lease of a token that has no connection yet, under an id derived from the token. Returns `false`
+/// while another call has it.
 pub async fn take_lease_by_name(
     conn: &mut Conn,
     name: ConnectionId,
@@ -285,10 +336,10 @@ pub async fn take_lease_by_name(
     Ok(done.rows_affected() == 1)
 }
 
-/// Takes a position at the end of a connection's queue; `None` where `most` wait already.
+/// Appends a position to a token's queue. Returns `None` if `most` callers wait already.
 pub async fn join_queue(conn: &mut Conn, id: ConnectionId, most: i64) -> sqlx::Result<Option<i64>> {
     let mut tx = conn.begin().await?;
-    // One at a time, so that there are never more than `most`.
+    // Serializes the callers of one queue: two counts at the same time could exceed `most`.
     sqlx::query!(
         "SELECT pg_advisory_xact_lock(hashtextextended('queue' || $1::uuid::text, 0))",
         id.uuid(),
@@ -303,7 +354,7 @@ pub async fn join_queue(conn: &mut Conn, id: ConnectionId, most: i64) -> sqlx::R
          RETURNING position",
         id.uuid(),
         most,
-        interval(ALIVE),
+        interval(POSITION_TTL),
     )
     .fetch_optional(&mut *tx)
     .await?;
@@ -311,7 +362,7 @@ pub async fn join_queue(conn: &mut Conn, id: ConnectionId, most: i64) -> sqlx::R
     Ok(position)
 }
 
-/// Says that somebody still waits at these places; returns those that are still there.
+/// Renews these positions. Returns those that still exist.
 pub async fn stay_in_queue(
     conn: &mut Conn,
     id: ConnectionId,
@@ -323,13 +374,12 @@ pub async fn stay_in_queue(
          RETURNING position",
         id.uuid(),
         positions,
-        interval(ALIVE),
+        interval(POSITION_TTL),
     )
     .fetch_all(conn)
     .await
 }
 
-/// Gives a position up.
 pub async fn leave_queue(conn: &mut Conn, id: ConnectionId, position: i64) -> sqlx::Result<()> {
     sqlx::query!(
         "DELETE FROM token_lease_queue WHERE connection_id = $1 AND position = $2",
@@ -341,8 +391,8 @@ pub async fn leave_queue(conn: &mut Conn, id: ConnectionId, position: i64) -> sq
     Ok(())
 }
 
-/// Forgets leases and places that dead replicas left behind, long enough after their end that nobody can
-/// come back to them.
+/// Deletes the leases and positions that dead replicas left behind, long enough after their end that no caller can
+/// come back to them. Returns how many positions it deleted.
 pub async fn delete_expired_leases(conn: &mut Conn) -> sqlx::Result<u64> {
     let done = sqlx::query!(
         "WITH leases AS (
@@ -354,8 +404,8 @@ pub async fn delete_expired_leases(conn: &mut Conn) -> sqlx::Result<u64> {
     Ok(done.rows_affected())
 }
 
-/// Keeps the user secret that a call through Dapi's own wire brought, where none is there that Dapi is
-/// known to take. What waits for it to be delinked is looked at now.
+/// Stores the user secret that a call through Dapi's own wire brought, unless the connection has a proven one. Makes
+/// a delinking that waits for the secret due at once.
 pub async fn store_user_secret(
     conn: &mut Conn,
     actor: &AuditActor,
@@ -384,7 +434,7 @@ pub async fn store_user_secret(
     Ok(())
 }
 
-/// Dapi has taken this user secret: from now on it stays.
+/// Marks this user secret as proven, if the connection still has it.
 pub async fn prove_user_secret(
     conn: &mut Conn,
     app: AppId,

@@ -1,4 +1,4 @@
-//! Calls on connections' behalf: HTTP in and out, one wire a file.
+//! The routes of the relay: `call` is Strongroom's own API, `wire` is Dapi's.
 
 pub mod call;
 pub mod wire;
@@ -20,13 +20,13 @@ use crate::relay::call::{Answered, Body, RelayError, Request};
 use crate::relay::queue::LeaseError;
 use crate::relay::{Context, queue};
 
-/// The largest body that is passed on to Dapi, in bytes: it is held until the answer comes.
+/// The largest request body that is passed on to Dapi, in bytes. It is held in memory until the answer comes.
 const MAX_REQUEST: usize = 1024 * 1024;
-/// Tells a caller whose answer it is: a 401 of Dapi's is not Strongroom's.
+/// Marks an answer of Dapi's, so that a caller does not mistake Dapi's 401 for Strongroom's.
 const ANSWERED_BY: HeaderName = HeaderName::from_static("strongroom-upstream");
 
-/// Makes a call when its turn comes, and answers what Dapi answers. A caller who closes the connection before
-/// gives up their place; one who has only closed their half keeps it.
+/// Waits for the token's lease, makes the call and returns Dapi's answer. A caller that closes the connection while it
+/// waits loses its position; one that has only shut down its sending half keeps it.
 async fn relay(
     req: &HttpRequest,
     context: &Context,
@@ -36,9 +36,9 @@ async fn relay(
     let asking = connection::asking(req);
     let begun = queue::begin(context, &request).await.map_err(lease_problem)?;
     drop(asking);
-    // From here on the call runs whatever becomes of this request.
+    // From here on, the call runs to its end even if this request is dropped.
     let outcome = begun.await.map_err(Problem::internal)?;
-    answer(outcome.map_err(no_answer)?)
+    answer(outcome.map_err(relay_problem)?)
 }
 
 fn answer(answered: Answered) -> Result<HttpResponse, Problem> {
@@ -46,8 +46,8 @@ fn answer(answered: Answered) -> Result<HttpResponse, Problem> {
     let mut builder = HttpResponse::build(status);
     builder.insert_header((CONTENT_TYPE, "application/json"));
     builder.insert_header((ANSWERED_BY, "dapi"));
-    if let Some(request) = answered.retry_after {
-        builder.insert_header((RETRY_AFTER, request.as_secs()));
+    if let Some(wait) = answered.retry_after {
+        builder.insert_header((RETRY_AFTER, wait.as_secs()));
     }
     let body: BoxBody = match answered.body {
         Body::Whole(bytes) => bytes.boxed(),
@@ -65,11 +65,11 @@ fn answer(answered: Answered) -> Result<HttpResponse, Problem> {
     Ok(builder.body(body))
 }
 
-fn lease_problem(none: LeaseError) -> Problem {
+fn lease_problem(error: LeaseError) -> Problem {
     let too_many = |detail: &'static str, seconds| {
         Problem::new(ProblemCode::TooManyRequests, detail).retry_after(seconds)
     };
-    match none {
+    match error {
         LeaseError::Unknown => Problem::not_found(),
         LeaseError::NotActive(status) => not_active(status),
         LeaseError::NeedsAttention(attention) => needs_attention(&attention),
@@ -89,7 +89,7 @@ fn lease_problem(none: LeaseError) -> Problem {
             too_many(detail, retry_after.as_secs().saturating_add(u64::from(held)).max(1))
         }
         LeaseError::Draining => Problem::unavailable("the replica is about to end"),
-        LeaseError::Failed(failed) => failed.into(),
+        LeaseError::Failed(error) => error.into(),
     }
 }
 
@@ -105,9 +105,9 @@ fn needs_attention(attention: &Attention) -> Problem {
     problem.with("attention", json!(attention))
 }
 
-fn no_answer(trouble: RelayError) -> Problem {
+fn relay_problem(error: RelayError) -> Problem {
     let failed = |detail: &'static str| Problem::new(ProblemCode::UpstreamFailed, detail);
-    match trouble {
+    match error {
         RelayError::Timeout => {
             let detail = "Dapi did not answer in time; what it did is not known.";
             Problem::new(ProblemCode::UpstreamTimeout, detail)
@@ -121,6 +121,6 @@ fn no_answer(trouble: RelayError) -> Problem {
             let detail = "The connection came through Dapi's own wire, and no call has brought its userSecret yet.";
             Problem::new(ProblemCode::UserSecretMissing, detail)
         }
-        RelayError::Failed(failed) => failed.into(),
+        RelayError::Failed(error) => error.into(),
     }
 }

@@ -1,7 +1,7 @@
 //! `POST /dapi/v2/{path}` and `POST /dapi`: Dapi's own wire.
 //!
-//! An app that uses Dapi's SDK moves here by changing the base URL and its `appSecret`. What it gets as
-//! access token is a stand-in.
+//! An app that uses Dapi's SDK moves here by changing the base URL and its `appSecret`. The access token that it gets is
+//! a proxy token.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -35,15 +35,15 @@ use crate::oauth::Issuer;
 use crate::relay::body::Fields;
 use crate::relay::call::Request;
 use crate::relay::paths::{DapiPath, OPERATION_STATUS};
-use crate::relay::routes::{MAX_REQUEST, answer, no_answer, relay};
-use crate::relay::wire::{DapiError, Deed};
+use crate::relay::routes::{MAX_REQUEST, answer, relay, relay_problem};
+use crate::relay::wire::{Action, DapiError};
 use crate::relay::{Context, tokenless};
 use crate::users::check_client_user_id;
 use crate::vault::Vault;
 
 /// The longest code or user secret and the longest `connectionID`, in bytes.
 const LONGEST: (usize, usize) = (16 * 1024, 1024);
-/// By what name the app knows the user, where it says so.
+/// Optional header with the app's own name for the user.
 const CLIENT_USER_ID: &str = "x-client-user-id";
 
 /// An answer in Dapi's shape.
@@ -56,11 +56,11 @@ pub struct AnswerShape {
     /// `done`, `failed`, `user_input_required` or `initialized`.
     #[schema(example = "done")]
     status: String,
-    /// What went wrong, where something did.
+    /// The kind of error, if there was one.
     r#type: Option<String>,
-    /// The same in words.
+    /// A description of the error.
     msg: Option<String>,
-    /// An exchange's: stands in for Dapi's token, and only Strongroom can use it.
+    /// Of an exchange: a proxy token in place of Dapi's, which only Strongroom can use.
     #[schema(rename = "accessToken")]
     access_token: Option<String>,
 }
@@ -68,7 +68,7 @@ pub struct AnswerShape {
 /// Dapi's own wire, for its SDKs: the same paths, the same shapes.
 ///
 /// `appSecret` is `client_id.client_secret` of a client with the scopes `connections:write` and `dapi:call`.
-/// `auth/ExchangeToken` answers with a stand-in for the access token; the user is named by the header
+/// `auth/ExchangeToken` answers with a proxy token in place of the access token; the user is named by the header
 /// `X-Client-User-ID`, else `dapi:` and the `connectionID`. `users/DelinkUser` revokes the connection here,
 /// and Dapi is told until it confirms. Errors have Dapi's shape too.
 #[utoipa::path(
@@ -96,9 +96,9 @@ pub async fn by_path(
     payload: web::Payload,
     state: ProxyState,
 ) -> Result<HttpResponse, DapiError> {
-    let arrival = state.receive(&req, payload).await?;
-    let deed = req.match_info().get("path").and_then(Deed::named);
-    arrival.perform(&req, deed.ok_or_else(DapiError::not_found)?).await
+    let request = state.receive(&req, payload).await?;
+    let action = req.match_info().get("path").and_then(Action::named);
+    request.perform(&req, action.ok_or_else(DapiError::not_found)?).await
 }
 
 /// The pass-through that SDKs inside apps use: the same by the body's `action`.
@@ -116,19 +116,19 @@ pub async fn by_action(
     payload: web::Payload,
     state: ProxyState,
 ) -> Result<HttpResponse, DapiError> {
-    let arrival = state.receive(&req, payload).await?;
-    let action = arrival.fields.text("action");
+    let request = state.receive(&req, payload).await?;
+    let action = request.fields.text("action");
     let action = action.ok_or_else(|| DapiError::missing("action"))?;
-    arrival.perform(&req, Deed::named(&action).ok_or_else(DapiError::not_found)?).await
+    request.perform(&req, Action::named(&action).ok_or_else(DapiError::not_found)?).await
 }
 
-/// What the wire works with, taken from the application.
+/// What these routes work with, from the application's data.
 pub struct ProxyState {
     context: web::Data<Context>,
     issuer: web::Data<Issuer>,
     pool: web::Data<Pool>,
     vault: web::Data<Vault>,
-    intake: web::Data<BodyPool>,
+    bodies: web::Data<BodyPool>,
 }
 
 impl actix_web::FromRequest for ProxyState {
@@ -142,15 +142,15 @@ impl actix_web::FromRequest for ProxyState {
                 issuer: req.app_data::<web::Data<Issuer>>()?.clone(),
                 pool: req.app_data::<web::Data<Pool>>()?.clone(),
                 vault: req.app_data::<web::Data<Vault>>()?.clone(),
-                intake: req.app_data::<web::Data<BodyPool>>()?.clone(),
+                bodies: req.app_data::<web::Data<BodyPool>>()?.clone(),
             })
         };
         std::future::ready(state().ok_or_else(|| Problem::internal("no relay").into()))
     }
 }
 
-/// A request whose sender is known and may.
-struct Arrival {
+/// A request whose client is authenticated and authorized.
+struct AuthorizedRequest {
     context: web::Data<Context>,
     app: AppId,
     client: Arc<str>,
@@ -159,9 +159,14 @@ struct Arrival {
 }
 
 impl ProxyState {
-    async fn receive(self, req: &HttpRequest, payload: web::Payload) -> Result<Arrival, DapiError> {
+    /// Reads the body and authenticates the client by its `appSecret`, `client_id.client_secret`.
+    async fn receive(
+        self,
+        req: &HttpRequest,
+        payload: web::Payload,
+    ) -> Result<AuthorizedRequest, DapiError> {
         let from = caller::address(req);
-        let body = self.intake.read(req, from, payload, MAX_REQUEST).await?;
+        let body = self.bodies.read(req, from, payload, MAX_REQUEST).await?;
         let fields = Fields::read(&body)?;
         let app_secret = fields.text("appSecret").map(SecretText::new);
         let app_secret = app_secret.ok_or_else(DapiError::app_secret)?;
@@ -177,30 +182,39 @@ impl ProxyState {
         }
         let permit = context.limit.take(client.app)?;
         drop(body);
-        Ok(Arrival { context, app: client.app, client: client.id, fields, _permit: permit })
+        Ok(AuthorizedRequest {
+            context,
+            app: client.app,
+            client: client.id,
+            fields,
+            _permit: permit,
+        })
     }
 }
 
-impl Arrival {
-    async fn perform(self, req: &HttpRequest, deed: Deed) -> Result<HttpResponse, DapiError> {
-        let scope =
-            if matches!(deed, Deed::Exchange) { Scope::ConnectionsWrite } else { Scope::DapiCall };
+impl AuthorizedRequest {
+    async fn perform(self, req: &HttpRequest, action: Action) -> Result<HttpResponse, DapiError> {
+        let scope = if matches!(action, Action::Exchange) {
+            Scope::ConnectionsWrite
+        } else {
+            Scope::DapiCall
+        };
         let (actor, trace) = caller::by_secret_for(req, Arc::clone(&self.client), scope);
-        match deed {
-            Deed::Exchange => self.exchange(req, actor, trace).await,
-            Deed::Delink => self.delink(req, &actor).await,
-            Deed::Call(path) if path.path == OPERATION_STATUS && bearer(req)?.is_none() => {
+        match action {
+            Action::Exchange => self.exchange(req, actor, trace).await,
+            Action::Delink => self.delink(req, &actor).await,
+            Action::Call(path) if path.path == OPERATION_STATUS && bearer(req)?.is_none() => {
                 let Self { context, app, fields, .. } = self;
                 let outcome =
                     tokenless::call(&context, actor, app, path, fields.passed(false), trace);
                 let outcome = outcome.await.map_err(super::lease_problem)?;
-                Ok(answer(outcome.map_err(no_answer)?)?)
+                Ok(answer(outcome.map_err(relay_problem)?)?)
             }
-            Deed::Call(path) => self.call(req, path, actor, trace).await,
+            Action::Call(path) => self.call(req, path, actor, trace).await,
         }
     }
 
-    /// The connection behind the request's bearer, with the user secret that came along.
+    /// Finds the connection of the request's bearer token, and stores the user secret that the request brought.
     async fn holder(&self, req: &HttpRequest, actor: &Actor) -> Result<Holder, DapiError> {
         let proxy_token = bearer(req)?.ok_or_else(DapiError::unknown_token)?;
         let holder = proxy_token::holder(&self.context.connections, self.app, proxy_token).await?;
@@ -231,7 +245,8 @@ impl Arrival {
         Ok(relay(req, &context, Request { request, path, fields, trace }).await?)
     }
 
-    /// Revokes here, which is what counts, and waits a little for Dapi to confirm.
+    /// Revokes the connection, which takes effect at once, and waits a little for Dapi to confirm. Answers with success
+    /// either way: the delinking is retried in the background.
     async fn delink(self, req: &HttpRequest, actor: &Actor) -> Result<HttpResponse, DapiError> {
         let holder = self.holder(req, actor).await?;
         if !matches!(holder.status, Status::Active | Status::Revoking) {
@@ -239,10 +254,10 @@ impl Arrival {
         }
         let context = &self.context.connections;
         let deadline = Instant::now() + context.pace.answer_within;
-        let asked = Revocation { kind: RevocationKind::Delink, reason: None, tell_dapi: true };
+        let request = Revocation { kind: RevocationKind::Delink, reason: None, tell_dapi: true };
         let revoking = {
             let (context, actor, app) = (context.clone(), actor.clone(), self.app);
-            async move { revocation::revoke(&context, &actor, app, holder.id, asked).await }
+            async move { revocation::revoke(&context, &actor, app, holder.id, request).await }
         };
         match detached(&context.tasks, revoking).await?? {
             RevokeOutcome::Acknowledged => {}
@@ -263,7 +278,7 @@ impl Arrival {
     ) -> Result<HttpResponse, DapiError> {
         let submission = self.submission(req)?;
         let (app, context) = (self.app, self.context.connections.clone());
-        // Its SDKs wait for as long as Dapi may take, and would not ask again.
+        // Dapi's SDKs wait as long as Dapi may take, and do not retry.
         let deadline = Instant::now() + context.dapi.settings().exchange_timeout;
         let by = actor.clone();
         let receiving = {
@@ -286,8 +301,8 @@ impl Arrival {
     fn submission(&self, req: &HttpRequest) -> Result<Submission, DapiError> {
         let required = |field: &str, longest| {
             let value = self.fields.text(field).ok_or_else(|| DapiError::missing(field))?;
-            let sound = text::check_secret(&value, longest);
-            sound.map_err(|what| DapiError::parameter(format!("{field} {what}")))?;
+            let valid = text::check_secret(&value, longest);
+            valid.map_err(|what| DapiError::parameter(format!("{field} {what}")))?;
             Ok::<_, DapiError>(value)
         };
         let code = AccessCode::new(required("accessCode", LONGEST.0)?);
@@ -319,7 +334,7 @@ impl Arrival {
         connection: &Connection,
     ) -> Result<HttpResponse, DapiError> {
         let proxy_token = proxy_token::of(&self.context.connections, actor, self.app, id).await?;
-        // It was revoked in this moment.
+        // `None`: it was revoked since.
         let proxy_token = proxy_token.ok_or_else(|| DapiError::revoked(true))?;
         Ok(HttpResponse::Ok().json(json!({
             "success": true,
@@ -352,7 +367,7 @@ fn refusal(received: &Received) -> DapiError {
 
 fn not_exchanged(connection: &Connection) -> DapiError {
     let failure = connection.failure.as_ref();
-    let told =
+    let described =
         failure.map(|Failure { kind, detail }| format!("{kind}: {detail}")).unwrap_or_default();
     let bad = |kind: String, msg| DapiError::new(StatusCode::BAD_REQUEST, kind, msg);
     match (connection.status, failure) {
@@ -363,8 +378,8 @@ fn not_exchanged(connection: &Connection) -> DapiError {
         (Status::Rejected, Some(Failure { kind, detail })) => {
             bad(kind.to_ascii_uppercase(), detail.clone())
         }
-        (Status::Expired, _) => bad("ACCESS_CODE_EXPIRED".to_owned(), told),
-        (Status::Orphaned, _) => bad("CODE_ORPHANED".to_owned(), told),
+        (Status::Expired, _) => bad("ACCESS_CODE_EXPIRED".to_owned(), described),
+        (Status::Orphaned, _) => bad("CODE_ORPHANED".to_owned(), described),
         (status, _) => DapiError::revoked(status == Status::Delinked),
     }
 }

@@ -1,8 +1,9 @@
-//! Revocations of many connections at once: the table `bulk_revocations`.
+//! The tables `bulk_revocations` and `bulk_revocation_targets`.
 //!
-//! An order is in force from its commit on, however many connections it means and whatever is locked.
-//! Readings and calls ask the orders that are in force (`begin_use` in the migrations); `marking` writes
-//! on the connections' rows what an order has decided.
+//! A row is in force from its commit until `marked_at` is set. Reveals and calls take the app's usage lock shared
+//! and check the rows in force (`begin_use` in the migrations); [`wait_for_uses`] takes it exclusively, so that a
+//! use either commits before the bulk revocation or sees it. [`mark_batch`] writes the decision on the
+//! connections' rows.
 
 mod marking;
 mod throttle;
@@ -22,7 +23,7 @@ use crate::connections::bulk_revocation::{
 use crate::connections::model::RevocationKind;
 use crate::database::Conn;
 
-/// How many connections would be revoked, and the newest of them.
+/// Returns how many usable connections match, and the newest [`SAMPLE`] of them.
 pub async fn count_usable(
     conn: &mut Conn,
     app: AppId,
@@ -30,7 +31,10 @@ pub async fn count_usable(
 ) -> sqlx::Result<(i64, Vec<ConnectionId>)> {
     let (ids, logins) = (matching.ids(), matching.logins());
     let row = sqlx::query!(
-        r#"WITH matching AS (
+        r#"WITH
+         -- Candidates by the most selective field that is given, one branch per index; `usable` checks the rest.
+         -- `app_id::text` in the last branch allows no index but that of the app's own connections.
+         matching AS (
             SELECT c.id FROM connections c WHERE $2::uuid[] IS NOT NULL AND c.id = ANY ($2)
             UNION ALL
             SELECT c.id FROM connections c
@@ -43,6 +47,7 @@ pub async fn count_usable(
             SELECT c.id FROM connections c
             WHERE $2::uuid[] IS NULL AND $4::text[] IS NULL
               AND c.app_id::text = $1::uuid::text AND c.status IN ('pending', 'active')),
+         -- Without those that a bulk revocation in force has already revoked, though their rows do not say so.
          usable AS (
             SELECT c.id FROM connections c
             WHERE c.id IN (SELECT id FROM matching) AND c.app_id = $1
@@ -71,8 +76,12 @@ pub async fn count_usable(
     Ok((row.count, row.sample.into_iter().map(ConnectionId::from).collect()))
 }
 
-/// Keeps a new order. `false` where its app has given another one this key; an error by contention where
-/// that one is not committed yet.
+/// Inserts a bulk revocation. Returns `false` if the app has one with the same idempotency key.
+///
+/// `before_ordinal` is the next connection ordinal: later connections do not match.
+///
+/// # Errors
+/// [`Fault::Contention`](crate::database::Fault::Contention) if the one with that key has not committed yet.
 pub async fn insert(
     conn: &mut Conn,
     id: BulkRevocationId,
@@ -107,7 +116,8 @@ pub async fn insert(
     Ok(done.rows_affected() == 1)
 }
 
-/// Keeps whom an order names, by their ids: a name that nobody has means nobody.
+/// Inserts the users and connections that the filter lists, by their ids. An unknown name adds no row, so that it
+/// matches nothing.
 pub async fn insert_targets(
     conn: &mut Conn,
     id: BulkRevocationId,
@@ -136,7 +146,8 @@ pub async fn insert_targets(
     Ok(())
 }
 
-/// Keeps the revocation of everything of a user who is being erased, whenever it came.
+/// Inserts the bulk revocation of an erasure: all connections of the user, later ones included (the largest
+/// `before_ordinal`).
 pub async fn insert_for_erasure(
     conn: &mut Conn,
     id: BulkRevocationId,
@@ -163,14 +174,18 @@ pub async fn insert_for_erasure(
     Ok(())
 }
 
-/// Waits for the readings and calls of the app that have begun, and keeps others from beginning until
-/// the transaction ends: what it has written is then seen by every later one.
+/// Waits until the app's reveals and calls that have begun their transaction have committed, and blocks new ones
+/// until this transaction ends: every later one sees what this transaction writes. Take this lock last, just
+/// before the commit, because every use of the app's tokens waits for it.
+///
+/// # Errors
+/// [`Fault::Contention`](crate::database::Fault::Contention) (SQLSTATE 55P03) after the transaction's lock timeout.
 pub async fn wait_for_uses(conn: &mut Conn, app: AppId) -> sqlx::Result<()> {
     sqlx::query!("SELECT pg_advisory_xact_lock(usage_lock($1))", app.uuid()).execute(conn).await?;
     Ok(())
 }
 
-/// The order that was given this key, with the hash of what was asked.
+/// Returns the app's bulk revocation with this idempotency key, and the hash of the request that created it.
 pub async fn find_by_idempotency_key(
     conn: &mut Conn,
     app: AppId,
@@ -208,7 +223,7 @@ impl TryFrom<Row> for BulkRevocation {
     type Error = sqlx::Error;
 
     fn try_from(row: Row) -> sqlx::Result<Self> {
-        let defect = || sqlx::Error::Decode("a revocation order".into());
+        let defect = || sqlx::Error::Decode("a bulk revocation".into());
         let outstanding = row.matched.is_none() || row.telling + row.waiting > 0;
         let status = match row.state.as_str() {
             "cancelled" => BulkRevocationStatus::Cancelled,
@@ -236,8 +251,9 @@ impl TryFrom<Row> for BulkRevocation {
     }
 }
 
-/// Orders as they are shown. One that is finished has its counts; the others are counted.
-macro_rules! select_orders {
+/// Selects bulk revocations as the API returns them. A finished one has its counts on its row; of the others the
+/// connections are counted now.
+macro_rules! select_bulk_revocations {
     ($rest:tt, $($argument:expr),* $(,)?) => {
         sqlx::query_as!(
             Row,
@@ -258,13 +274,13 @@ macro_rules! select_orders {
     };
 }
 
-/// One order of the app, with what Dapi answered where it did not confirm.
+/// Returns one bulk revocation of the app, with Dapi's five most frequent answers other than a confirmation.
 pub async fn find(
     conn: &mut Conn,
     app: AppId,
     id: BulkRevocationId,
 ) -> sqlx::Result<Option<BulkRevocation>> {
-    let row = select_orders!(
+    let row = select_bulk_revocations!(
         "WHERE o.app_id = $1 AND o.id = $2 AND o.erasure_id IS NULL",
         app.uuid(),
         id.uuid()
@@ -285,14 +301,14 @@ pub async fn find(
     Ok(Some(BulkRevocation { errors, ..BulkRevocation::try_from(row)? }))
 }
 
-/// The app's orders, newest first.
+/// Returns a page of the app's bulk revocations, newest first, without their errors.
 pub async fn list(
     conn: &mut Conn,
     app: AppId,
     cursor: Option<Cursor>,
     limit: u8,
 ) -> sqlx::Result<Page<BulkRevocation>> {
-    let rows = select_orders!(
+    let rows = select_bulk_revocations!(
         "WHERE o.app_id = $1 AND o.id < $2 AND o.erasure_id IS NULL ORDER BY o.id DESC LIMIT $3",
         app.uuid(),
         cursor.map_or(Uuid::max(), Cursor::id),
@@ -300,11 +316,11 @@ pub async fn list(
     )
     .fetch_all(conn)
     .await?;
-    let orders = rows.into_iter().map(BulkRevocation::try_from).collect::<Result<Vec<_>, _>>()?;
-    Ok(Page::from_query(orders, limit, |order| order.id.uuid()))
+    let found = rows.into_iter().map(BulkRevocation::try_from).collect::<Result<Vec<_>, _>>()?;
+    Ok(Page::from_query(found, limit, |revocation| revocation.id.uuid()))
 }
 
-/// Locks an order; returns its state, and `None` for its end.
+/// Locks a bulk revocation of the app. Returns its state and whether it is finished.
 pub async fn lock(
     conn: &mut Conn,
     app: AppId,
@@ -321,7 +337,7 @@ pub async fn lock(
     Ok(row.map(|row| (row.state, row.finished)))
 }
 
-/// Sets an order's state; what runs is looked at now.
+/// Sets the state and makes the throttle check the bulk revocation at once.
 pub async fn set_state(conn: &mut Conn, id: BulkRevocationId, state: &str) -> sqlx::Result<()> {
     sqlx::query!(
         "UPDATE bulk_revocations SET state = $2, next_release_at = strongroom_now() WHERE id = $1",

@@ -1,5 +1,7 @@
-//! What orders let through to Dapi, hold back and give up: one statement each, however many connections
-//! it concerns.
+//! The throttle of bulk revocations: which held tokens are released to the delinking, held again or given up.
+//!
+//! A token is held while its connection is `revoking` with `due_at` null. Each function is one statement,
+//! however many connections it changes, and skips locked rows: a later round finds them.
 
 use crate::audit::AuditActor;
 use crate::base::actor::Actor;
@@ -9,8 +11,8 @@ use crate::connections::model::Status;
 use crate::connections::sql::{WAIT_FOR_DELINKING, interval};
 use crate::database::Conn;
 
-/// Takes back what an order let through and nobody is telling Dapi of at this moment. What is locked is
-/// held by [`hold_paused`] when it is due.
+/// Holds the released tokens of a bulk revocation again, except those whose delinking is under way. Locked rows
+/// are left to [`hold_paused`].
 pub async fn hold_back(conn: &mut Conn, id: BulkRevocationId) -> sqlx::Result<()> {
     sqlx::query!(
         "WITH free AS MATERIALIZED (
@@ -26,8 +28,9 @@ pub async fn hold_back(conn: &mut Conn, id: BulkRevocationId) -> sqlx::Result<()
     Ok(())
 }
 
-/// Ends what Dapi was not told of: `invalidated`, unconfirmed, the secrets destroyed. What is being
-/// told at this moment ends with the answer, and what is locked once its turn comes. Returns how many.
+/// Ends every connection that Dapi was not told of: `invalidated`, unconfirmed, the secrets destroyed. One whose
+/// delinking is under way ends with Dapi's answer, and a locked one when its delinking is claimed. Returns how
+/// many it ended.
 pub async fn end_unconfirmed(conn: &mut Conn, id: BulkRevocationId) -> sqlx::Result<u64> {
     let done = sqlx::query!(
         "WITH free AS MATERIALIZED (
@@ -45,16 +48,20 @@ pub async fn end_unconfirmed(conn: &mut Conn, id: BulkRevocationId) -> sqlx::Res
     Ok(done.rows_affected())
 }
 
-/// Holds what is due though its order is paused: its lease ran out, or it was locked when the order was
-/// paused. What a new link or an erasure waits for goes on.
+/// Holds tokens that are due although their bulk revocation is paused: their lease ran out, or they were locked
+/// when it was paused. Leaves those that a new link of the same bank login or an erasure waits for.
 pub async fn hold_paused(conn: &mut Conn, limit: i64) -> sqlx::Result<()> {
     sqlx::query!(
-        "WITH due AS MATERIALIZED (
+        "WITH
+         -- Reads nothing if none is paused: the sub-select is evaluated once. MATERIALIZED, so that this reads the
+         -- due rows and not every connection of the paused ones.
+         due AS MATERIALIZED (
             SELECT c.id, c.bulk_revocation_id FROM connections c
             WHERE (SELECT EXISTS (SELECT FROM bulk_revocations
                                   WHERE state = 'paused' AND finished_at IS NULL))
               AND c.due_at <= (SELECT strongroom_now()) AND c.bulk_revocation_id IS NOT NULL
               AND c.status = 'revoking' AND c.code IS NULL),
+         -- The conditions of `due` again, under the lock.
          held AS MATERIALIZED (
             SELECT c.id FROM due
             JOIN bulk_revocations o ON o.id = due.bulk_revocation_id AND o.state = 'paused'
@@ -74,19 +81,24 @@ pub async fn hold_paused(conn: &mut Conn, limit: i64) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// Lets the next connections of one order through to Dapi, where an order's time has come. Returns the
-/// order and how many they were.
+/// Releases the next tokens of the bulk revocation whose release has been due for longest. Returns its id and how
+/// many tokens it released; zero if it holds none. Returns `None` if no release is due.
 pub async fn release(conn: &mut Conn) -> sqlx::Result<Option<(BulkRevocationId, i64)>> {
     let row = sqlx::query!(
-        r#"WITH due AS MATERIALIZED (
+        r#"WITH
+         -- SKIP LOCKED: two replicas release for two bulk revocations, and never twice for one, which would
+         -- double its rate.
+         due AS MATERIALIZED (
             SELECT id, per_second FROM bulk_revocations
             WHERE finished_at IS NULL AND state <> 'paused' AND erasure_id IS NULL
               AND next_release_at <= (SELECT strongroom_now())
             ORDER BY next_release_at LIMIT 1 FOR UPDATE SKIP LOCKED),
+         -- Oldest first. MATERIALIZED: a LIMIT with FOR UPDATE has to be evaluated exactly once.
          next AS MATERIALIZED (
             SELECT c.id FROM connections c
             WHERE c.bulk_revocation_id = (SELECT id FROM due) AND c.status = 'revoking' AND c.due_at IS NULL
             ORDER BY c.id LIMIT (SELECT per_second FROM due) FOR UPDATE SKIP LOCKED),
+         -- `revocation_released_at` starts the time after which the delinking gives up.
          released AS (
             UPDATE connections c SET due_at = t.now, revocation_released_at = t.now
             FROM next, (SELECT strongroom_now() AS now) t WHERE c.id = next.id
@@ -104,7 +116,8 @@ pub async fn release(conn: &mut Conn) -> sqlx::Result<Option<(BulkRevocationId, 
     Ok(row.map(|row| (row.id, row.released)))
 }
 
-/// Concludes an order of which nothing is outstanding any more: its counts are kept.
+/// Finishes a bulk revocation of which nothing is outstanding: stores its counts, because connections may be erased
+/// later, and writes the audit row. Does nothing otherwise.
 pub async fn finish(conn: &mut Conn, id: BulkRevocationId) -> sqlx::Result<()> {
     sqlx::query!(
         "WITH finished AS (
@@ -130,8 +143,9 @@ pub async fn finish(conn: &mut Conn, id: BulkRevocationId) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// Lets through what a new link of the same bank login waits for: its code would run out behind all
-/// the others. Also if the new link was put off a moment ago, as it is again and again. Returns how many.
+/// Releases tokens that a new link of the same bank login waits for: behind all other held tokens, the new code
+/// would expire. Looks [`WAIT_FOR_DELINKING`] ahead, because the new link is postponed by that much each time it
+/// is claimed. Returns how many it released.
 pub async fn release_awaited(conn: &mut Conn, limit: i64) -> sqlx::Result<u64> {
     let done = sqlx::query!(
         "WITH awaited AS MATERIALIZED (
@@ -151,7 +165,7 @@ pub async fn release_awaited(conn: &mut Conn, limit: i64) -> sqlx::Result<u64> {
     Ok(done.rows_affected())
 }
 
-/// Lets through what orders hold of one user's, but for what is locked.
+/// Releases the held tokens of one user.
 pub async fn release_of_user(conn: &mut Conn, user: UserId) -> sqlx::Result<()> {
     sqlx::query!(
         "WITH held AS MATERIALIZED (

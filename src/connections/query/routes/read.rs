@@ -27,7 +27,7 @@ pub struct ListQuery {
     /// Only those that need attention (`true`), or only those that do not (`false`).
     #[param(value_type = Option<bool>)]
     attention: Option<String>,
-    /// How many at most: 50 unless told, at most 100.
+    /// How many at most: 50 by default, up to 100.
     #[param(value_type = Option<u8>, minimum = 1, maximum = 100)]
     limit: Option<String>,
     /// The `nextCursor` of the page before.

@@ -19,7 +19,7 @@ use crate::http::caller::{Authorized, needs};
 use crate::http::operators::{Operators, told};
 use crate::http::problem::Problem;
 
-/// The longest text that is looked for, in bytes.
+/// The longest search text, in bytes.
 const MAX_TEXT: usize = 256;
 
 /// What is looked for, and which page of it.
@@ -42,11 +42,11 @@ pub struct SearchQuery {
     /// Received at this time or after it.
     #[param(value_type = Option<String>, format = DateTime)]
     created_after: Option<String>,
-    /// Text that stands, in any case, somewhere in one of the ids: `conn_…`, `usr_…`, `connectionID`,
+    /// Text that one of the ids contains, ignoring case: `conn_…`, `usr_…`, `connectionID`,
     /// `userID`, `tokenID`, `clientUserID`.
     #[param(max_length = 256)]
     text: Option<String>,
-    /// How many at most: 50 unless told, at most 100.
+    /// How many at most: 50 by default, up to 100.
     #[param(value_type = Option<u8>, minimum = 1, maximum = 100)]
     limit: Option<String>,
     /// The `nextCursor` of the page before.
@@ -70,9 +70,9 @@ fn moment(field: &str, text: &str) -> Result<OffsetDateTime, Problem> {
 
 /// Looks for connections across users, newest first.
 ///
-/// A search by text or time reads so many connections at a time: a page may hold fewer than `limit`, or none,
+/// A search by text or time reads a limited number of connections at a time: a page may hold fewer than `limit`, or none,
 /// and have a `nextCursor` from which the search goes on. A connection whose id, `connectionID` or user is the
-/// text, or whose user begins with it, is found on the first page whatever its age, and again in its turn.
+/// text, or whose user begins with it, is found on the first page whatever its age, and again on the page of its age.
 #[utoipa::path(
     get, path = "/v1/admin/connections", tag = "Admin", operation_id = "search_connections",
     security(("bearer" = ["admin"])),
@@ -100,7 +100,7 @@ pub async fn search(
     }
     let before = query.created_before.as_deref();
     let after = query.created_after.as_deref();
-    let wanted = Search {
+    let filter = Search {
         client_user_id: query.client_user_id.as_deref(),
         status: query.status.as_deref().map(status).transpose()?,
         attention: query.attention.as_deref().map(attention).transpose()?,
@@ -112,7 +112,7 @@ pub async fn search(
     };
     let app = caller.client.app;
     let mut conn = operators.begin(app).await?;
-    let page = search::search(&mut conn, app, &wanted).await.map_err(told)?;
+    let page = search::search(&mut conn, app, &filter).await.map_err(told)?;
     Ok(HttpResponse::Ok().json(FoundList {
         connections: page.items,
         next_cursor: page.next.map(|cursor| cursor.to_string()),

@@ -1,4 +1,4 @@
-//! What callers and operators see of connections.
+//! Statements that read connections, for clients and for operators.
 
 mod read;
 mod search;

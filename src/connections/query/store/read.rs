@@ -1,4 +1,4 @@
-//! What callers see of connections.
+//! A client's reads: one connection, a session's connection, a list.
 
 use std::collections::HashMap;
 
@@ -11,7 +11,8 @@ use crate::connections::query::store::view::{Row, select_effective_view, select_
 use crate::connections::sql::column;
 use crate::database::{BatchQuery, Conn};
 
-/// A connection of an app, to be shown as it stands: what an order in force means is `revoking`.
+/// Reads a connection of an app. Its status is `revoking` if a bulk revocation in force matches it, even if its row is
+/// not marked yet.
 #[derive(Debug)]
 pub struct ViewQuery {
     pub app: AppId,
@@ -29,7 +30,7 @@ impl BatchQuery for ViewQuery {
         )
         .fetch_all(conn)
         .await?;
-        // By app and id: two apps may ask for the same id in the same moment.
+        // Keyed by app and id: in one batch, two apps may ask for the same id.
         let mut found = HashMap::new();
         for row in rows {
             found.insert((row.app_id, row.id), Connection::try_from(row)?);
@@ -38,7 +39,7 @@ impl BatchQuery for ViewQuery {
     }
 }
 
-/// One connection of the app.
+/// Returns one connection of the app.
 pub async fn find(
     conn: &mut Conn,
     app: AppId,
@@ -47,7 +48,7 @@ pub async fn find(
     Ok(ViewQuery::run(conn, &[ViewQuery { app, id }]).await?.pop().flatten())
 }
 
-/// One connection that a session handed in.
+/// Returns one connection of the app, if this session submitted it.
 pub async fn find_of_session(
     conn: &mut Conn,
     app: AppId,
@@ -67,70 +68,32 @@ pub async fn find_of_session(
     .transpose()
 }
 
-/// Which connections a list holds.
+/// Selects the connections of a list: those that match every field that is given.
 #[derive(Debug, Clone, Copy)]
 pub struct Filter<'a> {
-    /// The app.
     pub app: AppId,
-    /// Only what this session handed in.
+    /// The session that submitted them.
     pub session: Option<SessionId>,
-    /// Only this user's.
     pub client_user_id: Option<&'a str>,
-    /// Only in this status.
     pub status: Option<Status>,
-    /// Only those that need attention, or only those that do not.
     pub attention: Option<bool>,
-    /// How many at most.
     pub limit: u8,
-    /// Only what comes behind this.
+    /// Exclusive.
     pub cursor: Option<Cursor>,
 }
 
-/// Connections, newest first, as their rows tell: what an order means may still show as it was until it is
-/// marked. Each kind of filter has a statement of its own, so that each is
-/// answered from the index that fits it.
+/// Returns a page of connections, newest first, with the status of their rows: until it is marked, a connection that a
+/// bulk revocation matches is listed with its old status.
+///
+/// Each kind of filter has its own statement, so that each is answered from the index that fits it. `app_id::text`
+/// restricts the planner to the indexes of an app's own rows.
 pub async fn list(conn: &mut Conn, filter: &Filter<'_>) -> sqlx::Result<Page<Connection>> {
-    let app = filter.app.uuid();
-    let before = filter.cursor.map_or(Uuid::max(), Cursor::id);
-    let limit = i64::from(filter.limit) + 1;
+    let (app, before, limit) = (filter.app.uuid(), filter.before(), filter.rows());
     let status = filter.status.map(Status::as_str);
     let attention = filter.attention;
     let rows = match (filter.session, filter.client_user_id, status) {
-        (Some(session), user, status) => {
-            select_view!(
-                "JOIN connect_session_results r ON r.connection_id = c.id
-                 WHERE c.app_id = $1 AND r.session_id = $2
-                   AND ($3::text IS NULL OR u.client_user_id = $3)
-                   AND ($4::text IS NULL OR c.status = $4) AND c.id < $5
-                   AND ($7::bool IS NULL OR $7 = (c.attention_type IS NOT NULL AND c.status = 'active'))
-                 ORDER BY c.id DESC LIMIT $6",
-                app,
-                session.uuid(),
-                user,
-                status,
-                before,
-                limit,
-                attention,
-            )
-            .fetch_all(conn)
-            .await?
-        }
-        (None, Some(user), status) => {
-            select_view!(
-                "WHERE c.user_id = (SELECT id FROM users WHERE app_id = $1 AND client_user_id = $2)
-                   AND ($3::text IS NULL OR c.status = $3) AND c.id < $4
-                   AND ($6::bool IS NULL OR $6 = (c.attention_type IS NOT NULL AND c.status = 'active'))
-                 ORDER BY c.id DESC LIMIT $5",
-                app,
-                user,
-                status,
-                before,
-                limit,
-                attention,
-            )
-            .fetch_all(conn)
-            .await?
-        }
+        (Some(session), ..) => rows_of_session(conn, filter, session).await?,
+        (None, Some(user), _) => rows_of_user(conn, filter, user).await?,
         (None, None, status) if attention == Some(true) => {
             select_view!(
                 "WHERE c.app_id::text = $1::uuid::text AND c.attention_type IS NOT NULL
@@ -175,4 +138,57 @@ pub async fn list(conn: &mut Conn, filter: &Filter<'_>) -> sqlx::Result<Page<Con
     let connections: Vec<_> =
         rows.into_iter().map(Connection::try_from).collect::<Result<_, _>>()?;
     Ok(Page::from_query(connections, filter.limit, |connection| connection.id.uuid()))
+}
+
+impl Filter<'_> {
+    /// Returns the id before which the page starts.
+    fn before(&self) -> Uuid {
+        self.cursor.map_or(Uuid::max(), Cursor::id)
+    }
+
+    /// Returns the number of rows to read: one more than the page holds, to know whether another one follows.
+    fn rows(&self) -> i64 {
+        i64::from(self.limit) + 1
+    }
+}
+
+async fn rows_of_session(
+    conn: &mut Conn,
+    filter: &Filter<'_>,
+    session: SessionId,
+) -> sqlx::Result<Vec<Row>> {
+    select_view!(
+        "JOIN connect_session_results r ON r.connection_id = c.id
+         WHERE c.app_id = $1 AND r.session_id = $2
+           AND ($3::text IS NULL OR u.client_user_id = $3)
+           AND ($4::text IS NULL OR c.status = $4) AND c.id < $5
+           AND ($7::bool IS NULL OR $7 = (c.attention_type IS NOT NULL AND c.status = 'active'))
+         ORDER BY c.id DESC LIMIT $6",
+        filter.app.uuid(),
+        session.uuid(),
+        filter.client_user_id,
+        filter.status.map(Status::as_str),
+        filter.before(),
+        filter.rows(),
+        filter.attention,
+    )
+    .fetch_all(conn)
+    .await
+}
+
+async fn rows_of_user(conn: &mut Conn, filter: &Filter<'_>, user: &str) -> sqlx::Result<Vec<Row>> {
+    select_view!(
+        "WHERE c.user_id = (SELECT id FROM users WHERE app_id = $1 AND client_user_id = $2)
+           AND ($3::text IS NULL OR c.status = $3) AND c.id < $4
+           AND ($6::bool IS NULL OR $6 = (c.attention_type IS NOT NULL AND c.status = 'active'))
+         ORDER BY c.id DESC LIMIT $5",
+        filter.app.uuid(),
+        user,
+        filter.status.map(Status::as_str),
+        filter.before(),
+        filter.rows(),
+        filter.attention,
+    )
+    .fetch_all(conn)
+    .await
 }

@@ -1,4 +1,4 @@
-//! What an operator sees across users.
+//! An operator's reads across users.
 
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -15,18 +15,18 @@ struct Row {
     id: ConnectionId,
     user: UserId,
     created_by: Option<String>,
-    order: Option<BulkRevocationId>,
+    bulk_revocation: Option<BulkRevocationId>,
     exchange_attempts: i32,
 }
 
-/// What an operator sees of a connection beside what its app's clients see. Text is looked for in every
-/// id that the connection has.
+/// Selects what an operator sees of a connection beyond its client's view. `$rest` ends with the first part of the
+/// sort key; the macro appends `DESC LIMIT`. The text is searched in every id of the connection.
 macro_rules! select_found {
     ($rest:tt, $search:expr, $app:expr, $from:expr, $first:expr $(, $argument:expr)* $(,)?) => {
         sqlx::query_as!(
             Row,
             r#"SELECT c.id AS "id: ConnectionId", c.user_id AS "user: UserId", c.created_by,
-                    c.bulk_revocation_id AS "order: BulkRevocationId", c.exchange_attempts
+                    c.bulk_revocation_id AS "bulk_revocation: BulkRevocationId", c.exchange_attempts
              FROM connections c JOIN users u ON u.id = c.user_id
              WHERE c.app_id = $1
                AND ($3::timestamptz IS NULL OR c.created_at < $3)
@@ -51,9 +51,12 @@ macro_rules! select_found {
     };
 }
 
-/// Connections of the app that are looked for, newest first. As with lists, each kind of search has a
-/// statement of its own. Rows are compared as wholes, so that no index but that of the app's own rows gives
-/// their order: by the primary key, a small app's search would pass over everybody else's.
+/// Returns a page of the app's connections that match, newest first. Each kind of search has its own statement. The row
+/// comparisons with `app_id::text` leave the planner no index but those of the app's own rows to sort by: by the
+/// primary key, a small app's search would read all other apps' rows.
+///
+/// A filter that no index answers (text, time) reads at most [`SCANNED`] rows per page; the cursor then continues
+/// behind the last row that was read.
 pub async fn search(conn: &mut Conn, app: AppId, search: &Search<'_>) -> sqlx::Result<Page<Found>> {
     let status = search.status.map(Status::as_str);
     let end = end_of_scan(conn, app, search).await?;
@@ -123,13 +126,13 @@ pub async fn search(conn: &mut Conn, app: AppId, search: &Search<'_>) -> sqlx::R
             page.items.extend(older_by_name(conn, app, search, end, page.items.len()).await?);
         }
     }
-    Ok(Page { items: shown(conn, app, page.items).await?, next: page.next })
+    Ok(Page { items: with_views(conn, app, page.items).await?, next: page.next })
 }
 
-/// How many connections one search looks at that no index answers.
+/// Rows that one search reads at most if no index answers its filter.
 const SCANNED: i64 = 30_000;
 
-/// The last connection that this search looks at; `None` if it looks at all that are left.
+/// Returns the last connection that this search reads, or `None` if it reads all that are left.
 async fn end_of_scan(
     conn: &mut Conn,
     app: AppId,
@@ -170,8 +173,8 @@ async fn end_of_scan(
     .await
 }
 
-/// Connections beyond the end of the scan that an index finds by the text: it is one of their names, or their
-/// user's name begins with it.
+/// Returns connections beyond the end of the scan that an index finds by the text: one of their ids is the text, or
+/// their user's name begins with it.
 async fn older_by_name(
     conn: &mut Conn,
     app: AppId,
@@ -196,7 +199,7 @@ async fn older_by_name(
                 ORDER BY u.client_user_id USING ~<~ LIMIT $9) u
             JOIN connections c ON c.user_id = u.id)
          SELECT c.id AS "id: ConnectionId", c.user_id AS "user: UserId", c.created_by,
-                c.bulk_revocation_id AS "order: BulkRevocationId", c.exchange_attempts
+                c.bulk_revocation_id AS "bulk_revocation: BulkRevocationId", c.exchange_attempts
          FROM connections c
          WHERE c.id IN (SELECT id FROM named) AND c.app_id = $1 AND c.id < $5
            AND ($6::timestamptz IS NULL OR c.created_at < $6)
@@ -217,7 +220,7 @@ async fn older_by_name(
     .await
 }
 
-/// One connection of the app, as an operator sees it.
+/// Returns one connection of the app, as an operator sees it.
 pub async fn find_for_operator(
     conn: &mut Conn,
     app: AppId,
@@ -226,33 +229,33 @@ pub async fn find_for_operator(
     let row = sqlx::query_as!(
         Row,
         r#"SELECT c.id AS "id: ConnectionId", c.user_id AS "user: UserId", c.created_by,
-                c.bulk_revocation_id AS "order: BulkRevocationId", c.exchange_attempts
+                c.bulk_revocation_id AS "bulk_revocation: BulkRevocationId", c.exchange_attempts
          FROM connections c WHERE c.app_id = $1 AND c.id = $2"#,
         app.uuid(),
         id.uuid(),
     )
     .fetch_optional(&mut *conn)
     .await?;
-    Ok(shown(conn, app, row.into_iter().collect()).await?.pop())
+    Ok(with_views(conn, app, row.into_iter().collect()).await?.pop())
 }
 
-/// With what everybody sees of them; one that an erasure took meanwhile is left out.
-async fn shown(conn: &mut Conn, app: AppId, rows: Vec<Row>) -> sqlx::Result<Vec<Found>> {
-    let wanted = column(&rows, |row| ViewQuery { app, id: row.id });
-    let connections = ViewQuery::run(conn, &wanted).await?;
+/// Adds the client's view to each row. Leaves out connections that an erasure has deleted since.
+async fn with_views(conn: &mut Conn, app: AppId, rows: Vec<Row>) -> sqlx::Result<Vec<Found>> {
+    let queries = column(&rows, |row| ViewQuery { app, id: row.id });
+    let connections = ViewQuery::run(conn, &queries).await?;
     let found = rows.into_iter().zip(connections).filter_map(|(row, connection)| {
         Some(Found {
             connection: connection?,
             user: row.user,
             created_by: row.created_by,
-            order: row.order,
+            order: row.bulk_revocation,
             exchange_attempts: row.exchange_attempts,
         })
     });
     Ok(found.collect())
 }
 
-/// How many of the app's connections need attention.
+/// Counts the app's connections that need attention.
 pub async fn count_needing_attention(conn: &mut Conn, app: AppId) -> sqlx::Result<i64> {
     sqlx::query_scalar!(
         r#"SELECT count(*) AS "n!" FROM connections c
@@ -263,7 +266,8 @@ pub async fn count_needing_attention(conn: &mut Conn, app: AppId) -> sqlx::Resul
     .await
 }
 
-/// How many connections the app has in each status, by their age.
+/// Counts the app's connections by status and age. One clock reading for all rows, so that each falls into exactly one
+/// age.
 pub async fn count_by_status(conn: &mut Conn, app: AppId) -> sqlx::Result<Vec<StatusCount>> {
     let rows = sqlx::query!(
         r#"SELECT status, count(*) AS "total!",

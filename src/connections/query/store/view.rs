@@ -1,4 +1,4 @@
-//! A connection as it is shown: the columns of its row, and their reading.
+//! The view of a connection: the columns that the API returns, and their conversion.
 
 use time::OffsetDateTime;
 
@@ -8,7 +8,7 @@ use crate::connections::model::{
 };
 use crate::connections::sql::parse_status;
 
-/// A row as it is shown.
+/// The columns of the view.
 pub struct Row {
     pub app_id: AppId,
     pub id: ConnectionId,
@@ -75,8 +75,8 @@ impl TryFrom<Row> for Connection {
     }
 }
 
-/// Selects connections as they stand, with what orders in force mean of them though their rows do not say
-/// so yet.
+/// Selects views with the effective status: a connection that a bulk revocation in force matches is `revoking`, even if
+/// its row is not marked yet. The oldest match decides, as in marking.
 macro_rules! select_effective_view {
     ($rest:tt, $($argument:expr),* $(,)?) => {
         sqlx::query_as!(
@@ -103,7 +103,8 @@ macro_rules! select_effective_view {
     };
 }
 
-/// Selects connections as they are shown: from the table, or from what a statement has just changed.
+/// Selects views with the status of the row: from the table, or from a CTE with the rows that a statement has just
+/// changed.
 macro_rules! select_view {
     ($rest:tt, $($argument:expr),* $(,)?) => {
         select_view!("", "connections", $rest; $($argument),*)

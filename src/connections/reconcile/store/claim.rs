@@ -1,7 +1,8 @@
-//! What waits for the background work: the table is its own queue, in the order of `due_at`.
+//! Claiming due rows of `connections`: the table is its own queue, ordered by `due_at`.
 //!
-//! Whoever claims a row takes a lease under a new epoch, commits, and only then calls Dapi. A lease
-//! that ran out without an outcome is somebody's crash: what it was for may have happened.
+//! A claim takes a lease under a new epoch, commits, and only then is Dapi called. The epoch fences a late outcome:
+//! it is recorded only if the row still has it. A lease that ran out without an outcome belonged to a replica that
+//! crashed: its call may have reached Dapi.
 
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use crate::dapi::{AccessCode, AccessToken, UserSecret};
 use crate::database::Conn;
 use crate::vault::{Binding, KeyOwner, MasterKeyId, Sealed, WrappedKey};
 
-/// A connection under a lease, with what a call to Dapi needs, sealed.
+/// A connection under a lease, with the sealed secrets that a call to Dapi needs.
 #[derive(Debug)]
 pub struct Claimed<T> {
     pub app: AppId,
@@ -26,17 +27,17 @@ pub struct Claimed<T> {
     pub user: UserId,
     pub dapi_connection_id: String,
     pub epoch: i32,
-    /// The code or the token.
+    /// The access code or the access token.
     pub secret: Sealed<T>,
-    /// What the token is bound to; none if an earlier release sealed it.
+    /// The value that the token is bound to; `None` if an earlier release sealed it.
     pub binding: Option<Binding>,
-    /// Left out where the connection came through Dapi's own wire and no call has brought it yet.
+    /// `None` if the connection came through Dapi's own wire and no call has brought it yet.
     pub user_secret: Option<Sealed<UserSecret>>,
     pub user_key: WrappedKey,
     pub credentials: SealedCredentials,
 }
 
-/// What is claimed, of a row of one of the queries below.
+/// Builds a [`Claimed`] from a row of one of the queries below.
 macro_rules! claimed {
     ($row:ident) => {
         Claimed {
@@ -69,9 +70,9 @@ macro_rules! claimed {
     };
 }
 
-/// Claims the codes among these rows of the app whose exchange is due, and puts off those that wait for the
-/// delinking of an older link of their login. Without `probe` it claims none whose earlier attempt went
-/// unanswered.
+/// Claims those of these rows of the app whose exchange is due, and postpones those that wait for the delinking of an
+/// older link of their bank login. Without `probe`, leaves out codes whose earlier attempt went unanswered: the code
+/// may have been consumed.
 pub async fn claim_exchanges(
     conn: &mut Conn,
     app: AppId,
@@ -80,7 +81,10 @@ pub async fn claim_exchanges(
     probe: bool,
 ) -> sqlx::Result<Vec<Claimed<AccessCode>>> {
     let rows = sqlx::query!(
-        r#"WITH due AS MATERIALIZED (
+        r#"WITH
+         -- Locks by ascending id. SKIP LOCKED: a row that another replica claims is not waited for. `coalesce` hides
+         -- `due_at` from the planner, which would otherwise read the index of all due rows instead of these ids.
+         due AS MATERIALIZED (
             SELECT c.app_id, c.id,
                    (c.status = 'pending' AND EXISTS (
                        SELECT FROM connections o
@@ -92,11 +96,13 @@ pub async fn claim_exchanges(
               AND c.code_expires_at > strongroom_now()
               AND ($4 OR (c.leased_until IS NULL AND NOT c.unanswered))
             ORDER BY c.id FOR UPDATE OF c SKIP LOCKED),
-         postpone_row AS (
+         -- A lease that ran out stays known as an attempt without an answer.
+         postponed AS (
             UPDATE connections c
             SET due_at = strongroom_now() + $5::interval, leased_until = NULL,
                 unanswered = c.unanswered OR c.leased_until IS NOT NULL
             FROM due WHERE due.blocked AND c.app_id = due.app_id AND c.id = due.id),
+         -- `due_at` is the end of the lease, so that a crash makes the row due again by itself.
          claimed AS (
             UPDATE connections c
             SET lease_epoch = c.lease_epoch + 1, exchange_attempts = c.exchange_attempts + 1,
@@ -131,30 +137,34 @@ pub async fn claim_exchanges(
     Ok(claimed.collect())
 }
 
-/// A token whose delinking is due, or what became of its revocation meanwhile.
+/// A claimed token whose delinking is due, or whose revocation ends without a call.
 #[derive(Debug)]
 pub struct ClaimedDelink {
     pub claimed: Claimed<AccessToken>,
-    /// The turn with the token, which the delinking has taken.
+    /// The token lease that the delinking has acquired.
     pub token_lease: TokenLeaseId,
-    /// Whether Dapi has taken the user secret, or Connect handed it over.
+    /// Dapi has accepted the user secret in a call, or it came from Connect.
     pub user_secret_proven: bool,
-    /// How often Dapi was told, this time included.
+    /// Attempts, this one included.
     pub attempts: i32,
-    /// It was tried for as long as it is going to be, or its order was cancelled.
+    /// The time for attempts is over, or its bulk revocation was cancelled: it ends unconfirmed, without a call.
     pub given_up: bool,
-    /// Another connection of the same login is active: delinking this one could cut that one.
+    /// Another connection of the same bank login is active: delinking this one could cut that one off.
     pub login_in_use: bool,
 }
 
-/// How soon a delinking looks again for a token that a call has its turn with.
-const LOOK_FOR_LEASE: Duration = Duration::from_millis(500);
+/// Interval at which a delinking tries again for a token that is under a call's lease.
+const LEASE_RETRY: Duration = Duration::from_millis(500);
 
-/// Claims the tokens among these rows of the app whose delinking is due, and takes their turns. Puts off what
-/// cannot be told yet: a token that a call has its turn with, which runs to its end, and one whose user secret
-/// has not come, without which Dapi delinks nothing. What brings the secret makes the row due again; otherwise
-/// somebody looks when it is given up. One statement decides about each row, so that what is due is either
-/// claimed or put off, but for what a paused order means: [`hold_paused`](crate::connections::bulk_revocation::store::hold_paused) takes it back.
+/// Claims those of these rows of the app whose delinking is due, and acquires their token leases. Postpones a token that
+/// is under a call's lease, because the call runs to its end, and one whose user secret has not come yet, without which
+/// Dapi delinks nothing: the call that brings the secret makes the row due again, and otherwise it is due when its
+/// time for attempts is over.
+///
+/// One statement, so that every due row is either claimed or postponed, except tokens of a paused bulk revocation, which
+/// [`hold_paused`](crate::connections::bulk_revocation::store::hold_paused) holds again.
+///
+/// Lock order: connections, token leases.
 pub async fn claim_delinks(
     conn: &mut Conn,
     app: AppId,
@@ -163,7 +173,10 @@ pub async fn claim_delinks(
     give_up_after: Duration,
 ) -> sqlx::Result<Vec<ClaimedDelink>> {
     let rows = sqlx::query!(
-        r#"WITH locked AS MATERIALIZED (
+        r#"WITH
+         -- Locks by ascending id; SKIP LOCKED and `coalesce` as in `claim_exchanges`. A token of a paused bulk
+         -- revocation is due only for an erasure or for a new link of the same bank login.
+         locked AS MATERIALIZED (
             SELECT c.app_id, c.id, c.user_secret IS NULL AS secretless,
                    coalesce(c.revocation_released_at, c.revocation_requested_at) + $4::interval AS gives_up_at,
                    EXISTS (SELECT FROM bulk_revocations r
@@ -182,6 +195,7 @@ pub async fn claim_delinks(
                               WHERE w.app_id = c.app_id AND w.dapi_connection_id = c.dapi_connection_id
                                 AND w.user_id = c.user_id AND w.status = 'pending'))
             ORDER BY c.id FOR UPDATE OF c SKIP LOCKED),
+         -- `later` is null for the rows to claim. Evaluated once, so that the CTEs below agree.
          decided AS MATERIALIZED (
             SELECT l.*, l.cancelled OR l.gives_up_at <= strongroom_now() AS given_up,
                    CASE WHEN l.in_a_call THEN strongroom_now() + $5::interval
@@ -189,31 +203,35 @@ pub async fn claim_delinks(
                             THEN l.gives_up_at
                    END AS later
             FROM locked l),
-         postpone_row AS (
+         -- The error of a real attempt is kept; only a missing user secret overwrites it.
+         postponed AS (
             UPDATE connections c
             SET leased_until = NULL, due_at = d.later,
                 revocation_last_error = CASE WHEN d.in_a_call THEN c.revocation_last_error
                                              ELSE 'user_secret_missing' END
             FROM decided d WHERE d.later IS NOT NULL AND c.app_id = d.app_id AND c.id = d.id),
-         dead_leases AS MATERIALIZED (
+         -- The INSERT below would wait for a locked lease row; a connection whose lease row is locked is left out.
+         free_leases AS MATERIALIZED (
             SELECT t.connection_id FROM token_leases t
             WHERE t.connection_id IN (SELECT id FROM decided WHERE later IS NULL AND has_lease)
             FOR UPDATE SKIP LOCKED),
-         taken AS (
+         -- Takes over a lease that ran out, but not one that is alive.
+         acquired AS (
             INSERT INTO token_leases AS t (connection_id, lease_id, ends_at)
             SELECT id, new_uuid_v7(), strongroom_now() + $3::interval FROM decided
             WHERE later IS NULL
-              AND (NOT has_lease OR id IN (SELECT connection_id FROM dead_leases)) ORDER BY id
+              AND (NOT has_lease OR id IN (SELECT connection_id FROM free_leases)) ORDER BY id
             ON CONFLICT (connection_id) DO UPDATE SET lease_id = excluded.lease_id, ends_at = excluded.ends_at
             WHERE t.ends_at <= strongroom_now()
             RETURNING connection_id, lease_id),
+         -- Only with the token's lease: without it, the row stays due and the next round tries again.
          claimed AS (
             UPDATE connections c
             SET lease_epoch = c.lease_epoch + 1, revocation_attempts = c.revocation_attempts + 1,
                 leased_until = t.now + $3::interval, due_at = t.now + $3::interval
-            FROM decided d, taken, (SELECT strongroom_now() AS now) t
-            WHERE c.app_id = d.app_id AND c.id = d.id AND taken.connection_id = d.id
-            RETURNING c.*, taken.lease_id, d.given_up)
+            FROM decided d, acquired, (SELECT strongroom_now() AS now) t
+            WHERE c.app_id = d.app_id AND c.id = d.id AND acquired.connection_id = d.id
+            RETURNING c.*, acquired.lease_id, d.given_up)
          SELECT c.app_id AS "app_id: AppId", c.id AS "id: ConnectionId", c.user_id AS "user_id: UserId",
                 c.dapi_connection_id, c.lease_epoch, c.access_token AS "secret!: Sealed<AccessToken>",
                 c.user_secret AS "user_secret: Sealed<UserSecret>",
@@ -237,7 +255,7 @@ pub async fn claim_delinks(
         ids,
         interval(lease),
         interval(give_up_after),
-        interval(LOOK_FOR_LEASE),
+        interval(LEASE_RETRY),
     )
     .fetch_all(conn)
     .await?;
@@ -252,27 +270,29 @@ pub async fn claim_delinks(
     Ok(claimed.collect())
 }
 
-/// Ends those of these pending connections whose window closed and whose lease is not alive. Returns
-/// their ids.
+/// Expires those of these pending connections whose window closed and whose lease is not alive. Returns their ids.
 pub async fn expire_codes(conn: &mut Conn, ids: &[Uuid]) -> sqlx::Result<Vec<ConnectionId>> {
     let (unknown, unused) = (Failure::window_closed(true), Failure::window_closed(false));
     sqlx::query_scalar!(
-        r#"WITH due AS (
+        r#"WITH
+         -- Checks the conditions again, under the lock: the rows were found without one.
+         due AS (
             SELECT app_id, id FROM connections
             WHERE id = ANY ($1) AND coalesce(due_at <= strongroom_now(), false) AND status = 'pending'
               AND code IS NOT NULL AND code_expires_at <= strongroom_now()
             ORDER BY id FOR UPDATE SKIP LOCKED),
-         swept AS (
+         -- A code that was sent without an answer may have become a token at Dapi: the failure says so.
+         expired AS (
             UPDATE connections c
             SET status = 'expired', code = NULL, user_secret = NULL, due_at = NULL, leased_until = NULL,
                 failure_type = CASE WHEN c.unanswered OR c.leased_until IS NOT NULL THEN $2 ELSE $3 END,
                 failure_detail = CASE WHEN c.unanswered OR c.leased_until IS NOT NULL THEN $4 ELSE $5 END
             FROM due WHERE c.app_id = due.app_id AND c.id = due.id
             RETURNING c.app_id, c.id, c.user_id, c.failure_type),
-         noted AS (
+         audited AS (
             SELECT id, record_audit(app_id, $6, 'connection.expired', 'expired', user_id, id, failure_type)
-            FROM swept)
-         SELECT id AS "id: ConnectionId" FROM noted"#,
+            FROM expired)
+         SELECT id AS "id: ConnectionId" FROM audited"#,
         ids,
         unknown.kind,
         unused.kind,
@@ -284,7 +304,8 @@ pub async fn expire_codes(conn: &mut Conn, ids: &[Uuid]) -> sqlx::Result<Vec<Con
     .await
 }
 
-/// Forgets connect sessions that ended a day ago, with the list of what they handed in.
+/// Deletes connect sessions that ended a day ago, and the lists of the connections that they submitted. Returns how
+/// many.
 pub async fn delete_ended_sessions(conn: &mut Conn) -> sqlx::Result<u64> {
     let done = sqlx::query!(
         "DELETE FROM connect_sessions WHERE expires_at < (SELECT strongroom_now()) - interval '1 day'",
@@ -294,7 +315,7 @@ pub async fn delete_ended_sessions(conn: &mut Conn) -> sqlx::Result<u64> {
     Ok(done.rows_affected())
 }
 
-/// How much waits, for the metrics.
+/// The backlog of the background work, for the metrics.
 #[derive(Debug, Default)]
 pub struct Backlog {
     /// Pending connections, and the age of the oldest in seconds.
@@ -305,7 +326,7 @@ pub struct Backlog {
     pub needing_attention: i64,
 }
 
-/// Counts what waits.
+/// Counts the backlog.
 pub async fn backlog(conn: &mut Conn) -> sqlx::Result<Backlog> {
     let row = sqlx::query!(
         r#"WITH waiting AS (

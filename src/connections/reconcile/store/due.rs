@@ -1,7 +1,8 @@
-//! What is due, looked for without locking anything: in portions of the same size for every app, so that
-//! a million rows of one do not stand before another's.
+//! Finding due rows, without locking any: in portions of the same size for every app, so that a million rows of one
+//! app do not delay another's.
 //!
-//! Each query leaves out rows that were put off in memory. What is found is then claimed or settled by id.
+//! Each query leaves out the rows that are [`Deferred`](crate::connections::Deferred) in memory. The caller then claims
+//! or ends the rows by id, which checks the conditions again under a lock.
 
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ pub struct Candidate {
     pub id: ConnectionId,
 }
 
-/// A connection that has to be looked at one by one, by its login.
+/// A due connection that is processed on its own, under its bank login lock.
 #[derive(Debug)]
 pub struct Due {
     pub app: AppId,
@@ -27,15 +28,19 @@ pub struct Due {
     pub dapi_connection_id: String,
 }
 
-/// The first `$1` due rows of each app that has rows like these, the first of every app before the second of
-/// any. The apps are found by a skip scan of the index that the condition belongs to. Rows are compared
-/// as wholes, and what is wrapped in `coalesce` is hidden, so that the planner is not tempted by another index,
-/// whose rows are those of all apps.
+/// Selects the first `$1` due rows of each app, the first row of every app before the second row of any. `$2` holds the
+/// deferred rows. `$indexed` is the predicate of the partial index `(app_id, due_at)` that the statement reads,
+/// `$condition` filters further.
+///
+/// The row comparisons, and `coalesce` in the conditions, keep the planner off other indexes, which hold the rows of
+/// all apps.
 macro_rules! portions {
     ($row:ident, $columns:literal, $indexed:literal, $condition:literal, $($argument:expr),* $(,)?) => {
         sqlx::query_as!(
             $row,
-            "WITH RECURSIVE apps AS (
+            "WITH RECURSIVE
+             -- A skip scan: one index probe per app, however many rows each has. SELECT DISTINCT would read them all.
+             apps AS (
                 (SELECT c.app_id FROM connections c
                  WHERE c.due_at IS NOT NULL AND " + $indexed + " ORDER BY c.app_id LIMIT 1)
                 UNION ALL
@@ -45,7 +50,7 @@ macro_rules! portions {
                 FROM apps a WHERE a.app_id IS NOT NULL)
              SELECT " + $columns + "
              FROM apps a CROSS JOIN LATERAL (
-                SELECT n.*, row_number() OVER (ORDER BY n.due_at) AS place
+                SELECT n.*, row_number() OVER (ORDER BY n.due_at) AS rank
                 FROM (SELECT c.app_id, c.id, c.user_id, c.dapi_connection_id, c.due_at
                       FROM connections c
                       WHERE c.due_at IS NOT NULL AND " + $indexed + "
@@ -54,13 +59,13 @@ macro_rules! portions {
                         AND c.id <> ALL ($2::uuid[]) AND " + $condition + "
                       ORDER BY c.app_id, c.due_at LIMIT $1) n) d
              WHERE a.app_id IS NOT NULL
-             ORDER BY d.place, d.due_at",
+             ORDER BY d.rank, d.due_at",
             $($argument),*
         )
     };
 }
 
-/// Codes whose exchange is due. Without `probe` none whose earlier attempt went unanswered.
+/// Returns codes whose exchange is due. Without `probe`, leaves out codes whose earlier attempt went unanswered.
 pub async fn due_exchanges(
     conn: &mut Conn,
     portion: i64,
@@ -81,7 +86,7 @@ pub async fn due_exchanges(
     .await
 }
 
-/// Tokens whose delinking is due.
+/// Returns tokens whose delinking is due.
 pub async fn due_delinks(
     conn: &mut Conn,
     portion: i64,
@@ -99,7 +104,8 @@ pub async fn due_delinks(
     .await
 }
 
-/// Pending connections that hold their token and are due to be looked at.
+/// Returns due connections that have their token but are still `pending`, because an older link of their bank login has
+/// to be delinked first.
 pub async fn due_held_tokens(
     conn: &mut Conn,
     portion: i64,
@@ -118,9 +124,9 @@ pub async fn due_held_tokens(
     .await
 }
 
-/// Codes in doubt that no attempt follows, because unanswered attempts are not repeated. Looked for among the
-/// thousand of each app that have been due for longest: the others before them are exchanged in the same order,
-/// so that every one gets there, and a backlog is not read from beginning to end in each round.
+/// Returns codes whose attempt went unanswered, for the configuration in which such attempts are not repeated. Searches
+/// only the thousand codes of each app that have been due for longest, so that a round does not read the whole backlog;
+/// since exchanges are made in the same order, every code gets among them.
 pub async fn due_in_doubt(
     conn: &mut Conn,
     portion: i64,
@@ -146,7 +152,7 @@ pub async fn due_in_doubt(
     .await
 }
 
-/// Revoked codes whose window closed.
+/// Returns revoked codes whose window closed.
 pub async fn due_revoked_codes(
     conn: &mut Conn,
     limit: i64,
@@ -166,7 +172,7 @@ pub async fn due_revoked_codes(
     .await
 }
 
-/// Pending connections whose window closed and whose lease is not alive.
+/// Returns pending connections whose window closed and whose lease is not alive.
 pub async fn due_expiries(
     conn: &mut Conn,
     limit: i64,
@@ -184,7 +190,7 @@ pub async fn due_expiries(
     .await
 }
 
-/// Which of these rows are due as before: somebody else has them locked.
+/// Returns those of these rows that are still due. After a claim that skipped them, these are the locked ones.
 pub async fn still_due(conn: &mut Conn, ids: &[Uuid]) -> sqlx::Result<Vec<ConnectionId>> {
     sqlx::query_scalar!(
         r#"SELECT id AS "id: ConnectionId" FROM connections
@@ -195,7 +201,7 @@ pub async fn still_due(conn: &mut Conn, ids: &[Uuid]) -> sqlx::Result<Vec<Connec
     .await
 }
 
-/// Puts a due row off, if nobody has it locked. A lease that died stays known as an attempt without an answer.
+/// Postpones a due row unless it is locked. A lease that ran out stays known as an attempt without an answer.
 pub async fn postpone_row(
     conn: &mut Conn,
     app: AppId,
@@ -203,14 +209,14 @@ pub async fn postpone_row(
     wait: Duration,
 ) -> sqlx::Result<()> {
     sqlx::query!(
-        "WITH mine AS (
+        "WITH free AS (
             SELECT c.id FROM connections c
             WHERE c.app_id = $1 AND c.id = $2 AND coalesce(c.due_at <= strongroom_now(), false)
             FOR UPDATE SKIP LOCKED)
          UPDATE connections c
          SET unanswered = c.unanswered OR (c.code IS NOT NULL AND c.leased_until IS NOT NULL),
              leased_until = NULL, due_at = strongroom_now() + $3::interval
-         FROM mine WHERE c.id = mine.id",
+         FROM free WHERE c.id = free.id",
         app.uuid(),
         id.uuid(),
         interval(wait),
@@ -220,16 +226,16 @@ pub async fn postpone_row(
     Ok(())
 }
 
-/// What the background work has to look at later.
+/// When work is due: connections, bulk revocations and erasures together.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DueSummary {
-    /// In how long something becomes due that is not yet.
+    /// Time until the next row becomes due.
     pub next: Option<Duration>,
-    /// For how long the oldest of what is due has been.
+    /// Time for which the oldest due row has been due.
     pub overdue: Option<Duration>,
 }
 
-/// What becomes due next, and how long the oldest has been due.
+/// Returns when the next row becomes due, and for how long the oldest has been due.
 pub async fn due_summary(conn: &mut Conn) -> sqlx::Result<DueSummary> {
     let row = sqlx::query!(
         "WITH t AS MATERIALIZED (SELECT strongroom_now() AS now)

@@ -1,4 +1,4 @@
-//! What is due, and claiming it.
+//! Finding due rows (`due`), and claiming them (`claim`).
 
 mod claim;
 mod due;
