@@ -4,17 +4,13 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Serialize, Serializer};
-use time::OffsetDateTime;
-
-pub(super) use super::secrets::secret_hash;
-use super::secrets::{self, random_text};
+pub use super::model::{After, ClientInfo, NewClient, Terms};
+use super::secret_value::{self, random_text, secret_hash};
 use super::store;
 use crate::audit;
 use crate::base::actor::Actor;
-use crate::base::external_scopes::ExternalScopes;
 use crate::base::ids::AppId;
-use crate::base::scope::{Scope, Scopes};
+use crate::base::scope::Scopes;
 use crate::base::secret::SecretText;
 use crate::base::text::{self, InvalidText};
 use crate::config::BootstrapClient;
@@ -27,84 +23,6 @@ pub const TOKEN_LIFETIMES: RangeInclusive<u32> = 60..=86_400;
 pub const DEFAULT_TOKEN_LIFETIME: u32 = 3600;
 /// The longest name of a client, in bytes.
 pub const MAX_NAME: usize = 200;
-
-/// A client as it is shown: without secrets.
-#[derive(Debug, Clone, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ClientInfo {
-    /// Its id.
-    #[serde(rename = "clientID")]
-    pub id: String,
-    /// The app that it belongs to.
-    #[serde(rename = "app")]
-    pub app_name: String,
-    /// What people call it.
-    pub name: String,
-    /// The most that a token of its may allow.
-    #[serde(serialize_with = "as_names")]
-    pub scopes: Scopes,
-    /// Scopes of other APIs that its tokens may carry.
-    #[serde(rename = "otherScopes")]
-    pub external_scopes: ExternalScopes,
-    /// Scopes that its token requests have to name.
-    pub required_scopes: Vec<String>,
-    /// How long its tokens live, in seconds.
-    pub token_lifetime: u32,
-    /// Tokens that it may read in the clear within a minute, where that differs from the service's own
-    /// setting.
-    pub reveals_per_minute: Option<u32>,
-    /// Whether the environment made it.
-    pub bootstrap: bool,
-    /// When it was made.
-    #[serde(with = "time::serde::rfc3339")]
-    pub created_at: OffsetDateTime,
-    /// Since when it is refused.
-    #[serde(with = "time::serde::rfc3339::option")]
-    pub disabled_at: Option<OffsetDateTime>,
-    /// When it was last heard of, to the minute.
-    #[serde(with = "time::serde::rfc3339::option")]
-    pub last_used_at: Option<OffsetDateTime>,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes it so")]
-fn as_names<S: Serializer>(scopes: &Scopes, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(scopes.iter().map(Scope::as_str))
-}
-
-/// The place in a list of clients behind which the next page starts.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct After {
-    /// When the last client of the page before was made.
-    pub created_at: OffsetDateTime,
-    /// Its id.
-    pub id: String,
-}
-
-/// A client to be made.
-#[derive(Debug)]
-pub struct NewClient<'a> {
-    /// The app that it will belong to.
-    pub app: AppId,
-    /// What people call it.
-    pub name: &'a str,
-    /// The most that a token of its may allow.
-    pub scopes: Scopes,
-    /// How long its tokens live.
-    pub token_lifetime: Duration,
-}
-
-/// What a client may have beyond the usual.
-#[derive(Debug, Clone, Default)]
-pub struct Terms {
-    /// Scopes of other APIs that its tokens may carry. Strongroom itself honours none of them.
-    pub external_scopes: ExternalScopes,
-    /// Scopes, its own or others, that each token request has to name. Where there are none, a request
-    /// without a scope is one for everything.
-    pub required_scopes: Vec<String>,
-    /// Tokens that it may read in the clear within a minute; the service's own setting where it is
-    /// `None`.
-    pub reveals_per_minute: Option<u32>,
-}
 
 /// What cannot be agreed on with a client.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -211,7 +129,7 @@ pub async fn create_on(
     let id: Arc<str> = random_text(ID_LENGTH)?.into();
     let mut tx = conn.begin().await?;
     store::insert_client(&mut tx, &id, new, terms, false).await?;
-    let (_, secret) = secrets::insert(&mut tx, vault, &id).await?;
+    let (_, secret) = secret_value::insert(&mut tx, vault, &id).await?;
     record(&mut tx, actor, new.app, "client.created", &id).await?;
     tx.commit().await?;
     Ok(Credentials { id, secret })

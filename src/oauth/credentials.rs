@@ -14,7 +14,7 @@ use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use serde::Deserialize;
 use url::form_urlencoded;
 
-use super::directory::Client;
+use super::directory::{Client, Presented};
 use super::error::{OAuthError, OAuthErrorCode};
 use super::tokens::Issuer;
 use crate::base::actor::Actor;
@@ -106,13 +106,6 @@ pub async fn client_by_secret(
         }
         Err(error) => Err(error),
     }
-}
-
-/// An id and the secret that is said to belong to it.
-#[derive(Debug)]
-pub(super) struct Presented {
-    pub(super) id: String,
-    pub(super) secret: SecretText,
 }
 
 /// Reads a request: its parameters and the one pair of credentials that it presents; and its body, which

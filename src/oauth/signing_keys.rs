@@ -10,6 +10,7 @@ use serde::Serialize;
 use time::OffsetDateTime;
 
 use super::clients::TOKEN_LIFETIMES;
+pub use super::model::KeyInfo;
 use super::signing::SigningKey;
 use super::store;
 use crate::audit;
@@ -28,27 +29,6 @@ const AHEAD: Duration = Duration::from_mins(10);
 const AHEAD_AT_LEAST: Duration = Duration::from_secs(10);
 /// By how much clocks may differ.
 const SLACK: Duration = Duration::from_hours(1);
-
-/// A signing key as it is shown.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct KeyInfo {
-    /// Its id, in the header of each token that it signs.
-    pub kid: String,
-    /// The `alg` of its tokens.
-    pub algorithm: String,
-    /// `next`, `signs` or `verifies`.
-    pub state: String,
-    /// When it was made and published.
-    #[serde(with = "time::serde::rfc3339")]
-    pub created_at: OffsetDateTime,
-    /// From when on it signs.
-    #[serde(with = "time::serde::rfc3339")]
-    pub signs_from: OffsetDateTime,
-    /// When its successor takes over.
-    #[serde(with = "time::serde::rfc3339::option")]
-    pub retired_at: Option<OffsetDateTime>,
-}
 
 /// A successor that was made.
 #[derive(Debug, Serialize)]

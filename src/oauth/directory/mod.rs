@@ -16,12 +16,12 @@ use uuid::Uuid;
 
 pub(super) use client::Client;
 
-use super::clients::secret_hash;
-use super::credentials::Presented;
 use super::error::{OAuthError, OAuthErrorCode};
+use super::secret_value::secret_hash;
 use super::signing::SigningKey;
 use super::store;
 use crate::base::clock::Clock;
+use crate::base::secret::SecretText;
 use crate::database::{Conn, Pool};
 use crate::vault::{KeyedHash, Vault, VaultError};
 
@@ -66,6 +66,13 @@ pub struct Directory {
     /// wrong secrets come at once, they take one connection of a replica's.
     looking: Arc<Mutex<()>>,
     clock: Clock,
+}
+
+/// An id and the secret that is said to belong to it.
+#[derive(Debug)]
+pub(super) struct Presented {
+    pub(super) id: String,
+    pub(super) secret: SecretText,
 }
 
 /// What the directory says about a token's bearer.

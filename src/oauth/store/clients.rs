@@ -8,8 +8,7 @@ use crate::base::external_scopes::ExternalScopes;
 use crate::base::ids::{AppId, ClientSecretId};
 use crate::base::scope::Scopes;
 use crate::database::Conn;
-use crate::oauth::clients::{After, ClientInfo, NewClient, Terms};
-use crate::oauth::secrets::SecretInfo;
+use crate::oauth::model::{After, ClientInfo, NewClient, SecretInfo, Terms};
 use crate::vault::KeyedHash;
 
 /// Keeps a client; `false` where the id is taken.

@@ -7,8 +7,8 @@ use uuid::Uuid;
 
 use crate::base::algorithm::Algorithm;
 use crate::database::Conn;
+use crate::oauth::model::KeyInfo;
 use crate::oauth::signing::{PrivateKey, SigningKey};
-use crate::oauth::signing_keys::KeyInfo;
 use crate::vault::{AadContext, Sealed, Vault, VaultError};
 
 fn aad(id: Uuid) -> AadContext {
