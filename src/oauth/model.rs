@@ -1,5 +1,5 @@
-//! What administration reads and writes: clients, their secrets without the secret, signing keys without
-//! the key. No I/O; the store imports nothing else of this module's siblings.
+//! What the administration reads and writes: clients, their secrets without the secret, signing
+//! keys without the key. No I/O, and no import of a sibling module.
 
 use std::time::Duration;
 
@@ -10,40 +10,39 @@ use crate::base::external_scopes::ExternalScopes;
 use crate::base::ids::{AppId, ClientSecretId};
 use crate::base::scope::{Scope, Scopes};
 
-/// A client as it is shown: without secrets.
+/// The view of a client: without secrets.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ClientInfo {
-    /// Its id.
+    /// The client's id.
     #[serde(rename = "clientID")]
     pub id: String,
-    /// The app that it belongs to.
+    /// The name of the app that the client belongs to.
     #[serde(rename = "app")]
     pub app_name: String,
-    /// What people call it.
+    /// The name that people know it by.
     pub name: String,
-    /// The most that a token of its may allow.
+    /// Strongroom's scopes that its tokens may carry.
     #[serde(serialize_with = "as_names")]
     pub scopes: Scopes,
-    /// Scopes of other APIs that its tokens may carry.
+    /// External scopes that its tokens may carry.
     #[serde(rename = "otherScopes")]
     pub external_scopes: ExternalScopes,
-    /// Scopes that its token requests have to name.
+    /// Scopes that each of its token requests has to name.
     pub required_scopes: Vec<String>,
-    /// How long its tokens live, in seconds.
+    /// The lifetime of its tokens, in seconds.
     pub token_lifetime: u32,
-    /// Tokens that it may read in the clear within a minute, where that differs from the service's own
-    /// setting.
+    /// How many tokens it may reveal per minute, if that differs from the service's own setting.
     pub reveals_per_minute: Option<u32>,
-    /// Whether the environment made it.
+    /// Whether it is the bootstrap client, which the environment describes.
     pub bootstrap: bool,
-    /// When it was made.
+    /// When it was created.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
-    /// Since when it is refused.
+    /// Since when it is disabled.
     #[serde(with = "time::serde::rfc3339::option")]
     pub disabled_at: Option<OffsetDateTime>,
-    /// When it was last heard of, to the minute.
+    /// When it last authenticated or used a token, to the minute.
     #[serde(with = "time::serde::rfc3339::option")]
     pub last_used_at: Option<OffsetDateTime>,
 }
@@ -53,51 +52,50 @@ fn as_names<S: Serializer>(scopes: &Scopes, serializer: S) -> Result<S::Ok, S::E
     serializer.collect_seq(scopes.iter().map(Scope::as_str))
 }
 
-/// The place in a list of clients behind which the next page starts.
+/// The position in a list of clients behind which the next page starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct After {
-    /// When the last client of the page before was made.
+    /// When the last client of the previous page was created.
     pub created_at: OffsetDateTime,
-    /// Its id.
+    /// The id of that client.
     pub id: String,
 }
 
-/// A client to be made.
+/// A client to be created.
 #[derive(Debug)]
 pub struct NewClient<'a> {
-    /// The app that it will belong to.
+    /// The app that the client will belong to.
     pub app: AppId,
-    /// What people call it.
+    /// The name that people know it by.
     pub name: &'a str,
-    /// The most that a token of its may allow.
+    /// Strongroom's scopes that its tokens may carry.
     pub scopes: Scopes,
-    /// How long its tokens live.
+    /// The lifetime of its tokens.
     pub token_lifetime: Duration,
 }
 
-/// What a client may have beyond the usual.
+/// The optional terms of a client.
 #[derive(Debug, Clone, Default)]
 pub struct Terms {
-    /// Scopes of other APIs that its tokens may carry. Strongroom itself honours none of them.
+    /// External scopes that its tokens may carry. Strongroom itself honours none of them.
     pub external_scopes: ExternalScopes,
-    /// Scopes, its own or others, that each token request has to name. Where there are none, a request
-    /// without a scope is one for everything.
+    /// Scopes, Strongroom's or external, that each token request has to name. If there are none, a
+    /// request without a scope is granted all.
     pub required_scopes: Vec<String>,
-    /// Tokens that it may read in the clear within a minute; the service's own setting where it is
-    /// `None`.
+    /// How many tokens it may reveal per minute; `None` for the service's own setting.
     pub reveals_per_minute: Option<u32>,
 }
 
-/// A live secret as it is shown: everything but the secret.
+/// The view of a live secret: everything but the secret.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SecretInfo {
-    /// Its id.
+    /// The secret's id.
     pub id: ClientSecretId,
-    /// When it was made.
+    /// When it was created.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
-    /// When it ends; `None` for the one that stays.
+    /// When it expires; `None` for the one that stays.
     #[serde(with = "time::serde::rfc3339::option")]
     pub expires_at: Option<OffsetDateTime>,
     /// When it was last presented, to the minute.
@@ -105,23 +103,23 @@ pub struct SecretInfo {
     pub last_used_at: Option<OffsetDateTime>,
 }
 
-/// A signing key as it is shown.
+/// The view of a signing key.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct KeyInfo {
-    /// Its id, in the header of each token that it signs.
+    /// The `kid` in the header of each token that it signs.
     pub kid: String,
     /// The `alg` of its tokens.
     pub algorithm: String,
     /// `next`, `signs` or `verifies`.
     pub state: String,
-    /// When it was made and published.
+    /// When it was created and published.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
     /// From when on it signs.
     #[serde(with = "time::serde::rfc3339")]
     pub signs_from: OffsetDateTime,
-    /// When its successor takes over.
+    /// When its successor starts to sign.
     #[serde(with = "time::serde::rfc3339::option")]
     pub retired_at: Option<OffsetDateTime>,
 }

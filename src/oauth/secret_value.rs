@@ -10,8 +10,8 @@ const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmn
 /// 43 characters of 62 hold 256 bits.
 const SECRET_LENGTH: usize = 43;
 
-/// Random letters and digits, each as likely as the other: bytes that would make some likelier are
-/// thrown away.
+/// Returns random letters and digits, all equally likely: bytes from 248 on, which would favour the
+/// first eight of the alphabet, are discarded.
 pub(super) fn random_text(length: usize) -> Result<String, VaultError> {
     let mut text = String::with_capacity(length);
     while text.len() < length {
@@ -25,13 +25,14 @@ pub(super) fn random_text(length: usize) -> Result<String, VaultError> {
     Ok(text)
 }
 
-/// The keyed hash by which a client's secret is known. The id goes in, so that equal secrets of two
-/// clients do not look alike.
+/// Returns the keyed hash that stands for a client's secret. The id is an input, so that equal
+/// secrets of two clients have different hashes. The literals are frozen: stored hashes depend on
+/// them.
 pub(super) fn secret_hash(key: &HashKey, client_id: &str, secret: &SecretText) -> KeyedHash {
     key.hash(&[b"client secret", client_id.as_bytes(), secret.expose().as_bytes()])
 }
 
-/// Makes a secret for this client.
+/// Draws a secret for this client and inserts its hash.
 pub(super) async fn insert(
     conn: &mut Conn,
     vault: &Vault,

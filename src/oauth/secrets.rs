@@ -1,5 +1,5 @@
-//! The secrets by which clients are known: two may live at once, so that one can follow the other
-//! without anybody being shut out.
+//! The secrets of clients. Two may be live at once, so that a client changes from one to the other
+//! without an outage.
 
 use std::time::Duration;
 
@@ -14,54 +14,53 @@ use crate::base::secret::SecretText;
 use crate::database::Conn;
 use crate::vault::Vault;
 
-/// How long an old secret lives on beside a new one where nobody says, in seconds: a day.
+/// How long an old secret stays live beside a new one by default, in seconds: a day.
 pub const DEFAULT_OVERLAP: u32 = 86_400;
-/// How long it lives on at most: thirty days.
+/// The longest that an old secret may stay live, in seconds: thirty days.
 pub const MAX_OVERLAP: u32 = 30 * 86_400;
-/// How many live secrets a client may have.
-const MOST: usize = 2;
+const MAX_LIVE: usize = 2;
 
-/// A client with its first secret, shown this once: by the API as by the command line.
+/// A new client with its secret, as the API and the command line return it this once.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Made<'a> {
-    /// The client.
+    /// The client's properties.
     #[serde(flatten)]
     pub client: &'a ClientInfo,
-    /// The secret in the clear.
+    /// The secret in clear text.
     pub client_secret: &'a str,
 }
 
-/// A client with what there is to know of its secrets.
+/// A client with the views of its live secrets.
 #[derive(Serialize)]
 pub struct Shown<'a> {
-    /// The client.
+    /// The client's properties.
     #[serde(flatten)]
     pub client: &'a ClientInfo,
-    /// Those that live.
+    /// The live secrets, oldest first.
     pub secrets: &'a [SecretInfo],
 }
 
-/// A new secret, shown once.
+/// A new secret, which cannot be read again.
 #[derive(Debug)]
 pub struct NewSecret {
-    /// Its id.
+    /// The secret's id.
     pub id: ClientSecretId,
-    /// The secret; only its hash is kept.
+    /// The secret; the database holds its hash alone.
     pub secret: SecretText,
-    /// All live secrets, this one included.
+    /// All live secrets of the client, this one included.
     pub live: Vec<SecretInfo>,
 }
 
-/// The secrets of a client that have not ended, oldest first.
+/// Returns the live secrets of a client, oldest first.
 pub async fn live(conn: &mut Conn, client: &str) -> sqlx::Result<Vec<SecretInfo>> {
     store::live_secrets(conn, client).await
 }
 
-/// Gives a client a new secret and the old ones an end, `overlap` from now.
+/// Creates a secret for a client and makes the old ones expire `overlap` from now.
 ///
 /// # Errors
-/// [`ClientError::TwoSecrets`] where two would live on beside the new one.
+/// [`ClientError::TwoSecrets`] if two would stay live beside the new one.
 pub async fn rotate(
     conn: &mut Conn,
     vault: &Vault,
@@ -76,7 +75,7 @@ pub async fn rotate(
         return Err(ClientError::Bootstrap);
     }
     store::end_secrets(&mut tx, client, overlap).await?;
-    if store::live_secrets(&mut tx, client).await?.len() >= MOST {
+    if store::live_secrets(&mut tx, client).await?.len() >= MAX_LIVE {
         return Err(ClientError::TwoSecrets);
     }
     let (id, secret) = secret_value::insert(&mut tx, vault, client).await?;
@@ -86,7 +85,7 @@ pub async fn rotate(
     Ok(NewSecret { id, secret, live })
 }
 
-/// Ends one secret now; `false` where the client has no such live secret.
+/// Ends one secret now. Returns `false` if the client has no such live secret.
 pub async fn end(
     conn: &mut Conn,
     actor: &Actor,
