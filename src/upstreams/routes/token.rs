@@ -45,15 +45,15 @@ pub async fn token(
     req: HttpRequest,
 ) -> Result<HttpResponse, Problem> {
     let app = caller.client.app;
-    let lent = match acquire(&context, &caller.actor, app, name(&req)?, Purpose::Read).await? {
-        AcquireOutcome::Token(lent) => lent,
+    let acquired = match acquire(&context, &caller.actor, app, name(&req)?, Purpose::Read).await? {
+        AcquireOutcome::Token(acquired) => acquired,
         none => return Err(no_token(none)),
     };
     let mut answer = HttpResponse::Ok();
     answer.insert_header((CACHE_CONTROL, "no-store")).insert_header((PRAGMA, "no-cache"));
     Ok(answer.json(UpstreamTokenResponse {
-        access_token: lent.token.expose(),
+        access_token: acquired.token.expose(),
         token_type: "Bearer",
-        expires_in: lent.expires_in,
+        expires_in: acquired.expires_in,
     }))
 }
