@@ -265,8 +265,8 @@ mod tests {
             r#""canary""#,
             "canary",
         ] {
-            let told = detail(json);
-            assert!(!told.contains("canary"), "{told}");
+            let message = detail(json);
+            assert!(!message.contains("canary"), "{message}");
         }
     }
 

@@ -61,7 +61,7 @@ codes! {
     MethodNotAllowed "method_not_allowed" METHOD_NOT_ALLOWED "This path does not take this method";
     /// The body did not arrive in time.
     RequestTimeout "request_timeout" REQUEST_TIMEOUT "The request's body did not arrive in time";
-    /// The code came from another user before.
+    /// Another user handed in the code before.
     CodeAlreadyReceived "code_already_received" CONFLICT "Another user has handed in this access code";
     /// The login belongs to another user.
     ConnectionOfAnotherUser "connection_of_another_user" CONFLICT "This bank login is connected for another user";
@@ -306,7 +306,7 @@ impl ResponseError for Problem {
     }
 }
 
-/// An outage and contention pass by themselves; whatever else the database says is a defect of ours.
+/// Outages and contention are temporary; any other database error is a defect of this service.
 impl From<sqlx::Error> for Problem {
     fn from(error: sqlx::Error) -> Self {
         if Fault::of(&error).is_passing() {

@@ -90,7 +90,7 @@ impl Preset {
     }
 }
 
-/// An upstream as somebody describes it.
+/// An upstream to be added.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Draft {
@@ -108,7 +108,7 @@ pub struct Draft {
     /// The secret; never shown again.
     #[schema(value_type = Option<String>)]
     pub client_secret: Option<ClientSecret>,
-    /// How id and secret are sent; `basic` where nothing says otherwise.
+    /// How id and secret are sent; `basic` by default.
     pub auth: Option<Auth>,
     /// The scope to ask for.
     pub scope: Option<String>,
@@ -123,7 +123,7 @@ pub struct Draft {
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Change {
-    /// Where tokens come from. Needs `clientSecret` beside it: whoever redirects a secret has to know it.
+    /// The token URL. Needs `clientSecret` beside it: only a caller that knows a secret may redirect it.
     #[serde(rename = "tokenURL")]
     pub token_url: Option<String>,
     /// The id by which the upstream knows this app.
@@ -360,9 +360,9 @@ pub struct Upstream {
     /// When its settings last changed.
     #[serde(with = "time::serde::rfc3339")]
     pub updated_at: OffsetDateTime,
-    /// The cached token's times; `null` where none was fetched yet.
+    /// The cached token's times; `null` if none was fetched yet.
     pub token: Option<TokenTimes>,
-    /// The last token request, where it failed.
+    /// The last token request, if it failed.
     pub failure: Option<LastFailure>,
 }
 
@@ -394,7 +394,7 @@ pub struct LastFailure {
     pub detail: String,
     /// How many failed in a row.
     pub attempts: i32,
-    /// Until when nobody asks again.
+    /// The earliest time of the next token request.
     #[serde(with = "time::serde::rfc3339")]
     pub retry_at: OffsetDateTime,
 }

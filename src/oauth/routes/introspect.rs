@@ -14,7 +14,7 @@ use crate::oauth::error::OAuthError;
 use crate::oauth::tokens::{Issuer, Validity, Verified};
 use crate::vault::Vault;
 
-/// What a token is worth (RFC 7662 §2.2). Of one that counts for nothing there is `active` alone.
+/// Whether a token is valid (RFC 7662 §2.2). An invalid one has `active` alone.
 #[derive(Serialize, utoipa::ToSchema)]
 pub struct Introspection {
     /// Whether it counts at this moment.
@@ -48,7 +48,7 @@ pub struct ActiveToken {
     jti: Uuid,
 }
 
-/// What a token is worth at this moment. A client may ask about the tokens of its own app.
+/// Whether a token is valid at this moment. A client may ask about the tokens of its own app.
 #[utoipa::path(
     post, path = "/oauth2/introspect", tag = "OAuth",
     security((), ("client_basic" = [])),

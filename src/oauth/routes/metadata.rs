@@ -22,11 +22,11 @@ pub struct Metadata {
     token_endpoint: String,
     /// Where they are revoked.
     revocation_endpoint: String,
-    /// Where one asks what they are worth.
+    /// Where tokens are introspected.
     introspection_endpoint: String,
     /// Where the keys are that verify them.
     jwks_uri: String,
-    /// Where people read on.
+    /// Where the documentation is.
     service_documentation: String,
     /// Strongroom's own scopes. A client may have others, of other APIs.
     scopes_supported: Vec<&'static str>,

@@ -31,8 +31,8 @@ macro_rules! operations {
         /// upstream's bearer token, which the caller never sees.
         ///
         /// The answer is the upstream's as it is, whatever its status, with the header
-        /// `Strongroom-Upstream`; without that header it is Strongroom's own. A token that the upstream
-        /// refuses (401) is fetched anew, once.
+        /// `Strongroom-Upstream`; without that header it is Strongroom's own. If the upstream
+        /// refuses the token (401), another one is fetched and the call is sent once more.
         #[utoipa::path(
             $method, path = "/v1/upstreams/{name}/proxy/{path}", tag = "Upstreams", operation_id = $id,
             security(("bearer" = ["upstreams:use"])),

@@ -22,9 +22,8 @@ pub struct UpstreamTokenResponse<'a> {
     expires_in: i64,
 }
 
-/// Reads an upstream's token from the cache that all replicas share. That it was read is on record
-/// before it leaves. Where there is none, or none that is valid, this waits for the one request that
-/// fetches it.
+/// Reads an upstream's token from the cache that all replicas share. The audit trail records that
+/// before the token leaves. If no token is valid, the request waits for the one that fetches it.
 #[utoipa::path(
     post, path = "/v1/upstreams/{name}/token", tag = "Upstreams",
     security(("bearer" = ["upstreams:use"])),
