@@ -64,8 +64,8 @@ impl Apps {
 impl Add {
     async fn run(self, environment: &Environment, output: &Output) -> Result<(), Failure> {
         if !apps::is_name(&self.name) {
-            let told = "an app's name is lower-case letters, digits and hyphens, at most 63";
-            return Err(Failure::Usage(told.to_owned()));
+            let message = "an app's name is lower-case letters, digits and hyphens, at most 63";
+            return Err(Failure::Usage(message.to_owned()));
         }
         text::check_line(&self.app_key, 1024)
             .map_err(|what| Failure::Usage(format!("--app-key {what}")))?;
@@ -91,9 +91,9 @@ impl Add {
                 .map_err(|error| Failure::Usage(format!("{}: {error}", path.display())))?;
         } else {
             if std::io::stdin().is_terminal() {
-                let told = "give the secret by --app-secret-file, or on standard input: \
+                let message = "give the secret by --app-secret-file, or on standard input: \
                             strongroom apps add … < secret";
-                return Err(Failure::Usage(told.to_owned()));
+                return Err(Failure::Usage(message.to_owned()));
             }
             std::io::stdin().read_to_string(&mut secret)?;
         }

@@ -223,14 +223,14 @@ fn all_scopes(client: &ClientInfo) -> String {
     [client.scopes.names(), client.external_scopes.names()].concat().join(" ")
 }
 
-/// A time to the second, as people read it.
+/// Formats a time to the second, or `otherwise`.
 pub(super) fn moment(at: Option<OffsetDateTime>, otherwise: &str) -> String {
     let whole = at.and_then(|at| at.replace_nanosecond(0).ok());
     let text = whole.and_then(|at| at.format(&time::format_description::well_known::Rfc3339).ok());
     text.unwrap_or_else(|| otherwise.to_owned())
 }
 
-/// What is wrong with a client that was named on the command line.
+/// Converts an error about a client that the command line named.
 fn failure(error: ClientError) -> Failure {
     match error {
         ClientError::Unknown(id) => Failure::Usage(format!(
@@ -283,7 +283,7 @@ fn describe(client: &ClientInfo) -> String {
     lines.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
-/// What can be done to a client as a whole.
+/// An operation on a client as a whole.
 #[derive(Clone, Copy)]
 enum Change {
     Disable,
@@ -300,7 +300,7 @@ impl Change {
     ) -> Result<(), Failure> {
         let mut session = Session::open(environment).await?;
         let (conn, operator) = (&mut session.conn, Actor::operator());
-        let (word, told) = match self {
+        let (word, outcome) = match self {
             Self::Disable => {
                 clients::disable(conn, &operator, None, id).await.map_err(failure)?;
                 ("disabled", "and its tokens are refused, within seconds on every replica.")
@@ -314,7 +314,7 @@ impl Change {
                 ("deleted", "is gone with its tokens, within seconds on every replica.")
             }
         };
-        output.result(&json!({ "clientID": id, word: true }), || format!("`{id}` {told}"));
+        output.result(&json!({ "clientID": id, word: true }), || format!("`{id}` {outcome}"));
         Ok(())
     }
 }

@@ -113,7 +113,7 @@ impl List {
     async fn run(self, conn: &mut Conn, output: &Output) -> Result<(), Failure> {
         let app = app(conn, &self.app).await?;
         let cursor = self.cursor.as_deref().map(str::parse).transpose();
-        let wanted = Search {
+        let query = Search {
             client_user_id: self.user.as_deref(),
             status: self.status,
             attention: self.attention,
@@ -123,7 +123,7 @@ impl List {
             limit: self.limit,
             cursor: cursor.map_err(|what| Failure::Usage(format!("--cursor: {what}")))?,
         };
-        let page = search::search(conn, app.id, &wanted).await?;
+        let page = search::search(conn, app.id, &query).await?;
         let next = page.next.map(|cursor| cursor.to_string());
         output.result(&json!({ "connections": page.items, "nextCursor": next }), || {
             if page.items.is_empty() {
@@ -163,8 +163,8 @@ impl Show {
     }
 }
 
-fn describe(shown: &WithHistory) -> String {
-    let Found { connection, user, created_by, order, .. } = &shown.found;
+fn describe(detail: &WithHistory) -> String {
+    let Found { connection, user, created_by, order, .. } = &detail.found;
     let revocation = connection.revocation.as_ref();
     let error = revocation.and_then(|it| it.last_error.clone());
     let attention = connection.attention.as_ref();
@@ -191,7 +191,7 @@ fn describe(shown: &WithHistory) -> String {
         let reason = entry.reason.clone().unwrap_or_default();
         [moment(Some(entry.at), ""), entry.action.clone(), entry.outcome.clone(), who, reason]
     };
-    let rows = shown.history.iter().map(row).collect::<Vec<_>>();
+    let rows = detail.history.iter().map(row).collect::<Vec<_>>();
     format!("{lines}\n\n{}", table(["WHEN", "WHAT", "OUTCOME", "WHO", "WHY"], &rows))
 }
 

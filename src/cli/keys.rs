@@ -83,8 +83,8 @@ impl Keys {
 }
 
 fn parse_id(text: &str) -> Result<MasterKeyId, Failure> {
-    let told = || "a key's id is 1 to 32 letters, digits, - and _".to_owned();
-    MasterKeyId::parse(text).ok_or_else(|| Failure::Usage(told()))
+    let message = || "a key's id is 1 to 32 letters, digits, - and _".to_owned();
+    MasterKeyId::parse(text).ok_or_else(|| Failure::Usage(message()))
 }
 
 impl Generate {
@@ -149,16 +149,16 @@ impl Retire {
         let id = parse_id(&self.id)?;
         let Session { mut conn, vault } = Session::open(environment).await?;
         if *vault.masters().first().id() == id {
-            let told = format!(
+            let message = format!(
                 "`{id}` is the first key of STRONGROOM_MASTER_KEYS: it wraps new data keys"
             );
-            return Err(Failure::Usage(told));
+            return Err(Failure::Usage(message));
         }
         let mut tx = conn.begin().await?;
         if !vault::retire(&mut tx, &id).await? {
-            let told =
+            let message =
                 format!("`{id}` still wraps data keys or is unknown; see `strongroom keys list`");
-            return Err(Failure::Other(told));
+            return Err(Failure::Other(message));
         }
         let operator = Actor::operator();
         audit::record_everywhere(&mut tx, &operator, "master_key.retired", id.as_str()).await?;

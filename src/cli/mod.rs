@@ -1,6 +1,6 @@
-//! The command line: one file a command.
+//! The command line, one file per command.
 //!
-//! Exit status: 0 done, 1 it did not work, 2 the command or the configuration is wrong.
+//! Exit status: 0 for success, 1 for a failure, 2 for a wrong command or configuration.
 //!
 //! Knows: everything.
 
@@ -73,16 +73,16 @@ enum Command {
     Sweep(sweep::Sweep),
 }
 
-/// Why a command did not work.
+/// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
-    /// The configuration.
+    /// The configuration is invalid.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// An argument that only makes sense together with what is in the database or in a file.
+    /// An argument does not fit the database or a file.
     #[error("{0}")]
     Usage(String),
-    /// Everything else, in words for whoever typed the command.
+    /// Everything else, with a message for the operator.
     #[error("{0}")]
     Other(String),
 }
@@ -124,7 +124,7 @@ impl From<std::io::Error> for Failure {
     }
 }
 
-/// Runs the command that this process was started with.
+/// Runs the command line of this process.
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse();

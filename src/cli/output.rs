@@ -1,4 +1,4 @@
-//! What commands print: text for people or JSON for scripts, errors apart.
+//! Output of commands: text for people or JSON for scripts; errors go to standard error.
 
 use std::io::{IsTerminal as _, Write as _};
 
@@ -14,7 +14,7 @@ pub(super) enum Format {
     Json,
 }
 
-/// Where results go.
+/// Prints results in the chosen format.
 #[derive(Debug)]
 pub(super) struct Output {
     format: Format,
@@ -31,18 +31,18 @@ impl Output {
             Format::Text => text(),
             Format::Json => serde_json::to_string_pretty(value).unwrap_or_default(),
         };
-        // A reader that went away (`| head`) is no reason to fail.
+        // A closed pipe (`| head`) is not a failure.
         let _ = writeln!(std::io::stdout(), "{}", line.trim_end());
     }
 
-    /// Prints one line of JSON, whatever the format; `false` where nobody reads any more.
+    /// Prints one line of JSON in either format. Returns `false` if the pipe is closed.
     #[expect(clippy::unused_self, reason = "what is printed goes through here")]
     pub(super) fn line<T: Serialize>(&self, value: &T) -> bool {
         let line = serde_json::to_string(value).unwrap_or_default();
         writeln!(std::io::stdout(), "{line}").is_ok()
     }
 
-    /// Shows how far long work has come, where somebody is looking.
+    /// Prints the progress of long work, if standard error is a terminal.
     pub(super) fn progress(&self, text: &str) {
         let mut stderr = std::io::stderr();
         if self.format == Format::Text && stderr.is_terminal() {
@@ -56,7 +56,7 @@ impl Output {
         self.progress("");
     }
 
-    /// Prints what went wrong.
+    /// Prints an error.
     pub(super) fn error(&self, error: &dyn std::error::Error) {
         let _ = match self.format {
             Format::Text => writeln!(std::io::stderr(), "strongroom: {error}"),
@@ -68,7 +68,7 @@ impl Output {
     }
 }
 
-/// Rows under a heading, in columns as wide as they need.
+/// Formats rows under a heading, in columns as wide as they need.
 pub(super) fn table<const N: usize>(heading: [&str; N], rows: &[[String; N]]) -> String {
     let mut widths = heading.map(|title| title.chars().count());
     for row in rows {

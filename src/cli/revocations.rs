@@ -25,11 +25,11 @@ use crate::connections::model::RevocationKind;
 use crate::database::{Conn, LongWork};
 use crate::vault::Vault;
 
-/// How often progress is looked at.
-const LOOK_AGAIN: Duration = Duration::from_millis(500);
-/// How wide the progress bar is.
+/// How often progress is polled.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
+/// The width of the progress bar, in characters.
 const BAR: i64 = 30;
-/// The longest reason, in bytes; the API has the same limit.
+/// The maximum length of a reason, in bytes, as in the API.
 const MAX_REASON: usize = 500;
 
 /// Revoke many connections at once: unusable with the command, told to Dapi in the background.
@@ -201,11 +201,11 @@ impl Create {
             });
             return Ok(());
         }
-        let id = self.give(conn, vault, app, &matching).await?;
+        let id = self.create(conn, vault, app, &matching).await?;
         show(conn, output, app, id, self.wait).await
     }
 
-    async fn give(
+    async fn create(
         &self,
         conn: &mut Conn,
         vault: &Vault,
@@ -245,7 +245,7 @@ fn unknown(id: BulkRevocationId) -> Failure {
     Failure::Usage(format!("there is no order {id} in this app; `strongroom revocations list`"))
 }
 
-/// Shows an order; with `wait` once nothing is left of it, and until then how far it is.
+/// Prints a bulk revocation; with `wait`, after it has ended, and its progress until then.
 async fn show(
     conn: &mut Conn,
     output: &Output,
@@ -253,54 +253,56 @@ async fn show(
     id: BulkRevocationId,
     wait: bool,
 ) -> Result<(), Failure> {
-    let order = loop {
-        let order = bulk_revocation::find(conn, app, id).await?.ok_or_else(|| unknown(id))?;
-        if !wait || (order.matched.is_some() && order.telling + order.waiting == 0) {
-            break order;
+    let revocation = loop {
+        let revocation = bulk_revocation::find(conn, app, id).await?.ok_or_else(|| unknown(id))?;
+        if !wait || (revocation.matched.is_some() && revocation.telling + revocation.waiting == 0) {
+            break revocation;
         }
-        output.progress(&progress(&order));
-        tokio::time::sleep(LOOK_AGAIN).await;
+        output.progress(&progress(&revocation));
+        tokio::time::sleep(POLL_INTERVAL).await;
     };
     output.progress_done();
-    output.result(&order, || describe(&order));
+    output.result(&revocation, || describe(&revocation));
     Ok(())
 }
 
-fn progress(order: &BulkRevocation) -> String {
-    let Some(matched) = order.matched else {
+fn progress(revocation: &BulkRevocation) -> String {
+    let Some(matched) = revocation.matched else {
         return "in force; its connections are being counted".to_owned();
     };
-    let ended = matched - order.telling - order.waiting;
+    let ended = matched - revocation.telling - revocation.waiting;
     let full = (ended * BAR).checked_div(matched).unwrap_or(BAR).clamp(0, BAR);
     let part = |n: i64, c: &str| c.repeat(usize::try_from(n).unwrap_or(0));
     let bar = part(full, "█") + &part(BAR - full, "░");
-    let paused = if order.status == BulkRevocationStatus::Paused { ", paused" } else { "" };
-    let (failed, telling) = (order.failed, order.telling);
+    let paused = if revocation.status == BulkRevocationStatus::Paused { ", paused" } else { "" };
+    let (failed, telling) = (revocation.failed, revocation.telling);
     format!("{bar} {ended}/{matched}, {telling} being told, {failed} unconfirmed{paused}")
 }
 
-/// How many connections an order met, where they are counted.
-fn matched(order: &BulkRevocation) -> String {
-    order.matched.map_or_else(|| "being counted".to_owned(), |matched| matched.to_string())
+/// Formats how many connections a bulk revocation affects, if they are counted.
+fn matched(revocation: &BulkRevocation) -> String {
+    revocation.matched.map_or_else(|| "being counted".to_owned(), |matched| matched.to_string())
 }
 
-fn describe(order: &BulkRevocation) -> String {
-    let status = format!("{:?}", order.status).to_lowercase();
+fn describe(revocation: &BulkRevocation) -> String {
+    let status = format!("{:?}", revocation.status).to_lowercase();
     let mut lines = vec![
-        ("id", order.id.to_string()),
+        ("id", revocation.id.to_string()),
         ("status", status),
-        ("kind", order.kind.as_str().to_owned()),
-        ("reason", order.reason.clone()),
-        ("filter", order.filter.to_string()),
-        ("given", moment(Some(order.created_at), "")),
-        ("finished", moment(order.finished_at, "no")),
-        ("matched", matched(order)),
-        ("told", order.told.to_string()),
-        ("unconfirmed", order.failed.to_string()),
-        ("being told", order.telling.to_string()),
-        ("waiting", format!("{} at {} a second", order.waiting, order.per_second)),
+        ("kind", revocation.kind.as_str().to_owned()),
+        ("reason", revocation.reason.clone()),
+        ("filter", revocation.filter.to_string()),
+        ("given", moment(Some(revocation.created_at), "")),
+        ("finished", moment(revocation.finished_at, "no")),
+        ("matched", matched(revocation)),
+        ("told", revocation.told.to_string()),
+        ("unconfirmed", revocation.failed.to_string()),
+        ("being told", revocation.telling.to_string()),
+        ("waiting", format!("{} at {} a second", revocation.waiting, revocation.per_second)),
     ];
-    lines.extend(order.errors.iter().map(|it| ("error", format!("{} × {}", it.count, it.error))));
+    lines.extend(
+        revocation.errors.iter().map(|it| ("error", format!("{} × {}", it.count, it.error))),
+    );
     let line = |(name, value): &(&str, String)| format!("{name:11}  {value}");
     lines.iter().map(line).collect::<Vec<_>>().join("\n")
 }
@@ -311,15 +313,15 @@ impl List {
         let page = bulk_revocation::list(conn, app, None, MAX_LIMIT).await?;
         let next = page.next.map(|cursor| cursor.to_string());
         output.result(&json!({ "revocations": page.items, "nextCursor": next }), || {
-            let row = |order: &BulkRevocation| {
+            let row = |revocation: &BulkRevocation| {
                 [
-                    order.id.to_string(),
-                    format!("{:?}", order.status).to_lowercase(),
-                    matched(order),
-                    order.told.to_string(),
-                    order.failed.to_string(),
-                    moment(Some(order.created_at), ""),
-                    order.reason.clone(),
+                    revocation.id.to_string(),
+                    format!("{:?}", revocation.status).to_lowercase(),
+                    matched(revocation),
+                    revocation.told.to_string(),
+                    revocation.failed.to_string(),
+                    moment(Some(revocation.created_at), ""),
+                    revocation.reason.clone(),
                 ]
             };
             let rows = page.items.iter().map(row).collect::<Vec<_>>();
@@ -355,7 +357,7 @@ mod tests {
     use super::*;
     use serde_json::Value;
 
-    fn order(matched: i64, waiting: i64, telling: i64) -> BulkRevocation {
+    fn revocation(matched: i64, waiting: i64, telling: i64) -> BulkRevocation {
         BulkRevocation {
             id: BulkRevocationId::new(),
             status: BulkRevocationStatus::Running,
@@ -376,11 +378,15 @@ mod tests {
     }
 
     #[test]
-    fn the_bar_is_as_full_as_the_order_has_come() {
-        let full = |order: &BulkRevocation| progress(order).chars().filter(|c| *c == '█').count();
-        assert_eq!(full(&order(100, 100, 0)), 0);
-        assert_eq!(full(&order(100, 40, 10)), 15);
-        assert_eq!(full(&order(0, 0, 0)), 30);
-        assert!(progress(&order(100, 40, 10)).ends_with("50/100, 10 being told, 0 unconfirmed"));
+    fn the_bar_is_as_full_as_the_revocation_has_come() {
+        let full = |revocation: &BulkRevocation| {
+            progress(revocation).chars().filter(|c| *c == '█').count()
+        };
+        assert_eq!(full(&revocation(100, 100, 0)), 0);
+        assert_eq!(full(&revocation(100, 40, 10)), 15);
+        assert_eq!(full(&revocation(0, 0, 0)), 30);
+        assert!(
+            progress(&revocation(100, 40, 10)).ends_with("50/100, 10 being told, 0 unconfirmed")
+        );
     }
 }

@@ -39,14 +39,14 @@ impl Serve {
     }
 }
 
-/// Each caller's connection is a file, and the usual soft limit is 1,024.
+/// Raises the limit on open files: each connection is one, and the usual soft limit is 1,024.
 pub(super) fn raise_file_limit() {
     if let Err(error) = connection::raise_limit() {
         tracing::warn!(cause = %error, "the limit of open files could not be raised");
     }
 }
 
-/// What works and is probably not meant.
+/// Warns about settings that work and are probably unintended.
 fn warn_about(config: &Config) {
     for name in &config.unknown {
         tracing::warn!(name, "this variable is none of Strongroom's; is it mistyped?");
@@ -84,7 +84,7 @@ pub(super) fn shutdown_signal() -> std::io::Result<impl Future<Output = ()>> {
             _ = hangup.recv() => {}
         }
         let _ = first_came.send(());
-        // A terminal that closes may say so twice and does not mean haste.
+        // A closing terminal may signal twice, which does not mean haste.
         asked().await;
         tracing::warn!("ended at once; leases take over what was under way");
         telemetry::flush();

@@ -1,4 +1,4 @@
-//! What commands need that work on the database: a connection and the open vault.
+//! The database of a command: a connection and the open vault.
 
 use super::Failure;
 use crate::config::{DatabaseConfig, Environment, Reader, read_master_keys};
@@ -6,14 +6,14 @@ use crate::database::Conn;
 use crate::service::{Database, migrate};
 use crate::vault::Vault;
 
-/// A database that is migrated, and its vault.
+/// A connection to a migrated database, and its vault.
 pub(super) struct Session {
     pub(super) conn: Conn,
     pub(super) vault: Vault,
 }
 
 impl Session {
-    /// Opens both by `DATABASE_URL` and `STRONGROOM_MASTER_KEYS`.
+    /// Opens both, from `DATABASE_URL` and `STRONGROOM_MASTER_KEYS`.
     pub(super) async fn open(environment: &Environment) -> Result<Self, Failure> {
         let mut reader = Reader::new(environment);
         let database = DatabaseConfig::read(&mut reader);
@@ -29,7 +29,7 @@ impl Session {
     }
 }
 
-/// The app of this name.
+/// Returns the app of this name.
 pub(super) async fn app(conn: &mut Conn, name: &str) -> Result<crate::apps::App, Failure> {
     let app = crate::apps::find(conn, name).await?;
     app.ok_or_else(|| {

@@ -152,9 +152,9 @@ fn secret(text: &str) -> ClientSecret {
 
 fn secret_from_input() -> Result<ClientSecret, Failure> {
     if std::io::stdin().is_terminal() {
-        let told = "give the secret by --client-secret-file, or on standard input: \
+        let message = "give the secret by --client-secret-file, or on standard input: \
                     strongroom upstreams add … < secret";
-        return Err(Failure::Usage(told.to_owned()));
+        return Err(Failure::Usage(message.to_owned()));
     }
     let mut text = zeroize::Zeroizing::new(String::new());
     std::io::stdin().read_to_string(&mut text)?;
@@ -170,7 +170,7 @@ impl Upstreams {
         let mut reader = Reader::new(environment);
         let allowed = Some(read_allow_private_addresses(&mut reader));
         let reach = Reach::allowing_private_addresses(reader.finish(allowed)?);
-        // Before the database is opened: a file that is not there is told at once.
+        // Read before the database is opened, so that a missing file is reported at once.
         let command = Prepared::from(self.command)?;
         let mut session = Session::open(environment).await?;
         let app = app(&mut session.conn, &self.app).await?;
@@ -178,7 +178,7 @@ impl Upstreams {
     }
 }
 
-/// A command with everything that it reads.
+/// A command with the contents of its files.
 enum Prepared {
     Add(Draft),
     List,
@@ -309,8 +309,8 @@ fn list(upstreams: &[Upstream], output: &Output) {
 fn state(upstream: &Upstream) -> String {
     match (&upstream.failure, &upstream.token) {
         (Some(failure), _) => {
-            let told = failure.oauth_error.as_deref().unwrap_or(&failure.detail);
-            format!("{}: {told}", failure.kind.as_str())
+            let message = failure.oauth_error.as_deref().unwrap_or(&failure.detail);
+            format!("{}: {message}", failure.kind.as_str())
         }
         (None, Some(token)) => {
             let ends = token.expires_at.truncate_to_second();

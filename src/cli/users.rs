@@ -15,8 +15,8 @@ use crate::connections::erasure;
 use crate::erasure::{Receipt, State};
 use crate::{service, users};
 
-/// How often it is looked whether Dapi has confirmed.
-const LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// How often Dapi's confirmation is polled.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The app's users.
 #[derive(Debug, Args)]
@@ -78,7 +78,7 @@ impl Erase {
                 break found;
             }
             output.progress(&format!("waiting for Dapi: {} connections", found.outstanding));
-            tokio::time::sleep(LOOK_AGAIN).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         };
         output.progress_done();
         let receipt = Receipt::of(&issuer, &found);

@@ -1,5 +1,5 @@
-//! `strongroom dev` and `strongroom sandbox` in a build without the development tools, which is what
-//! production runs: both are recognised, and the error names the build that has them.
+//! `strongroom dev` and `strongroom sandbox` in a build without the development tools, which is
+//! what production runs: both are recognized, and the error names the build that has them.
 
 use std::ffi::OsString;
 
@@ -16,7 +16,7 @@ pub(super) struct WithoutDev {
     _arguments: Vec<OsString>,
 }
 
-/// Refuses the command of this name.
+/// Fails with the name of the build that has this command.
 pub(super) fn refuse(name: &str) -> Result<(), Failure> {
     Err(Failure::Usage(format!(
         "this build has no `{name}`: it was built without the development tools; use a build with \

@@ -1,5 +1,5 @@
-//! JSON bodies and queries, read strictly: bounded in size and in time, refused with a problem that
-//! tells where and never repeats a value, which might be a secret in the wrong place.
+//! JSON bodies and queries, parsed strictly: limited in size and time. A problem says where the
+//! error is and never repeats a value, which might be a misplaced secret.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -15,10 +15,10 @@ use super::connection;
 use super::problem::{Problem, ProblemCode};
 use crate::base::strict_json::Objects;
 
-/// The largest body that Strongroom's own endpoints read, in bytes.
+/// The maximum size of a body on Strongroom's own endpoints, in bytes.
 pub const MAX_BODY: usize = 64 * 1024;
 
-/// How long a body may take to arrive.
+/// The time limit for a body to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A JSON body of type `T`.
@@ -43,7 +43,7 @@ impl<T: DeserializeOwned> FromRequest for Body<T> {
     }
 }
 
-/// A JSON body of type `T` that may be left out altogether.
+/// An optional JSON body of type `T`.
 #[derive(Debug)]
 pub struct OptionalBody<T>(pub Option<T>);
 
@@ -67,12 +67,12 @@ impl<T: DeserializeOwned> FromRequest for OptionalBody<T> {
     }
 }
 
-/// The body's bytes, up to [`MAX_BODY`].
+/// Reads a body, up to [`MAX_BODY`].
 async fn read(payload: web::Payload) -> Result<Bytes, Problem> {
     read_up_to(payload, MAX_BODY).await
 }
 
-/// The body's bytes, up to `max`: for what is passed on.
+/// Reads a body that is passed on to another API, up to `max` bytes.
 pub async fn read_passed(
     req: &HttpRequest,
     payload: web::Payload,
@@ -118,7 +118,8 @@ fn check_media_type(req: &HttpRequest) -> Result<(), Problem> {
     refuse("Send JSON with `Content-Type: application/json`.")
 }
 
-/// `application/json` or a type with the suffix `+json` (RFC 6839 §3.1), parameters ignored.
+/// Returns whether the type is `application/json` or has the suffix `+json` (RFC 6839 §3.1),
+/// ignoring parameters.
 #[must_use]
 pub fn is_json(content_type: &str) -> bool {
     let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
@@ -126,8 +127,8 @@ pub fn is_json(content_type: &str) -> bool {
         || (essence.starts_with("application/") && essence.ends_with("+json"))
 }
 
-/// Reads `T` from the text of a JSON object. What is a struct in `T` has to be an object in the text, at
-/// whatever depth: serde would take an array as well.
+/// Parses `T` from a JSON object. Every struct in `T` has to be an object in the text, at any
+/// depth; serde would accept an array as well.
 pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     if bytes.trim_ascii_start().first() != Some(&b'{') {
         return Err(Problem::invalid_field("body", "must be a JSON object"));
@@ -147,7 +148,8 @@ fn not_json(error: &serde_json::Error) -> Problem {
     Problem::new(ProblemCode::InvalidRequest, detail)
 }
 
-/// serde's messages show the offending value in front of what was expected; only the latter is told.
+/// Converts a serde message. It shows the offending value before what was expected; only the latter
+/// is passed on.
 fn wrong_field(path: &str, message: &str) -> Problem {
     let message = message.split(" at line ").next().unwrap_or(message);
     let field = if path == "." { "body" } else { path };
@@ -185,7 +187,7 @@ impl<T: DeserializeOwned> FromRequest for UrlQuery<T> {
     }
 }
 
-/// An id in the path. One that cannot exist is as unknown as one that does not.
+/// An id in the path. An impossible one is answered as an unknown one.
 #[derive(Debug)]
 pub struct Id<T>(pub T);
 
@@ -263,8 +265,8 @@ mod tests {
             r#""canary""#,
             "canary",
         ] {
-            let told = detail(json);
-            assert!(!told.contains("canary"), "{told}");
+            let message = detail(json);
+            assert!(!message.contains("canary"), "{message}");
         }
     }
 

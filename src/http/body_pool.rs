@@ -1,9 +1,9 @@
-//! Bodies of callers who are not known yet: a client's secret comes in the body, so it has to be read before
-//! anybody knows whose it is.
+//! Bodies of callers that are not authenticated yet: a client's secret comes in the body, so the
+//! body has to be read first.
 //!
-//! They have a small pool of their own: so many at once, so many of one address, so many bytes. Where one of
-//! these is at its end, the body that has kept its place longest gives way, because an honest one is there in
-//! no time. A newcomer waits a little for that, and is then refused.
+//! They share a small pool, limited in bodies, in bodies per network and in bytes. At a limit, the
+//! body that has been incomplete for longest is evicted, because an honest one arrives within
+//! moments. A newcomer waits briefly for that and is then refused.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -20,27 +20,27 @@ use super::body::{too_large, too_slow, unreadable};
 use super::connection;
 use super::problem::{Problem, ProblemCode};
 
-/// What the pool holds.
+/// The limits of the pool.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Bodies at once.
-    pub places: usize,
-    /// Of one address, or of one network of IPv6 (/64).
+    /// Concurrent bodies.
+    pub slots: usize,
+    /// Concurrent bodies of one IPv4 address or IPv6 network (/64).
     pub per_address: usize,
-    /// Bytes of bodies.
+    /// Bytes of all bodies.
     pub bytes: usize,
-    /// How long a body may keep its place while others want it.
+    /// How long an incomplete body is safe from eviction.
     pub patience: Duration,
-    /// How long a newcomer waits for a place.
+    /// How long a newcomer waits for a slot.
     pub wait: Duration,
-    /// How long a body may take to arrive.
+    /// The time limit for a body to arrive.
     pub body: Duration,
 }
 
 impl Limits {
-    /// What holds unless a test says otherwise.
+    /// The limits in production.
     pub const DEFAULT: Self = Self {
-        places: 256,
+        slots: 256,
         per_address: 64,
         bytes: 16 * 1024 * 1024,
         patience: Duration::from_millis(250),
@@ -49,7 +49,7 @@ impl Limits {
     };
 }
 
-/// The pool of one replica. Clones are the same.
+/// The pool of one replica. Clones share it.
 #[derive(Clone, Debug)]
 pub struct BodyPool(Arc<Inner>);
 
@@ -64,50 +64,50 @@ struct Inner {
 struct State {
     next: u64,
     bytes: usize,
-    places: HashMap<u64, Held>,
+    slots: HashMap<u64, Slot>,
 }
 
 #[derive(Debug)]
-struct Held {
+struct Slot {
     address: Option<IpAddr>,
     since: Instant,
     bytes: usize,
-    /// Nothing is to come any more: it keeps its place until its caller is known.
-    whole: bool,
+    /// It is complete, and keeps its slot until its caller is authenticated.
+    complete: bool,
     evicted: CancellationToken,
 }
 
 impl State {
     fn of(&self, address: Option<IpAddr>) -> usize {
-        self.places.values().filter(|held| held.address == address).count()
+        self.slots.values().filter(|slot| slot.address == address).count()
     }
 
-    /// The body that is incomplete for longest.
-    fn oldest(&self, among: impl Fn(&Held) -> bool) -> Option<(u64, Instant)> {
-        let waiting = self.places.iter().filter(|(_, held)| !held.whole && among(held));
-        waiting.map(|(key, held)| (*key, held.since)).min_by_key(|(_, since)| *since)
+    /// Returns the body that has been incomplete for longest.
+    fn oldest(&self, among: impl Fn(&Slot) -> bool) -> Option<(u64, Instant)> {
+        let waiting = self.slots.iter().filter(|(_, slot)| !slot.complete && among(slot));
+        waiting.map(|(key, slot)| (*key, slot.since)).min_by_key(|(_, since)| *since)
     }
 
-    /// The incomplete body with the most bytes.
+    /// Returns the incomplete body with the most bytes.
     fn largest(&self) -> Option<u64> {
-        let waiting = self.places.iter().filter(|(_, held)| !held.whole);
-        waiting.max_by_key(|(_, held)| held.bytes).map(|(key, _)| *key)
+        let waiting = self.slots.iter().filter(|(_, slot)| !slot.complete);
+        waiting.max_by_key(|(_, slot)| slot.bytes).map(|(key, _)| *key)
     }
 
     fn remove(&mut self, key: u64) {
-        if let Some(held) = self.places.remove(&key) {
-            self.bytes -= held.bytes;
-            held.evicted.cancel();
+        if let Some(slot) = self.slots.remove(&key) {
+            self.bytes -= slot.bytes;
+            slot.evicted.cancel();
         }
     }
 }
 
-/// Why there is no room.
+/// Why a body gets no slot.
 #[derive(Clone, Copy)]
 enum Full {
-    /// The address has as many as it may.
+    /// The network holds as many as it may.
     Address,
-    /// All do.
+    /// The pool is full.
     Pool,
 }
 
@@ -124,7 +124,7 @@ impl From<Full> for Problem {
 }
 
 impl BodyPool {
-    /// An empty pool.
+    /// Returns an empty pool.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         Self(Arc::new(Inner { limits, state: Mutex::default(), freed: Notify::new() }))
@@ -134,10 +134,10 @@ impl BodyPool {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads a body of up to `max` bytes. The place that it has goes with the [`Body`].
+    /// Reads a body of up to `max` bytes. Its slot is released with the [`Body`].
     ///
     /// # Errors
-    /// As other bodies; and 429 or 503 with `Retry-After` where there is no room.
+    /// Those of other bodies; 429 or 503 with `Retry-After` if the pool is full.
     pub async fn read(
         &self,
         req: &HttpRequest,
@@ -146,58 +146,68 @@ impl BodyPool {
         max: usize,
     ) -> Result<Body, Problem> {
         let receiving = connection::receiving(req);
-        let (place, evicted) = self.enter(address.map(network)).await?;
-        let arriving = tokio::time::timeout(self.0.limits.body, place.fill(payload, max));
+        let (reservation, evicted) = self.reserve(address.map(network)).await?;
+        let arriving = tokio::time::timeout(self.0.limits.body, reservation.fill(payload, max));
         let bytes = match evicted.run_until_cancelled(arriving).await {
             Some(Ok(read)) => read?,
             Some(Err(_)) => return Err(too_slow(self.0.limits.body)),
             None => return Err(Full::Pool.into()),
         };
         drop(receiving);
-        if place.is_whole() { Ok(Body { bytes, _place: place }) } else { Err(Full::Pool.into()) }
+        if reservation.mark_complete() {
+            Ok(Body { bytes, _reservation: reservation })
+        } else {
+            Err(Full::Pool.into())
+        }
     }
 
-    async fn enter(&self, address: Option<IpAddr>) -> Result<(Place, CancellationToken), Problem> {
+    async fn reserve(
+        &self,
+        address: Option<IpAddr>,
+    ) -> Result<(Reservation, CancellationToken), Problem> {
         let deadline = Instant::now() + self.0.limits.wait;
         loop {
             let freed = self.0.freed.notified();
-            let full = match self.try_enter(address) {
-                Ok(entered) => return Ok(entered),
+            let full = match self.try_reserve(address) {
+                Ok(reserved) => return Ok(reserved),
                 Err(full) => full,
             };
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Err(full.into());
             }
-            // What is there becomes old enough to give way without anybody's saying so.
+            // Bodies become old enough for eviction without a notification.
             let _ = tokio::time::timeout(left.min(self.0.limits.patience), freed).await;
         }
     }
 
-    fn try_enter(&self, address: Option<IpAddr>) -> Result<(Place, CancellationToken), Full> {
+    fn try_reserve(
+        &self,
+        address: Option<IpAddr>,
+    ) -> Result<(Reservation, CancellationToken), Full> {
         let limits = &self.0.limits;
         let mut state = self.state();
         if state.of(address) >= limits.per_address {
-            self.make_way(&mut state, |held| held.address == address).ok_or(Full::Address)?;
-        } else if state.places.len() >= limits.places {
-            self.make_way(&mut state, |_| true).ok_or(Full::Pool)?;
+            self.evict_oldest(&mut state, |slot| slot.address == address).ok_or(Full::Address)?;
+        } else if state.slots.len() >= limits.slots {
+            self.evict_oldest(&mut state, |_| true).ok_or(Full::Pool)?;
         }
         let (key, evicted) = (state.next, CancellationToken::new());
         state.next += 1;
         let since = Instant::now();
-        let held = Held { address, since, bytes: 0, whole: false, evicted: evicted.clone() };
-        state.places.insert(key, held);
+        let slot = Slot { address, since, bytes: 0, complete: false, evicted: evicted.clone() };
+        state.slots.insert(key, slot);
         drop(state);
-        Ok((Place { pool: self.clone(), key }, evicted))
+        Ok((Reservation { pool: self.clone(), key }, evicted))
     }
 
-    fn make_way(&self, state: &mut State, among: impl Fn(&Held) -> bool) -> Option<()> {
+    fn evict_oldest(&self, state: &mut State, among: impl Fn(&Slot) -> bool) -> Option<()> {
         let (key, since) = state.oldest(among)?;
         (since.elapsed() >= self.0.limits.patience).then(|| state.remove(key))
     }
 }
 
-/// One address; of IPv6 the network, because a caller has all of it.
+/// Returns the network that one caller controls: an IPv4 address, or an IPv6 /64.
 fn network(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
@@ -205,11 +215,11 @@ fn network(address: IpAddr) -> IpAddr {
     }
 }
 
-/// A body that is whole. Its bytes count until it is dropped.
+/// A complete body. Its bytes count until it is dropped.
 #[derive(Debug)]
 pub struct Body {
     bytes: Bytes,
-    _place: Place,
+    _reservation: Reservation,
 }
 
 impl std::ops::Deref for Body {
@@ -221,12 +231,12 @@ impl std::ops::Deref for Body {
 }
 
 #[derive(Debug)]
-struct Place {
+struct Reservation {
     pool: BodyPool,
     key: u64,
 }
 
-impl Place {
+impl Reservation {
     async fn fill(&self, mut payload: web::Payload, max: usize) -> Result<Bytes, Problem> {
         let mut body = BytesMut::new();
         while let Some(chunk) = payload.next().await {
@@ -242,11 +252,12 @@ impl Place {
         Ok(body.freeze())
     }
 
-    /// Whether it may have this many bytes more. Where all together have too many, the largest gives way.
+    /// Reserves this many bytes more. If the pool exceeds its limit, the largest incomplete body is
+    /// evicted, which may be this one.
     fn grow(&self, bytes: usize) -> bool {
         let mut state = self.pool.state();
-        let Some(held) = state.places.get_mut(&self.key) else { return false };
-        held.bytes += bytes;
+        let Some(slot) = state.slots.get_mut(&self.key) else { return false };
+        slot.bytes += bytes;
         state.bytes += bytes;
         while state.bytes > self.pool.0.limits.bytes {
             let largest = state.largest().unwrap_or(self.key);
@@ -258,14 +269,14 @@ impl Place {
         true
     }
 
-    /// Says that nothing is to come; whether it still has its place.
-    fn is_whole(&self) -> bool {
+    /// Marks the body as complete. Returns whether it still has its slot.
+    fn mark_complete(&self) -> bool {
         let mut state = self.pool.state();
-        state.places.get_mut(&self.key).map(|held| held.whole = true).is_some()
+        state.slots.get_mut(&self.key).map(|slot| slot.complete = true).is_some()
     }
 }
 
-impl Drop for Place {
+impl Drop for Reservation {
     fn drop(&mut self) {
         self.pool.state().remove(self.key);
         self.pool.0.freed.notify_waiters();
@@ -278,7 +289,7 @@ mod tests {
 
     fn pool() -> BodyPool {
         BodyPool::new(Limits {
-            places: 4,
+            slots: 4,
             per_address: 2,
             bytes: 100,
             patience: Duration::from_millis(20),
@@ -295,23 +306,23 @@ mod tests {
     #[tokio::test]
     async fn the_oldest_body_gives_way_where_all_places_are_taken() {
         let pool = pool();
-        let mut held = Vec::new();
+        let mut slot = Vec::new();
         for n in 0..4 {
-            held.push(pool.enter(address(n)).await.unwrap());
+            slot.push(pool.reserve(address(n)).await.unwrap());
         }
-        let late = pool.enter(address(9)).await.unwrap();
-        let evicted: Vec<_> = held.iter().map(|(_, evicted)| evicted.is_cancelled()).collect();
+        let late = pool.reserve(address(9)).await.unwrap();
+        let evicted: Vec<_> = slot.iter().map(|(_, evicted)| evicted.is_cancelled()).collect();
         assert_eq!(evicted, [true, false, false, false]);
-        assert!(!held[0].0.grow(1) && late.0.grow(1));
+        assert!(!slot[0].0.grow(1) && late.0.grow(1));
     }
 
     #[tokio::test]
     async fn an_address_at_its_limit_takes_from_itself_alone() {
         let pool = pool();
-        let other = pool.enter(address(1)).await.unwrap();
-        let first = pool.enter(address(2)).await.unwrap();
-        let _second = pool.enter(address(2)).await.unwrap();
-        let _third = pool.enter(address(2)).await.unwrap();
+        let other = pool.reserve(address(1)).await.unwrap();
+        let first = pool.reserve(address(2)).await.unwrap();
+        let _second = pool.reserve(address(2)).await.unwrap();
+        let _third = pool.reserve(address(2)).await.unwrap();
         assert!(first.1.is_cancelled() && !other.1.is_cancelled());
     }
 
@@ -319,24 +330,25 @@ mod tests {
     async fn a_body_that_is_whole_keeps_its_place_and_a_newcomer_is_refused_in_the_end() {
         let limits = Limits { wait: Duration::from_millis(50), ..pool().0.limits };
         let pool = BodyPool::new(limits);
-        let held = [pool.enter(address(1)).await.unwrap(), pool.enter(address(1)).await.unwrap()];
-        assert!(held.iter().all(|(place, _)| place.is_whole()));
-        let refused = pool.enter(address(1)).await.unwrap_err();
+        let slot =
+            [pool.reserve(address(1)).await.unwrap(), pool.reserve(address(1)).await.unwrap()];
+        assert!(slot.iter().all(|(reservation, _)| reservation.mark_complete()));
+        let refused = pool.reserve(address(1)).await.unwrap_err();
         assert_eq!(refused.code(), ProblemCode::TooManyRequests);
-        assert!(pool.enter(address(2)).await.is_ok());
+        assert!(pool.reserve(address(2)).await.is_ok());
     }
 
     #[tokio::test]
     async fn the_largest_body_gives_way_where_there_are_too_many_bytes() {
         let pool = pool();
-        let (large, evicted) = pool.enter(address(1)).await.unwrap();
-        let (small, _) = pool.enter(address(2)).await.unwrap();
+        let (large, evicted) = pool.reserve(address(1)).await.unwrap();
+        let (small, _) = pool.reserve(address(2)).await.unwrap();
         assert!(large.grow(90) && small.grow(20));
         assert!(evicted.is_cancelled() && !large.grow(1));
         assert!(!small.grow(81), "no body is larger than all may be together");
         drop((large, small));
         let state = pool.state();
-        assert_eq!((state.bytes, state.places.len()), (0, 0));
+        assert_eq!((state.bytes, state.slots.len()), (0, 0));
     }
 
     #[test]

@@ -1,7 +1,8 @@
-//! Who is calling and whether they may, decided before a handler runs.
+//! Authorization: who calls and with which scope, decided before a handler runs.
 //!
-//! A handler names what it needs in its signature: `Authorized<needs::TokensRead>`. So nobody can
-//! forget the check, and the compiler, the `OpenAPI` document and the reader see the same thing.
+//! A handler names the scope that it needs in its signature: `Authorized<needs::TokensRead>`. So
+//! the check cannot be forgotten, and the compiler, the `OpenAPI` document and the reader see the
+//! same thing.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -18,48 +19,48 @@ use crate::base::ids::{AppId, SessionId, UserId};
 use crate::base::scope::{Scope, Scopes};
 use crate::base::trace::TraceContext;
 
-/// An OAuth client that was let in by its access token.
+/// An OAuth client, authenticated by its access token.
 #[derive(Clone, Debug)]
 pub struct Client {
-    /// The app that it belongs to; it sees nothing else.
+    /// The app that it belongs to; it sees no other's data.
     pub app: AppId,
-    /// Its id.
+    /// The client's id.
     pub id: Arc<str>,
-    /// What its token allows and it is still allowed.
+    /// The scopes of its token that it still has.
     pub scopes: Scopes,
-    /// How many tokens it may read in the clear within a minute, where that differs from the rule.
+    /// How many tokens it may reveal per minute, if that differs from the service's setting.
     pub reveals_per_minute: Option<u32>,
 }
 
-/// A browser that was let in by its connect session.
+/// A browser, authenticated by its connect session.
 #[derive(Clone, Debug)]
 pub struct Session {
-    /// The session.
+    /// The session's id.
     pub id: SessionId,
-    /// The app.
+    /// The app that the session belongs to.
     pub app: AppId,
-    /// The user that it was made for.
+    /// The user that it was created for.
     pub user: UserId,
     /// The app's own name for that user.
     pub client_user_id: String,
 }
 
-/// Whoever stands behind a bearer token.
+/// The principal of a bearer token.
 #[derive(Clone, Debug)]
 pub enum Principal {
-    /// A backend.
+    /// A client, on a backend.
     Client(Client),
-    /// A browser.
+    /// A connect session, in a browser.
     Session(Session),
 }
 
-/// What the authentication layer found, kept with the request until an extractor asks.
+/// The result of the authentication layer, stored in the request until an extractor takes it.
 pub struct Authentication(pub Result<Principal, Problem>);
 
-/// The bearer token of a request (RFC 6750 §2.1); `None` where no credentials were sent.
+/// Returns the bearer token of a request (RFC 6750 §2.1), or `None` if it has no credentials.
 ///
 /// # Errors
-/// A header that is repeated, of another scheme, or not of the form `Bearer token`.
+/// Fails if the header is repeated, of another scheme, or malformed.
 pub fn bearer(req: &HttpRequest) -> Result<Option<&str>, Problem> {
     let mut values = req.headers().get_all(AUTHORIZATION);
     let Some(value) = values.next() else { return Ok(None) };
@@ -78,9 +79,9 @@ pub fn bearer(req: &HttpRequest) -> Result<Option<&str>, Problem> {
     Ok(Some(token))
 }
 
-/// The scope that a handler needs, as a type.
+/// A scope that a handler needs, as a type.
 pub trait Needs {
-    /// The scope.
+    /// The required scope.
     const SCOPE: Scope;
 }
 
@@ -112,36 +113,37 @@ needs!(
     Admin,
 );
 
-/// The circumstances of a request, whoever it comes from.
+/// What the audit trail and the trace need to know about a request.
 #[derive(Clone, Debug)]
-struct Circumstances {
+struct RequestInfo {
     ip: Option<std::net::IpAddr>,
     request_id: Option<uuid::Uuid>,
     trace: TraceContext,
 }
 
-/// The caller's address; behind a trusted proxy, what the proxy says.
+/// Returns the caller's address; behind a trusted proxy, the one that the proxy reports.
 #[must_use]
 pub fn address(req: &HttpRequest) -> Option<std::net::IpAddr> {
     let proxies = req.app_data::<web::Data<TrustedProxies>>();
     proxies.and_then(|proxies| proxies.caller(req))
 }
 
-/// A client that has shown its secret, for the audit trail.
+/// Returns the actor of a client that authenticated with its secret.
 #[must_use]
 pub fn by_secret(req: &HttpRequest, id: Arc<str>) -> Actor {
-    Circumstances::of(req).actor(Who::ClientBySecret(id))
+    RequestInfo::of(req).actor(Who::ClientBySecret(id))
 }
 
-/// A client that has shown its secret for what needs this scope, for the audit trail, and its trace.
+/// Returns the actor of a client that authenticated with its secret for an operation of this scope,
+/// and the request's trace.
 #[must_use]
 pub fn by_secret_for(req: &HttpRequest, id: Arc<str>, scope: Scope) -> (Actor, TraceContext) {
-    let circumstances = Circumstances::of(req);
-    let trace = circumstances.trace.clone();
-    (circumstances.actor(Who::Client { id, scope }), trace)
+    let info = RequestInfo::of(req);
+    let trace = info.trace.clone();
+    (info.actor(Who::Client { id, scope }), trace)
 }
 
-impl Circumstances {
+impl RequestInfo {
     fn of(req: &HttpRequest) -> Self {
         let extensions = req.extensions();
         Self {
@@ -166,20 +168,20 @@ fn principal(req: &HttpRequest) -> Result<Principal, Problem> {
 pub struct Authorized<N> {
     /// The client.
     pub client: Client,
-    /// The same, for the audit trail.
+    /// The client as the actor in the audit trail.
     pub actor: Actor,
-    /// The caller's trace.
+    /// The trace context of the request.
     pub trace: TraceContext,
     needs: PhantomData<N>,
 }
 
 impl<N: Needs> Authorized<N> {
-    fn check(client: Client, circumstances: Circumstances) -> Result<Self, Problem> {
+    fn check(client: Client, info: RequestInfo) -> Result<Self, Problem> {
         if !client.scopes.contains(N::SCOPE) {
             return Err(Problem::insufficient_scope(N::SCOPE));
         }
-        let trace = circumstances.trace.clone();
-        let actor = circumstances.actor(Who::Client { id: client.id.clone(), scope: N::SCOPE });
+        let trace = info.trace.clone();
+        let actor = info.actor(Who::Client { id: client.id.clone(), scope: N::SCOPE });
         Ok(Self { client, actor, trace, needs: PhantomData })
     }
 }
@@ -190,7 +192,7 @@ impl<N: Needs> FromRequest for Authorized<N> {
 
     fn from_request(req: &HttpRequest, _: &mut Payload) -> Self::Future {
         std::future::ready(principal(req).and_then(|principal| match principal {
-            Principal::Client(client) => Self::check(client, Circumstances::of(req)),
+            Principal::Client(client) => Self::check(client, RequestInfo::of(req)),
             Principal::Session(_) => Err(Problem::insufficient_scope(N::SCOPE)),
         }))
     }
@@ -199,21 +201,21 @@ impl<N: Needs> FromRequest for Authorized<N> {
 /// A browser with a connect session, or a client whose token has the scope that `N` names.
 #[derive(Debug)]
 pub enum SessionOr<N> {
-    /// A browser.
+    /// A connect session, in a browser.
     Session {
-        /// Its session.
+        /// The session.
         session: Session,
-        /// The same, for the audit trail.
+        /// The session as the actor in the audit trail.
         actor: Actor,
-        /// The caller's trace.
+        /// The trace context of the request.
         trace: TraceContext,
     },
-    /// A backend.
+    /// A client, on a backend.
     Client(Authorized<N>),
 }
 
 impl<N> SessionOr<N> {
-    /// The app; nothing of another is ever seen.
+    /// The app; the request sees no other's data.
     #[must_use]
     pub fn app(&self) -> AppId {
         match self {
@@ -222,7 +224,7 @@ impl<N> SessionOr<N> {
         }
     }
 
-    /// The session, where it is one.
+    /// The session, if the caller has one.
     #[must_use]
     pub fn session(&self) -> Option<&Session> {
         match self {
@@ -231,7 +233,7 @@ impl<N> SessionOr<N> {
         }
     }
 
-    /// Who it is, for the audit trail.
+    /// The actor for the audit trail.
     #[must_use]
     pub fn actor(&self) -> &Actor {
         match self {
@@ -240,7 +242,7 @@ impl<N> SessionOr<N> {
         }
     }
 
-    /// The caller's trace.
+    /// The trace context of the request.
     #[must_use]
     pub fn trace(&self) -> &TraceContext {
         match self {
@@ -256,14 +258,12 @@ impl<N: Needs> FromRequest for SessionOr<N> {
 
     fn from_request(req: &HttpRequest, _: &mut Payload) -> Self::Future {
         std::future::ready(principal(req).and_then(|principal| {
-            let circumstances = Circumstances::of(req);
+            let info = RequestInfo::of(req);
             match principal {
-                Principal::Client(client) => {
-                    Authorized::check(client, circumstances).map(Self::Client)
-                }
+                Principal::Client(client) => Authorized::check(client, info).map(Self::Client),
                 Principal::Session(session) => {
-                    let trace = circumstances.trace.clone();
-                    let actor = circumstances.actor(Who::Session(session.id));
+                    let trace = info.trace.clone();
+                    let actor = info.actor(Who::Session(session.id));
                     Ok(Self::Session { session, actor, trace })
                 }
             }

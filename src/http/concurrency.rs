@@ -1,7 +1,8 @@
-//! Places for calls that are under way, shared fairly by the apps.
+//! A limit on concurrent calls, shared fairly by the apps.
 //!
-//! An app may have as many more as it leaves to the others (dynamic thresholds: Choudhury and Hahne, 1998):
-//! alone it gets half of all, and whatever the others hold, an app that comes finds some.
+//! An app may hold as many permits as are still free (dynamic thresholds: Choudhury and Hahne,
+//! 1998): a single app gets half of them, and however many the others hold, an app that arrives
+//! finds some.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,49 +10,49 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::problem::{Problem, ProblemCode};
 use crate::base::ids::AppId;
 
-/// The places of one kind in one replica. Clones are the same.
+/// The limit on one kind of call in one replica. Clones share it.
 #[derive(Clone, Debug)]
 pub struct ConcurrencyLimit(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    all: usize,
-    taken: Mutex<HashMap<AppId, usize>>,
+    capacity: usize,
+    in_use: Mutex<HashMap<AppId, usize>>,
 }
 
 impl ConcurrencyLimit {
-    /// This many places. An app that is alone gets half of them.
+    /// Returns a limit of `capacity` permits, of which a single app gets half.
     #[must_use]
-    pub fn new(all: usize) -> Self {
-        Self(Arc::new(Inner { all, taken: Mutex::default() }))
+    pub fn new(capacity: usize) -> Self {
+        Self(Arc::new(Inner { capacity, in_use: Mutex::default() }))
     }
 
-    fn taken(&self) -> MutexGuard<'_, HashMap<AppId, usize>> {
-        self.0.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    fn in_use(&self) -> MutexGuard<'_, HashMap<AppId, usize>> {
+        self.0.in_use.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for a call of this app's.
+    /// Takes a permit for a call of this app.
     ///
     /// # Errors
-    /// 503 while the app has as many as it may.
+    /// 503 if the app holds as many as it may.
     pub fn take(&self, app: AppId) -> Result<ConcurrencyPermit, Problem> {
-        let mut taken = self.taken();
-        let left = self.0.all.saturating_sub(taken.values().sum());
-        let own = taken.entry(app).or_default();
+        let mut in_use = self.in_use();
+        let left = self.0.capacity.saturating_sub(in_use.values().sum());
+        let own = in_use.entry(app).or_default();
         if *own >= left {
             if *own == 0 {
-                taken.remove(&app);
+                in_use.remove(&app);
             }
             let detail = "As many calls of this app are under way here as may.";
             return Err(Problem::new(ProblemCode::Unavailable, detail).retry_after(1));
         }
         *own += 1;
-        drop(taken);
+        drop(in_use);
         Ok(ConcurrencyPermit { limit: self.clone(), app })
     }
 }
 
-/// A place that is held.
+/// A permit, given back when it is dropped.
 #[derive(Debug)]
 pub struct ConcurrencyPermit {
     limit: ConcurrencyLimit,
@@ -60,11 +61,11 @@ pub struct ConcurrencyPermit {
 
 impl Drop for ConcurrencyPermit {
     fn drop(&mut self) {
-        let mut taken = self.limit.taken();
-        if let Some(own) = taken.get_mut(&self.app) {
+        let mut in_use = self.limit.in_use();
+        if let Some(own) = in_use.get_mut(&self.app) {
             *own -= 1;
             if *own == 0 {
-                taken.remove(&self.app);
+                in_use.remove(&self.app);
             }
         }
     }
@@ -74,7 +75,7 @@ impl Drop for ConcurrencyPermit {
 mod tests {
     use super::*;
 
-    fn as_many_as_go(limit: &ConcurrencyLimit, app: AppId) -> Vec<ConcurrencyPermit> {
+    fn take_all(limit: &ConcurrencyLimit, app: AppId) -> Vec<ConcurrencyPermit> {
         std::iter::from_fn(|| limit.take(app).ok()).collect()
     }
 
@@ -82,10 +83,10 @@ mod tests {
     fn one_apps_calls_leave_room_for_those_of_any_other() {
         let limit = ConcurrencyLimit::new(64);
         let apps: Vec<_> = (0..4).map(|_| AppId::new()).collect();
-        let held: Vec<_> = apps.iter().map(|app| as_many_as_go(&limit, *app)).collect();
+        let held: Vec<_> = apps.iter().map(|app| take_all(&limit, *app)).collect();
         let each: Vec<_> = held.iter().map(Vec::len).collect();
         assert_eq!(each, [32, 16, 8, 4]);
         drop(held);
-        assert_eq!(as_many_as_go(&limit, AppId::new()).len(), 32, "every place came back");
+        assert_eq!(take_all(&limit, AppId::new()).len(), 32, "every permit came back");
     }
 }

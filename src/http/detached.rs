@@ -1,13 +1,13 @@
-//! Work that its caller's going does not end.
+//! Work that outlives its caller's connection.
 
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
 use super::problem::Problem;
 
-/// Begins `work` in a task of its own, in the caller's span; the result waits for it. Once begun it runs to its
-/// end, whatever becomes of the connection that asked for it, and a shutdown waits for it: a change that arrived
-/// whole is made whole.
+/// Spawns `work` in a task, in the caller's span, and returns a future of its result. Once spawned
+/// it runs to its end, even if the connection is closed, and a shutdown waits for it: a request
+/// that arrived completely is carried out completely.
 ///
 /// # Errors
 /// A panic of `work`, as an internal problem.

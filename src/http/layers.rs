@@ -1,5 +1,5 @@
-//! The layers around every request: its log line, its trace, its number, what it answers when
-//! something panics, and the one place where problems get their bodies.
+//! The layers around every request: log line, trace, request id, the response to a panic, and the
+//! one place where problems get their bodies.
 
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
@@ -28,11 +28,12 @@ const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: &str = "traceparent";
 const TRACESTATE: &str = "tracestate";
 
-/// What stands for the route of a request that has none.
+/// The label of requests without a route.
 pub const UNMATCHED: &str = "unmatched";
 
-/// The span of a request: what an operator searches for, and nothing that a caller chose, which could be a
-/// secret or a user's name: the route's pattern rather than the path, no query string, no header, no body.
+/// The span of a request. It holds what an operator searches for and nothing that a caller chose,
+/// which could be a secret or a name: the route's pattern rather than the path, no query, no
+/// header, no body.
 pub struct RequestSpan;
 
 impl RootSpanBuilder for RequestSpan {
@@ -54,7 +55,7 @@ impl RootSpanBuilder for RequestSpan {
     fn on_request_end<B: MessageBody>(_: Span, _: &Result<ServiceResponse<B>, Error>) {}
 }
 
-/// Counts and logs a request, turns a panic into a problem, and writes problems out.
+/// Counts and logs a request, converts a panic to a problem, and renders problems.
 pub async fn answer<B: MessageBody + 'static>(
     req: ServiceRequest,
     next: Next<B>,
@@ -69,7 +70,7 @@ pub async fn answer<B: MessageBody + 'static>(
     let answered = match result {
         Ok(Ok(response)) => Ok(finish(response, request_id.as_deref(), flight)),
         Ok(Err(error)) => Err(finish_error(&error, request_id.as_deref())),
-        // The panic itself was logged by the hook, within this request's span.
+        // The hook has logged the panic, within this request's span.
         Err(_) => {
             let problem = Problem::internal("a handler panicked");
             Err(InternalError::from_response("panic", response(&problem, request_id.as_deref()))
@@ -94,7 +95,8 @@ pub async fn answer<B: MessageBody + 'static>(
     answered
 }
 
-/// Has the guard of connections know that a request is under way, on a listener without the other layers.
+/// Marks requests as in progress for the guard of connections, on a listener without the other
+/// layers.
 pub async fn guarded<B: MessageBody + 'static>(
     req: ServiceRequest,
     next: Next<B>,
@@ -104,7 +106,7 @@ pub async fn guarded<B: MessageBody + 'static>(
     Ok(response.map_body(|_, body| Answer { body, _flight: flight }))
 }
 
-/// An answer that a handler made: problems get their bodies, everything the headers that all have.
+/// Completes a handler's response: problems get their bodies, and every response its headers.
 fn finish<B: MessageBody + 'static>(
     response: ServiceResponse<B>,
     request_id: Option<&str>,
@@ -126,7 +128,7 @@ fn finish<B: MessageBody + 'static>(
     response.map_body(|_, body| Answer { body, _flight: flight })
 }
 
-/// An answer's body. The request is under way until its last byte.
+/// A response's body. The request is in progress until its last byte.
 pub struct Answer {
     body: BoxBody,
     _flight: Option<Flight>,
@@ -149,8 +151,8 @@ impl MessageBody for Answer {
 
 type ProblemParts = (Vec<(HeaderName, HeaderValue)>, String);
 
-/// The problem that an answer stands for: one that a handler returned, or an error or empty refusal
-/// that the framework made by itself.
+/// Returns the problem of a response: a handler's, or one for an error or an empty refusal of the
+/// framework.
 fn problem_of<B: MessageBody>(response: &ServiceResponse<B>) -> Option<ProblemParts> {
     let status = response.status();
     let request_id = response.request().extensions().get::<RequestId>().map(ToString::to_string);
@@ -165,7 +167,7 @@ fn problem_of<B: MessageBody>(response: &ServiceResponse<B>) -> Option<ProblemPa
         .then(|| (Vec::new(), Problem::of_status(status).body(request_id).to_string()))
 }
 
-/// An error that a layer returned in place of an answer.
+/// Completes an error that a layer returned in place of a response.
 fn finish_error(error: &Error, request_id: Option<&str>) -> Error {
     let status = error.as_response_error().status_code();
     let answer = match error.as_error::<Problem>() {
@@ -186,7 +188,7 @@ fn response(problem: &Problem, request_id: Option<&str>) -> HttpResponse {
     response
 }
 
-/// Nothing of this service belongs into a cache unless a handler says so.
+/// Adds the headers of every response. Caching is off unless a handler has turned it on.
 fn common_headers(headers: &mut HeaderMap, request_id: Option<&str>) {
     if let Some(id) = request_id.and_then(|id| HeaderValue::from_str(id).ok()) {
         headers.insert(X_REQUEST_ID, id);

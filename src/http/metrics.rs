@@ -1,4 +1,4 @@
-//! What is counted about requests.
+//! Metrics of requests.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ struct Route {
     route: String,
 }
 
-/// Counters of requests. Clones count together.
+/// Metrics of requests. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     requests: Family<Labels, Counter>,
@@ -67,7 +67,8 @@ impl Metrics {
     }
 }
 
-/// The method where it is a common one. A caller can invent others; they are neither series nor log lines.
+/// Returns the method if it is a standard one. Callers can invent others, which become neither
+/// labels nor log lines.
 #[must_use]
 pub fn known_method(method: &Method) -> &'static str {
     match *method {

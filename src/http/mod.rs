@@ -1,5 +1,5 @@
-//! What every feature's routes import: problems, who is calling, strict bodies, the caller's
-//! address, and the layers around every request.
+//! What every feature's routes import: problems, callers, strict bodies, the caller's address, and
+//! the layers around every request.
 //!
 //! Knows: base, database.
 

@@ -1,5 +1,5 @@
-//! Queries over many rows that operators ask: on connections of their own, one at a time for each app, and
-//! none for long, so that whatever is asked keeps nothing from other callers.
+//! Operators' queries over many rows: on a pool of their own, one at a time per app and with a
+//! short time limit, so that they delay no other caller.
 
 use std::collections::HashMap;
 use std::ops::{Deref, DerefMut};
@@ -12,23 +12,23 @@ use super::problem::{Problem, ProblemCode};
 use crate::base::ids::AppId;
 use crate::database::{Conn, Pool};
 
-/// How long a query waits for the one before it: what takes less is not turned away.
-const BRIEFLY: Duration = Duration::from_millis(250);
-/// How long the next piece of an answer that has begun waits.
-const NEXT_PIECE: Duration = Duration::from_secs(30);
+/// How long a query waits for the app's previous one before it is refused.
+const MAX_WAIT: Duration = Duration::from_millis(250);
+/// How long the next page of a response that has started waits.
+const MAX_WAIT_OF_NEXT_PAGE: Duration = Duration::from_secs(30);
 
-/// Where operators' queries run. Clones are the same.
+/// The pool of operators' queries. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Operators {
     pool: Pool,
-    places: Arc<Mutex<HashMap<AppId, Arc<Semaphore>>>>,
+    semaphores: Arc<Mutex<HashMap<AppId, Arc<Semaphore>>>>,
 }
 
-/// A connection for one query; the next one of the app waits until it is dropped.
+/// A connection for one query; the app's next query waits until it is dropped.
 #[derive(Debug)]
 pub struct OperatorQuery {
     conn: Conn,
-    _place: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Deref for OperatorQuery {
@@ -46,44 +46,46 @@ impl DerefMut for OperatorQuery {
 }
 
 impl Operators {
-    /// Over this pool, whose statements are short.
+    /// Returns the gate to this pool, whose statements have a short time limit.
     #[must_use]
     pub fn new(pool: Pool) -> Self {
-        Self { pool, places: Arc::default() }
+        Self { pool, semaphores: Arc::default() }
     }
 
-    /// A connection for a query of this app.
+    /// Acquires a connection for a query of this app.
     ///
     /// # Errors
-    /// `too_many_requests` if another query of the app is under way in this replica; the database's.
+    /// `too_many_requests` if another query of the app runs in this replica; the database's errors.
     pub async fn begin(&self, app: AppId) -> Result<OperatorQuery, Problem> {
-        self.after(app, BRIEFLY).await
+        self.acquire_within(app, MAX_WAIT).await
     }
 
-    /// The same for the next piece of an answer that has begun, which cannot be turned away any more.
+    /// Acquires a connection for the next page of a response that has started and cannot be refused
+    /// any more.
     ///
     /// # Errors
-    /// As [`begin`](Self::begin), after half a minute.
+    /// Those of [`begin`](Self::begin), after half a minute.
     pub async fn go_on(&self, app: AppId) -> Result<OperatorQuery, Problem> {
-        self.after(app, NEXT_PIECE).await
+        self.acquire_within(app, MAX_WAIT_OF_NEXT_PAGE).await
     }
 
-    async fn after(&self, app: AppId, wait: Duration) -> Result<OperatorQuery, Problem> {
-        let places = {
-            let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(places.entry(app).or_insert_with(|| Arc::new(Semaphore::new(1))))
+    async fn acquire_within(&self, app: AppId, wait: Duration) -> Result<OperatorQuery, Problem> {
+        let semaphores = {
+            let mut semaphores = self.semaphores.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(semaphores.entry(app).or_insert_with(|| Arc::new(Semaphore::new(1))))
         };
-        let place = tokio::time::timeout(wait, places.acquire_owned()).await;
-        let Ok(Ok(place)) = place else {
+        let permit = tokio::time::timeout(wait, semaphores.acquire_owned()).await;
+        let Ok(Ok(permit)) = permit else {
             let detail =
                 "Another query of this app over many rows is under way; one runs at a time.";
             return Err(Problem::new(ProblemCode::TooManyRequests, detail).retry_after(2));
         };
-        Ok(OperatorQuery { conn: self.pool.acquire().await?, _place: place })
+        Ok(OperatorQuery { conn: self.pool.acquire().await?, _permit: permit })
     }
 }
 
-/// What a caller hears of a query that failed: if it took too long, how to make it shorter.
+/// Converts a query's error to a problem; if it took too long (SQLSTATE 57014), the problem says
+/// how to shorten it.
 #[must_use]
 pub fn told(error: sqlx::Error) -> Problem {
     // query_canceled

@@ -1,4 +1,4 @@
-//! Where a request comes from: the peer's address, or what proxies say that the operator trusts.
+//! The caller's address: the peer's, or the one that trusted proxies report.
 
 use std::net::IpAddr;
 
@@ -6,7 +6,7 @@ use actix_web::HttpRequest;
 use actix_web::http::header::{FORWARDED, HeaderName, X_FORWARDED_FOR};
 use ipnet::IpNet;
 
-/// The networks of proxies whose word counts.
+/// The networks of trusted proxies.
 #[derive(Clone, Debug, Default)]
 pub struct TrustedProxies(Vec<IpNet>);
 
@@ -21,8 +21,8 @@ impl TrustedProxies {
         self.0.iter().any(|network| network.contains(&address.to_canonical()))
     }
 
-    /// The caller's address. Each trusted hop vouches for the one before it, so the answer is the
-    /// last address, going back from this service, that no trusted proxy has.
+    /// Returns the caller's address: going back from this service, the first that is not a trusted
+    /// proxy's. Each trusted hop vouches for the one before it.
     #[must_use]
     pub fn caller(&self, req: &HttpRequest) -> Option<IpAddr> {
         let mut caller = req.peer_addr()?.ip();
@@ -41,7 +41,7 @@ impl TrustedProxies {
     }
 }
 
-/// All hops that a header names, the nearest last; one that is not an address is `None`.
+/// Returns all hops that a header lists, the nearest last; one that is not an address is `None`.
 fn hops(
     req: &HttpRequest,
     name: &HeaderName,
@@ -52,14 +52,14 @@ fn hops(
     items.map(|item| node(item.trim()).and_then(node_address)).collect()
 }
 
-/// The `for` of one element of `Forwarded` (RFC 7239 §4).
+/// Returns the `for` of one element of `Forwarded` (RFC 7239 §4).
 fn forwarded_for(element: &str) -> Option<&str> {
     let pairs = element.split(';').filter_map(|pair| pair.split_once('='));
     let mut names = pairs.filter(|(name, _)| name.trim().eq_ignore_ascii_case("for"));
     names.next().map(|(_, node)| node.trim().trim_matches('"'))
 }
 
-/// An address with or without port, IPv6 in brackets (RFC 7239 §6).
+/// Parses an address with or without port, IPv6 in brackets (RFC 7239 §6).
 fn node_address(node: &str) -> Option<IpAddr> {
     if let Ok(address) = node.parse() {
         return Some(address);

@@ -1,7 +1,7 @@
-//! Problems (RFC 9457): one table of codes, one way to answer them.
+//! Problems (RFC 9457): one table of codes, one way to respond with them.
 //!
-//! A problem says what the caller can do about it. What went wrong inside goes to the log under the
-//! same request id, never into the answer.
+//! A problem says what the caller can do about it. The internal cause goes to the log under the
+//! same request id, never into the response.
 
 use std::borrow::Cow;
 use std::fmt::{Display, Formatter};
@@ -15,29 +15,29 @@ use crate::database::Fault;
 
 macro_rules! codes {
     ($($(#[$doc:meta])* $variant:ident $code:literal $status:ident $title:literal;)*) => {
-        /// What kind of problem it is; clients decide by its [`as_str`](ProblemCode::as_str).
+        /// The kind of problem; clients decide by its [`as_str`](ProblemCode::as_str).
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum ProblemCode {
             $($(#[$doc])* $variant,)*
         }
 
         impl ProblemCode {
-            /// Every code there is.
+            /// Every code.
             pub const ALL: &[Self] = &[$(Self::$variant,)*];
 
-            /// The code as callers see it.
+            /// The code on the wire.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $code,)* }
             }
 
-            /// The HTTP status that goes with it.
+            /// The HTTP status of the code.
             #[must_use]
             pub const fn status(self) -> StatusCode {
                 match self { $(Self::$variant => StatusCode::$status,)* }
             }
 
-            /// What it means, the same for every occurrence (RFC 9457 §3.1.3).
+            /// The title, the same for every occurrence (RFC 9457 §3.1.3).
             #[must_use]
             pub const fn title(self) -> &'static str {
                 match self { $(Self::$variant => $title,)* }
@@ -61,21 +61,21 @@ codes! {
     MethodNotAllowed "method_not_allowed" METHOD_NOT_ALLOWED "This path does not take this method";
     /// The body did not arrive in time.
     RequestTimeout "request_timeout" REQUEST_TIMEOUT "The request's body did not arrive in time";
-    /// The code came from another user before.
+    /// Another user handed in the code before.
     CodeAlreadyReceived "code_already_received" CONFLICT "Another user has handed in this access code";
     /// The login belongs to another user.
     ConnectionOfAnotherUser "connection_of_another_user" CONFLICT "This bank login is connected for another user";
     /// Dapi consumed the code and its answer was lost.
     CodeOrphaned "code_orphaned" CONFLICT "The exchange's answer was lost; the user has to connect again";
-    /// The name is taken.
+    /// Another upstream of the app has the name.
     UpstreamExists "upstream_exists" CONFLICT "There is an upstream of this name already";
-    /// Two secrets live already.
+    /// The client has two live secrets.
     TwoSecrets "two_secrets" CONFLICT "The client has two live secrets already";
     /// The user is being erased.
     UserBeingErased "user_being_erased" CONFLICT "This user is being erased";
-    /// The key's first request is under way.
+    /// The key's first request is in progress.
     RequestInProgress "request_in_progress" CONFLICT "The request that uses this Idempotency-Key is under way";
-    /// The order is at its end.
+    /// The bulk revocation has ended.
     OrderEnded "order_ended" CONFLICT "The order is at its end";
     /// There is no usable token.
     ConnectionNotActive "connection_not_active" CONFLICT "The connection is not active";
@@ -83,9 +83,9 @@ codes! {
     ConnectionNeedsAttention "connection_needs_attention" CONFLICT "The connection needs its user";
     /// Dapi's own wire made the connection, and the user secret has not come yet.
     UserSecretMissing "user_secret_missing" CONFLICT "The connection's user secret is not known yet";
-    /// The window is closed.
+    /// The window for the exchange is closed.
     CodeExpired "code_expired" GONE "The access code's window is closed; the user has to connect again";
-    /// More than the limit.
+    /// The body exceeds the limit.
     BodyTooLarge "body_too_large" PAYLOAD_TOO_LARGE "The request's body is too large";
     /// Not JSON.
     UnsupportedMediaType "unsupported_media_type" UNSUPPORTED_MEDIA_TYPE "This endpoint takes JSON";
@@ -97,9 +97,9 @@ codes! {
     CodeRejected "code_rejected" UNPROCESSABLE_ENTITY "Dapi refused the access code";
     /// Dapi refused the token.
     TokenRejected "token_rejected" UNPROCESSABLE_ENTITY "Dapi refused the token";
-    /// Too many.
+    /// The caller has to wait.
     TooManyRequests "too_many_requests" TOO_MANY_REQUESTS "Too many requests";
-    /// Our fault.
+    /// A defect of this service.
     Internal "internal" INTERNAL_SERVER_ERROR "Something went wrong inside";
     /// Another API's answer could not be used.
     UpstreamFailed "upstream_failed" BAD_GATEWAY "The API behind gave no usable answer";
@@ -110,7 +110,7 @@ codes! {
 }
 
 impl ProblemCode {
-    /// The code that stands for a status that no handler of ours chose.
+    /// Returns the code for a status that the framework chose.
     fn of_status(status: StatusCode) -> Self {
         let same = |code: &&Self| code.status() == status;
         match Self::ALL.iter().find(same) {
@@ -121,7 +121,7 @@ impl ProblemCode {
     }
 }
 
-/// One occurrence of a problem. Boxed, because it travels as the rare half of many results.
+/// One occurrence of a problem. Boxed, because it is the rare half of many results.
 #[derive(Debug)]
 pub struct Problem(Box<Occurrence>);
 
@@ -135,7 +135,7 @@ struct Occurrence {
 }
 
 impl Problem {
-    /// A problem of this kind; `detail` says what is the matter this time and what to do.
+    /// Returns a problem of this kind; `detail` says what is wrong this time and what to do.
     #[must_use]
     pub fn new(code: ProblemCode, detail: impl Into<Cow<'static, str>>) -> Self {
         let (detail, status) = (detail.into(), code.status());
@@ -143,34 +143,34 @@ impl Problem {
         Self(Box::new(Occurrence { code, status, detail, members, headers }))
     }
 
-    /// A field that is missing or wrong.
+    /// Returns a problem with a field that is missing or invalid.
     #[must_use]
     pub fn invalid_field(field: &str, what: impl Display) -> Self {
         Self::new(ProblemCode::InvalidRequest, format!("{field}: {what}"))
             .with("field", Value::from(field))
     }
 
-    /// What cannot be found, or what another app owns: the two look alike.
+    /// Returns the problem of an unknown id; one of another app gets the same.
     #[must_use]
     pub fn not_found() -> Self {
         Self::new(ProblemCode::NotFound, "Nothing of this id is here.")
     }
 
-    /// A user of whom nothing new is received.
+    /// Returns the problem of a request for a user whose erasure is in progress.
     #[must_use]
     pub fn user_being_erased() -> Self {
         let detail = "Once the erasure is through, the name is free for a new user.";
         Self::new(ProblemCode::UserBeingErased, detail)
     }
 
-    /// A defect of ours. `cause` goes to the log.
+    /// Returns the problem of a defect of this service. `cause` goes to the log.
     #[must_use]
     pub fn internal(cause: impl Display) -> Self {
         tracing::error!(%cause, "internal error");
         Self::new(ProblemCode::Internal, "The log tells more under this request id.")
     }
 
-    /// What this service needs is out of reach. `cause` goes to the log.
+    /// Returns the problem of a dependency that cannot be reached. `cause` goes to the log.
     #[must_use]
     pub fn unavailable(cause: impl Display) -> Self {
         tracing::warn!(%cause, "unavailable");
@@ -178,14 +178,14 @@ impl Problem {
             .retry_after(1)
     }
 
-    /// No credentials were sent: a challenge without an error (RFC 6750 §3.1).
+    /// Returns the problem of missing credentials: a challenge without an error (RFC 6750 §3.1).
     #[must_use]
     pub fn no_credentials() -> Self {
         let detail = "Send `Authorization: Bearer` with an access token from /oauth2/token.";
         Self::new(ProblemCode::Unauthorized, detail).challenge("Bearer realm=\"strongroom\"")
     }
 
-    /// Credentials that do not count (RFC 6750 §3.1 `invalid_token`).
+    /// Returns the problem of invalid credentials (RFC 6750 §3.1 `invalid_token`).
     #[must_use]
     pub fn invalid_token(why: &'static str) -> Self {
         Self::new(ProblemCode::Unauthorized, why).challenge(&format!(
@@ -193,7 +193,7 @@ impl Problem {
         ))
     }
 
-    /// An `Authorization` header that is none (RFC 6750 §3.1 `invalid_request`).
+    /// Returns the problem of a malformed `Authorization` header (RFC 6750 §3.1 `invalid_request`).
     #[must_use]
     pub fn malformed_credentials() -> Self {
         let why = "The Authorization header is malformed or repeated";
@@ -202,7 +202,8 @@ impl Problem {
         ))
     }
 
-    /// Good credentials that do not reach so far (RFC 6750 §3.1 `insufficient_scope`).
+    /// Returns the problem of valid credentials without the scope (RFC 6750 §3.1
+    /// `insufficient_scope`).
     #[must_use]
     pub fn insufficient_scope(needed: impl Display) -> Self {
         Self::new(ProblemCode::InsufficientScope, format!("This needs the scope {needed}."))
@@ -212,39 +213,39 @@ impl Problem {
             ))
     }
 
-    /// What kind of problem it is.
+    /// The kind of problem.
     #[must_use]
     pub fn code(&self) -> ProblemCode {
         self.0.code
     }
 
-    /// What is the matter this time.
+    /// What is wrong this time.
     #[must_use]
     pub fn detail(&self) -> &str {
         &self.0.detail
     }
 
-    /// A further member of the body.
+    /// Returns an extension member of the body (RFC 9457 §3.2).
     #[must_use]
     pub fn member(&self, name: &str) -> Option<&Value> {
         self.0.members.get(name)
     }
 
-    /// With a further member in the body.
+    /// Adds an extension member to the body (RFC 9457 §3.2).
     #[must_use]
     pub fn with(mut self, name: &str, value: Value) -> Self {
         self.0.members.insert(name.to_owned(), value);
         self
     }
 
-    /// With a header in the answer.
+    /// Adds a header to the response.
     #[must_use]
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.0.headers.push((name, value));
         self
     }
 
-    /// With the number of seconds after which trying again makes sense.
+    /// Adds `Retry-After` in seconds.
     #[must_use]
     pub fn retry_after(self, seconds: u64) -> Self {
         self.header(RETRY_AFTER, HeaderValue::from(seconds))
@@ -257,7 +258,7 @@ impl Problem {
         }
     }
 
-    /// A problem for an answer that the framework made by itself.
+    /// Returns the problem for a response that the framework made.
     pub(super) fn of_status(status: StatusCode) -> Self {
         let reason = status.canonical_reason().unwrap_or("The request was refused.");
         let mut problem = Self::new(ProblemCode::of_status(status), reason);
@@ -279,7 +280,7 @@ impl Problem {
         Value::Object(body)
     }
 
-    /// Headers of the answer.
+    /// The headers of the response.
     #[must_use]
     pub fn headers(&self) -> &[(HeaderName, HeaderValue)] {
         &self.0.headers
@@ -305,7 +306,7 @@ impl ResponseError for Problem {
     }
 }
 
-/// An outage and contention pass by themselves; whatever else the database says is a defect of ours.
+/// Outages and contention are temporary; any other database error is a defect of this service.
 impl From<sqlx::Error> for Problem {
     fn from(error: sqlx::Error) -> Self {
         if Fault::of(&error).is_passing() {

@@ -1,132 +1,50 @@
-//! Clients: who they are and what they may do.
+//! The administration of clients: create, list, disable, delete, and the bootstrap client.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Serialize, Serializer};
-use time::OffsetDateTime;
-
-pub(super) use super::secrets::secret_hash;
-use super::secrets::{self, random_text};
+pub use super::model::{After, ClientInfo, NewClient, Terms};
+use super::secret_value::{self, random_text, secret_hash};
 use super::store;
 use crate::audit;
 use crate::base::actor::Actor;
-use crate::base::external_scopes::ExternalScopes;
 use crate::base::ids::AppId;
-use crate::base::scope::{Scope, Scopes};
+use crate::base::scope::Scopes;
 use crate::base::secret::SecretText;
 use crate::base::text::{self, InvalidText};
 use crate::config::BootstrapClient;
 use crate::database::Conn;
 use crate::vault::{Vault, VaultError};
 
-/// How long access tokens may live, in seconds.
+/// The lifetimes that an access token may have, in seconds.
 pub const TOKEN_LIFETIMES: RangeInclusive<u32> = 60..=86_400;
-/// How long they live where nobody says.
+/// The lifetime of a client's access tokens by default, in seconds.
 pub const DEFAULT_TOKEN_LIFETIME: u32 = 3600;
-/// The longest name of a client, in bytes.
+/// The maximum length of a client's name, in bytes.
 pub const MAX_NAME: usize = 200;
 
-/// A client as it is shown: without secrets.
-#[derive(Debug, Clone, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ClientInfo {
-    /// Its id.
-    #[serde(rename = "clientID")]
-    pub id: String,
-    /// The app that it belongs to.
-    #[serde(rename = "app")]
-    pub app_name: String,
-    /// What people call it.
-    pub name: String,
-    /// The most that a token of its may allow.
-    #[serde(serialize_with = "as_names")]
-    pub scopes: Scopes,
-    /// Scopes of other APIs that its tokens may carry.
-    #[serde(rename = "otherScopes")]
-    pub external_scopes: ExternalScopes,
-    /// Scopes that its token requests have to name.
-    pub required_scopes: Vec<String>,
-    /// How long its tokens live, in seconds.
-    pub token_lifetime: u32,
-    /// Tokens that it may read in the clear within a minute, where that differs from the service's own
-    /// setting.
-    pub reveals_per_minute: Option<u32>,
-    /// Whether the environment made it.
-    pub bootstrap: bool,
-    /// When it was made.
-    #[serde(with = "time::serde::rfc3339")]
-    pub created_at: OffsetDateTime,
-    /// Since when it is refused.
-    #[serde(with = "time::serde::rfc3339::option")]
-    pub disabled_at: Option<OffsetDateTime>,
-    /// When it was last heard of, to the minute.
-    #[serde(with = "time::serde::rfc3339::option")]
-    pub last_used_at: Option<OffsetDateTime>,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes it so")]
-fn as_names<S: Serializer>(scopes: &Scopes, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(scopes.iter().map(Scope::as_str))
-}
-
-/// The place in a list of clients behind which the next page starts.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct After {
-    /// When the last client of the page before was made.
-    pub created_at: OffsetDateTime,
-    /// Its id.
-    pub id: String,
-}
-
-/// A client to be made.
-#[derive(Debug)]
-pub struct NewClient<'a> {
-    /// The app that it will belong to.
-    pub app: AppId,
-    /// What people call it.
-    pub name: &'a str,
-    /// The most that a token of its may allow.
-    pub scopes: Scopes,
-    /// How long its tokens live.
-    pub token_lifetime: Duration,
-}
-
-/// What a client may have beyond the usual.
-#[derive(Debug, Clone, Default)]
-pub struct Terms {
-    /// Scopes of other APIs that its tokens may carry. Strongroom itself honours none of them.
-    pub external_scopes: ExternalScopes,
-    /// Scopes, its own or others, that each token request has to name. Where there are none, a request
-    /// without a scope is one for everything.
-    pub required_scopes: Vec<String>,
-    /// Tokens that it may read in the clear within a minute; the service's own setting where it is
-    /// `None`.
-    pub reveals_per_minute: Option<u32>,
-}
-
-/// What cannot be agreed on with a client.
+/// Why a client cannot be created with these properties.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidTerms {
-    /// The name.
+    /// The name is empty, too long, or holds control characters.
     #[error("the name {0}")]
     Name(InvalidText),
-    /// Neither a scope of Strongroom's nor of another API.
+    /// It has neither a scope of Strongroom's nor an external one.
     #[error("a client needs a scope at least; there are: {}", Scopes::all())]
     NoScope,
-    /// Out of bounds.
+    /// The token lifetime is outside of [`TOKEN_LIFETIMES`].
     #[error("a token lives for 60 to 86400 seconds")]
     Lifetime,
-    /// What has to be asked for is not to be had.
+    /// A required scope is not among the client's scopes.
     #[error("`{0}` is required and not among the client's scopes")]
     RequiredIsMissing(String),
-    /// Out of bounds.
+    /// The limit of reveals per minute is zero.
     #[error("reveals per minute are at least 1")]
     NoReveals,
 }
 
-/// Whether a client may be made like this.
+/// Checks the properties of a client to be created.
 pub fn check(new: &NewClient<'_>, terms: &Terms) -> Result<(), InvalidTerms> {
     text::check(new.name, MAX_NAME).map_err(InvalidTerms::Name)?;
     if new.scopes.is_empty() && terms.external_scopes.is_empty() {
@@ -144,44 +62,44 @@ pub fn check(new: &NewClient<'_>, terms: &Terms) -> Result<(), InvalidTerms> {
     if terms.reveals_per_minute == Some(0) { Err(InvalidTerms::NoReveals) } else { Ok(()) }
 }
 
-/// A client's id and secret, shown once.
+/// A new client's id and secret. The secret cannot be read again.
 #[derive(Debug)]
 pub struct Credentials {
-    /// The id.
+    /// The client's id: random letters and digits.
     pub id: Arc<str>,
-    /// The secret; only its hash is kept.
+    /// The secret; the database holds its hash alone.
     pub secret: SecretText,
 }
 
-/// What cannot be done with a client.
+/// Why an operation on a client failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// Nothing is known by this id.
+    /// No client of the app has this id.
     #[error("there is no client `{0}`")]
     Unknown(String),
-    /// What the bootstrap client is follows the environment.
+    /// The bootstrap client follows the environment and cannot be changed here.
     #[error(
         "the bootstrap client's secret is STRONGROOM_BOOTSTRAP_CLIENT_SECRET; unset it to end the client"
     )]
     Bootstrap,
-    /// There are two live secrets.
+    /// The client has two live secrets already.
     #[error("the client has two live secrets already; end one, or let both end at once")]
     TwoSecrets,
-    /// The bootstrap client's id belongs to a client that the environment did not make.
+    /// The bootstrap client's id belongs to a client that the environment did not create.
     #[error("the bootstrap client's id is another client's")]
     IdTaken,
-    /// The bootstrap client has no app.
+    /// The app `default`, to which the bootstrap client belongs, does not exist.
     #[error(
         "the bootstrap client belongs to the app `default`, which does not exist; \
          set DAPI_APP_KEY and DAPI_APP_SECRET"
     )]
     NoDefaultApp,
-    /// The vault or the database.
+    /// The vault or the database failed.
     #[error(transparent)]
     Vault(#[from] VaultError),
 }
 
-/// 22 characters of 62 hold 128 bits: unguessable is not needed, unique is.
+/// 22 characters of 62 hold 128 bits: an id has to be unique, not unguessable.
 const ID_LENGTH: usize = 22;
 
 impl From<sqlx::Error> for ClientError {
@@ -190,7 +108,7 @@ impl From<sqlx::Error> for ClientError {
     }
 }
 
-/// Makes a client on the usual terms, and its first secret.
+/// Creates a client with the default terms, and its first secret.
 pub async fn create(
     conn: &mut Conn,
     vault: &Vault,
@@ -200,7 +118,7 @@ pub async fn create(
     create_on(conn, vault, actor, new, &Terms::default()).await
 }
 
-/// Makes a client on these terms, which were [`check`]ed, and its first secret.
+/// Creates a client with these terms, which the caller has [`check`]ed, and its first secret.
 pub async fn create_on(
     conn: &mut Conn,
     vault: &Vault,
@@ -211,13 +129,13 @@ pub async fn create_on(
     let id: Arc<str> = random_text(ID_LENGTH)?.into();
     let mut tx = conn.begin().await?;
     store::insert_client(&mut tx, &id, new, terms, false).await?;
-    let (_, secret) = secrets::insert(&mut tx, vault, &id).await?;
+    let (_, secret) = secret_value::insert(&mut tx, vault, &id).await?;
     record(&mut tx, actor, new.app, "client.created", &id).await?;
     tx.commit().await?;
     Ok(Credentials { id, secret })
 }
 
-/// Clients of one app or of all, newest first, at most `limit` of those behind `after`.
+/// Returns the clients of one app or of all, newest first, at most `limit` of those behind `after`.
 pub async fn list(
     conn: &mut Conn,
     app: Option<AppId>,
@@ -227,7 +145,7 @@ pub async fn list(
     store::list_clients(conn, app, after, limit).await
 }
 
-/// The client of this id, if it is this app's or where no app is given.
+/// Returns the client of this id, restricted to `app` if one is given.
 pub async fn find(
     conn: &mut Conn,
     app: Option<AppId>,
@@ -237,7 +155,7 @@ pub async fn find(
     found.ok_or_else(|| ClientError::Unknown(id.to_owned()))
 }
 
-/// Refuses a client from now on, within seconds on every replica, together with its tokens.
+/// Disables a client and its tokens, within seconds on every replica.
 pub async fn disable(
     conn: &mut Conn,
     actor: &Actor,
@@ -247,7 +165,7 @@ pub async fn disable(
     set_disabled(conn, actor, app, id, true).await
 }
 
-/// Lets a client in again. Tokens that it had, if they have not ended, count again as well.
+/// Enables a client again. Its earlier tokens, if they have not expired, are valid again as well.
 pub async fn enable(
     conn: &mut Conn,
     actor: &Actor,
@@ -292,7 +210,8 @@ pub async fn delete(
     Ok(())
 }
 
-/// Holds a client until the transaction ends: its app and whether the environment made it.
+/// Locks a client until the transaction ends; returns its app and whether the environment created
+/// it.
 pub(super) async fn lock(
     conn: &mut Conn,
     app: Option<AppId>,
@@ -302,8 +221,8 @@ pub(super) async fn lock(
     found.ok_or_else(|| ClientError::Unknown(id.to_owned()))
 }
 
-/// Makes the bootstrap client what the environment says: it exists with exactly this secret, and
-/// where the environment names none, every one that it named before is disabled.
+/// Makes the bootstrap client match the environment: it exists with exactly this secret, and every
+/// other client that the environment created before is disabled.
 pub async fn ensure_bootstrap(
     conn: &mut Conn,
     vault: &Vault,

@@ -1,7 +1,7 @@
-//! Who says they are calling: client credentials from HTTP Basic, a form or JSON.
+//! Client credentials of a request, from HTTP Basic, a form or JSON.
 //!
-//! RFC 6749 §2.3.1 for Basic and the form; JSON is what several client-credentials APIs take and what
-//! some client libraries send. Exactly one method counts.
+//! Basic and the form are RFC 6749 §2.3.1; JSON is what several client-credentials APIs accept and
+//! some client libraries send. A request may use exactly one method.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use serde::Deserialize;
 use url::form_urlencoded;
 
-use super::directory::Client;
+use super::directory::{Client, Presented};
 use super::error::{OAuthError, OAuthErrorCode};
 use super::tokens::Issuer;
 use crate::base::actor::Actor;
@@ -25,7 +25,7 @@ use crate::http::problem::Problem;
 use crate::http::{body, caller};
 use crate::vault::Vault;
 
-/// Standard base64, with or without its padding.
+/// Standard base64, with or without padding: clients differ.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &base64::alphabet::STANDARD,
     GeneralPurposeConfig::with_decode_padding_mode(
@@ -34,7 +34,7 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     ),
 );
 
-/// The parameters of a request to an OAuth endpoint. What was left out or sent empty is `None`.
+/// The parameters of a request to an OAuth endpoint. A missing or empty one is `None`.
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct Parameters {
     pub(super) grant_type: Option<String>,
@@ -44,15 +44,13 @@ pub(super) struct Parameters {
     client_secret: Option<SecretText>,
 }
 
-/// A client that has shown its secret, with the parameters of its request.
+/// An authenticated client, with the parameters of its request.
 pub(super) struct Authenticated {
     pub(super) client: Arc<Client>,
     pub(super) parameters: Parameters,
-    /// The same client, for the audit trail.
     pub(super) actor: Actor,
 }
 
-/// What the OAuth endpoints work with, taken from the application.
 pub(super) struct OAuthState<'a> {
     pub(super) issuer: &'a Issuer,
     pub(super) pool: &'a Pool,
@@ -60,8 +58,8 @@ pub(super) struct OAuthState<'a> {
 }
 
 impl OAuthState<'_> {
-    /// Reads a request and finds out which client it comes from. The secret is looked at first; only a
-    /// wrong one is counted, and told to wait where there were too many.
+    /// Reads a request and authenticates its client. The secret is checked before the limit on
+    /// failed logins, so that no flood of wrong ones locks out the right one.
     pub(super) async fn receive(
         &self,
         req: &HttpRequest,
@@ -83,8 +81,7 @@ impl OAuthState<'_> {
     }
 }
 
-/// The client that shows this id and this secret outside of the OAuth endpoints. As there, the secret is
-/// looked at first; only a wrong one is counted.
+/// Authenticates a client outside of the OAuth endpoints, under the same limit on failed logins.
 pub async fn client_by_secret(
     issuer: &Issuer,
     pool: &Pool,
@@ -108,15 +105,8 @@ pub async fn client_by_secret(
     }
 }
 
-/// An id and the secret that is said to belong to it.
-#[derive(Debug)]
-pub(super) struct Presented {
-    pub(super) id: String,
-    pub(super) secret: SecretText,
-}
-
-/// Reads a request: its parameters and the one pair of credentials that it presents; and its body, which
-/// keeps its place among those of unknown callers until it is dropped.
+/// Reads the parameters and the one pair of credentials of a request. The returned body keeps its
+/// slot in the pool of unauthenticated bodies until it is dropped.
 async fn read(
     req: &HttpRequest,
     payload: web::Payload,
@@ -159,7 +149,7 @@ fn is_form(media_type: &str) -> bool {
     essence.eq_ignore_ascii_case("application/x-www-form-urlencoded")
 }
 
-/// §3.2: a parameter must not come twice, an unknown one is ignored.
+/// Parses a form (RFC 6749 §3.2): a repeated parameter is an error, an unknown one is ignored.
 fn parse_form(body: &[u8]) -> Result<Parameters, OAuthError> {
     let mut parameters = Parameters::default();
     for (name, value) in form_urlencoded::parse(body) {
@@ -180,7 +170,7 @@ fn parse_form(body: &[u8]) -> Result<Parameters, OAuthError> {
 }
 
 impl Parameters {
-    /// §3.2: a parameter without a value counts as left out.
+    /// Treats a parameter without a value as omitted (RFC 6749 §3.2).
     fn without_empty(self) -> Self {
         let some = |text: Option<String>| text.filter(|text| !text.is_empty());
         let secret = |text: Option<SecretText>| text.filter(|text| !text.expose().is_empty());
@@ -194,7 +184,7 @@ impl Parameters {
     }
 }
 
-/// The one pair of credentials (§2.3: a client must not use more than one method).
+/// Takes the one pair of credentials (RFC 6749 §2.3: a client must not use more than one method).
 fn presented(req: &HttpRequest, parameters: &mut Parameters) -> Result<Presented, OAuthError> {
     let mut headers = req.headers().get_all(AUTHORIZATION);
     let header = headers.next();
@@ -218,8 +208,8 @@ fn presented(req: &HttpRequest, parameters: &mut Parameters) -> Result<Presented
     Ok(basic)
 }
 
-/// HTTP Basic (RFC 7617) whose two halves are form-encoded (RFC 6749 §2.3.1). Clients disagree on
-/// the encoding, which is why ids and secrets are letters and digits: they decode to themselves.
+/// Parses HTTP Basic (RFC 7617) with both halves form-encoded (RFC 6749 §2.3.1). Clients disagree
+/// on the encoding, which is why ids and secrets are letters and digits: they decode to themselves.
 fn basic(header: &HeaderValue) -> Option<Presented> {
     let (scheme, encoded) = header.to_str().ok()?.split_once(' ')?;
     if !scheme.eq_ignore_ascii_case("basic") {
@@ -277,20 +267,20 @@ mod tests {
 
     #[test]
     fn two_methods_in_one_request_are_refused() {
-        let told = read_form(&with_basic("ab:c1"), "client_id=ab&client_secret=c1").unwrap_err();
-        assert!(told.starts_with("invalid_request"), "{told}");
-        let told = read_form(&with_basic("ab:c1"), "client_id=other").unwrap_err();
-        assert!(told.starts_with("invalid_request"), "{told}");
+        let error = read_form(&with_basic("ab:c1"), "client_id=ab&client_secret=c1").unwrap_err();
+        assert!(error.starts_with("invalid_request"), "{error}");
+        let error = read_form(&with_basic("ab:c1"), "client_id=other").unwrap_err();
+        assert!(error.starts_with("invalid_request"), "{error}");
         assert!(read_form(&with_basic("ab:c1"), "client_id=ab").is_ok());
     }
 
     #[test]
     fn a_parameter_given_twice_is_refused_and_an_empty_one_counts_as_left_out() {
         let bare = TestRequest::post().to_http_request();
-        let told = read_form(&bare, "client_id=ab&client_id=ab&client_secret=c1").unwrap_err();
-        assert!(told.starts_with("invalid_request"), "{told}");
-        let told = read_form(&bare, "client_id=ab&client_secret=").unwrap_err();
-        assert!(told.starts_with("invalid_client"), "{told}");
+        let error = read_form(&bare, "client_id=ab&client_id=ab&client_secret=c1").unwrap_err();
+        assert!(error.starts_with("invalid_request"), "{error}");
+        let error = read_form(&bare, "client_id=ab&client_secret=").unwrap_err();
+        assert!(error.starts_with("invalid_client"), "{error}");
         assert!(read_form(&with_basic("ab:c1"), "client_id=&client_secret=").is_ok());
         let twice = br#"{"client_id":"a","client_id":"a"}"#;
         assert!(parse_body(Some("application/json"), twice).is_err());
@@ -300,8 +290,8 @@ mod tests {
     fn a_header_that_is_no_basic_authenticates_nobody() {
         for value in ["Basic", "Basic !", "Basic YWI", "Bearer x", "Digest x", "Basic /w=="] {
             let req = TestRequest::post().insert_header((AUTHORIZATION, value)).to_http_request();
-            let told = read_form(&req, "client_id=ab&client_secret=c1").unwrap_err();
-            assert!(told.starts_with("invalid_client"), "{value}: {told}");
+            let error = read_form(&req, "client_id=ab&client_secret=c1").unwrap_err();
+            assert!(error.starts_with("invalid_client"), "{value}: {error}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Errors in OAuth's own shape (RFC 6749 §5.2), not problem documents.
+//! Errors in OAuth's own format (RFC 6749 §5.2), not problem documents.
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::{CACHE_CONTROL, PRAGMA, RETRY_AFTER, WWW_AUTHENTICATE};
@@ -9,28 +9,29 @@ use crate::database::Fault;
 use crate::http::problem::{Problem, ProblemCode};
 
 /// The codes of RFC 6749 §5.2, and `server_error` and `temporarily_unavailable` of §4.1.2.1, which
-/// the token endpoint borrows for what is not the client's fault.
+/// the token endpoint uses for failures of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OAuthErrorCode {
-    /// Something is missing, repeated or malformed.
+    /// A parameter is missing, repeated or malformed.
     InvalidRequest,
-    /// Unknown client, wrong secret, no credentials, or a way of authenticating that is not offered.
+    /// Unknown client, wrong secret, no credentials, or an authentication method that is not
+    /// supported.
     InvalidClient,
-    /// The token is another client's: §5.2 has no word for a token that is to be revoked, and this one
-    /// is for a grant that was issued to another client.
+    /// The token belongs to another client. §5.2 has no code for a token to be revoked; this is the
+    /// one for a grant that was issued to another client.
     InvalidGrant,
-    /// The scope is unknown, malformed or more than the client may have.
+    /// The scope is unknown, malformed or exceeds what the client may have.
     InvalidScope,
-    /// Another grant than `client_credentials`.
+    /// A grant other than `client_credentials`.
     UnsupportedGrantType,
-    /// Our fault.
+    /// A defect of this service.
     ServerError,
     /// The database cannot be reached.
     TemporarilyUnavailable,
 }
 
 impl OAuthErrorCode {
-    /// The word.
+    /// The code as the wire format has it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -57,7 +58,7 @@ impl OAuthErrorCode {
     }
 }
 
-/// One error.
+/// One occurrence, with its status and `Retry-After`.
 #[derive(Debug)]
 pub struct OAuthError {
     code: OAuthErrorCode,
@@ -67,22 +68,22 @@ pub struct OAuthError {
 }
 
 impl OAuthError {
-    /// An error with a description of printable ASCII without quotes (§5.2).
+    /// Returns an error with a description of printable ASCII without quotes (§5.2).
     #[must_use]
     pub const fn new(code: OAuthErrorCode, description: &'static str) -> Self {
         Self { code, status: code.status(), description, retry_after: None }
     }
 
-    /// One wrong secret too many: the same error under the status that says so (RFC 6585 §4), with the
-    /// seconds to wait.
+    /// Returns `invalid_client` with status 429 (RFC 6585 §4) and the seconds to wait, for a caller
+    /// over the limit of failed logins.
     #[must_use]
-    pub const fn too_many_guesses(retry_after: u64) -> Self {
+    pub const fn too_many_failed_logins(retry_after: u64) -> Self {
         let description = "Too many wrong secrets from here or for this client";
         let wrong = Self::new(OAuthErrorCode::InvalidClient, description);
         Self { status: StatusCode::TOO_MANY_REQUESTS, retry_after: Some(retry_after), ..wrong }
     }
 
-    /// This replica cannot tell at the moment. `cause` goes to the log.
+    /// Returns a temporary failure of this replica. `cause` goes to the log.
     #[must_use]
     pub fn unavailable(cause: impl std::fmt::Display) -> Self {
         tracing::warn!(%cause, "unavailable");
@@ -91,25 +92,26 @@ impl OAuthError {
         Self { retry_after: Some(1), ..unavailable }
     }
 
-    /// What a wrong secret and an unknown client have in common: the whole answer.
+    /// Returns the error that a wrong secret and an unknown client share: nothing may tell them
+    /// apart.
     #[must_use]
     pub const fn invalid_client() -> Self {
         Self::new(OAuthErrorCode::InvalidClient, "Unknown client or wrong secret")
     }
 
-    /// Something is missing, repeated or malformed.
+    /// Returns an error about a parameter that is missing, repeated or malformed.
     #[must_use]
     pub const fn invalid_request(description: &'static str) -> Self {
         Self::new(OAuthErrorCode::InvalidRequest, description)
     }
 
-    /// How long to wait before the next attempt, in seconds, where that is told.
+    /// How long to wait before the next attempt, in seconds, if the error says so.
     #[must_use]
     pub const fn retry_after(&self) -> Option<u64> {
         self.retry_after
     }
 
-    /// The code.
+    /// The error's code.
     #[must_use]
     pub const fn code(&self) -> OAuthErrorCode {
         self.code
@@ -143,8 +145,8 @@ impl ResponseError for OAuthError {
     }
 }
 
-/// A body that could not be read, or that there was no room for. The status is the problem's own, the shape
-/// is OAuth's.
+/// Converts a body that could not be read or had no slot in the pool: the problem's status in
+/// OAuth's format.
 impl From<Problem> for OAuthError {
     fn from(problem: Problem) -> Self {
         let status = problem.status_code();

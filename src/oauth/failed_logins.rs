@@ -1,8 +1,9 @@
-//! Wrong secrets, counted by the client that they were for and by the address that they came from.
+//! Failed logins, counted by client and by network.
 //!
-//! The secret is always looked at first, so nobody who knows it is ever held up by somebody else's
-//! guesses: the count only decides how a wrong one is told. It is kept by each replica for itself and
-//! bounded in memory; what protects a secret are its 256 bits, this keeps the noise down and shows it.
+//! The secret is always checked first, so that wrong secrets of others never lock out a caller that
+//! has the right one: the count only decides the answer to a wrong one. Each replica counts for
+//! itself, in bounded memory. A secret's 256 bits are what protects it; the limit reduces noise and
+//! makes it visible.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::{IpAddr, Ipv6Addr};
@@ -14,16 +15,17 @@ use moka::sync::Cache;
 
 use crate::base::clock::Clock;
 
-/// How many wrong secrets a minute are told as wrong before they are told to wait.
-const A_MINUTE: u32 = 10;
-const MINUTE: Duration = Duration::from_mins(1);
-/// How many clients and addresses are counted at once; beyond that, the longest unheard of is forgotten.
-const COUNTED: u64 = 20_000;
+/// How many failed logins per minute are answered with 401 before the answer becomes 429.
+const MAX_PER_WINDOW: u32 = 10;
+const WINDOW: Duration = Duration::from_mins(1);
+/// How many clients and networks are counted at once; beyond that the least recently used is
+/// dropped.
+const CAPACITY: u64 = 20_000;
 
-/// Whose wrong secrets are counted together. Ids are hashed under a random key: callers choose them
-/// freely, as long as they like.
+/// The key of a count. Client ids are hashed under a random key, because callers choose them freely
+/// and at any length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Guesser {
+enum Source {
     Client(u64),
     Address(IpAddr),
 }
@@ -31,13 +33,13 @@ enum Guesser {
 #[derive(Clone, Copy, Debug)]
 struct Count {
     since: Instant,
-    wrong: u32,
+    failed: u32,
 }
 
 /// The counts. Clones share them.
 #[derive(Clone)]
 pub(super) struct FailedLogins {
-    counts: Cache<Guesser, Count>,
+    counts: Cache<Source, Count>,
     ids: Arc<RandomState>,
     clock: Clock,
 }
@@ -45,35 +47,35 @@ pub(super) struct FailedLogins {
 impl FailedLogins {
     pub(super) fn new(clock: Clock) -> Self {
         let counts = Cache::builder()
-            .max_capacity(COUNTED)
+            .max_capacity(CAPACITY)
             .eviction_policy(EvictionPolicy::lru())
-            .time_to_live(MINUTE * 2)
+            .time_to_live(WINDOW * 2)
             .build();
         Self { counts, ids: Arc::default(), clock }
     }
 
-    /// Counts a wrong secret; where there were too many, how long to wait before the next, in seconds.
-    pub(super) fn wrong(&self, client: &str, address: Option<IpAddr>) -> Option<u64> {
-        let by_client = self.count(Guesser::Client(self.ids.hash_one(client)));
-        let by_address = address.and_then(|address| self.count(Guesser::Address(network(address))));
+    /// Counts a failed login. Returns the seconds to wait if there were too many.
+    pub(super) fn record(&self, client: &str, address: Option<IpAddr>) -> Option<u64> {
+        let by_client = self.count(Source::Client(self.ids.hash_one(client)));
+        let by_address = address.and_then(|address| self.count(Source::Address(network(address))));
         by_client.max(by_address)
     }
 
-    fn count(&self, guesser: Guesser) -> Option<u64> {
+    fn count(&self, source: Source) -> Option<u64> {
         let now = self.clock.instant();
-        let entry = self.counts.entry(guesser).and_upsert_with(|before| {
+        let entry = self.counts.entry(source).and_upsert_with(|before| {
             let before = before.map(moka::Entry::into_value);
-            let running = before.filter(|count| now < count.since + MINUTE);
-            let count = running.unwrap_or(Count { since: now, wrong: 0 });
-            Count { wrong: count.wrong.saturating_add(1), ..count }
+            let running = before.filter(|count| now < count.since + WINDOW);
+            let count = running.unwrap_or(Count { since: now, failed: 0 });
+            Count { failed: count.failed.saturating_add(1), ..count }
         });
         let count = entry.into_value();
-        let left = (count.since + MINUTE).saturating_duration_since(now);
-        (count.wrong > A_MINUTE).then(|| left.as_secs().max(1))
+        let left = (count.since + WINDOW).saturating_duration_since(now);
+        (count.failed > MAX_PER_WINDOW).then(|| left.as_secs().max(1))
     }
 }
 
-/// What one caller has to itself: an IPv4 address, or the /64 that IPv6 gives to each.
+/// The network that one caller controls: an IPv4 address, or the /64 of an IPv6 address.
 fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
@@ -97,24 +99,24 @@ mod tests {
         let clock = Clock::system();
         let failed_logins = FailedLogins::new(clock.clone());
         for _ in 0..10 {
-            assert_eq!(failed_logins.wrong("ada", None), None);
+            assert_eq!(failed_logins.record("ada", None), None);
         }
-        let wait = failed_logins.wrong("ada", None).unwrap();
+        let wait = failed_logins.record("ada", None).unwrap();
         assert!((1..=60).contains(&wait), "{wait}");
-        assert_eq!(failed_logins.wrong("bob", None), None);
-        clock.advance(MINUTE);
-        assert_eq!(failed_logins.wrong("ada", None), None);
+        assert_eq!(failed_logins.record("bob", None), None);
+        clock.advance(WINDOW);
+        assert_eq!(failed_logins.record("ada", None), None);
     }
 
     #[test]
     fn an_address_is_counted_whatever_ids_it_tries() {
         let failed_logins = FailedLogins::new(Clock::system());
         for n in 0..10 {
-            assert_eq!(failed_logins.wrong(&n.to_string(), Some(address("192.0.2.1"))), None);
+            assert_eq!(failed_logins.record(&n.to_string(), Some(address("192.0.2.1"))), None);
         }
-        assert!(failed_logins.wrong("x", Some(address("192.0.2.1"))).is_some());
-        assert!(failed_logins.wrong("y", Some(address("::ffff:192.0.2.1"))).is_some());
-        assert!(failed_logins.wrong("z", Some(address("192.0.2.2"))).is_none());
+        assert!(failed_logins.record("x", Some(address("192.0.2.1"))).is_some());
+        assert!(failed_logins.record("y", Some(address("::ffff:192.0.2.1"))).is_some());
+        assert!(failed_logins.record("z", Some(address("192.0.2.2"))).is_none());
     }
 
     #[test]
@@ -122,19 +124,19 @@ mod tests {
         let failed_logins = FailedLogins::new(Clock::system());
         for n in 0..10 {
             let from = Some(address(&format!("2001:db8::{n}")));
-            assert_eq!(failed_logins.wrong(&n.to_string(), from), None);
+            assert_eq!(failed_logins.record(&n.to_string(), from), None);
         }
-        assert!(failed_logins.wrong("x", Some(address("2001:db8::ffff"))).is_some());
-        assert!(failed_logins.wrong("y", Some(address("2001:db8:0:1::1"))).is_none());
+        assert!(failed_logins.record("x", Some(address("2001:db8::ffff"))).is_some());
+        assert!(failed_logins.record("y", Some(address("2001:db8:0:1::1"))).is_none());
     }
 
     #[test]
     fn however_many_callers_there_are_the_memory_is_bounded() {
         let failed_logins = FailedLogins::new(Clock::system());
-        for n in 0..COUNTED * 2 {
-            failed_logins.wrong(&n.to_string(), None);
+        for n in 0..CAPACITY * 2 {
+            failed_logins.record(&n.to_string(), None);
         }
         failed_logins.counts.run_pending_tasks();
-        assert!(failed_logins.counts.entry_count() <= COUNTED);
+        assert!(failed_logins.counts.entry_count() <= CAPACITY);
     }
 }

@@ -1,15 +1,15 @@
-//! What is counted about clients and their tokens.
+//! Metrics of clients and their tokens.
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
 
-/// Counters of the OAuth endpoints. Clones count together.
+/// Counters of the OAuth endpoints. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {
     pub(super) tokens_issued: Counter,
     pub(super) tokens_revoked: Counter,
     pub(super) wrong_credentials: Counter,
-    pub(super) guesses_refused: Counter,
+    pub(super) failed_logins_refused: Counter,
 }
 
 impl Metrics {
@@ -30,7 +30,7 @@ impl Metrics {
         registry.register(
             "oauth_guesses_refused",
             "Those among them that were told to wait",
-            m.guesses_refused.clone(),
+            m.failed_logins_refused.clone(),
         );
         m
     }

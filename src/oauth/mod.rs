@@ -1,10 +1,11 @@
-//! Strongroom as an OAuth 2.0 authorization server: client credentials and nothing else
-//! (RFC 6749 §4.4), access tokens as JWTs (RFC 9068), their revocation (RFC 7009) and introspection
-//! (RFC 7662), metadata (RFC 8414).
+//! Strongroom as an OAuth 2.0 authorization server: client credentials and nothing else (RFC 6749
+//! §4.4), access tokens as JWTs (RFC 9068), their revocation (RFC 7009) and introspection (RFC
+//! 7662), metadata (RFC 8414).
 //!
-//! A request goes `credentials` (who says they are calling) → `directory` (do they) → `tokens` (the
-//! JWT), all in memory; PostgreSQL is asked only where the memory does not let a caller in, and once a
-//! second for what changed. `clients`, `secrets` and `signing_keys` are what operators do.
+//! A request goes through `credentials` (which client it claims to be), `directory` (whether the
+//! secret fits) and `tokens` (the JWT), all in memory. PostgreSQL is asked only if the memory does
+//! not accept a caller, and once a second for changes. `clients`, `secrets` and `signing_keys` are
+//! the administration; `model` holds its types.
 //!
 //! Knows: base, vault, config, http, audit.
 
@@ -14,7 +15,9 @@ mod directory;
 mod error;
 mod failed_logins;
 mod metrics;
+mod model;
 pub mod routes;
+mod secret_value;
 pub mod secrets;
 mod signing;
 pub mod signing_keys;

@@ -1,4 +1,4 @@
-//! Keys that sign access tokens (RFC 7515), parsed once and kept parsed.
+//! Keys that sign access tokens (RFC 7515), parsed once.
 
 use aws_lc_rs::encoding::AsDer as _;
 use aws_lc_rs::rand::SystemRandom;
@@ -42,7 +42,7 @@ enum Pair {
     Ed(Ed25519KeyPair),
 }
 
-/// A key that signs, with everything that verifying needs.
+/// A private key, parsed, with its public half.
 pub struct SigningKey {
     pair: Pair,
     jwk: Value,
@@ -50,23 +50,22 @@ pub struct SigningKey {
     verifying: VerifyingKey,
 }
 
-/// A public key and the one algorithm that it is for (RFC 8725 §3.1).
+/// A public key and the one algorithm that it is used with (RFC 8725 §3.1).
 pub(super) struct VerifyingKey {
     algorithm: Algorithm,
     key: jsonwebtoken::DecodingKey,
 }
 
 impl VerifyingKey {
-    /// The key that a JWK (RFC 7517 §4) publishes; `None` where it is none of this service's kinds.
+    /// Parses a JWK (RFC 7517 §4). Returns `None` for a kind that this service does not use.
     pub(super) fn from_jwk(jwk: &Value) -> Option<Self> {
         let algorithm = Algorithm::parse(jwk.get("alg")?.as_str()?)?;
         let jwk: jsonwebtoken::jwk::Jwk = serde_json::from_value(jwk.clone()).ok()?;
         Some(Self { algorithm, key: jsonwebtoken::DecodingKey::from_jwk(&jwk).ok()? })
     }
 
-    /// The payload of a JWS in the compact form (RFC 7515 §7.1) that this key signed, and `None` for
-    /// everything else: what the header says about algorithms and keys is believed only where it says
-    /// what is known already, and an extension that must be understood is not.
+    /// Returns the payload of a compact JWS (RFC 7515 §7.1) that this key signed, and `None` for
+    /// anything else. The header must name this key's algorithm and no critical extension (`crit`).
     pub(super) fn payload(&self, jws: &str) -> Option<Vec<u8>> {
         let (message, signature) = jws.rsplit_once('.')?;
         let (_, payload) = message.split_once('.')?;
@@ -78,7 +77,7 @@ impl VerifyingKey {
         if signed { URL_SAFE_NO_PAD.decode(payload).ok() } else { None }
     }
 
-    /// Whether this key made the signature, in base64url, over the message.
+    /// Returns whether this key made `signature`, in base64url, over `message`.
     fn signed(&self, message: &[u8], signature: &str) -> bool {
         let algorithm = for_verifying(self.algorithm);
         jsonwebtoken::crypto::verify(signature, message, &self.key, algorithm).unwrap_or(false)
@@ -92,8 +91,8 @@ impl std::fmt::Debug for SigningKey {
 }
 
 impl SigningKey {
-    /// A new random private key; RSA with 2048 bits (RFC 7518 §3.3 asks for no less). `None` where
-    /// the operating system gave no random numbers.
+    /// Generates a private key; RSA with 2048 bits (RFC 7518 §3.3 asks for no less). Returns `None`
+    /// if the operating system provides no random numbers.
     #[must_use]
     pub fn generate(algorithm: Algorithm) -> Option<PrivateKey> {
         let random = SystemRandom::new();
@@ -113,7 +112,7 @@ impl SigningKey {
         Some(PrivateKey(Zeroizing::new(pkcs8)))
     }
 
-    /// The key from its private half; `None` where that is no key of this algorithm.
+    /// Parses a private key. Returns `None` if it is not one of this algorithm.
     #[must_use]
     pub fn from_private(algorithm: Algorithm, private: &PrivateKey) -> Option<Self> {
         let pkcs8 = private.0.as_slice();
@@ -151,7 +150,7 @@ impl SigningKey {
         &self.verifying
     }
 
-    /// A JWT of `claims` in the compact form (RFC 7515 §7.1); `None` only where the library fails.
+    /// Signs `claims` as a compact JWT (RFC 7515 §7.1). Returns `None` only if the library fails.
     #[must_use]
     pub fn sign<C: Serialize>(&self, typ: &str, claims: &C) -> Option<String> {
         let header = json!({ "alg": self.algorithm().as_str(), "typ": typ, "kid": self.kid });
@@ -176,7 +175,7 @@ impl SigningKey {
     }
 }
 
-/// A public key as its JWK's required members, in the order of RFC 7638 §3.2.
+/// A public key as the required members of its JWK, in the order of RFC 7638 §3.2.
 struct Public {
     members: Vec<(&'static str, String)>,
     verifying: jsonwebtoken::DecodingKey,
@@ -216,7 +215,7 @@ impl Public {
         }
     }
 
-    /// RFC 7638 §3: SHA-256 over the required members, sorted, without white space.
+    /// Hashes the required members, sorted and without white space, with SHA-256 (RFC 7638 §3).
     fn thumbprint(&self) -> String {
         let member = |(name, value): &(&str, String)| format!("\"{name}\":\"{value}\"");
         let members: Vec<_> = self.members.iter().map(member).collect();

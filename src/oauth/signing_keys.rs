@@ -1,8 +1,8 @@
-//! The life of the keys that sign access tokens: published, signing, verifying, gone.
+//! The lifecycle of the keys that sign access tokens: published, signing, verifying, deleted.
 //!
-//! A successor is published before it signs, so that every replica and everybody who caches the key
-//! set knows it when its first token comes; the retired key verifies until the last token that it
-//! signed has ended.
+//! A successor is published before it signs, so that every replica and everyone who caches the key
+//! set knows it when its first token arrives. A retired key verifies until the last token that it
+//! signed has expired.
 
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use serde::Serialize;
 use time::OffsetDateTime;
 
 use super::clients::TOKEN_LIFETIMES;
+pub use super::model::KeyInfo;
 use super::signing::SigningKey;
 use super::store;
 use crate::audit;
@@ -21,40 +22,20 @@ use crate::vault::{Vault, VaultError};
 
 /// How long others may cache the key set.
 pub const KEY_SET_MAX_AGE: Duration = Duration::from_mins(5);
-/// How long a key is published before it signs: twice what others may cache.
+/// How long a key is published before it signs: twice the cache lifetime.
 const AHEAD: Duration = Duration::from_mins(10);
-/// The least that a key is published ahead: replicas refuse everybody once they have not read the keys
-/// for half as long ([`STALE_AFTER`](super::STALE_AFTER)), so none meets a key that it does not know.
+/// The least that a key is published ahead. Replicas stop accepting tokens once they have not read
+/// the keys for half as long ([`STALE_AFTER`](super::STALE_AFTER)), so none meets a key that it
+/// does not know.
 const AHEAD_AT_LEAST: Duration = Duration::from_secs(10);
-/// By how much clocks may differ.
+/// How far clocks may differ.
 const SLACK: Duration = Duration::from_hours(1);
 
-/// A signing key as it is shown.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct KeyInfo {
-    /// Its id, in the header of each token that it signs.
-    pub kid: String,
-    /// The `alg` of its tokens.
-    pub algorithm: String,
-    /// `next`, `signs` or `verifies`.
-    pub state: String,
-    /// When it was made and published.
-    #[serde(with = "time::serde::rfc3339")]
-    pub created_at: OffsetDateTime,
-    /// From when on it signs.
-    #[serde(with = "time::serde::rfc3339")]
-    pub signs_from: OffsetDateTime,
-    /// When its successor takes over.
-    #[serde(with = "time::serde::rfc3339::option")]
-    pub retired_at: Option<OffsetDateTime>,
-}
-
-/// A successor that was made.
+/// A new key, published and not yet signing.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Successor {
-    /// Its id.
+    /// The key's `kid`.
     pub kid: String,
     /// The `alg` of its tokens.
     pub algorithm: &'static str,
@@ -63,38 +44,38 @@ pub struct Successor {
     pub signs_from: OffsetDateTime,
 }
 
-/// When a successor begins to sign.
+/// When a successor starts to sign.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Begin {
-    /// When whoever caches the key set has read it again.
+    /// When every cache of the key set has been refreshed.
     Ahead,
-    /// As soon as every replica knows it, for when the old key may be in wrong hands. Others that verify
-    /// tokens have to fetch the key set again when they meet a `kid` that they do not know.
+    /// As soon as every replica knows it, for when the old key may be compromised. Others that
+    /// verify tokens have to fetch the key set again when they meet an unknown `kid`.
     AtOnce,
 }
 
-/// All signing keys, newest first.
+/// Returns all signing keys, newest first.
 pub async fn list(conn: &mut Conn) -> sqlx::Result<Vec<KeyInfo>> {
     store::list_signing_keys(conn).await
 }
 
-/// Makes sure that there is a key that signs, and that one of the configured algorithm does or will.
-/// Replicas that start at the same moment agree on one.
+/// Ensures that a key signs, and that one of the configured algorithm does or will. Replicas that
+/// start at the same moment agree on one, by a lock on the table.
 pub async fn ensure(
     conn: &mut Conn,
     vault: &Vault,
     algorithm: Algorithm,
 ) -> Result<(), VaultError> {
-    let settled = |newest: &Option<(String, f64)>| {
+    let is_current = |newest: &Option<(String, f64)>| {
         newest.as_ref().is_some_and(|(held, _)| held == algorithm.as_str())
     };
-    if settled(&store::newest_signing_key(conn).await?) {
+    if is_current(&store::newest_signing_key(conn).await?) {
         return Ok(());
     }
     let mut tx = conn.begin().await?;
     store::lock_signing_keys(&mut tx).await?;
     let newest = store::newest_signing_key(&mut tx).await?;
-    if !settled(&newest) {
+    if !is_current(&newest) {
         match newest {
             Some(_) => succeed(&mut tx, vault, &Actor::service(), algorithm, AHEAD).await?,
             None => make(&mut tx, vault, algorithm, Duration::ZERO).await?,
@@ -104,7 +85,7 @@ pub async fn ensure(
     Ok(())
 }
 
-/// Makes a successor to the newest key.
+/// Creates a successor to the newest key.
 pub async fn rotate(
     conn: &mut Conn,
     vault: &Vault,
@@ -123,7 +104,7 @@ pub async fn rotate(
     Ok(successor)
 }
 
-/// Makes a key that signs in `ahead` from now, and records that it follows another.
+/// Creates a key that signs in `ahead` from now, and records the rotation.
 async fn succeed(
     conn: &mut Conn,
     vault: &Vault,
@@ -132,7 +113,7 @@ async fn succeed(
     ahead: Duration,
 ) -> Result<Successor, VaultError> {
     let successor = make(conn, vault, algorithm, ahead).await?;
-    // The keys are behind the tokens of every app.
+    // One set of keys signs for all apps, so the rotation is in every app's trail.
     audit::record_everywhere(conn, actor, "signing_key.rotated", &successor.kid).await?;
     Ok(successor)
 }
@@ -149,15 +130,15 @@ async fn make(
     Ok(Successor { kid: key.kid().to_owned(), algorithm: algorithm.as_str(), signs_from })
 }
 
-/// Does what is due: a successor where the newest key has signed for as long as the configuration says,
-/// and an end to keys whose last token ended. Safe to run on every replica.
+/// Rotates the newest key if it has signed for its configured lifetime, and deletes keys whose last
+/// token has expired. Safe to run on every replica.
 pub async fn reconcile(
     conn: &mut Conn,
     vault: &Vault,
     config: &OauthConfig,
 ) -> Result<(), VaultError> {
     let due = |newest: Option<(String, f64)>| {
-        // A successor waits for its turn as long as it is published ahead.
+        // A successor is published `AHEAD` before it signs, so it is created that much earlier.
         let until = config.signing_key_lifetime.map(|lifetime| lifetime.saturating_sub(AHEAD));
         until.zip(newest).is_some_and(|(until, (_, age))| age >= until.as_secs_f64())
     };
@@ -177,8 +158,8 @@ pub async fn reconcile(
     Ok(())
 }
 
-/// Deletes a retired key at once: the tokens that it signed end within seconds on every replica.
-/// `false` where no retired key has this id; the one that signs has to be succeeded first.
+/// Deletes a retired key now: the tokens that it signed end within seconds on every replica.
+/// Returns `false` if no retired key has this id; the one that signs needs a successor first.
 pub async fn revoke(conn: &mut Conn, actor: &Actor, kid: &str) -> sqlx::Result<bool> {
     let mut tx = conn.begin().await?;
     let gone = store::delete_retired_key(&mut tx, kid).await?;

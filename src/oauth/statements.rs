@@ -1,5 +1,5 @@
-//! Statements that this service signs with the keys of its access tokens, each under a `typ` of its
-//! own: what it was asked to certify, to be held against the published key set.
+//! Signed statements: what this service certifies, as a JWS of a `typ` of its own under the keys of
+//! its access tokens, to be verified against the published key set.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -12,30 +12,30 @@ use crate::base::signer::Signer;
 use crate::database::Conn;
 use crate::vault::{Vault, VaultError};
 
-/// Why a text is not a statement of this service's.
+/// Why a text is not a statement of this service.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotAStatement {
-    /// It is no JWS.
+    /// It is not a JWS.
     #[error("it is not a JWS")]
     Malformed,
     /// It is a statement of another kind, or an access token.
     #[error("it is of another kind: its `typ` is not {0}")]
     OtherKind(&'static str),
-    /// The key is not among those that it was held against.
+    /// The key set does not contain the key.
     #[error("the key `{0}` that signed it is not in the key set")]
     UnknownKey(String),
-    /// The signature is not that key's.
+    /// The signature is not valid for that key.
     #[error("its signature does not verify")]
     Forged,
 }
 
-/// Signs with the key that signs at that moment.
+/// Returns a signer that looks up the current key at each signature.
 #[must_use]
 pub fn signer(public_url: &str, directory: Directory) -> Signer {
     Signer::new(public_url, move |typ, claims| directory.signing_key()?.sign(typ, claims))
 }
 
-/// Signs with the key that signs now, for a command.
+/// Returns a signer with the key that signs now, for a command.
 pub async fn signer_of_now(
     conn: &mut Conn,
     vault: &Vault,
@@ -46,14 +46,14 @@ pub async fn signer_of_now(
     Ok(Signer::new(public_url, move |typ, claims| key.as_ref()?.sign(typ, claims)))
 }
 
-/// The key set as it is published, for a command.
+/// Returns the published key set, for a command.
 pub async fn key_set(conn: &mut Conn, vault: &Vault) -> Result<Vec<Value>, VaultError> {
     let keys = store::load_signing_keys(conn, vault).await?;
     Ok(keys.into_iter().map(|(key, _)| key.jwk().clone()).collect())
 }
 
-/// The claims of a statement of this kind that a key of the set signed. The key is chosen by `kid` and
-/// says which algorithm counts (RFC 8725 §3.1).
+/// Verifies a statement of this kind and returns its claims. The key is chosen by `kid` and
+/// determines the algorithm (RFC 8725 §3.1).
 pub fn open(jws: &str, typ: &'static str, key_set: &[Value]) -> Result<Value, NotAStatement> {
     let header = jws.split('.').next().and_then(|part| URL_SAFE_NO_PAD.decode(part).ok());
     let header: Value = header

@@ -1,4 +1,4 @@
-//! Access tokens: JWTs by RFC 9068, issued and verified here and nowhere else.
+//! Access tokens: JWTs (RFC 9068), issued and verified here and nowhere else.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -25,13 +25,13 @@ use crate::vault::Vault;
 const TYP: &str = "at+jwt";
 /// The media type of a receipt.
 const RECEIPT_TYP: &str = "erasure-receipt+jwt";
-/// How many verified tokens are remembered.
-const REMEMBERED: u64 = 10_000;
-/// For how long, in seconds. What a revocation or a disabled client means is looked at every time.
-const REMEMBERED_FOR: u64 = 60;
+/// How many verified tokens are cached.
+const CACHE_CAPACITY: u64 = 10_000;
+/// For how long, in seconds. Revocation and the client's state are checked at every use.
+const CACHED_FOR: u64 = 60;
 /// How far another replica's clock may be ahead, in seconds.
 const SKEW: i64 = 60;
-/// Longer than any token that this service signs.
+/// Longer than any token that this service signs, in bytes.
 const MAX_TOKEN: usize = 8192;
 
 /// The claims of an access token (RFC 9068 §2.2).
@@ -49,7 +49,6 @@ struct Claims {
     scope: String,
 }
 
-/// The claims of a receipt.
 #[derive(Serialize)]
 struct Receipt<'a, C> {
     iss: String,
@@ -58,7 +57,7 @@ struct Receipt<'a, C> {
     claims: &'a C,
 }
 
-/// What a verified token says.
+/// The claims of a verified token.
 #[derive(Debug)]
 pub(super) struct Verified {
     kid: Arc<str>,
@@ -70,17 +69,17 @@ pub(super) struct Verified {
     pub(super) exp: i64,
 }
 
-/// Scopes of a token: Strongroom's own, and names of other APIs that it passes on.
+/// The scopes of a token: Strongroom's own, and external ones that it passes on.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Granted {
     pub(super) own: Scopes,
-    pub(super) other: ExternalScopes,
+    pub(super) external: ExternalScopes,
 }
 
 impl std::fmt::Display for Granted {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let own = self.own.iter().map(|scope| -> &str { scope.as_str() });
-        let names = own.chain(self.other.iter());
+        let names = own.chain(self.external.iter());
         for (index, name) in names.enumerate() {
             if index > 0 {
                 f.write_str(" ")?;
@@ -91,25 +90,25 @@ impl std::fmt::Display for Granted {
     }
 }
 
-/// An access token and what its bearer should know of it (RFC 6749 §5.1).
+/// An access token and its lifetime in seconds (RFC 6749 §5.1).
 #[derive(Debug)]
 pub(super) struct Issued {
     pub(super) access_token: String,
     pub(super) expires_in: u32,
 }
 
-/// What a token is worth at this moment.
+/// Whether a token is valid at this moment.
 #[derive(Debug)]
-pub(super) enum Worth {
-    /// It counts, for this client.
-    Good(Arc<Verified>, Arc<Client>),
-    /// It does not, for a reason that its bearer may know.
-    Nothing(&'static str),
-    /// This replica cannot tell.
+pub(super) enum Validity {
+    /// It is valid, for this client.
+    Valid(Arc<Verified>, Arc<Client>),
+    /// It is not, for a reason that its bearer may know.
+    Invalid(&'static str),
+    /// This replica cannot decide.
     Unknown,
 }
 
-/// Issues and verifies access tokens. Clones share what they remember.
+/// Issues and verifies access tokens. Clones share their caches.
 #[derive(Clone)]
 pub struct Issuer {
     public_url: Arc<str>,
@@ -117,29 +116,29 @@ pub struct Issuer {
     clock: Clock,
     failed_logins: FailedLogins,
     metrics: Metrics,
-    /// Verified tokens by their hash: a signature costs ten times what the rest of a request's check
-    /// does, and does not change.
+    /// Verified tokens by their hash: a signature costs ten times what the rest of the check does,
+    /// and its result does not change.
     verified: Cache<[u8; 32], Arc<Verified>>,
 }
 
 impl Issuer {
-    /// An issuer of this name, which is also the audience (RFC 9068 §3).
+    /// Returns an issuer of this name, which is also the audience (RFC 9068 §3).
     #[must_use]
     pub fn new(public_url: &str, directory: Directory, clock: Clock, metrics: Metrics) -> Self {
-        let remembered_for = std::time::Duration::from_secs(REMEMBERED_FOR);
+        let cached_for = std::time::Duration::from_secs(CACHED_FOR);
         let verified =
-            Cache::builder().max_capacity(REMEMBERED).time_to_live(remembered_for).build();
+            Cache::builder().max_capacity(CACHE_CAPACITY).time_to_live(cached_for).build();
         let failed_logins = FailedLogins::new(clock.clone());
         Self { public_url: public_url.into(), directory, clock, failed_logins, metrics, verified }
     }
 
-    /// The directory behind it.
+    /// The directory of clients and keys that it works with.
     #[must_use]
     pub fn directory(&self) -> &Directory {
         &self.directory
     }
 
-    /// Its name, the URL by which callers know this service.
+    /// The `iss` and `aud` of its tokens: the URL by which callers know this service.
     pub(super) fn public_url(&self) -> &str {
         &self.public_url
     }
@@ -148,14 +147,14 @@ impl Issuer {
         &self.metrics
     }
 
-    /// Counts a wrong secret, and says how it is told.
+    /// Counts a failed login and returns the error for it.
     pub(super) fn wrong_secret(&self, client_id: &str, from: Option<IpAddr>) -> OAuthError {
         self.metrics.wrong_credentials.inc();
-        match self.failed_logins.wrong(client_id, from) {
+        match self.failed_logins.record(client_id, from) {
             None => OAuthError::invalid_client(),
             Some(seconds) => {
-                self.metrics.guesses_refused.inc();
-                OAuthError::too_many_guesses(seconds)
+                self.metrics.failed_logins_refused.inc();
+                OAuthError::too_many_failed_logins(seconds)
             }
         }
     }
@@ -182,43 +181,45 @@ impl Issuer {
         Ok(Issued { access_token, expires_in: client.token_lifetime })
     }
 
-    /// Signs a receipt: these claims with `iss` and `iat`, as a JWT of a type of its own (RFC 8725 §3.11),
-    /// so that it never passes for an access token. Anybody can check it with the published keys. `None`
-    /// where no key signs.
+    /// Signs a receipt: these claims with `iss` and `iat`, as a JWT of a type of its own (RFC 8725
+    /// §3.11), so that it never passes for an access token. Anyone can verify it with the published
+    /// keys. Returns `None` if no key signs.
     #[must_use]
     pub fn sign_receipt<C: Serialize>(&self, claims: &C) -> Option<String> {
         let (iss, iat) = (self.public_url.to_string(), self.clock.unix_seconds());
         self.directory.signing_key()?.sign(RECEIPT_TYP, &Receipt { iss, iat, claims })
     }
 
-    /// How long a verified token has left.
+    /// How long a verified token is still valid.
     pub(super) fn time_left(&self, verified: &Verified) -> std::time::Duration {
         let left = verified.exp.saturating_sub(self.clock.unix_seconds());
         std::time::Duration::from_secs(u64::try_from(left).unwrap_or(0))
     }
 
-    /// Whether a token counts, and for whom. Decided in memory, but for a good token of a client that
-    /// this replica has not heard of: another one may have issued it a moment ago.
-    pub(super) async fn worth(&self, pool: &Pool, vault: &Vault, token: &str) -> Worth {
+    /// Decides whether a token is valid, and for which client. In memory, except for a valid token
+    /// of a client that this replica does not know: another one may have created it a moment ago.
+    pub(super) async fn validate(&self, pool: &Pool, vault: &Vault, token: &str) -> Validity {
         let arrived = self.directory.now();
         let Some(verified) = self.verified(token) else {
-            return Worth::Nothing("The access token is not valid");
+            return Validity::Invalid("The access token is not valid");
         };
         if verified.exp <= self.clock.unix_seconds() {
-            return Worth::Nothing("The access token has expired");
+            return Validity::Invalid("The access token has expired");
         }
         let mut standing = self.standing(&verified);
-        if matches!(standing, Standing::Stranger) {
+        if matches!(standing, Standing::UnknownClient) {
             if let Err(error) = self.directory.refresh_since(arrived, pool, vault).await {
                 tracing::warn!(cause = %error, "the directory could not be refreshed");
-                return Worth::Unknown;
+                return Validity::Unknown;
             }
             standing = self.standing(&verified);
         }
         match standing {
-            Standing::Good(client) => Worth::Good(verified, client),
-            Standing::Ended | Standing::Stranger => Worth::Nothing("The access token was revoked"),
-            Standing::Stale => Worth::Unknown,
+            Standing::Valid(client) => Validity::Valid(verified, client),
+            Standing::Revoked | Standing::UnknownClient => {
+                Validity::Invalid("The access token was revoked")
+            }
+            Standing::Stale => Validity::Unknown,
         }
     }
 
@@ -226,7 +227,8 @@ impl Issuer {
         self.directory.standing(verified.jti, &verified.client_id, &verified.kid)
     }
 
-    /// What a token of this service's says, whether or not it still counts.
+    /// Verifies the signature and the claims of a token; revocation and the client's state are not
+    /// checked.
     pub(super) fn verified(&self, token: &str) -> Option<Arc<Verified>> {
         let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, token.as_bytes());
         let hash: [u8; 32] = digest.as_ref().try_into().ok()?;
@@ -238,9 +240,10 @@ impl Issuer {
         Some(verified)
     }
 
-    /// RFC 9068 §4 and RFC 8725 §3: the key is chosen by `kid` among this service's own and says
-    /// which algorithm counts; `typ`, `iss` and `aud` must be this service's; whatever else a header
-    /// points to (`jku`, `x5u`, `jwk`) is never looked at, and a critical extension is not understood.
+    /// Verifies a token by RFC 9068 §4 and RFC 8725 §3: `kid` chooses among this service's own
+    /// keys, and the key determines the algorithm; `typ`, `iss` and `aud` must be this service's.
+    /// Keys that the header points to (`jku`, `x5u`, `jwk`) are never read, and a critical
+    /// extension is refused.
     fn check(&self, token: &str) -> Option<Verified> {
         if token.len() > MAX_TOKEN {
             return None;
@@ -271,34 +274,36 @@ impl Issuer {
 }
 
 impl Verified {
-    /// What the token allows of what its client may still have. A client's scopes of other APIs never
-    /// meet Strongroom's own, whatever a name has come to mean since.
+    /// The token's scopes that its client still has. External scopes never become Strongroom's own,
+    /// even if a name has become one since.
     pub(super) fn granted(&self, client: &Client) -> Granted {
         Granted {
             own: self.scopes.intersection(client.scopes),
-            other: self.external_scopes.intersection(&client.external_scopes),
+            external: self.external_scopes.intersection(&client.external_scopes),
         }
     }
 }
 
-/// The client that a bearer token stands for.
+/// Returns the client of a bearer token.
 ///
 /// # Errors
-/// 401 for a token that does not count (any more), 503 where this replica cannot tell.
+/// 401 for a token that is not valid, 503 if this replica cannot decide.
 pub async fn verify(
     issuer: &Issuer,
     pool: &Pool,
     vault: &Vault,
     token: &str,
 ) -> Result<caller::Client, Problem> {
-    match issuer.worth(pool, vault, token).await {
-        Worth::Good(verified, client) => Ok(caller::Client {
+    match issuer.validate(pool, vault, token).await {
+        Validity::Valid(verified, client) => Ok(caller::Client {
             app: client.app,
             id: Arc::clone(&client.id),
             scopes: verified.scopes.intersection(client.scopes),
             reveals_per_minute: client.reveals_per_minute,
         }),
-        Worth::Nothing(why) => Err(Problem::invalid_token(why)),
-        Worth::Unknown => Err(Problem::unavailable("revocations could not be read for too long")),
+        Validity::Invalid(why) => Err(Problem::invalid_token(why)),
+        Validity::Unknown => {
+            Err(Problem::unavailable("revocations could not be read for too long"))
+        }
     }
 }

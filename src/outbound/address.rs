@@ -1,10 +1,10 @@
-//! Which addresses are public.
+//! The addresses of the public Internet.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// IPv4 networks that are not public, or not to be trusted to be: those that the IANA IPv4
-/// Special-Purpose Address Registry (RFC 6890) calls not globally reachable, the deprecated 6to4 relays
-/// (RFC 7526) and multicast.
+/// IPv4 networks that are not public or not reliably so: those that the IANA IPv4 Special-Purpose
+/// Address Registry (RFC 6890) calls not globally reachable, the deprecated 6to4 relays (RFC 7526)
+/// and multicast.
 const NOT_PUBLIC_V4: [(Ipv4Addr, u32); 15] = [
     (Ipv4Addr::UNSPECIFIED, 8),
     (Ipv4Addr::new(10, 0, 0, 0), 8),
@@ -33,11 +33,12 @@ const NOT_PUBLIC_V6: [(Ipv6Addr, u32); 4] = [
     (Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 0), 20),
 ];
 const GLOBAL_UNICAST: (Ipv6Addr, u32) = (Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0), 3);
-/// NAT64's well-known prefix (RFC 6052 §2.1): the IPv4 address that it leads to is in the last 32 bits.
+/// NAT64's well-known prefix (RFC 6052 §2.1): the last 32 bits are the IPv4 address that it leads
+/// to.
 const NAT64: (Ipv6Addr, u32) = (Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0), 96);
 
-/// Whether `address` belongs to a host on the public Internet. An IPv6 address that stands for an IPv4
-/// address (mapped or by NAT64) is as public as that.
+/// Returns whether `address` belongs to a host on the public Internet. An IPv6 address that stands
+/// for an IPv4 address (mapped or by NAT64) is as public as that.
 #[must_use]
 pub fn is_public(address: IpAddr) -> bool {
     match address {

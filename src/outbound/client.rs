@@ -1,4 +1,5 @@
-//! The client: it connects to allowed addresses alone, follows no redirect, repeats nothing.
+//! The HTTP client: it connects to allowed addresses alone, follows no redirect and retries
+//! nothing.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -12,22 +13,22 @@ use super::{OutboundUrl, Reach};
 use crate::base::coding::{Codings, Spoilt};
 use crate::base::retry_after;
 
-/// How long a connection may take, DNS, TCP and TLS together.
+/// The time limit of a connection, DNS, TCP and TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Makes calls. Clones share connections.
+/// The client. Clones share connections.
 #[derive(Clone, Debug)]
 pub struct Client {
     http: reqwest::Client,
     reach: Reach,
 }
 
-/// Every address that a name stands for is not to be reached.
+/// Every address of a name is forbidden.
 #[derive(Debug, thiserror::Error)]
 #[error("its address is not a public one")]
 struct NotPublic;
 
-/// Resolves names as the system does and keeps the addresses that may be reached.
+/// Resolves names as the system does and drops forbidden addresses.
 struct Guard(Reach);
 
 impl Resolve for Guard {
@@ -46,12 +47,12 @@ impl Resolve for Guard {
 }
 
 impl Client {
-    /// A client with connections of its own.
+    /// Returns a client with its own connections.
     ///
     /// # Errors
-    /// Where TLS cannot be set up, for want of root certificates for example.
+    /// Fails if TLS cannot be set up, for example without root certificates.
     pub fn new(reach: Reach) -> reqwest::Result<Self> {
-        #[expect(clippy::disallowed_methods, reason = "this is the room of outbound calls")]
+        #[expect(clippy::disallowed_methods, reason = "this is the module of outbound calls")]
         let mut http = reqwest::Client::builder()
             .user_agent(concat!("strongroom/", env!("CARGO_PKG_VERSION")))
             .redirect(redirect::Policy::none())
@@ -59,38 +60,39 @@ impl Client {
             .dns_resolver(std::sync::Arc::new(Guard(reach)))
             .connect_timeout(CONNECT_TIMEOUT)
             .https_only(reach == Reach::Public)
-            // Shorter than servers keep idle connections, so that a request rarely meets a dying one.
+            // Shorter than servers keep idle connections, so that a request rarely meets a closing
+            // one.
             .pool_idle_timeout(Duration::from_secs(20))
             .http1_only();
-        // A proxy of the environment would look names up by itself, and the guard would only ever see
-        // the proxy's address.
+        // A proxy from the environment would resolve names itself, and the guard would see the
+        // proxy's address only.
         if reach == Reach::Public {
             http = http.no_proxy();
         }
         Ok(Self { http: http.build()?, reach })
     }
 
-    /// How far this client reaches.
+    /// Which addresses this client may reach.
     #[must_use]
     pub fn reach(&self) -> Reach {
         self.reach
     }
 
-    /// A request to be completed; `limit` is for all of it, the answer's body included. A URL with a
-    /// literal address asks no resolver, so [`OutboundUrl`] has looked at that one.
+    /// Starts a request; `limit` covers all of it, the response's body included. A URL with a
+    /// literal address bypasses the resolver, so [`OutboundUrl`] has checked that one.
     pub fn request(&self, method: Method, url: &OutboundUrl, limit: Duration) -> RequestBuilder {
         self.http.request(method, url.url().clone()).timeout(limit)
     }
 }
 
-/// Why no answer came.
+/// Why no response arrived.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NoAnswer {
-    /// The name leads to addresses that may not be reached; nothing was sent.
+    /// The name leads to forbidden addresses; nothing was sent.
     NotAllowed,
     /// Time ran out.
     Timeout,
-    /// No connection, or one that broke; in words, without the URL.
+    /// No connection, or a broken one; a description without the URL.
     Unreachable(String),
 }
 
@@ -112,22 +114,22 @@ impl From<&reqwest::Error> for NoAnswer {
     }
 }
 
-/// Why an answer's body could not be read.
+/// Why a response's body could not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Unreadable {
-    /// More than was asked for.
+    /// It exceeds the limit.
     #[error("an answer of excessive size")]
     TooLarge,
-    /// It ended early, or time ran out.
+    /// It ended early or timed out.
     #[error("an answer that broke off")]
     BrokenOff,
-    /// In a content coding that is not known here, or whose bytes are not of it.
+    /// Its content coding is unknown or its bytes do not match the coding.
     #[error("an answer whose encoding cannot be read")]
     Encoding,
 }
 
-/// An answer's body without its codings, up to `max` bytes; wiped when dropped, because it may hold a
-/// token.
+/// Reads a response's body, decoded, up to `max` bytes. It is wiped when dropped, because it may
+/// hold a token.
 pub async fn read_bounded(
     mut response: Response,
     max: usize,

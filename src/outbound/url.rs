@@ -1,4 +1,4 @@
-//! URLs that came in by API, checked once.
+//! URLs that callers configure, validated once.
 
 use std::net::IpAddr;
 
@@ -6,10 +6,10 @@ use url::{Host, Url};
 
 use super::Reach;
 
-/// The longest URL that is taken, in bytes.
+/// The maximum length of a URL, in bytes.
 const MAX_URL: usize = 2048;
 
-/// What is wrong with a URL. Shows no part of it: somebody may have put a password there.
+/// Why a URL is invalid. Repeats no part of it, which may hold a password.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidUrl {
     /// Not a URL with a host.
@@ -24,10 +24,10 @@ pub enum InvalidUrl {
     /// A user name or a password.
     #[error("must not hold a user name or a password")]
     Credentials,
-    /// Something behind a `#`.
+    /// A fragment.
     #[error("must not have a fragment")]
     Fragment,
-    /// Something behind a `?`, where only a path makes sense.
+    /// A query, in a base URL.
     #[error("must not have a query")]
     Query,
     /// A literal address that may not be reached.
@@ -35,13 +35,13 @@ pub enum InvalidUrl {
     NotPublic,
 }
 
-/// A URL that calls may go to, as far as that can be told from the URL alone; the addresses that a name
-/// stands for are checked when the connection is made.
+/// A URL that calls may go to, as far as the URL alone shows; the addresses of a name are checked
+/// when the connection is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutboundUrl(Url);
 
 impl OutboundUrl {
-    /// Accepts https, or http as well where private addresses may be reached.
+    /// Parses a URL with the scheme https, or http as well if private addresses may be reached.
     pub fn parse(text: &str, reach: Reach) -> Result<Self, InvalidUrl> {
         if text.len() > MAX_URL || text.contains(char::is_whitespace) {
             return Err(InvalidUrl::Form);
@@ -64,7 +64,7 @@ impl OutboundUrl {
         }
     }
 
-    /// The same, for a URL under which paths are called: it may have no query.
+    /// Parses a URL under which paths are called: it may have no query.
     pub fn parse_base(text: &str, reach: Reach) -> Result<Self, InvalidUrl> {
         let base = Self::parse(text, reach)?;
         if base.0.query().is_some() { Err(InvalidUrl::Query) } else { Ok(base) }
@@ -82,8 +82,8 @@ impl OutboundUrl {
         &self.0
     }
 
-    /// The URL of `path` under this one; `None` where it would lead anywhere else. `path` has no slash
-    /// at its head.
+    /// Returns the URL of `path` under this one, or `None` if it would lead anywhere else. `path`
+    /// has no leading slash.
     #[must_use]
     pub fn under(&self, path: &str, query: Option<&str>) -> Option<Self> {
         let mut url = self.0.clone();
@@ -95,8 +95,8 @@ impl OutboundUrl {
     }
 }
 
-/// The address that a URL names in place of a host name. The `url` crate has read every spelling of
-/// one (`0x7f.1`, `2130706433`) by then, as the URL Standard has it.
+/// Returns the address that a URL has in place of a host name. The `url` crate has normalized every
+/// spelling of one (`0x7f.1`, `2130706433`) by then, as the URL Standard requires.
 fn literal(url: &Url) -> Option<IpAddr> {
     match url.host()? {
         Host::Ipv4(address) => Some(address.into()),

@@ -1,4 +1,4 @@
-//! Reaching PostgreSQL: pools, migrations, and what to say when it is not there.
+//! PostgreSQL at the start: reaching it, migrating it, and the errors.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,18 +13,18 @@ use crate::database::{Conn, Pools, is_outage};
 use crate::oauth::clients::ClientError;
 use crate::vault::VaultError;
 
-/// The migrations of this release. One that a newer release left behind is no trouble: it may have
-/// been here before a replica of this one restarts.
+/// The migrations of this release. Ones that a newer release has applied are ignored: it may have
+/// run before a replica of this one restarts.
 fn migrator() -> Migrator {
     let mut migrator = sqlx::migrate!();
     migrator.set_ignore_missing(true);
     migrator
 }
 
-/// How long a start waits for a database that is not there yet.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// How long a start waits for a database that is not reachable yet.
+const START_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// What keeps the service from starting.
+/// Why the service cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The database cannot be reached.
@@ -33,12 +33,12 @@ pub enum StartError {
          DATABASE_URL names it. To try Strongroom without a database of your own: strongroom dev"
     )]
     Unreachable {
-        /// Where it was looked for.
+        /// The hosts, ports and database name that were tried.
         at: String,
-        /// What came instead.
+        /// The error of the last attempt.
         cause: sqlx::Error,
     },
-    /// The tables are not what this release needs, and it may not change them.
+    /// Migrations are pending and this process may not apply them.
     #[error(
         "the database lacks {0} migrations; run `strongroom migrate`, or set STRONGROOM_MIGRATE=true"
     )]
@@ -46,7 +46,7 @@ pub enum StartError {
     /// A migration failed.
     #[error("the migrations could not be applied: {0}")]
     Migration(#[from] MigrateError),
-    /// The vault stays closed.
+    /// The vault cannot be opened.
     #[error(transparent)]
     Vault(#[from] VaultError),
     /// The app `default` could not be set up.
@@ -61,11 +61,11 @@ pub enum StartError {
     /// A listener could not be opened.
     #[error("{name}={address} cannot be listened on: {cause}")]
     Listen {
-        /// The variable.
+        /// The variable's name.
         name: &'static str,
-        /// Its value.
+        /// The address that it holds.
         address: SocketAddr,
-        /// Why not.
+        /// The operating system's error.
         cause: std::io::Error,
     },
     /// The operating system refused something else.
@@ -79,46 +79,46 @@ impl From<sqlx::Error> for StartError {
     }
 }
 
-/// The database, reached and migrated.
+/// The database, reachable and migrated.
 #[derive(Debug)]
 pub struct Database {
     pools: Arc<Pools>,
-    place: String,
+    location: String,
 }
 
 impl Database {
-    /// Reaches the database, waiting a little for one that is just starting, and applies migrations if that
-    /// is this process's business.
+    /// Reaches the database, waiting briefly for one that is starting, and applies migrations if
+    /// the configuration says so.
     pub async fn open(config: &Config) -> Result<Self, StartError> {
         let database = Self::reach(&config.database).await?;
         if config.database.migrate {
             migrate(&config.database).await?;
         } else {
-            let missing = missing(&mut database.connect().await?).await?;
-            if missing > 0 {
-                return Err(StartError::NotMigrated(missing));
+            let pending = count_pending(&mut database.connect().await?).await?;
+            if pending > 0 {
+                return Err(StartError::NotMigrated(pending));
             }
         }
         Ok(database)
     }
 
-    /// Reaches the database without looking at its tables.
+    /// Reaches the database without checking its migrations.
     pub async fn reach(config: &DatabaseConfig) -> Result<Self, StartError> {
-        let (pools, place) = (Pools::new(config), config.service.place());
-        let until = tokio::time::Instant::now() + PATIENCE;
+        let (pools, location) = (Pools::new(config), config.service.place());
+        let until = tokio::time::Instant::now() + START_TIMEOUT;
         loop {
-            let Err(cause) = pools.connect().await else { return Ok(Self { pools, place }) };
+            let Err(cause) = pools.connect().await else { return Ok(Self { pools, location }) };
             if !is_outage(&cause) || tokio::time::Instant::now() > until {
-                return Err(StartError::Unreachable { at: place, cause });
+                return Err(StartError::Unreachable { at: location, cause });
             }
             tracing::warn!(%cause, "waiting for PostgreSQL");
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
     }
 
-    /// One connection, outside of the pools.
+    /// Opens a connection outside of the pools.
     pub async fn connect(&self) -> Result<Conn, StartError> {
-        let unreachable = |cause| StartError::Unreachable { at: self.place.clone(), cause };
+        let unreachable = |cause| StartError::Unreachable { at: self.location.clone(), cause };
         self.pools.connect().await.map_err(unreachable)
     }
 
@@ -129,29 +129,29 @@ impl Database {
     }
 }
 
-/// What a migration did.
+/// The outcome of [`migrate`].
 #[derive(Debug, serde::Serialize)]
 pub struct Migrated {
     /// How many migrations were applied.
     pub applied: usize,
-    /// The service's role, where it is not the owner's and so was given what it needs.
+    /// The service's role, if it is not the owner and was granted its privileges.
     pub granted: Option<String>,
 }
 
-/// Applies pending migrations, as the owner if there is one, and gives the service's role what it needs and
-/// nothing that alters the audit trail. Replicas that start together take turns. A migration takes as long as
-/// it takes: this is the one connection without a deadline of ours.
+/// Applies pending migrations, as the owner if one is configured, and grants the service's role
+/// what it needs and nothing that alters the audit trail. An advisory lock serializes replicas that
+/// start together. A migration has no time limit: this is the only connection without a deadline.
 pub async fn migrate(config: &DatabaseConfig) -> Result<Migrated, StartError> {
     let url = config.owner.as_ref().unwrap_or(&config.service);
     let mut conn = connect_as_owner(url).await?;
-    let applied = missing(&mut conn).await?;
+    let applied = count_pending(&mut conn).await?;
     migrator().run(&mut conn).await?;
     let granted = grant(&mut conn, config).await?;
     conn.close().await?;
     Ok(Migrated { applied, granted })
 }
 
-/// The first host that takes writes: only there can migrations be applied.
+/// Connects to the first host that accepts writes: only there can migrations be applied.
 async fn connect_as_owner(url: &DatabaseUrl) -> Result<PgConnection, StartError> {
     let mut cause = sqlx::Error::PoolTimedOut;
     for host in url.hosts() {
@@ -161,7 +161,7 @@ async fn connect_as_owner(url: &DatabaseUrl) -> Result<PgConnection, StartError>
             let standby = standby.fetch_one(&mut conn).await?;
             Ok((conn, standby))
         };
-        match tokio::time::timeout(PATIENCE, connect).await {
+        match tokio::time::timeout(START_TIMEOUT, connect).await {
             Ok(Ok((conn, standby))) if !standby || url.hosts().len() == 1 => return Ok(conn),
             Ok(Ok(_)) | Err(_) => {}
             Ok(Err(error)) => cause = error,
@@ -183,8 +183,10 @@ async fn grant(
     Ok(Some(role))
 }
 
-/// How many migrations of this release the database lacks.
-async fn missing<'c>(conn: impl Executor<'c, Database = Postgres>) -> Result<usize, StartError> {
+/// Returns how many migrations of this release the database lacks.
+async fn count_pending<'c>(
+    conn: impl Executor<'c, Database = Postgres>,
+) -> Result<usize, StartError> {
     let applied = sqlx::query_scalar::<_, i64>(
         "SELECT version FROM _sqlx_migrations WHERE success ORDER BY version",
     )
@@ -192,7 +194,7 @@ async fn missing<'c>(conn: impl Executor<'c, Database = Postgres>) -> Result<usi
     .await;
     let applied = match applied {
         Ok(applied) => applied,
-        // 42P01: there is no such table, so nothing was ever applied.
+        // 42P01, undefined_table: no migration was ever applied.
         Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("42P01") => Vec::new(),
         Err(error) => return Err(error.into()),
     };

@@ -1,4 +1,4 @@
-//! What there is to read: the front page, the `OpenAPI` document, and the pages that show it.
+//! The front page, the `OpenAPI` document, and the pages that render it.
 
 use std::borrow::Cow;
 use std::convert::Infallible;
@@ -15,17 +15,17 @@ use utoipa_swagger_ui::Config;
 use super::openapi;
 use crate::http::problem::Problem;
 
-/// The bytes that are handed to the server at once.
+/// The size of a piece of a body that is streamed, in bytes.
 const PIECE: usize = 16 * 1024;
-/// Where the document is.
+/// The path of the document.
 pub(super) const OPENAPI: &str = "/openapi.json";
 
-/// Written once: it is large, and anybody may ask for it.
+/// Serialized once: it is large and public.
 static DOCUMENT: LazyLock<Bytes> =
     LazyLock::new(|| openapi::document().to_json().unwrap_or_default().into());
 static PAGES: LazyLock<Arc<Config<'static>>> = LazyLock::new(|| Arc::new(Config::from(OPENAPI)));
 
-/// Where to go from here.
+/// The front page: links.
 pub(super) async fn index() -> HttpResponse {
     HttpResponse::Ok().json(json!({
         "service": "strongroom",
@@ -35,12 +35,12 @@ pub(super) async fn index() -> HttpResponse {
     }))
 }
 
-/// The document.
+/// Responds with the document.
 pub(super) async fn document() -> HttpResponse {
     HttpResponse::Ok().content_type(ContentType::json()).body(pieces(DOCUMENT.clone()))
 }
 
-/// One file of the pages that show the document.
+/// Responds with one file of the pages that render the document.
 pub(super) async fn page(path: web::Path<String>) -> Result<HttpResponse, Problem> {
     let file = utoipa_swagger_ui::serve(&path, Arc::clone(&PAGES));
     let file = file.map_err(Problem::internal)?.ok_or_else(Problem::not_found)?;
@@ -55,7 +55,7 @@ pub(super) async fn page(path: web::Path<String>) -> Result<HttpResponse, Proble
     Ok(answer.content_type(file.content_type).body(pieces(bytes)))
 }
 
-/// A large body piece by piece: the server copies what it is given, and a caller may take nothing of it.
+/// Streams a large body: the server copies what it is given, and a caller may read none of it.
 fn pieces(bytes: Bytes) -> SizedStream<impl Stream<Item = Result<Bytes, Infallible>>> {
     let size = bytes.len() as u64;
     let pieces = stream::unfold(bytes, |mut left| async move {

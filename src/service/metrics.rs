@@ -1,4 +1,5 @@
-//! What a replica counts, registered in one place, so that a test can hold the list against the documents.
+//! The metrics of a replica, registered in one place, so that a test can compare the list with the
+//! documents.
 
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use crate::database::Pools;
 use crate::http::connection;
 use crate::{audit, connections, dapi, http, oauth, relay, telemetry, upstreams};
 
-/// The counters of every feature.
+/// The handles of every feature's metrics.
 #[derive(Clone)]
 pub(super) struct Metrics {
     pub(super) callers: connection::Metrics,
@@ -21,7 +22,7 @@ pub(super) struct Metrics {
     pub(super) audit: audit::Metrics,
 }
 
-/// Everything that `/metrics` shows, and the handles by which it is counted.
+/// Registers every metric of `/metrics` and returns the handles.
 pub(super) fn register(pools: &Arc<Pools>) -> (Registry, Metrics) {
     let mut registry = Registry::with_prefix("strongroom");
     let metrics = Metrics {
@@ -39,7 +40,7 @@ pub(super) fn register(pools: &Arc<Pools>) -> (Registry, Metrics) {
     (registry, metrics)
 }
 
-/// Every metric of a replica, with nothing counted yet. `/metrics` of a running service shows the same names.
+/// Returns every metric of a replica at zero. `/metrics` of a running service has the same names.
 #[must_use]
 pub fn metrics_registry(pools: &Arc<Pools>) -> Registry {
     register(pools).0

@@ -1,7 +1,7 @@
-//! The service: puts the parts together, runs them, drains them. The only room that knows every
+//! The service: assembles the parts, runs them, drains them. The only module that knows every
 //! feature.
 //!
-//! Building is apart from running, so that a test binds port 0 and asks for the address.
+//! Building is separate from running, so that a test binds port 0 and reads the address.
 
 mod database;
 mod documents;
@@ -10,6 +10,7 @@ mod openapi;
 mod query;
 mod routes;
 mod servers;
+mod shared;
 mod status;
 mod store;
 
@@ -24,32 +25,27 @@ use std::time::Duration;
 
 use actix_web::dev::Server;
 use prometheus_client::registry::Registry;
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::metrics::Metrics;
+use self::shared::{Parts, Shared, Thread};
 use crate::base::clock::Clock;
-use crate::base::signer::Signer;
-use crate::config::{Config, OauthConfig, PublicUrl};
+use crate::config::{BootstrapClient, Config, DefaultApp, OauthConfig, PublicUrl};
 use crate::connections::{Batches, Budgets, ChangeNotifier, Context, Deferred, LastUses};
 use crate::dapi::Gate;
 use crate::database::{Conn, Pool, Pools};
-use crate::http::body_pool::BodyPool;
-use crate::http::concurrency::ConcurrencyLimit;
+use crate::http::connection;
 use crate::http::connection::{Guard, Limits};
-use crate::http::operators::Operators;
-use crate::http::peer::TrustedProxies;
-use crate::http::{body_pool, connection};
 use crate::oauth::{Directory, Issuer};
 use crate::outbound::Reach;
 use crate::vault::Vault;
-use crate::{audit, background, connections, dapi, oauth, outbound, relay, upstreams};
+use crate::{audit, background, connections, dapi, oauth, upstreams};
 
-/// Files that are open beside connections to PostgreSQL, Dapi, upstreams and callers.
+/// Open files other than connections to PostgreSQL, Dapi, upstreams and callers.
 const OTHER_FILES: usize = 64;
-/// Connections of callers at most: more would be memory for nothing, as clients keep theirs open.
-const MOST_CALLERS: usize = 4096;
+/// The maximum number of callers' connections: clients keep theirs open, so more would only cost
+/// memory.
+const MAX_CALLERS: usize = 4096;
 
 /// A service that is built and listens, and does not run yet.
 pub struct Service {
@@ -69,110 +65,18 @@ pub struct Service {
     grace: Duration,
 }
 
-/// What all threads share.
-#[derive(Clone)]
-struct Shared {
-    /// One for all threads: the more callers, the fewer statements.
-    batches: Batches,
-    database: Arc<Database>,
-    vault: Vault,
-    issuer: Issuer,
-    signer: Signer,
-    budgets: Budgets,
-    dapi: Arc<crate::config::DapiConfig>,
-    gate: Gate,
-    pace: Arc<crate::config::Pace>,
-    tasks: TaskTracker,
-    changes: ChangeNotifier,
-    uses: LastUses,
-    wake: Arc<Notify>,
-    deferred: Deferred,
-    operators: Operators,
-    single_flight: upstreams::SingleFlight,
-    upstream_calls: ConcurrencyLimit,
-    reach: Reach,
-    line: relay::Line,
-    relay_limit: ConcurrencyLimit,
-    body_pool: BodyPool,
-    metrics: Metrics,
-    readiness: Readiness,
-    proxies: TrustedProxies,
-    cors_origins: Arc<[String]>,
-}
-
-impl Shared {
-    /// What use cases work with, over `pool`. Dapi's client has connections of its own, so that each
-    /// thread's stay with it.
-    fn context(&self, pool: Pool) -> Result<Context, StartError> {
-        let dapi = Arc::clone(&self.dapi);
-        let client = dapi::Client::new(dapi, self.gate.clone(), self.metrics.dapi.clone());
-        Ok(Context {
-            batches: self.batches.clone(),
-            pool,
-            vault: self.vault.clone(),
-            dapi: client.map_err(StartError::Tls)?,
-            pace: Arc::clone(&self.pace),
-            tasks: self.tasks.clone(),
-            changes: self.changes.clone(),
-            uses: self.uses.clone(),
-            wake: Arc::clone(&self.wake),
-            deferred: self.deferred.clone(),
-            metrics: self.metrics.connections.clone(),
-        })
-    }
-}
-
-impl Shared {
-    /// What calls to other APIs work with, in the thread of `context`.
-    fn upstreams(&self, context: &Context) -> Result<upstreams::Context, StartError> {
-        Ok(upstreams::Context {
-            pool: context.pool.clone(),
-            vault: self.vault.clone(),
-            outbound: outbound::Client::new(self.reach).map_err(StartError::Tls)?,
-            single_flight: self.single_flight.clone(),
-            calls: self.upstream_calls.clone(),
-            tasks: self.tasks.clone(),
-            metrics: self.metrics.upstreams.clone(),
-        })
-    }
-
-    /// What one thread works with.
-    fn thread(&self, workers: usize) -> Result<Thread, StartError> {
-        let context = self.context(self.database.pools().worker(workers))?;
-        let upstreams = self.upstreams(&context)?;
-        let relay = relay::Context {
-            connections: context.clone(),
-            line: self.line.clone(),
-            limit: self.relay_limit.clone(),
-            metrics: self.metrics.relay.clone(),
-        };
-        Ok(Thread { context, upstreams, relay })
-    }
-}
-
-/// What each thread has of its own.
-#[derive(Clone)]
-struct Thread {
-    context: Context,
-    upstreams: upstreams::Context,
-    relay: relay::Context,
-}
-
 impl Service {
-    /// Builds everything and begins to listen: database, migrations, vault, apps, clients, keys.
+    /// Builds everything and starts to listen: database, migrations, vault, apps, clients, keys.
     ///
     /// # Errors
-    /// Whatever keeps the service from working, in words for the operator.
+    /// Whatever keeps the service from working, with a message for the operator.
     pub async fn build(config: Config, clock: Clock) -> Result<Self, StartError> {
         let callers = callers(&config);
         let database = Arc::new(Database::open(&config).await?);
         let mut conn = database.connect().await?;
         let vault = Vault::open(&mut conn, config.master_keys).await?;
-        if let Some(app) = &config.default_app {
-            crate::apps::ensure_default(&mut conn, &vault, app).await?;
-        }
-        oauth::clients::ensure_bootstrap(&mut conn, &vault, config.bootstrap.as_ref()).await?;
-        oauth::signing_keys::ensure(&mut conn, &vault, config.oauth.signing_algorithm).await?;
+        let (app, client) = (config.default_app.as_ref(), config.bootstrap.as_ref());
+        ensure_configured(&mut conn, &vault, app, client, &config.oauth).await?;
         let directory = Directory::load(&mut conn, &vault, clock.clone()).await?;
         drop(conn);
 
@@ -183,50 +87,29 @@ impl Service {
 
         let pools = Arc::clone(database.pools());
         let (registry, metrics) = metrics::register(&pools);
-        let guard = Guard::new(callers, Limits::DEFAULT, metrics.callers.clone());
+        let (guard, metrics_guard) = guards(callers, metrics.callers.clone());
         let audit = metrics.audit.clone();
-        let budgets = Budgets::new(clock.clone(), config.oauth.reveals_per_minute);
         let control = pools.control();
-        let shared = Shared {
-            batches: Batches::new(&pools.batches()),
-            signer: oauth::statements::signer(public_url.as_str(), directory.clone()),
-            issuer: Issuer::new(
-                public_url.as_str(),
-                directory.clone(),
+        let shared = Shared::new(
+            Parts {
+                budgets: Budgets::new(clock.clone(), config.oauth.reveals_per_minute),
+                readiness: Readiness::new(directory.clone(), control.clone()),
+                reach: Reach::allowing_private_addresses(config.allow_private_addresses),
+                public_url: &public_url,
+                directory: directory.clone(),
                 clock,
-                metrics.oauth.clone(),
-            ),
-            budgets,
-            dapi: Arc::new(config.dapi.clone()),
-            gate: Gate::new(config.dapi.max_concurrent_calls),
-            pace: Arc::new(config.pace),
-            tasks: TaskTracker::new(),
-            changes: ChangeNotifier::default(),
-            uses: LastUses::default(),
-            wake: Arc::default(),
-            deferred: Deferred::default(),
-            operators: Operators::new(pools.operators()),
-            single_flight: upstreams::SingleFlight::default(),
-            upstream_calls: ConcurrencyLimit::new(upstreams::MAX_CALLS.min(callers)),
-            line: relay::Line::default(),
-            relay_limit: ConcurrencyLimit::new(relay::MAX_CALLS.min(callers)),
-            body_pool: BodyPool::new(body_pool::Limits::DEFAULT),
-            reach: Reach::allowing_private_addresses(config.allow_private_addresses),
-            metrics,
-            readiness: Readiness::new(directory.clone(), control.clone()),
-            proxies: TrustedProxies::new(config.http.trusted_proxies),
-            cors_origins: config.http.cors_origins.into(),
-            vault,
-            database,
-        };
+                vault,
+                database,
+                metrics,
+                callers,
+            },
+            &config.dapi,
+            &config.http,
+            Arc::new(config.pace),
+        );
         let context = shared.context(pools.background())?;
         let readiness = shared.readiness.clone();
         let workers = usize::try_from(config.http.workers).unwrap_or(1);
-        let metrics_guard = Guard::new(
-            servers::METRICS_CONNECTIONS,
-            Limits::DEFAULT,
-            connection::Metrics::default(),
-        );
         Ok(Self {
             address,
             metrics_address,
@@ -245,25 +128,25 @@ impl Service {
         })
     }
 
-    /// Where the API listens.
+    /// The address on which the API listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Where the metrics are.
+    /// The address on which the metrics are served.
     #[must_use]
     pub fn metrics_address(&self) -> SocketAddr {
         self.metrics_address
     }
 
-    /// The URL by which callers know it.
+    /// The URL by which callers know the service.
     #[must_use]
     pub fn public_url(&self) -> &PublicUrl {
         &self.public_url
     }
 
-    /// What the background work works with; for tests and for the command line's own rounds.
+    /// The context of the background work, for tests and for rounds that a command runs.
     #[must_use]
     pub fn context(&self) -> &Context {
         &self.context
@@ -275,20 +158,22 @@ impl Service {
         &self.directory
     }
 
-    /// Runs until `shutdown` resolves, then drains: readiness goes off and no new call to Dapi
-    /// begins; calls that are under way end, up to the grace period; then the listeners close.
+    /// Runs until `shutdown` resolves, then drains: readiness is withdrawn and no new call to Dapi
+    /// starts; calls in progress end, up to the grace period; then the listeners close.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> std::io::Result<()> {
         let stop = CancellationToken::new();
         let (oauth, audit) = (Arc::clone(&self.oauth), self.audit.clone());
         let background = background::run(self.context.clone(), oauth, audit, stop.clone());
         let background = tokio::spawn(background);
         self.run_without_background(stop, shutdown).await?;
-        // It only has to finish its round: what it began is on the tracker, which was waited for.
-        let _ = tokio::time::timeout(Duration::from_secs(servers::LAST_ANSWERS), background).await;
+        // It only has to finish its round: the tracker, which was waited for, has the calls that it
+        // started.
+        let _ =
+            tokio::time::timeout(Duration::from_secs(servers::LAST_RESPONSES), background).await;
         Ok(())
     }
 
-    /// The same without the background work, which a test then drives by itself.
+    /// Runs without the background work, which a test then drives itself.
     pub async fn run_without_background(
         self,
         stop: CancellationToken,
@@ -340,7 +225,24 @@ impl Service {
     }
 }
 
-/// What the background work works with, for one round by hand: no listener, no directory.
+/// Ensures what the environment describes: the default app, the bootstrap client and a signing key.
+async fn ensure_configured(
+    conn: &mut Conn,
+    vault: &Vault,
+    default_app: Option<&DefaultApp>,
+    bootstrap: Option<&BootstrapClient>,
+    config: &OauthConfig,
+) -> Result<(), StartError> {
+    if let Some(app) = default_app {
+        crate::apps::ensure_default(conn, vault, app).await?;
+    }
+    oauth::clients::ensure_bootstrap(conn, vault, bootstrap).await?;
+    oauth::signing_keys::ensure(conn, vault, config.signing_algorithm).await?;
+    Ok(())
+}
+
+/// Returns the context for one round of the background work by a command: no listener, no
+/// directory.
 pub async fn context_of_one_round(config: Config) -> Result<Context, StartError> {
     let database = Database::open(&config).await?;
     let vault = Vault::open(&mut database.connect().await?, config.master_keys).await?;
@@ -364,7 +266,7 @@ pub async fn context_of_one_round(config: Config) -> Result<Context, StartError>
     })
 }
 
-/// What one command signs with, besides a connection and the vault.
+/// Returns what a command signs with, a connection and the vault.
 pub async fn issuer_of_one_command(config: Config) -> Result<(Conn, Vault, Issuer), StartError> {
     let mut conn = Database::open(&config).await?.connect().await?;
     let vault = Vault::open(&mut conn, config.master_keys).await?;
@@ -376,7 +278,7 @@ pub async fn issuer_of_one_command(config: Config) -> Result<(Conn, Vault, Issue
     Ok((conn, vault, issuer))
 }
 
-/// A port that was left to the system to choose belongs into the public URL.
+/// Returns the public URL, with the actual port if the operating system chose it.
 fn public_url(configured: &PublicUrl, listen: SocketAddr, address: SocketAddr) -> PublicUrl {
     if listen.port() == 0 && *configured == PublicUrl::of_listener(listen) {
         return PublicUrl::of_listener(address);
@@ -384,15 +286,24 @@ fn public_url(configured: &PublicUrl, listen: SocketAddr, address: SocketAddr) -
     configured.clone()
 }
 
-/// How many connections callers may have: what the limit of open files leaves beside PostgreSQL, calls to
+/// Returns how many connections callers may have: the limit on open files less PostgreSQL, calls to
 /// Dapi and through upstreams, and everything else; half of the limit at least.
 fn callers(config: &Config) -> usize {
-    let number = |wanted: u32| usize::try_from(wanted).unwrap_or(usize::MAX);
+    let number = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
     let calls = number(config.dapi.max_concurrent_calls).saturating_add(upstreams::MAX_CALLS);
     let others =
         calls.saturating_add(number(config.database.connections)).saturating_add(OTHER_FILES);
     let limit = connection::open_files();
-    (limit - others.min(limit / 2)).clamp(1, MOST_CALLERS)
+    (limit - others.min(limit / 2)).clamp(1, MAX_CALLERS)
+}
+
+/// Returns the guards of the API's listener and of the metrics'.
+fn guards(callers: usize, metrics: connection::Metrics) -> (Guard, Guard) {
+    let uncounted = connection::Metrics::default();
+    (
+        Guard::new(callers, Limits::DEFAULT, metrics),
+        Guard::new(servers::METRICS_CONNECTIONS, Limits::DEFAULT, uncounted),
+    )
 }
 
 fn listen(name: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {

@@ -1,4 +1,4 @@
-//! The `OpenAPI` document, written by the handlers' own annotations.
+//! The `OpenAPI` document, generated from the handlers' annotations.
 
 use utoipa::openapi::security::{
     ClientCredentials, Flow, HttpAuthScheme, HttpBuilder, OAuth2, Scopes, SecurityScheme,
@@ -130,7 +130,7 @@ impl Modify for Security {
     }
 }
 
-/// The `OpenAPI` document of this release.
+/// Returns the `OpenAPI` document of this release.
 #[must_use]
 pub fn document() -> utoipa::openapi::OpenApi {
     Document::openapi()

@@ -1,7 +1,7 @@
-//! Queries under `/v1` are read strictly: a parameter that an endpoint does not take is refused rather than
-//! passed over, because a misspelt filter would otherwise mean everything.
+//! Strict query parameters under `/v1`: an unknown one is an error, because ignoring a misspelt
+//! filter would select everything.
 //!
-//! What an endpoint takes stands in the `OpenAPI` document, and there alone.
+//! The `OpenAPI` document alone says which ones an endpoint has.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
@@ -16,8 +16,8 @@ use super::openapi;
 use crate::http::caller::Authentication;
 use crate::http::problem::{Problem, ProblemCode};
 
-/// The parameters of every operation's query, by method in lower case and path.
-static TAKEN: LazyLock<HashMap<(String, String), HashSet<String>>> = LazyLock::new(|| {
+/// The query parameters of every operation, by method in lower case and path.
+static PARAMETERS: LazyLock<HashMap<(String, String), HashSet<String>>> = LazyLock::new(|| {
     let document = serde_json::to_value(openapi::document()).unwrap_or_default();
     let paths = document.get("paths").and_then(Value::as_object).into_iter().flatten();
     let operations = paths.flat_map(|(path, item)| {
@@ -34,25 +34,25 @@ fn names(operation: &Value) -> HashSet<String> {
     of_query.filter_map(|parameter| parameter["name"].as_str().map(str::to_owned)).collect()
 }
 
-/// Endpoints whose query is another API's business.
+/// Returns whether the query is passed on to another API.
 fn passes_on(pattern: &str) -> bool {
     ["/v1/connections/{id}/dapi/", "/v1/upstreams/{name}/proxy/"]
         .iter()
         .any(|prefix| pattern.starts_with(prefix))
 }
 
-/// Refuses a query that is not what the endpoint takes. Who is not let in hears of that first.
+/// Refuses unknown query parameters. A caller without valid credentials gets that error first.
 pub(super) async fn strict(
     req: ServiceRequest,
     next: Next<impl MessageBody>,
 ) -> Result<ServiceResponse<impl MessageBody>, Error> {
-    if !req.query_string().is_empty() && is_let_in(&req) {
+    if !req.query_string().is_empty() && is_authenticated(&req) {
         check(&req)?;
     }
     next.call(req).await
 }
 
-fn is_let_in(req: &ServiceRequest) -> bool {
+fn is_authenticated(req: &ServiceRequest) -> bool {
     req.extensions().get::<Authentication>().is_some_and(|found| found.0.is_ok())
 }
 
@@ -60,12 +60,12 @@ fn check(req: &ServiceRequest) -> Result<(), Problem> {
     let Some(pattern) = req.match_pattern().filter(|pattern| !passes_on(pattern)) else {
         return Ok(());
     };
-    // What has no operation is refused as such.
+    // A request without an operation gets its own error.
     let operation = (req.method().as_str().to_ascii_lowercase(), pattern);
-    let Some(taken) = TAKEN.get(&operation) else { return Ok(()) };
+    let Some(allowed) = PARAMETERS.get(&operation) else { return Ok(()) };
     let mut given = HashSet::new();
     for (name, _) in url::form_urlencoded::parse(req.query_string().as_bytes()) {
-        if !taken.contains(name.as_ref()) {
+        if !allowed.contains(name.as_ref()) {
             return Err(unknown(&name));
         }
         if !given.insert(name.clone()) {
@@ -75,7 +75,8 @@ fn check(req: &ServiceRequest) -> Result<(), Problem> {
     Ok(())
 }
 
-/// The name is told where it looks like one: it might as well be a secret in the wrong place.
+/// Returns the problem of an unknown parameter. It repeats the name only if it looks like one: it
+/// might be a misplaced secret.
 fn unknown(name: &str) -> Problem {
     let is_name = !name.is_empty()
         && name.len() <= 32

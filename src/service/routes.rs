@@ -19,7 +19,7 @@ use crate::upstreams::routes as upstream;
 use crate::vault::Vault;
 use crate::{erasure, oauth, sessions};
 
-/// What handlers ask for.
+/// Registers what handlers extract.
 pub(super) fn data(config: &mut web::ServiceConfig, shared: &Shared, thread: Option<Thread>) {
     let Some(Thread { context, upstreams, relay }) = thread else { return };
     config
@@ -38,24 +38,15 @@ pub(super) fn data(config: &mut web::ServiceConfig, shared: &Shared, thread: Opt
         .app_data(web::Data::new(shared.metrics.http.clone()));
 }
 
-/// Every route. Each has a line in the `OpenAPI` document, and each operation of that document a row in
-/// the test of authorization.
+/// Registers every route. Each has a line in the `OpenAPI` document, and each operation of that
+/// document a row in the test of authorization.
 pub(super) fn all(config: &mut web::ServiceConfig, cors_origins: &[String]) {
     config
         .service(read("/", documents::index))
         .service(read("/healthz", status::healthz))
         .service(read("/readyz", status::readyz))
         .service(read("/problems/{code}", status::problem))
-        .service(read("/.well-known/oauth-authorization-server", oauth::routes::metadata::metadata))
-        .service(read("/.well-known/jwks.json", oauth::routes::metadata::jwks))
-        .service(at("/oauth2/token", "POST").route(web::post().to(oauth::routes::token::token)))
-        // The same, where clients of a plain Basic server look for it.
-        .service(at("/oauth/v2/token", "POST").route(web::post().to(oauth::routes::token::token)))
-        .service(at("/oauth2/revoke", "POST").route(web::post().to(oauth::routes::revoke::revoke)))
-        .service(
-            at("/oauth2/introspect", "POST")
-                .route(web::post().to(oauth::routes::introspect::introspect)),
-        )
+        .configure(oauth_endpoints)
         .service(at("/dapi/v2/{path:.*}", "POST").route(web::post().to(relay::wire::by_path)))
         .service(at("/dapi", "POST").route(web::post().to(relay::wire::by_action)))
         .service(at("/dapi/", "POST").route(web::post().to(relay::wire::by_action)))
@@ -111,7 +102,22 @@ pub(super) fn all(config: &mut web::ServiceConfig, cors_origins: &[String]) {
         );
 }
 
-/// Other APIs: using them, and administering them.
+/// The authorization server: metadata, tokens, revocation, introspection.
+fn oauth_endpoints(config: &mut web::ServiceConfig) {
+    config
+        .service(read("/.well-known/oauth-authorization-server", oauth::routes::metadata::metadata))
+        .service(read("/.well-known/jwks.json", oauth::routes::metadata::jwks))
+        .service(at("/oauth2/token", "POST").route(web::post().to(oauth::routes::token::token)))
+        // The same endpoint, at the path that clients of a plain Basic server use.
+        .service(at("/oauth/v2/token", "POST").route(web::post().to(oauth::routes::token::token)))
+        .service(at("/oauth2/revoke", "POST").route(web::post().to(oauth::routes::revoke::revoke)))
+        .service(
+            at("/oauth2/introspect", "POST")
+                .route(web::post().to(oauth::routes::introspect::introspect)),
+        );
+}
+
+/// Other APIs: their use and their administration.
 fn upstreams(config: &mut web::ServiceConfig) {
     config
         .service(
@@ -169,7 +175,7 @@ fn admin_audit(config: &mut web::ServiceConfig) {
         .service(at("/admin/audit-checkpoint", "GET").route(web::get().to(audit::checkpoint)));
 }
 
-/// The operator's side: every user's connections, revoking many of them, erasing a user.
+/// Operators' routes: every user's connections, bulk revocations, erasure.
 fn admin_connections(config: &mut web::ServiceConfig) {
     config
         .service(
@@ -211,7 +217,8 @@ fn admin_connections(config: &mut web::ServiceConfig) {
         .service(at("/users/erasures/{id}", "GET").route(web::get().to(erasure::routes::get)));
 }
 
-/// A path that answers other methods than its own with a problem that names them (RFC 9110 §15.5.6).
+/// Returns a path that responds to other methods with a problem that lists its own (RFC 9110
+/// §15.5.6).
 fn at(path: &str, allow: &'static str) -> Resource {
     web::resource(path).default_service(web::to(move || async move {
         let problem = Problem::new(ProblemCode::MethodNotAllowed, format!("It takes {allow}."));
@@ -219,7 +226,7 @@ fn at(path: &str, allow: &'static str) -> Resource {
     }))
 }
 
-/// A path that is only read; `HEAD` is answered as `GET` is, without the body (RFC 9110 §9.3.2).
+/// Returns a read-only path; `HEAD` is answered as `GET` without the body (RFC 9110 §9.3.2).
 fn read<F, Args>(path: &str, handler: F) -> Resource
 where
     F: Handler<Args>,
@@ -230,7 +237,7 @@ where
     at(path, "GET, HEAD").route(get).route(head)
 }
 
-/// What has no route.
+/// Responds to requests without a route.
 pub(super) async fn not_found() -> Result<HttpResponse, Problem> {
     Err(Problem::new(
         ProblemCode::NotFound,
@@ -238,8 +245,8 @@ pub(super) async fn not_found() -> Result<HttpResponse, Problem> {
     ))
 }
 
-/// Pages of exactly these origins may hand in results and read what became of them. They may send any header:
-/// what traces browsers adds some of its own, and no header here grants anything but a bearer token.
+/// Allows pages of exactly these origins to hand in results and read their state. They may send any
+/// header: browser tracing adds its own, and no header here grants anything but a bearer token.
 fn cors(origins: &[String]) -> Cors {
     let exposed =
         [LOCATION, RETRY_AFTER, actix_web::http::header::HeaderName::from_static("x-request-id")];
@@ -251,8 +258,8 @@ fn cors(origins: &[String]) -> Cors {
     origins.iter().fold(cors, |cors, origin| cors.allowed_origin(origin))
 }
 
-/// Finds out who is calling and keeps it with the request; whether they may is for the handler's
-/// extractor to decide.
+/// Authenticates the caller and stores the result in the request; the handler's extractor decides
+/// whether the scope suffices.
 async fn authenticate(
     req: ServiceRequest,
     next: Next<impl actix_web::body::MessageBody>,

@@ -1,4 +1,4 @@
-//! The listeners: actix-web's own server, put together from its parts so that each connection is guarded.
+//! The listeners: actix-web's server, assembled from its parts so that each connection is guarded.
 
 use std::fmt::Debug;
 use std::net::TcpListener;
@@ -20,15 +20,15 @@ use super::{Shared, StartError, routes, status};
 use crate::http::connection::{Guard, Guarded, Limits, Slot};
 use crate::http::layers::{self, RequestSpan};
 
-/// How long a request's head may take to arrive.
+/// The time limit for a request's head.
 const HEAD_TIMEOUT: Duration = Limits::DEFAULT.head;
 /// How long an idle connection is kept.
 const KEEP_ALIVE: Duration = Limits::DEFAULT.idle;
-/// How long a connection may take to close, and what comes in on one that is about to is read.
+/// How long a connection may take to close, and how long input on a closing one is still read.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long answers that are being written may take once everything else is done, in seconds.
-pub(super) const LAST_ANSWERS: u64 = 5;
-/// Connections to the metrics at once.
+/// How long the last responses may take to be written after everything else has ended, in seconds.
+pub(super) const LAST_RESPONSES: u64 = 5;
+/// The maximum number of connections to the metrics.
 pub(super) const METRICS_CONNECTIONS: usize = 32;
 
 pub(super) fn api(
@@ -37,8 +37,8 @@ pub(super) fn api(
     listener: TcpListener,
     workers: usize,
 ) -> Result<Server, StartError> {
-    // Made here, so that what cannot be made is told before anything runs. One for each thread: a
-    // pool or client that threads share costs a quarter of the throughput.
+    // Created here, so that an error is reported before anything runs. One per thread: a pool or
+    // client that threads share costs a quarter of the throughput.
     let threads: Vec<_> = (0..workers).map(|_| shared.thread(workers)).collect::<Result<_, _>>()?;
     let threads = Arc::new(std::sync::Mutex::new(threads.into_iter().cycle()));
     let factory = move || {
@@ -70,7 +70,7 @@ pub(super) fn metrics(
     server("metrics", listener, 1, guard, factory)
 }
 
-/// A server that does not run yet.
+/// Returns a server that does not run yet.
 fn server<F, I, S, B>(
     name: &'static str,
     listener: TcpListener,
@@ -92,8 +92,8 @@ where
     let builder = Server::build()
         .workers(workers)
         .disable_signals()
-        .shutdown_timeout(LAST_ANSWERS)
-        // The listener waits for room rather than take what it could not serve.
+        .shutdown_timeout(LAST_RESPONSES)
+        // The listener does not accept what it could not serve.
         .max_concurrent_connections(guard.capacity().div_ceil(workers));
     let draining = builder.graceful_shutdown_signal();
     let builder = builder.listen(name, listener, move || {
@@ -107,7 +107,8 @@ where
             .keep_alive(KEEP_ALIVE)
             .client_request_timeout(HEAD_TIMEOUT)
             .client_disconnect_timeout(CLOSE_TIMEOUT)
-            // A caller who has sent everything may close that half and gets the answer (RFC 9112 §9.6).
+            // A caller may close its half after the request and still gets the response (RFC 9112
+            // §9.6).
             .h1_allow_half_closed(true)
             .local_addr(address)
             .on_connect_ext(|io: &Guarded, data| {

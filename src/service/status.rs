@@ -16,9 +16,9 @@ use crate::database::Pool;
 use crate::http::problem::{Problem, ProblemCode};
 use crate::oauth::Directory;
 
-/// For how long one answer of the database serves everybody who asks.
-const FRESH: Duration = Duration::from_millis(200);
-/// How often a connection is looked at that nobody asks about.
+/// How long one result of the probe serves every request.
+const PROBE_LIFETIME: Duration = Duration::from_millis(200);
+/// How often the database is probed without a request.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// Whether the service should get requests.
@@ -29,7 +29,8 @@ pub struct Readiness {
     probe: Arc<Probe>,
 }
 
-/// Asks whether the database takes writes, on a connection of its own, by the way that requests take.
+/// Checks whether the database accepts writes, over a pool of its own, by the same route as
+/// requests.
 #[derive(Debug)]
 struct Probe {
     pool: Pool,
@@ -38,40 +39,40 @@ struct Probe {
 }
 
 impl Probe {
-    /// Whether a write is committed now. Those who ask at the same time share one answer.
-    async fn takes_writes(&self) -> bool {
+    /// Returns whether a write commits now. Concurrent requests share one probe.
+    async fn accepts_writes(&self) -> bool {
         let mut last = self.last.lock().await;
-        if let Some((_, answer)) = last.filter(|(at, _)| at.elapsed() < FRESH) {
+        if let Some((_, answer)) = last.filter(|(at, _)| at.elapsed() < PROBE_LIFETIME) {
             return answer;
         }
-        let asked = store::note_replica(&self.pool, self.replica).await;
-        if let Err(error) = &asked {
-            tracing::warn!(cause = %error, "the database takes no writes");
+        let result = store::record_replica(&self.pool, self.replica).await;
+        if let Err(error) = &result {
+            tracing::warn!(cause = %error, "the database accepts no writes");
         }
-        *last = Some((Instant::now(), asked.is_ok()));
-        asked.is_ok()
+        *last = Some((Instant::now(), result.is_ok()));
+        result.is_ok()
     }
 }
 
 impl Readiness {
-    /// Ready as long as the directory is fresh and the database takes writes.
+    /// Returns a readiness that holds while the directory is fresh and the database accepts writes.
     #[must_use]
     pub fn new(directory: Directory, pool: Pool) -> Self {
         let probe = Probe { pool, replica: ReplicaId::new(), last: Mutex::default() };
         Self { draining: Arc::default(), directory, probe: Arc::new(probe) }
     }
 
-    /// From now on the service wants no more requests.
+    /// Withdraws readiness for good.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
     }
 
-    /// Looks every second whether the database still answers, until `stop`: a silence is found out before a
-    /// request runs into it.
+    /// Probes the database every second until `stop`, so that a dead connection is found before a
+    /// request uses it.
     pub async fn watch(self, stop: CancellationToken) {
         loop {
-            // What comes of it, the pools know.
-            let _ = store::answers(&self.probe.pool).await;
+            // The pools record the outcome.
+            let _ = store::ping(&self.probe.pool).await;
             tokio::select! {
                 () = stop.cancelled() => break,
                 () = tokio::time::sleep(HEARTBEAT) => {}
@@ -103,7 +104,7 @@ pub async fn readyz(readiness: web::Data<Readiness>) -> Result<HttpResponse, Pro
     if readiness.draining.load(Ordering::Relaxed) {
         return not_ready("The service is shutting down.");
     }
-    if !readiness.probe.takes_writes().await {
+    if !readiness.probe.accepts_writes().await {
         return not_ready("The database does not answer, or takes no writes.");
     }
     if !readiness.directory.is_fresh() {

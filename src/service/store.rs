@@ -1,10 +1,11 @@
-//! The table `replicas`: which processes there are, written whenever one is asked whether it is ready.
+//! The table `replicas`: the running processes. A replica writes its row at each check of its
+//! readiness.
 
 use crate::base::ids::ReplicaId;
 use crate::database::Pool;
 
-/// Commits a row that says that this replica is there: whether that works is what readiness is.
-pub(super) async fn note_replica(pool: &Pool, replica: ReplicaId) -> sqlx::Result<()> {
+/// Commits this replica's row: the service is ready if that succeeds, so this checks a real write.
+pub(super) async fn record_replica(pool: &Pool, replica: ReplicaId) -> sqlx::Result<()> {
     let mut conn = pool.acquire().await?;
     sqlx::query!(
         "INSERT INTO replicas (id) VALUES ($1) ON CONFLICT (id) DO UPDATE SET seen_at = strongroom_now()",
@@ -15,14 +16,14 @@ pub(super) async fn note_replica(pool: &Pool, replica: ReplicaId) -> sqlx::Resul
     Ok(())
 }
 
-/// Whether the database answers at all.
-pub(super) async fn answers(pool: &Pool) -> sqlx::Result<()> {
+/// Checks that the database responds.
+pub(super) async fn ping(pool: &Pool) -> sqlx::Result<()> {
     let mut conn = pool.acquire().await?;
     sqlx::query!("SELECT 1 AS one").fetch_one(&mut conn).await?;
     Ok(())
 }
 
-/// Forgets this replica, and others that were not heard of for a day.
+/// Deletes this replica's row, and those that are older than a day.
 pub(super) async fn delete_replica(pool: &Pool, replica: ReplicaId) -> sqlx::Result<()> {
     let mut conn = pool.acquire().await?;
     sqlx::query!(

@@ -1,29 +1,29 @@
-//! Lending the token: to a caller who reads it, or to a call that uses it. Every lending is on record
-//! before the token leaves.
+//! Acquiring the token, for a caller who reads it or for a call that uses it. Every use is in the
+//! audit trail before the token leaves.
 
 use std::fmt::Write as _;
 
 use super::model::Failure;
-use super::store::{self, Seen};
-use super::{Context, Failed, UpstreamToken, fetch, token_aad};
+use super::store::{self, Lookup};
+use super::{Context, UpstreamError, UpstreamToken, fetch, token_aad};
 use crate::audit::AuditActor;
 use crate::base::actor::Actor;
 use crate::base::ids::{AppId, UpstreamId};
 use crate::base::text;
 use crate::vault::{KeyOwner, Vault, WrappedKey};
 
-/// How often somebody who wants a token looks for it before they are told to come back: once, again when
-/// the flight that was under way has landed, and again should that one have been another's.
-const LOOKS: u32 = 3;
-/// The longest reason that is kept, in bytes.
+/// How often the token is looked up before the caller is asked to retry: once, again after the
+/// flight that it joined, and once more if that one was another caller's and brought nothing.
+const MAX_LOOKUPS: u32 = 3;
+/// The maximum length of an audit reason, in bytes.
 const MAX_REASON: usize = 500;
 
-/// What a token is wanted for, as the audit trail tells it.
+/// What a token is acquired for.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Purpose<'a> {
-    /// To be handed to the caller.
+    /// To return it to the caller.
     Read,
-    /// For a call with this method to this path.
+    /// For a call with this method and path.
     Call(&'a str, &'a str),
 }
 
@@ -35,8 +35,8 @@ impl Purpose<'_> {
         }
     }
 
-    /// A path may hold secrets and people's names, and stays in the trail for good: it is told by a keyed
-    /// hash, equal for equal paths of one app.
+    /// Returns the reason for the audit trail. A path may hold secrets and names, and the trail is
+    /// permanent: it stores a keyed hash, equal for equal paths of one app. The literal is frozen.
     fn reason(&self, vault: &Vault, app: AppId, name: &str) -> String {
         match self {
             Self::Read => name.to_owned(),
@@ -54,14 +54,14 @@ impl Purpose<'_> {
     }
 }
 
-/// A token that is lent.
+/// An acquired token.
 #[derive(Debug)]
 pub(super) struct AcquiredToken {
     pub(super) id: UpstreamId,
     pub(super) token: UpstreamToken,
-    /// Tells this token from the one before and the one after.
+    /// Distinguishes this token from its predecessor and its successor.
     pub(super) epoch: i32,
-    /// Whole seconds of life that it has left, one at least.
+    /// Whole seconds until it expires, at least one.
     pub(super) expires_in: i64,
     pub(super) base_url: Option<String>,
 }
@@ -72,90 +72,93 @@ pub(super) struct Failing {
     pub(super) kind: Failure,
     pub(super) oauth_error: Option<String>,
     pub(super) detail: String,
-    /// Seconds until somebody asks the upstream again.
+    /// Seconds until the next token request.
     pub(super) retry_after: u64,
 }
 
-/// What became of the wish for a token.
+/// The outcome of acquiring a token.
 #[derive(Debug)]
 pub(super) enum AcquireOutcome {
-    /// The token.
     Token(Box<AcquiredToken>),
-    /// The upstream gave none, and is not asked again for a while.
+    /// The last token request failed, and the next one is postponed.
     Failing(Failing),
-    /// There is no such upstream.
+    /// The app has no upstream of this name.
     Unknown,
-    /// Too many wait, or it takes too long.
+    /// Too many requests wait, or the token request takes too long.
     Busy,
 }
 
-/// Lends the token of the app's upstream `name`. Where it is due, another is fetched in the background
-/// while this one serves; where there is none, this waits for it.
+/// Acquires the token of the app's upstream `name`. If a refresh is due, it starts in the
+/// background while this token serves; if there is no token, this waits for one.
 pub(super) async fn acquire(
     context: &Context,
     actor: &Actor,
     app: AppId,
     name: &str,
     purpose: Purpose<'_>,
-) -> Result<AcquireOutcome, Failed> {
+) -> Result<AcquireOutcome, UpstreamError> {
     let (actor, reason) = (AuditActor::from(actor), purpose.reason(&context.vault, app, name));
-    for _ in 0..LOOKS {
+    for _ in 0..MAX_LOOKUPS {
         let mut conn = context.pool.acquire().await?;
-        let seen = store::acquire(&mut conn, &actor, app, name, purpose.action(), &reason).await?;
+        let found = store::acquire(&mut conn, &actor, app, name, purpose.action(), &reason).await?;
         drop(conn);
-        let Some(seen) = seen else { return Ok(AcquireOutcome::Unknown) };
-        let id = seen.id;
-        if seen.token.is_some() {
-            if seen.refresh_due {
+        let Some(found) = found else { return Ok(AcquireOutcome::Unknown) };
+        let id = found.id;
+        if found.token.is_some() {
+            if found.refresh_due {
                 drop(fetch::begin(context, app, id, None));
             }
-            context.metrics.lent.inc();
+            context.metrics.acquired.inc();
             return Ok(
-                open(context, app, seen)?.map_or(AcquireOutcome::Busy, AcquireOutcome::Token)
+                open(context, app, found)?.map_or(AcquireOutcome::Busy, AcquireOutcome::Token)
             );
         }
-        if let Some(failing) = failing(seen) {
+        if let Some(failing) = failing(found) {
             return Ok(AcquireOutcome::Failing(failing));
         }
-        let landing = fetch::begin(context, app, id, None);
-        if context.single_flight.wait(landing).await.is_err() {
+        let flight = fetch::begin(context, app, id, None);
+        if context.single_flight.wait(flight).await.is_err() {
             break;
         }
     }
     Ok(AcquireOutcome::Busy)
 }
 
-/// Has the token fetched anew that the upstream's API refused, and waits for that.
+/// Fetches a successor to a token that the upstream's API refused, and waits for it.
 pub(super) async fn renew(context: &Context, app: AppId, refused: &AcquiredToken) {
-    let landing = fetch::begin(context, app, refused.id, Some(refused.epoch));
-    // Whether it came, and whether there was a place to wait, the next lending tells.
-    let _ = context.single_flight.wait(landing).await;
+    let flight = fetch::begin(context, app, refused.id, Some(refused.epoch));
+    // The next `acquire` finds out whether it arrived.
+    let _ = context.single_flight.wait(flight).await;
 }
 
-fn open(context: &Context, app: AppId, seen: Seen) -> Result<Option<Box<AcquiredToken>>, Failed> {
+fn open(
+    context: &Context,
+    app: AppId,
+    found: Lookup,
+) -> Result<Option<Box<AcquiredToken>>, UpstreamError> {
     let key = context.vault.unwrap(&WrappedKey {
-        id: seen.key_id,
+        id: found.key_id,
         owner: KeyOwner::App(app),
-        master_key_id: seen.master_key_id,
-        wrapped: seen.wrapped,
+        master_key_id: found.master_key_id,
+        wrapped: found.wrapped,
     })?;
-    let held = seen.token.zip(seen.token_epoch).zip(seen.expires_in);
-    let Some(((sealed, epoch), expires_in)) = held else { return Ok(None) };
-    let token = sealed.open(&key, &token_aad(app, seen.id))?;
+    let token = found.token.zip(found.token_epoch).zip(found.expires_in);
+    let Some(((sealed, epoch), expires_in)) = token else { return Ok(None) };
+    let token = sealed.open(&key, &token_aad(app, found.id))?;
     Ok(Some(Box::new(AcquiredToken {
-        id: seen.id,
+        id: found.id,
         token,
         epoch,
         expires_in,
-        base_url: seen.base_url,
+        base_url: found.base_url,
     })))
 }
 
-fn failing(seen: Seen) -> Option<Failing> {
+fn failing(found: Lookup) -> Option<Failing> {
     Some(Failing {
-        retry_after: u64::try_from(seen.cooling?).unwrap_or(1),
-        kind: Failure::parse(&seen.failure?)?,
-        oauth_error: seen.oauth_error,
-        detail: seen.failure_detail?,
+        retry_after: u64::try_from(found.cooling?).unwrap_or(1),
+        kind: Failure::parse(&found.failure?)?,
+        oauth_error: found.oauth_error,
+        detail: found.failure_detail?,
     })
 }

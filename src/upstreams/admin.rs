@@ -1,7 +1,7 @@
-//! Adding, changing and removing upstreams: each in one transaction with its audit row.
+//! Adding, changing and removing upstreams, each in one transaction with its audit event.
 
 use super::model::{Auth, Change, Draft, Invalid, Settings, Upstream};
-use super::{ClientSecret, Failed, secret_aad, store};
+use super::{ClientSecret, UpstreamError, secret_aad, store};
 use crate::audit;
 use crate::base::actor::Actor;
 use crate::base::ids::{AppId, UpstreamId};
@@ -12,29 +12,29 @@ use crate::vault::{self, Sealed, Vault, VaultError};
 /// Why an upstream could not be added, changed or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
-    /// A field that is missing or wrong.
+    /// A field is missing or invalid.
     #[error(transparent)]
     Invalid(#[from] Invalid),
-    /// The name is taken.
+    /// Another upstream of the app has the name.
     #[error("there is an upstream named `{0}` already")]
     NameTaken(String),
-    /// There is no upstream of this name.
+    /// The app has no upstream of this name.
     #[error("there is no upstream of this name")]
     Unknown,
-    /// The vault or the database.
+    /// The vault or the database failed.
     #[error(transparent)]
-    Failed(#[from] Failed),
+    Upstream(#[from] UpstreamError),
 }
 
 impl From<sqlx::Error> for AdminError {
     fn from(error: sqlx::Error) -> Self {
-        Self::Failed(error.into())
+        Self::Upstream(error.into())
     }
 }
 
 impl From<VaultError> for AdminError {
     fn from(error: VaultError) -> Self {
-        Self::Failed(error.into())
+        Self::Upstream(error.into())
     }
 }
 
@@ -58,7 +58,7 @@ pub async fn add(
     finish(tx, app, &name).await
 }
 
-/// Changes an upstream. Its cached token is dropped, and a failure's wait ends.
+/// Changes an upstream: drops its cached token and ends the wait after a failure.
 pub async fn change(
     conn: &mut Conn,
     vault: &Vault,
@@ -69,13 +69,13 @@ pub async fn change(
     reach: Reach,
 ) -> Result<Upstream, AdminError> {
     let mut tx = conn.begin().await?;
-    let held = store::lock(&mut tx, app, name).await?.ok_or(AdminError::Unknown)?;
-    let (settings, secret) = change.applied_to(&held_settings(&held)?, reach)?;
+    let stored = store::lock(&mut tx, app, name).await?.ok_or(AdminError::Unknown)?;
+    let (settings, secret) = change.applied_to(&stored_settings(&stored)?, reach)?;
     let sealed = match secret {
-        Some(secret) => Some(seal(&mut tx, vault, app, held.id, &secret).await?),
+        Some(secret) => Some(seal(&mut tx, vault, app, stored.id, &secret).await?),
         None => None,
     };
-    store::change(&mut tx, app, held.id, &settings, sealed.as_ref()).await?;
+    store::change(&mut tx, app, stored.id, &settings, sealed.as_ref()).await?;
     record(&mut tx, actor, app, "upstream.changed", name).await?;
     finish(tx, app, name).await
 }
@@ -113,18 +113,18 @@ async fn seal(
     Ok(Sealed::seal(secret, &vault.unwrap(&key)?, &secret_aad(app, id))?)
 }
 
-/// The settings as they are held. They were checked when they came; a URL that may not be reached under
-/// today's settings of the service is told when it is used.
-fn held_settings(held: &store::Held) -> Result<Settings, AdminError> {
+/// Parses stored settings. They were validated when they were written; a URL that the service's
+/// present settings do not allow is refused when it is used.
+fn stored_settings(stored: &store::StoredSettings) -> Result<Settings, AdminError> {
     let defect = || sqlx::Error::Decode("an upstream's settings".into());
     let url = |text: &str| OutboundUrl::parse(text, Reach::Anywhere).map_err(|_| defect());
     Ok(Settings {
-        token_url: url(&held.token_url)?,
-        client_id: held.client_id.clone(),
-        auth: Auth::parse(&held.auth).ok_or_else(defect)?,
-        scope: held.scope.clone(),
-        parameters: serde_json::from_str(&held.parameters).map_err(|_| defect())?,
-        base_url: held.base_url.as_deref().map(url).transpose()?,
+        token_url: url(&stored.token_url)?,
+        client_id: stored.client_id.clone(),
+        auth: Auth::parse(&stored.auth).ok_or_else(defect)?,
+        scope: stored.scope.clone(),
+        parameters: serde_json::from_str(&stored.parameters).map_err(|_| defect())?,
+        base_url: stored.base_url.as_deref().map(url).transpose()?,
     })
 }
 

@@ -7,9 +7,9 @@ use tokio::sync::watch;
 
 use super::model::{Auth, Failure, Settings};
 use super::single_flight::Flight;
-use super::store::{self, Job};
+use super::store::{self, TokenLease};
 use super::wire::{self, Answer, TokenError};
-use super::{ClientSecret, Context, Failed, secret_aad, token_aad};
+use super::{ClientSecret, Context, UpstreamError, secret_aad, token_aad};
 use crate::audit::AuditActor;
 use crate::base::actor::Actor;
 use crate::base::ids::{AppId, UpstreamId};
@@ -17,129 +17,138 @@ use crate::base::trace::TraceContext;
 use crate::outbound::{NoAnswer, OutboundUrl, Unreadable, read_bounded, retry_after};
 use crate::vault::{DataKey, KeyOwner, Sealed, WrappedKey};
 
-/// How long a token request may take, everything included.
+/// The time limit of a token request, everything included.
 const TIME_LIMIT: Duration = Duration::from_secs(20);
-/// How long the lease on it lives: the request and a little for the commit.
+/// The duration of the lease: the request and a little for the commit.
 const LEASE: Duration = Duration::from_secs(30);
-/// The largest answer that is read, in bytes.
+/// The maximum size of a token response, in bytes.
 const MAX_ANSWER: usize = 64 * 1024;
-/// How often a replica looks whether another one's token request is over.
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
-/// How long it looks: a lease that nobody gives back, and the request of whoever takes the next.
-const PATIENCE: Duration = Duration::from_secs(55);
-/// A token younger than this is not fetched anew because a call was refused: the refusal has another
+/// How often a replica polls for the end of another one's token request.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
+/// How long it polls: an abandoned lease, and the request of the replica that claims the next.
+const POLL_LIMIT: Duration = Duration::from_secs(55);
+/// A token younger than this is not replaced because a call was refused: the refusal has another
 /// reason then, and a caller must not be able to drive token requests.
-const LEAST_AGE: Duration = Duration::from_secs(5);
+const MIN_AGE: Duration = Duration::from_secs(5);
 
-/// The flight that will bring this upstream a token, begun where none is under way. It goes on whatever
-/// becomes of the caller.
+/// Joins the flight that fetches this upstream's token, starting it if there is none. It continues
+/// whatever happens to the caller. `refused` is the epoch of a token that the upstream's API
+/// refused.
 pub(super) fn begin(
     context: &Context,
     app: AppId,
     id: UpstreamId,
     refused: Option<i32>,
 ) -> watch::Receiver<()> {
-    let (landing, flight) = context.single_flight.board(id);
+    let (done, flight) = context.single_flight.join(id);
     if let Some(flight) = flight {
-        let task = fly(context.clone(), app, id, refused, flight);
+        let task = run(context.clone(), app, id, refused, flight);
         drop(context.tasks.spawn(tracing::Instrument::in_current_span(task)));
     }
-    landing
+    done
 }
 
-async fn fly(context: Context, app: AppId, id: UpstreamId, refused: Option<i32>, flight: Flight) {
+async fn run(context: Context, app: AppId, id: UpstreamId, refused: Option<i32>, flight: Flight) {
     if let Err(error) = fetch_or_wait(&context, app, id, refused).await {
         tracing::warn!(cause = %error, upstream = %id, "a token could not be fetched");
     }
     drop(flight);
 }
 
-/// Fetches the token, or waits until the replica that does is done.
+/// Fetches the token, or waits for the replica that does.
 async fn fetch_or_wait(
     context: &Context,
     app: AppId,
     id: UpstreamId,
     refused: Option<i32>,
-) -> Result<(), Failed> {
-    let until = Instant::now() + PATIENCE;
-    let refused = refused.map(|epoch| (epoch, LEAST_AGE));
+) -> Result<(), UpstreamError> {
+    let until = Instant::now() + POLL_LIMIT;
+    let refused = refused.map(|epoch| (epoch, MIN_AGE));
     while Instant::now() < until {
         let mut conn = context.pool.acquire().await?;
-        if let Some(job) = store::lease(&mut conn, app, id, LEASE, refused).await? {
+        if let Some(lease) = store::claim_lease(&mut conn, app, id, LEASE, refused).await? {
             drop(conn);
-            return fetch(context, app, id, &job).await;
+            return fetch(context, app, id, &lease).await;
         }
         if !store::is_leased(&mut conn, app, id).await? {
             return Ok(());
         }
         drop(conn);
-        tokio::time::sleep(LOOK_AGAIN).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
     Ok(())
 }
 
-async fn fetch(context: &Context, app: AppId, id: UpstreamId, job: &Job) -> Result<(), Failed> {
+async fn fetch(
+    context: &Context,
+    app: AppId,
+    id: UpstreamId,
+    lease: &TokenLease,
+) -> Result<(), UpstreamError> {
     let key = context.vault.unwrap(&WrappedKey {
-        id: job.key_id,
+        id: lease.key_id,
         owner: KeyOwner::App(app),
-        master_key_id: job.master_key_id.clone(),
-        wrapped: job.wrapped.clone(),
+        master_key_id: lease.master_key_id.clone(),
+        wrapped: lease.wrapped.clone(),
     })?;
     let started = Instant::now();
-    let answer = ask(context, app, id, job, &key).await?;
+    let answer = send(context, app, id, lease, &key).await?;
     let outcome = match &answer {
         Answer::Token(..) => "token",
-        Answer::Failed(trouble) => trouble.kind.as_str(),
+        Answer::Failed(error) => error.kind.as_str(),
     };
     context.metrics.token_request(outcome, started.elapsed());
-    conclude(context, app, id, job, &key, answer).await
+    record_outcome(context, app, id, lease, &key, answer).await
 }
 
-/// Writes what came of it, under the lease's epoch.
-async fn conclude(
+/// Records the outcome, if the lease's epoch is still current.
+async fn record_outcome(
     context: &Context,
     app: AppId,
     id: UpstreamId,
-    job: &Job,
+    lease: &TokenLease,
     key: &DataKey,
     answer: Answer,
-) -> Result<(), Failed> {
+) -> Result<(), UpstreamError> {
     let actor = AuditActor::from(&Actor::service());
     let mut conn = context.pool.acquire().await?;
-    let kept = match answer {
+    let recorded = match answer {
         Answer::Token(token, lifetime) => {
             let sealed = Sealed::seal(&token, key, &token_aad(app, id))?;
-            store::conclude_with_token(&mut conn, app, id, job, &sealed, lifetime, &actor).await?
+            store::record_token(&mut conn, app, id, lease, &sealed, lifetime, &actor).await?
         }
-        Answer::Failed(trouble) => {
+        Answer::Failed(error) => {
             tracing::warn!(
-                upstream = job.name,
-                kind = trouble.kind.as_str(),
-                oauth_error = trouble.oauth_error,
-                detail = trouble.detail,
+                upstream = lease.name,
+                kind = error.kind.as_str(),
+                oauth_error = error.oauth_error,
+                detail = error.detail,
                 "a token request failed"
             );
-            let failures = u32::try_from(job.failures).unwrap_or(u32::MAX).saturating_add(1);
-            let wait = trouble.kind.cool_down(failures, trouble.retry_after);
-            store::conclude_with_trouble(&mut conn, app, id, job, &trouble, wait, &actor).await?
+            let failures = u32::try_from(lease.failures).unwrap_or(u32::MAX).saturating_add(1);
+            let wait = error.kind.cool_down(failures, error.retry_after);
+            store::record_failure(&mut conn, app, id, lease, &error, wait, &actor).await?
         }
     };
-    if !kept {
-        tracing::info!(upstream = job.name, "a token request's lease had passed on; it is dropped");
+    if !recorded {
+        tracing::info!(
+            upstream = lease.name,
+            "a token request's lease had passed on; it is dropped"
+        );
     }
     Ok(())
 }
 
-/// One token request, with everything that bounds it. No transaction and no connection is held.
-async fn ask(
+/// Sends one token request. No transaction and no connection of a pool is held meanwhile.
+async fn send(
     context: &Context,
     app: AppId,
     id: UpstreamId,
-    job: &Job,
+    lease: &TokenLease,
     key: &DataKey,
-) -> Result<Answer, Failed> {
-    let secret = job.client_secret.open(key, &secret_aad(app, id))?;
-    let Some(settings) = settings(context, job) else {
+) -> Result<Answer, UpstreamError> {
+    let secret = lease.client_secret.open(key, &secret_aad(app, id))?;
+    let Some(settings) = settings(context, lease) else {
         let detail = "the token URL may not be reached under this service's settings";
         return Ok(Answer::Failed(TokenError::new(Failure::NotAllowed, detail)));
     };
@@ -147,7 +156,7 @@ async fn ask(
     let request = request.header("traceparent", TraceContext::fresh().traceparent());
     match wire::complete(request, &settings, &secret).send().await {
         Ok(response) => Ok(receive(response, &secret).await),
-        Err(error) => Ok(Answer::Failed(no_answer(NoAnswer::from(&error)))),
+        Err(error) => Ok(Answer::Failed(token_error(NoAnswer::from(&error)))),
     }
 }
 
@@ -165,7 +174,7 @@ async fn receive(response: reqwest::Response, secret: &ClientSecret) -> Answer {
     }
 }
 
-fn no_answer(what: NoAnswer) -> TokenError {
+fn token_error(what: NoAnswer) -> TokenError {
     match what {
         NoAnswer::NotAllowed => {
             let detail = "the token URL's name stands for an address that is not public";
@@ -176,14 +185,14 @@ fn no_answer(what: NoAnswer) -> TokenError {
     }
 }
 
-/// The settings as today's settings of the service allow them.
-fn settings(context: &Context, job: &Job) -> Option<Settings> {
+/// Returns the settings, or `None` if the service's present settings do not allow the URL.
+fn settings(context: &Context, lease: &TokenLease) -> Option<Settings> {
     Some(Settings {
-        token_url: OutboundUrl::parse(&job.token_url, context.outbound.reach()).ok()?,
-        client_id: job.client_id.clone(),
-        auth: Auth::parse(&job.auth)?,
-        scope: job.scope.clone(),
-        parameters: serde_json::from_str(&job.parameters).ok()?,
+        token_url: OutboundUrl::parse(&lease.token_url, context.outbound.reach()).ok()?,
+        client_id: lease.client_id.clone(),
+        auth: Auth::parse(&lease.auth)?,
+        scope: lease.scope.clone(),
+        parameters: serde_json::from_str(&lease.parameters).ok()?,
         base_url: None,
     })
 }

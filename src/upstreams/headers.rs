@@ -1,6 +1,6 @@
-//! Which headers pass through an upstream's call, in each direction.
+//! Which headers a call through an upstream passes on, in each direction.
 
-/// Headers about one connection rather than the message (RFC 9110 §7.6.1), and what frames it.
+/// Headers about one connection rather than the message (RFC 9110 §7.6.1), and those that frame it.
 const HOP_BY_HOP: [&str; 11] = [
     "connection",
     "keep-alive",
@@ -15,9 +15,9 @@ const HOP_BY_HOP: [&str; 11] = [
     "content-length",
 ];
 
-/// What a caller sends to Strongroom and not to the upstream: credentials, the way by which it came, and
-/// what the client sets itself.
-const NOT_IN: [&str; 10] = [
+/// Request headers that are meant for Strongroom, not for the upstream: credentials, the route by
+/// which the request came, and what the HTTP client sets itself.
+const FOR_STRONGROOM: [&str; 10] = [
     "authorization",
     "cookie",
     "cookie2",
@@ -30,9 +30,9 @@ const NOT_IN: [&str; 10] = [
     "x-real-ip",
 ];
 
-/// What an upstream says to its own clients and browsers and not to Strongroom's: cookies of another
+/// Response headers that are meant for the upstream's own clients and browsers: cookies of another
 /// site, policies for a host, and a challenge for credentials that the caller does not have.
-const NOT_OUT: [&str; 10] = [
+const FOR_CLIENTS_OF_UPSTREAM: [&str; 10] = [
     "alt-svc",
     "clear-site-data",
     "content-security-policy",
@@ -45,8 +45,8 @@ const NOT_OUT: [&str; 10] = [
     "x-request-id",
 ];
 
-/// Names that `Connection` headers list: they are about that connection too.
-pub(super) fn listed<'a>(connection: impl Iterator<Item = &'a [u8]>) -> Vec<String> {
+/// Returns the names that `Connection` headers list: those headers are about the connection too.
+pub(super) fn connection_options<'a>(connection: impl Iterator<Item = &'a [u8]>) -> Vec<String> {
     let texts = connection.filter_map(|value| std::str::from_utf8(value).ok());
     texts
         .flat_map(|text| text.split(','))
@@ -55,17 +55,18 @@ pub(super) fn listed<'a>(connection: impl Iterator<Item = &'a [u8]>) -> Vec<Stri
         .collect()
 }
 
-/// Whether a request's header goes on to the upstream. `name` is in lower case, as HTTP libraries
-/// keep it.
-pub(super) fn goes_in(name: &str, listed: &[String]) -> bool {
-    let about_the_way = name.starts_with("x-forwarded-") || NOT_IN.contains(&name);
-    is_end_to_end(name, listed) && !about_the_way
+/// Returns whether a request header is passed to the upstream. `name` is in lower case, as HTTP
+/// libraries keep it.
+pub(super) fn passes_to_upstream(name: &str, listed: &[String]) -> bool {
+    let for_strongroom = name.starts_with("x-forwarded-") || FOR_STRONGROOM.contains(&name);
+    is_end_to_end(name, listed) && !for_strongroom
 }
 
-/// Whether an answer's header goes back to the caller.
-pub(super) fn goes_out(name: &str, listed: &[String]) -> bool {
-    let for_browsers = name.starts_with("access-control-") || NOT_OUT.contains(&name);
-    is_end_to_end(name, listed) && !for_browsers
+/// Returns whether a response header is passed to the caller.
+pub(super) fn passes_to_caller(name: &str, listed: &[String]) -> bool {
+    let for_clients =
+        name.starts_with("access-control-") || FOR_CLIENTS_OF_UPSTREAM.contains(&name);
+    is_end_to_end(name, listed) && !for_clients
 }
 
 fn is_end_to_end(name: &str, listed: &[String]) -> bool {
@@ -78,27 +79,27 @@ mod tests {
 
     #[test]
     fn what_connection_lists_goes_no_further() {
-        let listed = listed([b"close, X-Hop".as_slice(), b"\xff", b" ,"].into_iter());
+        let listed = connection_options([b"close, X-Hop".as_slice(), b"\xff", b" ,"].into_iter());
         assert_eq!(listed, ["close", "x-hop"]);
-        assert!(!goes_in("x-hop", &listed) && !goes_out("x-hop", &listed));
-        assert!(goes_in("x-other", &listed) && goes_out("x-other", &listed));
+        assert!(!passes_to_upstream("x-hop", &listed) && !passes_to_caller("x-hop", &listed));
+        assert!(passes_to_upstream("x-other", &listed) && passes_to_caller("x-other", &listed));
     }
 
     #[test]
     fn credentials_stay_on_their_side() {
         for name in ["authorization", "cookie", "proxy-authorization", "x-forwarded-for", "host"] {
-            assert!(!goes_in(name, &[]), "{name}");
+            assert!(!passes_to_upstream(name, &[]), "{name}");
         }
         for name in
             ["set-cookie", "www-authenticate", "transfer-encoding", "access-control-allow-origin"]
         {
-            assert!(!goes_out(name, &[]), "{name}");
+            assert!(!passes_to_caller(name, &[]), "{name}");
         }
         for name in ["content-type", "accept", "idempotency-key", "if-none-match"] {
-            assert!(goes_in(name, &[]), "{name}");
+            assert!(passes_to_upstream(name, &[]), "{name}");
         }
         for name in ["content-type", "content-encoding", "etag", "location", "retry-after"] {
-            assert!(goes_out(name, &[]), "{name}");
+            assert!(passes_to_caller(name, &[]), "{name}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What is counted about upstreams. Their names make no series: apps choose them.
+//! Metrics of upstreams. Their names are not labels: apps choose them.
 
 use std::time::Duration;
 
@@ -16,15 +16,15 @@ struct Outcome {
     outcome: &'static str,
 }
 
-/// What can come of a call; told from the start, so that an alert has something to compare with.
+/// The outcomes of a call; registered at the start, so that an alert has a zero to compare with.
 const CALLS: [&str; 4] = ["answered", "failed", "timeout", "too_large"];
 
-/// Counters of upstreams. Clones count together.
+/// Metrics of upstreams. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     token_requests: Family<Outcome, Counter>,
     token_request_duration: Histogram,
-    pub(super) lent: Counter,
+    pub(super) acquired: Counter,
     pub(super) renewed: Counter,
     calls: Family<Outcome, Counter>,
 }
@@ -35,7 +35,7 @@ impl Metrics {
         let m = Self {
             token_requests: Family::default(),
             token_request_duration: Histogram::new(LATENCY_BUCKETS),
-            lent: Counter::default(),
+            acquired: Counter::default(),
             renewed: Counter::default(),
             calls: Family::default(),
         };
@@ -54,8 +54,8 @@ impl Metrics {
             Unit::Seconds,
             m.token_request_duration.clone(),
         );
-        let help = "Upstream tokens lent, to callers and to calls";
-        registry.register("upstream_tokens_lent", help, m.lent.clone());
+        let help = "Upstream tokens acquired, to callers and to calls";
+        registry.register("upstream_tokens_lent", help, m.acquired.clone());
         let help = "Calls through upstreams whose token was refused and fetched anew";
         registry.register("upstream_tokens_renewed", help, m.renewed.clone());
         let help = "Calls through upstreams by what came of them";

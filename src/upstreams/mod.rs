@@ -1,12 +1,12 @@
 //! Upstreams: other APIs that an app reaches with OAuth 2.0 client credentials (RFC 6749 §4.4).
 //!
-//! Each has one access token, sealed in PostgreSQL and shared by all replicas. It is fetched by one
-//! request for the whole fleet, a little before the old one ends; while the old one is valid it serves,
-//! and after a failure nobody asks again for a while. A token can be read, or used without being seen
-//! by a call through `proxy`.
+//! Each has one access token, sealed in PostgreSQL and shared by all replicas. One request for the
+//! whole fleet fetches it, a little before the old one expires, which serves until then; after a
+//! failure no replica asks again for a while. A caller can read the token, or use it unseen in a
+//! call through `proxy`.
 //!
-//! `model` holds the rules and does no I/O; `wire` reads token answers; `store` holds the SQL; `admin`,
-//! `lend`, `fetch` and `proxy` are what happens; `routes` is HTTP in and out.
+//! `model` holds the rules and does no I/O; `wire` reads token responses; `store` holds the SQL;
+//! `admin`, `acquire`, `fetch` and `proxy` are the use cases; `routes` is HTTP.
 //!
 //! Knows: base, vault, outbound, http, audit.
 
@@ -36,7 +36,7 @@ use crate::outbound;
 use crate::vault::{AadContext, Vault, VaultError};
 
 secret_text!(
-    /// The client secret by which an upstream knows this app.
+    /// The client secret with which this app authenticates to an upstream.
     ClientSecret
 );
 secret_text!(
@@ -44,36 +44,36 @@ secret_text!(
     UpstreamToken
 );
 
-/// Calls through upstreams under way at once in one replica, an app that is alone having half. Each holds a
+/// Concurrent calls through upstreams in one replica, of which a single app gets half. Each holds a
 /// request's body in memory.
 pub const MAX_CALLS: usize = 512;
 
-/// What the use cases work with. Every thread has a pool and a client of its own; the rest is shared.
+/// What the use cases work with. Each thread has its own pool and client; the rest is shared.
 #[derive(Clone, Debug)]
 pub struct Context {
-    /// PostgreSQL.
+    /// The thread's pool.
     pub pool: Pool,
-    /// What seals and opens.
+    /// Opens client secrets, seals tokens.
     pub vault: Vault,
-    /// Calls to URLs that came in by API.
+    /// The client for URLs that callers configured.
     pub outbound: outbound::Client,
-    /// Token requests under way in this process, and who waits for them.
+    /// Token requests in flight in this process.
     pub single_flight: SingleFlight,
-    /// Places for calls through upstreams.
+    /// The limit on concurrent calls.
     pub calls: ConcurrencyLimit,
-    /// Work that no caller's disconnect ends; a shutdown waits for it.
+    /// Work that outlives its caller's connection; a shutdown waits for it.
     pub tasks: TaskTracker,
-    /// What is counted.
+    /// The metrics of upstreams.
     pub metrics: Metrics,
 }
 
-/// Why a use case could not be carried through.
+/// Why a use case failed.
 #[derive(Debug, thiserror::Error)]
-pub enum Failed {
-    /// The vault.
+pub enum UpstreamError {
+    /// The vault failed.
     #[error(transparent)]
     Vault(#[from] VaultError),
-    /// The database.
+    /// The database failed.
     #[error(transparent)]
     Database(#[from] sqlx::Error),
 }

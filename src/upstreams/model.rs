@@ -1,4 +1,4 @@
-//! What an upstream is: its settings, how they are checked, and how it is shown. No I/O.
+//! The settings of an upstream, their validation and its view. No I/O.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -13,11 +13,11 @@ use crate::base::ids::UpstreamId;
 use crate::base::text;
 use crate::outbound::{OutboundUrl, Reach};
 
-/// The longest client id, client secret, scope or parameter, in bytes.
+/// The maximum length of a client id, client secret, scope or parameter, in bytes.
 const MAX_TEXT: usize = 4096;
-/// The most extra parameters of a token request.
+/// The maximum number of extra parameters in a token request.
 const MAX_PARAMETERS: usize = 16;
-/// Parameters that the token request has anyway.
+/// Parameters that every token request has, and that extra ones may not replace.
 const OWN_PARAMETERS: [&str; 4] = ["grant_type", "client_id", "client_secret", "scope"];
 
 /// How client id and secret reach the token endpoint.
@@ -33,7 +33,7 @@ pub enum Auth {
 }
 
 impl Auth {
-    /// The word for it.
+    /// The name in the database and on the wire.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -90,7 +90,7 @@ impl Preset {
     }
 }
 
-/// An upstream as somebody describes it.
+/// An upstream to be added.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Draft {
@@ -108,7 +108,7 @@ pub struct Draft {
     /// The secret; never shown again.
     #[schema(value_type = Option<String>)]
     pub client_secret: Option<ClientSecret>,
-    /// How id and secret are sent; `basic` where nothing says otherwise.
+    /// How id and secret are sent; `basic` by default.
     pub auth: Option<Auth>,
     /// The scope to ask for.
     pub scope: Option<String>,
@@ -123,7 +123,7 @@ pub struct Draft {
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Change {
-    /// Where tokens come from. Needs `clientSecret` beside it: whoever redirects a secret has to know it.
+    /// The token URL. Needs `clientSecret` beside it: only a caller that knows a secret may redirect it.
     #[serde(rename = "tokenURL")]
     pub token_url: Option<String>,
     /// The id by which the upstream knows this app.
@@ -146,7 +146,7 @@ pub struct Change {
     pub base_url: Edit,
 }
 
-/// What happens to a text that may be missing.
+/// A change of an optional text.
 #[derive(Debug, Default)]
 pub enum Edit {
     /// It stays: the field was left out.
@@ -170,13 +170,13 @@ impl<'de> Deserialize<'de> for Edit {
     }
 }
 
-/// A field that is missing or wrong.
+/// A field that is missing or invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {what}")]
 pub struct Invalid {
-    /// Which one.
+    /// The field's name on the wire.
     pub field: &'static str,
-    /// What is the matter with it; repeats no value.
+    /// What is wrong with it; never repeats the value.
     pub what: String,
 }
 
@@ -184,7 +184,7 @@ fn invalid(field: &'static str, what: impl Display) -> Invalid {
     Invalid { field, what: what.to_string() }
 }
 
-/// Checked settings, without the secret.
+/// Validated settings, without the secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Where tokens come from.
@@ -202,7 +202,10 @@ pub struct Settings {
 }
 
 impl Draft {
-    /// The name, the settings and the secret, or the first thing that is wrong.
+    /// Validates the draft. Returns the name, the settings and the secret.
+    ///
+    /// # Errors
+    /// The first field that is missing or invalid.
     pub fn checked(self, reach: Reach) -> Result<(String, Settings, ClientSecret), Invalid> {
         let preset = self.preset.unwrap_or(Preset::Generic);
         let name = self.name.ok_or_else(|| invalid("name", "is missing"))?;
@@ -210,17 +213,17 @@ impl Draft {
             let what = "must be lower-case letters, digits and hyphens, at most 63";
             return Err(invalid("name", what));
         }
-        let told = |given: Option<String>, known: Option<&str>| {
+        let given_or = |given: Option<String>, known: Option<&str>| {
             given.filter(|text| !text.is_empty()).or_else(|| known.map(str::to_owned))
         };
-        let token_url = told(self.token_url, preset.token_url())
+        let token_url = given_or(self.token_url, preset.token_url())
             .ok_or_else(|| invalid("tokenURL", "is missing"))?;
-        let base_url = told(self.base_url, preset.base_url());
+        let base_url = given_or(self.base_url, preset.base_url());
         let settings = Settings {
             token_url: url("tokenURL", &token_url, reach)?,
             client_id: credential("clientID", self.client_id)?,
             auth: self.auth.unwrap_or(preset.auth()),
-            scope: told(self.scope, preset.scope()).map(scope).transpose()?,
+            scope: given_or(self.scope, preset.scope()).map(scope).transpose()?,
             parameters: parameters(self.parameters.unwrap_or_default())?,
             base_url: base_url.map(|text| base(&text, reach)).transpose()?,
         };
@@ -229,7 +232,7 @@ impl Draft {
 }
 
 impl Change {
-    /// The settings after this change, and the secret where it is a new one.
+    /// Returns the settings after this change, and the secret if it is a new one.
     pub fn applied_to(
         self,
         settings: &Settings,
@@ -268,7 +271,8 @@ impl Change {
     }
 }
 
-/// Accepts the name of an upstream: lower-case letters, digits and hyphens, at most 63.
+/// Returns whether `text` can be the name of an upstream: lower-case letters, digits and hyphens,
+/// at most 63 bytes.
 #[must_use]
 pub fn is_name(text: &str) -> bool {
     let inside = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
@@ -283,7 +287,8 @@ fn base(text: &str, reach: Reach) -> Result<OutboundUrl, Invalid> {
     OutboundUrl::parse_base(text, reach).map_err(|what| invalid("baseURL", what))
 }
 
-/// RFC 6749 appendix A.1 and A.2: `*VSCHAR`, visible ASCII and the space.
+/// Validates a client id or secret: `*VSCHAR` (RFC 6749 appendix A.1 and A.2), visible ASCII and
+/// the space.
 fn credential(field: &'static str, given: Option<String>) -> Result<String, Invalid> {
     let text = given.ok_or_else(|| invalid(field, "is missing"))?;
     text::check(&text, MAX_TEXT).map_err(|what| invalid(field, what))?;
@@ -299,11 +304,11 @@ fn secret(given: Option<ClientSecret>) -> Result<ClientSecret, Invalid> {
     if visible { Ok(given) } else { Err(invalid("clientSecret", "must be visible ASCII")) }
 }
 
-/// RFC 6749 §3.3: words of visible ASCII but `"` and `\`, a space between them.
+/// Validates a scope (RFC 6749 §3.3): words of visible ASCII but `"` and `\`, separated by a space.
 fn scope(text: String) -> Result<String, Invalid> {
     let inside = |byte: u8| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e);
-    let sound = |word: &str| !word.is_empty() && word.bytes().all(inside);
-    if text.len() <= MAX_TEXT && text.split(' ').all(sound) {
+    let valid = |word: &str| !word.is_empty() && word.bytes().all(inside);
+    if text.len() <= MAX_TEXT && text.split(' ').all(valid) {
         return Ok(text);
     }
     Err(invalid("scope", "must be words of visible ASCII with a space between them"))
@@ -355,9 +360,9 @@ pub struct Upstream {
     /// When its settings last changed.
     #[serde(with = "time::serde::rfc3339")]
     pub updated_at: OffsetDateTime,
-    /// The cached token's times; `null` where none was fetched yet.
+    /// The cached token's times; `null` if none was fetched yet.
     pub token: Option<TokenTimes>,
-    /// The last token request, where it failed.
+    /// The last token request, if it failed.
     pub failure: Option<LastFailure>,
 }
 
@@ -389,7 +394,7 @@ pub struct LastFailure {
     pub detail: String,
     /// How many failed in a row.
     pub attempts: i32,
-    /// Until when nobody asks again.
+    /// The earliest time of the next token request.
     #[serde(with = "time::serde::rfc3339")]
     pub retry_at: OffsetDateTime,
 }
@@ -411,11 +416,11 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// Every way to fail.
+    /// Every kind of failure.
     pub const ALL: [Self; 5] =
         [Self::Refused, Self::Unusable, Self::Unreachable, Self::Timeout, Self::NotAllowed];
 
-    /// The word for it.
+    /// The name in the database, on the wire and in metrics.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -431,9 +436,9 @@ impl Failure {
         Self::ALL.into_iter().find(|failure| failure.as_str() == text)
     }
 
-    /// How long nobody asks again after `failures` in a row, this one among them. What a person has to
-    /// mend is asked for less often, and often enough that the mended thing is noticed; a change of the
-    /// settings ends the wait. An upstream's own wish is heard, within an hour.
+    /// Returns how long to wait after `failures` in a row, this one included. What a person has to
+    /// fix is retried less often, yet often enough that a fix is noticed; a change of the settings
+    /// ends the wait. An upstream's own `Retry-After` is honoured up to an hour.
     #[must_use]
     pub fn cool_down(self, failures: u32, asked: Option<Duration>) -> Duration {
         let (first, longest) = match self {
@@ -503,9 +508,9 @@ mod tests {
             ("parameters", with("parameters", serde_json::json!({"a\u{0}": "canary"}))),
         ];
         for (field, json) in wrong {
-            let told = draft(json.clone()).unwrap_err();
-            assert_eq!(told.field, field, "{json}");
-            assert!(!told.to_string().to_lowercase().contains("canary"), "{told}");
+            let error = draft(json.clone()).unwrap_err();
+            assert_eq!(error.field, field, "{json}");
+            assert!(!error.to_string().to_lowercase().contains("canary"), "{error}");
         }
     }
 

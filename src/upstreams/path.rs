@@ -1,26 +1,26 @@
-//! Paths of calls through an upstream: they may not lead out of its base URL, however somebody on the
-//! way reads them.
+//! Paths of calls through an upstream: they may not escape from its base URL, however a server on
+//! the way decodes them.
 
 use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
 
-/// How often a path is decoded before it is judged: servers behind servers decode more than once.
+/// How often a path is decoded before it is judged: servers behind servers decode repeatedly.
 const DECODINGS: usize = 3;
 
-/// The path could be read as another than it looks like.
+/// The path has a second reading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "must have no empty, `.` or `..` segment, no backslash, no control character and no encoded slash"
 )]
 pub(super) struct InvalidPath;
 
-/// Accepts a path as it came, still encoded and without a slash at its head.
+/// Checks a path as it arrived, still encoded and without a leading slash.
 pub(super) fn check(path: &str) -> Result<(), InvalidPath> {
     let mut segments = path.split('/').peekable();
     while let Some(segment) = segments.next() {
         let is_last = segments.peek().is_none();
-        // The last one may be empty: a slash at the end means something to some.
+        // The last one may be empty: a trailing slash is significant to some servers.
         if (segment.is_empty() && !is_last) || !is_harmless(segment) {
             return Err(InvalidPath);
         }
@@ -44,7 +44,8 @@ fn is_harmless(segment: &str) -> bool {
     false
 }
 
-/// Neither a step up nor a hidden separator. Some servers cut a segment at a `;` before they read it.
+/// Returns whether a segment is neither a step up nor hides a separator. Some servers cut a segment
+/// at a `;` before they read it.
 fn is_plain(segment: &[u8]) -> bool {
     let name = segment.split(|byte| *byte == b';').next().unwrap_or_default();
     let name = name.trim_ascii();

@@ -1,4 +1,5 @@
-//! Token requests under way in this process: who comes while one is, waits for it and asks nobody.
+//! Single flight: one token request per upstream in this process. Callers that arrive meanwhile
+//! wait for it instead of sending their own.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,63 +8,64 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::base::ids::UpstreamId;
 
-/// The most requests of one replica that wait for tokens at once; each costs a connection and little
-/// else, and none of PostgreSQL's.
+/// How many requests of one replica may wait for tokens at once; each costs a connection and none
+/// of PostgreSQL's.
 const MAX_WAITING: usize = 10_000;
 
-type Under = Arc<Mutex<HashMap<UpstreamId, watch::Receiver<()>>>>;
+type InFlight = Arc<Mutex<HashMap<UpstreamId, watch::Receiver<()>>>>;
 
-/// The flights of this process. Clones share them.
+/// The token requests in flight in this process. Clones share them.
 #[derive(Clone, Debug)]
 pub struct SingleFlight {
-    under_way: Under,
+    in_flight: InFlight,
     waiting: Arc<Semaphore>,
 }
 
 impl Default for SingleFlight {
     fn default() -> Self {
-        Self { under_way: Arc::default(), waiting: Arc::new(Semaphore::new(MAX_WAITING)) }
+        Self { in_flight: Arc::default(), waiting: Arc::new(Semaphore::new(MAX_WAITING)) }
     }
 }
 
-/// The right to fly, and the duty: whoever waits is let go when this is dropped, however it ends.
+/// The one task that fetches. Waiting callers are released when this is dropped, however it ends.
 #[derive(Debug)]
 pub(super) struct Flight {
     id: UpstreamId,
-    under_way: Under,
-    #[expect(dead_code, reason = "its drop tells those who wait")]
-    landing: watch::Sender<()>,
+    in_flight: InFlight,
+    #[expect(dead_code, reason = "its drop releases those who wait")]
+    done: watch::Sender<()>,
 }
 
-/// Too many wait already.
+/// [`MAX_WAITING`] requests wait already.
 #[derive(Debug)]
 pub(super) struct Full;
 
 impl SingleFlight {
-    /// The flight for `id`, to be waited for; and the flight itself for the one who has to fly it.
-    pub(super) fn board(&self, id: UpstreamId) -> (watch::Receiver<()>, Option<Flight>) {
-        let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(landing) = under_way.get(&id) {
-            return (landing.clone(), None);
+    /// Joins the flight for `id`. The first caller also gets the [`Flight`] and has to carry it
+    /// out.
+    pub(super) fn join(&self, id: UpstreamId) -> (watch::Receiver<()>, Option<Flight>) {
+        let mut in_flight = self.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(done) = in_flight.get(&id) {
+            return (done.clone(), None);
         }
-        let (landing, landed) = watch::channel(());
-        under_way.insert(id, landed.clone());
-        let flight = Flight { id, under_way: Arc::clone(&self.under_way), landing };
-        (landed, Some(flight))
+        let (sender, done) = watch::channel(());
+        in_flight.insert(id, done.clone());
+        let flight = Flight { id, in_flight: Arc::clone(&self.in_flight), done: sender };
+        (done, Some(flight))
     }
 
-    /// Waits until a flight has landed.
-    pub(super) async fn wait(&self, mut landing: watch::Receiver<()>) -> Result<(), Full> {
-        let _place = self.waiting.try_acquire().map_err(|_| Full)?;
-        // Nothing is ever sent: the sender is dropped when the flight is over.
-        while landing.changed().await.is_ok() {}
+    /// Waits until a flight ends.
+    pub(super) async fn wait(&self, mut done: watch::Receiver<()>) -> Result<(), Full> {
+        let _permit = self.waiting.try_acquire().map_err(|_| Full)?;
+        // Nothing is ever sent: the sender is dropped when the flight ends.
+        while done.changed().await.is_ok() {}
         Ok(())
     }
 }
 
 impl Drop for Flight {
     fn drop(&mut self) {
-        self.under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+        self.in_flight.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
     }
 }
 
@@ -72,18 +74,18 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn one_flies_and_all_who_come_meanwhile_land_with_it() {
+    async fn one_fetches_and_all_who_come_meanwhile_wait_for_it() {
         let (single_flight, id) = (SingleFlight::default(), UpstreamId::new());
-        let (first, flight) = single_flight.board(id);
-        let (second, nobody) = single_flight.board(id);
-        assert!(flight.is_some() && nobody.is_none());
-        let (_, other) = single_flight.board(UpstreamId::new());
-        assert!(other.is_some(), "another upstream's flight is its own");
+        let (first, flight) = single_flight.join(id);
+        let (second, none) = single_flight.join(id);
+        assert!(flight.is_some() && none.is_none());
+        let (_, other) = single_flight.join(UpstreamId::new());
+        assert!(other.is_some(), "another upstream has its own flight");
         let both =
             futures_util::future::join(single_flight.wait(first), single_flight.wait(second));
         drop(flight);
         let (one, two) = both.await;
         assert!(one.is_ok() && two.is_ok());
-        assert!(single_flight.board(id).1.is_some(), "the next one flies again");
+        assert!(single_flight.join(id).1.is_some(), "the next one fetches again");
     }
 }

@@ -1,7 +1,7 @@
-//! The token request and what its answer says (RFC 6749 §4.4.2, §4.4.3, §5.2).
+//! The token request and its response (RFC 6749 §4.4.2, §4.4.3, §5.2).
 //!
-//! Nothing of an answer's body is ever passed on but the token and the error code: the rest is somebody
-//! else's text, which might repeat the secret.
+//! Of a response's body only the token and the error code are ever passed on: the rest is foreign
+//! text, which might repeat the secret.
 
 use std::time::Duration;
 
@@ -17,33 +17,33 @@ use super::model::{Auth, Failure, Settings};
 use super::{ClientSecret, UpstreamToken};
 use crate::base::lenient_json::{self, Object};
 
-/// The longest token that is taken, in bytes.
+/// The maximum length of a token, in bytes.
 const MAX_TOKEN: usize = 16 * 1024;
-/// How long a token is taken to live where the upstream does not say, or says what cannot be
-/// (`expires_in` is only recommended, RFC 6749 §5.1).
+/// The lifetime of a token if the upstream states none or an impossible one (`expires_in` is only
+/// recommended, RFC 6749 §5.1).
 pub(super) const ASSUMED_LIFETIME: Duration = Duration::from_mins(5);
-/// The longest that a token is kept, whatever the upstream says: a number that is wrong by a factor of
-/// a thousand must not keep a dead token for years.
+/// The longest that a token is cached, whatever the upstream states: a number that is wrong by a
+/// factor of a thousand must not keep a dead token for years.
 pub(super) const LONGEST_LIFETIME: Duration = Duration::from_hours(24);
 
-/// What a token request brought.
+/// The outcome of a token request.
 #[derive(Debug)]
 pub(super) enum Answer {
-    /// A token and how long it lives from when it was asked for.
+    /// A token and its lifetime, counted from the request.
     Token(UpstreamToken, Duration),
-    /// None.
+    /// No token.
     Failed(TokenError),
 }
 
-/// Why there is no token.
+/// Why a token request failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct TokenError {
     pub(super) kind: Failure,
-    /// The upstream's OAuth error code.
+    /// The upstream's error code (RFC 6749 §5.2).
     pub(super) oauth_error: Option<String>,
-    /// In our words.
+    /// Strongroom's own text; never the upstream's.
     pub(super) detail: String,
-    /// How long the upstream asked to be left alone.
+    /// The upstream's `Retry-After`.
     pub(super) retry_after: Option<Duration>,
 }
 
@@ -53,7 +53,7 @@ impl TokenError {
     }
 }
 
-/// Completes a token request with credentials and parameters.
+/// Adds credentials and parameters to a token request.
 pub(super) fn complete(
     request: RequestBuilder,
     settings: &Settings,
@@ -87,24 +87,24 @@ fn form(request: RequestBuilder, parameters: &[(&str, &str)]) -> RequestBuilder 
     request.header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(body)
 }
 
-/// RFC 6749 §2.3.1: both halves form-encoded, then RFC 7617 Basic.
+/// Builds HTTP Basic with both halves form-encoded (RFC 6749 §2.3.1, RFC 7617).
 fn basic(id: &str, secret: &ClientSecret) -> HeaderValue {
     let encode = |text: &str| -> Zeroizing<String> {
         Zeroizing::new(form_urlencoded::byte_serialize(text.as_bytes()).collect())
     };
     let pair = Zeroizing::new(format!("{}:{}", *encode(id), *encode(secret.expose())));
     let text = Zeroizing::new(format!("Basic {}", STANDARD.encode(pair.as_bytes())));
-    // Base64 is always a header's value.
+    // Base64 is always a valid header value.
     let mut value =
         HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static("Basic"));
     value.set_sensitive(true);
     value
 }
 
-/// The fields that count.
+/// The fields that are read; others may hold anything.
 const FIELDS: [&str; 4] = ["access_token", "token_type", "expires_in", "error"];
 
-/// What an answer says. `secret` is what was sent.
+/// Reads a token response. `secret` is what was sent, so that it is never repeated.
 pub(super) fn read(
     status: StatusCode,
     retry_after: Option<Duration>,
@@ -115,36 +115,36 @@ pub(super) fn read(
     let text = lenient_json::text(body);
     let parsed = Object::read(&text, &FIELDS).filter(Object::is_closed);
     let oauth_error = parsed.as_ref().and_then(|answer| error_code(answer, secret));
-    let not_now = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS];
-    let says_no = status.is_client_error() && !not_now.contains(&status);
-    let trouble = |kind, what: &str| {
+    let temporary = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS];
+    let refused = status.is_client_error() && !temporary.contains(&status);
+    let failure = |kind, what: &str| {
         let oauth_error = oauth_error.clone().filter(|_| kind == Failure::Refused);
         let detail = format!("{what} (HTTP {code})");
         Answer::Failed(TokenError { kind, oauth_error, detail, retry_after })
     };
-    if says_no || (status.is_success() && oauth_error.is_some()) {
-        return trouble(Failure::Refused, "the token endpoint refused");
+    if refused || (status.is_success() && oauth_error.is_some()) {
+        return failure(Failure::Refused, "the token endpoint refused");
     }
     if status.is_redirection() {
-        return trouble(Failure::Unusable, "a redirect, which is not followed");
+        return failure(Failure::Unusable, "a redirect, which is not followed");
     }
     if !status.is_success() {
-        return trouble(Failure::Unusable, "no token");
+        return failure(Failure::Unusable, "no token");
     }
     let Some(answer) = parsed else {
-        return trouble(Failure::Unusable, "an answer that is not the JSON of a token");
+        return failure(Failure::Unusable, "an answer that is not the JSON of a token");
     };
     let token = answer.exact("access_token").map(UpstreamToken::new);
     let Some(token) = token.filter(is_token) else {
-        return trouble(Failure::Unusable, "an answer without a usable access_token");
+        return failure(Failure::Unusable, "an answer without a usable access_token");
     };
     if !is_bearer(answer.raw("token_type")) {
-        return trouble(Failure::Unusable, "a token_type other than Bearer");
+        return failure(Failure::Unusable, "a token_type other than Bearer");
     }
     Answer::Token(token, lifetime(answer.words("expires_in").as_deref()))
 }
 
-/// RFC 6749 §5.2, narrowed to what codes look like, and never what was sent.
+/// Returns the error code (RFC 6749 §5.2), narrowed to what codes look like, and never the secret.
 fn error_code(answer: &Object<'_>, secret: &ClientSecret) -> Option<String> {
     let code = answer.exact("error")?;
     let inside = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
@@ -155,24 +155,27 @@ fn error_code(answer: &Object<'_>, secret: &ClientSecret) -> Option<String> {
     sound.then_some(code)
 }
 
-/// What an `Authorization` header can carry (RFC 6750 §2.1, read liberally: visible ASCII).
+/// Returns whether an `Authorization` header can carry the token (RFC 6750 §2.1, read liberally:
+/// visible ASCII).
 fn is_token(token: &UpstreamToken) -> bool {
     let text = token.expose();
     !text.is_empty() && text.len() <= MAX_TOKEN && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
-/// `token_type` is required and case-insensitive (RFC 6749 §5.1); where it is missing, Bearer is meant.
+/// Returns whether the type is Bearer: `token_type` is required and case-insensitive (RFC 6749
+/// §5.1), but some servers omit it.
 fn is_bearer(token_type: Option<&str>) -> bool {
     token_type.is_none_or(|raw| raw == "null" || raw.eq_ignore_ascii_case("\"bearer\""))
 }
 
-/// A number of seconds, also as text or with a fraction; what cannot be one counts as missing.
+/// Parses a number of seconds, also as text or with a fraction; an impossible one counts as
+/// missing.
 fn lifetime(expires_in: Option<&str>) -> Duration {
     let seconds: Option<f64> = expires_in.and_then(|text| text.trim().parse().ok());
-    let told = seconds
+    let stated = seconds
         .filter(|seconds| *seconds >= 1.0)
         .map(|seconds| Duration::try_from_secs_f64(seconds.floor()).unwrap_or(LONGEST_LIFETIME));
-    told.unwrap_or(ASSUMED_LIFETIME).min(LONGEST_LIFETIME)
+    stated.unwrap_or(ASSUMED_LIFETIME).min(LONGEST_LIFETIME)
 }
 
 #[cfg(test)]
@@ -187,13 +190,13 @@ mod tests {
     fn lifetime_of(body: &str) -> u64 {
         match read_text(200, body) {
             Answer::Token(_, lifetime) => lifetime.as_secs(),
-            Answer::Failed(trouble) => panic!("{body}: {trouble:?}"),
+            Answer::Failed(failure) => panic!("{body}: {failure:?}"),
         }
     }
 
-    fn trouble(status: u16, body: &str) -> TokenError {
+    fn failure(status: u16, body: &str) -> TokenError {
         match read_text(status, body) {
-            Answer::Failed(trouble) => trouble,
+            Answer::Failed(failure) => failure,
             Answer::Token(..) => panic!("{body} is a token"),
         }
     }
@@ -235,16 +238,16 @@ mod tests {
     fn a_refusal_tells_its_code_and_nothing_else() {
         let body = r#"{"error":"invalid_client","error_description":"canary_secret is wrong"}"#;
         for status in [400, 401, 403, 200] {
-            let trouble = trouble(status, body);
-            assert_eq!(trouble.kind, Failure::Refused);
-            assert_eq!(trouble.oauth_error.as_deref(), Some("invalid_client"));
-            assert!(!trouble.detail.contains("canary"));
+            let failure = failure(status, body);
+            assert_eq!(failure.kind, Failure::Refused);
+            assert_eq!(failure.oauth_error.as_deref(), Some("invalid_client"));
+            assert!(!failure.detail.contains("canary"));
         }
         for code in ["Invalid Client", "", "canary_secret", "a-b", "1a", &"a".repeat(65)] {
-            let trouble = trouble(401, &format!(r#"{{"error":"{code}"}}"#));
-            assert_eq!((trouble.kind, trouble.oauth_error), (Failure::Refused, None), "{code}");
+            let failure = failure(401, &format!(r#"{{"error":"{code}"}}"#));
+            assert_eq!((failure.kind, failure.oauth_error), (Failure::Refused, None), "{code}");
         }
-        assert_eq!(trouble(404, "<html>").kind, Failure::Refused);
+        assert_eq!(failure(404, "<html>").kind, Failure::Refused);
     }
 
     #[test]
@@ -264,8 +267,8 @@ mod tests {
             (429, r#"{"error":"slow_down"}"#),
             (500, r#"{"access_token":"t"}"#),
         ] {
-            let trouble = trouble(status, body);
-            assert_eq!((trouble.kind, trouble.oauth_error), (Failure::Unusable, None), "{body}");
+            let failure = failure(status, body);
+            assert_eq!((failure.kind, failure.oauth_error), (Failure::Unusable, None), "{body}");
         }
     }
 

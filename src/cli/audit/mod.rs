@@ -15,7 +15,7 @@ use crate::base::ids::ConnectionId;
 use crate::config::{Environment, HttpConfig, Reader};
 use crate::oauth::statements;
 
-/// How many rows are read at a time.
+/// How many rows one query reads.
 const PIECE: i64 = 1000;
 
 /// The audit trail: every change and every reading of a secret.

@@ -17,7 +17,7 @@ use crate::cli::session::{self, Session};
 use crate::config::Environment;
 use crate::oauth::statements;
 
-/// How often progress is shown.
+/// How often progress is printed.
 const PROGRESS: Duration = Duration::from_millis(200);
 
 /// Check the trail's hash chain from its first link to its last, and find the first row that was
@@ -39,7 +39,7 @@ pub(super) struct Verify {
     jwks: Option<PathBuf>,
 }
 
-/// What was found about one app.
+/// The result for one app.
 #[derive(Serialize)]
 struct Checked {
     app: String,
@@ -47,7 +47,7 @@ struct Checked {
     report: Report,
 }
 
-/// What was found about all.
+/// The result for all apps.
 #[derive(Serialize)]
 struct Verdict {
     ok: bool,
@@ -68,8 +68,8 @@ impl Verify {
         let points = self.checkpoints(&mut session).await?;
         if let Some(point) = points.iter().find(|point| apps.iter().all(|app| app.id != point.sub))
         {
-            let told = format!("a checkpoint is of the app {}, which is not checked", point.sub);
-            return Err(Failure::Usage(told));
+            let message = format!("a checkpoint is of the app {}, which is not checked", point.sub);
+            return Err(Failure::Usage(message));
         }
         let mut checked = Vec::with_capacity(apps.len());
         for App { id, name, .. } in apps {
@@ -86,7 +86,7 @@ impl Verify {
         if ok { Ok(()) } else { Err(Failure::other("the audit trail is not what was written")) }
     }
 
-    /// The checkpoints of the file, each held against a key that signed it.
+    /// Returns the checkpoints of the file, each verified with the key that signed it.
     async fn checkpoints(&self, session: &mut Session) -> Result<Vec<Checkpoint>, Failure> {
         let Some(path) = &self.checkpoint else { return Ok(Vec::new()) };
         let mut keys = statements::key_set(&mut session.conn, &session.vault).await?;
@@ -123,12 +123,12 @@ fn kept_keys(path: &Path) -> Result<Vec<Value>, Failure> {
     keys.ok_or_else(|| Failure::Usage(format!("{} is no JWK set", path.display())))
 }
 
-/// Shows how far it has come, a few times a second.
+/// Returns a callback that prints the progress, a few times per second.
 fn progress<'a>(output: &'a Output, app: &'a str) -> impl FnMut(i64, i64) + 'a {
-    let mut shown: Option<Instant> = None;
+    let mut printed: Option<Instant> = None;
     move |done, of| {
-        if shown.is_none_or(|shown| shown.elapsed() >= PROGRESS) {
-            shown = Some(Instant::now());
+        if printed.is_none_or(|printed| printed.elapsed() >= PROGRESS) {
+            printed = Some(Instant::now());
             let percent = done.saturating_mul(100).checked_div(of).unwrap_or(100);
             output.progress(&format!("{app}: {done} of {of} links, {percent} %"));
         }

@@ -46,8 +46,8 @@ pub(super) struct Dev {
     sandbox_listen: SocketAddr,
 }
 
-/// The listeners that `dev` opens itself, with the URLs by which a browser reaches them.
-struct Doors {
+/// The listeners of the demo and the sandbox, with the URLs by which a browser reaches them.
+struct Listeners {
     demo: TcpListener,
     demo_url: String,
     sandbox: TcpListener,
@@ -61,26 +61,26 @@ impl Dev {
         output: &Output,
     ) -> Result<(), Failure> {
         let folder = Folder::open(&self.folder).map_err(Failure::other)?;
-        let doors = self.open_doors()?;
+        let listeners = self.open_listeners()?;
         let mut variables = Variables::of(environment, &folder.last_variables());
-        offer(&mut variables, &made(&folder).map_err(Failure::other)?, &doors);
+        set_defaults(&mut variables, &made(&folder).map_err(Failure::other)?, &listeners);
         let postgres = own_postgres(&folder, &mut variables).await?;
         let database = postgres.as_ref().map(|postgres| postgres.data_folder().to_owned());
-        let served = serve(&folder, variables, doors, database, output).await;
+        let outcome = serve(&folder, variables, listeners, database, output).await;
         if let Some(postgres) = postgres {
             postgres.stop().await.map_err(Failure::other)?;
         }
-        served
+        outcome
     }
 
-    fn open_doors(&self) -> Result<Doors, Failure> {
-        let (demo, demo_url) = open_door("--demo-listen", self.demo_listen)?;
-        let (sandbox, sandbox_url) = open_door("--sandbox-listen", self.sandbox_listen)?;
-        Ok(Doors { demo, demo_url, sandbox, sandbox_url })
+    fn open_listeners(&self) -> Result<Listeners, Failure> {
+        let (demo, demo_url) = open_listener("--demo-listen", self.demo_listen)?;
+        let (sandbox, sandbox_url) = open_listener("--sandbox-listen", self.sandbox_listen)?;
+        Ok(Listeners { demo, demo_url, sandbox, sandbox_url })
     }
 }
 
-fn open_door(flag: &str, address: SocketAddr) -> Result<(TcpListener, String), Failure> {
+fn open_listener(flag: &str, address: SocketAddr) -> Result<(TcpListener, String), Failure> {
     let opened = TcpListener::bind(address).and_then(|listener| {
         let url = local_url(listener.local_addr()?);
         Ok((listener, url))
@@ -98,30 +98,31 @@ fn local_url(listener: SocketAddr) -> String {
     format!("http://{}", reachable(listener))
 }
 
-/// What the folder keeps; the master key that it needs is made here, by the vault's own rules.
+/// Returns what the folder holds. The vault generates the master key if there is none.
 fn made(folder: &Folder) -> Result<Made, FolderError> {
     folder.made(|| MasterKeys::generate().map(|key| SecretText::new(key.to_string())))
 }
 
-/// Fills in what the user left out.
-fn offer(variables: &mut Variables, made: &Made, doors: &Doors) {
-    variables.offer([("STRONGROOM_MASTER_KEYS", made.master_keys.expose())]);
-    variables.offer([
+/// Sets defaults for what the user left out.
+fn set_defaults(variables: &mut Variables, made: &Made, listeners: &Listeners) {
+    variables.set_default([("STRONGROOM_MASTER_KEYS", made.master_keys.expose())]);
+    variables.set_default([
         ("STRONGROOM_BOOTSTRAP_CLIENT_ID", &made.client_id),
         ("STRONGROOM_BOOTSTRAP_CLIENT_SECRET", made.client_secret.expose()),
     ]);
-    variables.offer([("DAPI_BASE_URL", &format!("{}/v2", doors.sandbox_url))]);
-    variables.offer([("DAPI_APP_KEY", DEFAULT_APP_KEY), ("DAPI_APP_SECRET", DEFAULT_APP_SECRET)]);
+    variables.set_default([("DAPI_BASE_URL", &format!("{}/v2", listeners.sandbox_url))]);
+    variables
+        .set_default([("DAPI_APP_KEY", DEFAULT_APP_KEY), ("DAPI_APP_SECRET", DEFAULT_APP_SECRET)]);
     // The sandbox's other systems are upstreams to try, and they are on this machine.
     variables.prefer("STRONGROOM_ALLOW_PRIVATE_ADDRESSES", "true");
     variables.prefer("STRONGROOM_LOG_FORMAT", "text");
     variables.prefer("STRONGROOM_LOG", "info,actix_server=warn,sqlx=warn");
-    variables.add("STRONGROOM_CORS_ORIGINS", &doors.demo_url);
-    variables.tell("SANDBOX_URL", &doors.sandbox_url);
-    variables.tell(DEMO_URL, &doors.demo_url);
+    variables.add("STRONGROOM_CORS_ORIGINS", &listeners.demo_url);
+    variables.write("SANDBOX_URL", &listeners.sandbox_url);
+    variables.write(DEMO_URL, &listeners.demo_url);
 }
 
-/// The newcomer's database, unless they have one.
+/// Starts a database, unless the user has one.
 async fn own_postgres(
     folder: &Folder,
     variables: &mut Variables,
@@ -137,7 +138,7 @@ async fn own_postgres(
         path: environment.get("PATH").map(Into::into),
     };
     let postgres = LocalPostgres::start(settings).await.map_err(Failure::other)?;
-    variables.offer([("DATABASE_URL", &own_database_url(&postgres.url()))]);
+    variables.set_default([("DATABASE_URL", &own_database_url(&postgres.url()))]);
     Ok(Some(postgres))
 }
 
@@ -145,66 +146,66 @@ async fn own_postgres(
 async fn serve(
     folder: &Folder,
     mut variables: Variables,
-    doors: Doors,
+    listeners: Listeners,
     database: Option<PathBuf>,
     output: &Output,
 ) -> Result<(), Failure> {
     let config = Config::from_environment(variables.environment())?;
     telemetry::init_on_stderr(&config.log);
     raise_file_limit();
-    let sandbox = stand_in(&config);
-    let demo = demo_settings(&config, &doors)?;
+    let sandbox = sandbox_of(&config);
+    let demo = demo_settings(&config, &listeners)?;
     let built = Service::build(config, Clock::system()).await;
-    let service = built.map_err(|error| told(error, database.as_deref()))?;
+    let service = built.map_err(|error| start_failure(error, database.as_deref()))?;
     let api = local_url(service.address());
-    variables.offer([("STRONGROOM_PUBLIC_URL", service.public_url().as_str())]);
-    folder.tell_variables(variables.offered()).map_err(Failure::other)?;
+    variables.set_default([("STRONGROOM_PUBLIC_URL", service.public_url().as_str())]);
+    folder.tell_variables(variables.defaults()).map_err(Failure::other)?;
 
     let addresses = Addresses {
-        demo: doors.demo_url,
+        demo: listeners.demo_url,
         docs: format!("{api}/docs/"),
         api,
-        sandbox: doors.sandbox_url,
+        sandbox: listeners.sandbox_url,
         metrics: format!("{}/metrics", local_url(service.metrics_address())),
         env_file: folder.env_file(),
         database_folder: database,
         foreign_dapi: demo.foreign_dapi.clone(),
     };
-    let demo = demo::server(demo, &addresses.api, doors.demo)?;
-    let neighbours = [sandbox::server(&sandbox, doors.sandbox)?, demo];
-    let neighbours = neighbours.map(|server| (server.handle(), tokio::spawn(server)));
+    let demo = demo::server(demo, &addresses.api, listeners.demo)?;
+    let others = [sandbox::server(&sandbox, listeners.sandbox)?, demo];
+    let others = others.map(|server| (server.handle(), tokio::spawn(server)));
     let shutdown = shutdown_signal()?;
     output.result(&addresses, || addresses.banner(demo::USER));
-    let ran = service.run(shutdown).await;
-    for (handle, server) in neighbours {
+    let outcome = service.run(shutdown).await;
+    for (handle, server) in others {
         handle.stop(true).await;
         let _ = server.await;
     }
-    Ok(ran?)
+    Ok(outcome?)
 }
 
-/// A sandbox that knows the app that the service will use.
-fn stand_in(config: &Config) -> sandbox::Sandbox {
+/// Returns a sandbox with the app that the service uses.
+fn sandbox_of(config: &Config) -> sandbox::Sandbox {
     let app = config.default_app.as_ref();
     let apps = app.map(|app| App { key: app.app_key.clone(), secret: app.app_secret.clone() });
     let apps = apps.into_iter().collect();
     sandbox::Sandbox::new(sandbox::Settings { apps, ..sandbox::Settings::default() })
 }
 
-/// Where exchanges go, if the user wants them elsewhere than to the sandbox.
-fn foreign_dapi(config: &Config, doors: &Doors) -> Option<String> {
+/// Returns the URL of the user's Dapi, if it is not the sandbox.
+fn external_dapi(config: &Config, listeners: &Listeners) -> Option<String> {
     let base_url = config.dapi.base_url.as_str();
-    (base_url != format!("{}/v2", doors.sandbox_url)).then(|| base_url.to_owned())
+    (base_url != format!("{}/v2", listeners.sandbox_url)).then(|| base_url.to_owned())
 }
 
-fn demo_settings(config: &Config, doors: &Doors) -> Result<demo::Settings, Failure> {
+fn demo_settings(config: &Config, listeners: &Listeners) -> Result<demo::Settings, Failure> {
     let client = config.bootstrap.as_ref().ok_or_else(|| {
         let both = "STRONGROOM_BOOTSTRAP_CLIENT_ID and STRONGROOM_BOOTSTRAP_CLIENT_SECRET";
         Failure::Usage(format!("the demo needs a client; set both of {both}, or neither"))
     })?;
     Ok(demo::Settings {
-        sandbox: doors.sandbox_url.clone(),
-        foreign_dapi: foreign_dapi(config, doors),
+        sandbox: listeners.sandbox_url.clone(),
+        foreign_dapi: external_dapi(config, listeners),
         client_id: client.id.clone(),
         client_secret: client.secret.clone(),
         app: crate::apps::DEFAULT,
@@ -212,8 +213,8 @@ fn demo_settings(config: &Config, doors: &Doors) -> Result<demo::Settings, Failu
     })
 }
 
-/// What kept the service from starting; a database that was sealed with other keys has a way out.
-fn told(error: StartError, database: Option<&Path>) -> Failure {
+/// Converts a start error; for a database that was sealed with other keys it names the way out.
+fn start_failure(error: StartError, database: Option<&Path>) -> Failure {
     let other_keys = matches!(
         error,
         StartError::Vault(VaultError::UnknownMasterKey(_) | VaultError::WrongMasterKey(_))

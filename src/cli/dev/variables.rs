@@ -1,35 +1,37 @@
-//! The variables of a `strongroom dev`: the user's own, and what is offered where they left one out.
+//! The environment of `strongroom dev`: the user's variables, and defaults for those that they left
+//! out.
 //!
-//! A variable that the user set always wins. One that an earlier `dev` told their shell, by the file
-//! `env`, is not theirs: it would name a database that is gone.
+//! A variable that the user set always wins. One that an earlier `dev` wrote to the file `env`,
+//! which their shell has read, is not theirs: it would name a database that no longer exists.
 
 use strongroom_dev::folder::Lines;
 
 use crate::base::secret::SecretText;
 use crate::config::Environment;
 
-/// Marks the URL of a database that `dev` runs. `psql` and sqlx take it for what it is, the name of
-/// the application.
+/// Marks the URL of a database that `dev` runs, as the application's name, which `psql` and sqlx
+/// accept.
 const OWN_DATABASE: &str = "application_name=strongroom-dev";
 
-/// The URL of a database that `dev` runs, recognisable later.
+/// Returns the URL of a database that `dev` runs, recognizable later.
 #[must_use]
 pub(super) fn own_database_url(url: &str) -> String {
     format!("{url}&{OWN_DATABASE}")
 }
 
-/// The environment of the service to be started, and what in it was offered.
+/// The environment of the service, and the defaults in it.
 pub(super) struct Variables {
     environment: Environment,
-    offered: Lines,
+    defaults: Lines,
 }
 
 impl Variables {
-    /// The user's own variables: those of the process without what an earlier `dev` told.
+    /// Returns the user's own variables: those of the process without the ones that an earlier
+    /// `dev` wrote.
     #[must_use]
-    pub(super) fn of(process: &Environment, told: &Lines) -> Self {
+    pub(super) fn of(process: &Environment, written: &Lines) -> Self {
         let mut environment = process.clone();
-        for (name, value) in told {
+        for (name, value) in written {
             if process.get(name) == Some(value.expose()) {
                 environment.remove(name);
             }
@@ -37,29 +39,29 @@ impl Variables {
         if process.get("DATABASE_URL").is_some_and(|url| url.contains(OWN_DATABASE)) {
             environment.remove("DATABASE_URL");
         }
-        Self { environment, offered: Lines::new() }
+        Self { environment, defaults: Lines::new() }
     }
 
-    /// Whether the variable, or its `_FILE` form, is set to something.
+    /// Returns whether the variable, or its `_FILE` form, is set.
     #[must_use]
     pub(super) fn has(&self, name: &str) -> bool {
         let set = |name: &str| self.environment.get(name).is_some_and(|value| !value.is_empty());
         set(name) || set(&format!("{name}_FILE"))
     }
 
-    /// Sets variables that belong together where the user set none of them, and keeps them for the
+    /// Sets variables that belong together, unless the user set one of them, and adds them to the
     /// file `env`.
-    pub(super) fn offer<const N: usize>(&mut self, together: [(&str, &str); N]) {
+    pub(super) fn set_default<const N: usize>(&mut self, together: [(&str, &str); N]) {
         if together.iter().any(|(name, _)| self.has(name)) {
             return;
         }
         for (name, value) in together {
             self.environment.set(name, value);
-            self.tell(name, value);
+            self.write(name, value);
         }
     }
 
-    /// Adds an item to a variable that is a list.
+    /// Appends an item to a variable that is a list.
     pub(super) fn add(&mut self, name: &str, item: &str) {
         let list = match self.environment.get(name).filter(|list| !list.is_empty()) {
             Some(list) => format!("{list},{item}"),
@@ -68,28 +70,28 @@ impl Variables {
         self.environment.set(name, list);
     }
 
-    /// Sets a variable for this process alone where the user set none.
+    /// Sets a variable for this process alone, unless the user set it.
     pub(super) fn prefer(&mut self, name: &str, value: &str) {
         if !self.has(name) {
             self.environment.set(name, value);
         }
     }
 
-    /// Keeps a variable for the file `env`.
-    pub(super) fn tell(&mut self, name: &str, value: &str) {
-        self.offered.insert(name.to_owned(), SecretText::new(value.to_owned()));
+    /// Adds a variable to the file `env`.
+    pub(super) fn write(&mut self, name: &str, value: &str) {
+        self.defaults.insert(name.to_owned(), SecretText::new(value.to_owned()));
     }
 
-    /// The environment to read the configuration from.
+    /// The environment from which the configuration is read.
     #[must_use]
     pub(super) fn environment(&self) -> &Environment {
         &self.environment
     }
 
-    /// What the file `env` is to tell.
+    /// The contents of the file `env`.
     #[must_use]
-    pub(super) fn offered(&self) -> &Lines {
-        &self.offered
+    pub(super) fn defaults(&self) -> &Lines {
+        &self.defaults
     }
 }
 
@@ -97,26 +99,27 @@ impl Variables {
 mod tests {
     use super::*;
 
-    fn variables(process: &[(&str, &str)], told: &[(&str, &str)]) -> Variables {
+    fn variables(process: &[(&str, &str)], written: &[(&str, &str)]) -> Variables {
         let secret = |value: &str| SecretText::new(value.to_owned());
-        let told = told.iter().map(|(name, value)| ((*name).to_owned(), secret(value))).collect();
-        Variables::of(&process.iter().copied().collect(), &told)
+        let written =
+            written.iter().map(|(name, value)| ((*name).to_owned(), secret(value))).collect();
+        Variables::of(&process.iter().copied().collect(), &written)
     }
 
     #[test]
     fn what_the_user_set_wins() {
         let mut all = variables(&[("A", "theirs"), ("B_FILE", "/theirs")], &[]);
-        all.offer([("A", "ours")]);
-        all.offer([("B", "ours"), ("C", "ours")]);
-        all.offer([("D", "ours")]);
+        all.set_default([("A", "ours")]);
+        all.set_default([("B", "ours"), ("C", "ours")]);
+        all.set_default([("D", "ours")]);
         let get = |name: &str| all.environment().get(name);
         assert_eq!([get("A"), get("B"), get("C")], [Some("theirs"), None, None]);
         assert_eq!(get("D"), Some("ours"));
-        assert_eq!(all.offered().keys().collect::<Vec<_>>(), ["D"]);
+        assert_eq!(all.defaults().keys().collect::<Vec<_>>(), ["D"]);
     }
 
     #[test]
-    fn what_an_earlier_start_told_the_shell_is_not_the_users() {
+    fn what_an_earlier_start_wrote_is_not_the_users() {
         let gone = own_database_url("postgres:///postgres?host=/tmp/gone");
         let process = [("DATABASE_URL", gone.as_str()), ("A", "ours"), ("B", "theirs")];
         let all = variables(&process, &[("A", "ours"), ("B", "ours")]);

@@ -54,7 +54,7 @@ struct Rotate {
 #[derive(Debug, Args)]
 struct Revoke {
     /// The key's id.
-    // One in sixty-four begins with a hyphen.
+    // One in sixty-four starts with a hyphen.
     #[arg(allow_hyphen_values = true)]
     kid: String,
 }
@@ -127,11 +127,11 @@ impl Revoke {
         let mut session = Session::open(environment).await?;
         let kid = &self.kid;
         if !signing_keys::revoke(&mut session.conn, &Actor::operator(), kid).await? {
-            let told = format!(
+            let message = format!(
                 "no key `{kid}` is retired; `strongroom keys signing list` shows them, and the one \
                  that signs needs a successor first: `strongroom keys signing rotate --now`"
             );
-            return Err(Failure::Usage(told));
+            return Err(Failure::Usage(message));
         }
         output.result(&json!({ "kid": kid, "revoked": true }), || {
             format!("`{kid}` and the tokens that it signed count no more, within seconds.")

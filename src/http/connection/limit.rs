@@ -1,14 +1,14 @@
-//! The limit of open files, each connection being one.
+//! The limit on open files; each connection is one.
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// As many files as are ever of use here; the table of them is not to grow beyond.
+/// More files than this are never needed, and the kernel's table of them should not grow beyond.
 const ENOUGH: u64 = 65_536;
 
-/// Raises the soft limit of open files to the hard one.
+/// Raises the soft limit on open files to the hard one.
 ///
 /// # Errors
-/// The system's.
+/// The operating system's.
 pub fn raise_limit() -> std::io::Result<()> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     let wanted = hard.min(ENOUGH);
@@ -18,7 +18,7 @@ pub fn raise_limit() -> std::io::Result<()> {
     Ok(())
 }
 
-/// How many files this process may have open.
+/// Returns how many files this process may open.
 #[must_use]
 pub fn open_files() -> usize {
     let soft = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);

@@ -1,4 +1,4 @@
-//! What is counted about connections.
+//! Metrics of connections.
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -6,18 +6,18 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-/// Why a connection was ended.
+/// Why the guard ended a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Why {
-    /// Nothing was asked for.
+    /// No request arrived in time.
     Idle,
-    /// Nothing was asked for, and others wanted room.
+    /// It was idle while others needed capacity.
     Crowded,
-    /// A head did not come in time.
+    /// A head did not arrive in time.
     SlowHead,
-    /// An answer was not taken.
+    /// A response was not read.
     Unread,
-    /// A body came, or an answer was taken, slowly, and others wanted room.
+    /// A body arrived, or a response was read, too slowly while others needed capacity.
     Slow,
 }
 
@@ -38,7 +38,7 @@ struct Labels {
     why: &'static str,
 }
 
-/// Counters of connections. Clones count together.
+/// Metrics of connections. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {
     pub(super) open: Gauge,

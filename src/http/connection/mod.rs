@@ -1,9 +1,10 @@
-//! Callers' connections: how many there may be, and how long each may stand still.
+//! Callers' connections: how many there may be, and how long each may stall.
 //!
-//! [`Guarded`] is the stream that the server reads and writes; it notes what moves and ends when it is
-//! told to. The [`Guard`] decides: [`Guard::watch`] looks at all connections a few times a second, and a
-//! new connection that finds the house full makes room by the end of an idle one. What counts as idle
-//! only the layers know, which is why they tell by [`Slot::begin`] and [`receiving`].
+//! [`Guarded`] is the stream that the server reads and writes; it records progress and ends when
+//! the guard says so. The [`Guard`] decides: [`Guard::watch`] checks all connections a few times a
+//! second, and a new connection that finds little capacity left makes the guard end an idle one.
+//! Only the layers know when a connection is idle, so they report requests by [`Slot::begin`] and
+//! [`receiving`].
 
 mod limit;
 mod metrics;
@@ -12,7 +13,7 @@ mod stream;
 
 pub use limit::{open_files, raise_limit};
 pub use metrics::Metrics;
-pub use slot::{Asking, Flight, Receiving, Slot, UNTOLD};
+pub use slot::{Asking, Flight, Receiving, Slot, UNKNOWN_LENGTH};
 pub use stream::Guarded;
 
 use std::collections::HashMap;
@@ -29,24 +30,24 @@ use tokio_util::sync::CancellationToken;
 
 use metrics::Why;
 
-/// How often all connections are looked at.
-const LOOK: Duration = Duration::from_millis(250);
+/// How often all connections are checked.
+const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 
-/// How long a connection may stand still.
+/// How long a connection may stall.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Without a byte between two requests.
+    /// Between two requests.
     pub idle: Duration,
-    /// From a head's first byte to its last, the connection's first head from its very beginning.
+    /// From a head's first byte to its last; the connection's first head counts from the beginning.
     pub head: Duration,
-    /// While an answer is written that the caller does not take.
+    /// While the caller does not read a response.
     pub write: Duration,
-    /// While a body is awaited or an answer not taken, once others wait for room.
+    /// While a body does not arrive or a response is not read, once others need capacity.
     pub patience: Duration,
 }
 
 impl Limits {
-    /// What holds unless a test says otherwise.
+    /// The limits in production.
     pub const DEFAULT: Self = Self {
         idle: Duration::from_secs(75),
         head: Duration::from_secs(10),
@@ -55,7 +56,7 @@ impl Limits {
     };
 }
 
-/// All connections of one listener. Clones are the same.
+/// The guard of one listener's connections. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Guard(Arc<Inner>);
 
@@ -70,7 +71,7 @@ struct Inner {
 }
 
 impl Guard {
-    /// A guard that lets `capacity` connections stand at once.
+    /// Returns a guard for `capacity` concurrent connections.
     #[must_use]
     pub fn new(capacity: usize, limits: Limits, metrics: Metrics) -> Self {
         let slots = Mutex::new(HashMap::new());
@@ -78,29 +79,29 @@ impl Guard {
         Self(Arc::new(Inner { started, limits, capacity, slots, next, metrics }))
     }
 
-    /// How many connections may stand at once.
+    /// How many connections may be open at once.
     #[must_use]
     pub fn capacity(&self) -> usize {
         self.0.capacity
     }
 
-    /// How many may stand before idle ones have to make room for new ones.
-    fn comfortable(&self) -> usize {
+    /// How many may be open before idle ones are ended in favour of new ones: three quarters.
+    fn soft_capacity(&self) -> usize {
         self.0.capacity - self.0.capacity.div_ceil(4)
     }
 
-    /// Takes a new connection in; makes room for the next ones if there is little left.
+    /// Admits a new connection, and frees capacity for the next ones if little is left.
     #[must_use]
     pub fn admit(&self, io: TcpStream) -> Guarded {
-        // Answers are written whole; waiting for more to send would only delay them.
+        // Responses are written whole; Nagle's algorithm would only delay them.
         let _ = io.set_nodelay(true);
         let key = self.0.next.fetch_add(1, Ordering::Relaxed);
         let slot = Arc::new(Slot::new(self.0.started));
         let mut slots = self.slots();
         slots.insert(key, Arc::clone(&slot));
         self.0.metrics.open.inc();
-        if slots.len() > self.comfortable() {
-            self.make_room(&slots);
+        if slots.len() > self.soft_capacity() {
+            self.free_capacity(&slots);
         }
         drop(slots);
         Guarded::new(io, slot, self.clone(), key)
@@ -115,11 +116,11 @@ impl Guard {
         self.0.metrics.open.dec();
     }
 
-    /// Ends idle connections, those that have been idle longest first, and then those that keep a place
-    /// without using it. A sixteenth more than needed, so that a flood does not look for each newcomer.
-    fn make_room(&self, slots: &HashMap<u64, Arc<Slot>>) {
+    /// Ends idle connections, longest idle first, and then those that stall. Ends a sixteenth more
+    /// than needed, so that a flood does not cause a search for each newcomer.
+    fn free_capacity(&self, slots: &HashMap<u64, Arc<Slot>>) {
         let staying: Vec<_> = slots.values().filter(|slot| !slot.is_ending()).collect();
-        let too_many = staying.len().saturating_sub(self.comfortable());
+        let too_many = staying.len().saturating_sub(self.soft_capacity());
         if too_many == 0 {
             return;
         }
@@ -138,10 +139,10 @@ impl Guard {
         }
     }
 
-    /// Looks at all connections until `stop`: ends those that stand still, makes room, and has those asked
-    /// whose callers may have gone.
+    /// Checks all connections until `stop`: ends those that stall, frees capacity, and wakes those
+    /// whose callers may have left.
     pub async fn watch(self, stop: CancellationToken) {
-        let mut ticks = tokio::time::interval(LOOK);
+        let mut ticks = tokio::time::interval(CHECK_INTERVAL);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
             let slots = self.slots();
@@ -152,34 +153,36 @@ impl Guard {
                 }
                 slot.wake_if_asking();
             }
-            if slots.len() > self.comfortable() {
-                self.make_room(&slots);
+            if slots.len() > self.soft_capacity() {
+                self.free_capacity(&slots);
             }
         }
     }
 }
 
-/// The request is under way while the result lives.
+/// Marks the request as in progress until the result is dropped.
 #[must_use]
 pub fn begin(req: &ServiceRequest) -> Option<Flight> {
     let slot = req.conn_data::<Arc<Slot>>()?;
     let length = req.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
-    let untold = req.headers().contains_key(TRANSFER_ENCODING);
-    let body = if untold { UNTOLD } else { length.and_then(|n| n.parse().ok()).unwrap_or(0) };
+    let chunked = req.headers().contains_key(TRANSFER_ENCODING);
+    let body =
+        if chunked { UNKNOWN_LENGTH } else { length.and_then(|n| n.parse().ok()).unwrap_or(0) };
     Some(slot.begin(body))
 }
 
-/// The request waits for its body while the result lives.
+/// Marks the request as waiting for its body until the result is dropped.
 #[must_use]
 pub fn receiving(req: &HttpRequest) -> Option<Receiving> {
     req.conn_data::<Arc<Slot>>().map(Slot::receive)
 }
 
-/// While the result lives, the request waits for something that a caller who has gone must not take: a
-/// caller who closed the connection loses it, one who only closed their half (RFC 9112 §9.6) keeps it.
+/// Marks the request, until the result is dropped, as waiting for something that a caller who has
+/// left must not consume. A caller who closed the connection loses it, one who closed only their
+/// half (RFC 9112 §9.6) keeps it.
 ///
-/// The two look alike until something is sent. That is an interim answer (RFC 9110 §15.2), once, to a caller
-/// whose half is closed; HTTP/1.0 has none, and its callers are taken to be there.
+/// The two look alike until something is sent: an interim response (RFC 9110 §15.2), once, to a
+/// caller whose half is closed. HTTP/1.0 has none, and its callers are assumed to be there.
 #[must_use]
 pub fn asking(req: &HttpRequest) -> Option<Asking> {
     let slot = req.conn_data::<Arc<Slot>>().filter(|_| req.version() >= Version::HTTP_11);

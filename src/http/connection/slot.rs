@@ -1,4 +1,4 @@
-//! What is known of one connection.
+//! The state of one connection, shared by its stream, its requests and the guard.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
@@ -10,65 +10,66 @@ use futures_util::task::AtomicWaker;
 use super::Limits;
 use super::metrics::Why;
 
-/// Stays.
+/// Stays open.
 const STAYS: u8 = 0;
-/// Ends as if the caller had sent its last byte, unless a request comes first.
+/// Ends as if the caller had sent its last byte, unless a request arrives first.
 const ENDS: u8 = 1;
-/// Ends at once, whatever is under way.
+/// Ends at once, even during a request.
 const BREAKS: u8 = 2;
 
-/// A connection that has just come or just been used is about to be used.
+/// A connection younger than this, or used more recently, is not idle: its request is on the way.
 const FRESH: Duration = Duration::from_millis(100);
-/// How long a request waits before its caller is sent anything: most need not wait at all, and an interim
-/// answer is a surprise to the simplest of clients.
-const UNASKED: Duration = Duration::from_millis(500);
-/// The least that a caller takes within the time for writing, in bytes: less is no progress.
+/// How long a request waits before its caller is probed: most need not wait at all, and an interim
+/// response surprises the simplest clients.
+const PROBE_AFTER: Duration = Duration::from_millis(500);
+/// The least that a caller has to read within the time for writing, in bytes: less is no progress.
 const PROGRESS: usize = 16 * 1024;
 
-/// What is known of one connection. Times are in milliseconds since the guard was made; 0 stands for none.
+/// The state of one connection. Times are in milliseconds since the guard was created; 0 stands for
+/// none.
 #[derive(Debug)]
 pub struct Slot {
     started: Instant,
     accepted: u64,
-    /// When a byte moved last.
+    /// When the last byte was read or written.
     moved: AtomicU64,
-    /// Since when a head, or what is left of a body that nobody reads, has been coming in.
+    /// Since when a head, or the unread rest of a body, has been arriving.
     head: AtomicU64,
-    /// Since when the caller has taken too little of what is written.
+    /// Since when the caller has read too little of the response.
     stuck: AtomicU64,
-    /// Bytes that went out since then.
+    /// Bytes written since then.
     trickled: AtomicUsize,
     /// Since when a handler has waited for the body.
     receiving: AtomicU64,
-    /// Requests that have begun and whose answers are not out.
-    flying: AtomicUsize,
-    /// Since when a request has waited that must not go on for a caller who has gone.
+    /// Requests whose responses are not written yet.
+    in_flight: AtomicUsize,
+    /// Since when a request has waited that must not continue for a caller who has left.
     asking: AtomicU64,
-    /// How many bytes more the request under way may read, of its body.
+    /// How many bytes of its body the current request may still read.
     allowance: AtomicU64,
-    /// Reading was put off until the request under way is answered.
+    /// Reading is deferred until the current request is answered.
     withheld: AtomicBool,
     served: AtomicBool,
     fate: AtomicU8,
     waker: AtomicWaker,
 }
 
-/// The size of a body that does not say how many bytes it has.
-pub const UNTOLD: u64 = u64::MAX;
+/// The size of a body of unknown length (chunked).
+pub const UNKNOWN_LENGTH: u64 = u64::MAX;
 
 /// How much may be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Readable {
     /// A head.
     Head,
-    /// A piece, which is looked at before the next one.
+    /// A piece, which the server parses before the next one.
     Piece,
-    /// Up to so many bytes.
+    /// At most this many bytes.
     Bytes(u64),
 }
 
-/// In which order connections are ended to make room: idle ones first, then by the time that they have
-/// stood still.
+/// The order in which connections are ended to free capacity: idle ones first, then by the time
+/// that they have stalled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Rank {
     busy: bool,
@@ -91,7 +92,7 @@ impl Slot {
             stuck: AtomicU64::new(0),
             trickled: AtomicUsize::new(0),
             receiving: AtomicU64::new(0),
-            flying: AtomicUsize::new(0),
+            in_flight: AtomicUsize::new(0),
             asking: AtomicU64::new(0),
             allowance: AtomicU64::new(0),
             withheld: AtomicBool::new(false),
@@ -109,19 +110,19 @@ impl Slot {
     }
 
     fn idle(&self) -> bool {
-        self.flying.load(Ordering::Relaxed) == 0
+        self.in_flight.load(Ordering::Relaxed) == 0
     }
 
     pub(super) fn watched_by(&self, waker: &Waker) {
         self.waker.register(waker);
     }
 
-    /// Bytes came in. A connection that was to end for idleness stays.
+    /// Records bytes that were read. A connection that was to end for idleness stays.
     pub(super) fn has_read(&self, bytes: u64) {
         let now = self.now();
         self.moved.store(now, Ordering::Relaxed);
         let _ = self.allowance.try_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
-            (left != UNTOLD).then(|| left.saturating_sub(bytes))
+            (left != UNKNOWN_LENGTH).then(|| left.saturating_sub(bytes))
         });
         if self.idle() && self.head.load(Ordering::Relaxed) == 0 {
             self.head.store(now, Ordering::Relaxed);
@@ -129,7 +130,7 @@ impl Slot {
         let _ = self.fate.compare_exchange(ENDS, STAYS, Ordering::Relaxed, Ordering::Relaxed);
     }
 
-    /// Bytes went out: all that there were, or as many as the caller took.
+    /// Records bytes that were written, `all` of the buffer or as many as the caller read.
     pub(super) fn has_written(&self, bytes: usize, all: bool) {
         let now = self.now();
         self.moved.store(now, Ordering::Relaxed);
@@ -144,7 +145,7 @@ impl Slot {
         }
     }
 
-    /// The caller takes nothing at the moment.
+    /// Records that the caller reads nothing at the moment.
     pub(super) fn is_stuck(&self) {
         if self.stuck.load(Ordering::Relaxed) == 0 {
             self.trickled.store(0, Ordering::Relaxed);
@@ -152,12 +153,12 @@ impl Slot {
         }
     }
 
-    /// Whether it is to end as if the caller had sent the last byte.
+    /// Returns whether it has to end as if the caller had sent the last byte.
     pub(super) fn ends(&self) -> bool {
         self.fate.load(Ordering::Relaxed) == ENDS && self.idle()
     }
 
-    /// Whether it is to end at once.
+    /// Returns whether it has to end at once.
     pub(super) fn breaks(&self) -> bool {
         self.fate.load(Ordering::Relaxed) == BREAKS
     }
@@ -166,13 +167,13 @@ impl Slot {
         self.fate.load(Ordering::Relaxed) != STAYS
     }
 
-    /// Has it end: between two requests, or `at_once`.
+    /// Ends it: between two requests, or `at_once`.
     pub(super) fn end(&self, at_once: bool) {
         self.fate.store(if at_once { BREAKS } else { ENDS }, Ordering::Relaxed);
         self.waker.wake();
     }
 
-    /// Whether it can be spared when others want room, and after which others.
+    /// Returns its rank among the connections that may be ended in favour of others, if it is one.
     pub(super) fn dispensable(&self, patience: Duration) -> Option<Rank> {
         if self.idle() && self.stuck.load(Ordering::Relaxed) == 0 {
             let since = self.moved.load(Ordering::Relaxed);
@@ -187,7 +188,7 @@ impl Slot {
         u128::from(self.now().saturating_sub(since)) > than.as_millis()
     }
 
-    /// Why it has to end by now.
+    /// Returns why it has exceeded a limit, if it has.
     pub(super) fn overdue(&self, limits: &Limits) -> Option<Why> {
         if self.is_ending() {
             return None;
@@ -200,7 +201,7 @@ impl Slot {
         if !self.idle() || since(&self.stuck).is_some() {
             return None;
         }
-        // The server itself answers a first head that does not come in time, if it may be slower by a little.
+        // The server's own timeout responds to a late first head, so this limit is slightly longer.
         let first = (!self.served.load(Ordering::Relaxed)).then_some(self.accepted);
         let (head, late) = (since(&self.head), limits.head + Duration::from_secs(1));
         if longer(head, late) || longer(first, late) {
@@ -209,15 +210,15 @@ impl Slot {
         longer(since(&self.moved), limits.idle).then_some(Why::Idle)
     }
 
-    /// Whether a request must not go on for a caller who has gone.
+    /// Returns whether a request must not continue for a caller who has left.
     pub(super) fn is_asking(&self) -> bool {
         self.asking.load(Ordering::Relaxed) != 0
     }
 
-    /// Whether it has waited for long enough that the caller may be sent something to find out.
-    pub(super) fn may_send(&self) -> bool {
+    /// Returns whether it has waited long enough for its caller to be probed.
+    pub(super) fn may_probe(&self) -> bool {
         let since = self.asking.load(Ordering::Relaxed);
-        since != 0 && self.for_longer(since, UNASKED)
+        since != 0 && self.for_longer(since, PROBE_AFTER)
     }
 
     pub(super) fn wake_if_asking(&self) {
@@ -226,9 +227,9 @@ impl Slot {
         }
     }
 
-    /// How much may be read now: a head, or so much of the body of the request under way. `None` while nothing
-    /// may: what is read is decoded at once, whatever it is, and a pipelined request takes a hundred times the
-    /// memory of its bytes.
+    /// Returns how much may be read now: a head, or the rest of the current request's body. `None`
+    /// while nothing may: the server decodes at once what is read, and a pipelined request takes a
+    /// hundred times the memory of its bytes.
     pub(super) fn readable(&self) -> Option<Readable> {
         if self.idle() {
             return Some(Readable::Head);
@@ -238,17 +239,17 @@ impl Slot {
                 self.withheld.store(true, Ordering::Relaxed);
                 None
             }
-            UNTOLD => Some(Readable::Piece),
+            UNKNOWN_LENGTH => Some(Readable::Piece),
             bytes => Some(Readable::Bytes(bytes)),
         }
     }
 
-    /// A request has begun whose body has so many bytes, [`UNTOLD`] if it does not say; it ends with the
-    /// result, which goes with the answer's last byte.
+    /// Marks a request as in progress until the result is dropped, with the response's last byte.
+    /// `body` is the size of its body, [`UNKNOWN_LENGTH`] if unknown.
     #[must_use]
     pub fn begin(self: &Arc<Self>, body: u64) -> Flight {
         self.allowance.store(body, Ordering::Relaxed);
-        self.flying.fetch_add(1, Ordering::Relaxed);
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
         self.served.store(true, Ordering::Relaxed);
         self.head.store(0, Ordering::Relaxed);
         Flight(Arc::clone(self))
@@ -266,13 +267,13 @@ impl Slot {
     }
 }
 
-/// A request under way.
+/// A request in progress.
 #[derive(Debug)]
 pub struct Flight(Arc<Slot>);
 
 impl Drop for Flight {
     fn drop(&mut self) {
-        self.0.flying.fetch_sub(1, Ordering::Relaxed);
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
         if self.0.withheld.swap(false, Ordering::Relaxed) {
             self.0.waker.wake();
         }
@@ -280,7 +281,7 @@ impl Drop for Flight {
     }
 }
 
-/// A request whose body is awaited.
+/// A request that waits for its body.
 #[derive(Debug)]
 pub struct Receiving(Arc<Slot>);
 
@@ -291,7 +292,7 @@ impl Drop for Receiving {
     }
 }
 
-/// A request that must not go on for a caller who has gone.
+/// A request that must not continue for a caller who has left.
 #[derive(Debug)]
 pub struct Asking(Arc<Slot>);
 

@@ -12,25 +12,26 @@ use tokio::net::TcpStream;
 use super::slot::Readable;
 use super::{Guard, Slot};
 
-/// An interim answer (RFC 9110 §15.2), which every client of HTTP/1.1 has to pass over. 102 is RFC 2518's.
-const STILL_AT_IT: &[u8] = b"HTTP/1.1 102 Processing\r\n\r\n";
+/// An interim response (RFC 9110 §15.2), which every client of HTTP/1.1 has to ignore. 102 is RFC
+/// 2518's.
+const PROCESSING: &[u8] = b"HTTP/1.1 102 Processing\r\n\r\n";
 
-/// What is read at once of a body that does not say how long it is, in bytes.
+/// The size of a piece of a body of unknown length, in bytes.
 const PIECE: usize = 1024;
-/// What is taken in at once, in bytes.
-const MOST: usize = 4096;
+/// The size of one read, in bytes.
+const READ_SIZE: usize = 4096;
 
-/// Where in a line of a head the last byte was.
+/// The position of the last byte in a line of a head.
 #[derive(Clone, Copy, Debug)]
 enum Line {
     Within,
-    /// Before its first byte.
+    /// At the line's beginning.
     Begun,
-    /// Behind a carriage return at its beginning.
+    /// Behind a carriage return at the line's beginning.
     Returned,
 }
 
-/// A caller's connection under guard.
+/// A caller's connection, watched by the guard.
 #[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "independent facts about one connection")]
 pub struct Guarded {
@@ -38,17 +39,17 @@ pub struct Guarded {
     slot: Arc<Slot>,
     guard: Guard,
     key: u64,
-    /// What has come and was not read.
+    /// Received bytes that the server has not read.
     ahead: BytesMut,
     line: Line,
-    /// A head or a piece was read, and is looked at before the next one.
-    looked_at: bool,
-    /// The caller has sent their last byte, or has gone.
+    /// The server has read a head or a piece and parses it before the next one.
+    handed_over: bool,
+    /// The caller has sent their last byte, or has left.
     ended: bool,
-    /// The caller has gone.
+    /// The caller has left.
     gone: bool,
-    /// The caller was sent something to find that out.
-    asked: bool,
+    /// The caller was probed.
+    probed: bool,
 }
 
 impl Guarded {
@@ -60,14 +61,14 @@ impl Guarded {
             key,
             ahead: BytesMut::new(),
             line: Line::Within,
-            looked_at: false,
+            handed_over: false,
             ended: false,
             gone: false,
-            asked: false,
+            probed: false,
         }
     }
 
-    /// What is known of the connection, for its requests.
+    /// The connection's state, for its requests.
     #[must_use]
     pub fn slot(&self) -> Arc<Slot> {
         Arc::clone(&self.slot)
@@ -81,9 +82,9 @@ impl Guarded {
         Ok(())
     }
 
-    /// Whether a caller who has sent their last byte is still there: told by what becomes of something that
-    /// is sent.
-    fn ask(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
+    /// Probes a caller who has sent their last byte: the fate of something that is sent shows
+    /// whether they are still there.
+    fn probe(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
         let gone = || Error::new(ErrorKind::ConnectionReset, "the caller has gone");
         if !self.ended || !self.slot.is_asking() {
             return Ok(());
@@ -91,13 +92,13 @@ impl Guarded {
         if self.gone || self.io.take_error()?.is_some() {
             return Err(gone());
         }
-        if !self.asked
-            && self.slot.may_send()
-            && let Poll::Ready(written) = Pin::new(&mut self.io).poll_write(cx, STILL_AT_IT)
+        if !self.probed
+            && self.slot.may_probe()
+            && let Poll::Ready(written) = Pin::new(&mut self.io).poll_write(cx, PROCESSING)
         {
-            // A socket with nothing else to send takes so little whole.
-            self.asked = written? == STILL_AT_IT.len();
-            if !self.asked {
+            // A socket with an empty buffer accepts so little at once.
+            self.probed = written? == PROCESSING.len();
+            if !self.probed {
                 return Err(gone());
             }
         }
@@ -105,7 +106,8 @@ impl Guarded {
     }
 }
 
-/// A caller who has gone counts as one who has sent their last byte: what they asked for whole is done.
+/// A caller who has left counts as one who has sent their last byte: a request that arrived
+/// completely is carried out.
 impl AsyncRead for Guarded {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -114,13 +116,13 @@ impl AsyncRead for Guarded {
     ) -> Poll<std::io::Result<()>> {
         let this = self.get_mut();
         this.check(cx)?;
-        let Some(readable) = this.slot.readable() else { return this.look_for_the_end(cx) };
+        let Some(readable) = this.slot.readable() else { return this.poll_end(cx) };
         let in_pieces = !matches!(readable, Readable::Bytes(_));
-        if in_pieces && std::mem::take(&mut this.looked_at) {
+        if in_pieces && std::mem::take(&mut this.handed_over) {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        if this.ahead.is_empty() && !ready!(this.take_in(cx))? {
+        if this.ahead.is_empty() && !ready!(this.receive_bytes(cx))? {
             return Poll::Ready(Ok(()));
         }
         let room = buf.remaining().min(this.ahead.len());
@@ -131,15 +133,15 @@ impl AsyncRead for Guarded {
         };
         buf.put_slice(&this.ahead.split_to(bytes));
         this.slot.has_read(bytes as u64);
-        this.looked_at = in_pieces;
+        this.handed_over = in_pieces;
         Poll::Ready(Ok(()))
     }
 }
 
 impl Guarded {
-    /// Takes in what has come; whether that is anything but the end.
-    fn take_in(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<bool>> {
-        let mut bytes = [0; MOST];
+    /// Receives bytes. Returns whether there were any before the end.
+    fn receive_bytes(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<bool>> {
+        let mut bytes = [0; READ_SIZE];
         let mut part = ReadBuf::new(&mut bytes);
         match Pin::new(&mut self.io).poll_read(cx, &mut part) {
             Poll::Ready(Ok(())) if !part.filled().is_empty() => {
@@ -157,8 +159,8 @@ impl Guarded {
         Poll::Ready(Ok(false))
     }
 
-    /// How many of the first `room` bytes belong to the head that is being read: up to its empty line. What
-    /// comes behind waits, so that the server takes in one request at a time.
+    /// Returns how many of the first `room` bytes belong to the current head, up to its empty line.
+    /// The rest waits, so that the server parses one request at a time.
     fn end_of_head(&mut self, room: usize) -> usize {
         for (at, byte) in self.ahead.iter().take(room).enumerate() {
             self.line = match (self.line, byte) {
@@ -176,8 +178,9 @@ impl Guarded {
 }
 
 impl Guarded {
-    /// Reads nothing; tells the end where a request waits that wants to know.
-    fn look_for_the_end(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+    /// Reads nothing. Detects the end of the connection while a request waits that must not
+    /// continue without its caller.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
         if !self.slot.is_asking() {
             return Poll::Pending;
         }
@@ -217,7 +220,7 @@ impl AsyncWrite for Guarded {
         let this = self.get_mut();
         this.check(cx)?;
         ready!(Pin::new(&mut this.io).poll_flush(cx))?;
-        this.ask(cx)?;
+        this.probe(cx)?;
         Poll::Ready(Ok(()))
     }
 

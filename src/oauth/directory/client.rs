@@ -1,4 +1,4 @@
-//! A client in memory: what decides about its requests.
+//! The in-memory copy of a client.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -12,36 +12,35 @@ use crate::base::scope::Scopes;
 use crate::oauth::store::{ClientRow, SecretRow};
 use crate::vault::KeyedHash;
 
-/// When something was last used, in seconds since 1970, as far as that is not written down yet.
-/// Clones share it, so that it survives a reload of what it belongs to.
+/// When something was last used, in Unix seconds, until that is written to the database; 0 for
+/// none. Clones share the value, so that it survives a reload.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Used(Arc<AtomicI64>);
+pub(super) struct LastUse(Arc<AtomicI64>);
 
-impl Used {
+impl LastUse {
     pub(super) fn mark(&self, now: i64) {
         self.0.fetch_max(now, Ordering::Relaxed);
     }
 
-    /// When, if not written down yet; from now on it counts as written.
+    /// Takes the time that is still to be written.
     pub(super) fn take(&self) -> Option<i64> {
         Some(self.0.swap(0, Ordering::Relaxed)).filter(|at| *at > 0)
     }
 }
 
-/// A client as requests are decided by it.
+/// A client, with what decides about its requests.
 #[derive(Debug)]
 pub(in crate::oauth) struct Client {
     pub(in crate::oauth) id: Arc<str>,
     pub(in crate::oauth) app: AppId,
     pub(in crate::oauth) scopes: Scopes,
-    /// Scopes of other APIs.
     pub(in crate::oauth) external_scopes: ExternalScopes,
-    /// Scopes that a token request has to name.
+    /// Scopes that each token request has to name.
     pub(in crate::oauth) required_scopes: Vec<String>,
     pub(in crate::oauth) token_lifetime: u32,
     pub(in crate::oauth) reveals_per_minute: Option<u32>,
     pub(super) enabled: bool,
-    pub(super) used: Used,
+    pub(super) used: LastUse,
     pub(super) secrets: Vec<LiveSecret>,
 }
 
@@ -50,7 +49,7 @@ pub(super) struct LiveSecret {
     pub(super) id: Uuid,
     hash: Vec<u8>,
     ends: Option<Instant>,
-    pub(super) used: Used,
+    pub(super) used: LastUse,
 }
 
 impl LiveSecret {
@@ -62,13 +61,13 @@ impl LiveSecret {
         Self { id, hash: row.hash, ends: row.left.map(ends), used }
     }
 
-    fn lives(&self, now: Instant) -> bool {
+    fn is_live(&self, now: Instant) -> bool {
         self.ends.is_none_or(|ends| now < ends)
     }
 }
 
 impl Client {
-    /// The client that a row tells of; what `before` knew of its use goes on.
+    /// Builds a client from its row; the pending uses of `before` carry over.
     pub(super) fn from_row(row: ClientRow, now: Instant, before: Option<&Self>) -> Self {
         let secret = |row| LiveSecret::from_row(row, now, before);
         Self {
@@ -85,25 +84,25 @@ impl Client {
         }
     }
 
-    /// Whether the secret of this hash lets the client in. Every secret is looked at, whichever fits,
-    /// so that the time tells nothing.
-    pub(super) fn lets_in(&self, hash: &KeyedHash, now: Instant) -> Option<&LiveSecret> {
+    /// Returns the live secret of this hash if the client is enabled. Compares with every secret,
+    /// so that the time does not depend on which one matches.
+    pub(super) fn live_secret(&self, hash: &KeyedHash, now: Instant) -> Option<&LiveSecret> {
         let mut found = None;
         for secret in &self.secrets {
-            if hash.matches(&secret.hash) & secret.lives(now) {
+            if hash.matches(&secret.hash) & secret.is_live(now) {
                 found = Some(secret);
             }
         }
         found.filter(|_| self.enabled)
     }
 
-    /// Notes that the client was heard of.
     pub(super) fn mark(&self, now: i64) {
         self.used.mark(now);
     }
 }
 
-/// What the secret of an unknown client is held against, so that it costs what a wrong one does.
-pub(super) fn held_against_nobody(hash: &KeyedHash) -> bool {
+/// Compares the secret of an unknown client with nothing, so that it takes the time of a wrong
+/// secret.
+pub(super) fn compare_with_nothing(hash: &KeyedHash) -> bool {
     hash.matches(&[0; 32])
 }

@@ -1,9 +1,9 @@
 //! What every replica holds in memory: clients, the hashes of their secrets, signing keys, revoked
 //! tokens.
 //!
-//! It is refreshed every second by one small query and reloaded where something changed, so that a
-//! change reaches every replica within seconds without a message between them. A replica that could
-//! not refresh for [`STALE_AFTER`] lets nobody in: it might be letting in somebody who was shut out.
+//! A small query each second finds out whether something changed and reloads it, so that a change
+//! reaches every replica within seconds without messages between them. A replica that could not
+//! refresh for [`STALE_AFTER`] authenticates no client: it may have missed a revocation.
 
 mod client;
 
@@ -16,33 +16,33 @@ use uuid::Uuid;
 
 pub(super) use client::Client;
 
-use super::clients::secret_hash;
-use super::credentials::Presented;
 use super::error::{OAuthError, OAuthErrorCode};
+use super::secret_value::secret_hash;
 use super::signing::SigningKey;
 use super::store;
 use crate::base::clock::Clock;
+use crate::base::secret::SecretText;
 use crate::database::{Conn, Pool};
 use crate::vault::{KeyedHash, Vault, VaultError};
 
-/// How long a replica trusts what it knows without having asked the database.
+/// How long a replica trusts its memory without having reached the database.
 pub const STALE_AFTER: Duration = Duration::from_secs(5);
 
-/// By how much this process's clock, which ends tokens, and the database's may differ: a revoked token
-/// is remembered for so much longer than it would have lived.
+/// How far this process's clock, which decides when tokens expire, and the database's may differ: a
+/// revoked token is remembered for this much longer than it would have lived.
 const CLOCKS_DIFFER: Duration = Duration::from_hours(1);
 
 #[derive(Debug)]
 struct KnownKey {
     key: Arc<SigningKey>,
-    /// When it begins to sign, where it has not yet.
+    /// When it starts to sign, if that is still to come.
     begins: Option<Instant>,
 }
 
 #[derive(Debug, Default)]
 struct Snapshot {
     clients: HashMap<Arc<str>, Arc<Client>>,
-    /// The latest to sign comes first.
+    /// Ordered by the start of signing, latest first.
     keys: Vec<KnownKey>,
 }
 
@@ -51,38 +51,45 @@ struct Known {
     snapshot: Arc<Snapshot>,
     directory_generation: i64,
     revocation_generation: i64,
-    /// Revoked tokens by `jti`, with the moment when they have run out by themselves on every clock.
+    /// Revoked tokens by `jti`, each with the moment at which it has expired by every clock.
     revoked: HashMap<Uuid, Instant>,
     refreshed: Instant,
 }
 
-/// The directory. Clones share it.
+/// The directory. Clones share its state.
 #[derive(Clone, Debug)]
 pub struct Directory {
     known: Arc<RwLock<Known>>,
-    /// Held by whoever is reading from the database: an older view must not follow a newer one.
-    turn: Arc<Mutex<()>>,
-    /// Held by the one request that looks after all those whom the memory does not let in: however many
-    /// wrong secrets come at once, they take one connection of a replica's.
-    looking: Arc<Mutex<()>>,
+    /// Serializes refreshes, so that an older view never replaces a newer one.
+    refreshing: Arc<Mutex<()>>,
+    /// Held by the one request that refreshes on behalf of all that the memory does not accept:
+    /// however many wrong secrets arrive at once, they use one connection of the replica.
+    on_demand: Arc<Mutex<()>>,
     clock: Clock,
 }
 
-/// What the directory says about a token's bearer.
+/// An id and a secret as a caller presents them.
+#[derive(Debug)]
+pub(super) struct Presented {
+    pub(super) id: String,
+    pub(super) secret: SecretText,
+}
+
+/// The state of a token's client.
 #[derive(Debug, Clone)]
 pub(super) enum Standing {
-    /// The client may go on, as far as its scopes reach.
-    Good(Arc<Client>),
-    /// The token was revoked, its key is gone, or its client is disabled.
-    Ended,
-    /// The client is gone, or younger than the last refresh.
-    Stranger,
-    /// This replica has not heard from the database for too long to say.
+    /// The client is enabled.
+    Valid(Arc<Client>),
+    /// The token was revoked, its key was deleted, or its client is disabled.
+    Revoked,
+    /// The client was deleted, or created after the last refresh.
+    UnknownClient,
+    /// This replica has not reached the database for too long to decide.
     Stale,
 }
 
 impl Directory {
-    /// Reads everything for the first time.
+    /// Loads the directory for the first time.
     pub async fn load(conn: &mut Conn, vault: &Vault, clock: Clock) -> Result<Self, VaultError> {
         let known = Known {
             snapshot: Arc::default(),
@@ -92,19 +99,20 @@ impl Directory {
             refreshed: clock.instant(),
         };
         let known = Arc::new(RwLock::new(known));
-        let directory = Self { known, turn: Arc::default(), looking: Arc::default(), clock };
+        let directory =
+            Self { known, refreshing: Arc::default(), on_demand: Arc::default(), clock };
         directory.refresh(conn, vault).await?;
         Ok(directory)
     }
 
-    /// Reads what changed.
+    /// Loads what changed.
     pub async fn refresh(&self, conn: &mut Conn, vault: &Vault) -> Result<(), VaultError> {
-        let _turn = self.turn.lock().await;
+        let _refreshing = self.refreshing.lock().await;
         self.read_changes(conn, vault).await
     }
 
-    /// Reads what changed, unless that was done since `moment`, for whoever came first. Gives up when
-    /// the view would be stale anyway.
+    /// Loads what changed, unless another request has done so since `moment`. Gives up after
+    /// [`STALE_AFTER`], when the view would be stale anyway.
     pub(super) async fn refresh_since(
         &self,
         moment: Instant,
@@ -112,11 +120,12 @@ impl Directory {
         vault: &Vault,
     ) -> Result<(), VaultError> {
         let refresh = async {
-            let _looking = self.looking.lock().await;
+            let _on_demand = self.on_demand.lock().await;
             if self.read().refreshed >= moment {
                 return Ok(());
             }
-            // Whoever waits for a connection keeps nobody else from refreshing.
+            // Wait for a connection outside of `refreshing`: the background refresh must not wait
+            // behind it.
             let mut conn = pool.acquire().await?;
             self.refresh(&mut conn, vault).await
         };
@@ -124,7 +133,7 @@ impl Directory {
         done.unwrap_or(Err(VaultError::Database(sqlx::Error::PoolTimedOut)))
     }
 
-    /// The generations are read before the rest, so that a change in between is read again rather than
+    /// Reads the generations before the rest, so that a change in between is read twice rather than
     /// missed.
     async fn read_changes(&self, conn: &mut Conn, vault: &Vault) -> Result<(), VaultError> {
         let started = self.clock.instant();
@@ -181,21 +190,22 @@ impl Directory {
         self.known.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn known_clients(&self) -> Arc<Snapshot> {
+    fn current(&self) -> Arc<Snapshot> {
         Arc::clone(&self.read().snapshot)
     }
 
-    /// Whether the database was heard of lately.
+    /// Returns whether the last refresh is younger than [`STALE_AFTER`].
     #[must_use]
     pub fn is_fresh(&self) -> bool {
         self.clock.instant().saturating_duration_since(self.read().refreshed) < STALE_AFTER
     }
 
-    /// The client that presents these credentials.
+    /// Authenticates a client.
     ///
-    /// Whoever the memory does not let in is held against a view of the database that is younger than
-    /// the request, whether the id is unknown or the secret wrong: the client or the secret may be
-    /// younger than the last refresh, and the two cases do the same work.
+    /// A caller that the memory does not accept is checked against a view of the database that is
+    /// younger than the request: the client or its secret may have been created since the last
+    /// refresh. An unknown id and a wrong secret take this same path, so that their timing does not
+    /// differ.
     pub(super) async fn authenticate(
         &self,
         pool: &Pool,
@@ -205,28 +215,28 @@ impl Directory {
         let hash = secret_hash(vault.secret_hashes(), &presented.id, &presented.secret);
         let arrived = self.now();
         if self.is_fresh()
-            && let Some(client) = self.let_in(&presented.id, &hash)
+            && let Some(client) = self.accept(&presented.id, &hash)
         {
             return Ok(client);
         }
         self.refresh_since(arrived, pool, vault).await?;
-        self.let_in(&presented.id, &hash).ok_or_else(OAuthError::invalid_client)
+        self.accept(&presented.id, &hash).ok_or_else(OAuthError::invalid_client)
     }
 
-    fn let_in(&self, id: &str, hash: &KeyedHash) -> Option<Arc<Client>> {
-        let known = self.known_clients();
+    fn accept(&self, id: &str, hash: &KeyedHash) -> Option<Arc<Client>> {
+        let known = self.current();
         let Some(client) = known.clients.get(id) else {
-            client::held_against_nobody(hash);
+            client::compare_with_nothing(hash);
             return None;
         };
-        let secret = client.lets_in(hash, self.clock.instant())?;
+        let secret = client.live_secret(hash, self.clock.instant())?;
         let now = self.clock.unix_seconds();
         secret.used.mark(now);
         client.mark(now);
         Some(Arc::clone(client))
     }
 
-    /// Whether the bearer of a token that verifies may go on.
+    /// Returns the state of the client of a token whose signature is valid.
     pub(super) fn standing(&self, jti: Uuid, client_id: &str, kid: &str) -> Standing {
         if !self.is_fresh() {
             return Standing::Stale;
@@ -234,58 +244,58 @@ impl Directory {
         let known = self.read();
         let key_is_there = known.snapshot.keys.iter().any(|known| known.key.kid() == kid);
         if known.revoked.contains_key(&jti) || !key_is_there {
-            return Standing::Ended;
+            return Standing::Revoked;
         }
         match known.snapshot.clients.get(client_id) {
             Some(client) if client.enabled => {
                 client.mark(self.clock.unix_seconds());
-                Standing::Good(Arc::clone(client))
+                Standing::Valid(Arc::clone(client))
             }
-            Some(_) => Standing::Ended,
-            None => Standing::Stranger,
+            Some(_) => Standing::Revoked,
+            None => Standing::UnknownClient,
         }
     }
 
-    /// A moment for [`refresh_since`](Self::refresh_since).
+    /// The current moment, for [`refresh_since`](Self::refresh_since).
     pub(super) fn now(&self) -> Instant {
         self.clock.instant()
     }
 
-    /// A client that is let in, by its id.
+    /// Returns an enabled client.
     pub(super) fn client(&self, id: &str) -> Option<Arc<Client>> {
-        self.known_clients().clients.get(id).filter(|client| client.enabled).cloned()
+        self.current().clients.get(id).filter(|client| client.enabled).cloned()
     }
 
-    /// Refuses a token from now on. Other replicas hear of it from the database.
+    /// Marks a token as revoked on this replica. Others read it from the database.
     pub(super) fn revoke(&self, jti: Uuid, ends_in: Duration) {
         let ends = self.clock.instant() + ends_in + CLOCKS_DIFFER;
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         known.revoked.insert(jti, ends);
     }
 
-    /// The key that signs.
+    /// Returns the key that signs now.
     pub(super) fn signing_key(&self) -> Option<Arc<SigningKey>> {
         let now = self.clock.instant();
-        let known = self.known_clients();
+        let known = self.current();
         let signs = |known: &&KnownKey| known.begins.is_none_or(|begins| begins <= now);
         known.keys.iter().find(signs).map(|known| Arc::clone(&known.key))
     }
 
-    /// The key of this id.
+    /// Returns the key of this id.
     pub(super) fn key(&self, kid: &str) -> Option<Arc<SigningKey>> {
-        let known = self.known_clients();
+        let known = self.current();
         known.keys.iter().find(|known| known.key.kid() == kid).map(|known| Arc::clone(&known.key))
     }
 
-    /// All keys, those that only verify and the one that is next among them.
+    /// Returns all keys, those that only verify and the next one included.
     pub(super) fn keys(&self) -> Vec<Arc<SigningKey>> {
-        self.known_clients().keys.iter().map(|known| Arc::clone(&known.key)).collect()
+        self.current().keys.iter().map(|known| Arc::clone(&known.key)).collect()
     }
 
-    /// Writes down which clients and secrets were used since the last time: once for all requests
-    /// between, and rounded to half a minute.
+    /// Writes when clients and secrets were last used since the previous call: once for all
+    /// requests in between, and to half a minute.
     pub async fn note_uses(&self, conn: &mut Conn) -> sqlx::Result<()> {
-        let (known, now) = (self.known_clients(), self.clock.unix_seconds());
+        let (known, now) = (self.current(), self.clock.unix_seconds());
         #[expect(clippy::cast_precision_loss, reason = "seconds since a use are few")]
         let ago = |at: i64| now.saturating_sub(at).max(0) as f64;
         let (mut clients, mut clients_ago) = (Vec::new(), Vec::new());

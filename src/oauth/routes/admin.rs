@@ -119,20 +119,20 @@ impl From<ClientError> for Problem {
     }
 }
 
-/// A client's id in a path; one that cannot exist is as unknown as one that does not.
+/// Checks a client's id in a path; an impossible one is answered as an unknown one.
 fn known(id: &str) -> Result<&str, Problem> {
     let sound = id.len() <= 64 && id.chars().all(|c| c.is_ascii_alphanumeric());
     if sound { Ok(id) } else { Err(Problem::not_found()) }
 }
 
-/// Nobody hands out what they lack: neither by making a client, nor by letting one in again, nor by
-/// a new secret of a client that may do more than they. What counts is the caller's token, which may
-/// be narrower than its client; of other APIs' scopes, what its client may have.
+/// Refuses to grant scopes that the caller lacks, whether by creating a client, by enabling one, or
+/// by a new secret for it. The caller's token decides, which may be narrower than its client; for
+/// external scopes, its client.
 fn may_grant(
     caller: &Client,
     issuer: &Issuer,
     own: Scopes,
-    other: &ExternalScopes,
+    external: &ExternalScopes,
 ) -> Result<(), Problem> {
     let lacking: Vec<_> = own.iter().filter(|scope| !caller.scopes.contains(*scope)).collect();
     let lacking: Scopes = lacking.into_iter().collect();
@@ -140,10 +140,12 @@ fn may_grant(
         return Err(Problem::insufficient_scope(lacking));
     }
     let held = issuer.directory().client(&caller.id);
-    if held.is_some_and(|client| other.is_subset_of(&client.external_scopes)) || other.is_empty() {
+    if held.is_some_and(|client| external.is_subset_of(&client.external_scopes))
+        || external.is_empty()
+    {
         return Ok(());
     }
-    Err(Problem::insufficient_scope(other.names().join(" ")))
+    Err(Problem::insufficient_scope(external.names().join(" ")))
 }
 
 impl CreateClient {
@@ -239,7 +241,7 @@ pub async fn list(
     let after = query.0.cursor.as_deref().map(|text| read_cursor(text).ok_or_else(no_cursor));
     let after = after.transpose()?;
     let mut conn = pool.acquire().await?;
-    // One more than the page holds tells whether there is another.
+    // One more than the page holds, to know whether there is another.
     let mut found =
         clients::list(&mut conn, Some(caller.client.app), after.as_ref(), i64::from(limit) + 1)
             .await?;

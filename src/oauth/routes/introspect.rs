@@ -1,4 +1,4 @@
-//! `POST /oauth2/introspect`: what a token is worth (RFC 7662).
+//! `POST /oauth2/introspect`: whether a token is valid (RFC 7662).
 
 use std::sync::Arc;
 
@@ -11,10 +11,10 @@ use crate::database::Pool;
 use crate::oauth::credentials::{Authenticated, OAuthState};
 use crate::oauth::directory::Client;
 use crate::oauth::error::OAuthError;
-use crate::oauth::tokens::{Issuer, Verified, Worth};
+use crate::oauth::tokens::{Issuer, Validity, Verified};
 use crate::vault::Vault;
 
-/// What a token is worth (RFC 7662 §2.2). Of one that counts for nothing there is `active` alone.
+/// Whether a token is valid (RFC 7662 §2.2). An invalid one has `active` alone.
 #[derive(Serialize, utoipa::ToSchema)]
 pub struct Introspection {
     /// Whether it counts at this moment.
@@ -48,7 +48,7 @@ pub struct ActiveToken {
     jti: Uuid,
 }
 
-/// What a token is worth at this moment. A client may ask about the tokens of its own app.
+/// Whether a token is valid at this moment. A client may ask about the tokens of its own app.
 #[utoipa::path(
     post, path = "/oauth2/introspect", tag = "OAuth",
     security((), ("client_basic" = [])),
@@ -75,13 +75,14 @@ pub async fn introspect(
     let Authenticated { client: asking, parameters, .. } = state.receive(&req, payload).await?;
     let missing = || OAuthError::invalid_request("token is missing");
     let token = parameters.token.ok_or_else(missing)?;
-    let token = match issuer.worth(&pool, &vault, token.expose()).await {
-        // Another app's token is as good as none: nothing crosses an app (§4 warns of scanning).
-        Worth::Good(verified, owner) if owner.app == asking.app => {
+    let token = match issuer.validate(&pool, &vault, token.expose()).await {
+        // Another app's token is answered as an unknown one: nothing crosses an app (§4 warns of
+        // scanning).
+        Validity::Valid(verified, owner) if owner.app == asking.app => {
             Some(describe(&issuer, &verified, &owner))
         }
-        Worth::Good(..) | Worth::Nothing(_) => None,
-        Worth::Unknown => {
+        Validity::Valid(..) | Validity::Invalid(_) => None,
+        Validity::Unknown => {
             return Err(OAuthError::unavailable("revocations could not be read for too long"));
         }
     };

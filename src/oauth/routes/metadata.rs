@@ -1,4 +1,5 @@
-//! `/.well-known`: what the server offers (RFC 8414) and the keys that verify its tokens (RFC 7517 §5).
+//! `/.well-known`: the server's metadata (RFC 8414) and the keys that verify its tokens (RFC 7517
+//! §5).
 
 use actix_web::http::header::CACHE_CONTROL;
 use actix_web::{HttpResponse, web};
@@ -9,7 +10,7 @@ use crate::base::scope::Scope;
 use crate::oauth::signing_keys::KEY_SET_MAX_AGE;
 use crate::oauth::tokens::Issuer;
 
-/// Ways of authenticating that have a registered name. JSON, which is accepted as well, has none.
+/// Authentication methods with a registered name. JSON, which is accepted as well, has none.
 const METHODS: [&str; 2] = ["client_secret_basic", "client_secret_post"];
 
 /// What the authorization server offers (RFC 8414 §2).
@@ -21,11 +22,11 @@ pub struct Metadata {
     token_endpoint: String,
     /// Where they are revoked.
     revocation_endpoint: String,
-    /// Where one asks what they are worth.
+    /// Where tokens are introspected.
     introspection_endpoint: String,
     /// Where the keys are that verify them.
     jwks_uri: String,
-    /// Where people read on.
+    /// Where the documentation is.
     service_documentation: String,
     /// Strongroom's own scopes. A client may have others, of other APIs.
     scopes_supported: Vec<&'static str>,

@@ -1,4 +1,4 @@
-//! The OAuth endpoints, one a file, and the administration of clients.
+//! The OAuth endpoints, one per file, and the administration of clients.
 
 pub mod admin;
 pub mod introspect;
@@ -9,7 +9,7 @@ pub mod token;
 use actix_web::http::header::{CACHE_CONTROL, PRAGMA};
 use actix_web::{HttpResponse, HttpResponseBuilder};
 
-/// The beginning of an answer that no cache keeps (RFC 6749 §5.1).
+/// Starts a response that no cache stores (RFC 6749 §5.1).
 fn uncached() -> HttpResponseBuilder {
     let mut answer = HttpResponse::Ok();
     answer.insert_header((CACHE_CONTROL, "no-store")).insert_header((PRAGMA, "no-cache"));

@@ -1,4 +1,4 @@
-//! `POST /oauth2/revoke`: a client ends a token of its own (RFC 7009).
+//! `POST /oauth2/revoke`: a client revokes a token of its own (RFC 7009).
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use time::OffsetDateTime;

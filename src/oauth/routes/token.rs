@@ -1,4 +1,4 @@
-//! `POST /oauth2/token`: client credentials for an access token (RFC 6749 §4.4).
+//! `POST /oauth2/token`: exchanges client credentials for an access token (RFC 6749 §4.4).
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
@@ -91,8 +91,8 @@ fn check_grant(grant_type: Option<&str>) -> Result<(), OAuthError> {
     }
 }
 
-/// RFC 6749 §3.3: nothing asked for is everything allowed, unless the client has to name what it
-/// wants; more than allowed is refused whole.
+/// Grants scopes (RFC 6749 §3.3): all of the client's if the request names none, unless the client
+/// has required scopes; a request for more than the client has is refused as a whole.
 fn grant_scopes(asked: Option<&str>, client: &Client) -> Result<Granted, OAuthError> {
     let refuse = |description| OAuthError::new(OAuthErrorCode::InvalidScope, description);
     let names: Vec<&str> = asked.unwrap_or_default().split(' ').filter(|n| !n.is_empty()).collect();
@@ -103,15 +103,15 @@ fn grant_scopes(asked: Option<&str>, client: &Client) -> Result<Granted, OAuthEr
         return Err(refuse("This client has to name the scope that it wants"));
     }
     if asked.is_none() {
-        return Ok(Granted { own: client.scopes, other: client.external_scopes.clone() });
+        return Ok(Granted { own: client.scopes, external: client.external_scopes.clone() });
     }
     let own = |name: &str| name.parse().ok().filter(|scope: &Scope| client.scopes.contains(*scope));
     if !names.iter().all(|name| own(name).is_some() || client.external_scopes.contains(name)) {
         return Err(refuse("There is no such scope, or the client may not have it"));
     }
-    let other = names.iter().copied().filter(|name| client.external_scopes.contains(name));
+    let external = names.iter().copied().filter(|name| client.external_scopes.contains(name));
     Ok(Granted {
         own: names.iter().filter_map(|name| own(name)).collect(),
-        other: ExternalScopes::from_names(other),
+        external: ExternalScopes::from_names(external),
     })
 }

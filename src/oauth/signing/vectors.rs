@@ -1,7 +1,9 @@
-//! Project Wycheproof's vectors for the three signatures, through the function that verifies tokens.
+//! Project Wycheproof's vectors for the three signatures, through the function that verifies
+//! tokens.
 //!
-//! The vectors sign arbitrary messages rather than whole JWS, so they go in below the parsing of the
-//! compact form, which the tests over HTTP mutate. What Wycheproof calls acceptable may go either way.
+//! The vectors sign arbitrary messages rather than whole JWS, so they enter below the parsing of
+//! the compact form, which the tests over HTTP mutate. What Wycheproof calls acceptable may go
+//! either way.
 
 use wycheproof::{TestResult, ecdsa, eddsa, rsa_pkcs1_verify};
 
@@ -14,7 +16,7 @@ struct Tally {
 }
 
 impl Tally {
-    fn hold(
+    fn check(
         &mut self,
         key: &VerifyingKey,
         id: usize,
@@ -58,7 +60,7 @@ fn es256_holds_against_wycheproof() {
         let key = jsonwebtoken::DecodingKey::from_ec_components(&x, &y).unwrap();
         let key = VerifyingKey { algorithm: Algorithm::Es256, key };
         for test in group.tests {
-            tally.hold(&key, test.tc_id, &test.msg, &test.sig, test.result);
+            tally.check(&key, test.tc_id, &test.msg, &test.sig, test.result);
         }
     }
     tally.assert_that_there_were_some();
@@ -73,7 +75,7 @@ fn eddsa_holds_against_wycheproof() {
         let key = jsonwebtoken::DecodingKey::from_ed_components(&x).unwrap();
         let key = VerifyingKey { algorithm: Algorithm::EdDsa, key };
         for test in group.tests {
-            tally.hold(&key, test.tc_id, &test.msg, &test.sig, test.result);
+            tally.check(&key, test.tc_id, &test.msg, &test.sig, test.result);
         }
     }
     tally.assert_that_there_were_some();
@@ -88,7 +90,7 @@ fn rs256_holds_against_wycheproof() {
         let key = jsonwebtoken::DecodingKey::from_rsa_components(&n, &e).unwrap();
         let key = VerifyingKey { algorithm: Algorithm::Rs256, key };
         for test in group.tests {
-            tally.hold(&key, test.tc_id, &test.msg, &test.sig, test.result);
+            tally.check(&key, test.tc_id, &test.msg, &test.sig, test.result);
         }
     }
     tally.assert_that_there_were_some();

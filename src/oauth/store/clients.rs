@@ -1,4 +1,4 @@
-//! The tables `clients` and `client_secrets`, as they are administered.
+//! The tables `clients` and `client_secrets`, for the administration.
 
 use std::time::Duration;
 
@@ -8,11 +8,10 @@ use crate::base::external_scopes::ExternalScopes;
 use crate::base::ids::{AppId, ClientSecretId};
 use crate::base::scope::Scopes;
 use crate::database::Conn;
-use crate::oauth::clients::{After, ClientInfo, NewClient, Terms};
-use crate::oauth::secrets::SecretInfo;
+use crate::oauth::model::{After, ClientInfo, NewClient, SecretInfo, Terms};
 use crate::vault::KeyedHash;
 
-/// Keeps a client; `false` where the id is taken.
+/// Inserts a client. Returns `false` if the id is taken.
 pub(in crate::oauth) async fn insert_client(
     conn: &mut Conn,
     id: &str,
@@ -57,8 +56,8 @@ pub(in crate::oauth) async fn insert_secret(
     Ok(id)
 }
 
-/// Makes `hash` the client's only secret. Touches nothing where it is so already, because replicas
-/// reload what changes.
+/// Makes `hash` the client's only secret. Writes nothing if it is so already, because a write makes
+/// every replica reload.
 pub(in crate::oauth) async fn only_secret(
     conn: &mut Conn,
     client: &str,
@@ -118,7 +117,7 @@ impl From<InfoRow> for ClientInfo {
     }
 }
 
-/// Clients of one app or of all, newest first, at most `limit` of those behind `after`.
+/// Returns the clients of one app or of all, newest first, at most `limit` of those behind `after`.
 pub(in crate::oauth) async fn list_clients(
     conn: &mut Conn,
     app: Option<AppId>,
@@ -145,7 +144,7 @@ pub(in crate::oauth) async fn list_clients(
     Ok(rows.into_iter().map(ClientInfo::from).collect())
 }
 
-/// A client of this app, or of any.
+/// Returns a client of this app, or of any.
 pub(in crate::oauth) async fn find_client(
     conn: &mut Conn,
     app: Option<AppId>,
@@ -166,8 +165,8 @@ pub(in crate::oauth) async fn find_client(
     Ok(row.map(ClientInfo::from))
 }
 
-/// Locks a client of this app, or of any, until the transaction ends, and says whose it is and whether
-/// the environment made it; `None` where there is none.
+/// Locks a client of this app, or of any, until the transaction ends; returns its app and whether
+/// the environment created it.
 pub(in crate::oauth) async fn lock_client(
     conn: &mut Conn,
     app: Option<AppId>,
@@ -185,7 +184,7 @@ pub(in crate::oauth) async fn lock_client(
     Ok(row.map(|row| (row.app_id, row.bootstrap)))
 }
 
-/// The secrets of a client that have not ended, oldest first.
+/// Returns the live secrets of a client, oldest first.
 pub(in crate::oauth) async fn live_secrets(
     conn: &mut Conn,
     client: &str,
@@ -202,7 +201,7 @@ pub(in crate::oauth) async fn live_secrets(
     .await
 }
 
-/// Ends the client's secrets in `within` from now, or earlier where that was so already.
+/// Makes the client's secrets expire `within` from now, or at their earlier expiry.
 pub(in crate::oauth) async fn end_secrets(
     conn: &mut Conn,
     client: &str,
@@ -220,7 +219,7 @@ pub(in crate::oauth) async fn end_secrets(
     Ok(())
 }
 
-/// Ends one secret now; `false` where the client has no such live secret.
+/// Ends one secret now. Returns `false` if the client has no such live secret.
 pub(in crate::oauth) async fn end_secret(
     conn: &mut Conn,
     client: &str,
@@ -238,7 +237,7 @@ pub(in crate::oauth) async fn end_secret(
     Ok(done.rows_affected() == 1)
 }
 
-/// Forgets secrets that have ended.
+/// Deletes secrets that expired more than a day ago. Returns how many.
 pub async fn delete_ended_secrets(conn: &mut Conn) -> sqlx::Result<u64> {
     let done = sqlx::query!(
         "DELETE FROM client_secrets WHERE expires_at < strongroom_now() - interval '1 day'"
@@ -248,13 +247,12 @@ pub async fn delete_ended_secrets(conn: &mut Conn) -> sqlx::Result<u64> {
     Ok(done.rows_affected())
 }
 
-/// Deletes a client with its secrets.
 pub(in crate::oauth) async fn delete_client(conn: &mut Conn, id: &str) -> sqlx::Result<()> {
     sqlx::query!("DELETE FROM clients WHERE id = $1", id).execute(conn).await?;
     Ok(())
 }
 
-/// Lets a client in or refuses it, from now on; `false` where that was so already.
+/// Enables or disables a client. Returns `false` if it was so already.
 pub(in crate::oauth) async fn set_disabled(
     conn: &mut Conn,
     id: &str,
@@ -286,8 +284,8 @@ pub(in crate::oauth) async fn disable_bootstraps_except(
     Ok(rows.into_iter().map(|row| (row.id, row.app_id)).collect())
 }
 
-/// Makes sure that the bootstrap client of this id works and may do everything; `false` where the id
-/// belongs to another client.
+/// Ensures that the bootstrap client of this id is enabled and has every scope. Returns `false` if
+/// the id belongs to another client.
 pub(in crate::oauth) async fn enable_bootstrap(
     conn: &mut Conn,
     id: &str,

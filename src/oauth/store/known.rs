@@ -1,4 +1,4 @@
-//! What every replica reads into its memory, and the little that it writes back.
+//! What the directory of every replica reads, and the little that it writes back.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use crate::base::ids::{AppId, ClientSecretId};
 use crate::base::scope::Scopes;
 use crate::database::Conn;
 
-/// A client as the directory holds it.
+/// A client with its live secrets.
 pub(in crate::oauth) struct ClientRow {
     pub(in crate::oauth) id: String,
     pub(in crate::oauth) app: AppId,
@@ -23,15 +23,14 @@ pub(in crate::oauth) struct ClientRow {
     pub(in crate::oauth) secrets: Vec<SecretRow>,
 }
 
-/// A secret that has not ended.
 pub(in crate::oauth) struct SecretRow {
     pub(in crate::oauth) id: ClientSecretId,
     pub(in crate::oauth) hash: Vec<u8>,
-    /// The seconds that it has left, where it has an end.
+    /// The seconds until it expires, if it does.
     pub(in crate::oauth) left: Option<f64>,
 }
 
-/// All clients with their live secrets.
+/// Loads all clients with their live secrets.
 pub(in crate::oauth) async fn load_clients(conn: &mut Conn) -> sqlx::Result<Vec<ClientRow>> {
     let mut secrets = load_secrets(conn).await?;
     let rows = sqlx::query!(
@@ -55,7 +54,7 @@ pub(in crate::oauth) async fn load_clients(conn: &mut Conn) -> sqlx::Result<Vec<
     Ok(clients.collect())
 }
 
-/// All live secrets by their clients' ids.
+/// Loads all live secrets by client id.
 async fn load_secrets(conn: &mut Conn) -> sqlx::Result<HashMap<String, Vec<SecretRow>>> {
     let rows = sqlx::query!(
         r#"SELECT id AS "id: ClientSecretId", client_id, hash,
@@ -73,7 +72,7 @@ async fn load_secrets(conn: &mut Conn) -> sqlx::Result<HashMap<String, Vec<Secre
     Ok(secrets)
 }
 
-/// How often the directory and the revocations changed, as `(directory, revocations)`.
+/// Returns the generations, which count changes, as `(directory, revocations)`.
 pub(in crate::oauth) async fn generations(conn: &mut Conn) -> sqlx::Result<(i64, i64)> {
     let row = sqlx::query!(
         r#"SELECT max(generation) FILTER (WHERE of = 'directory') AS "directory!",
@@ -85,7 +84,7 @@ pub(in crate::oauth) async fn generations(conn: &mut Conn) -> sqlx::Result<(i64,
     Ok((row.directory, row.revocations))
 }
 
-/// Tokens revoked after the generation that is known, with the seconds that each has left.
+/// Returns tokens revoked after this generation, with the seconds until each expires.
 pub(in crate::oauth) async fn revoked_since(
     conn: &mut Conn,
     generation: i64,
@@ -100,7 +99,8 @@ pub(in crate::oauth) async fn revoked_since(
     Ok(rows.into_iter().map(|row| (row.jti, row.left)).collect())
 }
 
-/// Ends a token that would have ended at `expires_at`; `false` where it was revoked before.
+/// Inserts the revocation of a token that expires at `expires_at`. Returns `false` if it was
+/// revoked before.
 pub(in crate::oauth) async fn insert_revoked(
     conn: &mut Conn,
     jti: Uuid,
@@ -119,7 +119,8 @@ pub(in crate::oauth) async fn insert_revoked(
     Ok(done.rows_affected() == 1)
 }
 
-/// Forgets revoked tokens that ran out by themselves an hour ago: clocks differ.
+/// Deletes revocations of tokens that expired more than an hour ago, which allows for clocks that
+/// differ. Returns how many.
 pub async fn delete_ended_tokens(conn: &mut Conn) -> sqlx::Result<u64> {
     let done = sqlx::query!(
         "DELETE FROM revoked_tokens WHERE expires_at < (SELECT strongroom_now()) - interval '1 hour'",
@@ -129,17 +130,21 @@ pub async fn delete_ended_tokens(conn: &mut Conn) -> sqlx::Result<u64> {
     Ok(done.rows_affected())
 }
 
-/// Notes when clients were last heard of, `ago` in seconds. Only what is half a minute newer than what
-/// stands there is written, and a row that somebody else holds is left for the next time.
+/// Records when clients were last used, `ago` in seconds. Writes only what is half a minute newer
+/// than the stored time, and skips a row that another transaction has locked: the next round writes
+/// it.
 pub(in crate::oauth) async fn note_client_uses(
     conn: &mut Conn,
     ids: &[String],
     ago: &[f64],
 ) -> sqlx::Result<()> {
     sqlx::query!(
-        "WITH used AS (
+        "WITH
+         -- used: times by the database's clock, from ages that need no common clock.
+         used AS (
             SELECT id, strongroom_now() - make_interval(secs => ago) AS at
             FROM unnest($1::text[], $2::float8[]) AS given (id, ago)),
+         -- due: SKIP LOCKED, because a use is not worth waiting for or deadlocking over.
          due AS (
             SELECT c.id, u.at FROM clients c JOIN used u ON u.id = c.id
             WHERE c.last_used_at IS NULL OR c.last_used_at < u.at - interval '30 seconds'
@@ -153,16 +158,19 @@ pub(in crate::oauth) async fn note_client_uses(
     Ok(())
 }
 
-/// Notes when secrets were last presented, in the same way.
+/// Records when secrets were last presented, in the same way.
 pub(in crate::oauth) async fn note_secret_uses(
     conn: &mut Conn,
     ids: &[Uuid],
     ago: &[f64],
 ) -> sqlx::Result<()> {
     sqlx::query!(
-        "WITH used AS (
+        "WITH
+         -- used: times by the database's clock, from ages that need no common clock.
+         used AS (
             SELECT id, strongroom_now() - make_interval(secs => ago) AS at
             FROM unnest($1::uuid[], $2::float8[]) AS given (id, ago)),
+         -- due: SKIP LOCKED, because a use is not worth waiting for or deadlocking over.
          due AS (
             SELECT s.id, u.at FROM client_secrets s JOIN used u ON u.id = s.id
             WHERE s.last_used_at IS NULL OR s.last_used_at < u.at - interval '30 seconds'

@@ -7,15 +7,16 @@ use uuid::Uuid;
 
 use crate::base::algorithm::Algorithm;
 use crate::database::Conn;
+use crate::oauth::model::KeyInfo;
 use crate::oauth::signing::{PrivateKey, SigningKey};
-use crate::oauth::signing_keys::KeyInfo;
 use crate::vault::{AadContext, Sealed, Vault, VaultError};
 
 fn aad(id: Uuid) -> AadContext {
     AadContext { table: "signing_keys", column: "private_key", app: None, user: None, row: id }
 }
 
-/// All signing keys, the latest to sign first, with the seconds until each begins to, where it has not.
+/// Loads all signing keys, the latest to sign first, with the seconds until each starts to, if that
+/// is to come.
 pub(in crate::oauth) async fn load_signing_keys(
     conn: &mut Conn,
     vault: &Vault,
@@ -38,7 +39,7 @@ pub(in crate::oauth) async fn load_signing_keys(
         .collect()
 }
 
-/// All signing keys, newest first, as they are shown.
+/// Returns the views of all signing keys, newest first.
 pub(in crate::oauth) async fn list_signing_keys(conn: &mut Conn) -> sqlx::Result<Vec<KeyInfo>> {
     sqlx::query_as!(
         KeyInfo,
@@ -52,13 +53,15 @@ pub(in crate::oauth) async fn list_signing_keys(conn: &mut Conn) -> sqlx::Result
     .await
 }
 
-/// Holds back whoever else wants to change the signing keys, until the transaction ends.
+/// Locks the table against other changes of signing keys, until the transaction ends; readers go
+/// on.
 pub(in crate::oauth) async fn lock_signing_keys(conn: &mut Conn) -> sqlx::Result<()> {
     sqlx::query!("LOCK TABLE signing_keys IN SHARE ROW EXCLUSIVE MODE").execute(conn).await?;
     Ok(())
 }
 
-/// The newest key: its algorithm and since how many seconds it signs, negative where it does not yet.
+/// Returns the newest key: its algorithm and for how many seconds it has signed, negative if it
+/// does not yet.
 pub(in crate::oauth) async fn newest_signing_key(
     conn: &mut Conn,
 ) -> sqlx::Result<Option<(String, f64)>> {
@@ -71,8 +74,8 @@ pub(in crate::oauth) async fn newest_signing_key(
     Ok(row.map(|row| (row.algorithm, row.age)))
 }
 
-/// Keeps a key that signs in `ahead` from now and retires the newest for that moment. One that was
-/// waiting for its turn gives it up.
+/// Inserts a key that signs in `ahead` from now and retires the newest at that moment. A successor
+/// that has not signed yet is retired without ever signing.
 pub(in crate::oauth) async fn succeed_signing_key(
     conn: &mut Conn,
     vault: &Vault,
@@ -110,7 +113,7 @@ pub(in crate::oauth) async fn succeed_signing_key(
     Ok(signs_from)
 }
 
-/// Deletes a key that signs nothing any more; `false` where there is none of this id.
+/// Deletes a retired key. Returns `false` if there is none of this id.
 pub(in crate::oauth) async fn delete_retired_key(conn: &mut Conn, kid: &str) -> sqlx::Result<bool> {
     let done = sqlx::query!(
         "DELETE FROM signing_keys WHERE kid = $1 AND retired_at <= strongroom_now()",
@@ -121,7 +124,8 @@ pub(in crate::oauth) async fn delete_retired_key(conn: &mut Conn, kid: &str) -> 
     Ok(done.rows_affected() == 1)
 }
 
-/// Deletes keys whose last token ended: those that were retired longer ago than `lifetime`.
+/// Deletes keys that were retired longer ago than `lifetime`, so that their last token has expired.
+/// Returns their ids.
 pub(in crate::oauth) async fn delete_spent_keys(
     conn: &mut Conn,
     lifetime: Duration,

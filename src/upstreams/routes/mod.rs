@@ -1,4 +1,4 @@
-//! `/v1/upstreams` and `/v1/admin/upstreams`: HTTP in and out, one use case a file.
+//! `/v1/upstreams` and `/v1/admin/upstreams`, one use case per file.
 
 pub mod admin;
 pub mod proxy;
@@ -7,18 +7,20 @@ pub mod token;
 use actix_web::HttpRequest;
 use serde_json::json;
 
-use super::Failed;
+use super::UpstreamError;
 use super::acquire::{AcquireOutcome, Failing};
 use super::admin::AdminError;
 use super::model::{Failure, is_name};
 use crate::http::problem::{Problem, ProblemCode};
 use crate::vault::VaultError;
 
-impl From<Failed> for Problem {
-    fn from(failed: Failed) -> Self {
-        match failed {
-            Failed::Database(error) | Failed::Vault(VaultError::Database(error)) => error.into(),
-            Failed::Vault(error) => Self::internal(error),
+impl From<UpstreamError> for Problem {
+    fn from(error: UpstreamError) -> Self {
+        match error {
+            UpstreamError::Database(error) | UpstreamError::Vault(VaultError::Database(error)) => {
+                error.into()
+            }
+            UpstreamError::Vault(error) => Self::internal(error),
         }
     }
 }
@@ -32,7 +34,7 @@ impl From<AdminError> for Problem {
                 Self::new(ProblemCode::UpstreamExists, detail)
             }
             AdminError::Unknown => unknown(),
-            AdminError::Failed(failed) => failed.into(),
+            AdminError::Upstream(error) => error.into(),
         }
     }
 }
@@ -41,15 +43,15 @@ fn unknown() -> Problem {
     Problem::new(ProblemCode::NotFound, "There is no upstream of this name.")
 }
 
-/// The upstream's name in the path. One that cannot be is as unknown as one that is not.
+/// Returns the upstream's name in the path. An impossible one is answered as an unknown one.
 fn name(req: &HttpRequest) -> Result<&str, Problem> {
     let name = req.match_info().get("name");
     name.filter(|name| is_name(name)).ok_or_else(unknown)
 }
 
-/// Why there is no token, for the caller.
-fn no_token(lending: AcquireOutcome) -> Problem {
-    match lending {
+/// Converts the absence of a token to a problem.
+fn no_token(outcome: AcquireOutcome) -> Problem {
+    match outcome {
         AcquireOutcome::Unknown => unknown(),
         AcquireOutcome::Failing(failing) => failing_problem(&failing),
         AcquireOutcome::Token(_) | AcquireOutcome::Busy => {
@@ -59,16 +61,17 @@ fn no_token(lending: AcquireOutcome) -> Problem {
     }
 }
 
-/// The upstream's OAuth error code and when it is asked again; never a word of its answer.
+/// Reports the upstream's OAuth error code and the time of the next token request; never text of
+/// its response.
 fn failing_problem(failing: &Failing) -> Problem {
     let code = match failing.kind {
         Failure::Timeout => ProblemCode::UpstreamTimeout,
         _ => ProblemCode::UpstreamFailed,
     };
-    let told = failing.oauth_error.as_ref();
-    let told = told.map(|error| format!(": {error}")).unwrap_or_default();
+    let suffix = failing.oauth_error.as_ref();
+    let suffix = suffix.map(|error| format!(": {error}")).unwrap_or_default();
     let detail = format!(
-        "The upstream gave no token: {}{told}. It is asked again in {} s at the earliest.",
+        "The upstream gave no token: {}{suffix}. It is asked again in {} s at the earliest.",
         failing.detail, failing.retry_after
     );
     Problem::new(code, detail)

@@ -15,14 +15,14 @@ use crate::http::caller::{Authorized, needs};
 use crate::http::concurrency::ConcurrencyPermit;
 use crate::http::problem::{Problem, ProblemCode};
 use crate::outbound::NoAnswer;
-use crate::upstreams::proxy::{self, Call, Called};
+use crate::upstreams::proxy::{self, Call, CallOutcome};
 use crate::upstreams::{Context, headers, path};
 
-/// The largest body that is passed on to an upstream, in bytes: it is held until the answer comes.
+/// The maximum size of a request's body, in bytes: it is held until the response arrives.
 const MAX_REQUEST: usize = 1024 * 1024;
-/// The largest body that is passed back, in bytes: it is streamed and never held.
+/// The maximum size of a response's body, in bytes: it is streamed and never held.
 const MAX_ANSWER: u64 = 64 * 1024 * 1024;
-/// Tells a caller whose answer it is: a 401 of the upstream is not Strongroom's.
+/// Marks the upstream's responses: a 401 of the upstream is not Strongroom's.
 const ANSWERED_BY: HeaderName = HeaderName::from_static("strongroom-upstream");
 
 macro_rules! operations {
@@ -31,8 +31,8 @@ macro_rules! operations {
         /// upstream's bearer token, which the caller never sees.
         ///
         /// The answer is the upstream's as it is, whatever its status, with the header
-        /// `Strongroom-Upstream`; without that header it is Strongroom's own. A token that the upstream
-        /// refuses (401) is fetched anew, once.
+        /// `Strongroom-Upstream`; without that header it is Strongroom's own. If the upstream
+        /// refuses the token (401), another one is fetched and the call is sent once more.
         #[utoipa::path(
             $method, path = "/v1/upstreams/{name}/proxy/{path}", tag = "Upstreams", operation_id = $id,
             security(("bearer" = ["upstreams:use"])),
@@ -70,7 +70,7 @@ operations!(
     delete "delete_through_upstream"
 );
 
-/// One call of any method.
+/// Passes one call of any method.
 pub async fn pass(
     caller: Authorized<needs::UpstreamsUse>,
     context: web::Data<Context>,
@@ -82,17 +82,18 @@ pub async fn pass(
     let hold = Hold { _permit: permit, _task: context.tasks.token() };
     let call = read(&caller, &req, payload).await?;
     match proxy::call(&context, &caller.actor, app, name, &call).await? {
-        Called::Answer(answer) => answered(&context, name, answer, hold),
-        Called::NoToken(lending) => Err(no_token(lending)),
-        Called::NoBaseUrl => {
+        CallOutcome::Answer(answer) => answered(&context, name, answer, hold),
+        CallOutcome::NoToken(outcome) => Err(no_token(outcome)),
+        CallOutcome::NoBaseUrl => {
             let detail = "This upstream has no baseURL; only its token can be had.";
             Err(Problem::new(ProblemCode::NotFound, detail))
         }
-        Called::NoAnswer(what) => Err(no_answer(&context, &what)),
+        CallOutcome::NoAnswer(what) => Err(no_answer(&context, &what)),
     }
 }
 
-/// Held until the answer is passed back: a permit among the calls, and the shutdown's attention.
+/// Held until the response is passed back: the permit of the call, and a token that shutdown waits
+/// for.
 struct Hold {
     _permit: ConcurrencyPermit,
     _task: TaskTrackerToken,
@@ -108,8 +109,11 @@ async fn read(
     let method = reqwest::Method::from_bytes(req.method().as_str().as_bytes());
     let method = method.map_err(|_| Problem::invalid_field("method", "is none"))?;
     let connection = req.headers().get_all("connection").map(HeaderValue::as_bytes);
-    let listed = headers::listed(connection);
-    let passed = req.headers().iter().filter(|(name, _)| headers::goes_in(name.as_str(), &listed));
+    let listed = headers::connection_options(connection);
+    let passed = req
+        .headers()
+        .iter()
+        .filter(|(name, _)| headers::passes_to_upstream(name.as_str(), &listed));
     let mut headers = reqwest::header::HeaderMap::new();
     for (name, value) in passed {
         let name = reqwest::header::HeaderName::from_bytes(name.as_str().as_bytes());
@@ -128,7 +132,8 @@ async fn read(
     })
 }
 
-/// What stands behind `/v1/upstreams/{name}/proxy/`, as it came: the router's own copy is decoded.
+/// Returns the path behind `/v1/upstreams/{name}/proxy/` as it arrived: the router's own copy is
+/// decoded.
 fn raw_path(req: &HttpRequest) -> Option<&str> {
     req.uri().path().splitn(6, '/').nth(5)
 }
@@ -174,8 +179,8 @@ fn answered(
         return Ok(builder.finish());
     }
     let stream = bounded(answer, hold);
-    // An empty answer goes as a stream as well: empty refusals of our own become problems, the
-    // upstream's stay as they are.
+    // An empty response is streamed too: empty refusals of our own become problems, the upstream's
+    // stay as they are.
     Ok(match length {
         Some(length) if length > 0 => builder.body(SizedStream::new(length, stream)),
         _ => builder.body(BodyStream::new(stream)),
@@ -184,9 +189,10 @@ fn answered(
 
 fn copy_headers(builder: &mut HttpResponseBuilder, from: &reqwest::header::HeaderMap) {
     let connection = from.get_all("connection").iter();
-    let listed = headers::listed(connection.map(reqwest::header::HeaderValue::as_bytes));
+    let listed =
+        headers::connection_options(connection.map(reqwest::header::HeaderValue::as_bytes));
     for (name, value) in from {
-        if !headers::goes_out(name.as_str(), &listed) {
+        if !headers::passes_to_caller(name.as_str(), &listed) {
             continue;
         }
         let name = HeaderName::from_bytes(name.as_str().as_bytes());
@@ -197,8 +203,8 @@ fn copy_headers(builder: &mut HttpResponseBuilder, from: &reqwest::header::Heade
     }
 }
 
-/// The answer's body, piece by piece as the caller takes it. One that is too large or breaks off ends the
-/// connection, so that the caller cannot take half for whole.
+/// Streams a response's body as the caller reads it. If it is too large or breaks off, the
+/// connection ends, so that the caller cannot mistake a part for the whole.
 fn bounded(
     answer: reqwest::Response,
     hold: Hold,

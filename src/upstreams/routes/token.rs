@@ -22,9 +22,8 @@ pub struct UpstreamTokenResponse<'a> {
     expires_in: i64,
 }
 
-/// Reads an upstream's token from the cache that all replicas share. That it was read is on record
-/// before it leaves. Where there is none, or none that is valid, this waits for the one request that
-/// fetches it.
+/// Reads an upstream's token from the cache that all replicas share. The audit trail records that
+/// before the token leaves. If no token is valid, the request waits for the one that fetches it.
 #[utoipa::path(
     post, path = "/v1/upstreams/{name}/token", tag = "Upstreams",
     security(("bearer" = ["upstreams:use"])),
@@ -45,15 +44,15 @@ pub async fn token(
     req: HttpRequest,
 ) -> Result<HttpResponse, Problem> {
     let app = caller.client.app;
-    let lent = match acquire(&context, &caller.actor, app, name(&req)?, Purpose::Read).await? {
-        AcquireOutcome::Token(lent) => lent,
+    let acquired = match acquire(&context, &caller.actor, app, name(&req)?, Purpose::Read).await? {
+        AcquireOutcome::Token(acquired) => acquired,
         none => return Err(no_token(none)),
     };
     let mut answer = HttpResponse::Ok();
     answer.insert_header((CACHE_CONTROL, "no-store")).insert_header((PRAGMA, "no-cache"));
     Ok(answer.json(UpstreamTokenResponse {
-        access_token: lent.token.expose(),
+        access_token: acquired.token.expose(),
         token_type: "Bearer",
-        expires_in: lent.expires_in,
+        expires_in: acquired.expires_in,
     }))
 }

@@ -1,12 +1,12 @@
-//! The table `upstreams`. Times are the database's; every statement is scoped by app.
+//! The table `upstreams`. Times are the database's; every statement is restricted to one app.
 
 mod settings;
 mod token;
 
-pub(super) use settings::{Held, change, delete, insert, lock};
+pub(super) use settings::{StoredSettings, change, delete, insert, lock};
 pub use settings::{find, list};
 pub(super) use token::{
-    Job, Seen, acquire, conclude_with_token, conclude_with_trouble, is_leased, lease,
+    Lookup, TokenLease, acquire, claim_lease, is_leased, record_failure, record_token,
 };
 
 use std::time::Duration;
@@ -18,7 +18,7 @@ fn interval(duration: Duration) -> PgInterval {
     PgInterval { months: 0, days: 0, microseconds }
 }
 
-/// The CHECK constraints rule other words out.
+/// Converts a parsed word; the CHECK constraints rule out unknown ones.
 fn known<T>(word: &str, found: Option<T>) -> sqlx::Result<T> {
     found.ok_or_else(|| sqlx::Error::Decode(format!("the word `{word}`").into()))
 }

@@ -1,4 +1,4 @@
-//! Adding, showing, changing and removing upstreams.
+//! The settings of upstreams: insert, view, change, delete.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use crate::upstreams::ClientSecret;
 use crate::upstreams::model::{Auth, Failure, LastFailure, Settings, TokenTimes, Upstream};
 use crate::vault::Sealed;
 
-/// The most upstreams that a list shows: they are systems that an app talks to, not its users.
+/// The maximum length of a list: upstreams are systems that an app calls, not its users.
 const MAX_LISTED: i64 = 1000;
 
 struct Row {
@@ -76,11 +76,11 @@ pub(super) fn read_parameters(json: &str) -> sqlx::Result<BTreeMap<String, Strin
 }
 
 fn write_parameters(settings: &Settings) -> String {
-    // A map of text has nothing in it that does not serialise.
+    // A map of strings always serializes.
     serde_json::to_string(&settings.parameters).unwrap_or_else(|_| "{}".to_owned())
 }
 
-/// The app's upstreams by name.
+/// Returns the app's upstreams, by name.
 pub async fn list(conn: &mut Conn, app: AppId) -> sqlx::Result<Vec<Upstream>> {
     let rows = sqlx::query_as!(
         Row,
@@ -97,7 +97,7 @@ pub async fn list(conn: &mut Conn, app: AppId) -> sqlx::Result<Vec<Upstream>> {
     rows.into_iter().map(Row::upstream).collect()
 }
 
-/// The app's upstream of this name.
+/// Returns the app's upstream of this name.
 pub async fn find(conn: &mut Conn, app: AppId, name: &str) -> sqlx::Result<Option<Upstream>> {
     let row = sqlx::query_as!(
         Row,
@@ -114,7 +114,7 @@ pub async fn find(conn: &mut Conn, app: AppId, name: &str) -> sqlx::Result<Optio
     row.map(Row::upstream).transpose()
 }
 
-/// Keeps an upstream. `false` where the name is taken.
+/// Inserts an upstream. Returns `false` if the name is taken.
 pub(in crate::upstreams) async fn insert(
     conn: &mut Conn,
     app: AppId,
@@ -144,9 +144,9 @@ pub(in crate::upstreams) async fn insert(
     Ok(done.rows_affected() == 1)
 }
 
-/// The settings that an upstream has, as text: what they may be is for the reader to decide.
+/// The settings as they are stored, unparsed: the service's present settings may be stricter.
 #[derive(Debug)]
-pub(in crate::upstreams) struct Held {
+pub(in crate::upstreams) struct StoredSettings {
     pub(in crate::upstreams) id: UpstreamId,
     pub(in crate::upstreams) token_url: String,
     pub(in crate::upstreams) client_id: String,
@@ -156,14 +156,15 @@ pub(in crate::upstreams) struct Held {
     pub(in crate::upstreams) base_url: Option<String>,
 }
 
-/// The settings of an upstream, locked until the transaction ends.
+/// Returns the settings of an upstream, locked until the transaction ends. The lock does not block
+/// foreign keys.
 pub(in crate::upstreams) async fn lock(
     conn: &mut Conn,
     app: AppId,
     name: &str,
-) -> sqlx::Result<Option<Held>> {
+) -> sqlx::Result<Option<StoredSettings>> {
     sqlx::query_as!(
-        Held,
+        StoredSettings,
         r#"SELECT id AS "id: UpstreamId", token_url, client_id, auth, scope,
                 parameters::text AS "parameters!", base_url
          FROM upstreams WHERE app_id = $1 AND name = $2 FOR NO KEY UPDATE"#,
@@ -174,8 +175,9 @@ pub(in crate::upstreams) async fn lock(
     .await
 }
 
-/// Writes changed settings. The cached token goes, and so do a failure's wait and a lease: a token
-/// request that is under way brings the token of settings that are no more, and its epoch is outdated.
+/// Writes changed settings. Drops the cached token, the wait after a failure and a lease: the epoch
+/// moves on, so that a token request in flight, which used the old settings, cannot record its
+/// outcome.
 pub(in crate::upstreams) async fn change(
     conn: &mut Conn,
     app: AppId,
@@ -206,7 +208,8 @@ pub(in crate::upstreams) async fn change(
     Ok(())
 }
 
-/// Removes an upstream with its secret and its token. `false` where there is none of this name.
+/// Deletes an upstream with its secret and its token. Returns `false` if there is none of this
+/// name.
 pub(in crate::upstreams) async fn delete(
     conn: &mut Conn,
     app: AppId,

@@ -1,4 +1,4 @@
-//! The cached token: lending it, and the lease under which it is fetched.
+//! The cached token: acquiring it, and the lease under which it is fetched.
 
 use std::time::Duration;
 
@@ -12,19 +12,19 @@ use crate::upstreams::wire::TokenError;
 use crate::upstreams::{ClientSecret, UpstreamToken};
 use crate::vault::{MasterKeyId, Sealed};
 
-/// An upstream as somebody who wants its token finds it.
+/// An upstream as `acquire` finds it.
 #[derive(Debug)]
-pub(in crate::upstreams) struct Seen {
+pub(in crate::upstreams) struct Lookup {
     pub(in crate::upstreams) id: UpstreamId,
     pub(in crate::upstreams) base_url: Option<String>,
-    /// There only where the token is valid and its lending on record.
+    /// Present only if the token is valid and its use is in the audit trail.
     pub(in crate::upstreams) token: Option<Sealed<UpstreamToken>>,
     pub(in crate::upstreams) token_epoch: Option<i32>,
-    /// Whole seconds of life that the token has left.
+    /// Whole seconds until the token expires.
     pub(in crate::upstreams) expires_in: Option<i64>,
-    /// Whether it is time to fetch another and nobody does or waits.
+    /// Whether a refresh is due and neither leased nor postponed.
     pub(in crate::upstreams) refresh_due: bool,
-    /// Seconds until somebody may ask again after a failure.
+    /// Seconds until the next token request after a failure.
     pub(in crate::upstreams) cooling: Option<i64>,
     pub(in crate::upstreams) failure: Option<String>,
     pub(in crate::upstreams) failure_detail: Option<String>,
@@ -34,9 +34,10 @@ pub(in crate::upstreams) struct Seen {
     pub(in crate::upstreams) wrapped: Vec<u8>,
 }
 
-/// Reads an upstream and, where its token is valid, the token, whose lending is recorded in the same
-/// statement: what cannot be recorded is not lent. No row is locked, so that a thousand who lend the
-/// same token do not stand in each other's way; one that is removed in this very moment was lent before.
+/// Reads an upstream and, if its token is valid, the token, whose use the same statement records:
+/// what cannot be recorded is not returned. Locks no row, so that concurrent readers of one token
+/// do not block each other. If the upstream is removed at this moment, the use counts as before the
+/// removal.
 pub(in crate::upstreams) async fn acquire(
     conn: &mut Conn,
     actor: &AuditActor,
@@ -44,31 +45,35 @@ pub(in crate::upstreams) async fn acquire(
     name: &str,
     action: &str,
     reason: &str,
-) -> sqlx::Result<Option<Seen>> {
+) -> sqlx::Result<Option<Lookup>> {
     sqlx::query_as!(
-        Seen,
-        r#"WITH held AS MATERIALIZED (
+        Lookup,
+        r#"WITH
+         -- found: MATERIALIZED, so that every part sees one row and one moment; no lock.
+         found AS MATERIALIZED (
             SELECT u.*, strongroom_now() AS moment FROM upstreams u
             WHERE u.app_id = $1 AND u.name = $2),
+         -- valid: a token that lives for a second at least, in which it can reach its user.
          valid AS MATERIALIZED (
-            SELECT * FROM held WHERE token_expires_at >= moment + interval '1 second'),
-         noted AS MATERIALIZED (
+            SELECT * FROM found WHERE token_expires_at >= moment + interval '1 second'),
+         -- recorded: MATERIALIZED, so that the function runs once; the token depends on its row.
+         recorded AS MATERIALIZED (
             SELECT record_audit($1, $3, $4, 'ok', NULL, NULL, $5) FROM valid)
-         SELECT h.id AS "id!: UpstreamId", h.base_url,
-                CASE WHEN (SELECT count(*) FROM noted) = 1 THEN v.access_token END
+         SELECT f.id AS "id!: UpstreamId", f.base_url,
+                CASE WHEN (SELECT count(*) FROM recorded) = 1 THEN v.access_token END
                     AS "token: Sealed<UpstreamToken>",
                 v.token_epoch AS "token_epoch?",
-                floor(extract(epoch FROM v.token_expires_at - h.moment))::bigint AS expires_in,
-                coalesce(h.token_refresh_at <= h.moment, true)
-                    AND coalesce(h.leased_until <= h.moment, true)
-                    AND coalesce(h.retry_at <= h.moment, true) AS "refresh_due!",
-                CASE WHEN h.retry_at > h.moment
-                    THEN ceil(extract(epoch FROM h.retry_at - h.moment))::bigint END AS cooling,
-                h.failure, h.failure_detail, h.oauth_error,
+                floor(extract(epoch FROM v.token_expires_at - f.moment))::bigint AS expires_in,
+                coalesce(f.token_refresh_at <= f.moment, true)
+                    AND coalesce(f.leased_until <= f.moment, true)
+                    AND coalesce(f.retry_at <= f.moment, true) AS "refresh_due!",
+                CASE WHEN f.retry_at > f.moment
+                    THEN ceil(extract(epoch FROM f.retry_at - f.moment))::bigint END AS cooling,
+                f.failure, f.failure_detail, f.oauth_error,
                 k.id AS "key_id: DataKeyId", k.master_key_id AS "master_key_id: MasterKeyId",
                 k.wrapped
-         FROM held h
-         JOIN data_keys k ON k.app_id = h.app_id AND k.purpose = 'app'
+         FROM found f
+         JOIN data_keys k ON k.app_id = f.app_id AND k.purpose = 'app'
          LEFT JOIN valid v ON true"#,
         app.uuid(),
         name,
@@ -80,9 +85,9 @@ pub(in crate::upstreams) async fn acquire(
     .await
 }
 
-/// A lease on the token request, with everything that it needs.
+/// A lease on the token request, with everything that the request needs.
 #[derive(Debug)]
-pub(in crate::upstreams) struct Job {
+pub(in crate::upstreams) struct TokenLease {
     pub(in crate::upstreams) epoch: i32,
     pub(in crate::upstreams) asked_at: OffsetDateTime,
     pub(in crate::upstreams) failures: i32,
@@ -98,24 +103,25 @@ pub(in crate::upstreams) struct Job {
     pub(in crate::upstreams) wrapped: Vec<u8>,
 }
 
-/// Takes the lease, where a token is due and nobody holds one: this is the one place that decides who
-/// asks the upstream, for all replicas. `refused` is the epoch of a token that the upstream's API did
-/// not take; it is due then whatever its age, but for one so young that another would not help.
-pub(in crate::upstreams) async fn lease(
+/// Claims the lease if a token is due and the lease is free: this statement alone decides which
+/// replica asks the upstream. `refused` is the epoch of a token that the upstream's API refused,
+/// and the least age at which that makes another one due.
+pub(in crate::upstreams) async fn claim_lease(
     conn: &mut Conn,
     app: AppId,
     id: UpstreamId,
     time: Duration,
     refused: Option<(i32, Duration)>,
-) -> sqlx::Result<Option<Job>> {
+) -> sqlx::Result<Option<TokenLease>> {
     let (epoch, least_age) = refused.unzip();
     sqlx::query_as!(
-        Job,
+        TokenLease,
         r#"UPDATE upstreams u SET lease_epoch = u.lease_epoch + 1, leased_until = strongroom_now() + $3
          FROM data_keys k
          WHERE u.app_id = $1 AND u.id = $2 AND k.app_id = u.app_id AND k.purpose = 'app'
            AND (u.leased_until IS NULL OR u.leased_until <= strongroom_now())
            AND (u.retry_at IS NULL OR u.retry_at <= strongroom_now())
+           -- A missing token is due, one past its refresh time, and one that the API refused.
            AND (u.token_refresh_at IS NULL OR u.token_refresh_at <= strongroom_now()
                 OR (u.token_epoch = $4 AND u.token_asked_at <= strongroom_now() - $5::interval))
          RETURNING u.lease_epoch AS epoch, strongroom_now() AS "asked_at!", u.failures, u.name,
@@ -134,7 +140,7 @@ pub(in crate::upstreams) async fn lease(
     .await
 }
 
-/// Whether somebody holds the lease.
+/// Returns whether a replica holds the lease.
 pub(in crate::upstreams) async fn is_leased(
     conn: &mut Conn,
     app: AppId,
@@ -150,20 +156,21 @@ pub(in crate::upstreams) async fn is_leased(
     Ok(leased.flatten().unwrap_or(false))
 }
 
-/// Keeps a token that was fetched under `epoch`, for as long as it lives from when it was asked for; it
-/// is due for another before its end, by 10 to 20 % of its life and at most five minutes, drawn by lot, so
-/// that many upstreams of one system are not asked in one moment. `false` where the lease has passed on.
-pub(in crate::upstreams) async fn conclude_with_token(
+/// Records a token that was fetched under the lease's epoch. It lives for `lifetime` from the
+/// request on, and is due for a refresh 10 to 20 % of that earlier, at most five minutes, at
+/// random, so that many upstreams of one system are not asked at once. Returns `false` if the lease
+/// has passed on.
+pub(in crate::upstreams) async fn record_token(
     conn: &mut Conn,
     app: AppId,
     id: UpstreamId,
-    job: &Job,
+    lease: &TokenLease,
     token: &Sealed<UpstreamToken>,
     lifetime: Duration,
     actor: &AuditActor,
 ) -> sqlx::Result<bool> {
     let recorded = sqlx::query_scalar!(
-        r#"WITH kept AS (
+        r#"WITH updated AS (
             UPDATE upstreams SET
                 access_token = $4, token_epoch = $3, token_asked_at = $5,
                 token_refresh_at = $5::timestamptz + $6::interval
@@ -172,14 +179,15 @@ pub(in crate::upstreams) async fn conclude_with_token(
                 failures = 0, failure = NULL, failure_detail = NULL, oauth_error = NULL, retry_at = NULL
             WHERE app_id = $1 AND id = $2 AND lease_epoch = $3
             RETURNING name),
-         noted AS MATERIALIZED (
-            SELECT record_audit($1, $7, 'upstream.token_fetched', 'ok', NULL, NULL, name) FROM kept)
-         SELECT count(*) AS "count!" FROM noted"#,
+         -- recorded: MATERIALIZED, so that the function runs; no row if the epoch moved on.
+         recorded AS MATERIALIZED (
+            SELECT record_audit($1, $7, 'upstream.token_fetched', 'ok', NULL, NULL, name) FROM updated)
+         SELECT count(*) AS "count!" FROM recorded"#,
         app.uuid(),
         id.uuid(),
-        job.epoch,
+        lease.epoch,
         token.as_bytes(),
-        job.asked_at,
+        lease.asked_at,
         interval(lifetime),
         actor as &AuditActor,
     )
@@ -188,33 +196,34 @@ pub(in crate::upstreams) async fn conclude_with_token(
     Ok(recorded == 1)
 }
 
-/// Notes that the token request under this lease failed, and that nobody asks again for `wait`. A token
-/// that is still valid stays.
-pub(in crate::upstreams) async fn conclude_with_trouble(
+/// Records that the token request under this lease failed and postpones the next one by `wait`. A
+/// token that is still valid stays. Returns `false` if the lease has passed on.
+pub(in crate::upstreams) async fn record_failure(
     conn: &mut Conn,
     app: AppId,
     id: UpstreamId,
-    job: &Job,
-    trouble: &TokenError,
+    lease: &TokenLease,
+    error: &TokenError,
     wait: Duration,
     actor: &AuditActor,
 ) -> sqlx::Result<bool> {
     let recorded = sqlx::query_scalar!(
-        r#"WITH kept AS (
+        r#"WITH updated AS (
             UPDATE upstreams SET
                 failures = failures + 1, failure = $4, failure_detail = $5, oauth_error = $6,
                 retry_at = strongroom_now() + $7, leased_until = NULL
             WHERE app_id = $1 AND id = $2 AND lease_epoch = $3
             RETURNING name),
-         noted AS MATERIALIZED (
-            SELECT record_audit($1, $8, 'upstream.token_fetched', 'failed', NULL, NULL, name) FROM kept)
-         SELECT count(*) AS "count!" FROM noted"#,
+         -- recorded: MATERIALIZED, so that the function runs; no row if the epoch moved on.
+         recorded AS MATERIALIZED (
+            SELECT record_audit($1, $8, 'upstream.token_fetched', 'failed', NULL, NULL, name) FROM updated)
+         SELECT count(*) AS "count!" FROM recorded"#,
         app.uuid(),
         id.uuid(),
-        job.epoch,
-        trouble.kind.as_str(),
-        trouble.detail,
-        trouble.oauth_error,
+        lease.epoch,
+        error.kind.as_str(),
+        error.detail,
+        error.oauth_error,
         interval(wait),
         actor as &AuditActor,
     )

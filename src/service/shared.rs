@@ -1,0 +1,159 @@
+//! What the threads of a replica share, and what each has of its own.
+
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+use tokio_util::task::TaskTracker;
+
+use super::metrics::Metrics;
+use super::{Database, Readiness, StartError};
+use crate::base::clock::Clock;
+use crate::base::signer::Signer;
+use crate::config::{DapiConfig, HttpConfig, Pace, PublicUrl};
+use crate::connections::{Batches, Budgets, ChangeNotifier, Context, Deferred, LastUses};
+use crate::dapi::Gate;
+use crate::database::Pool;
+use crate::http::body_pool::{self, BodyPool};
+use crate::http::concurrency::ConcurrencyLimit;
+use crate::http::operators::Operators;
+use crate::http::peer::TrustedProxies;
+use crate::oauth::{Directory, Issuer};
+use crate::outbound::Reach;
+use crate::vault::Vault;
+use crate::{dapi, oauth, outbound, relay, upstreams};
+
+/// What all threads share.
+#[derive(Clone)]
+pub(super) struct Shared {
+    /// Shared by all threads: the more callers a batch has, the fewer statements run.
+    pub(super) batches: Batches,
+    pub(super) database: Arc<Database>,
+    pub(super) vault: Vault,
+    pub(super) issuer: Issuer,
+    pub(super) signer: Signer,
+    pub(super) budgets: Budgets,
+    pub(super) dapi: Arc<DapiConfig>,
+    pub(super) gate: Gate,
+    pub(super) pace: Arc<Pace>,
+    pub(super) tasks: TaskTracker,
+    pub(super) changes: ChangeNotifier,
+    pub(super) uses: LastUses,
+    pub(super) wake: Arc<Notify>,
+    pub(super) deferred: Deferred,
+    pub(super) operators: Operators,
+    pub(super) single_flight: upstreams::SingleFlight,
+    pub(super) upstream_calls: ConcurrencyLimit,
+    pub(super) reach: Reach,
+    pub(super) line: relay::Line,
+    pub(super) relay_limit: ConcurrencyLimit,
+    pub(super) body_pool: BodyPool,
+    pub(super) metrics: Metrics,
+    pub(super) readiness: Readiness,
+    pub(super) proxies: TrustedProxies,
+    pub(super) cors_origins: Arc<[String]>,
+}
+
+/// What [`Shared`] is assembled from, besides settings.
+pub(super) struct Parts<'a> {
+    pub(super) database: Arc<Database>,
+    pub(super) vault: Vault,
+    pub(super) directory: Directory,
+    pub(super) clock: Clock,
+    pub(super) public_url: &'a PublicUrl,
+    pub(super) budgets: Budgets,
+    pub(super) readiness: Readiness,
+    pub(super) metrics: Metrics,
+    pub(super) reach: Reach,
+    /// How many connections callers may have.
+    pub(super) callers: usize,
+}
+
+impl Shared {
+    pub(super) fn new(parts: Parts, dapi: &DapiConfig, http: &HttpConfig, pace: Arc<Pace>) -> Self {
+        let Parts { database, callers, directory, metrics, .. } = parts;
+        let (pools, public_url) = (database.pools(), parts.public_url.as_str());
+        let signer = oauth::statements::signer(public_url, directory.clone());
+        let issuer = Issuer::new(public_url, directory, parts.clock, metrics.oauth.clone());
+        Self {
+            batches: Batches::new(&pools.batches()),
+            operators: Operators::new(pools.operators()),
+            vault: parts.vault,
+            issuer,
+            signer,
+            budgets: parts.budgets,
+            dapi: Arc::new(dapi.clone()),
+            gate: Gate::new(dapi.max_concurrent_calls),
+            pace,
+            tasks: TaskTracker::new(),
+            changes: ChangeNotifier::default(),
+            uses: LastUses::default(),
+            wake: Arc::default(),
+            deferred: Deferred::default(),
+            single_flight: upstreams::SingleFlight::default(),
+            upstream_calls: ConcurrencyLimit::new(upstreams::MAX_CALLS.min(callers)),
+            line: relay::Line::default(),
+            relay_limit: ConcurrencyLimit::new(relay::MAX_CALLS.min(callers)),
+            body_pool: BodyPool::new(body_pool::Limits::DEFAULT),
+            reach: parts.reach,
+            metrics,
+            readiness: parts.readiness,
+            proxies: TrustedProxies::new(http.trusted_proxies.clone()),
+            cors_origins: http.cors_origins.as_slice().into(),
+            database,
+        }
+    }
+
+    /// Returns what use cases work with, over `pool`. Dapi's client has its own connections, so
+    /// that each thread's stay with it.
+    pub(super) fn context(&self, pool: Pool) -> Result<Context, StartError> {
+        let dapi = Arc::clone(&self.dapi);
+        let client = dapi::Client::new(dapi, self.gate.clone(), self.metrics.dapi.clone());
+        Ok(Context {
+            batches: self.batches.clone(),
+            pool,
+            vault: self.vault.clone(),
+            dapi: client.map_err(StartError::Tls)?,
+            pace: Arc::clone(&self.pace),
+            tasks: self.tasks.clone(),
+            changes: self.changes.clone(),
+            uses: self.uses.clone(),
+            wake: Arc::clone(&self.wake),
+            deferred: self.deferred.clone(),
+            metrics: self.metrics.connections.clone(),
+        })
+    }
+
+    /// Returns what calls to upstreams work with, in the thread of `context`.
+    fn upstreams(&self, context: &Context) -> Result<upstreams::Context, StartError> {
+        Ok(upstreams::Context {
+            pool: context.pool.clone(),
+            vault: self.vault.clone(),
+            outbound: outbound::Client::new(self.reach).map_err(StartError::Tls)?,
+            single_flight: self.single_flight.clone(),
+            calls: self.upstream_calls.clone(),
+            tasks: self.tasks.clone(),
+            metrics: self.metrics.upstreams.clone(),
+        })
+    }
+
+    /// Returns what one thread works with.
+    pub(super) fn thread(&self, workers: usize) -> Result<Thread, StartError> {
+        let context = self.context(self.database.pools().worker(workers))?;
+        let upstreams = self.upstreams(&context)?;
+        let relay = relay::Context {
+            connections: context.clone(),
+            line: self.line.clone(),
+            limit: self.relay_limit.clone(),
+            metrics: self.metrics.relay.clone(),
+        };
+        Ok(Thread { context, upstreams, relay })
+    }
+}
+
+/// What each thread has of its own.
+#[derive(Clone)]
+pub(super) struct Thread {
+    pub(super) context: Context,
+    pub(super) upstreams: upstreams::Context,
+    pub(super) relay: relay::Context,
+}
