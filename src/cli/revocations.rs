@@ -228,7 +228,7 @@ impl Create {
                 matching,
             ),
         };
-        match bulk_revocation::give(conn, &Actor::operator(), &new).await? {
+        match bulk_revocation::create(conn, &Actor::operator(), &new).await? {
             CreateOutcome::New { id, .. } | CreateOutcome::Repeated(id) => Ok(id),
             CreateOutcome::InProgress => Err(Failure::Other(
                 "the command that uses this --idempotency-key is under way; repeat it in a moment"

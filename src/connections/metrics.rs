@@ -9,9 +9,9 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::connections::deferred::Reconciler;
 use crate::connections::effects::RevocationEnd;
 use crate::connections::exchange::outcome::ExchangeEnd;
-use crate::connections::reconcile::Reconciler;
 use crate::connections::reconcile::store::Backlog;
 use crate::http::metrics::LATENCY_BUCKETS;
 
@@ -36,9 +36,9 @@ pub struct Metrics {
     pub(crate) tokens_dropped: Counter,
     pub(crate) answers_waiting: Gauge,
     pub(crate) answers_lost: Counter,
-    pub(crate) swept: Counter,
-    pub(crate) sweeps: Counter,
-    pub(crate) sweeps_failed: Counter,
+    pub(crate) codes_expired: Counter,
+    pub(crate) rounds: Counter,
+    pub(crate) rounds_failed: Counter,
     reconciler_failures: Family<FailedReconciler, Counter>,
     overdue: Seconds,
     pub(crate) reveals: Counter,
@@ -60,9 +60,9 @@ impl Metrics {
             tokens_dropped: Counter::default(),
             answers_waiting: Gauge::default(),
             answers_lost: Counter::default(),
-            swept: Counter::default(),
-            sweeps: Counter::default(),
-            sweeps_failed: Counter::default(),
+            codes_expired: Counter::default(),
+            rounds: Counter::default(),
+            rounds_failed: Counter::default(),
             reconciler_failures: Family::default(),
             overdue: Seconds::default(),
             reveals: Counter::default(),
@@ -126,7 +126,7 @@ impl Metrics {
         registry.register(
             "codes_swept",
             "Codes that ended because their window closed",
-            self.swept.clone(),
+            self.codes_expired.clone(),
         );
     }
 
@@ -169,12 +169,12 @@ impl Metrics {
         registry.register(
             "background_rounds",
             "Rounds of the background work",
-            self.sweeps.clone(),
+            self.rounds.clone(),
         );
         registry.register(
             "background_rounds_failed",
             "Rounds of the background work that failed",
-            self.sweeps_failed.clone(),
+            self.rounds_failed.clone(),
         );
         registry.register(
             "reconciler_failures",

@@ -11,11 +11,14 @@ mod bank_login;
 mod batches;
 mod binding;
 pub(crate) mod bulk_revocation;
+mod claim;
+mod deferred;
 mod effects;
 pub(crate) mod erasure;
 pub(crate) mod exchange;
 pub(crate) mod import;
 mod input;
+mod isolation;
 mod metrics;
 pub(crate) mod model;
 pub(crate) mod proxy_token;
@@ -30,9 +33,9 @@ mod transitions;
 
 pub use attention::calls_for_attention;
 pub use batches::Batches;
+pub use deferred::Deferred;
 pub use metrics::Metrics;
 pub use query::ChangeNotifier;
-pub use reconcile::Deferred;
 pub use reveal::{Budgets, LastUses};
 pub use revocation::dapi_reports_dead_token;
 

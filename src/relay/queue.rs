@@ -111,7 +111,7 @@ async fn begin_in_order(
 
 async fn check_active(context: &Context, request: &Request) -> Result<(), LeaseError> {
     let request = &request.request;
-    match token_lease::standing(&context.connections, request.app, request.id).await? {
+    match token_lease::status_of(&context.connections, request.app, request.id).await? {
         None => Err(LeaseError::Unknown),
         Some((Status::Active, None)) => Ok(()),
         Some((Status::Active, Some(attention))) => Err(LeaseError::NeedsAttention(attention)),
@@ -192,7 +192,7 @@ async fn attempt(
     let tasks = context.tasks.clone();
     let attempt = async move {
         let started = Instant::now();
-        let lease = match token_lease::take(&context, &request.request, position).await {
+        let lease = match token_lease::acquire(&context, &request.request, position).await {
             Ok(Some(lease)) => lease,
             Ok(None) => return drop(sender.send(Ok(Attempt::NotYet))),
             Err(error) => return drop(sender.send(Err(error))),

@@ -39,7 +39,7 @@ enum Event {
     Delink(usize),
     Invalidate {
         which: usize,
-        tell_dapi: bool,
+        revoke_upstream: bool,
     },
     /// Dapi does this to the next calls.
     Dapi(Mood, u32),
@@ -102,7 +102,7 @@ fn event() -> impl Strategy<Value = Event> {
         2 => (0..2_usize, 0..3_usize).prop_map(|(user, login)| Event::Import { user, login }),
         2 => (0..6_usize).prop_map(Event::Call),
         2 => (0..6_usize).prop_map(Event::Delink),
-        1 => (0..6_usize, any::<bool>()).prop_map(|(which, tell_dapi)| Event::Invalidate { which, tell_dapi }),
+        1 => (0..6_usize, any::<bool>()).prop_map(|(which, revoke_upstream)| Event::Invalidate { which, revoke_upstream }),
         3 => (mood, 1..4_u32).prop_map(|(mood, times)| Event::Dapi(mood, times)),
         1 => truth.prop_map(Event::Truth),
         3 => prop::sample::select(vec![1, 3, 10, 60, 140, 2000]).prop_map(Event::Pass),
@@ -248,9 +248,9 @@ impl World {
                     self.acknowledge(&id, answer.status);
                 }
             }
-            Event::Invalidate { which, tell_dapi } => {
+            Event::Invalidate { which, revoke_upstream } => {
                 if let Some(id) = self.connections.get(*which).cloned() {
-                    let body = json!({ "reason": "test", "revokeUpstream": tell_dapi });
+                    let body = json!({ "reason": "test", "revokeUpstream": revoke_upstream });
                     let call = || self.app.api.invalidate(&self.token, &id, &body);
                     let answer = self.answered(call).await;
                     self.acknowledge(&id, answer.status);

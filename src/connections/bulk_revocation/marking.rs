@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use crate::base::ids::{BulkRevocationId, ErasureId};
 use crate::connections::bulk_revocation::store;
 use crate::connections::bulk_revocation::store::{MarkProgress, MarkScope};
-use crate::connections::reconcile::Reconciler;
-use crate::connections::{ConnectionError, Context, reconcile, superseded};
+use crate::connections::deferred::Reconciler;
+use crate::connections::isolation;
+use crate::connections::{ConnectionError, Context, superseded};
 use crate::database::{Conn, Fault, LongWork, is_outage};
 
 /// Pause before a retry while a caller waits for rows that another transaction has locked.
@@ -34,7 +35,7 @@ pub async fn mark_due(context: &Context, until: Instant) -> Result<Marked, Conne
             (Ok(Some(_)), _) => {}
             (Ok(None), _) => break,
             (Err(error), Some(id)) if !is_outage(&error) => {
-                reconcile::row_failed(context, Reconciler::BulkRevocations, id.uuid(), &error);
+                isolation::row_failed(context, Reconciler::BulkRevocations, id.uuid(), &error);
             }
             (Err(error), _) => return Err(error.into()),
         }

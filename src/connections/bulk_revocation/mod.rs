@@ -31,10 +31,10 @@ use crate::base::actor::{Actor, Who};
 use crate::base::ids::{AppId, BulkRevocationId, ConnectionId};
 use crate::base::paging::{Cursor, Page};
 use crate::connections::Context;
+use crate::connections::deferred::Reconciler;
 use crate::connections::effects::RevocationEnd;
+use crate::connections::isolation::isolated;
 use crate::connections::model::RevocationKind;
-use crate::connections::reconcile::Reconciler;
-use crate::connections::reconcile::isolated;
 use crate::database::{Conn, Fault, LongWork};
 use crate::vault::{KeyedHash, Vault};
 
@@ -193,7 +193,7 @@ pub async fn dry_run(
 
 /// Creates a bulk revocation. When this returns, no reveal and no call uses a matching token any more: those that
 /// had begun have committed, and later ones see it.
-pub async fn give(
+pub async fn create(
     conn: &mut Conn,
     actor: &Actor,
     new: &NewBulkRevocation<'_>,

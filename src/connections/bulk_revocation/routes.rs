@@ -199,7 +199,7 @@ pub async fn create(
                 request_hash,
             };
             let mut conn = context.pool.acquire().await?;
-            bulk_revocation::give(&mut conn, &actor, &new).await
+            bulk_revocation::create(&mut conn, &actor, &new).await
         }
     };
     let outcome = detached(&context.tasks, creating).await??;

@@ -18,8 +18,9 @@ use utoipa::ToSchema;
 use crate::base::actor::Actor;
 use crate::base::ids::{AppId, BulkRevocationId, DataKeyId, ErasureId, UserId};
 use crate::connections::bulk_revocation::marking;
-use crate::connections::reconcile::Reconciler;
-use crate::connections::{Context, bulk_revocation, reconcile};
+use crate::connections::deferred::Reconciler;
+use crate::connections::isolation;
+use crate::connections::{Context, bulk_revocation};
 use crate::database::{Conn, Fault};
 use crate::vault::{KeyedHash, Vault};
 use crate::{audit, users};
@@ -198,7 +199,7 @@ pub async fn reconcile(context: &Context, limit: i64) -> usize {
     let due = match due.await {
         Ok(due) => due,
         Err(error) => {
-            reconcile::failed(context, ERASURES, &error);
+            isolation::failed(context, ERASURES, &error);
             return 0;
         }
     };
@@ -209,7 +210,7 @@ pub async fn reconcile(context: &Context, limit: i64) -> usize {
             let mut conn = context.pool.acquire().await?;
             Ok(conclude(&mut conn, id).await?)
         };
-        let concluded = reconcile::isolated(context, ERASURES, id.uuid(), concluding.boxed()).await;
+        let concluded = isolation::isolated(context, ERASURES, id.uuid(), concluding.boxed()).await;
         failures += usize::from(concluded.is_none());
         erased += usize::from(concluded.unwrap_or(false));
         if failures == FAILURES {

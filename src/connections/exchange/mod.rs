@@ -22,9 +22,9 @@ use futures_util::FutureExt as _;
 use tokio::task::JoinHandle;
 
 use crate::base::trace::TraceContext;
+use crate::connections::claim::Claimed;
 use crate::connections::exchange::outcome::{Outcome, Recorded};
 use crate::connections::model::{Answer, Connection, Failure};
-use crate::connections::reconcile::store::Claimed;
 use crate::connections::transitions::store::SealedToken;
 use crate::connections::{ConnectionAad, Context};
 use crate::dapi::{AccessCode, AppCredentials, ExchangeAnswer, ExchangedToken, Permit, UserSecret};

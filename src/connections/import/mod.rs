@@ -222,7 +222,7 @@ impl VerificationLease {
         loop {
             let mut conn = context.pool.acquire().await?;
             let lasts = limit * 2 + VERIFICATION_MARGIN;
-            if token_lease::store::take_lease_by_name(&mut conn, lease.name, lease.id, lasts)
+            if token_lease::store::acquire_lease_by_name(&mut conn, lease.name, lease.id, lasts)
                 .await?
             {
                 return Ok(Some(lease));
@@ -311,10 +311,10 @@ async fn acquire_lease_of(
         CallRequest { actor: actor.clone(), app: import.app, id, path: verification::PATH, limit };
     let give_up_at = Instant::now() + limit;
     loop {
-        if let Some(lease) = token_lease::take(context, &request, None).await? {
+        if let Some(lease) = token_lease::acquire(context, &request, None).await? {
             return Ok(Ok(Some(lease)));
         }
-        match token_lease::standing(context, import.app, id).await? {
+        match token_lease::status_of(context, import.app, id).await? {
             // It needs attention: another call could lock the user's bank account.
             Some((Status::Active, Some(_))) => return Ok(Err(Imported::Repeated(id))),
             Some((Status::Active, None)) if Instant::now() < give_up_at => {

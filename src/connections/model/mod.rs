@@ -385,13 +385,17 @@ pub enum RevocationTransition {
 /// Decides what follows from a request to revoke. `ever_leased` says whether the code can have been sent to Dapi,
 /// `tell_dapi` whether the token is to be delinked there.
 #[must_use]
-pub fn on_revocation(state: State, ever_leased: bool, tell_dapi: bool) -> RevocationTransition {
+pub fn on_revocation(
+    state: State,
+    ever_leased: bool,
+    revoke_upstream: bool,
+) -> RevocationTransition {
     match state {
         State::Pending(Held::Code) if !ever_leased => RevocationTransition::End { confirmed: true },
-        State::Pending(_) | State::Active if tell_dapi => RevocationTransition::Begin,
+        State::Pending(_) | State::Active if revoke_upstream => RevocationTransition::Begin,
         State::Pending(_) | State::Active => RevocationTransition::End { confirmed: false },
         // Lets an operator end a revocation that Dapi can never confirm.
-        State::Revoking(..) if !tell_dapi => RevocationTransition::End { confirmed: false },
+        State::Revoking(..) if !revoke_upstream => RevocationTransition::End { confirmed: false },
         State::Revoking(..) | State::Revoked => RevocationTransition::Already,
         State::Orphaned | State::Failed => RevocationTransition::NotActive,
     }

@@ -9,10 +9,13 @@ use std::time::Instant;
 use uuid::Uuid;
 
 use crate::base::ids::{AppId, ConnectionId};
+use crate::connections::claim;
+use crate::connections::claim::{Claimed, ClaimedDelink};
+use crate::connections::deferred::Reconciler;
 use crate::connections::exchange::PendingExchange;
-use crate::connections::reconcile::Reconciler;
-use crate::connections::reconcile::store::{Candidate, Claimed, ClaimedDelink};
-use crate::connections::reconcile::{PORTION, Round, failed, row_failed, store};
+use crate::connections::isolation::{failed, row_failed};
+use crate::connections::reconcile::store::Candidate;
+use crate::connections::reconcile::{PORTION, Round, store};
 use crate::connections::revocation::PendingDelink;
 use crate::connections::{Context, revocation};
 use crate::dapi::{AccessCode, Lane, Permit};
@@ -58,7 +61,7 @@ impl Kind for Claimed<AccessCode> {
     async fn claim(context: &Context, app: AppId, rows: &[Uuid]) -> sqlx::Result<Vec<Self>> {
         let (lease, probe) = (context.exchange_lease(), context.dapi.settings().exchange_probe);
         let mut conn = context.pool.acquire().await?;
-        store::claim_exchanges(&mut conn, app, rows, lease, probe).await
+        claim::claim_exchanges(&mut conn, app, rows, lease, probe).await
     }
 
     fn id(&self) -> ConnectionId {
@@ -92,7 +95,7 @@ impl Kind for ClaimedDelink {
     async fn claim(context: &Context, app: AppId, rows: &[Uuid]) -> sqlx::Result<Vec<Self>> {
         let (lease, give_up_after) = (context.delink_lease(), context.pace.give_up_after);
         let mut conn = context.pool.acquire().await?;
-        store::claim_delinks(&mut conn, app, rows, lease, give_up_after).await
+        claim::claim_delinks(&mut conn, app, rows, lease, give_up_after).await
     }
 
     fn id(&self) -> ConnectionId {
@@ -104,7 +107,7 @@ impl Kind for ClaimedDelink {
         if self.given_up || self.login_in_use {
             drop(permit);
             round.settled += 1;
-            round.calls.push(revocation::spawn_end_untold(context, self));
+            round.calls.push(revocation::spawn_end_unconfirmed(context, self));
             return;
         }
         match PendingDelink::from_claimed(&context.vault, self, permit) {
@@ -121,7 +124,7 @@ impl Kind for ClaimedDelink {
 }
 
 /// Claims and begins the due calls of one kind until none is left that this process can claim.
-pub async fn take_up<K: Kind>(context: &Context, round: &mut Round) {
+pub async fn claim_and_run<K: Kind>(context: &Context, round: &mut Round) {
     loop {
         let except = context.deferred.rows(K::RECONCILER, Instant::now());
         let due = match K::due(context, &except).await {
@@ -245,7 +248,7 @@ pub async fn leave_locked(
     match still_due.await {
         Ok(locked) => {
             for row in &locked {
-                context.deferred.leave(reconciler, row.uuid(), Instant::now());
+                context.deferred.defer(reconciler, row.uuid(), Instant::now());
             }
             Some(locked.len())
         }

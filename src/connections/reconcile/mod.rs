@@ -6,10 +6,7 @@
 //! [`part`] those that belong together.
 
 mod calls;
-mod deferred;
 pub(crate) mod store;
-
-pub use deferred::{Deferred, Reconciler};
 
 use std::time::{Duration, Instant};
 
@@ -19,15 +16,18 @@ use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use crate::base::ids::ConnectionId;
+use crate::connections::claim::{Claimed, ClaimedDelink};
+use crate::connections::deferred::Reconciler;
 use crate::connections::effects::Effects;
+use crate::connections::isolation::{failed, isolated, row_failed};
 use crate::connections::model::{Answer, Attempt, State, Transition};
-use crate::connections::reconcile::calls::{leave_locked, take_up};
-use crate::connections::reconcile::store::{Claimed, ClaimedDelink, Due};
+use crate::connections::reconcile::calls::{claim_and_run, leave_locked};
+use crate::connections::reconcile::store::Due;
 use crate::connections::{
     ConnectionError, Context, bank_login, bulk_revocation, erasure, model, reveal, sql, superseded,
     token_lease, transitions,
 };
-use crate::database::{Conn, Fault, MaybeDatabase as _, is_outage};
+use crate::database::{Conn, is_outage};
 
 /// How many rows one statement takes at most.
 const BATCH: i64 = 500;
@@ -115,8 +115,8 @@ impl Part {
 pub async fn part(context: &Context, part: Part) -> Round {
     let mut round = Round::default();
     match part {
-        Part::Exchanges => take_up::<Claimed<_>>(context, &mut round).boxed().await,
-        Part::Delinks => take_up::<ClaimedDelink>(context, &mut round).boxed().await,
+        Part::Exchanges => claim_and_run::<Claimed<_>>(context, &mut round).boxed().await,
+        Part::Delinks => claim_and_run::<ClaimedDelink>(context, &mut round).boxed().await,
         Part::Rows => loop {
             let once = rows(context).boxed().await;
             let more = once.found_work();
@@ -127,7 +127,7 @@ pub async fn part(context: &Context, part: Part) -> Round {
         },
     }
     if part == Part::Rows {
-        context.metrics.sweeps.inc();
+        context.metrics.rounds.inc();
     }
     round
 }
@@ -166,27 +166,6 @@ async fn rows(context: &Context) -> Round {
     Round { expired, marked, released, erased, settled: ended + activated, ..Round::default() }
 }
 
-/// Counts a failure of a reconciler; what it did not do is done by a later round.
-pub fn failed(context: &Context, reconciler: Reconciler, error: &sqlx::Error) {
-    context.metrics.reconciler_failed(reconciler);
-    let reconciler = reconciler.as_str();
-    tracing::warn!(reconciler, cause = %error, "a part of the background work failed");
-}
-
-/// Counts a failure with one row, and leaves the row alone for a while. Returns for how long.
-pub fn row_failed(
-    context: &Context,
-    reconciler: Reconciler,
-    row: Uuid,
-    error: &sqlx::Error,
-) -> Duration {
-    context.metrics.reconciler_failed(reconciler);
-    let wait = context.deferred.leave(reconciler, row, Instant::now());
-    let (reconciler, seconds) = (reconciler.as_str(), wait.as_secs());
-    tracing::warn!(reconciler, %row, seconds, cause = %error, "a row is left alone for a while");
-    wait
-}
-
 /// Ends codes whose window closed and whose lease is not alive.
 async fn expire(context: &Context) -> usize {
     const EXPIRIES: Reconciler = Reconciler::Expiries;
@@ -220,7 +199,7 @@ async fn expire(context: &Context) -> usize {
             }
         }
     }
-    context.metrics.swept.inc_by(ended.len() as u64);
+    context.metrics.codes_expired.inc_by(ended.len() as u64);
     let locked: Vec<_> = due.into_iter().filter(|row| !ended.contains(row)).collect();
     let _ = leave_locked(context, EXPIRIES, &locked).await;
     ended.len()
@@ -349,33 +328,6 @@ async fn apply_one(
     Ok(settled)
 }
 
-/// Carries out one piece of work of a reconciler; a failure is counted and leaves the row alone for a while.
-/// Returns what came of it; `None` if it failed.
-pub async fn isolated<T>(
-    context: &Context,
-    reconciler: Reconciler,
-    row: Uuid,
-    work: BoxFuture<'_, Result<T, ConnectionError>>,
-) -> Option<T> {
-    match work.await {
-        Ok(done) => Some(done),
-        Err(error) => {
-            match error.database() {
-                Some(error) if Fault::of(error) == Fault::Outage => {
-                    failed(context, reconciler, error);
-                }
-                Some(error) => drop(row_failed(context, reconciler, row, error)),
-                None => {
-                    context.metrics.reconciler_failed(reconciler);
-                    context.deferred.leave(reconciler, row, Instant::now());
-                    tracing::error!(%row, cause = %error, "a row is left alone for a while");
-                }
-            }
-            None
-        }
-    }
-}
-
 /// In how long something becomes due that is not yet; `None` if nothing waits.
 ///
 /// # Errors
@@ -425,5 +377,5 @@ pub async fn housekeeping(context: &Context) -> Result<(), ConnectionError> {
 
 /// Counts a round that failed.
 pub fn round_failed(context: &Context) {
-    context.metrics.sweeps_failed.inc();
+    context.metrics.rounds_failed.inc();
 }

@@ -15,12 +15,12 @@ use crate::audit::AuditActor;
 use crate::base::actor::Actor;
 use crate::base::ids::{AppId, ConnectionId, TokenLeaseId};
 use crate::base::trace::TraceContext;
+use crate::connections::claim::ClaimedDelink;
+use crate::connections::deferred::Reconciler;
 use crate::connections::effects::{Effects, RevocationEnd};
 use crate::connections::model::{
     PredecessorEvent, RevocationKind, RevocationTransition, Status, Transition,
 };
-use crate::connections::reconcile::Reconciler;
-use crate::connections::reconcile::store::ClaimedDelink;
 use crate::connections::transitions::store::{End, NewRevocation};
 use crate::connections::{
     ConnectionAad, ConnectionError, Context, backoff, bank_login, model, superseded, token_lease,
@@ -40,7 +40,7 @@ pub struct Request<'a> {
     /// The caller's own reason, for the audit trail.
     pub reason: Option<&'a str>,
     /// Whether the token is delinked at Dapi. `false` ends the revocation at once, without confirmation.
-    pub tell_dapi: bool,
+    pub revoke_upstream: bool,
 }
 
 /// What became of a request to revoke.
@@ -83,7 +83,7 @@ async fn revoke_once(
     let actor = AuditActor::from(actor);
     let new = NewRevocation { kind: request.kind, reason: request.reason };
     let mut effects = Effects::default().changed(id).wake();
-    match model::on_revocation(me.state, me.lease_epoch > 0, request.tell_dapi) {
+    match model::on_revocation(me.state, me.lease_epoch > 0, request.revoke_upstream) {
         RevocationTransition::Begin => {
             transitions::store::begin_revocation(&mut tx, &actor, app, id, &new).await?;
         }
@@ -266,7 +266,10 @@ impl PendingDelink {
 
 /// Ends a revocation without Dapi's confirmation, in a task of its own: it was given up, or the login is in use by
 /// another connection. If that fails, the next attempt follows when the lease ends.
-pub fn spawn_end_untold(context: &Context, delink: ClaimedDelink) -> tokio::task::JoinHandle<()> {
+pub fn spawn_end_unconfirmed(
+    context: &Context,
+    delink: ClaimedDelink,
+) -> tokio::task::JoinHandle<()> {
     let context = context.clone();
     let tasks = context.tasks.clone();
     tasks.spawn(async move {

@@ -97,13 +97,13 @@ async fn revoke(
     actor: &Actor,
     app: AppId,
     id: ConnectionId,
-    (kind, reason, tell_dapi): (RevocationKind, Option<String>, bool),
+    (kind, reason, revoke_upstream): (RevocationKind, Option<String>, bool),
 ) -> Result<HttpResponse, Problem> {
     let deadline = Instant::now() + context.pace.answer_within;
     let revoking = {
         let (context, actor) = (context.clone(), actor.clone());
         async move {
-            let request = Request { kind, reason: reason.as_deref(), tell_dapi };
+            let request = Request { kind, reason: reason.as_deref(), revoke_upstream };
             revocation::revoke(&context, &actor, app, id, request).await
         }
     };

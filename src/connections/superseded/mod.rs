@@ -28,7 +28,7 @@ pub async fn after(
 }
 
 /// Records that a call with an imported token succeeded, and destroys the token that it superseded.
-pub async fn proven(
+pub async fn on_token_proven(
     context: &Context,
     app: AppId,
     id: ConnectionId,

@@ -55,7 +55,7 @@ pub struct Opened {
 /// `position` is the caller's own position in the queue, if it has waited.
 ///
 /// Write ahead of the call: when this returns a lease, the audit row `begun` has committed.
-pub async fn take(
+pub async fn acquire(
     context: &Context,
     request: &CallRequest,
     position: Option<i64>,
@@ -160,7 +160,7 @@ impl TokenLease {
         if !self.acquired.unproven {
             return Ok(());
         }
-        superseded::proven(context, self.request.app, self.request.id).await
+        superseded::on_token_proven(context, self.request.app, self.request.id).await
     }
 }
 
@@ -178,7 +178,7 @@ async fn release_later(context: &Context, end: ReleaseLease, limit: Duration) {
 }
 
 /// Returns a connection's status and whether it needs attention, or `None` if the app has no such connection.
-pub async fn standing(
+pub async fn status_of(
     context: &Context,
     app: AppId,
     id: ConnectionId,

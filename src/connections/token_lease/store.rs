@@ -316,7 +316,7 @@ pub async fn release_delink_lease(
 
 /// Acquires the lease of a token that has no connection yet, under an id derived from the token. Returns `false`
 /// while another call has it.
-pub async fn take_lease_by_name(
+pub async fn acquire_lease_by_name(
     conn: &mut Conn,
     name: ConnectionId,
     lease: TokenLeaseId,

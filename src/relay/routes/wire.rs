@@ -254,7 +254,8 @@ impl AuthorizedRequest {
         }
         let context = &self.context.connections;
         let deadline = Instant::now() + context.pace.answer_within;
-        let request = Revocation { kind: RevocationKind::Delink, reason: None, tell_dapi: true };
+        let request =
+            Revocation { kind: RevocationKind::Delink, reason: None, revoke_upstream: true };
         let revoking = {
             let (context, actor, app) = (context.clone(), actor.clone(), self.app);
             async move { revocation::revoke(&context, &actor, app, holder.id, request).await }

@@ -74,7 +74,7 @@ pub struct Deferred(Arc<Mutex<HashMap<(Reconciler, Uuid), Entry>>>);
 
 impl Deferred {
     /// Defers a row for twice as long as the last time. Returns for how long.
-    pub fn leave(&self, reconciler: Reconciler, row: Uuid, now: Instant) -> Duration {
+    pub fn defer(&self, reconciler: Reconciler, row: Uuid, now: Instant) -> Duration {
         let mut rows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let before = rows.get(&(reconciler, row)).map(|entry| entry.wait);
         let wait = before.map_or(WAITS.0, |wait| (wait * 2).min(WAITS.1));
@@ -117,7 +117,7 @@ mod tests {
         let (deferred, row, mut now) = (Deferred::default(), Uuid::from_u128(7), Instant::now());
         let mut waits = Vec::new();
         for _ in 0..8 {
-            let wait = deferred.leave(Reconciler::Delinks, row, now);
+            let wait = deferred.defer(Reconciler::Delinks, row, now);
             waits.push(wait.as_secs());
             assert_eq!(deferred.rows(Reconciler::Delinks, now), [row]);
             assert!(deferred.rows(Reconciler::Exchanges, now).is_empty());
@@ -128,6 +128,6 @@ mod tests {
         assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
         now += Duration::from_mins(2);
         assert!(deferred.rows(Reconciler::Delinks, now).is_empty());
-        assert_eq!(deferred.leave(Reconciler::Delinks, row, now), WAITS.0);
+        assert_eq!(deferred.defer(Reconciler::Delinks, row, now), WAITS.0);
     }
 }

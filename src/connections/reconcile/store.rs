@@ -8,7 +8,10 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use crate::audit::AuditActor;
+use crate::base::actor::Actor;
 use crate::base::ids::{AppId, ConnectionId, UserId};
+use crate::connections::model::Failure;
 use crate::connections::sql::interval;
 use crate::database::Conn;
 
@@ -260,4 +263,87 @@ pub async fn due_summary(conn: &mut Conn) -> sqlx::Result<DueSummary> {
     .await?;
     let duration = |seconds: f64| Duration::try_from_secs_f64(seconds).ok();
     Ok(DueSummary { next: row.next.and_then(duration), overdue: row.overdue.and_then(duration) })
+}
+
+/// Expires those of these pending connections whose window closed and whose lease is not alive. Returns their ids.
+pub async fn expire_codes(conn: &mut Conn, ids: &[Uuid]) -> sqlx::Result<Vec<ConnectionId>> {
+    let (unknown, unused) = (Failure::window_closed(true), Failure::window_closed(false));
+    sqlx::query_scalar!(
+        r#"WITH
+         -- Checks the conditions again, under the lock: the rows were found without one.
+         due AS (
+            SELECT app_id, id FROM connections
+            WHERE id = ANY ($1) AND coalesce(due_at <= strongroom_now(), false) AND status = 'pending'
+              AND code IS NOT NULL AND code_expires_at <= strongroom_now()
+            ORDER BY id FOR UPDATE SKIP LOCKED),
+         -- A code that was sent without an answer may have become a token at Dapi: the failure says so.
+         expired AS (
+            UPDATE connections c
+            SET status = 'expired', code = NULL, user_secret = NULL, due_at = NULL, leased_until = NULL,
+                failure_type = CASE WHEN c.unanswered OR c.leased_until IS NOT NULL THEN $2 ELSE $3 END,
+                failure_detail = CASE WHEN c.unanswered OR c.leased_until IS NOT NULL THEN $4 ELSE $5 END
+            FROM due WHERE c.app_id = due.app_id AND c.id = due.id
+            RETURNING c.app_id, c.id, c.user_id, c.failure_type),
+         audited AS (
+            SELECT id, record_audit(app_id, $6, 'connection.expired', 'expired', user_id, id, failure_type)
+            FROM expired)
+         SELECT id AS "id: ConnectionId" FROM audited"#,
+        ids,
+        unknown.kind,
+        unused.kind,
+        unknown.detail,
+        unused.detail,
+        AuditActor::from(&Actor::service()) as AuditActor,
+    )
+    .fetch_all(conn)
+    .await
+}
+
+/// Deletes connect sessions that ended a day ago, and the lists of the connections that they submitted. Returns how
+/// many.
+pub async fn delete_ended_sessions(conn: &mut Conn) -> sqlx::Result<u64> {
+    let done = sqlx::query!(
+        "DELETE FROM connect_sessions WHERE expires_at < (SELECT strongroom_now()) - interval '1 day'",
+    )
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected())
+}
+
+/// The backlog of the background work, for the metrics.
+#[derive(Debug, Default)]
+pub struct Backlog {
+    /// Pending connections, and the age of the oldest in seconds.
+    pub pending: (i64, f64),
+    /// Revocations that Dapi has not confirmed, and the age of the oldest in seconds.
+    pub revoking: (i64, f64),
+    /// Active connections whose user has to link the login again.
+    pub needing_attention: i64,
+}
+
+/// Counts the backlog.
+pub async fn backlog(conn: &mut Conn) -> sqlx::Result<Backlog> {
+    let row = sqlx::query!(
+        r#"WITH waiting AS (
+            SELECT status, created_at, revocation_requested_at FROM connections WHERE due_at IS NOT NULL
+            UNION ALL
+            SELECT status, created_at, revocation_requested_at FROM connections
+            WHERE status = 'revoking' AND due_at IS NULL)
+         SELECT count(*) FILTER (WHERE status = 'pending') AS "pending!",
+                coalesce(extract(epoch FROM max(strongroom_now() - created_at)
+                    FILTER (WHERE status = 'pending'))::float8, 0) AS "oldest_pending!",
+                count(*) FILTER (WHERE status = 'revoking') AS "revoking!",
+                coalesce(extract(epoch FROM max(strongroom_now() - revocation_requested_at)
+                    FILTER (WHERE status = 'revoking'))::float8, 0) AS "oldest_revoking!",
+                (SELECT count(*) FROM connections
+                 WHERE attention_type IS NOT NULL AND status = 'active') AS "needing_attention!"
+         FROM waiting"#,
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(Backlog {
+        pending: (row.pending, row.oldest_pending),
+        revoking: (row.revoking, row.oldest_revoking),
+        needing_attention: row.needing_attention,
+    })
 }
