@@ -1,7 +1,8 @@
-//! The one loop that drives the background work, woken by a timer and by a bell, the chainer of the audit
-//! trail beside it, and the refresher that keeps the OAuth directory in step. Safe to run in every replica.
+//! The loops that drive the background work: one per [`Part`] of the reconciler, woken by a timer, by requests
+//! and by the gate; the chainer of the audit trail; and the refresher of the OAuth directory. Every replica
+//! runs all of them: locks and leases in PostgreSQL keep replicas apart.
 //!
-//! Knows: audit, config, connections, oauth.
+//! May import: audit, config, connections, database, oauth, vault.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,15 +19,15 @@ use crate::oauth::Directory;
 use crate::vault::{Vault, VaultError};
 use crate::{audit, connections, oauth};
 
-/// The least pause between two rounds: what is due may be another replica's already.
+/// The minimum pause between two rounds: what is due may already be claimed by another replica.
 const BREATHER: Duration = Duration::from_millis(20);
-/// How often sessions and tokens that ended are forgotten and the gauges are brought up to date.
+/// How often ended sessions and tokens are deleted and the gauges are updated.
 const HOUSEKEEPING: Duration = Duration::from_secs(15);
 /// How often the directory is refreshed.
 const REFRESH: Duration = Duration::from_secs(1);
-/// How often what was written to the audit trail is linked.
+/// How often new rows of the audit trail are linked.
 const LINK: Duration = Duration::from_millis(500);
-/// After how many refreshes the directory writes down who was heard of.
+/// After how many refreshes the directory writes down which clients and secrets were used.
 const NOTE_EVERY: u32 = 15;
 
 /// Runs the reconcilers and the chainer until `stop`.
@@ -40,7 +41,7 @@ pub async fn run(
     tokio::join!(rounds(context, oauth, stop), chainer);
 }
 
-/// Runs the parts of the background work beside each other until `stop`, so that none waits for another.
+/// Runs the parts of the background work concurrently until `stop`, so that none waits for another.
 async fn rounds(context: connections::Context, oauth: Arc<OauthConfig>, stop: CancellationToken) {
     let bells = Part::ALL.map(|_| Notify::new());
     let parts = Part::ALL.iter().zip(&bells);
@@ -52,7 +53,7 @@ async fn rounds(context: connections::Context, oauth: Arc<OauthConfig>, stop: Ca
     );
 }
 
-/// Passes on what a request or a free place at the gate wakes the background work for.
+/// Wakes every part when a request asks for it or the gate has a free slot.
 async fn hear(context: &connections::Context, bells: &[Notify], stop: &CancellationToken) {
     loop {
         tokio::select! {
@@ -64,9 +65,9 @@ async fn hear(context: &connections::Context, bells: &[Notify], stop: &Cancellat
     }
 }
 
-/// Runs rounds of one part until `stop`: as soon as something becomes due, when its bell rings, and at the
-/// latest when the interval has passed. What is due and was not taken up, because it is locked or nobody
-/// knows what to do with it, does not bring the next round forward.
+/// Runs rounds of one part until `stop`: as soon as something becomes due, when the part is woken, and at the
+/// latest after the interval. A row that is due but was not claimed, because it is locked or keeps failing,
+/// does not bring the next round forward.
 async fn rounds_of(
     context: &connections::Context,
     part: Part,
@@ -79,7 +80,7 @@ async fn rounds_of(
         let pause = match one_round(context, part).await {
             Ok((round, pause)) => {
                 if round.found_work() {
-                    // What one part did may be what another waits for.
+                    // The result of one part may be what another waits for.
                     bells.iter().for_each(Notify::notify_one);
                 }
                 pause.saturating_sub(began.elapsed())
@@ -99,7 +100,7 @@ async fn rounds_of(
     }
 }
 
-/// Forgets what has ended, every now and then until `stop`.
+/// Runs the housekeeping periodically until `stop`.
 async fn keep_house(context: &connections::Context, oauth: &OauthConfig, stop: &CancellationToken) {
     loop {
         if let Err(error) = housekeeping(context, oauth).await {
@@ -112,8 +113,8 @@ async fn keep_house(context: &connections::Context, oauth: &OauthConfig, stop: &
     }
 }
 
-/// Links what was committed to the audit trail, beside the rounds: a round may take longer than a link
-/// may wait.
+/// Links the audit trail in a loop of its own: a round of the reconciler may take longer than a link should
+/// wait.
 async fn link_audit(pool: Pool, metrics: audit::Metrics, stop: CancellationToken) {
     let mut last_measured: Option<Instant> = None;
     loop {
@@ -133,7 +134,7 @@ async fn link_audit(pool: Pool, metrics: audit::Metrics, stop: CancellationToken
     }
 }
 
-/// One round of a part; returns how long to pause, counted from its beginning.
+/// Runs one round of a part; returns how long to pause, measured from the round's beginning.
 async fn one_round(
     context: &connections::Context,
     part: Part,
@@ -154,21 +155,21 @@ async fn one_round(
     }
     let mut pause = context.pace.sweep_interval.min(next_due.unwrap_or(Duration::MAX));
     if round.gate_full {
-        // The gate keeps in mind for a few seconds only that there is something to take up.
+        // The gate remembers a declared demand for a few seconds only.
         pause = pause.min(Duration::from_secs(1));
         pause = pause.min(context.dapi.gate().opens_in().unwrap_or(pause));
     }
     Ok((round, pause))
 }
 
-/// Forgets what has ended and rotates what is due; for a test also by hand.
+/// Deletes what has ended and rotates what is due. Public so that tests can run it on demand.
 pub async fn housekeeping(
     context: &connections::Context,
     config: &OauthConfig,
 ) -> Result<(), connections::ConnectionError> {
     reconcile::housekeeping(context).await?;
     let mut conn = context.pool.acquire().await?;
-    // None keeps the others from being done.
+    // One failure must not keep the others from running.
     let tokens = oauth::delete_ended_tokens(&mut conn).await;
     let secrets = oauth::delete_ended_secrets(&mut conn).await;
     oauth::signing_keys::reconcile(&mut conn, &context.vault, config).await?;
@@ -177,8 +178,8 @@ pub async fn housekeeping(
     Ok(())
 }
 
-/// Refreshes the directory every second until `stop`. A refresh that hangs is given up, so that a
-/// database that comes back is noticed.
+/// Refreshes the directory every second until `stop`. A refresh that hangs is cancelled, so that the loop
+/// notices when the database comes back.
 pub async fn refresh_directory(
     directory: Directory,
     pool: Pool,

@@ -1,10 +1,10 @@
-//! What is counted about the chain.
+//! Metrics of the hash chain.
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-/// Counts of the chainer. Clones count together.
+/// Metrics of the chainer. Clones share their counts.
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {
     pub(super) linked: Counter,

@@ -22,13 +22,13 @@ use crate::http::caller::{Authorized, needs};
 use crate::http::operators::{Operators, told};
 use crate::http::problem::Problem;
 
-/// JSON lines: one event a line.
+/// The media type of an export: one JSON object a line.
 const JSON_LINES: &str = "application/x-ndjson";
-/// How many rows an export reads at a time.
+/// How many rows an export reads per statement.
 const PIECE: u8 = 250;
-/// The longest text of a filter, in bytes.
+/// The longest text that a filter accepts, in bytes.
 const MAX_TEXT: usize = 256;
-/// Who can be in the trail.
+/// The kinds of actors that the filter accepts.
 const ACTORS: [&str; 4] = ["client", "session", "operator", "service"];
 
 /// Which events, and which page of them.
@@ -164,14 +164,14 @@ async fn page(
     Ok(Page::from_query(events, limit, |event| AuditEventId::uuid(event.id)))
 }
 
-/// Answers with lines as they are read. Nothing is held while the caller takes its time: each piece
-/// has the connection for one statement.
+/// Streams rows as JSON lines. Each portion holds a connection for one statement only, never while the
+/// caller reads slowly.
 async fn export(
     operators: &Operators,
     filter: Filter,
     cursor: Option<Cursor>,
 ) -> Result<HttpResponse, Problem> {
-    // The first piece is read here, so that what does not work is told by a status.
+    // Read the first portion before answering, so that an error still becomes a status code.
     let first = page(&mut *operators.begin(filter.app).await?, &filter, cursor, PIECE).await?;
     let body = lines(operators.clone(), filter, first);
     let mut answer = HttpResponse::Ok();
