@@ -1,5 +1,5 @@
-//! Log lines on their way out: a thread writes them, so that whoever reads them slowly, or never, stops
-//! no request. What does not fit into the queue is dropped and counted.
+//! The queue of log lines. A thread writes them, so that a slow or absent reader stalls no request. Lines that
+//! do not fit into the queue are dropped and counted.
 
 use std::io::Write;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -13,25 +13,25 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::registry::Registry;
 use tracing_subscriber::fmt::MakeWriter;
 
-/// How many lines wait at most.
+/// The most lines that wait.
 const MOST_LINES: usize = 16 * 1024;
-/// How much waits at most, in bytes.
+/// The most bytes that wait.
 const MOST_BYTES: usize = 8 * 1024 * 1024;
-/// How long the end of the process waits for what has not been written.
+/// How long the end of the process waits for unwritten lines.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
-/// The process logs to one place; its queue is found here at the end.
+/// The process logs to one destination; `flush` finds its queue here.
 static QUEUE: OnceLock<Lines> = OnceLock::new();
-/// Lines that were not written.
+/// Lines that were dropped.
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
 enum Entry {
     Line(Box<[u8]>),
-    /// All lines before it are out.
+    /// Acknowledges that all earlier lines are written.
     Told(SyncSender<()>),
 }
 
-/// The queue of lines; clones are the same.
+/// The queue of lines. Clones are the same.
 #[derive(Clone)]
 pub(super) struct Lines {
     queue: SyncSender<Entry>,
@@ -39,13 +39,13 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    /// Begins to write to `out`.
+    /// Starts the thread that writes to `out`.
     pub(super) fn to(out: impl Write + Send + 'static) -> Self {
         let (queue, entries) = sync_channel(MOST_LINES);
         let waiting = Arc::new(AtomicUsize::new(0));
         let bytes = Arc::clone(&waiting);
         let thread = std::thread::Builder::new().name("log".to_owned());
-        // Without the thread nobody receives, and every line counts as dropped.
+        // Without the thread the channel is closed, and every line counts as dropped.
         let _ = thread.spawn(move || write_all(out, &entries, &bytes));
         let lines = Self { queue, waiting };
         let _ = QUEUE.set(lines.clone());
@@ -94,7 +94,7 @@ fn write_all(mut out: impl Write, entries: &Receiver<Entry>, waiting: &AtomicUsi
     }
 }
 
-/// Writes what waits, for a second at most; to be called when the process ends.
+/// Writes the waiting lines, for up to a second. To be called when the process ends.
 pub fn flush() {
     if let Some(lines) = QUEUE.get() {
         lines.flush(LAST_LINES);
@@ -109,7 +109,7 @@ impl<'a> MakeWriter<'a> for Lines {
     }
 }
 
-/// One call is one line: the layer that formats hands over an event whole.
+/// Each call is one line: the formatting layer writes an event in one piece.
 impl Write for &Lines {
     fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
         self.put(line);
@@ -145,7 +145,7 @@ mod tests {
 
     use super::*;
 
-    /// Takes nothing before it is let, and then tells all.
+    /// Accepts nothing until it is released, then sends all it receives.
     struct Stuck(Mutex<Receiver<()>>, Sender<Vec<u8>>);
 
     impl Write for Stuck {

@@ -35,7 +35,7 @@ fn data_calls_leave_places_to_exchanges_and_delinkings_and_an_app_to_those_that_
         rules.take(a, Lane::Exchange, places, now);
         assert!(rules.try_enter(b, Lane::Exchange, now), "{places}");
     }
-    // Two places: one is for exchanges alone. One place: whatever comes.
+    // Two slots: one is reserved for exchanges. One slot: first come, first served.
     let ((a, b), now) = (apps(), Instant::now());
     let mut rules = Rules::new(2);
     assert_eq!(rules.take(a, Lane::Call, 2, now), 1);
@@ -69,7 +69,7 @@ fn an_app_that_was_turned_away_gets_its_place_before_one_that_holds_more() {
     let mut rules = Rules::new(4);
     let held = rules.take(a, Lane::Call, 4, now);
     (0..10).for_each(|waiter| rules.wait(a, Lane::Call, waiter, now));
-    // The place that is left to newcomers.
+    // The slot that is left to newcomers.
     assert_eq!((held, rules.take(b, Lane::Call, 4, now)), (2, 1));
     rules.wait(b, Lane::Call, 100, now);
     rules.leave(a, Lane::Call, now);
