@@ -6,7 +6,7 @@
 //! # The map
 //!
 //! A thin binary (`main`) calls [`cli`]. Dependencies point from the top of this list to its end, and
-//! `tests/house.rs` checks them; each module's own page says what it owns and what it may import.
+//! `tests/architecture.rs` checks them; each module's own page says what it owns and what it may import.
 //!
 //! - [`cli`]: the command line, one file a command; may import everything
 //! - [`service`]: the route table; builds, runs and drains a replica
