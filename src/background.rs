@@ -20,7 +20,7 @@ use crate::vault::{Vault, VaultError};
 use crate::{audit, connections, oauth};
 
 /// The minimum pause between two rounds: what is due may already be claimed by another replica.
-const BREATHER: Duration = Duration::from_millis(20);
+const MIN_PAUSE: Duration = Duration::from_millis(20);
 /// How often ended sessions and tokens are deleted and the gauges are updated.
 const HOUSEKEEPING: Duration = Duration::from_secs(15);
 /// How often the directory is refreshed.
@@ -28,7 +28,7 @@ const REFRESH: Duration = Duration::from_secs(1);
 /// How often new rows of the audit trail are linked.
 const LINK: Duration = Duration::from_millis(500);
 /// After how many refreshes the directory writes down which clients and secrets were used.
-const NOTE_EVERY: u32 = 15;
+const RECORD_USES_EVERY: u32 = 15;
 
 /// Runs the reconcilers and the chainer until `stop`.
 pub async fn run(
@@ -43,25 +43,29 @@ pub async fn run(
 
 /// Runs the parts of the background work concurrently until `stop`, so that none waits for another.
 async fn rounds(context: connections::Context, oauth: Arc<OauthConfig>, stop: CancellationToken) {
-    let bells = Part::ALL.map(|_| Notify::new());
-    let parts = Part::ALL.iter().zip(&bells);
-    let parts = parts.map(|(part, bell)| rounds_of(&context, *part, bell, &bells, &stop));
+    let wakers = Part::ALL.map(|_| Notify::new());
+    let parts = Part::ALL.iter().zip(&wakers);
+    let parts = parts.map(|(part, waker)| rounds_of(&context, *part, waker, &wakers, &stop));
     tokio::join!(
         futures_util::future::join_all(parts),
-        hear(&context, &bells, &stop),
-        keep_house(&context, &oauth, &stop)
+        forward_wakeups(&context, &wakers, &stop),
+        run_housekeeping(&context, &oauth, &stop)
     );
 }
 
 /// Wakes every part when a request asks for it or the gate has a free slot.
-async fn hear(context: &connections::Context, bells: &[Notify], stop: &CancellationToken) {
+async fn forward_wakeups(
+    context: &connections::Context,
+    wakers: &[Notify],
+    stop: &CancellationToken,
+) {
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             () = context.wake.notified() => {}
             () = context.dapi.gate().freed() => {}
         }
-        bells.iter().for_each(Notify::notify_one);
+        wakers.iter().for_each(Notify::notify_one);
     }
 }
 
@@ -71,8 +75,8 @@ async fn hear(context: &connections::Context, bells: &[Notify], stop: &Cancellat
 async fn rounds_of(
     context: &connections::Context,
     part: Part,
-    bell: &Notify,
-    bells: &[Notify],
+    waker: &Notify,
+    wakers: &[Notify],
     stop: &CancellationToken,
 ) {
     while !stop.is_cancelled() {
@@ -81,7 +85,7 @@ async fn rounds_of(
             Ok((round, pause)) => {
                 if round.found_work() {
                     // The result of one part may be what another waits for.
-                    bells.iter().for_each(Notify::notify_one);
+                    wakers.iter().for_each(Notify::notify_one);
                 }
                 pause.saturating_sub(began.elapsed())
             }
@@ -91,17 +95,21 @@ async fn rounds_of(
                 context.pace.sweep_interval.min(Duration::from_secs(1))
             }
         };
-        tokio::time::sleep(BREATHER).await;
+        tokio::time::sleep(MIN_PAUSE).await;
         tokio::select! {
             () = stop.cancelled() => return,
-            () = bell.notified() => {}
+            () = waker.notified() => {}
             () = tokio::time::sleep(pause) => {}
         }
     }
 }
 
 /// Runs the housekeeping periodically until `stop`.
-async fn keep_house(context: &connections::Context, oauth: &OauthConfig, stop: &CancellationToken) {
+async fn run_housekeeping(
+    context: &connections::Context,
+    oauth: &OauthConfig,
+    stop: &CancellationToken,
+) {
     loop {
         if let Err(error) = housekeeping(context, oauth).await {
             tracing::warn!(cause = %error, "housekeeping failed");
@@ -124,7 +132,7 @@ async fn link_audit(pool: Pool, metrics: audit::Metrics, stop: CancellationToken
         if last_measured.is_none_or(|last| last.elapsed() >= HOUSEKEEPING) {
             last_measured = Some(Instant::now());
             if let Err(error) = chain::measure(&pool, &metrics).await {
-                tracing::warn!(cause = %error, "what waits for its link could not be counted");
+                tracing::warn!(cause = %error, "the rows that wait for their links could not be counted");
             }
         }
         tokio::select! {
@@ -150,7 +158,7 @@ async fn one_round(
             settled = round.settled,
             released = round.released,
             erased = round.erased,
-            "the background work took something up"
+            "the background work claimed rows"
         );
     }
     let mut pause = context.pace.sweep_interval.min(next_due.unwrap_or(Duration::MAX));
@@ -186,12 +194,12 @@ pub async fn refresh_directory(
     vault: Vault,
     stop: CancellationToken,
 ) {
-    for round in (1..=NOTE_EVERY).cycle() {
+    for round in (1..=RECORD_USES_EVERY).cycle() {
         let last = stop.is_cancelled();
         let refresh = async {
             let mut conn = pool.acquire().await?;
             directory.refresh(&mut conn, &vault).await?;
-            if round == NOTE_EVERY || last {
+            if round == RECORD_USES_EVERY || last {
                 directory.note_uses(&mut conn).await?;
             }
             Ok::<_, VaultError>(())

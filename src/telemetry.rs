@@ -53,6 +53,7 @@ fn init_to(config: &LogConfig, out: impl Write + Send + 'static, colours: bool) 
 #[derive(Debug)]
 struct PoolGauges(Arc<Pools>);
 
+/// Registers the gauges `database_connections_open` and `…_idle`, read at each scrape.
 pub fn register_pools(registry: &mut Registry, pools: &Arc<Pools>) {
     registry.register_collector(Box::new(PoolGauges(Arc::clone(pools))));
 }

@@ -221,8 +221,8 @@ fn filter(app: AppId, query: EventQuery) -> Result<Filter, Problem> {
         text::check(value, MAX_TEXT).map_err(|what| Problem::invalid_field(name, what))?;
     }
     if query.actor.as_deref().is_some_and(|actor| !ACTORS.contains(&actor)) {
-        let told = format!("must be one of {}", ACTORS.join(", "));
-        return Err(Problem::invalid_field("actor", told));
+        let expected = format!("must be one of {}", ACTORS.join(", "));
+        return Err(Problem::invalid_field("actor", expected));
     }
     let connection = query.connection.as_deref().map(|text| {
         text.parse().map_err(|error| Problem::invalid_field("connection", format!("is {error}")))
@@ -240,16 +240,16 @@ fn filter(app: AppId, query: EventQuery) -> Result<Filter, Problem> {
 }
 
 fn moment(name: &'static str, text: Option<&str>) -> Result<Option<OffsetDateTime>, Problem> {
-    let told = "must be a time of RFC 3339, such as 2026-11-21T15:20:00Z";
+    let expected = "must be a time of RFC 3339, such as 2026-11-21T15:20:00Z";
     text.map(|text| OffsetDateTime::parse(text, &Rfc3339))
         .transpose()
-        .map_err(|_| Problem::invalid_field(name, told))
+        .map_err(|_| Problem::invalid_field(name, expected))
 }
 
 fn limit(text: &str) -> Result<u8, Problem> {
     let limit = text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
-    let told = format_args!("must be a whole number from 1 to {MAX_LIMIT}");
-    limit.ok_or_else(|| Problem::invalid_field("limit", told))
+    let expected = format_args!("must be a whole number from 1 to {MAX_LIMIT}");
+    limit.ok_or_else(|| Problem::invalid_field("limit", expected))
 }
 
 fn cursor(text: &str) -> Result<Cursor, Problem> {

@@ -94,6 +94,7 @@ pub(super) async fn take_unlinked(
 ) -> sqlx::Result<(usize, Vec<(AppId, AuditEvent)>)> {
     let taken = sqlx::query!(
         "DELETE FROM audit_unlinked
+         -- By ctid, because DELETE has no LIMIT. Rows of the queue are never updated, so ctids are stable.
          WHERE ctid = ANY (ARRAY(SELECT ctid FROM audit_unlinked LIMIT $1))
          RETURNING app_id, event_id",
         limit,
@@ -269,6 +270,7 @@ pub(super) async fn plan_by_index(conn: &mut Conn) -> sqlx::Result<()> {
 pub(super) async fn unlinked(conn: &mut Conn, app: AppId) -> sqlx::Result<Unlinked> {
     let row = sqlx::query!(
         r#"WITH outside AS (
+            -- Rows without a link. Those in the queue will get one; any other was tampered with.
             SELECT e.id, e.at, EXISTS (
                 SELECT FROM audit_unlinked u WHERE u.app_id = e.app_id AND u.event_id = e.id) AS waits
             FROM audit_events e
@@ -357,6 +359,9 @@ pub async fn list(
     let rows = if user.is_some() || filter.connection.is_some() {
         select_rows!(
             "WITH found AS (
+                -- One range of an index per branch: an OR over both columns would read the app's whole trail.
+                -- Rows that the chainer has not linked yet are in none of the indexes, hence the third branch;
+                -- it is short, and the outer conditions filter it.
                 SELECT event_id FROM audit_links
                 WHERE app_id = $1 AND connection_id = $9 AND event_id >= $2 AND event_id < $3
                 UNION

@@ -6,7 +6,7 @@ use std::io::{BufReader, Read};
 use flate2::bufread::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 
 /// The most codings that are decoded. More than one is rare, more than this is an attack.
-const MOST: usize = 4;
+const MAX_CODINGS: usize = 4;
 /// The portion in which a coding is read, in bytes.
 const PIECE: usize = 8 * 1024;
 
@@ -46,7 +46,7 @@ impl Codings {
                 _ => return Err(Unknown),
             }
         }
-        if codings.len() > MOST { Err(Unknown) } else { Ok(Self(codings)) }
+        if codings.len() > MAX_CODINGS { Err(Unknown) } else { Ok(Self(codings)) }
     }
 
     /// Returns whether the body is not encoded.
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn what_broke_off_or_was_damaged_is_told_apart_and_never_taken_for_whole() {
+    fn what_broke_off_or_was_damaged_is_distinguished_and_never_taken_for_whole() {
         for (name, body) in
             [("gzip", gzip(TEXT)), ("deflate", zlib(TEXT)), ("deflate", raw_deflate(TEXT))]
         {
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_coding_that_is_not_known_is_told() {
+    fn a_coding_that_is_not_known_is_reported() {
         for name in ["zstd", "compress", "gzip, aws-chunked", "gzip,gzip,gzip,gzip,gzip"] {
             assert_eq!(Codings::read([name.as_bytes()]), Err(Unknown), "{name}");
         }

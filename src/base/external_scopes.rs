@@ -5,9 +5,9 @@ use std::sync::Arc;
 use super::scope::Scope;
 
 /// The longest name, in bytes.
-const LONGEST: usize = 128;
+const MAX_BYTES: usize = 128;
 /// The most external scopes of one client.
-const MOST: usize = 32;
+const MAX_SCOPES: usize = 32;
 
 /// Returns whether the text has the syntax of one scope: printable ASCII without space, `"` and `\`
 /// (RFC 6749 §3.3).
@@ -46,7 +46,7 @@ impl ExternalScopes {
     pub fn new<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<Self, InvalidExternalScope> {
         let mut set = Self::default();
         for name in names {
-            if !is_scope_token(name) || name.len() > LONGEST {
+            if !is_scope_token(name) || name.len() > MAX_BYTES {
                 return Err(InvalidExternalScope::Malformed);
             }
             if let Ok(own) = name.parse::<Scope>() {
@@ -54,7 +54,7 @@ impl ExternalScopes {
             }
             set.insert(name);
         }
-        if set.0.len() > MOST { Err(InvalidExternalScope::TooMany) } else { Ok(set) }
+        if set.0.len() > MAX_SCOPES { Err(InvalidExternalScope::TooMany) } else { Ok(set) }
     }
 
     /// Collects names from the database or from a token of ours, which were checked before.
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_of_strongrooms_own_does_not_come_in_as_a_foreign_one() {
+    fn a_name_of_strongrooms_own_does_not_come_in_as_an_external_one() {
         assert_eq!(ExternalScopes::new(["admin"]), Err(InvalidExternalScope::Own(Scope::Admin)));
     }
 }

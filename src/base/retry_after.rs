@@ -31,7 +31,7 @@ mod tests {
 
     fn seconds(retry_after: &str, date: Option<&str>) -> Option<u64> {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
-        read_at(retry_after, date, now).map(|wish| wish.as_secs())
+        read_at(retry_after, date, now).map(|pause| pause.as_secs())
     }
 
     #[test]

@@ -129,11 +129,11 @@ impl DatabaseUrl {
     /// Returns the hosts and the database for people to read, without user and password.
     #[must_use]
     pub fn place(&self) -> String {
-        let place = |options: &PgConnectOptions| match options.get_socket() {
+        let location = |options: &PgConnectOptions| match options.get_socket() {
             Some(socket) => socket.display().to_string(),
             None => format!("{}:{}", options.get_host(), options.get_port()),
         };
-        self.hosts.iter().map(place).collect::<Vec<_>>().join(", ")
+        self.hosts.iter().map(location).collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -247,19 +247,19 @@ fn attrs(value: &str) -> Result<SessionAttrs, UrlMistake> {
 mod tests {
     use super::*;
 
-    fn places(url: &str) -> String {
+    fn locations(url: &str) -> String {
         DatabaseUrl::parse(url).unwrap().place()
     }
 
     #[test]
     fn several_hosts_are_understood_as_libpq_understands_them() {
-        assert_eq!(places("postgres://u:p@a:1,b:2/db"), "a:1, b:2");
-        assert_eq!(places("postgres://a,b:6432/db"), "a:5432, b:6432");
-        assert_eq!(places("postgresql:///db?host=a,b&port=1,2"), "a:1, b:2");
-        assert_eq!(places("postgresql:///db?host=a,b&port=6"), "a:6, b:6");
-        assert_eq!(places("postgres://[::1]:7,b/db"), "::1:7, b:5432");
-        assert_eq!(places("postgres:///db?host=/run/postgresql"), "/run/postgresql");
-        assert_eq!(places("postgres://%2Frun%2Fpostgresql/db"), "/run/postgresql");
+        assert_eq!(locations("postgres://u:p@a:1,b:2/db"), "a:1, b:2");
+        assert_eq!(locations("postgres://a,b:6432/db"), "a:5432, b:6432");
+        assert_eq!(locations("postgresql:///db?host=a,b&port=1,2"), "a:1, b:2");
+        assert_eq!(locations("postgresql:///db?host=a,b&port=6"), "a:6, b:6");
+        assert_eq!(locations("postgres://[::1]:7,b/db"), "::1:7, b:5432");
+        assert_eq!(locations("postgres:///db?host=/run/postgresql"), "/run/postgresql");
+        assert_eq!(locations("postgres://%2Frun%2Fpostgresql/db"), "/run/postgresql");
     }
 
     #[test]
@@ -297,8 +297,8 @@ mod tests {
             "postgres://u:p@a:1,b:2,c:canary/db",
         ] {
             let mistake = DatabaseUrl::parse(url).unwrap_err();
-            let told = format!("{mistake} {mistake:?}");
-            assert!(!told.contains("canary") && !told.contains("12"), "{url}: {told}");
+            let text = format!("{mistake} {mistake:?}");
+            assert!(!text.contains("canary") && !text.contains("12"), "{url}: {text}");
         }
     }
 

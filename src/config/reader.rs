@@ -90,6 +90,7 @@ pub struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
+    /// Creates a reader without mistakes.
     #[must_use]
     pub fn new(environment: &'a Environment) -> Self {
         Self { environment, mistakes: Vec::new() }

@@ -269,8 +269,9 @@ async fn receive(response: reqwest::Response, retry_after: Option<Duration>) -> 
 /// Reads `Retry-After`; after a 429, holds the gate's lane for this app for as long.
 fn honour_retry_after(permit: &Permit, response: &reqwest::Response) -> Option<Duration> {
     let retry_after = retry_after(response.headers());
-    if let (reqwest::StatusCode::TOO_MANY_REQUESTS, Some(wish)) = (response.status(), retry_after) {
-        permit.hold(wish);
+    if let (reqwest::StatusCode::TOO_MANY_REQUESTS, Some(pause)) = (response.status(), retry_after)
+    {
+        permit.hold(pause);
     }
     retry_after
 }

@@ -19,7 +19,7 @@ use crate::base::ids::AppId;
 /// The longest hold of one `Retry-After`: a mistake of Dapi's must not stop an app for long.
 const LONGEST_HOLD: Duration = Duration::from_mins(1);
 /// How often a waiting caller checks that no slot is reserved for a demand that has ended.
-const LOOK_AGAIN: Duration = Duration::from_millis(500);
+const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The kinds of calls, in the order of their priority.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -94,9 +94,9 @@ impl Drop for Permit {
 
 impl Permit {
     /// Holds this app's lane for as long as Dapi's `Retry-After` asks.
-    pub(super) fn hold(&self, wish: Duration) {
+    pub(super) fn hold(&self, retry_after: Duration) {
         let mut state = self.gate.lock();
-        let until = Instant::now() + wish.min(LONGEST_HOLD);
+        let until = Instant::now() + retry_after.min(LONGEST_HOLD);
         let turned_away = state.rules.hold(self.app, self.lane, until);
         // Dropping the sender ends the callers' wait.
         for id in turned_away {
@@ -157,9 +157,9 @@ impl Gate {
     /// Creates a gate for `at_once` calls in flight.
     #[must_use]
     pub fn new(at_once: u32) -> Self {
-        let places = usize::try_from(at_once).unwrap_or(usize::MAX);
+        let slots = usize::try_from(at_once).unwrap_or(usize::MAX);
         let state = State {
-            rules: Rules::new(places),
+            rules: Rules::new(slots),
             waiting: HashMap::new(),
             next_waiter: 0,
             closed: false,
@@ -213,7 +213,7 @@ impl Gate {
         let until = Instant::now() + patience;
         loop {
             let left = until.saturating_duration_since(Instant::now());
-            match tokio::time::timeout(left.min(LOOK_AGAIN), &mut granted).await {
+            match tokio::time::timeout(left.min(CHECK_INTERVAL), &mut granted).await {
                 Ok(Ok(permit)) => return Ok(permit),
                 Err(_) if !left.is_zero() => self.0.dispatch(),
                 Ok(Err(_)) | Err(_) => break,
@@ -236,8 +236,8 @@ impl Gate {
 
     /// Declares how many rows of each app wait in this lane; [`freed`](Self::freed) resolves when one of them could
     /// get a slot. A declaration lasts for a few seconds and has to be repeated.
-    pub fn declare(&self, lane: Lane, wants: &HashMap<AppId, usize>) {
-        self.0.lock().rules.declare(lane, wants, Instant::now());
+    pub fn declare(&self, lane: Lane, rows: &HashMap<AppId, usize>) {
+        self.0.lock().rules.declare(lane, rows, Instant::now());
     }
 
     /// Resolves when there is a slot that the background work could use.
@@ -272,7 +272,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_caller_that_waits_gets_the_place_that_becomes_free() {
+    async fn a_caller_that_waits_gets_the_slot_that_becomes_free() {
         let (gate, app) = (Gate::new(1), AppId::new());
         let held = gate.try_enter(app, Lane::Call).unwrap();
         let other = gate.clone();
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_background_work_hears_of_a_place_that_it_could_use() {
+    async fn the_background_work_is_woken_for_a_slot_that_it_could_use() {
         let (gate, app) = (Gate::new(1), AppId::new());
         let held = gate.try_enter(app, Lane::Call).unwrap();
         assert!(gate.try_enter(app, Lane::Exchange).is_err());

@@ -88,7 +88,7 @@ impl Received {
     }
 
     /// Returns whether the status can be conclusive: 200 or 4xx, except 408 and 429.
-    fn may_settle(&self) -> bool {
+    fn may_be_conclusive(&self) -> bool {
         let not_now = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS];
         (self.status.is_success() || self.status.is_client_error())
             && !not_now.contains(&self.status)
@@ -106,7 +106,7 @@ impl Received {
 /// Classifies an answer to an exchange. `secrets` are what the request contained.
 pub(super) fn exchange(received: &Received, secrets: &[&str]) -> ExchangeAnswer {
     let unsettled = |what| ExchangeAnswer::Unsettled(received.unsettled(what));
-    if !received.may_settle() {
+    if !received.may_be_conclusive() {
         return unsettled("no answer that settles it");
     }
     let text = lenient_json::text(&received.body);
@@ -141,8 +141,8 @@ pub(super) fn delink(received: &Received, gone: &[String], secrets: &[&str]) -> 
         return DelinkAnswer::Delinked;
     }
     let refusal = refusal(&object, secrets);
-    let settled = received.may_settle() && received.is_whole(&object);
-    if success == Some(false) && settled && gone.contains(&refusal.kind) {
+    let conclusive = received.may_be_conclusive() && received.is_whole(&object);
+    if success == Some(false) && conclusive && gone.contains(&refusal.kind) {
         return DelinkAnswer::AlreadyGone(refusal);
     }
     failed(format!("{}: {} (HTTP {status})", refusal.kind, refusal.message))
@@ -238,8 +238,8 @@ mod tests {
             br#"{"success":true,"data":{"accessToken":"t"}}"#,
             br#"[true,"t"]"#,
         ] {
-            let told = kind_of(&received_bytes(200, body, None));
-            assert_eq!(told, "consumed?", "{}", String::from_utf8_lossy(body));
+            let kind = kind_of(&received_bytes(200, body, None));
+            assert_eq!(kind, "consumed?", "{}", String::from_utf8_lossy(body));
         }
     }
 

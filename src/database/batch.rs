@@ -16,21 +16,21 @@ use tokio::time::Instant;
 use super::{Conn, Fault, Pool};
 
 /// How many callers one statement serves: a larger one would save little and take longer.
-const MOST: usize = 64;
+const MAX_BATCH: usize = 64;
 /// How long the next statement waits for the one in flight: longer than a healthy one takes.
 const STALLED: Duration = Duration::from_millis(100);
 /// How many statements of one query are in flight at most.
-const AT_ONCE: usize = 4;
+const MAX_IN_FLIGHT: usize = 4;
 /// How many queries of a failed statement are retried individually at once.
-const ALONE_AT_ONCE: usize = 4;
+const MAX_INDIVIDUAL: usize = 4;
 /// The pause before a query whose row is locked is retried.
 const CONTENDED_PAUSE: Duration = Duration::from_millis(50);
 /// How many such retries run at once: each can hold a connection for the whole `lock_timeout`.
-const CONTENDED_AT_ONCE: usize = 2;
+const MAX_CONTENDED: usize = 2;
 /// How long a caller waits in all, as a factor of the statement timeout: 8 s at the default of 5 s.
-const PATIENCE: f32 = 1.6;
+const PATIENCE_FACTOR: f32 = 1.6;
 /// How long a query whose row is locked is retried, as such a factor: 4 s.
-const CONTENDED: f32 = 0.8;
+const CONTENDED_FACTOR: f32 = 0.8;
 
 /// A query that many callers can share.
 pub trait BatchQuery: Send + Sync + Sized + 'static {
@@ -85,7 +85,7 @@ impl<Q: BatchQuery> Batch<Q> {
         let (answer, answered) = oneshot::channel();
         let queue = self.0.queue.get_or_init(|| self.start());
         queue.send(Call { query, answer }).map_err(|_| sqlx::Error::WorkerCrashed)?;
-        let patience = self.0.pool.timeout().mul_f32(PATIENCE);
+        let patience = self.0.pool.timeout().mul_f32(PATIENCE_FACTOR);
         match tokio::time::timeout(patience, answered).await {
             Ok(answered) => answered.unwrap_or(Err(sqlx::Error::WorkerCrashed)),
             Err(_) => Err(sqlx::Error::PoolTimedOut),
@@ -95,8 +95,7 @@ impl<Q: BatchQuery> Batch<Q> {
     fn start(&self) -> mpsc::UnboundedSender<Call<Q>> {
         let (queue, waiting) = mpsc::unbounded_channel();
         // The task holds the pool, not the batch, so it ends when the last clone of the batch is dropped.
-        let shared =
-            Shared { pool: self.0.pool.clone(), contended: Semaphore::new(CONTENDED_AT_ONCE) };
+        let shared = Shared { pool: self.0.pool.clone(), contended: Semaphore::new(MAX_CONTENDED) };
         self.0.runtime.spawn(serve(Arc::new(shared), waiting));
         queue
     }
@@ -121,10 +120,10 @@ struct Shared {
 }
 
 async fn serve<Q: BatchQuery>(shared: Arc<Shared>, mut waiting: mpsc::UnboundedReceiver<Call<Q>>) {
-    let at_once = Arc::new(Semaphore::new(AT_ONCE));
+    let in_flight = Arc::new(Semaphore::new(MAX_IN_FLIGHT));
     let mut calls = Vec::new();
-    while waiting.recv_many(&mut calls, MOST).await > 0 {
-        let Ok(permit) = Arc::clone(&at_once).acquire_owned().await else { return };
+    while waiting.recv_many(&mut calls, MAX_BATCH).await > 0 {
+        let Ok(permit) = Arc::clone(&in_flight).acquire_owned().await else { return };
         let (calls, shared) = (std::mem::take(&mut calls), Arc::clone(&shared));
         let (done, finished) = oneshot::channel::<()>();
         tokio::spawn(async move {
@@ -144,7 +143,7 @@ async fn answer<Q: BatchQuery>(shared: &Arc<Shared>, calls: Vec<Call<Q>>) {
     if queries.is_empty() {
         return;
     }
-    match at_once(&shared.pool, &queries).await {
+    match run_all(&shared.pool, &queries).await {
         Ok(outputs) => {
             for (answer, output) in answers.into_iter().zip(outputs) {
                 let _ = answer.send(Ok(output));
@@ -153,31 +152,31 @@ async fn answer<Q: BatchQuery>(shared: &Arc<Shared>, calls: Vec<Call<Q>>) {
         // Retrying individually during an outage would only take longer.
         Err(error) if Fault::of(&error) == Fault::Outage => {
             for answer in answers {
-                let _ = answer.send(Err(same(&error)));
+                let _ = answer.send(Err(copy_outage(&error)));
             }
         }
         Err(_) => {
             let calls = queries.into_iter().zip(answers);
-            let alone = calls.map(|(query, answer)| alone(shared, Call { query, answer }));
-            stream::iter(alone).for_each_concurrent(ALONE_AT_ONCE, |alone| alone).await;
+            let retries = calls.map(|(query, answer)| individually(shared, Call { query, answer }));
+            stream::iter(retries).for_each_concurrent(MAX_INDIVIDUAL, |retry| retry).await;
         }
     }
 }
 
-async fn at_once<Q: BatchQuery>(pool: &Pool, queries: &[Q]) -> sqlx::Result<Vec<Q::Output>> {
+async fn run_all<Q: BatchQuery>(pool: &Pool, queries: &[Q]) -> sqlx::Result<Vec<Q::Output>> {
     Q::run(&mut pool.acquire().await?, queries).await
 }
 
-async fn once<Q: BatchQuery>(pool: &Pool, query: &Q) -> sqlx::Result<Q::Output> {
-    let outputs = at_once(pool, std::slice::from_ref(query)).await?;
+async fn run_one<Q: BatchQuery>(pool: &Pool, query: &Q) -> sqlx::Result<Q::Output> {
+    let outputs = run_all(pool, std::slice::from_ref(query)).await?;
     outputs.into_iter().next().ok_or(sqlx::Error::RowNotFound)
 }
 
-async fn alone<Q: BatchQuery>(shared: &Arc<Shared>, call: Call<Q>) {
-    match once(&shared.pool, &call.query).await {
+async fn individually<Q: BatchQuery>(shared: &Arc<Shared>, call: Call<Q>) {
+    match run_one(&shared.pool, &call.query).await {
         Err(error) if Fault::of(&error) == Fault::Contention => {
             // Leaves the batch, which goes on without it.
-            tokio::spawn(contended(Arc::clone(shared), call, error));
+            tokio::spawn(retry_contended(Arc::clone(shared), call, error));
         }
         outcome => {
             let _ = call.answer.send(outcome);
@@ -186,8 +185,12 @@ async fn alone<Q: BatchQuery>(shared: &Arc<Shared>, call: Call<Q>) {
 }
 
 /// Retries a query whose row is locked until it succeeds, fails otherwise, or its caller's time is over.
-async fn contended<Q: BatchQuery>(shared: Arc<Shared>, mut call: Call<Q>, first: sqlx::Error) {
-    let until = Instant::now() + shared.pool.timeout().mul_f32(CONTENDED);
+async fn retry_contended<Q: BatchQuery>(
+    shared: Arc<Shared>,
+    mut call: Call<Q>,
+    first: sqlx::Error,
+) {
+    let until = Instant::now() + shared.pool.timeout().mul_f32(CONTENDED_FACTOR);
     let mut outcome = Err(first);
     while Instant::now() < until {
         tokio::select! {
@@ -196,7 +199,7 @@ async fn contended<Q: BatchQuery>(shared: Arc<Shared>, mut call: Call<Q>, first:
             () = call.answer.closed() => return,
         }
         let Ok(_permit) = shared.contended.acquire().await else { break };
-        outcome = once(&shared.pool, &call.query).await;
+        outcome = run_one(&shared.pool, &call.query).await;
         let again = matches!(&outcome, Err(error) if Fault::of(error) == Fault::Contention);
         if !again {
             break;
@@ -206,6 +209,6 @@ async fn contended<Q: BatchQuery>(shared: Arc<Shared>, mut call: Call<Q>, first:
 }
 
 /// Copies an outage for one more caller: sqlx's errors are not `Clone`.
-fn same(error: &sqlx::Error) -> sqlx::Error {
+fn copy_outage(error: &sqlx::Error) -> sqlx::Error {
     sqlx::Error::Io(std::io::Error::other(error.to_string()))
 }

@@ -15,9 +15,9 @@ use crate::config::{DatabaseUrl, SessionAttrs};
 /// The lock timeout of a lone statement: short, because a locked row is retried outside of its batch.
 pub(super) const LOCK_TIMEOUT: Duration = Duration::from_millis(200);
 /// A connection that was idle for longer is tested before its next use; under load none is.
-const TRY_AFTER_IDLE: Duration = Duration::from_secs(1);
+const TEST_AFTER_IDLE: Duration = Duration::from_secs(1);
 /// The time limit of that test.
-const TRIAL: Duration = Duration::from_secs(1);
+const TEST_LIMIT: Duration = Duration::from_secs(1);
 
 /// Opens connections.
 #[derive(Clone, Debug)]
@@ -74,7 +74,7 @@ impl Opened {
             }
             Ok(())
         };
-        let Ok(result) = tokio::time::timeout(TRIAL, cleaned).await else {
+        let Ok(result) = tokio::time::timeout(TEST_LIMIT, cleaned).await else {
             self.broken = true;
             // A statement whose caller left may be waiting for a lock, or be a long search: that it outlasts
             // the test does not make the other connections suspect.
@@ -238,13 +238,13 @@ impl Manager for Connector {
         if !opened.is_clean() || opened.generation.is_cancelled() {
             return Err(RecycleError::message("suspect"));
         }
-        if opened.idle_since.elapsed() < TRY_AFTER_IDLE {
+        if opened.idle_since.elapsed() < TEST_AFTER_IDLE {
             return Ok(());
         }
         // Ends before the caller's patience does: a test that the caller abandons learns nothing, and the next
         // caller would meet the next silent connection.
-        let trial = TRIAL.min(self.timeout.mul_f32(0.3));
-        let ping = tokio::time::timeout(trial, opened.pg.ping()).await;
+        let limit = TEST_LIMIT.min(self.timeout.mul_f32(0.3));
+        let ping = tokio::time::timeout(limit, opened.pg.ping()).await;
         let answered = ping.unwrap_or_else(|_| Err(silent()));
         answered.map_err(|error| {
             opened.note(&error);

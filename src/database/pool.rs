@@ -80,7 +80,7 @@ pub struct Pools {
     connector: Connector,
     wait: Duration,
     connections: u32,
-    made: Mutex<Vec<Pool>>,
+    pools: Mutex<Vec<Pool>>,
 }
 
 impl Pools {
@@ -93,7 +93,7 @@ impl Pools {
             // Together with the statement's own deadline, callers get an answer within ten seconds by default.
             wait: config.timeout.mul_f32(0.7),
             connections: config.connections,
-            made: Mutex::default(),
+            pools: Mutex::default(),
         })
     }
 
@@ -132,7 +132,7 @@ impl Pools {
     #[must_use]
     pub fn operators(&self) -> Pool {
         let connector = self.connector.clone().with_timeout(OPERATORS_LIMIT);
-        self.keep(Pool::new(connector, self.operators_share(), self.wait))
+        self.register(Pool::new(connector, self.operators_share(), self.wait))
     }
 
     /// Creates the pool for what the whole process depends on: the readiness check's write, and the refresh of
@@ -140,7 +140,7 @@ impl Pools {
     #[must_use]
     pub fn control(&self) -> Pool {
         let connector = self.connector.clone().with_timeout(Duration::from_secs(2));
-        self.keep(Pool::new(connector, CONTROL_SHARE, Duration::from_secs(2).min(self.wait)))
+        self.register(Pool::new(connector, CONTROL_SHARE, Duration::from_secs(2).min(self.wait)))
     }
 
     fn background_share(&self) -> u32 {
@@ -157,24 +157,24 @@ impl Pools {
     }
 
     fn pool(&self, size: u32) -> Pool {
-        self.keep(Pool::new(self.connector.clone(), size, self.wait))
+        self.register(Pool::new(self.connector.clone(), size, self.wait))
     }
 
-    fn keep(&self, pool: Pool) -> Pool {
-        self.made.lock().unwrap_or_else(PoisonError::into_inner).push(pool.clone());
+    fn register(&self, pool: Pool) -> Pool {
+        self.pools.lock().unwrap_or_else(PoisonError::into_inner).push(pool.clone());
         pool
     }
 
     /// Returns how many connections are open in all pools, and how many of them are idle.
     #[must_use]
     pub fn size(&self) -> (usize, usize) {
-        let made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        made.iter().map(Pool::size).fold((0, 0), |sum, size| (sum.0 + size.0, sum.1 + size.1))
+        let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        pools.iter().map(Pool::size).fold((0, 0), |sum, size| (sum.0 + size.0, sum.1 + size.1))
     }
 
     /// Closes all pools.
     pub fn close(&self) {
-        let made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        made.iter().for_each(Pool::close);
+        let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        pools.iter().for_each(Pool::close);
     }
 }

@@ -45,6 +45,8 @@ pub async fn find(conn: &mut Conn, vault: &Vault, token: &str) -> sqlx::Result<O
          JOIN clients m ON m.id = s.created_by AND m.disabled_at IS NULL
          WHERE s.token_hash = $1 AND s.expires_at > strongroom_now()
            AND NOT EXISTS (SELECT FROM erasures e WHERE e.user_id = s.user_id)
+           -- The same scope as bulk_revocations_of, by the session's own time, and without the scopes that
+           -- name single connections or only a period. An erasure is the condition before.
            AND NOT EXISTS (
                SELECT FROM bulk_revocations o
                WHERE o.app_id = s.app_id AND o.created_at >= s.created_at

@@ -14,9 +14,9 @@ use prometheus_client::registry::Registry;
 use tracing_subscriber::fmt::MakeWriter;
 
 /// The most lines that wait.
-const MOST_LINES: usize = 16 * 1024;
+const MAX_LINES: usize = 16 * 1024;
 /// The most bytes that wait.
-const MOST_BYTES: usize = 8 * 1024 * 1024;
+const MAX_BYTES: usize = 8 * 1024 * 1024;
 /// How long the end of the process waits for unwritten lines.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
@@ -28,7 +28,7 @@ static DROPPED: AtomicU64 = AtomicU64::new(0);
 enum Entry {
     Line(Box<[u8]>),
     /// Acknowledges that all earlier lines are written.
-    Told(SyncSender<()>),
+    Flushed(SyncSender<()>),
 }
 
 /// The queue of lines. Clones are the same.
@@ -41,7 +41,7 @@ pub(super) struct Lines {
 impl Lines {
     /// Starts the thread that writes to `out`.
     pub(super) fn to(out: impl Write + Send + 'static) -> Self {
-        let (queue, entries) = sync_channel(MOST_LINES);
+        let (queue, entries) = sync_channel(MAX_LINES);
         let waiting = Arc::new(AtomicUsize::new(0));
         let bytes = Arc::clone(&waiting);
         let thread = std::thread::Builder::new().name("log".to_owned());
@@ -54,7 +54,7 @@ impl Lines {
 
     fn put(&self, line: &[u8]) {
         let before = self.waiting.fetch_add(line.len(), Ordering::Relaxed);
-        let fits = before + line.len() <= MOST_BYTES;
+        let fits = before + line.len() <= MAX_BYTES;
         if !fits || self.queue.try_send(Entry::Line(line.into())).is_err() {
             self.waiting.fetch_sub(line.len(), Ordering::Relaxed);
             DROPPED.fetch_add(1, Ordering::Relaxed);
@@ -63,8 +63,8 @@ impl Lines {
 
     fn flush(&self, within: Duration) {
         let deadline = Instant::now() + within;
-        let (tell, told) = sync_channel(1);
-        let mut entry = Entry::Told(tell);
+        let (sender, receiver) = sync_channel(1);
+        let mut entry = Entry::Flushed(sender);
         loop {
             match self.queue.try_send(entry) {
                 Ok(()) => break,
@@ -73,7 +73,7 @@ impl Lines {
             }
             std::thread::sleep(Duration::from_millis(5));
         }
-        let _ = told.recv_timeout(deadline.saturating_duration_since(Instant::now()));
+        let _ = receiver.recv_timeout(deadline.saturating_duration_since(Instant::now()));
     }
 }
 
@@ -86,9 +86,9 @@ fn write_all(mut out: impl Write, entries: &Receiver<Entry>, waiting: &AtomicUsi
                 }
                 waiting.fetch_sub(line.len(), Ordering::Relaxed);
             }
-            Entry::Told(tell) => {
+            Entry::Flushed(sender) => {
                 let _ = out.flush();
-                let _ = tell.send(());
+                let _ = sender.send(());
             }
         }
     }
@@ -163,11 +163,11 @@ mod tests {
     #[test]
     fn a_reader_that_takes_nothing_stops_nobody_and_what_is_dropped_is_counted() {
         let (go, wait) = channel();
-        let (tell, told) = channel();
-        let lines = Lines::to(Stuck(Mutex::new(wait), tell));
+        let (sender, receiver) = channel();
+        let lines = Lines::to(Stuck(Mutex::new(wait), sender));
         let before = DROPPED.load(Ordering::Relaxed);
         let line = [b'x'; 1024];
-        for _ in 0..MOST_BYTES / 1024 + 100 {
+        for _ in 0..MAX_BYTES / 1024 + 100 {
             (&lines).write_all(&line).unwrap();
         }
         assert_eq!(DROPPED.load(Ordering::Relaxed) - before, 100);
@@ -176,9 +176,9 @@ mod tests {
         assert!(started.elapsed() < Duration::from_secs(5));
         drop(go);
         lines.flush(Duration::from_secs(30));
-        assert_eq!(told.try_iter().count(), MOST_BYTES / 1024);
+        assert_eq!(receiver.try_iter().count(), MAX_BYTES / 1024);
         (&lines).write_all(&line).unwrap();
         lines.flush(Duration::from_secs(30));
-        assert_eq!(told.try_iter().count(), 1, "there is room again");
+        assert_eq!(receiver.try_iter().count(), 1, "there is room again");
     }
 }

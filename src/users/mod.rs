@@ -8,7 +8,7 @@ use crate::database::Conn;
 use crate::vault::{KeyOwner, MasterKeyId, Vault, VaultError, WrappedKey};
 
 /// How often a look-up is repeated for a user who is erased between insert and look-up.
-const TRIES: u32 = 5;
+const ATTEMPTS: u32 = 5;
 /// The longest `clientUserID`, in bytes.
 pub const MAX_CLIENT_USER_ID: usize = 256;
 
@@ -63,7 +63,7 @@ pub async fn ensure(
     client_user_id: &str,
 ) -> Result<User, VaultError> {
     // A user who existed at the insert may be erased before the next look-up.
-    for _ in 0..TRIES {
+    for _ in 0..ATTEMPTS {
         if let Some(user) = find(conn, app, client_user_id).await? {
             return Ok(user);
         }
@@ -82,6 +82,7 @@ async fn add(
     let key = vault.new_key(KeyOwner::User { app, user: id })?;
     sqlx::query!(
         "WITH added AS (
+            -- Empty if the name exists: then no key is inserted either.
             INSERT INTO users (id, app_id, client_user_id) VALUES ($1, $2, $3)
             ON CONFLICT (app_id, client_user_id) DO NOTHING
             RETURNING id)

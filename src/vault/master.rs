@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_in_master_keys_are_told_without_showing_the_key() {
+    fn mistakes_in_master_keys_are_reported_without_showing_the_key() {
         let short = STANDARD.encode([7; 31]);
         for (text, mistake) in [
             (String::new(), InvalidMasterKey::None),
@@ -323,9 +323,9 @@ mod tests {
             ("k:not base64".to_owned(), InvalidMasterKey::Bytes(MasterKeyId("k".into()))),
             (format!("k:{KEY},k:{OTHER}"), InvalidMasterKey::Twice(MasterKeyId("k".into()))),
         ] {
-            let told = MasterKeys::parse(&text).unwrap_err();
-            assert_eq!(told, mistake);
-            assert!(!told.to_string().contains("QkJ"), "{told}");
+            let error = MasterKeys::parse(&text).unwrap_err();
+            assert_eq!(error, mistake);
+            assert!(!error.to_string().contains("QkJ"), "{error}");
         }
     }
 

@@ -12,6 +12,7 @@ pub(super) async fn check_masters(conn: &mut Conn, masters: &MasterKeys) -> Resu
     for key in masters.iter() {
         let known = sqlx::query_scalar!(
             r#"WITH added AS (
+                -- The outer query's snapshot does not contain this row: one of its branches is empty.
                 INSERT INTO master_keys (id, check_value) VALUES ($1, $2)
                 ON CONFLICT (id) DO NOTHING
                 RETURNING check_value)
@@ -140,6 +141,7 @@ pub async fn rewrap_some(conn: &mut Conn, vault: &Vault, limit: i64) -> Result<u
         r#"SELECT id AS "id: DataKeyId", purpose, app_id AS "app_id: AppId",
                 user_id AS "user_id: UserId", master_key_id AS "master_key_id: MasterKeyId", wrapped
          FROM data_keys WHERE master_key_id <> $1
+         -- SKIP LOCKED: several machines can rewrap at once, and none waits for an erasure.
          ORDER BY master_key_id, id LIMIT $2 FOR UPDATE SKIP LOCKED"#,
         vault.masters().first().id().as_str(),
         limit,
