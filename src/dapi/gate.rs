@@ -110,7 +110,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives free slots to whoever is next by the rules.
+    /// Gives free slots to the callers that the rules put first.
     fn dispatch(self: &Arc<Self>) {
         let mut state = self.lock();
         if state.closed {

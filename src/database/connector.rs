@@ -135,7 +135,7 @@ impl Connector {
         self
     }
 
-    /// Tries the hosts in turn, starting with the one that accepted the last connection.
+    /// Tries the hosts one by one, starting with the one that accepted the last connection.
     ///
     /// # Errors
     /// Returns why the last host did not accept it.

@@ -150,7 +150,7 @@ impl std::fmt::Debug for HashKey {
     }
 }
 
-/// A keyed hash: what the database stores in place of a secret.
+/// A keyed hash: what the database stores instead of a secret.
 #[derive(Clone, Copy, Debug)]
 pub struct KeyedHash([u8; 32]);
 

@@ -1,4 +1,4 @@
-//! The sandbox: Dapi's stand-in, to develop and to test against.
+//! The sandbox: a fake Dapi, to develop and to test against.
 //!
 //! It speaks Dapi's wire format as far as that is known (`/v2/…`, and `POST /` for SDKs inside apps), has its own
 //! Connect (`/connect`), and does on demand what no test can make the real one do: lose an answer, issue a second
