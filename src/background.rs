@@ -1,7 +1,8 @@
-//! The one loop that drives the background work, woken by a timer and by a bell, the chainer of the audit
-//! trail beside it, and the refresher that keeps the OAuth directory in step. Safe to run in every replica.
+//! The loops that drive the background work: one per [`Part`] of the reconciler, woken by a timer, by requests
+//! and by the gate; the chainer of the audit trail; and the refresher of the OAuth directory. Every replica
+//! runs all of them: locks and leases in PostgreSQL keep replicas apart.
 //!
-//! Knows: audit, config, connections, oauth.
+//! May import: audit, config, connections, database, oauth, vault.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,16 +19,16 @@ use crate::oauth::Directory;
 use crate::vault::{Vault, VaultError};
 use crate::{audit, connections, oauth};
 
-/// The least pause between two rounds: what is due may be another replica's already.
-const BREATHER: Duration = Duration::from_millis(20);
-/// How often sessions and tokens that ended are forgotten and the gauges are brought up to date.
+/// The minimum pause between two rounds: what is due may already be claimed by another replica.
+const MIN_PAUSE: Duration = Duration::from_millis(20);
+/// How often ended sessions and tokens are deleted and the gauges are updated.
 const HOUSEKEEPING: Duration = Duration::from_secs(15);
 /// How often the directory is refreshed.
 const REFRESH: Duration = Duration::from_secs(1);
-/// How often what was written to the audit trail is linked.
+/// How often new rows of the audit trail are linked.
 const LINK: Duration = Duration::from_millis(500);
-/// After how many refreshes the directory writes down who was heard of.
-const NOTE_EVERY: u32 = 15;
+/// After how many refreshes the directory writes down which clients and secrets were used.
+const RECORD_USES_EVERY: u32 = 15;
 
 /// Runs the reconcilers and the chainer until `stop`.
 pub async fn run(
@@ -40,38 +41,42 @@ pub async fn run(
     tokio::join!(rounds(context, oauth, stop), chainer);
 }
 
-/// Runs the parts of the background work beside each other until `stop`, so that none waits for another.
+/// Runs the parts of the background work concurrently until `stop`, so that none waits for another.
 async fn rounds(context: connections::Context, oauth: Arc<OauthConfig>, stop: CancellationToken) {
-    let bells = Part::ALL.map(|_| Notify::new());
-    let parts = Part::ALL.iter().zip(&bells);
-    let parts = parts.map(|(part, bell)| rounds_of(&context, *part, bell, &bells, &stop));
+    let wakers = Part::ALL.map(|_| Notify::new());
+    let parts = Part::ALL.iter().zip(&wakers);
+    let parts = parts.map(|(part, waker)| rounds_of(&context, *part, waker, &wakers, &stop));
     tokio::join!(
         futures_util::future::join_all(parts),
-        hear(&context, &bells, &stop),
-        keep_house(&context, &oauth, &stop)
+        forward_wakeups(&context, &wakers, &stop),
+        run_housekeeping(&context, &oauth, &stop)
     );
 }
 
-/// Passes on what a request or a free place at the gate wakes the background work for.
-async fn hear(context: &connections::Context, bells: &[Notify], stop: &CancellationToken) {
+/// Wakes every part when a request asks for it or the gate has a free slot.
+async fn forward_wakeups(
+    context: &connections::Context,
+    wakers: &[Notify],
+    stop: &CancellationToken,
+) {
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             () = context.wake.notified() => {}
             () = context.dapi.gate().freed() => {}
         }
-        bells.iter().for_each(Notify::notify_one);
+        wakers.iter().for_each(Notify::notify_one);
     }
 }
 
-/// Runs rounds of one part until `stop`: as soon as something becomes due, when its bell rings, and at the
-/// latest when the interval has passed. What is due and was not taken up, because it is locked or nobody
-/// knows what to do with it, does not bring the next round forward.
+/// Runs rounds of one part until `stop`: as soon as something becomes due, when the part is woken, and at the
+/// latest after the interval. A row that is due but was not claimed, because it is locked or keeps failing,
+/// does not bring the next round forward.
 async fn rounds_of(
     context: &connections::Context,
     part: Part,
-    bell: &Notify,
-    bells: &[Notify],
+    waker: &Notify,
+    wakers: &[Notify],
     stop: &CancellationToken,
 ) {
     while !stop.is_cancelled() {
@@ -79,8 +84,8 @@ async fn rounds_of(
         let pause = match one_round(context, part).await {
             Ok((round, pause)) => {
                 if round.found_work() {
-                    // What one part did may be what another waits for.
-                    bells.iter().for_each(Notify::notify_one);
+                    // The result of one part may be what another waits for.
+                    wakers.iter().for_each(Notify::notify_one);
                 }
                 pause.saturating_sub(began.elapsed())
             }
@@ -90,17 +95,21 @@ async fn rounds_of(
                 context.pace.sweep_interval.min(Duration::from_secs(1))
             }
         };
-        tokio::time::sleep(BREATHER).await;
+        tokio::time::sleep(MIN_PAUSE).await;
         tokio::select! {
             () = stop.cancelled() => return,
-            () = bell.notified() => {}
+            () = waker.notified() => {}
             () = tokio::time::sleep(pause) => {}
         }
     }
 }
 
-/// Forgets what has ended, every now and then until `stop`.
-async fn keep_house(context: &connections::Context, oauth: &OauthConfig, stop: &CancellationToken) {
+/// Runs the housekeeping periodically until `stop`.
+async fn run_housekeeping(
+    context: &connections::Context,
+    oauth: &OauthConfig,
+    stop: &CancellationToken,
+) {
     loop {
         if let Err(error) = housekeeping(context, oauth).await {
             tracing::warn!(cause = %error, "housekeeping failed");
@@ -112,8 +121,8 @@ async fn keep_house(context: &connections::Context, oauth: &OauthConfig, stop: &
     }
 }
 
-/// Links what was committed to the audit trail, beside the rounds: a round may take longer than a link
-/// may wait.
+/// Links the audit trail in a loop of its own: a round of the reconciler may take longer than a link should
+/// wait.
 async fn link_audit(pool: Pool, metrics: audit::Metrics, stop: CancellationToken) {
     let mut last_measured: Option<Instant> = None;
     loop {
@@ -123,7 +132,7 @@ async fn link_audit(pool: Pool, metrics: audit::Metrics, stop: CancellationToken
         if last_measured.is_none_or(|last| last.elapsed() >= HOUSEKEEPING) {
             last_measured = Some(Instant::now());
             if let Err(error) = chain::measure(&pool, &metrics).await {
-                tracing::warn!(cause = %error, "what waits for its link could not be counted");
+                tracing::warn!(cause = %error, "the rows that wait for their links could not be counted");
             }
         }
         tokio::select! {
@@ -133,7 +142,7 @@ async fn link_audit(pool: Pool, metrics: audit::Metrics, stop: CancellationToken
     }
 }
 
-/// One round of a part; returns how long to pause, counted from its beginning.
+/// Runs one round of a part; returns how long to pause, measured from the round's beginning.
 async fn one_round(
     context: &connections::Context,
     part: Part,
@@ -149,26 +158,26 @@ async fn one_round(
             settled = round.settled,
             released = round.released,
             erased = round.erased,
-            "the background work took something up"
+            "the background work claimed rows"
         );
     }
     let mut pause = context.pace.sweep_interval.min(next_due.unwrap_or(Duration::MAX));
     if round.gate_full {
-        // The gate keeps in mind for a few seconds only that there is something to take up.
+        // The gate remembers a declared demand for a few seconds only.
         pause = pause.min(Duration::from_secs(1));
         pause = pause.min(context.dapi.gate().opens_in().unwrap_or(pause));
     }
     Ok((round, pause))
 }
 
-/// Forgets what has ended and rotates what is due; for a test also by hand.
+/// Deletes what has ended and rotates what is due. Public so that tests can run it on demand.
 pub async fn housekeeping(
     context: &connections::Context,
     config: &OauthConfig,
 ) -> Result<(), connections::ConnectionError> {
     reconcile::housekeeping(context).await?;
     let mut conn = context.pool.acquire().await?;
-    // None keeps the others from being done.
+    // One failure must not keep the others from running.
     let tokens = oauth::delete_ended_tokens(&mut conn).await;
     let secrets = oauth::delete_ended_secrets(&mut conn).await;
     oauth::signing_keys::reconcile(&mut conn, &context.vault, config).await?;
@@ -177,20 +186,20 @@ pub async fn housekeeping(
     Ok(())
 }
 
-/// Refreshes the directory every second until `stop`. A refresh that hangs is given up, so that a
-/// database that comes back is noticed.
+/// Refreshes the directory every second until `stop`. A refresh that hangs is cancelled, so that the loop
+/// notices when the database comes back.
 pub async fn refresh_directory(
     directory: Directory,
     pool: Pool,
     vault: Vault,
     stop: CancellationToken,
 ) {
-    for round in (1..=NOTE_EVERY).cycle() {
+    for round in (1..=RECORD_USES_EVERY).cycle() {
         let last = stop.is_cancelled();
         let refresh = async {
             let mut conn = pool.acquire().await?;
             directory.refresh(&mut conn, &vault).await?;
-            if round == NOTE_EVERY || last {
+            if round == RECORD_USES_EVERY || last {
                 directory.note_uses(&mut conn).await?;
             }
             Ok::<_, VaultError>(())

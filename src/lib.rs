@@ -1,33 +1,34 @@
 //! Strongroom: the service behind a "connect your bank" button.
 //!
 //! It exchanges the access codes that Dapi's Connect layer returns for access tokens, keeps the
-//! tokens sealed per user in PostgreSQL, lends them to an app's backends and revokes them for sure.
+//! tokens sealed per user in PostgreSQL, reveals them to an app's backends or calls Dapi with them, and revokes
+//! them with certainty.
 //!
 //! # The map
 //!
 //! A thin binary (`main`) calls [`cli`]. Dependencies point from the top of this list to its end, and
-//! `tests/house.rs` checks them; each module's own page says what it owns and what it may import.
+//! `tests/architecture.rs` checks them; each module's documentation says what it owns and what it may import.
 //!
-//! - [`cli`]: the command line, one file a command; may import everything
+//! - [`cli`]: the commands, one file each; may import everything
 //! - [`service`]: the route table; builds, runs and drains a replica
 //! - [`background`]: the loops of the background work, and the refresh of the OAuth directory
 //! - [`relay`]: calls to Dapi on a connection's behalf, and Dapi's own wire for its SDKs
 //! - [`erasure`]: the erasure of a user over HTTP, and its signed receipt
-//! - [`connections`]: a connection's life: exchange, import, reveal, revocation, reconciliation
+//! - [`connections`]: a connection's life: exchange, import, reveal, revocation, reconciliation, the token lease
 //! - [`sessions`]: connect sessions, the short-lived tokens of single browsers
-//! - [`upstreams`]: other APIs' client-credentials tokens: kept, fetched, lent, used
+//! - [`upstreams`]: other APIs' client-credentials tokens: fetched in a single flight, cached, acquired, used
 //! - [`oauth`]: clients, credentials, access tokens, signing keys
 //! - [`apps`]: tenants: one Dapi application each, with a data key
 //! - [`users`]: an app's users, each with a data key
 //! - [`audit`]: the append-only trail, its hash chain, its checkpoints
-//! - [`http`]: what every route imports: problems, callers, strict bodies, layers, connections' limits
+//! - [`http`]: what every route imports: problems, callers, strict bodies, layers, limits of TCP connections
 //! - [`outbound`]: HTTP to URLs that came in by API, to public addresses only
-//! - [`dapi`]: Dapi's words, its wire, the client that speaks it, the gate before it
+//! - [`dapi`]: Dapi's vocabulary, its wire format, the client that speaks it, the gate before it
 //! - [`vault`]: master keys, data keys, keyed hashes, sealed values
 //! - [`telemetry`]: logs, and the gauges of the database pools
 //! - [`database`]: connections, transactions, deadlines, batched queries
 //! - [`config`]: the environment, parsed once into checked types
-//! - [`base`]: ids, clock, secret text, paging, scopes, actors, trace context; imports no other module
+//! - [`base`]: common types: ids, clock, secret text, paging, scopes, actors, trace context; imports no other module
 
 pub mod apps;
 pub mod audit;

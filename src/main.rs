@@ -1,4 +1,4 @@
-//! Parses the command line and hands over.
+//! The binary: hands the command line to the library.
 
 use std::process::ExitCode;
 

@@ -1,11 +1,10 @@
 //! Logs and metrics.
 //!
 //! Logs are structured events on standard output, those of `dev` on standard error; every event of a
-//! request carries its id and its trace. Nothing secret reaches them: secrets cannot be printed, and
-//! no body, header, path or query is ever logged. A thread of its own writes them: whoever does not read
-//! them stops no request.
+//! request carries its id and its trace. No secret reaches them: secrets cannot be printed, and no body,
+//! header, path or query is ever logged. A separate thread writes them, so a slow reader stalls no request.
 //!
-//! Knows: config.
+//! May import: config, database.
 
 mod lines;
 
@@ -26,19 +25,18 @@ use tracing_subscriber::{Layer as _, fmt};
 use crate::config::{LogConfig, LogFormat};
 use crate::database::Pools;
 
-/// Begins to log, and logs panics in place of printing them. Once in a process; a second call
-/// changes nothing.
+/// Starts logging to standard output, and logs panics instead of printing them. A second call has no effect.
 pub fn init(config: &LogConfig) {
     init_to(config, std::io::stdout(), std::io::stdout().is_terminal());
 }
 
-/// The same on standard error, for a command whose standard output is its result.
+/// Starts logging to standard error, for a command whose standard output is its result.
 pub fn init_on_stderr(config: &LogConfig) {
     init_to(config, std::io::stderr(), std::io::stderr().is_terminal());
 }
 
 fn init_to(config: &LogConfig, out: impl Write + Send + 'static, colours: bool) {
-    // Checked when the configuration was read.
+    // Valid: checked when the configuration was read.
     let filter: Targets = config.filter.parse().unwrap_or_else(|_| Targets::new());
     let layer = fmt::layer().with_writer(lines::Lines::to(out));
     let layer = match config.format {
@@ -51,11 +49,11 @@ fn init_to(config: &LogConfig, out: impl Write + Send + 'static, colours: bool) 
     }
 }
 
-/// The gauges of the pools of this process.
+/// The gauges of this process's pools.
 #[derive(Debug)]
 struct PoolGauges(Arc<Pools>);
 
-/// Registers the gauges of these pools.
+/// Registers the gauges `database_connections_open` and `…_idle`, read at each scrape.
 pub fn register_pools(registry: &mut Registry, pools: &Arc<Pools>) {
     registry.register_collector(Box::new(PoolGauges(Arc::clone(pools))));
 }

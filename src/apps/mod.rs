@@ -1,6 +1,6 @@
 //! Apps: Dapi applications, the tenant boundary.
 //!
-//! Knows: base, vault, dapi, audit.
+//! May import: audit, base, config, dapi, database, vault.
 
 mod store;
 
@@ -11,23 +11,23 @@ use crate::base::secret::SecretText;
 use crate::dapi::AppCredentials;
 use crate::vault::{AadContext, KeyOwner, Sealed, Vault, VaultError, WrappedKey};
 
-/// The name of the app that the environment describes.
+/// The app that the environment describes (`DAPI_APP_KEY`, `DAPI_APP_SECRET`).
 pub const DEFAULT: &str = "default";
 
-/// Accepts the name of an app: lower-case letters, digits and hyphens, at most 63.
+/// Returns whether `text` can name an app: lower-case letters, digits and hyphens, at most 63.
 #[must_use]
 pub fn is_name(text: &str) -> bool {
     let inside = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     text.len() <= 63 && text.chars().all(inside) && !text.is_empty() && !text.starts_with('-')
 }
 
-/// Why an app could not be kept.
+/// Why an app could not be added or its secret not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
-    /// The name is taken.
+    /// Another app has the name; the unique constraint of `apps` decides.
     #[error("there is an app named `{0}` already")]
     NameTaken(String),
-    /// The vault or the database.
+    /// The vault or the database failed.
     #[error(transparent)]
     Vault(#[from] VaultError),
 }
@@ -38,21 +38,21 @@ impl From<sqlx::Error> for AppError {
     }
 }
 
-/// An app's Dapi secret as statements bring it along: sealed, with its wrapped key.
+/// An app's Dapi credentials as a query returns them: still sealed, with the wrapped key that opens them.
 #[derive(Clone, Debug)]
 pub struct SealedCredentials {
-    /// The app.
+    /// The app whose context (AAD) the secret was sealed for.
     pub app: AppId,
-    /// Dapi's application key.
+    /// Dapi's application key, which is not a secret.
     pub app_key: String,
-    /// Dapi's application secret.
+    /// Dapi's application secret, sealed under the app's data key.
     pub app_secret: Sealed<SecretText>,
-    /// The app's data key.
+    /// The app's data key, wrapped by a master key.
     pub key: WrappedKey,
 }
 
 impl SealedCredentials {
-    /// The credentials, ready for a call.
+    /// Unwraps the key and opens the secret.
     pub fn open(self, vault: &Vault) -> Result<AppCredentials, VaultError> {
         let app_secret = self.app_secret.open(&vault.unwrap(&self.key)?, &secret_aad(self.app))?;
         Ok(AppCredentials { app_key: self.app_key, app_secret })

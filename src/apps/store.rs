@@ -16,18 +16,18 @@ use crate::vault::{self, KeyOwner, MasterKeyId, Sealed, Vault, WrappedKey};
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct App {
-    /// Its id.
+    /// The tenant's id; everything that belongs to an app refers to it.
     pub id: AppId,
-    /// Its name.
+    /// The unique name by which the command line addresses the app.
     pub name: String,
-    /// Dapi's application key.
+    /// Dapi's application key, which is not a secret.
     pub app_key: String,
-    /// When it was added.
+    /// When the app was added, by the database's clock.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
 }
 
-/// All apps by name.
+/// Returns all apps, ordered by name.
 pub async fn list(conn: &mut Conn) -> sqlx::Result<Vec<App>> {
     sqlx::query_as!(
         App,
@@ -37,7 +37,7 @@ pub async fn list(conn: &mut Conn) -> sqlx::Result<Vec<App>> {
     .await
 }
 
-/// The app of this name.
+/// Returns the app with this name.
 pub async fn find(conn: &mut Conn, name: &str) -> sqlx::Result<Option<App>> {
     sqlx::query_as!(
         App,
@@ -48,7 +48,7 @@ pub async fn find(conn: &mut Conn, name: &str) -> sqlx::Result<Option<App>> {
     .await
 }
 
-/// Adds an app with a data key of its own.
+/// Adds an app, its data key and the audit row in one transaction.
 pub async fn add(
     conn: &mut Conn,
     vault: &Vault,
@@ -80,7 +80,7 @@ pub async fn add(
     Ok(app)
 }
 
-/// Makes the app `default` what the environment says, which may have changed since the last start.
+/// Brings the app `default` in line with the environment, which may have changed since the last start.
 pub async fn ensure_default(
     conn: &mut Conn,
     vault: &Vault,
@@ -90,7 +90,7 @@ pub async fn ensure_default(
     let Some(held) = held_default(conn).await? else {
         let added = add(conn, vault, &actor, DEFAULT, &wanted.app_key, &wanted.app_secret).await;
         return match added {
-            // Another replica started in the same moment, with the same environment.
+            // Another replica with the same environment started at the same moment and won.
             Ok(_) | Err(AppError::NameTaken(_)) => Ok(()),
             Err(error) => Err(error),
         };
@@ -115,7 +115,7 @@ pub async fn ensure_default(
     Ok(())
 }
 
-/// What calls to Dapi need of this app, sealed.
+/// Loads an app's sealed credentials together with the key that opens them.
 pub async fn credentials(conn: &mut Conn, app: AppId) -> sqlx::Result<Option<SealedCredentials>> {
     let row = sqlx::query!(
         r#"SELECT a.app_key, a.app_secret AS "app_secret: Sealed<SecretText>",

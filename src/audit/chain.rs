@@ -1,19 +1,19 @@
-//! The chainer: links what was committed into its app's chain.
+//! The chainer: links committed audit rows into their app's hash chain.
 //!
-//! Rows wait in a queue that they entered in their own transaction, so one that commits late comes
-//! later in the chain and is not passed over; what a round costs depends on what is new, not on what
-//! is stored. One transaction is the chainer at a time: it holds the lock of a row, which ends with
-//! it, so that a replica that dies hands over at once. Whoever writes to the trail waits for nobody.
+//! Each row enters a queue in its own transaction, so a row that commits late is linked later and never
+//! skipped. The cost of a round depends on what is new, not on what is stored. Only one transaction is the
+//! chainer at a time: it holds the row lock of `audit_chainer`, which PostgreSQL releases when the
+//! transaction ends, so a replica that dies hands over at once. Writers to the trail never wait for it.
 
 use super::metrics::Metrics;
 use super::model::Head;
 use super::store::{self, NewLink};
 use crate::database::Pool;
 
-/// How many rows one transaction links at most.
+/// The most rows that one transaction links.
 const BATCH: i64 = 1000;
 
-/// Links everything that waits, unless another replica is doing that; returns how many rows it linked.
+/// Links all queued rows, unless another replica is doing so; returns the number of rows linked.
 pub async fn round(pool: &Pool) -> sqlx::Result<usize> {
     let mut linked = 0;
     loop {
@@ -25,20 +25,20 @@ pub async fn round(pool: &Pool) -> sqlx::Result<usize> {
     }
 }
 
-/// The same, counted.
+/// Runs [`round`] and counts the result.
 pub async fn counted_round(pool: &Pool, metrics: &Metrics) -> sqlx::Result<()> {
     let linked = round(pool).await?;
     metrics.linked.inc_by(linked as u64);
     Ok(())
 }
 
-/// Brings the gauge of what waits up to date.
+/// Updates the gauge of rows that wait for their link.
 pub async fn measure(pool: &Pool, metrics: &Metrics) -> sqlx::Result<()> {
     metrics.waiting.set(store::waiting(&mut pool.acquire().await?).await?);
     Ok(())
 }
 
-/// One transaction, where anything waits: how many rows it took off the queue, and how many of them it linked.
+/// Links one batch in one transaction; returns how many rows left the queue and how many were linked.
 async fn batch(pool: &Pool) -> sqlx::Result<(usize, usize)> {
     let mut conn = pool.acquire().await?;
     if !store::anything_waits(&mut conn).await? {

@@ -1,5 +1,6 @@
-//! Checkpoints: what an app's chain was at a time, signed, to be kept where the database's owner cannot
-//! reach. A chain that is cut off or rewritten as a whole holds together, and not with these.
+//! Checkpoints: signed statements of an app's chain at one time, to be kept out of reach of the database's
+//! owner. A chain that was truncated or rewritten as a whole is consistent in itself; only a checkpoint
+//! shows the difference.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,36 +10,36 @@ use crate::base::ids::AppId;
 use crate::base::signer::Signer;
 use crate::database::Conn;
 
-/// The `typ` of a checkpoint's JWS (RFC 7515 §4.1.9), which no other token of this service has.
+/// The `typ` of a checkpoint's JWS (RFC 7515 §4.1.9). No other token of this service has it.
 pub const TYP: &str = "strongroom-audit-checkpoint+jwt";
 
-/// The claims of a checkpoint.
+/// The claims that a checkpoint's signature covers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checkpoint {
-    /// The service that signed it.
+    /// The service that signed it, by its public URL.
     pub iss: String,
-    /// The app whose chain it is.
+    /// The app that the chain belongs to.
     pub sub: AppId,
-    /// When it was made, in seconds since 1970.
+    /// When the checkpoint was made, in seconds since 1970.
     pub iat: i64,
-    /// How many links the chain had.
+    /// The number of links in the chain.
     pub seq: i64,
-    /// The hash of the last, in hexadecimal.
+    /// The hash of the last link, in hexadecimal.
     pub hash: String,
-    /// The version of the links' encoding.
+    /// The version of the links' encoding ([`LINK_VERSION`](super::model::LINK_VERSION)).
     pub version: i16,
 }
 
-/// A checkpoint as it is handed out.
+/// A checkpoint with its signature.
 #[derive(Clone, Debug)]
 pub struct SignedCheckpoint {
-    /// What it says.
+    /// The claims in the clear, for the answer.
     pub claims: Checkpoint,
-    /// The same as a JWS in the compact form (RFC 7515 §7.1).
+    /// The claims as a JWS in the compact form (RFC 7515 §7.1).
     pub jws: String,
 }
 
-/// A checkpoint of the app's chain as it is; `None` where no key signs.
+/// Signs the current end of an app's chain; returns `None` if no key signs.
 pub async fn checkpoint(
     conn: &mut Conn,
     app: AppId,

@@ -1,15 +1,15 @@
-//! The audit trail: append-only rows that tell every change and every reading of a secret.
+//! The audit trail: append-only rows that record every change and every reading of a secret.
 //!
-//! A row is written in the transaction of the change that it is about: by the SQL function `record_audit`,
-//! which statements of other modules call with an [`AuditActor`], or, by the batched statements of
-//! `connections`, with one INSERT for the whole batch. It names a user by the random `usr_` id alone and
+//! A row is written in the transaction of the change that it records: by the SQL function `record_audit`,
+//! which statements of other modules call with an [`AuditActor`], or, in the batched statements of
+//! `connections`, by one INSERT for the whole batch. It names a user by the random `usr_` id alone and
 //! never holds a secret.
 //!
-//! What was committed is linked into a hash chain of the app's own by the background work (`chain`);
-//! `verify` finds the first place where a chain is broken, and a `checkpoint`, kept elsewhere, tells
-//! one that was cut off or rewritten as a whole.
+//! The background work links committed rows into a hash chain per app (`chain`). `verify` finds the first
+//! link at which a chain is broken; a `checkpoint`, kept elsewhere, reveals a chain that was truncated or
+//! rewritten as a whole.
 //!
-//! Knows: base, http.
+//! May import: base, database, http.
 
 pub mod chain;
 mod checkpoint;
@@ -68,24 +68,24 @@ impl From<&Actor> for AuditActor {
     }
 }
 
-/// What happened to whom.
+/// One change to record, without the actor.
 #[derive(Debug)]
 pub struct Event<'a> {
-    /// The app.
+    /// The app whose trail gets the row.
     pub app: AppId,
-    /// What was done, such as `client.created`.
+    /// What was done, such as `client.created`. Part of the link's hash: never rename one.
     pub action: &'static str,
-    /// How it ended.
+    /// `ok`, `failed`, or the connection's new status.
     pub outcome: &'static str,
-    /// The user that it concerns.
+    /// The user that the change affects.
     pub user: Option<UserId>,
-    /// The connection that it concerns.
+    /// The connection that the change affects.
     pub connection: Option<ConnectionId>,
-    /// The reason that was given, or what else is worth knowing.
+    /// The caller's reason, or another detail worth keeping. Never a secret.
     pub reason: Option<&'a str>,
 }
 
-/// Records an event, in the transaction that `conn` is in.
+/// Records an event in the transaction that `conn` is in.
 pub async fn record(conn: &mut Conn, actor: &Actor, event: &Event<'_>) -> sqlx::Result<()> {
     sqlx::query!(
         "SELECT record_audit($1, $2, $3, $4, $5, $6, $7)",
@@ -102,7 +102,7 @@ pub async fn record(conn: &mut Conn, actor: &Actor, event: &Event<'_>) -> sqlx::
     Ok(())
 }
 
-/// Records a change of what is behind every app, such as a key, in the trail of each.
+/// Records a change that affects every app, such as a new signing key, in each app's trail.
 pub async fn record_everywhere(
     conn: &mut Conn,
     actor: &Actor,
@@ -120,10 +120,10 @@ pub async fn record_everywhere(
     Ok(())
 }
 
-/// The most rows that a history holds.
+/// The most rows that a history returns.
 const HISTORY: i64 = 1000;
 
-/// What happened to one connection, oldest first; of more than a thousand rows the latest thousand.
+/// Returns the events of one connection, oldest first; of more than a thousand, the latest thousand.
 pub async fn history(
     conn: &mut Conn,
     app: AppId,

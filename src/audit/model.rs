@@ -1,7 +1,7 @@
-//! Rows of the trail, and how they hang together.
+//! Rows of the trail, and the hash chain over them.
 //!
-//! A link is SHA-256 over one row, its place and the link before. Nobody needs a key to check it;
-//! what a chain that was rewritten as a whole is held against is a checkpoint kept elsewhere.
+//! A link is SHA-256 over one row, its sequence number and the previous link, so anybody can check it without
+//! a key. Only a checkpoint kept elsewhere reveals a chain that was rewritten as a whole.
 
 use aws_lc_rs::digest;
 use serde::Serialize;
@@ -13,7 +13,7 @@ use crate::base::ids::{AppId, AuditEventId, ConnectionId, SessionId, UserId};
 
 /// The version of the encoding that new links hash.
 pub const LINK_VERSION: i16 = 1;
-/// What every link's input begins with, so that nothing else that is hashed can pass for one.
+/// The domain separator at the head of every link's input: no other hash of ours can pass for a link.
 const DOMAIN: &[u8] = b"strongroom audit link";
 
 /// A row of the audit trail.
@@ -62,16 +62,16 @@ pub struct AuditEvent {
 pub struct LinkHash([u8; 32]);
 
 impl LinkHash {
-    /// What the first link of a chain follows.
+    /// What the first link of a chain follows: 32 zero bytes.
     pub const NOTHING: Self = Self([0; 32]);
 
-    /// From the database; `None` where it is no SHA-256.
+    /// Reads a hash from the database; returns `None` if it is not 32 bytes long.
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         bytes.try_into().ok().map(Self)
     }
 
-    /// As the database holds it.
+    /// Returns the bytes for the database.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
@@ -84,20 +84,20 @@ impl std::fmt::Display for LinkHash {
     }
 }
 
-/// The end of an app's chain.
+/// The last link of an app's chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Head {
-    /// How many links it has.
+    /// The number of links.
     pub seq: i64,
-    /// The hash of the last.
+    /// The hash of the last link.
     pub hash: LinkHash,
 }
 
 impl Head {
-    /// A chain without links.
+    /// The head of a chain without links.
     pub const EMPTY: Self = Self { seq: 0, hash: LinkHash::NOTHING };
 
-    /// The chain with one more row at its end.
+    /// Returns the head after one more row is linked.
     #[must_use]
     pub fn followed_by(self, app: AppId, event: &AuditEvent) -> Self {
         let seq = self.seq + 1;
@@ -105,8 +105,8 @@ impl Head {
     }
 }
 
-/// The hash of the link at `seq` (version 1): SHA-256 over fields, each behind its length in four bytes,
-/// big-endian; what is absent has the length 2³²−1 and no bytes. Numbers are eight bytes, big-endian;
+/// Hashes the link at `seq` (version 1): SHA-256 over fields, each preceded by its length in four bytes,
+/// big-endian. An absent field has the length 2³²−1 and no bytes. Numbers are eight bytes, big-endian;
 /// times are microseconds since 1970.
 fn link(app: AppId, seq: i64, before: LinkHash, event: &AuditEvent) -> LinkHash {
     let mut input = digest::Context::new(&digest::SHA256);
@@ -211,7 +211,7 @@ mod tests {
         assert_ne!(hash_of(&with(Some("ab"), Some("c"))), hash_of(&with(Some("b"), Some("ca"))));
     }
 
-    /// The encoding never changes under links that exist. This value was computed apart from this
+    /// The encoding never changes for links that exist. The expected value was computed independently of this
     /// code, from the description above.
     #[test]
     fn the_encoding_is_the_one_that_was_written_down() {

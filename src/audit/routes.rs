@@ -22,13 +22,13 @@ use crate::http::caller::{Authorized, needs};
 use crate::http::operators::{Operators, told};
 use crate::http::problem::Problem;
 
-/// JSON lines: one event a line.
+/// The media type of an export: one JSON object a line.
 const JSON_LINES: &str = "application/x-ndjson";
-/// How many rows an export reads at a time.
+/// How many rows an export reads per statement.
 const PIECE: u8 = 250;
-/// The longest text of a filter, in bytes.
+/// The longest text that a filter accepts, in bytes.
 const MAX_TEXT: usize = 256;
-/// Who can be in the trail.
+/// The kinds of actors that the filter accepts.
 const ACTORS: [&str; 4] = ["client", "session", "operator", "service"];
 
 /// Which events, and which page of them.
@@ -164,14 +164,14 @@ async fn page(
     Ok(Page::from_query(events, limit, |event| AuditEventId::uuid(event.id)))
 }
 
-/// Answers with lines as they are read. Nothing is held while the caller takes its time: each piece
-/// has the connection for one statement.
+/// Streams rows as JSON lines. Each portion holds a connection for one statement only, never while the
+/// caller reads slowly.
 async fn export(
     operators: &Operators,
     filter: Filter,
     cursor: Option<Cursor>,
 ) -> Result<HttpResponse, Problem> {
-    // The first piece is read here, so that what does not work is told by a status.
+    // Read the first portion before answering, so that an error still becomes a status code.
     let first = page(&mut *operators.begin(filter.app).await?, &filter, cursor, PIECE).await?;
     let body = lines(operators.clone(), filter, first);
     let mut answer = HttpResponse::Ok();
@@ -221,8 +221,8 @@ fn filter(app: AppId, query: EventQuery) -> Result<Filter, Problem> {
         text::check(value, MAX_TEXT).map_err(|what| Problem::invalid_field(name, what))?;
     }
     if query.actor.as_deref().is_some_and(|actor| !ACTORS.contains(&actor)) {
-        let told = format!("must be one of {}", ACTORS.join(", "));
-        return Err(Problem::invalid_field("actor", told));
+        let expected = format!("must be one of {}", ACTORS.join(", "));
+        return Err(Problem::invalid_field("actor", expected));
     }
     let connection = query.connection.as_deref().map(|text| {
         text.parse().map_err(|error| Problem::invalid_field("connection", format!("is {error}")))
@@ -240,16 +240,16 @@ fn filter(app: AppId, query: EventQuery) -> Result<Filter, Problem> {
 }
 
 fn moment(name: &'static str, text: Option<&str>) -> Result<Option<OffsetDateTime>, Problem> {
-    let told = "must be a time of RFC 3339, such as 2026-11-21T15:20:00Z";
+    let expected = "must be a time of RFC 3339, such as 2026-11-21T15:20:00Z";
     text.map(|text| OffsetDateTime::parse(text, &Rfc3339))
         .transpose()
-        .map_err(|_| Problem::invalid_field(name, told))
+        .map_err(|_| Problem::invalid_field(name, expected))
 }
 
 fn limit(text: &str) -> Result<u8, Problem> {
     let limit = text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
-    let told = format_args!("must be a whole number from 1 to {MAX_LIMIT}");
-    limit.ok_or_else(|| Problem::invalid_field("limit", told))
+    let expected = format_args!("must be a whole number from 1 to {MAX_LIMIT}");
+    limit.ok_or_else(|| Problem::invalid_field("limit", expected))
 }
 
 fn cursor(text: &str) -> Result<Cursor, Problem> {

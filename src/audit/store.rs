@@ -1,4 +1,4 @@
-//! The tables of the trail and of its chain.
+//! The tables of the trail and of its chain: `audit_events`, `audit_links`, `audit_unlinked`, `audit_chainer`.
 
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -7,7 +7,7 @@ use super::model::{AuditEvent, Head, LINK_VERSION, LinkHash};
 use crate::base::ids::{AppId, AuditEventId, ConnectionId, SessionId, UserId};
 use crate::database::Conn;
 
-/// A row of the trail as the statements below read it.
+/// A row of the trail as [`select_rows`] reads it.
 struct Row {
     app: AppId,
     id: AuditEventId,
@@ -65,19 +65,20 @@ macro_rules! select_rows {
     };
 }
 
-/// Whether any row waits for its link.
+/// Returns whether any row waits for its link. Cheaper than [`waiting`], and asked every round.
 pub(super) async fn anything_waits(conn: &mut Conn) -> sqlx::Result<bool> {
     sqlx::query_scalar!(r#"SELECT EXISTS (SELECT FROM audit_unlinked) AS "it!""#)
         .fetch_one(conn)
         .await
 }
 
-/// How many rows wait for their links.
+/// Counts the rows that wait for their links.
 pub(super) async fn waiting(conn: &mut Conn) -> sqlx::Result<i64> {
     sqlx::query_scalar!(r#"SELECT count(*) AS "it!" FROM audit_unlinked"#).fetch_one(conn).await
 }
 
-/// Makes this transaction the chainer, if no other one is.
+/// Makes this transaction the chainer, unless another one is: `SKIP LOCKED`, so a replica never queues for
+/// the role. The lock ends with the transaction.
 pub(super) async fn become_chainer(conn: &mut Conn) -> sqlx::Result<bool> {
     let mine = sqlx::query_scalar!("SELECT one FROM audit_chainer FOR UPDATE SKIP LOCKED")
         .fetch_optional(conn)
@@ -85,14 +86,15 @@ pub(super) async fn become_chainer(conn: &mut Conn) -> sqlx::Result<bool> {
     Ok(mine.is_some())
 }
 
-/// Takes rows that wait for their links off the queue: their number, and those among them that have no
-/// link yet, app by app in the order of their ids. The number tells whether more may wait.
+/// Dequeues up to `limit` rows; returns their number, and those that have no link yet, by app and id. If the
+/// number equals `limit`, more rows may wait.
 pub(super) async fn take_unlinked(
     conn: &mut Conn,
     limit: i64,
 ) -> sqlx::Result<(usize, Vec<(AppId, AuditEvent)>)> {
     let taken = sqlx::query!(
         "DELETE FROM audit_unlinked
+         -- By ctid, because DELETE has no LIMIT. Rows of the queue are never updated, so ctids are stable.
          WHERE ctid = ANY (ARRAY(SELECT ctid FROM audit_unlinked LIMIT $1))
          RETURNING app_id, event_id",
         limit,
@@ -118,12 +120,12 @@ pub(super) async fn take_unlinked(
     Ok((taken.len(), rows.into_iter().map(|row| (row.app, row.into())).collect()))
 }
 
-/// The time by the database's clock.
+/// Returns the time by the database's clock.
 pub(super) async fn now(conn: &mut Conn) -> sqlx::Result<OffsetDateTime> {
     sqlx::query_scalar!(r#"SELECT strongroom_now() AS "it!""#).fetch_one(conn).await
 }
 
-/// The end of an app's chain.
+/// Returns the last link of an app's chain, by a backward scan of the primary key.
 pub(super) async fn head(conn: &mut Conn, app: AppId) -> sqlx::Result<Head> {
     let row = sqlx::query!(
         "SELECT seq, hash FROM audit_links WHERE app_id = $1 ORDER BY seq DESC LIMIT 1",
@@ -138,14 +140,13 @@ fn hash(bytes: &[u8]) -> sqlx::Result<LinkHash> {
     LinkHash::from_bytes(bytes).ok_or_else(|| sqlx::Error::Decode("not a hash".into()))
 }
 
-/// A link to be written down.
 pub(super) struct NewLink<'a> {
     pub(super) app: AppId,
     pub(super) head: Head,
     pub(super) event: &'a AuditEvent,
 }
 
-/// Writes links down.
+/// Inserts links; the primary key `(app_id, seq)` refuses a second link at one position.
 pub(super) async fn insert_links(conn: &mut Conn, links: &[NewLink<'_>]) -> sqlx::Result<()> {
     let (mut apps, mut seqs, mut events) = (Vec::new(), Vec::new(), Vec::new());
     let (mut hashes, mut users, mut connections) = (Vec::new(), Vec::new(), Vec::new());
@@ -175,7 +176,7 @@ pub(super) async fn insert_links(conn: &mut Conn, links: &[NewLink<'_>]) -> sqlx
     Ok(())
 }
 
-/// A link as it was written down, and the row that it names, where that is still there.
+/// A stored link with the row that it names, if that row still exists.
 pub(super) struct Link {
     pub(super) seq: i64,
     pub(super) event_id: AuditEventId,
@@ -184,7 +185,7 @@ pub(super) struct Link {
     pub(super) event: Option<AuditEvent>,
 }
 
-/// The links of an app's chain behind `after`, with their rows.
+/// Returns up to `limit` links of an app's chain after `after`, with their rows.
 pub(super) async fn links(
     conn: &mut Conn,
     app: AppId,
@@ -242,19 +243,19 @@ pub(super) async fn links(
         .collect())
 }
 
-/// What stands outside of an app's chain.
+/// Rows of an app that are not in its chain.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Unlinked {
-    /// Rows that wait for their links.
+    /// The number of rows that are queued for a link.
     pub(super) waiting: i64,
-    /// When the oldest of them was written.
+    /// When the oldest queued row was written.
     pub(super) oldest: Option<OffsetDateTime>,
-    /// The first row that neither has a link nor waits for one.
+    /// The first row that neither has a link nor is queued for one: evidence of tampering.
     pub(super) lost: Option<AuditEventId>,
 }
 
-/// Has the statements of this transaction look up each row by its index, as those of the pools do: a
-/// table that grew since it was analysed would be joined row by row with the whole of another.
+/// Makes this transaction's statements look up each row by its index, as the pools' sessions do. Otherwise
+/// the planner may join a table that grew since it was analysed with the whole of another.
 pub(super) async fn plan_by_index(conn: &mut Conn) -> sqlx::Result<()> {
     sqlx::raw_sql(
         "SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; \
@@ -265,10 +266,11 @@ pub(super) async fn plan_by_index(conn: &mut Conn) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// What stands outside of an app's chain. Reads the whole trail of the app.
+/// Finds the rows outside of an app's chain. Reads the app's whole trail.
 pub(super) async fn unlinked(conn: &mut Conn, app: AppId) -> sqlx::Result<Unlinked> {
     let row = sqlx::query!(
         r#"WITH outside AS (
+            -- Rows without a link. Those in the queue will get one; any other was tampered with.
             SELECT e.id, e.at, EXISTS (
                 SELECT FROM audit_unlinked u WHERE u.app_id = e.app_id AND u.event_id = e.id) AS waits
             FROM audit_events e
@@ -284,29 +286,29 @@ pub(super) async fn unlinked(conn: &mut Conn, app: AppId) -> sqlx::Result<Unlink
     Ok(Unlinked { waiting: row.waiting, oldest: row.oldest, lost: row.lost })
 }
 
-/// Which rows of the trail.
+/// Selects rows of the trail. `None` in a field means no restriction.
 #[derive(Clone, Debug)]
 pub struct Filter {
-    /// The app.
+    /// The app whose trail is read; always restricts.
     pub app: AppId,
-    /// Only this action.
+    /// The exact action, such as `token.revealed`.
     pub action: Option<String>,
-    /// Only what concerns the user of this name.
+    /// The app's name for a user. An unknown name matches no row.
     pub client_user_id: Option<String>,
-    /// Only what concerns this connection.
+    /// The affected connection.
     pub connection: Option<ConnectionId>,
-    /// Only what this client did.
+    /// The client that acted.
     pub client_id: Option<String>,
-    /// Only what this kind of actor did.
+    /// The kind of actor: `client`, `session`, `operator` or `service`.
     pub actor: Option<String>,
-    /// Only what was written before.
+    /// Exclusive upper bound of the row's time.
     pub before: Option<OffsetDateTime>,
-    /// Only what was written at this time or later.
+    /// Inclusive lower bound of the row's time.
     pub after: Option<OffsetDateTime>,
 }
 
 impl Filter {
-    /// Everything of this app.
+    /// Selects everything of this app.
     #[must_use]
     pub const fn of(app: AppId) -> Self {
         Self {
@@ -321,8 +323,8 @@ impl Filter {
         }
     }
 
-    /// The ids that were given between these times, and a second around: the id's clock was read a
-    /// moment before or after the row's, and a range of ids is one of the index.
+    /// Returns the range of ids given between the filter's times, with a second of slack: the id's clock was
+    /// read a moment before or after the row's. A range of ids lets PostgreSQL use the primary key.
     fn ids(&self) -> (Uuid, Uuid) {
         let slack = time::Duration::SECOND;
         let first = self.after.map_or(Uuid::nil(), |at| first_id_at(at.saturating_sub(slack)));
@@ -331,14 +333,14 @@ impl Filter {
     }
 }
 
-/// The least `UUIDv7` of this moment (RFC 9562 §5.7).
+/// Returns the least `UUIDv7` of a moment (RFC 9562 §5.7).
 fn first_id_at(at: OffsetDateTime) -> Uuid {
     let millis = u64::try_from(at.unix_timestamp_nanos() / 1_000_000).unwrap_or(0);
     Uuid::from_u128(u128::from(millis.min((1 << 48) - 1)) << 80)
 }
 
-/// Rows of the trail, newest first, at most `limit`, behind the row `after`. What concerns one user or
-/// one connection is found by the chain's indexes and, where it is not linked yet, by the queue.
+/// Returns up to `limit` rows, newest first, older than the row `after`. Finds the rows of one user or one
+/// connection by the indexes of `audit_links` and, if they are not linked yet, by the queue.
 pub async fn list(
     conn: &mut Conn,
     filter: &Filter,
@@ -357,6 +359,9 @@ pub async fn list(
     let rows = if user.is_some() || filter.connection.is_some() {
         select_rows!(
             "WITH found AS (
+                -- One range of an index per branch: an OR over both columns would read the app's whole trail.
+                -- Rows that the chainer has not linked yet are in none of the indexes, hence the third branch;
+                -- it is short, and the outer conditions filter it.
                 SELECT event_id FROM audit_links
                 WHERE app_id = $1 AND connection_id = $9 AND event_id >= $2 AND event_id < $3
                 UNION

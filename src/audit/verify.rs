@@ -1,4 +1,4 @@
-//! Checks a chain from its first link to its last, in one snapshot and in pieces of a fixed size.
+//! Checks a chain from its first link to its last, in one snapshot and in portions of a fixed size.
 
 use serde::Serialize;
 use time::OffsetDateTime;
@@ -9,31 +9,31 @@ use super::store::{self, Link};
 use crate::base::ids::{AppId, AuditEventId};
 use crate::database::{Conn, LongWork};
 
-/// How many links are read at a time.
+/// How many links one statement reads.
 const PIECE: i64 = 2000;
 
-/// What is wrong with a chain at the first place where anything is.
+/// The defect at the first broken position of a chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Fault {
-    /// The row that the link names is gone.
+    /// The row that the link names does not exist any more.
     Removed,
-    /// A link is gone from the middle.
+    /// A link is missing from the middle of the chain.
     LinkRemoved,
-    /// The row or its link is not what it was, or stands in another's place.
+    /// The row or its link was changed, or moved to another position.
     Changed,
-    /// The link was made by a newer release, or by somebody else.
+    /// The link's version is unknown: a newer release made it, or a forger.
     UnknownVersion,
-    /// The chain has fewer links than a checkpoint says: its end is gone.
+    /// The chain has fewer links than a checkpoint states: it was truncated.
     CutOff,
-    /// The chain holds together and is not the one that a checkpoint was made of.
+    /// The chain is consistent but does not match a checkpoint: it was rewritten.
     Rewritten,
-    /// A row has no link and does not wait for one.
+    /// A row has no link and is not queued for one.
     NeverLinked,
 }
 
 impl Fault {
-    /// What it means, in words.
+    /// Explains the fault in a sentence for operators.
     #[must_use]
     pub const fn describe(self) -> &'static str {
         match self {
@@ -48,46 +48,46 @@ impl Fault {
     }
 }
 
-/// The first place where a chain is broken.
+/// The first position at which a chain is broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Break {
-    /// What is wrong.
+    /// The kind of defect.
     pub fault: Fault,
-    /// The place in the chain, where it has one.
+    /// The position in the chain, if the defect has one.
     pub seq: Option<i64>,
-    /// The row, where one is named.
+    /// The affected row, if the link names one.
     pub event: Option<AuditEventId>,
 }
 
-/// What a check found.
+/// The result of a check.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
-    /// How many links hold, from the first on.
+    /// How many links are valid, counted from the first.
     pub linked: i64,
-    /// The hash of the last that holds, in hexadecimal.
+    /// The hash of the last valid link, in hexadecimal.
     pub hash: String,
-    /// Rows that were written and wait for their links: nothing is known about them yet.
+    /// Rows that are queued for their links; the check says nothing about them.
     pub unlinked: i64,
-    /// When the oldest of those was written.
+    /// When the oldest queued row was written.
     #[serde(with = "time::serde::rfc3339::option")]
     pub oldest_unlinked: Option<OffsetDateTime>,
-    /// How many checkpoints the chain was held against.
+    /// How many checkpoints the chain was compared with.
     pub checkpoints: usize,
-    /// The first place where it is broken; `null` where it is whole.
+    /// The first broken position; `null` if the chain is intact.
     pub broken: Option<Break>,
 }
 
-/// Checks an app's chain, and that it continues what each checkpoint says. `progress` hears how many
-/// links were checked, of how many.
+/// Checks an app's chain, and that it extends every checkpoint. Calls `progress` with the number of links
+/// checked so far and the total.
 pub async fn verify(
     conn: &mut Conn,
     app: AppId,
     checkpoints: &[Checkpoint],
     mut progress: impl FnMut(i64, i64),
 ) -> sqlx::Result<Report> {
-    // One snapshot: the chainer goes on meanwhile.
+    // One snapshot, because the chainer keeps appending.
     let mut tx = conn.begin_snapshot(LongWork::AuditVerification).await?;
     store::plan_by_index(&mut tx).await?;
     let end = store::head(&mut tx, app).await?.seq;
@@ -123,7 +123,7 @@ pub async fn verify(
     })
 }
 
-/// The chain with this link, if it continues it.
+/// Returns the head after `link`, or the break if `link` does not continue the chain.
 fn follow(head: Head, app: AppId, link: &Link, checkpoints: &[Checkpoint]) -> Result<Head, Break> {
     let seq = head.seq + 1;
     let broken = |fault| Break { fault, seq: Some(seq), event: Some(link.event_id) };
@@ -144,7 +144,7 @@ fn follow(head: Head, app: AppId, link: &Link, checkpoints: &[Checkpoint]) -> Re
     Ok(next)
 }
 
-/// Whether a checkpoint knows of more links than there are.
+/// Returns a break if a checkpoint states more links than there are.
 fn cut_off(head: Head, checkpoints: &[Checkpoint]) -> Option<Break> {
     let beyond = checkpoints.iter().any(|point| point.seq > head.seq);
     beyond.then_some(Break { fault: Fault::CutOff, seq: Some(head.seq + 1), event: None })

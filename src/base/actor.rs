@@ -1,4 +1,4 @@
-//! Who does something, for the audit trail.
+//! The actor of a request or a background task, for the audit trail.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -8,45 +8,45 @@ use uuid::Uuid;
 use super::ids::SessionId;
 use super::scope::Scope;
 
-/// Who does something and from where.
+/// Who acts, and from where.
 #[derive(Clone, Debug)]
 pub struct Actor {
-    /// Who.
+    /// The kind of actor and its id.
     pub who: Who,
-    /// The caller's address, where there is a caller; behind a trusted proxy, what the proxy says.
+    /// The caller's address, if there is a caller; from a trusted proxy, the address that it reports.
     pub ip: Option<IpAddr>,
-    /// The request that caused it.
+    /// The request that causes the action; also in `X-Request-ID` and the log.
     pub request_id: Option<Uuid>,
 }
 
-/// Who does something.
+/// The kinds of actors.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Who {
-    /// An OAuth client, by the scope that let it.
+    /// An OAuth client with an access token.
     Client {
-        /// The client's id.
+        /// The `client_id`.
         id: Arc<str>,
-        /// The scope that the request needed.
+        /// The scope that the request needed, not all that the token carries.
         scope: Scope,
     },
-    /// An OAuth client by its secret, at one of the OAuth endpoints.
+    /// An OAuth client authenticated by its secret, at one of the OAuth endpoints.
     ClientBySecret(Arc<str>),
     /// A browser with a connect session.
     Session(SessionId),
-    /// Somebody at the command line.
+    /// A person at the command line.
     Operator,
     /// The background work.
     Service,
 }
 
 impl Actor {
-    /// The background work.
+    /// Returns the actor of the background work.
     #[must_use]
     pub const fn service() -> Self {
         Self { who: Who::Service, ip: None, request_id: None }
     }
 
-    /// Somebody at the command line.
+    /// Returns the actor of the command line.
     #[must_use]
     pub const fn operator() -> Self {
         Self { who: Who::Operator, ip: None, request_id: None }

@@ -1,16 +1,16 @@
-//! Content codings of answers (RFC 9110 §8.4): what comes encoded though `identity` was asked for is
-//! decoded all the same, within the bounds that hold for it.
+//! Content codings of answers (RFC 9110 §8.4). Requests ask for `identity`; an answer that is encoded anyway
+//! is decoded, within the bounds that hold for it.
 
 use std::io::{BufReader, Read};
 
 use flate2::bufread::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 
-/// The most codings that are taken off one answer. More than one is rare, more than this is mischief.
-const MOST: usize = 4;
-/// Pieces in which a coding is read, in bytes.
+/// The most codings that are decoded. More than one is rare, more than this is an attack.
+const MAX_CODINGS: usize = 4;
+/// The portion in which a coding is read, in bytes.
 const PIECE: usize = 8 * 1024;
 
-/// A coding that can be taken off.
+/// A supported coding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Coding {
     /// RFC 1952, also as `x-gzip`.
@@ -21,20 +21,20 @@ enum Coding {
     Brotli,
 }
 
-/// A coding that is not known here.
+/// The error of an unsupported coding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("an answer in an unknown encoding")]
 pub struct Unknown;
 
-/// The codings of an answer, in the order in which they were applied; none as a rule.
+/// The codings of an answer, in the order in which they were applied; usually none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Codings(Vec<Coding>);
 
 impl Codings {
-    /// Reads the values of an answer's `Content-Encoding` headers.
+    /// Parses the values of an answer's `Content-Encoding` headers.
     ///
     /// # Errors
-    /// One that is not known here, or more of them than anybody needs.
+    /// Fails if a coding is unsupported, or if there are more than four.
     pub fn read<'a>(values: impl IntoIterator<Item = &'a [u8]>) -> Result<Self, Unknown> {
         let mut codings = Vec::new();
         for name in values.into_iter().flat_map(|value| value.split(|byte| *byte == b',')) {
@@ -46,21 +46,20 @@ impl Codings {
                 _ => return Err(Unknown),
             }
         }
-        if codings.len() > MOST { Err(Unknown) } else { Ok(Self(codings)) }
+        if codings.len() > MAX_CODINGS { Err(Unknown) } else { Ok(Self(codings)) }
     }
 
-    /// Whether the body is as it was written.
+    /// Returns whether the body is not encoded.
     #[must_use]
     pub fn is_identity(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The body as it was written, to be read piece by piece: only what is read is decoded, so that a
-    /// small body that swells takes no more room than its reader grants. No layer gives more than
-    /// `max` bytes.
+    /// Returns a reader of the decoded body. It decodes only what is read, so that a small body that expands
+    /// takes no more memory than its reader grants. No layer yields more than `max` bytes.
     ///
-    /// A layer whose bytes are not of its coding is left out: proxies take a coding off and leave its
-    /// name behind.
+    /// A layer whose bytes are not in its coding is skipped: some proxies decode the body and leave the header
+    /// as it was.
     #[must_use]
     pub fn reader<'a>(
         &self,
@@ -74,8 +73,7 @@ impl Codings {
         reader
     }
 
-    /// The body as it was written, whole. What a coding that broke off had given until then is part of
-    /// it, with `Err` for the rest.
+    /// Decodes the whole body. If a coding breaks off, the bytes before are kept and `end` is an error.
     #[must_use]
     pub fn decode(&self, body: &[u8], max: usize) -> Decoded {
         let mut bytes = Vec::new();
@@ -93,25 +91,25 @@ impl Codings {
     }
 }
 
-/// A body that was decoded.
+/// A decoded body.
 #[derive(Debug)]
 pub struct Decoded {
-    /// What came of it.
+    /// The decoded bytes, also if the body is incomplete.
     pub bytes: Vec<u8>,
-    /// Whether that is all.
+    /// Whether the body is complete.
     pub end: Result<(), Spoilt>,
 }
 
 /// Why a body could not be decoded to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Spoilt {
-    /// It is larger than may be.
+    /// It exceeds the bound.
     #[error("an answer of excessive size")]
     TooLarge,
     /// It ends early.
     #[error("an answer that broke off")]
     BrokenOff,
-    /// Its bytes are not those of its coding, or not those that were encoded.
+    /// Its bytes are invalid in its coding, or fail its checksum.
     #[error("an answer whose encoding is damaged")]
     Damaged,
 }
@@ -137,7 +135,7 @@ impl Coding {
     }
 }
 
-/// Fills `head` as far as there is something to read; what fails here fails again where it is read.
+/// Fills `head` as far as possible; an error here occurs again where the body is read.
 fn fill(reader: &mut dyn Read, head: &mut [u8]) -> usize {
     let mut length = 0;
     while let Some(rest) = head.get_mut(length..).filter(|rest| !rest.is_empty()) {
@@ -149,12 +147,12 @@ fn fill(reader: &mut dyn Read, head: &mut [u8]) -> usize {
     length
 }
 
-/// RFC 1950 §2.2: method 8 (deflate), and a checksum over the first two bytes.
+/// Checks for RFC 1950 §2.2: method 8 (deflate), and a checksum over the first two bytes.
 fn is_zlib(head: [u8; 2]) -> bool {
     head[0] & 0x0f == 8 && u16::from_be_bytes(head).is_multiple_of(31)
 }
 
-/// Or a byte order mark before one.
+/// Checks for a JSON object, with or without a byte order mark.
 fn is_object(head: [u8; 2]) -> bool {
     matches!(head, [b'{', b'"' | b'}' | b' ' | b'\t' | b'\r' | b'\n'] | [0xef, 0xbb])
 }
@@ -171,7 +169,7 @@ mod tests {
     const TEXT: &[u8] =
         br#"{"success":true,"accessToken":"t","padding":"aaaaaaaaaaaaaaaaaaaaaaaa"}"#;
 
-    /// Without compression, because the decoder alone is linked in.
+    /// Encodes without compression, because only the decoder is a dependency.
     fn brotli(text: &[u8]) -> Vec<u8> {
         // RFC 7932 §9.1, §9.2: a window of 16 bits, a metablock that is not the last and not
         // compressed, and an empty last one.
@@ -250,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn what_broke_off_or_was_damaged_is_told_apart_and_never_taken_for_whole() {
+    fn what_broke_off_or_was_damaged_is_distinguished_and_never_taken_for_whole() {
         for (name, body) in
             [("gzip", gzip(TEXT)), ("deflate", zlib(TEXT)), ("deflate", raw_deflate(TEXT))]
         {
@@ -267,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_coding_that_is_not_known_is_told() {
+    fn a_coding_that_is_not_known_is_reported() {
         for name in ["zstd", "compress", "gzip, aws-chunked", "gzip,gzip,gzip,gzip,gzip"] {
             assert_eq!(Codings::read([name.as_bytes()]), Err(Unknown), "{name}");
         }

@@ -1,15 +1,15 @@
-//! Scopes of other APIs: names that Strongroom's tokens may carry and that mean nothing to it.
+//! External scopes: scopes of other APIs, which Strongroom's tokens may carry and which mean nothing to it.
 
 use std::sync::Arc;
 
 use super::scope::Scope;
 
-/// The longest name of a scope, in bytes.
-const LONGEST: usize = 128;
-/// How many a client may have.
-const MOST: usize = 32;
+/// The longest name, in bytes.
+const MAX_BYTES: usize = 128;
+/// The most external scopes of one client.
+const MAX_SCOPES: usize = 32;
 
-/// Whether the text is one scope by its characters: printable ASCII without space, `"` and `\`
+/// Returns whether the text has the syntax of one scope: printable ASCII without space, `"` and `\`
 /// (RFC 6749 §3.3).
 #[must_use]
 pub fn is_scope_token(text: &str) -> bool {
@@ -17,36 +17,36 @@ pub fn is_scope_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(allowed)
 }
 
-/// Why a name cannot be a scope of another API.
+/// Why a name cannot be an external scope.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidExternalScope {
-    /// Characters that no scope has, none, or too many.
+    /// The name is empty, too long, or has characters that no scope has.
     #[error("a scope is 1 to 128 printable ASCII characters without space, quote and backslash")]
     Malformed,
-    /// It has a meaning here.
+    /// The name is one of Strongroom's own scopes.
     #[error("`{0}` is a scope of Strongroom's own")]
     Own(Scope),
-    /// Too many of them.
+    /// There are too many names.
     #[error("a client may have at most 32 scopes of other APIs")]
     TooMany,
 }
 
-/// A set of scopes of other APIs, in the order in which they were given.
+/// A set of external scopes, in the order given.
 ///
-/// They are kept apart from [`Scopes`](super::scope::Scopes), so that no name comes to mean something
-/// by being given a meaning in a later release.
+/// Kept apart from [`Scopes`](super::scope::Scopes), so that an old external scope never gains a meaning when
+/// a later release introduces a scope of the same name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ExternalScopes(Vec<Arc<str>>);
 
 impl ExternalScopes {
-    /// The set of these names.
+    /// Checks the names and collects them into a set.
     ///
     /// # Errors
-    /// A name that cannot be one.
+    /// Fails if a name cannot be an external scope, or if there are more than 32.
     pub fn new<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<Self, InvalidExternalScope> {
         let mut set = Self::default();
         for name in names {
-            if !is_scope_token(name) || name.len() > LONGEST {
+            if !is_scope_token(name) || name.len() > MAX_BYTES {
                 return Err(InvalidExternalScope::Malformed);
             }
             if let Ok(own) = name.parse::<Scope>() {
@@ -54,10 +54,10 @@ impl ExternalScopes {
             }
             set.insert(name);
         }
-        if set.0.len() > MOST { Err(InvalidExternalScope::TooMany) } else { Ok(set) }
+        if set.0.len() > MAX_SCOPES { Err(InvalidExternalScope::TooMany) } else { Ok(set) }
     }
 
-    /// The set from the names in the database or in a token of ours.
+    /// Collects names from the database or from a token of ours, which were checked before.
     #[must_use]
     pub fn from_names<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
         let mut set = Self::default();
@@ -73,36 +73,36 @@ impl ExternalScopes {
         }
     }
 
-    /// Whether the set holds this name.
+    /// Returns whether the set contains this name.
     #[must_use]
     pub fn contains(&self, name: &str) -> bool {
         self.0.iter().any(|held| **held == *name)
     }
 
-    /// Whether all of this set is in `other`.
+    /// Returns whether every name of this set is in `other`.
     #[must_use]
     pub fn is_subset_of(&self, other: &Self) -> bool {
         self.0.iter().all(|name| other.contains(name))
     }
 
-    /// What is in both.
+    /// Returns the names that are in both sets.
     #[must_use]
     pub fn intersection(&self, other: &Self) -> Self {
         Self(self.0.iter().filter(|name| other.contains(name)).cloned().collect())
     }
 
-    /// Whether there is nothing in it.
+    /// Returns whether the set is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The names.
+    /// Iterates over the names.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|name| &**name)
     }
 
-    /// The names, as the database keeps them.
+    /// Returns the names as the database stores them.
     #[must_use]
     pub fn names(&self) -> Vec<String> {
         self.iter().map(str::to_owned).collect()
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_of_strongrooms_own_does_not_come_in_as_a_foreign_one() {
+    fn a_name_of_strongrooms_own_does_not_come_in_as_an_external_one() {
         assert_eq!(ExternalScopes::new(["admin"]), Err(InvalidExternalScope::Own(Scope::Admin)));
     }
 }

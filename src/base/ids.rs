@@ -1,23 +1,22 @@
-//! Ids: `UUIDv7` (RFC 9562 §5.7) behind a prefix that tells what they name, `conn_0199…`.
+//! Ids: `UUIDv7` (RFC 9562 §5.7) with a prefix that names the kind, `conn_0199…`.
 //!
-//! In PostgreSQL they are plain `uuid`; outside they are always text with the prefix, so that an id
-//! of the wrong kind is refused before any query runs.
+//! In PostgreSQL they are plain `uuid`; everywhere else they are text with the prefix, so that an id of the
+//! wrong kind is refused before any query runs.
 
-/// The text is not an id of the kind that was asked for.
+/// The error of a text that is not an id of the expected kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not an id of the form {prefix}_xxxxxxxx-xxxx-7xxx-xxxx-xxxxxxxxxxxx")]
 pub struct InvalidId {
-    /// The prefix that was expected, without the underscore.
+    /// The expected prefix, without the underscore.
     pub prefix: &'static str,
 }
 
-/// A new `UUIDv7`.
 fn new_uuid() -> uuid::Uuid {
     #[expect(clippy::disallowed_methods, reason = "this is the one place that makes ids")]
     uuid::Uuid::now_v7()
 }
 
-/// Takes `prefix_uuid` apart; only the hyphenated lower-case form counts, so that one thing has one name.
+/// Parses `prefix_uuid`. Accepts only the hyphenated lower-case form, so that each id has one spelling.
 fn parse(prefix: &'static str, text: &str) -> Result<uuid::Uuid, InvalidId> {
     let invalid = InvalidId { prefix };
     let uuid_text =
@@ -42,14 +41,14 @@ macro_rules! id {
             /// The prefix, without the underscore that follows it.
             pub const PREFIX: &'static str = $prefix;
 
-            /// A new id, later in order than all that this process made before.
+            /// Creates an id that sorts after all ids that this process created before.
             #[must_use]
             #[expect(clippy::new_without_default, reason = "an id out of nowhere should be asked for by name")]
             pub fn new() -> Self {
                 Self(new_uuid())
             }
 
-            /// The id without its prefix, as PostgreSQL holds it.
+            /// Returns the id without its prefix, as PostgreSQL stores it.
             #[must_use]
             pub const fn uuid(self) -> uuid::Uuid {
                 self.0
@@ -111,7 +110,7 @@ macro_rules! id {
 }
 
 id!(
-    /// A process that serves requests; a new one with every start.
+    /// A process that serves requests; each start creates a new one.
     ReplicaId, "replica"
 );
 id!(
@@ -119,7 +118,7 @@ id!(
     AppId, "app"
 );
 id!(
-    /// The app's own user. The only name by which the audit trail knows a user.
+    /// The app's own user. The only id by which the audit trail refers to a user.
     UserId, "usr"
 );
 id!(
@@ -139,7 +138,7 @@ id!(
     AuditEventId, "evt"
 );
 id!(
-    /// An access token that this service issued, its `jti`.
+    /// An access token that this service issued: its `jti`.
     AccessTokenId, "at"
 );
 id!(
@@ -147,15 +146,15 @@ id!(
     UpstreamId, "ups"
 );
 id!(
-    /// One call's turn with a connection's token.
+    /// A token lease: the right to make one call with a connection's token.
     TokenLeaseId, "turn"
 );
 id!(
-    /// One of the secrets of an OAuth client.
+    /// One secret of an OAuth client.
     ClientSecretId, "sec"
 );
 id!(
-    /// An order to revoke many connections.
+    /// A bulk revocation.
     BulkRevocationId, "ord"
 );
 id!(

@@ -1,10 +1,10 @@
-//! JSON objects of other services' making, of which a few members count: what the others hold, and how
-//! well they are written, must not cost those.
+//! JSON objects written by other services, of which only some members matter: whatever the other members hold,
+//! and however badly they are written, must not make those unreadable.
 //!
-//! An answer may begin with a byte order mark, hold bytes that are not UTF-8, raw control characters or
-//! half surrogates in its texts, name a member twice, nest as deep as it likes, hold values of other
-//! kinds than expected, and be followed by something, or break off. Whoever reads it decides what may be
-//! read from an answer that is not [`whole`](Object::is_whole).
+//! An answer may begin with a byte order mark, contain bytes that are not UTF-8, raw control characters or
+//! unpaired surrogates in strings, repeat a member, nest arbitrarily deep, hold values of unexpected types, be
+//! followed by other text, or break off. The caller decides what may be read from an object that is not
+//! [`whole`](Object::is_whole).
 
 use std::fmt;
 
@@ -12,8 +12,8 @@ use serde::de::{DeserializeSeed, Deserializer as _, Error as _, IgnoredAny, MapA
 use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
-/// The text of a body: UTF-8 or UTF-16, without byte order mark. What is not text of that encoding, and
-/// control characters within JSON's texts, become U+FFFD.
+/// Decodes a body: UTF-8 or UTF-16, without its byte order mark. Invalid sequences, and control characters
+/// within JSON strings, become U+FFFD.
 #[must_use]
 pub fn text(body: &[u8]) -> Zeroizing<String> {
     let utf8 = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -33,7 +33,7 @@ fn utf16(bytes: &[u8], unit: fn([u8; 2]) -> u16) -> String {
     char::decode_utf16(units).map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER)).collect()
 }
 
-/// RFC 8259 §7 forbids control characters inside of texts; between values they stay as they are.
+/// Replaces control characters inside strings, where RFC 8259 §7 forbids them.
 fn without_controls(text: Zeroizing<String>) -> Zeroizing<String> {
     if !text.bytes().any(|byte| byte < 0x20) {
         return text;
@@ -48,7 +48,7 @@ fn without_controls(text: Zeroizing<String>) -> Zeroizing<String> {
     Zeroizing::new(replaced.collect())
 }
 
-/// An object, of which the members are known that were asked for.
+/// An object of which only the requested members are known.
 #[derive(Debug)]
 pub struct Object<'a> {
     members: Vec<(&'static str, &'a RawValue)>,
@@ -57,7 +57,7 @@ pub struct Object<'a> {
 }
 
 impl<'a> Object<'a> {
-    /// Reads an object that stands at the head of `text`, as far as it goes; `None` where there is none.
+    /// Reads the object at the beginning of `text`, as far as possible; returns `None` if there is none.
     #[must_use]
     pub fn read(text: &'a str, names: &[&'static str]) -> Option<Self> {
         let text = text.trim_start_matches(['\u{feff}', ' ', '\t', '\r', '\n', '\0']);
@@ -72,13 +72,13 @@ impl<'a> Object<'a> {
         Some(Self { members, closed, whole })
     }
 
-    /// Whether the object came to its closing brace.
+    /// Returns whether the closing brace was found.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.closed
     }
 
-    /// Whether the object came to its closing brace and nothing stands behind it.
+    /// Returns whether the closing brace was found and nothing follows it.
     #[must_use]
     pub fn is_whole(&self) -> bool {
         self.whole
@@ -88,21 +88,20 @@ impl<'a> Object<'a> {
         self.members.iter().filter(move |(found, _)| *found == name).map(|(_, value)| *value)
     }
 
-    /// The value of a member as it stands; that of the last, as most readers have it, where there are
-    /// several (RFC 8259 §4).
+    /// Returns a member's raw value: of several, the last, as most parsers do (RFC 8259 §4).
     #[must_use]
     pub fn raw(&self, name: &str) -> Option<&'a str> {
         self.all(name).last().map(RawValue::get)
     }
 
-    /// A member that holds text in which no character was lost.
+    /// Returns a string member in which no character was replaced.
     #[must_use]
     pub fn exact(&self, name: &str) -> Option<String> {
         let text: String = serde_json::from_str(self.raw(name)?).ok()?;
         (!text.contains(char::REPLACEMENT_CHARACTER)).then_some(text)
     }
 
-    /// A member that holds text in which no character was lost, or a number, as text.
+    /// Returns a string member in which no character was replaced, or a number, as text.
     #[must_use]
     pub fn id(&self, name: &str) -> Option<String> {
         let raw = self.raw(name)?;
@@ -110,15 +109,15 @@ impl<'a> Object<'a> {
         if number { Some(raw.to_owned()) } else { self.exact(name) }
     }
 
-    /// What a member says in words: text as it is, another value as it stands; `None` for `null`.
+    /// Returns a member as text: a string's content, or another value's JSON; `None` for `null`.
     #[must_use]
     pub fn words(&self, name: &str) -> Option<String> {
         let raw = self.raw(name).filter(|raw| *raw != "null")?;
         Some(serde_json::from_str(raw).unwrap_or_else(|_| raw.to_owned()))
     }
 
-    /// A member that says yes or no, also as text or as 1 and 0; `None` where it is given several times
-    /// and they do not agree.
+    /// Returns a boolean member, also written as a string or as 1 and 0; `None` if it occurs several times with
+    /// different values.
     #[must_use]
     pub fn yes(&self, name: &str) -> Option<bool> {
         let mut said = self.all(name).map(|value| yes(value.get()));
@@ -135,7 +134,7 @@ fn yes(raw: &str) -> Option<bool> {
     }
 }
 
-/// Gathers members as they come, so that an object that breaks off has given what came before.
+/// Collects members one by one, so that an object that breaks off yields those before.
 struct Members<'n, 'a> {
     names: &'n [&'static str],
     found: &'n mut Vec<(&'static str, &'a RawValue)>,
@@ -162,11 +161,10 @@ impl<'a> Visitor<'a> for Members<'_, 'a> {
     }
 }
 
-/// How often the members that count may be given, all together.
+/// The most occurrences of requested members, counted over all of them.
 const MOST_MEMBERS: usize = 64;
 
-/// A member's name, where it is one that was asked for. Read as bytes, because half surrogates are no
-/// text.
+/// The name of a member, if it was requested. Read as bytes, because unpaired surrogates are not text.
 struct Name<'n>(&'n [&'static str]);
 
 impl<'de> DeserializeSeed<'de> for Name<'_> {

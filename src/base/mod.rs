@@ -1,6 +1,6 @@
-//! What every room knows and what knows no room: ids, the clock, secret text, checked text, paging,
-//! scopes, who acts, signed statements, trace context; and how other services' answers are read:
-//! content codings, loose JSON, `Retry-After`.
+//! Common types that every module may import and that import no module: ids, the clock, secret text, checked
+//! text, paging, scopes, actors, signed statements, trace context; and the readers of other services' answers:
+//! content codings, lenient JSON, `Retry-After`.
 
 pub mod actor;
 pub mod algorithm;

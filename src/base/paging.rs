@@ -1,31 +1,31 @@
-//! Cursor paging: newest first, by id, with a cursor that callers treat as opaque.
+//! Cursor paging: newest first, by id, with a cursor that is opaque to callers.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use uuid::Uuid;
 
-/// How many items a page has where the caller does not say.
+/// The size of a page unless the caller sets it.
 pub const DEFAULT_LIMIT: u8 = 50;
-/// How many items a page has at most.
+/// The largest size of a page.
 pub const MAX_LIMIT: u8 = 100;
 
-/// The place in a list after which the next page starts.
+/// The position in a list after which the next page starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cursor(Uuid);
 
-/// The text is not a cursor that this service handed out.
+/// The error of a text that is not a cursor of this service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a cursor of this list")]
 pub struct InvalidCursor;
 
 impl Cursor {
-    /// The cursor that stands behind the item of this id.
+    /// Creates the cursor after the item with this id.
     #[must_use]
     pub const fn after(id: Uuid) -> Self {
         Self(id)
     }
 
-    /// The id of the item behind which the cursor stands.
+    /// Returns the id of the item before the cursor.
     #[must_use]
     pub const fn id(self) -> Uuid {
         self.0
@@ -52,12 +52,12 @@ impl std::str::FromStr for Cursor {
 pub struct Page<T> {
     /// The items, newest first.
     pub items: Vec<T>,
-    /// Where the next page starts; `None` on the last one.
+    /// The cursor of the next page; `None` on the last.
     pub next: Option<Cursor>,
 }
 
 impl<T> Page<T> {
-    /// Makes a page of at most `limit` items from a query that asked for one more than that.
+    /// Builds a page of up to `limit` items from a query that asked for one more, which shows whether more follow.
     #[must_use]
     pub fn from_query(mut items: Vec<T>, limit: u8, id: impl Fn(&T) -> Uuid) -> Self {
         let more = items.len() > usize::from(limit);

@@ -4,11 +4,11 @@ use std::time::{Duration, SystemTime};
 
 use super::clock::Clock;
 
-/// How long an answer asks to be left alone, from the texts of its headers `Retry-After` and `Date`.
+/// Returns for how long an answer asks callers to wait, from its headers `Retry-After` and `Date`.
 ///
-/// Seconds count as they are. A date (RFC 9110 §5.6.7, all three forms) counts from the answer's own
-/// `Date`, because two machines' clocks differ, and from this machine's clock where there is none; one
-/// that has passed means zero. Anything else is ignored.
+/// Seconds count as they are. A date (RFC 9110 §5.6.7, all three forms) is relative to the answer's own
+/// `Date`, because clocks of two machines differ, and to this machine's clock if there is none; a past date
+/// means zero. Anything else is ignored.
 #[must_use]
 pub fn read(retry_after: &str, date: Option<&str>) -> Option<Duration> {
     read_at(retry_after, date, Clock::system().now().into())
@@ -17,7 +17,7 @@ pub fn read(retry_after: &str, date: Option<&str>) -> Option<Duration> {
 fn read_at(retry_after: &str, date: Option<&str>, now: SystemTime) -> Option<Duration> {
     let text = retry_after.trim();
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-        // Digits alone fail for being too many.
+        // All digits, so parsing fails only for too large a number.
         return Some(Duration::from_secs(text.parse::<u32>().unwrap_or(u32::MAX).into()));
     }
     let until = httpdate::parse_http_date(text).ok()?;
@@ -31,7 +31,7 @@ mod tests {
 
     fn seconds(retry_after: &str, date: Option<&str>) -> Option<u64> {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
-        read_at(retry_after, date, now).map(|wish| wish.as_secs())
+        read_at(retry_after, date, now).map(|pause| pause.as_secs())
     }
 
     #[test]

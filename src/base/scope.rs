@@ -1,4 +1,4 @@
-//! What a client may do: OAuth 2.0 scopes (RFC 6749 §3.3).
+//! The permissions of clients: OAuth 2.0 scopes (RFC 6749 §3.3).
 
 use std::fmt::{Display, Formatter};
 use std::str::FromStr;
@@ -6,15 +6,15 @@ use std::str::FromStr;
 /// One permission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Scope {
-    /// Make connect sessions.
+    /// Create connect sessions.
     SessionsCreate,
-    /// Hand in Connect's results, import tokens.
+    /// Submit Connect's results, import tokens.
     ConnectionsWrite,
-    /// See connections, never their secrets.
+    /// Read connections, never their secrets.
     ConnectionsRead,
     /// Delink and invalidate.
     ConnectionsRevoke,
-    /// Read tokens in the clear.
+    /// Reveal tokens.
     TokensRead,
     /// Call Dapi on a connection's behalf.
     DapiCall,
@@ -27,7 +27,7 @@ pub enum Scope {
 }
 
 impl Scope {
-    /// Every scope there is.
+    /// All scopes.
     pub const ALL: [Self; 9] = [
         Self::SessionsCreate,
         Self::ConnectionsWrite,
@@ -40,7 +40,7 @@ impl Scope {
         Self::Admin,
     ];
 
-    /// The scope as a token names it.
+    /// Returns the scope's name in a token.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -56,7 +56,7 @@ impl Scope {
         }
     }
 
-    /// What it lets a client do, in words.
+    /// Describes for people what the scope permits.
     #[must_use]
     pub const fn describe(self) -> &'static str {
         match self {
@@ -83,7 +83,7 @@ impl Display for Scope {
     }
 }
 
-/// The text names no scope that exists.
+/// The error of a name that is no scope.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("there is no such scope; there are: {}", Scopes::all())]
 pub struct UnknownScope;
@@ -96,59 +96,59 @@ impl FromStr for Scope {
     }
 }
 
-/// A set of scopes. Written as in OAuth: names with a space between them.
+/// A set of scopes. Displayed as in OAuth: names separated by spaces.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Scopes(u16);
 
 impl Scopes {
-    /// No scope.
+    /// Returns the empty set.
     #[must_use]
     pub const fn none() -> Self {
         Self(0)
     }
 
-    /// Every scope.
+    /// Returns the set of all scopes.
     #[must_use]
     pub fn all() -> Self {
         Scope::ALL.into_iter().collect()
     }
 
-    /// Whether the set holds `scope`.
+    /// Returns whether the set contains `scope`.
     #[must_use]
     pub const fn contains(self, scope: Scope) -> bool {
         self.0 & scope.bit() != 0
     }
 
-    /// Whether all of this set is in `other`.
+    /// Returns whether every scope of this set is in `other`.
     #[must_use]
     pub const fn is_subset_of(self, other: Self) -> bool {
         self.0 & !other.0 == 0
     }
 
-    /// What is in both.
+    /// Returns the scopes that are in both sets.
     #[must_use]
     pub const fn intersection(self, other: Self) -> Self {
         Self(self.0 & other.0)
     }
 
-    /// Whether there is nothing in it.
+    /// Returns whether the set is empty.
     #[must_use]
     pub const fn is_empty(self) -> bool {
         self.0 == 0
     }
 
-    /// The scopes, in their fixed order.
+    /// Iterates over the scopes in their fixed order.
     pub fn iter(self) -> impl Iterator<Item = Scope> {
         Scope::ALL.into_iter().filter(move |scope| self.contains(*scope))
     }
 
-    /// The names, as the database keeps them.
+    /// Returns the names as the database stores them.
     #[must_use]
     pub fn names(self) -> Vec<String> {
         self.iter().map(|scope| scope.as_str().to_owned()).collect()
     }
 
-    /// The set from the names in the database. A name that this release does not know grants nothing.
+    /// Reads the names that the database stores. A name that this release does not know grants nothing.
     #[must_use]
     pub fn from_names(names: &[String]) -> Self {
         names.iter().filter_map(|name| name.parse::<Scope>().ok()).collect()

@@ -1,17 +1,17 @@
-//! Kinds of secret text, and what can be sealed.
+//! Types of secret text, and which types can be sealed.
 
 pub use strongroom_common::secret::SecretText;
 use zeroize::Zeroizing;
 
-/// A secret that can be sealed: it turns into bytes and comes back from them.
+/// A secret that can be sealed: it converts to bytes and back.
 pub trait Sealable: Sized {
-    /// The bytes to seal.
+    /// Returns the bytes to seal.
     fn expose_bytes(&self) -> &[u8];
 
-    /// The secret from the bytes that were sealed; `None` where they cannot be one.
+    /// Restores the secret from the sealed bytes; returns `None` if they are not valid for this type.
     fn from_bytes(bytes: Zeroizing<Vec<u8>>) -> Option<Self>;
 
-    /// Whether both hold the same bytes, in a time that depends on their lengths alone.
+    /// Compares in a time that depends on the lengths alone.
     #[must_use]
     fn same_as(&self, other: &Self) -> bool {
         subtle::ConstantTimeEq::ct_eq(self.expose_bytes(), other.expose_bytes()).into()
@@ -28,7 +28,7 @@ impl Sealable for SecretText {
     }
 }
 
-/// Declares a kind of secret text of its own, so that a token cannot be passed where a code is due.
+/// Declares a distinct type of secret text, so that a token cannot be passed as a code.
 macro_rules! secret_text {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
@@ -37,13 +37,13 @@ macro_rules! secret_text {
         pub struct $name($crate::base::secret::SecretText);
 
         impl $name {
-            /// Takes the text over.
+            /// Wraps the text, which is wiped when dropped.
             #[must_use]
             pub fn new(text: String) -> Self {
                 Self($crate::base::secret::SecretText::new(text))
             }
 
-            /// The text itself.
+            /// Returns the text. The only way to read it.
             #[must_use]
             pub fn expose(&self) -> &str {
                 self.0.expose()

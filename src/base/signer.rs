@@ -1,4 +1,5 @@
-//! Signs statements by which this service can be held to its word. The key is another room's.
+//! Signs statements that others can verify with the published keys. The key belongs to `oauth`, which passes the
+//! signing function in, so that this module need not import it.
 
 use std::sync::Arc;
 
@@ -6,7 +7,7 @@ use serde_json::Value;
 
 type Sign = dyn Fn(&str, &Value) -> Option<String> + Send + Sync;
 
-/// Makes JWS in the compact form (RFC 7515 §7.1) that verify with the service's published key set.
+/// Creates JWS in the compact form (RFC 7515 §7.1) that verify with the service's published key set.
 #[derive(Clone)]
 pub struct Signer {
     issuer: Arc<str>,
@@ -14,7 +15,7 @@ pub struct Signer {
 }
 
 impl Signer {
-    /// A signer for the service of this name, by whoever has the key.
+    /// Creates a signer from the issuer's name and a function that holds the key.
     pub fn new(
         issuer: &str,
         sign: impl Fn(&str, &Value) -> Option<String> + Send + Sync + 'static,
@@ -22,14 +23,14 @@ impl Signer {
         Self { issuer: issuer.into(), sign: Arc::new(sign) }
     }
 
-    /// The name of the service, the `iss` of what it signs.
+    /// Returns the service's name, the `iss` of what it signs.
     #[must_use]
     pub fn issuer(&self) -> &str {
         &self.issuer
     }
 
-    /// Signs claims under a `typ` of their own, so that no statement passes for another or for an
-    /// access token (RFC 8725 §3.11); `None` where no key signs.
+    /// Signs claims under a `typ` of their own, so that no statement is accepted as another or as an access token
+    /// (RFC 8725 §3.11); returns `None` if no key signs.
     #[must_use]
     pub fn sign(&self, typ: &str, claims: &Value) -> Option<String> {
         (self.sign)(typ, claims)

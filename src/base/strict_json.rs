@@ -1,7 +1,6 @@
-//! JSON objects as what they are. serde's derived types take a JSON array for an object, its items for
-//! the fields in their order; then `[]` is an object whose every field was left out, a filter that
-//! selects everything. Read through here, a type that is written as a `struct` comes from an object alone,
-//! at whatever depth.
+//! Strict JSON objects. serde's derived types accept an array in place of an object and read its items as the
+//! fields in order; then `[]` is an object without fields, a filter that selects everything. Through this
+//! module a `struct` deserializes from an object alone, at any depth.
 
 use std::fmt;
 
@@ -10,13 +9,13 @@ use serde::de::{
     VariantAccess, Visitor,
 };
 
-/// A deserializer, visitor, seed or access whose structs come from objects alone.
+/// Wraps a deserializer, visitor, seed or access so that structs deserialize from objects alone.
 pub struct Objects<T>(pub T);
 
-/// Reads `T` from JSON whose structs are objects.
+/// Deserializes `T` from JSON bytes, structs from objects alone.
 ///
 /// # Errors
-/// What is not JSON or not a `T`.
+/// Fails if the bytes are not JSON or not a `T`.
 pub fn from_slice<T: DeserializeOwned>(bytes: &[u8]) -> serde_json::Result<T> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let value = T::deserialize(Objects(&mut deserializer))?;
@@ -24,10 +23,10 @@ pub fn from_slice<T: DeserializeOwned>(bytes: &[u8]) -> serde_json::Result<T> {
     Ok(value)
 }
 
-/// The same from a text.
+/// Deserializes `T` from JSON text, structs from objects alone.
 ///
 /// # Errors
-/// What is not JSON or not a `T`.
+/// Fails if the text is not JSON or not a `T`.
 pub fn from_str<T: DeserializeOwned>(text: &str) -> serde_json::Result<T> {
     from_slice(text.as_bytes())
 }
@@ -52,7 +51,7 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Objects<D> {
         deserialize_identifier deserialize_ignored_any
     }
 
-    /// The one difference.
+    /// The one method that differs from the wrapped deserializer.
     fn deserialize_struct<V: Visitor<'de>>(
         self,
         _: &'static str,
@@ -247,7 +246,7 @@ impl<'de, A: VariantAccess<'de>> VariantAccess<'de> for Objects<A> {
     }
 }
 
-/// Reads a visitor's value from an object.
+/// Passes a visitor an object only.
 struct Map<V>(V);
 
 impl<'de, V: Visitor<'de>> DeserializeSeed<'de> for Map<V> {

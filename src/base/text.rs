@@ -1,29 +1,29 @@
 //! Text from outside, checked once and then trusted.
 
-/// Why a piece of text was refused; names no part of it.
+/// Why a text was refused; contains no part of it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidText {
-    /// Empty, or nothing but white space.
+    /// The text is empty or white space only.
     #[error("must not be empty")]
     Empty,
-    /// Longer than allowed, in bytes of UTF-8.
+    /// The text is longer than allowed, in bytes of UTF-8.
     #[error("must not be longer than {0} bytes")]
     TooLong(usize),
-    /// U+0000, which PostgreSQL's `text` cannot hold (SQLSTATE 22021).
+    /// The text contains U+0000, which PostgreSQL's `text` cannot store (SQLSTATE 22021).
     #[error("must not contain a NUL character")]
     Nul,
-    /// A line break, a tab, DEL or another control character.
+    /// The text contains a line break, a tab, DEL or another control character.
     #[error("must not contain control characters")]
     Control,
-    /// White space at its head or its end.
+    /// The text begins or ends with white space.
     #[error("must not begin or end with white space")]
     Surrounded,
-    /// Something that `Authorization: Bearer` cannot carry.
+    /// The text contains a character that `Authorization: Bearer` cannot carry.
     #[error("must be visible ASCII characters without spaces")]
     NotVisible,
 }
 
-/// Accepts text that PostgreSQL can hold and that has something in it, up to `max_bytes`.
+/// Accepts text that PostgreSQL can store and that is not blank, up to `max_bytes`.
 pub fn check(text: &str, max_bytes: usize) -> Result<(), InvalidText> {
     if text.trim().is_empty() {
         Err(InvalidText::Empty)
@@ -36,14 +36,14 @@ pub fn check(text: &str, max_bytes: usize) -> Result<(), InvalidText> {
     }
 }
 
-/// Accepts what [`check`] does without control characters: nothing that is sent to another service as a
-/// secret or an id holds any, and what somebody pasted with a line break works nowhere.
+/// Accepts what [`check`] does, without control characters: no id or secret of another service contains any,
+/// and a value pasted with a line break would only fail later.
 pub fn check_secret(text: &str, max_bytes: usize) -> Result<(), InvalidText> {
     check(text, max_bytes)?;
     if text.contains(char::is_control) { Err(InvalidText::Control) } else { Ok(()) }
 }
 
-/// Accepts what [`check_secret`] does without white space around it: a setting of one line.
+/// Accepts what [`check_secret`] does, without surrounding white space: a setting of one line.
 pub fn check_line(text: &str, max_bytes: usize) -> Result<(), InvalidText> {
     check_secret(text, max_bytes)?;
     if text.trim() == text { Ok(()) } else { Err(InvalidText::Surrounded) }
@@ -56,8 +56,8 @@ pub fn check_bearer(text: &str, max_bytes: usize) -> Result<(), InvalidText> {
     if visible { Ok(()) } else { Err(InvalidText::NotVisible) }
 }
 
-/// Text of somebody else's making, fit to be stored and shown: no NUL, no more than `max_bytes`,
-/// cut at a character.
+/// Makes a text of foreign origin safe to store and display: no NUL, at most `max_bytes`, cut at a character
+/// boundary.
 #[must_use]
 pub fn tame(text: &str, max_bytes: usize) -> String {
     let mut tamed = text.replace('\0', "\u{fffd}");

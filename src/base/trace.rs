@@ -2,10 +2,10 @@
 
 use std::fmt::Write as _;
 
-/// The largest `tracestate` that is passed on, in bytes (§3.3.1.5 asks for at least 512).
+/// The largest `tracestate` that is passed on, in bytes (§3.3.1.5 requires at least 512).
 const MAX_STATE: usize = 512;
 
-/// One position in a distributed trace.
+/// A position in a distributed trace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TraceContext {
     trace_id: [u8; 16],
@@ -15,14 +15,14 @@ pub struct TraceContext {
 }
 
 impl TraceContext {
-    /// The beginning of a trace of one's own.
+    /// Starts a new trace.
     #[must_use]
     pub fn fresh() -> Self {
         Self { trace_id: random(), span_id: random(), flags: 0, state: None }
     }
 
-    /// A new position in the caller's trace, or the beginning of another where the caller's headers
-    /// are missing or not sound (§2.3: an unreadable `traceparent` is as good as none).
+    /// Continues the caller's trace, or starts a new one if the caller's headers are missing or invalid (§2.3: an
+    /// unreadable `traceparent` is ignored).
     #[must_use]
     pub fn continued_from(traceparent: Option<&str>, tracestate: Option<&str>) -> Self {
         let Some((trace_id, flags)) = traceparent.and_then(parse_parent) else {
@@ -36,19 +36,19 @@ impl TraceContext {
         Self { trace_id, span_id: random(), flags, state }
     }
 
-    /// The trace's id as 32 hex digits.
+    /// Returns the trace id as 32 hex digits.
     #[must_use]
     pub fn trace_id(&self) -> String {
         hex(&self.trace_id)
     }
 
-    /// The `traceparent` for a call that is part of this trace.
+    /// Returns the `traceparent` for a call that is part of this trace.
     #[must_use]
     pub fn traceparent(&self) -> String {
         format!("00-{}-{}-{:02x}", hex(&self.trace_id), hex(&self.span_id), self.flags)
     }
 
-    /// The `tracestate` for it.
+    /// Returns the `tracestate` for such a call.
     #[must_use]
     pub fn tracestate(&self) -> Option<&str> {
         self.state.as_deref()
@@ -57,7 +57,7 @@ impl TraceContext {
 
 fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
-    // Ids that are not random cost a readable trace and nothing else.
+    // Without randomness the trace is less useful; nothing else depends on it.
     if aws_lc_rs::rand::fill(&mut bytes).is_err() {
         bytes.fill(1);
     }
@@ -72,7 +72,7 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// §3.2.2: four fields of lower-case hex; a higher version may append more, `ff` is none.
+/// Parses a header by §3.2.2: four fields of lower-case hex; a higher version may append more, `ff` is invalid.
 fn parse_parent(text: &str) -> Option<([u8; 16], u8)> {
     let mut fields = text.split('-');
     let [version] = unhex::<1>(fields.next()?)?;

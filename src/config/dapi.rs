@@ -1,4 +1,4 @@
-//! The variables about Dapi.
+//! The settings about Dapi.
 
 use std::time::Duration;
 
@@ -7,26 +7,26 @@ use url::{Host, Url};
 use super::Reader;
 use crate::base::secret::SecretText;
 
-/// How Dapi is reached.
+/// How Dapi is reached and how its answers are interpreted.
 #[derive(Debug, Clone)]
 pub struct DapiConfig {
-    /// The base of all paths, without a slash at its end.
+    /// The base of all paths, without a trailing slash.
     pub base_url: Url,
-    /// The path of the delinking call, which Dapi's own SDKs disagree about.
+    /// The path of the delinking call; Dapi's own SDKs disagree about it.
     pub delink_path: String,
-    /// Time limit of an exchange.
+    /// The time limit of an exchange. Also determines its lease.
     pub exchange_timeout: Duration,
-    /// Time limit of any other call.
+    /// The time limit of any other call.
     pub call_timeout: Duration,
-    /// Calls under way at once from this replica.
+    /// How many calls one replica has in flight at most: the width of the gate.
     pub max_concurrent_calls: u32,
-    /// Whether an exchange that went out and stayed unanswered is tried again.
+    /// Whether an exchange that was sent and stayed unanswered is tried again.
     pub exchange_probe: bool,
-    /// Answers to a delinking that mean that there is nothing left to delink.
+    /// Dapi's `type`s that mean, in answer to a delinking, that nothing is left to delink.
     pub gone_types: Vec<String>,
-    /// Answers to a call that mean that its token is dead.
+    /// Dapi's `type`s that mean, in answer to a call, that its token is dead.
     pub dead_types: Vec<String>,
-    /// Answers to a call after which nothing is called until the user links the login again.
+    /// Dapi's `type`s after which no call is made until the user links the login again.
     pub attention_types: Vec<String>,
 }
 
@@ -60,7 +60,7 @@ impl DapiConfig {
         })
     }
 
-    /// Whether Dapi is played by something on this machine, such as the sandbox.
+    /// Returns whether Dapi is played by a process on this machine, such as the sandbox.
     #[must_use]
     pub fn is_on_this_machine(&self) -> bool {
         match self.base_url.host() {
@@ -96,10 +96,10 @@ fn upper_snake(text: &str) -> Result<String, &'static str> {
     sound.then(|| text.to_owned()).ok_or("must be a type of Dapi's such as USER_DELINKED")
 }
 
-/// The app named `default`.
+/// The credentials of the app named `default`.
 #[derive(Debug)]
 pub struct DefaultApp {
-    /// Dapi's application key.
+    /// Dapi's application key, which is not a secret.
     pub app_key: String,
     /// Dapi's application secret.
     pub app_secret: SecretText,

@@ -1,4 +1,4 @@
-//! The variables about PostgreSQL.
+//! The settings about PostgreSQL.
 
 use std::time::Duration;
 
@@ -8,20 +8,20 @@ use super::database_url::{DatabaseUrl, UrlMistake};
 /// Where PostgreSQL is and how it is used.
 #[derive(Debug)]
 pub struct DatabaseConfig {
-    /// The service's own connection.
+    /// Where the service connects, with its own role.
     pub service: DatabaseUrl,
-    /// How many connections one replica holds at most.
+    /// The most connections that one replica opens, over all pools.
     pub connections: u32,
-    /// How long an ordinary statement may take before its connection is given up.
+    /// How long an ordinary statement may take before its connection is closed.
     pub timeout: Duration,
     /// Whether `serve` applies pending migrations.
     pub migrate: bool,
-    /// The owner's connection, for migrations that the service's own role may not carry out.
+    /// The schema owner's connection, for migrations that the service's role may not apply.
     pub owner: Option<DatabaseUrl>,
 }
 
 impl DatabaseConfig {
-    /// Reads the variables about the database.
+    /// Reads the settings about the database.
     pub fn read(reader: &mut Reader<'_>) -> Option<Self> {
         const OWNER: &str = "STRONGROOM_MIGRATE_DATABASE_URL";
         let hint = "a PostgreSQL URL such as postgres://user:password@host/database \

@@ -1,60 +1,60 @@
-//! URLs of PostgreSQL, read as libpq reads them: several hosts, `target_session_attrs`, and a refusal of
-//! whatever would have no effect (PostgreSQL's documentation, 34.1.1.2 and 34.1.2).
+//! URLs of PostgreSQL, read as libpq reads them: several hosts and `target_session_attrs`. Parameters that
+//! would have no effect are refused (PostgreSQL's documentation, 34.1.1.2 and 34.1.2).
 
 use percent_encoding::percent_decode_str;
 use sqlx::postgres::PgConnectOptions;
 use url::form_urlencoded;
 
-/// What a session must be good for, for a host to be taken (libpq's `target_session_attrs`).
+/// Which sessions a host must offer to be used (libpq's `target_session_attrs`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SessionAttrs {
-    /// Anything.
+    /// Any session.
     #[default]
     Any,
-    /// Writes are accepted by default.
+    /// The session accepts writes by default.
     ReadWrite,
-    /// The server is no standby.
+    /// The server is not a standby.
     Primary,
 }
 
-/// A PostgreSQL URL, which holds a password as a rule.
+/// A PostgreSQL URL. It usually contains a password, so `Debug` hides it.
 #[derive(Clone)]
 pub struct DatabaseUrl {
     hosts: Vec<PgConnectOptions>,
     attrs: SessionAttrs,
 }
 
-/// Why a URL was refused. Never shows what stands in it, but for names of parameters.
+/// Why a URL was refused. Shows names of parameters, never values.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UrlMistake {
-    /// It is not of PostgreSQL's form.
+    /// The text does not have the form of a PostgreSQL URL.
     #[error(
         "is not a URL of the form postgres://user:password@host/database (characters such as `/`, `@` and \
          `:` in a user or password are percent-encoded)"
     )]
     Form,
-    /// libpq's rule: one port for all hosts, or one for each.
+    /// The number of ports is neither one nor the number of hosts (libpq's rule).
     #[error("names {hosts} hosts and {ports} ports; give one port, or one for each host")]
     Ports {
-        /// How many hosts.
+        /// The number of hosts.
         hosts: usize,
-        /// How many ports.
+        /// The number of ports.
         ports: usize,
     },
-    /// A parameter that nothing here understands.
+    /// A parameter that Strongroom does not support.
     #[error("the parameter `{0}` has no effect here; leave it out")]
     Parameter(String),
-    /// A parameter whose value is not understood.
+    /// A parameter whose value is not supported.
     #[error("the parameter `{0}` has a value that is not understood")]
     Value(String),
-    /// A standby cannot serve.
+    /// `target_session_attrs` asks for a standby, which cannot serve.
     #[error(
         "target_session_attrs is `any`, `read-write` or `primary`: this service writes with every request"
     )]
     SessionAttrs,
 }
 
-/// What sqlx understands by itself.
+/// The parameters that sqlx supports.
 const KNOWN: [&str; 15] = [
     "sslmode",
     "ssl-mode",
@@ -74,10 +74,10 @@ const KNOWN: [&str; 15] = [
 ];
 
 impl DatabaseUrl {
-    /// Parses a URL of PostgreSQL's.
+    /// Parses a PostgreSQL URL.
     ///
     /// # Errors
-    /// What is wrong with it, without repeating what may be a password.
+    /// Returns what is wrong, without repeating text that may be a password.
     pub fn parse(url: &str) -> Result<Self, UrlMistake> {
         let rest = url.strip_prefix("postgres://").or_else(|| url.strip_prefix("postgresql://"));
         let rest = rest.ok_or(UrlMistake::Form)?;
@@ -108,32 +108,32 @@ impl DatabaseUrl {
         Ok(Self { hosts, attrs: parts.attrs })
     }
 
-    /// How sqlx is told to connect to each host, in their order. Never empty.
+    /// Returns the connect options of each host, in the URL's order. Never empty.
     #[must_use]
     pub fn hosts(&self) -> &[PgConnectOptions] {
         &self.hosts
     }
 
-    /// What a session must be good for.
+    /// Returns which sessions a host must offer.
     #[must_use]
     pub fn session_attrs(&self) -> SessionAttrs {
         self.attrs
     }
 
-    /// The role that connects.
+    /// Returns the role that connects.
     #[must_use]
     pub fn role(&self) -> &str {
         self.hosts.first().map_or("", PgConnectOptions::get_username)
     }
 
-    /// Where it is, for people: never with a user or a password.
+    /// Returns the hosts and the database for people to read, without user and password.
     #[must_use]
     pub fn place(&self) -> String {
-        let place = |options: &PgConnectOptions| match options.get_socket() {
+        let location = |options: &PgConnectOptions| match options.get_socket() {
             Some(socket) => socket.display().to_string(),
             None => format!("{}:{}", options.get_host(), options.get_port()),
         };
-        self.hosts.iter().map(place).collect::<Vec<_>>().join(", ")
+        self.hosts.iter().map(location).collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -150,7 +150,7 @@ fn at(
     port: Option<u16>,
     named: bool,
 ) -> PgConnectOptions {
-    // Without a host libpq, and sqlx, ask PGHOST or a socket in the usual places.
+    // Without a host, libpq and sqlx use PGHOST or a socket in the usual directories.
     if host.starts_with('/') {
         options = options.socket(host);
     } else if !host.is_empty() {
@@ -162,14 +162,14 @@ fn at(
     if named { options } else { options.application_name("strongroom") }
 }
 
-/// What a URL says, taken apart.
+/// The parts of a URL.
 struct Parts {
     hosts: Vec<String>,
     ports: Vec<Option<u16>>,
     attrs: SessionAttrs,
-    /// The parameters that sqlx understands.
+    /// The query string of the parameters that sqlx supports.
     known: String,
-    /// It says how the application is called.
+    /// Whether the URL sets `application_name`.
     named: bool,
 }
 
@@ -219,7 +219,7 @@ impl Parts {
     }
 }
 
-/// Splits a port off, but not in the middle of an IPv6 address (RFC 3986 §3.2.2).
+/// Splits off a port, but not within an IPv6 address (RFC 3986 §3.2.2).
 fn split_port(host: &str) -> (&str, &str) {
     if let Some((address, port)) = host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         return (address, port.trim_start_matches(':'));
@@ -247,19 +247,19 @@ fn attrs(value: &str) -> Result<SessionAttrs, UrlMistake> {
 mod tests {
     use super::*;
 
-    fn places(url: &str) -> String {
+    fn locations(url: &str) -> String {
         DatabaseUrl::parse(url).unwrap().place()
     }
 
     #[test]
     fn several_hosts_are_understood_as_libpq_understands_them() {
-        assert_eq!(places("postgres://u:p@a:1,b:2/db"), "a:1, b:2");
-        assert_eq!(places("postgres://a,b:6432/db"), "a:5432, b:6432");
-        assert_eq!(places("postgresql:///db?host=a,b&port=1,2"), "a:1, b:2");
-        assert_eq!(places("postgresql:///db?host=a,b&port=6"), "a:6, b:6");
-        assert_eq!(places("postgres://[::1]:7,b/db"), "::1:7, b:5432");
-        assert_eq!(places("postgres:///db?host=/run/postgresql"), "/run/postgresql");
-        assert_eq!(places("postgres://%2Frun%2Fpostgresql/db"), "/run/postgresql");
+        assert_eq!(locations("postgres://u:p@a:1,b:2/db"), "a:1, b:2");
+        assert_eq!(locations("postgres://a,b:6432/db"), "a:5432, b:6432");
+        assert_eq!(locations("postgresql:///db?host=a,b&port=1,2"), "a:1, b:2");
+        assert_eq!(locations("postgresql:///db?host=a,b&port=6"), "a:6, b:6");
+        assert_eq!(locations("postgres://[::1]:7,b/db"), "::1:7, b:5432");
+        assert_eq!(locations("postgres:///db?host=/run/postgresql"), "/run/postgresql");
+        assert_eq!(locations("postgres://%2Frun%2Fpostgresql/db"), "/run/postgresql");
     }
 
     #[test]
@@ -297,8 +297,8 @@ mod tests {
             "postgres://u:p@a:1,b:2,c:canary/db",
         ] {
             let mistake = DatabaseUrl::parse(url).unwrap_err();
-            let told = format!("{mistake} {mistake:?}");
-            assert!(!told.contains("canary") && !told.contains("12"), "{url}: {told}");
+            let text = format!("{mistake} {mistake:?}");
+            assert!(!text.contains("canary") && !text.contains("12"), "{url}: {text}");
         }
     }
 

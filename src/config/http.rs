@@ -1,4 +1,4 @@
-//! The variables about listeners and who reaches them.
+//! The settings about listeners and their callers.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -8,27 +8,27 @@ use url::Url;
 
 use super::Reader;
 
-/// Listeners and what surrounds them.
+/// Listeners and their surroundings.
 #[derive(Debug)]
 pub struct HttpConfig {
     /// Where the API listens.
     pub listen: SocketAddr,
-    /// Where Prometheus finds the metrics.
+    /// Where Prometheus scrapes the metrics.
     pub metrics_listen: SocketAddr,
     /// The URL by which callers know this service: issuer and audience of its tokens.
     pub public_url: PublicUrl,
-    /// Origins whose pages may hand in Connect's results.
+    /// Origins whose pages may submit Connect's results.
     pub cors_origins: Vec<String>,
-    /// Networks of proxies whose word about the caller's address counts.
+    /// Networks of proxies that are trusted to report the caller's address.
     pub trusted_proxies: Vec<IpNet>,
-    /// Threads that serve requests.
+    /// The number of threads that serve requests.
     pub workers: u32,
-    /// How long a shutdown waits for calls to Dapi that are under way.
+    /// How long a shutdown waits for calls to Dapi that are in flight.
     pub shutdown_grace: Duration,
 }
 
 impl HttpConfig {
-    /// Reads the variables about listeners.
+    /// Reads the settings about listeners.
     pub fn read(reader: &mut Reader<'_>) -> Self {
         let listen =
             reader.or("STRONGROOM_LISTEN", SocketAddr::from(([127, 0, 0, 1], 8080)), address);
@@ -65,7 +65,7 @@ fn network(text: &str) -> Result<IpNet, &'static str> {
     network.ok_or("must be a network such as 10.0.0.0/8, or an address")
 }
 
-/// An origin as browsers write it (RFC 6454 §6.2): scheme, host, port, nothing behind. Apps in a web view
+/// Parses an origin as browsers write it (RFC 6454 §6.2): scheme, host, port, no path. Apps in a web view
 /// have schemes of their own, such as `capacitor://localhost`.
 fn origin(text: &str) -> Result<String, &'static str> {
     if text.contains('*') {
@@ -94,7 +94,7 @@ pub struct PublicUrl(String);
 impl PublicUrl {
     fn parse(text: &str) -> Result<Self, &'static str> {
         let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
-        // Scheme and host are the same in any case (RFC 3986 §6.2.2.1), and a port may be the scheme's own.
+        // Scheme and host are case-insensitive (RFC 3986 §6.2.2.1), and the port may be the scheme's default.
         let bare = url.filter(|url| {
             let plain = url.username().is_empty() && url.password().is_none();
             plain && url.path() == "/" && url.query().is_none() && url.fragment().is_none()
@@ -103,19 +103,19 @@ impl PublicUrl {
             .ok_or("must be http(s)://host[:port], without path, query or fragment")
     }
 
-    /// What fits a service that nobody told its public URL.
+    /// Derives the URL from the listener if none is configured.
     #[must_use]
     pub fn of_listener(listen: SocketAddr) -> Self {
         Self(format!("http://{listen}"))
     }
 
-    /// The URL without a slash at its end.
+    /// Returns the URL without a trailing slash.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Whether it promises TLS, or cannot be reached from another machine anyway.
+    /// Returns whether the URL promises TLS, or is unreachable from other machines anyway.
     #[must_use]
     pub fn is_protected(&self) -> bool {
         let local = ["http://127.", "http://localhost", "http://[::1]"];

@@ -1,9 +1,9 @@
-//! The environment, turned into checked types once, at the start.
+//! The environment, parsed once at the start into checked types.
 //!
-//! Every concern reads its own variables, all mistakes are told together, and no message shows a
-//! value. `.env.example` lists every variable with what it is for; a test holds the two against each
-//! other.
+//! Each concern reads its own variables. All mistakes are reported together, and no message shows a value.
+//! `.env.example` documents every variable; a test compares the two.
 //!
+//! May import: base, and the vault's master keys.
 //! Knows: base and the vault's master keys.
 
 mod dapi;
@@ -68,35 +68,35 @@ pub const VARIABLES: &[&str] = &[
 /// Everything that `strongroom serve` needs.
 #[derive(Debug)]
 pub struct Config {
-    /// Where PostgreSQL is.
+    /// The connections to PostgreSQL.
     pub database: DatabaseConfig,
-    /// The master keys.
+    /// The keys that wrap all data keys.
     pub master_keys: MasterKeys,
-    /// Listeners and what surrounds them.
+    /// Listeners and their surroundings.
     pub http: HttpConfig,
-    /// Dapi's side.
+    /// The connection to Dapi.
     pub dapi: DapiConfig,
-    /// The app named `default`, where the environment holds one.
+    /// The app named `default`, if the environment describes it.
     pub default_app: Option<DefaultApp>,
-    /// The bootstrap client, where the environment holds one.
+    /// The bootstrap client, if the environment describes it.
     pub bootstrap: Option<BootstrapClient>,
     /// Whether URLs that come in by API may lead to loopback, link-local or private addresses.
     pub allow_private_addresses: bool,
-    /// How tokens are signed and how much a client may read.
+    /// How tokens are signed and how many secrets a client may reveal.
     pub oauth: OauthConfig,
-    /// How long things wait and how often they are looked at.
+    /// Intervals and deadlines of the background work.
     pub pace: Pace,
-    /// How logs look.
+    /// How logs are written.
     pub log: LogConfig,
-    /// Names that look like Strongroom's and that it does not know: mistyped, probably.
+    /// Set variables that begin like Strongroom's but are unknown: probably misspelt.
     pub unknown: Vec<String>,
 }
 
 impl Config {
-    /// Reads and checks everything.
+    /// Reads and checks all settings.
     ///
     /// # Errors
-    /// All mistakes at once.
+    /// Returns all mistakes at once.
     pub fn from_environment(environment: &Environment) -> Result<Self, ConfigError> {
         let mut reader = Reader::new(environment);
         let database = DatabaseConfig::read(&mut reader);
@@ -150,14 +150,14 @@ pub fn read_master_keys(reader: &mut Reader<'_>) -> Option<MasterKeys> {
 /// The client that exists as long as the environment names it.
 #[derive(Debug)]
 pub struct BootstrapClient {
-    /// Its id.
+    /// The `client_id`.
     pub id: String,
-    /// Its secret, which follows the environment at every start.
+    /// The client's secret, which follows the environment at every start.
     pub secret: SecretText,
 }
 
 impl BootstrapClient {
-    /// The least length of its secret, in characters.
+    /// The minimum length of the secret, in characters.
     pub const LEAST_SECRET: usize = 32;
 
     fn read(reader: &mut Reader<'_>) -> Option<Self> {
@@ -185,16 +185,16 @@ impl BootstrapClient {
     }
 }
 
-/// How long things wait and how often they are looked at.
+/// Intervals and deadlines of the background work.
 #[derive(Debug, Clone)]
 pub struct Pace {
     /// How long `POST /v1/connections` and a revocation wait for Dapi before they answer 202.
     pub answer_within: Duration,
     /// Whether the `exp` of a code that is a JWT shortens its window.
     pub code_exp_cap: bool,
-    /// How often the background work wakes when nothing calls it.
+    /// How often the background work runs when nothing wakes it.
     pub sweep_interval: Duration,
-    /// When a revocation that Dapi never confirmed is given up.
+    /// After how long a revocation that Dapi never confirmed is given up.
     pub give_up_after: Duration,
 }
 
@@ -214,12 +214,12 @@ impl Pace {
     }
 }
 
-/// How logs look.
+/// How logs are written.
 #[derive(Debug, Clone)]
 pub struct LogConfig {
-    /// Which events are written, in `tracing`'s filter syntax.
+    /// Which events are logged, in the syntax of `tracing`'s `Targets`.
     pub filter: String,
-    /// How they are written.
+    /// The format of a line.
     pub format: LogFormat,
 }
 
@@ -228,12 +228,12 @@ pub struct LogConfig {
 pub enum LogFormat {
     /// One JSON object a line, for machines.
     Json,
-    /// A line for people.
+    /// Plain text, for people.
     Text,
 }
 
 impl LogConfig {
-    /// Reads the variables about logs.
+    /// Reads the settings about logs.
     pub fn read(reader: &mut Reader<'_>) -> Self {
         let format = reader.or("STRONGROOM_LOG_FORMAT", LogFormat::Json, |text| match text {
             "json" => Ok(LogFormat::Json),

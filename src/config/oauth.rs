@@ -1,23 +1,23 @@
-//! The variables about Strongroom as an authorization server.
+//! The settings of the authorization server.
 
 use std::time::Duration;
 
 use super::Reader;
 use crate::base::algorithm::Algorithm;
 
-/// How tokens are signed and how much a client may read.
+/// How tokens are signed and how many secrets a client may reveal.
 #[derive(Debug, Clone)]
 pub struct OauthConfig {
-    /// How new signing keys sign.
+    /// The algorithm of new signing keys.
     pub signing_algorithm: Algorithm,
-    /// For how long a key signs; `None` where only the command line rotates.
+    /// How long a key signs; `None` if only the command line rotates keys.
     pub signing_key_lifetime: Option<Duration>,
-    /// How many tokens a client may read in the clear within a minute, where nothing else is said of it.
+    /// How many tokens a client may reveal per minute unless its own limit says otherwise.
     pub reveals_per_minute: u32,
 }
 
 impl OauthConfig {
-    /// Reads the variables about OAuth.
+    /// Reads the settings about OAuth.
     pub fn read(reader: &mut Reader<'_>) -> Self {
         const DAY: u32 = 24 * 3600;
         let lifetime = reader.seconds("STRONGROOM_SIGNING_KEY_LIFETIME", 90 * DAY, 0..=3650 * DAY);

@@ -1,5 +1,4 @@
-//! Reads variables one by one and gathers what is wrong with them, so that an operator hears of all
-//! mistakes at once.
+//! Reads variables one by one and collects the mistakes, so that an operator sees all of them at once.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -13,7 +12,7 @@ use crate::base::text;
 pub struct Environment(BTreeMap<String, Option<SecretText>>);
 
 impl Environment {
-    /// The variables of this process. One that is not UTF-8 is kept as unreadable.
+    /// Takes a snapshot of this process's variables. Marks a variable that is not UTF-8 as unreadable.
     #[must_use]
     #[expect(
         clippy::disallowed_methods,
@@ -28,23 +27,23 @@ impl Environment {
         )
     }
 
-    /// The value of a variable, where it is set and readable.
+    /// Returns a variable's value if it is set and readable.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name)?.as_ref().map(SecretText::expose)
     }
 
-    /// Sets a variable in this snapshot.
+    /// Sets a variable in this snapshot only.
     pub fn set(&mut self, name: &str, value: impl Into<String>) {
         self.0.insert(name.to_owned(), Some(SecretText::new(value.into())));
     }
 
-    /// Forgets a variable in this snapshot.
+    /// Removes a variable from this snapshot only.
     pub fn remove(&mut self, name: &str) {
         self.0.remove(name);
     }
 
-    /// The names that begin with `prefix`.
+    /// Returns the names that begin with `prefix`.
     pub fn names<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = &'a str> {
         self.0.keys().map(String::as_str).filter(move |name| name.starts_with(prefix))
     }
@@ -57,20 +56,20 @@ impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Environment {
     }
 }
 
-/// What is wrong with the configuration, all of it. Names variables and never shows their values.
+/// All mistakes of a configuration. Names variables and never shows their values.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct ConfigError {
     mistakes: Vec<String>,
 }
 
 impl ConfigError {
-    /// One mistake, found outside of a [`Reader`].
+    /// Creates an error for a mistake that was found without a [`Reader`].
     #[must_use]
     pub fn one(name: &str, mistake: impl Display) -> Self {
         Self { mistakes: vec![format!("{name}: {mistake}")] }
     }
 
-    /// One line for each mistake, `NAME: what is wrong`.
+    /// Returns one line for each mistake, `NAME: what is wrong`.
     #[must_use]
     pub fn mistakes(&self) -> &[String] {
         &self.mistakes
@@ -84,25 +83,25 @@ impl Display for ConfigError {
     }
 }
 
-/// Reads variables, remembers the mistakes.
+/// Reads variables and collects mistakes.
 pub struct Reader<'a> {
     environment: &'a Environment,
     mistakes: Vec<String>,
 }
 
 impl<'a> Reader<'a> {
-    /// Reads from this snapshot.
+    /// Creates a reader without mistakes.
     #[must_use]
     pub fn new(environment: &'a Environment) -> Self {
         Self { environment, mistakes: Vec::new() }
     }
 
-    /// Remembers a mistake about a variable.
+    /// Records a mistake about a variable.
     pub fn mistake(&mut self, name: &str, what: impl Display) {
         self.mistakes.push(format!("{name}: {what}"));
     }
 
-    /// The value that was read, or all the mistakes. `value` is `None` only where a mistake told why.
+    /// Returns the value, or all mistakes. `value` may be `None` only if a mistake was recorded for it.
     pub fn finish<T>(self, value: Option<T>) -> Result<T, ConfigError> {
         match value {
             Some(value) if self.mistakes.is_empty() => Ok(value),
@@ -110,14 +109,14 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Whether the variable, or its `_FILE` form, is set to something.
+    /// Returns whether the variable, or its `_FILE` form, is set and not empty.
     #[must_use]
     pub fn is_set(&self, name: &str) -> bool {
         let set = |name: &str| self.environment.get(name).is_some_and(|value| !value.is_empty());
         set(name) || set(&format!("{name}_FILE"))
     }
 
-    /// A variable's text; empty counts as not set.
+    /// Returns a variable's text; an empty one counts as not set.
     fn text(&mut self, name: &str) -> Option<&'a str> {
         if matches!(self.environment.0.get(name), Some(None)) {
             self.mistake(name, "is not valid UTF-8");
@@ -125,7 +124,7 @@ impl<'a> Reader<'a> {
         self.environment.get(name).filter(|value| !value.is_empty())
     }
 
-    /// A variable that may be left out.
+    /// Reads an optional variable.
     pub fn optional<T, E: Display>(
         &mut self,
         name: &str,
@@ -135,7 +134,7 @@ impl<'a> Reader<'a> {
         parse(text).map_err(|mistake| self.mistake(name, mistake)).ok()
     }
 
-    /// A variable with a default. A value that does not parse is a mistake, not the default.
+    /// Reads a variable with a default. A value that does not parse is a mistake and never the default.
     pub fn or<T, E: Display>(
         &mut self,
         name: &str,
@@ -145,9 +144,9 @@ impl<'a> Reader<'a> {
         self.optional(name, parse).unwrap_or(default)
     }
 
-    /// A secret of one line, from the variable itself or from the file that `NAME_FILE` names. White
-    /// space around a file's line is no part of it; anywhere else it is a mistake, as are control
-    /// characters: nobody means them, and what they are part of works nowhere.
+    /// Reads a secret of one line, from the variable or from the file that `NAME_FILE` names. White space around
+    /// a file's content is ignored; anywhere else it is a mistake, as are control characters, because a secret
+    /// pasted with them would only fail later.
     pub fn secret(&mut self, name: &str) -> Option<SecretText> {
         let secret = self.secret_lines(name)?;
         match text::check_line(secret.expose(), usize::MAX) {
@@ -161,7 +160,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The same for a secret that may have several lines.
+    /// Reads a secret that may have several lines.
     fn secret_lines(&mut self, name: &str) -> Option<SecretText> {
         let file_name = format!("{name}_FILE");
         match (self.text(name), self.text(&file_name)) {
@@ -178,7 +177,7 @@ impl<'a> Reader<'a> {
     fn secret_file(&mut self, name: &str, path: &str) -> Option<SecretText> {
         match std::fs::read_to_string(path).map(zeroize::Zeroizing::new) {
             Ok(text) => {
-                // An editor's byte order mark is no part of it either.
+                // Some editors put a byte order mark first.
                 let text = text.trim_start_matches('\u{feff}').trim().to_owned();
                 if text.is_empty() {
                     self.mistake(name, "names an empty file");
@@ -193,12 +192,12 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A secret without which nothing works; `hint` says how to come by one.
+    /// Reads a mandatory secret; `hint` tells the operator how to get one.
     pub fn required_secret(&mut self, name: &str, hint: &str) -> Option<SecretText> {
         self.required(name, hint, Self::secret)
     }
 
-    /// The same for a secret that may have several lines.
+    /// Reads a mandatory secret that may have several lines.
     pub fn required_secret_lines(&mut self, name: &str, hint: &str) -> Option<SecretText> {
         self.required(name, hint, Self::secret_lines)
     }
@@ -217,7 +216,7 @@ impl<'a> Reader<'a> {
         secret
     }
 
-    /// `true` or `false`.
+    /// Reads `true` or `false`.
     pub fn switch(&mut self, name: &str, default: bool) -> bool {
         self.or(name, default, |text| match text {
             "true" => Ok(true),
@@ -226,7 +225,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// A whole number within bounds.
+    /// Reads a whole number within bounds.
     pub fn number(
         &mut self,
         name: &str,
@@ -241,7 +240,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// A duration in whole seconds within bounds.
+    /// Reads a duration in whole seconds within bounds.
     pub fn seconds(
         &mut self,
         name: &str,
@@ -257,7 +256,7 @@ impl<'a> Reader<'a> {
         Duration::from_secs(seconds.into())
     }
 
-    /// A comma-separated list, white space around the items ignored.
+    /// Reads a comma-separated list and ignores white space around the items.
     pub fn list<T, E: Display>(
         &mut self,
         name: &str,

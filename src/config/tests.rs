@@ -30,7 +30,7 @@ fn a_database_and_a_master_key_are_enough() {
 }
 
 #[test]
-fn all_mistakes_are_told_at_once_and_no_secret_with_them() {
+fn all_mistakes_are_reported_at_once_and_no_secret_with_them() {
     let environment = [
         ("DATABASE_URL", "mysql://u:canary@db/x"),
         ("STRONGROOM_MASTER_KEYS", "k1:canary"),
@@ -51,13 +51,13 @@ fn all_mistakes_are_told_at_once_and_no_secret_with_them() {
         ("STRONGROOM_LOG_FORMAT", "xml"),
     ];
     let error = Config::from_environment(&environment.into_iter().collect()).unwrap_err();
-    let told: Vec<_> = error.mistakes().iter().filter_map(|line| line.split(':').next()).collect();
+    let named: Vec<_> = error.mistakes().iter().filter_map(|line| line.split(':').next()).collect();
     let expected: Vec<_> = environment.iter().map(|(name, _)| *name).collect();
     for name in &expected {
-        let told_of = if *name == "DAPI_APP_SECRET" { "DAPI_APP_KEY" } else { name };
-        assert!(told.contains(&told_of), "{name} is missing in {error}");
+        let reported_as = if *name == "DAPI_APP_SECRET" { "DAPI_APP_KEY" } else { name };
+        assert!(named.contains(&reported_as), "{name} is missing in {error}");
     }
-    assert_eq!(told.len(), expected.len(), "{error}");
+    assert_eq!(named.len(), expected.len(), "{error}");
     assert!(!error.to_string().contains("canary"), "{error}");
 }
 
@@ -181,8 +181,8 @@ fn an_origin_must_be_exact() {
     ] {
         assert!(origins(wrong).is_err(), "{wrong}");
     }
-    let told = origins("https://*.example.com").unwrap_err().to_string();
-    assert!(told.contains("no wildcards"), "{told}");
+    let named = origins("https://*.example.com").unwrap_err().to_string();
+    assert!(named.contains("no wildcards"), "{named}");
 }
 
 #[test]

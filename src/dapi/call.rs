@@ -1,5 +1,4 @@
-//! A call on a connection's behalf: the caller's fields as they came, with the secrets put in, and the
-//! answer as it comes.
+//! Relayed calls: the caller's fields unchanged, with the secrets inserted, and the answer as a stream.
 
 use std::io::Read;
 use std::time::Duration;
@@ -14,26 +13,26 @@ use super::client::describe;
 use super::{AppCredentials, UserSecret};
 use crate::base::coding::{Codings, Unknown};
 
-/// The largest encoded body that is decoded, in bytes as it travels: it is held whole.
+/// The largest encoded body that is decoded, in bytes on the wire: it is buffered whole.
 const MAX_ENCODED: usize = 8 * 1024 * 1024;
-/// The most that is decoded of a body, in bytes: more than anybody passes on.
+/// The most that is decoded of a body, in bytes: more than any caller forwards.
 const MAX_DECODED: u64 = 65 * 1024 * 1024;
-/// Pieces in which a body is decoded, in bytes.
+/// The portion in which a body is decoded, in bytes.
 const PIECE: usize = 16 * 1024;
 
-/// A field of a JSON object: its name, and its value as it came.
+/// A field of a JSON object: its name, and its value byte for byte.
 pub type Field = (String, Box<RawValue>);
 
-/// What is sent: an object with the caller's fields and the secrets.
+/// The body of a call: the caller's fields and the secrets.
 #[derive(Debug)]
 pub struct CallBody<'a> {
-    /// The caller's, without any that are put in here.
+    /// The caller's fields, without any that are inserted here.
     pub fields: &'a [Field],
-    /// The app, whose secret is put in.
+    /// The app whose secret is inserted.
     pub app: &'a AppCredentials,
-    /// The user's secret, where it is a call with a token.
+    /// The user's secret, if the call uses a token.
     pub user_secret: Option<&'a UserSecret>,
-    /// Whether the app's key is put in as well.
+    /// Whether the app's key is inserted as well.
     pub with_app_key: bool,
 }
 
@@ -54,14 +53,14 @@ impl Serialize for CallBody<'_> {
     }
 }
 
-/// An answer whose head has come.
+/// An answer whose head has arrived.
 pub struct CallAnswer {
     response: Response,
-    /// `None` where one of them is not known here.
+    /// `None` if a coding is unknown.
     codings: Option<Codings>,
-    /// The body without its codings, and why its encoded form is not whole.
+    /// The decoded body, and why its encoded form is incomplete.
     decoded: Option<(Box<dyn Read + Send>, Option<CallLost>)>,
-    /// How long Dapi asks to be left alone.
+    /// Dapi's `Retry-After`.
     pub retry_after: Option<Duration>,
 }
 
@@ -71,14 +70,14 @@ impl std::fmt::Debug for CallAnswer {
     }
 }
 
-/// A call whose answer did not come, or broke off.
+/// The error of a call whose answer did not arrive, or broke off.
 #[derive(Debug)]
 pub struct CallLost {
     /// What happened, without secrets.
     pub what: String,
-    /// Time ran out.
+    /// Whether the time limit passed.
     pub timeout: bool,
-    /// The request may have reached Dapi.
+    /// Whether the request may have reached Dapi.
     pub sent: bool,
 }
 
@@ -88,25 +87,25 @@ impl CallAnswer {
         Self { response, codings, decoded: None, retry_after }
     }
 
-    /// The status.
+    /// Returns the answer's status.
     #[must_use]
     pub fn status(&self) -> StatusCode {
         self.response.status()
     }
 
-    /// Whether the body is encoded in a way that is not known here, which nobody asked for.
+    /// Returns whether the body has an unknown coding, which the request did not accept.
     #[must_use]
     pub fn is_unreadable(&self) -> bool {
         self.codings.is_none()
     }
 
-    /// How long the body is as it travels, where the head tells.
+    /// Returns the body's length on the wire, if the head states it.
     #[must_use]
     pub fn length(&self) -> Option<u64> {
         self.response.content_length()
     }
 
-    /// The next piece of the body, without its codings; `None` at its end.
+    /// Returns the next decoded portion of the body; `None` at its end.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, CallLost> {
         match &self.codings {
             Some(codings) if codings.is_identity() => {
@@ -125,7 +124,7 @@ impl CallAnswer {
         }
     }
 
-    /// The encoded body, and why it is not whole where it is not.
+    /// Reads the encoded body, and why it is incomplete if it is.
     async fn encoded(&mut self) -> Result<(Bytes, Option<CallLost>), CallLost> {
         let mut encoded = BytesMut::new();
         loop {
@@ -158,18 +157,18 @@ impl CallAnswer {
 }
 
 impl CallLost {
-    /// The answer broke off.
+    /// Creates the error of an answer that broke off.
     fn broken(error: &reqwest::Error) -> Self {
         Self { what: describe(error), timeout: error.is_timeout(), sent: true }
     }
 
-    /// An answer came that cannot be read.
+    /// Creates the error of an answer that cannot be read.
     fn because(what: &str) -> Self {
         Self { what: what.to_owned(), timeout: false, sent: true }
     }
 }
 
-/// The codings of an answer's body.
+/// Reads the codings of an answer's body.
 pub(super) fn codings(response: &Response) -> Result<Codings, Unknown> {
     let values = response.headers().get_all(CONTENT_ENCODING).iter();
     Codings::read(values.map(HeaderValue::as_bytes))

@@ -1,4 +1,4 @@
-//! The client: bounded in time and size, without redirects, without retries of what may have left.
+//! The HTTP client: bounded in time and size, no redirects, no retry of anything that may have been sent.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,23 +24,23 @@ use crate::config::DapiConfig;
 
 /// The largest answer to an exchange or a delinking that is read, in bytes.
 const MAX_ANSWER: usize = 256 * 1024;
-/// How long a connection may take, DNS, TCP and TLS together.
+/// How long connecting may take: DNS, TCP and TLS together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Pauses between attempts that provably sent nothing.
+/// The pauses between attempts that provably sent nothing.
 const UNSENT_PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(400)];
 
 /// Calls Dapi. Clones share connections and limits.
 #[derive(Clone, Debug)]
 pub struct Client {
     http: reqwest::Client,
-    /// For what must not meet a connection that its other end has given up.
+    /// Keeps no idle connections: an exchange must never meet a stale one (ADR 16).
     exchanges: reqwest::Client,
     settings: Arc<DapiConfig>,
     gate: Gate,
     metrics: Metrics,
 }
 
-/// Why no answer came.
+/// Why there is no answer.
 enum NoAnswer {
     NotSent(String),
     Lost(String),
@@ -57,7 +57,7 @@ impl From<NoAnswer> for CallLost {
     }
 }
 
-/// How the text about a time limit begins.
+/// The beginning of the message about a time limit.
 const TIME_RAN_OUT: &str = "time ran out";
 
 fn http(settings: &DapiConfig) -> reqwest::ClientBuilder {
@@ -67,12 +67,12 @@ fn http(settings: &DapiConfig) -> reqwest::ClientBuilder {
         .redirect(redirect::Policy::none())
         .retry(reqwest::retry::never())
         .connect_timeout(CONNECT_TIMEOUT)
-        // A header that nobody needs must not cost the answer below it.
+        // An invalid header must not cost the token in the body.
         .http1_ignore_invalid_headers_in_responses(true)
         .http1_allow_spaces_after_header_name_in_responses(true)
         .http1_allow_obsolete_multiline_headers_in_responses(true)
         .http1_only();
-    // A proxy of the environment is for Dapi, not for a sandbox on this machine.
+    // The environment's proxy is for Dapi, not for a sandbox on this machine.
     if settings.is_on_this_machine() { http.no_proxy() } else { http }
 }
 
@@ -83,25 +83,25 @@ fn http_for_exchanges(settings: &DapiConfig) -> reqwest::Result<reqwest::Client>
 }
 
 impl Client {
-    /// A client with connections of its own.
+    /// Creates a client with its own connections.
     ///
     /// # Errors
-    /// Where TLS cannot be set up, for want of root certificates for example.
+    /// Fails if TLS cannot be set up, for example because there are no root certificates.
     pub fn new(settings: Arc<DapiConfig>, gate: Gate, metrics: Metrics) -> reqwest::Result<Self> {
-        // Shorter than servers keep idle connections, so that a request rarely meets a dying one.
+        // Shorter than servers keep idle connections, so that a request rarely meets a closing one.
         let http = http(&settings).pool_idle_timeout(Duration::from_secs(20)).build()?;
-        // Each on a connection of its own: see docs/adr/0016.
+        // Each exchange has a connection of its own: see docs/adr/0016.
         let exchanges = http_for_exchanges(&settings)?;
         Ok(Self { http, exchanges, settings, gate, metrics })
     }
 
-    /// The gate through which every call goes.
+    /// Returns the gate that every call passes.
     #[must_use]
     pub fn gate(&self) -> &Gate {
         &self.gate
     }
 
-    /// How calls are made.
+    /// Returns the settings about Dapi.
     #[must_use]
     pub fn settings(&self) -> &DapiConfig {
         &self.settings
@@ -109,7 +109,7 @@ impl Client {
 
     /// Exchanges a code for a token: `POST /auth/ExchangeToken`.
     ///
-    /// Attempts that provably sent nothing are repeated at once, a few times; nothing else is.
+    /// Repeats attempts that provably sent nothing, at once and a few times; repeats nothing else.
     pub async fn exchange(
         &self,
         permit: &Permit,
@@ -149,7 +149,7 @@ impl Client {
         answer
     }
 
-    /// Delinks a token: `POST /users/DelinkUser`, or wherever the settings say.
+    /// Delinks a token: `POST /users/DelinkUser`, or the configured path.
     pub async fn delink(
         &self,
         permit: &Permit,
@@ -181,7 +181,7 @@ impl Client {
         answer
     }
 
-    /// Makes a call on a connection's behalf; the answer's body is still to come. `limit` is for all of it,
+    /// Makes a call on a connection's behalf and returns before the body arrives. `limit` covers the whole call,
     /// to the body's last byte.
     pub async fn call(
         &self,
@@ -198,7 +198,7 @@ impl Client {
         Ok(CallAnswer::new(response, retry_after))
     }
 
-    /// Counts a call that was made on a connection's behalf.
+    /// Counts a relayed call.
     pub fn count_call(&self, outcome: &'static str, took: Duration) {
         self.metrics.count("call", outcome, took);
     }
@@ -210,7 +210,7 @@ impl Client {
         url
     }
 
-    /// One POST by this leave and these connections, with its answer read whole.
+    /// Sends one POST with this permit over these connections, and reads its answer whole.
     async fn post<B: Serialize>(
         &self,
         (permit, http): (&Permit, &reqwest::Client),
@@ -225,7 +225,7 @@ impl Client {
         Ok(receive(response, retry_after).await)
     }
 
-    /// One POST with everything that bounds it, repeated only where nothing can have left.
+    /// Sends one POST within all its bounds; repeats it only if nothing can have been sent.
     async fn send<B: Serialize>(
         &self,
         http: &reqwest::Client,
@@ -266,17 +266,17 @@ async fn receive(response: reqwest::Response, retry_after: Option<Duration>) -> 
     Received { status, retry_after, body, spoilt }
 }
 
-/// How long Dapi asks to be left alone; if it says that these were too many requests, calls of this kind and
-/// app wait for as long.
+/// Reads `Retry-After`; after a 429, holds the gate's lane for this app for as long.
 fn honour_retry_after(permit: &Permit, response: &reqwest::Response) -> Option<Duration> {
     let retry_after = retry_after(response.headers());
-    if let (reqwest::StatusCode::TOO_MANY_REQUESTS, Some(wish)) = (response.status(), retry_after) {
-        permit.hold(wish);
+    if let (reqwest::StatusCode::TOO_MANY_REQUESTS, Some(pause)) = (response.status(), retry_after)
+    {
+        permit.hold(pause);
     }
     retry_after
 }
 
-/// As much of an answer's body as may be read, without its codings, and why it is not all.
+/// Reads and decodes an answer's body up to the bound, and returns why it is incomplete if it is.
 async fn read(mut response: reqwest::Response) -> (Zeroizing<Vec<u8>>, Option<&'static str>) {
     const EXCESSIVE: Option<&str> = Some("an answer of excessive size");
     const BROKEN: Option<&str> = Some("an answer that broke off");
@@ -308,8 +308,8 @@ async fn read(mut response: reqwest::Response) -> (Zeroizing<Vec<u8>>, Option<&'
     }
 }
 
-/// Whether a request provably never left: there was no connection, or hyper gave the request back
-/// because its connection was closed before a byte of it was written.
+/// Returns whether a request provably was not sent: there was no connection, or hyper returned the request
+/// because its connection closed before a byte was written.
 fn was_never_written(error: &reqwest::Error) -> bool {
     let mut cause = std::error::Error::source(error);
     while let Some(inner) = cause {
@@ -321,13 +321,13 @@ fn was_never_written(error: &reqwest::Error) -> bool {
     error.is_connect()
 }
 
-/// `Retry-After` (RFC 9110 §10.2.3).
+/// Reads `Retry-After` (RFC 9110 §10.2.3).
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = |name: HeaderName| headers.get(name)?.to_str().ok();
     retry_after::read(text(RETRY_AFTER)?, text(DATE))
 }
 
-/// What reqwest says, down to the cause, without the URL.
+/// Returns reqwest's error and its causes, without the URL.
 pub(super) fn describe(error: &reqwest::Error) -> String {
     if error.is_timeout() {
         let phase = if error.is_connect() { "connecting" } else { "waiting for the answer" };

@@ -1,9 +1,9 @@
-//! The gate before Dapi: so many calls at once, shared out among apps and kinds of call, and none of a kind
-//! of an app's while Dapi asked to be left alone with it.
+//! The gate before Dapi: limits the calls in flight, shares them among apps and kinds of call, and holds one
+//! app's calls of one kind while Dapi's `Retry-After` lasts.
 //!
-//! Nobody takes a place before there is work for it. An exchange or a delinking that finds none is safe in
-//! the database, and the background work hears of every place that it could use. A caller with a data call
-//! waits for a few seconds. Who goes first is decided in [`rules`].
+//! A slot is taken only when there is work for it. An exchange or a delinking that finds none stays in the
+//! database, and the gate wakes the background work when it could use a slot. A data call waits for a few
+//! seconds. [`rules`] decides who goes first.
 
 mod rules;
 
@@ -16,17 +16,17 @@ use tokio::sync::{Notify, oneshot};
 use self::rules::{Dispatch, Rules};
 use crate::base::ids::AppId;
 
-/// The longest that one `Retry-After` closes a lane of an app: a mistake of Dapi's must not stop it for long.
+/// The longest hold of one `Retry-After`: a mistake of Dapi's must not stop an app for long.
 const LONGEST_HOLD: Duration = Duration::from_mins(1);
-/// How often a caller that waits makes sure that no place is kept for a want that has ended.
-const LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// How often a waiting caller checks that no slot is reserved for a demand that has ended.
+const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
-/// The kinds of calls, in the order in which they go first.
+/// The kinds of calls, in the order of their priority.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Lane {
-    /// A code for a token: its window closes.
+    /// Exchanging a code: first, because its window closes.
     Exchange,
-    /// Telling Dapi of a revocation.
+    /// Delinking a token after a revocation.
     Delink,
     /// A call on a connection's behalf.
     Call,
@@ -44,14 +44,14 @@ impl Lane {
     }
 }
 
-/// Lets calls through. Clones are the same gate.
+/// Limits the calls in flight. Clones are the same gate.
 #[derive(Clone, Debug)]
 pub struct Gate(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
-    /// Tells the background work of a place that it could use.
+    /// Wakes the background work when it could use a slot.
     freed: Notify,
 }
 
@@ -63,7 +63,7 @@ struct State {
     closed: bool,
 }
 
-/// Leave to make one call; the place is free again when it is dropped.
+/// Permission to make one call; dropping it frees the slot.
 #[derive(Debug)]
 pub struct Permit {
     gate: Arc<Shared>,
@@ -71,12 +71,12 @@ pub struct Permit {
     lane: Lane,
 }
 
-/// No call may be made now.
+/// The error of a caller that got no slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Busy {
-    /// When to ask again, as far as that is known.
+    /// When to try again, as far as that is known.
     pub retry_after: Duration,
-    /// Dapi asked to be left alone; otherwise it is for want of a place.
+    /// Whether Dapi asked for the pause; otherwise there was no free slot.
     pub held: bool,
 }
 
@@ -93,12 +93,12 @@ impl Drop for Permit {
 }
 
 impl Permit {
-    /// Lets no call of this app and kind through for as long as Dapi asked.
-    pub(super) fn hold(&self, wish: Duration) {
+    /// Holds this app's lane for as long as Dapi's `Retry-After` asks.
+    pub(super) fn hold(&self, retry_after: Duration) {
         let mut state = self.gate.lock();
-        let until = Instant::now() + wish.min(LONGEST_HOLD);
+        let until = Instant::now() + retry_after.min(LONGEST_HOLD);
         let turned_away = state.rules.hold(self.app, self.lane, until);
-        // Their callers hear that the channel is closed.
+        // Dropping the sender ends the callers' wait.
         for id in turned_away {
             drop(state.waiting.remove(&id));
         }
@@ -110,7 +110,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives free places to who is next.
+    /// Gives free slots to the callers that the rules put first.
     fn dispatch(self: &Arc<Self>) {
         let mut state = self.lock();
         if state.closed {
@@ -122,7 +122,7 @@ impl Shared {
             (state.waiting.remove(&id), permit)
         });
         let granted: Vec<_> = granted.collect();
-        // A permit whose caller has gone is given back, which takes the lock.
+        // Dropping the permit of a caller that has gone takes the lock again.
         drop(state);
         for (caller, permit) in granted {
             if let Some(caller) = caller {
@@ -135,7 +135,7 @@ impl Shared {
     }
 }
 
-/// A caller that waits; when dropped it waits no longer.
+/// A waiting caller; dropping it ends the wait.
 struct Waiter<'a> {
     gate: &'a Arc<Shared>,
     app: AppId,
@@ -154,12 +154,12 @@ impl Drop for Waiter<'_> {
 }
 
 impl Gate {
-    /// A gate for `at_once` calls at a time.
+    /// Creates a gate for `at_once` calls in flight.
     #[must_use]
     pub fn new(at_once: u32) -> Self {
-        let places = usize::try_from(at_once).unwrap_or(usize::MAX);
+        let slots = usize::try_from(at_once).unwrap_or(usize::MAX);
         let state = State {
-            rules: Rules::new(places),
+            rules: Rules::new(slots),
             waiting: HashMap::new(),
             next_waiter: 0,
             closed: false,
@@ -176,11 +176,11 @@ impl Gate {
         Permit { gate: Arc::clone(&self.0), app, lane }
     }
 
-    /// Leave for one call, without waiting.
+    /// Takes a slot without waiting.
     ///
     /// # Errors
-    /// When to ask again. What cannot be called now is safe in the database: the gate keeps in mind that the
-    /// background work has one row more to take up.
+    /// Returns when to try again. The gate records that one more row in the database waits for the background
+    /// work, so the caller need not come back.
     pub fn try_enter(&self, app: AppId, lane: Lane) -> Result<Permit, Busy> {
         let (mut state, now) = (self.0.lock(), Instant::now());
         if !state.closed && state.rules.try_enter(app, lane, now) {
@@ -190,10 +190,10 @@ impl Gate {
         Err(Self::busy(&state, app, lane))
     }
 
-    /// Leave for one call, as soon as it is its turn, for which it waits up to `patience`.
+    /// Takes a slot, after waiting for up to `patience`.
     ///
     /// # Errors
-    /// When to ask again: at once if Dapi asked to be left alone with calls of this kind.
+    /// Returns when to try again; returns at once if this app's lane is held.
     pub async fn enter(&self, app: AppId, lane: Lane, patience: Duration) -> Result<Permit, Busy> {
         let (waiter, mut granted) = {
             let (mut state, now) = (self.0.lock(), Instant::now());
@@ -213,19 +213,19 @@ impl Gate {
         let until = Instant::now() + patience;
         loop {
             let left = until.saturating_duration_since(Instant::now());
-            match tokio::time::timeout(left.min(LOOK_AGAIN), &mut granted).await {
+            match tokio::time::timeout(left.min(CHECK_INTERVAL), &mut granted).await {
                 Ok(Ok(permit)) => return Ok(permit),
                 Err(_) if !left.is_zero() => self.0.dispatch(),
                 Ok(Err(_)) | Err(_) => break,
             }
         }
         drop(waiter);
-        // What was granted in this last moment is given back when the channel is dropped.
+        // A permit granted in this last moment is returned when the channel is dropped.
         Err(Self::busy(&self.0.lock(), app, lane))
     }
 
-    /// Up to `most` places for rows of one app's that the background work is about to claim. What is not
-    /// needed is given back by dropping it.
+    /// Takes up to `most` slots for rows of one app that the background work is about to claim. Dropping a permit
+    /// returns its slot.
     #[must_use]
     pub fn take(&self, app: AppId, lane: Lane, most: usize) -> Vec<Permit> {
         let mut state = self.0.lock();
@@ -234,24 +234,24 @@ impl Gate {
         (0..count).map(|_| self.permit(app, lane)).collect()
     }
 
-    /// How many rows of each app wait for the background work in this lane: whenever a place for one of them
-    /// is free, [`freed`](Self::freed) resolves. It has to be declared again within seconds.
-    pub fn declare(&self, lane: Lane, wants: &HashMap<AppId, usize>) {
-        self.0.lock().rules.declare(lane, wants, Instant::now());
+    /// Declares how many rows of each app wait in this lane; [`freed`](Self::freed) resolves when one of them could
+    /// get a slot. A declaration lasts for a few seconds and has to be repeated.
+    pub fn declare(&self, lane: Lane, rows: &HashMap<AppId, usize>) {
+        self.0.lock().rules.declare(lane, rows, Instant::now());
     }
 
-    /// Resolves when there is a place that the background work could use.
+    /// Resolves when there is a slot that the background work could use.
     pub async fn freed(&self) {
         self.0.freed.notified().await;
     }
 
-    /// When the first of the lanes opens again that Dapi asked to leave alone.
+    /// Returns when the first held lane opens again.
     #[must_use]
     pub fn opens_in(&self) -> Option<Duration> {
         self.0.lock().rules.first_hold_ends_in(Instant::now())
     }
 
-    /// Lets nobody through any more: the process is about to end.
+    /// Closes the gate: the process is shutting down.
     pub fn close(&self) {
         let mut state = self.0.lock();
         state.closed = true;
@@ -260,7 +260,7 @@ impl Gate {
         drop(waiting);
     }
 
-    /// Whether nobody is let through any more.
+    /// Returns whether the gate is closed.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.0.lock().closed
@@ -272,7 +272,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_caller_that_waits_gets_the_place_that_becomes_free() {
+    async fn a_caller_that_waits_gets_the_slot_that_becomes_free() {
         let (gate, app) = (Gate::new(1), AppId::new());
         let held = gate.try_enter(app, Lane::Call).unwrap();
         let other = gate.clone();
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_background_work_hears_of_a_place_that_it_could_use() {
+    async fn the_background_work_is_woken_for_a_slot_that_it_could_use() {
         let (gate, app) = (Gate::new(1), AppId::new());
         let held = gate.try_enter(app, Lane::Call).unwrap();
         assert!(gate.try_enter(app, Lane::Exchange).is_err());

@@ -1,4 +1,4 @@
-//! What is counted about calls to Dapi.
+//! Metrics of calls to Dapi.
 
 use std::time::Duration;
 
@@ -19,17 +19,17 @@ struct Call {
     call: &'static str,
 }
 
-/// What can come of each call; told from the start, so that an alert has something to compare with.
+/// Every outcome of each call, registered at the start, so that an alert has a zero to compare with.
 const OUTCOMES: &[(&str, &[&str])] = &[
     ("exchange", &["token", "refused", "unsettled", "not_sent"]),
     ("delink", &["delinked", "already_gone", "failed"]),
     ("call", &["answered", "unusable", "too_large", "timeout", "unreachable", "failed"]),
 ];
 
-/// Upper bounds of latency buckets in seconds, up to Dapi's own time limit.
+/// Upper bounds of the latency buckets in seconds, up to Dapi's own time limit.
 const BUCKETS: [f64; 12] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 120.0];
 
-/// Counters of calls. Clones count together.
+/// Metrics of calls to Dapi. Clones share their counts.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     calls: Family<Labels, Counter>,

@@ -1,10 +1,9 @@
-//! Dapi's side: its words, its wire and the client that speaks it.
+//! Dapi's vocabulary, its wire format, the client that speaks it, and the gate before it.
 //!
-//! Dapi's answers are sorted here into what a caller has to decide by: settled or not, and whether
-//! the request can have reached Dapi at all. What the answers then mean for a connection is decided
-//! in `connections`.
+//! Answers are classified here: conclusive or not, and whether the request can have reached Dapi at all.
+//! `connections` decides what an answer means for a connection.
 //!
-//! Knows: base, config.
+//! May import: base, config.
 
 mod call;
 mod client;
@@ -31,7 +30,7 @@ secret_text!(
     AccessCode
 );
 secret_text!(
-    /// The permanent token for one bank login.
+    /// The permanent token of one bank login.
     AccessToken
 );
 secret_text!(
@@ -40,9 +39,9 @@ secret_text!(
 );
 
 impl AccessCode {
-    /// When the code runs out by its own `exp`, where it is a JWT (RFC 7519 §4.1.4): a JOSE header that
-    /// names an algorithm (RFC 7515 §4.1.1), claims that are an object. Nothing is verified, this is a
-    /// hint; a code of any other form is opaque and has none.
+    /// Returns when the code expires if it is a JWT with an `exp` (RFC 7519 §4.1.4): a JOSE header that names an
+    /// algorithm (RFC 7515 §4.1.1), and claims that are an object. Nothing is verified; this is a hint. A code
+    /// of any other form is opaque.
     #[must_use]
     pub fn expires_at(&self) -> Option<OffsetDateTime> {
         let mut parts = self.expose().split('.');
@@ -60,35 +59,35 @@ impl AccessCode {
     }
 }
 
-/// A part of a JWT that is a JSON object.
+/// Decodes a part of a JWT that holds a JSON object.
 fn object(part: &str) -> Option<serde_json::Map<String, serde_json::Value>> {
     let json = URL_SAFE_NO_PAD.decode(part.trim_end_matches('=')).ok()?;
     serde_json::from_slice(&json).ok()
 }
 
-/// A Dapi application, as calls need it.
+/// The credentials of a Dapi application, in the clear.
 #[derive(Clone, Debug)]
 pub struct AppCredentials {
-    /// Dapi's application key.
+    /// Dapi's application key, which is not a secret.
     pub app_key: String,
     /// Dapi's application secret.
     pub app_secret: SecretText,
 }
 
-/// What an exchange brought.
+/// The classified answer to an exchange.
 #[derive(Debug)]
 pub enum ExchangeAnswer {
-    /// The token.
+    /// Dapi issued a token.
     Token(ExchangedToken),
-    /// Dapi settled it: no.
+    /// Dapi refused, conclusively.
     Refused(Refusal),
-    /// The request went out, or may have, and no answer came that settles it.
+    /// The request was sent, or may have been, and no conclusive answer came.
     Unsettled(Unsettled),
-    /// The request provably never left: no DNS, no connection, no TLS.
+    /// The request provably was not sent: no DNS, no connection, no TLS.
     NotSent(String),
 }
 
-/// The token and what Dapi tells with it.
+/// A token and the ids that came with it.
 #[derive(Debug, Clone)]
 pub struct ExchangedToken {
     /// The permanent token.
@@ -99,38 +98,38 @@ pub struct ExchangedToken {
     pub user_id: Option<String>,
 }
 
-/// A refusal in Dapi's words, without secrets.
+/// A refusal as Dapi words it, scrubbed of secrets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
     /// Dapi's `type`, an open set.
     pub kind: String,
-    /// Dapi's `msg`.
+    /// Dapi's `msg`, cut to a bounded length.
     pub message: String,
 }
 
-/// An answer that leaves it open whether the code was consumed.
+/// An inconclusive answer: the code may or may not be consumed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unsettled {
-    /// What came instead of an answer.
+    /// What came instead of a conclusive answer.
     pub what: String,
-    /// Whether Dapi may have consumed the code. Only a 429 says for sure that it looked at nothing.
+    /// Whether Dapi may have consumed the code. Only a 429 proves that it did not look at it.
     pub may_have_consumed: bool,
-    /// How long Dapi asked to be left alone.
+    /// Dapi's `Retry-After`.
     pub retry_after: Option<Duration>,
 }
 
-/// What a delinking brought.
+/// The classified answer to a delinking.
 #[derive(Debug)]
 pub enum DelinkAnswer {
     /// Dapi delinked the token.
     Delinked,
-    /// There is nothing to delink any more.
+    /// Dapi says that nothing is left to delink.
     AlreadyGone(Refusal),
-    /// Neither; to be tried again.
+    /// Neither; to be retried.
     Failed {
         /// What happened, without secrets.
         what: String,
-        /// How long Dapi asked to be left alone.
+        /// Dapi's `Retry-After`.
         retry_after: Option<Duration>,
     },
 }

@@ -1,9 +1,9 @@
-//! Dapi's JSON, sorted into answers.
+//! Classifies Dapi's JSON.
 //!
-//! Be liberal in what is accepted: unknown fields, missing fields, fields of other kinds, bytes that are
-//! no text, any status that makes sense. A token exists once, so it is read from whatever holds it whole,
-//! even from an answer that breaks off behind it. But a refusal counts only where Dapi itself says so,
-//! from beginning to end; a proxy's 403 in HTML settles nothing.
+//! Reading is lenient: unknown, missing or mistyped fields, bytes that are not text, any status that makes
+//! sense. A token exists only once, so it is read from any answer that contains it completely, even from one
+//! that breaks off after it. A refusal, however, counts only if the whole answer is Dapi's JSON; a proxy's 403
+//! in HTML is inconclusive.
 
 use std::time::Duration;
 
@@ -16,32 +16,32 @@ use crate::base::text;
 
 /// The longest text of Dapi's that is kept, in bytes.
 const MAX_TEXT: usize = 500;
-/// The fields that count.
+/// The fields that the classification reads.
 const FIELDS: [&str; 7] = ["success", "status", "accessToken", "tokenID", "userID", "type", "msg"];
 
-/// An answer as it came: status, `Retry-After`, body without its codings.
+/// An answer as it arrived: status, `Retry-After`, decoded body.
 #[derive(Debug)]
 pub(super) struct Received {
     pub(super) status: StatusCode,
     pub(super) retry_after: Option<Duration>,
-    /// As much of the body as may be read.
+    /// The body, up to the bound.
     pub(super) body: Zeroizing<Vec<u8>>,
-    /// Why the body is not all that there was to come.
+    /// Why the body is incomplete, if it is.
     pub(super) spoilt: Option<&'static str>,
 }
 
-/// What an answer says about the call that it answers.
+/// What an answer states about its call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Said {
-    /// Whether it succeeded, as far as that is said.
+    /// Whether the call succeeded, if the answer states it.
     pub success: Option<bool>,
     /// The `type` of a refusal.
     pub kind: Option<String>,
-    /// Whether the user is asked for something.
+    /// Whether the user is asked for input.
     pub asks: bool,
 }
 
-/// What an answer to a call says; `None` where its body is not a JSON object from brace to brace.
+/// Reads an answer to a call; returns `None` if the body is not one complete JSON object.
 #[must_use]
 pub fn said(body: &[u8]) -> Option<Said> {
     let text = lenient_json::text(body);
@@ -61,7 +61,7 @@ fn refusal(object: &Object<'_>, secrets: &[&str]) -> Refusal {
     }
 }
 
-/// The token, where it is there to the last character and an `Authorization` header can carry it.
+/// Returns the token if it is complete and an `Authorization` header can carry it.
 fn token(object: &Object<'_>) -> Option<AccessToken> {
     let token = Zeroizing::new(object.exact("accessToken")?);
     let token = token.trim_matches(|c: char| c.is_ascii_whitespace());
@@ -69,7 +69,7 @@ fn token(object: &Object<'_>) -> Option<AccessToken> {
     carried.then(|| AccessToken::new(token.to_owned()))
 }
 
-/// Takes secrets out of a text that somebody else wrote and that might repeat what was sent.
+/// Removes secrets from a text of foreign origin that may repeat what was sent.
 #[must_use]
 pub fn scrub(text: &str, secrets: &[&str]) -> String {
     let worth = secrets.iter().filter(|secret| secret.len() >= 4);
@@ -77,18 +77,18 @@ pub fn scrub(text: &str, secrets: &[&str]) -> String {
 }
 
 impl Received {
-    /// Why there is nothing to be read from the body.
+    /// Explains why nothing can be read from the body.
     fn unreadable(&self) -> &'static str {
         self.spoilt.unwrap_or("an answer that is not Dapi's JSON")
     }
 
-    /// Whether nothing is missing from the body, and nothing stands in it beside `object`.
+    /// Returns whether the body is complete and holds nothing beside `object`.
     fn is_whole(&self, object: &Object<'_>) -> bool {
         self.spoilt.is_none() && object.is_whole()
     }
 
-    /// 200 or 4xx, without the two that say "not now".
-    fn may_settle(&self) -> bool {
+    /// Returns whether the status can be conclusive: 200 or 4xx, except 408 and 429.
+    fn may_be_conclusive(&self) -> bool {
         let not_now = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS];
         (self.status.is_success() || self.status.is_client_error())
             && !not_now.contains(&self.status)
@@ -103,10 +103,10 @@ impl Received {
     }
 }
 
-/// What an answer to an exchange says. `secrets` are what was sent.
+/// Classifies an answer to an exchange. `secrets` are what the request contained.
 pub(super) fn exchange(received: &Received, secrets: &[&str]) -> ExchangeAnswer {
     let unsettled = |what| ExchangeAnswer::Unsettled(received.unsettled(what));
-    if !received.may_settle() {
+    if !received.may_be_conclusive() {
         return unsettled("no answer that settles it");
     }
     let text = lenient_json::text(&received.body);
@@ -128,7 +128,7 @@ pub(super) fn exchange(received: &Received, secrets: &[&str]) -> ExchangeAnswer 
     }
 }
 
-/// What an answer to a delinking says. `gone` are the types that mean "nothing left to delink".
+/// Classifies an answer to a delinking. `gone` are the `type`s that mean "nothing left to delink".
 pub(super) fn delink(received: &Received, gone: &[String], secrets: &[&str]) -> DelinkAnswer {
     let failed = |what: String| DelinkAnswer::Failed { what, retry_after: received.retry_after };
     let status = received.status.as_u16();
@@ -141,8 +141,8 @@ pub(super) fn delink(received: &Received, gone: &[String], secrets: &[&str]) -> 
         return DelinkAnswer::Delinked;
     }
     let refusal = refusal(&object, secrets);
-    let settled = received.may_settle() && received.is_whole(&object);
-    if success == Some(false) && settled && gone.contains(&refusal.kind) {
+    let conclusive = received.may_be_conclusive() && received.is_whole(&object);
+    if success == Some(false) && conclusive && gone.contains(&refusal.kind) {
         return DelinkAnswer::AlreadyGone(refusal);
     }
     failed(format!("{}: {} (HTTP {status})", refusal.kind, refusal.message))
@@ -238,8 +238,8 @@ mod tests {
             br#"{"success":true,"data":{"accessToken":"t"}}"#,
             br#"[true,"t"]"#,
         ] {
-            let told = kind_of(&received_bytes(200, body, None));
-            assert_eq!(told, "consumed?", "{}", String::from_utf8_lossy(body));
+            let kind = kind_of(&received_bytes(200, body, None));
+            assert_eq!(kind, "consumed?", "{}", String::from_utf8_lossy(body));
         }
     }
 

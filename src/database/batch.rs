@@ -1,8 +1,8 @@
-//! Batched queries: what arrives together is asked, and committed, together.
+//! Batched queries: concurrent calls of one query become one statement and one commit.
 //!
-//! There is no timer. A lone query runs at once. What arrives while it is under way waits for it and then
-//! goes as one statement; but it does not wait for a statement that hangs, and one locked row delays nobody
-//! but its own caller. Every caller gets an answer of their own, after their own commit.
+//! There is no timer. A lone query runs at once. Queries that arrive while a statement is in flight wait for it
+//! and then run as one statement; but they do not wait for a statement that hangs, and a locked row delays only
+//! its own caller. Each caller gets its own answer, after its own commit.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, OnceLock};
@@ -15,32 +15,33 @@ use tokio::time::Instant;
 
 use super::{Conn, Fault, Pool};
 
-/// How many callers one statement serves at most: more would not save much, and wait longer.
-const MOST: usize = 64;
-/// How long the next statement waits for the one under way: longer than a healthy one takes.
+/// How many callers one statement serves: a larger one would save little and take longer.
+const MAX_BATCH: usize = 64;
+/// How long the next statement waits for the one in flight: longer than a healthy one takes.
 const STALLED: Duration = Duration::from_millis(100);
-/// How many statements of one kind are under way at most.
-const AT_ONCE: usize = 4;
-/// How many queries of a statement that failed run by themselves at once.
-const ALONE_AT_ONCE: usize = 4;
-/// How long a query pauses whose row is locked, before it is tried again.
+/// How many statements of one query are in flight at most.
+const MAX_IN_FLIGHT: usize = 4;
+/// How many queries of a failed statement are retried individually at once.
+const MAX_INDIVIDUAL: usize = 4;
+/// The pause before a query whose row is locked is retried.
 const CONTENDED_PAUSE: Duration = Duration::from_millis(50);
-/// How many such queries run at once: each of them can hold a connection for a lock's whole wait.
-const CONTENDED_AT_ONCE: usize = 2;
-/// How long a caller waits in all, in parts of a statement's time limit: 8 s at the default of 5 s.
-const PATIENCE: f32 = 1.6;
-/// How long a query is tried again whose row is locked: 4 s.
-const CONTENDED: f32 = 0.8;
+/// How many such retries run at once: each can hold a connection for the whole `lock_timeout`.
+const MAX_CONTENDED: usize = 2;
+/// How long a caller waits in all, as a factor of the statement timeout: 8 s at the default of 5 s.
+const PATIENCE_FACTOR: f32 = 1.6;
+/// How long a query whose row is locked is retried, as such a factor: 4 s.
+const CONTENDED_FACTOR: f32 = 0.8;
 
 /// A query that many callers can share.
 pub trait BatchQuery: Send + Sync + Sized + 'static {
-    /// What each caller gets.
+    /// The answer to one caller.
     type Output: Send + 'static;
 
-    /// Runs all of `queries` in one statement; returns an output for each, in their order.
+    /// Runs `queries` in one statement; returns one output for each, in their order.
     ///
     /// # Errors
-    /// The database's. The queries then run again, each by itself, so that one bad row fails no stranger.
+    /// Returns the database's error. Unless it is an outage, the batch then runs each query individually, so that
+    /// one bad row fails only its own caller.
     fn run(
         conn: &mut Conn,
         queries: &[Self],
@@ -62,10 +63,10 @@ struct Call<Q: BatchQuery> {
 }
 
 impl<Q: BatchQuery> Batch<Q> {
-    /// Over this pool. The task that serves it runs in the current runtime; the first query starts it.
+    /// Creates a batch over a pool. Its task runs in the current runtime and starts with the first query.
     ///
     /// # Panics
-    /// Outside of a runtime.
+    /// Panics outside of a runtime.
     #[must_use]
     pub fn new(pool: &Pool) -> Self {
         Self(Arc::new(Inner {
@@ -75,16 +76,16 @@ impl<Q: BatchQuery> Batch<Q> {
         }))
     }
 
-    /// Runs one query, with whatever else waits.
+    /// Runs one query, in one statement with all that are waiting.
     ///
     /// # Errors
-    /// The database's; [`sqlx::Error::PoolTimedOut`] if there was no answer in time. A query
-    /// that fails by an outage may have been carried out.
+    /// Returns the database's error, or [`sqlx::Error::PoolTimedOut`] if no answer came in time. After an outage
+    /// the query may have been committed.
     pub async fn run(&self, query: Q) -> sqlx::Result<Q::Output> {
         let (answer, answered) = oneshot::channel();
         let queue = self.0.queue.get_or_init(|| self.start());
         queue.send(Call { query, answer }).map_err(|_| sqlx::Error::WorkerCrashed)?;
-        let patience = self.0.pool.timeout().mul_f32(PATIENCE);
+        let patience = self.0.pool.timeout().mul_f32(PATIENCE_FACTOR);
         match tokio::time::timeout(patience, answered).await {
             Ok(answered) => answered.unwrap_or(Err(sqlx::Error::WorkerCrashed)),
             Err(_) => Err(sqlx::Error::PoolTimedOut),
@@ -93,9 +94,8 @@ impl<Q: BatchQuery> Batch<Q> {
 
     fn start(&self) -> mpsc::UnboundedSender<Call<Q>> {
         let (queue, waiting) = mpsc::unbounded_channel();
-        // The pool, not the batch: the task ends when the last clone of the batch is dropped.
-        let shared =
-            Shared { pool: self.0.pool.clone(), contended: Semaphore::new(CONTENDED_AT_ONCE) };
+        // The task holds the pool, not the batch, so it ends when the last clone of the batch is dropped.
+        let shared = Shared { pool: self.0.pool.clone(), contended: Semaphore::new(MAX_CONTENDED) };
         self.0.runtime.spawn(serve(Arc::new(shared), waiting));
         queue
     }
@@ -120,14 +120,14 @@ struct Shared {
 }
 
 async fn serve<Q: BatchQuery>(shared: Arc<Shared>, mut waiting: mpsc::UnboundedReceiver<Call<Q>>) {
-    let at_once = Arc::new(Semaphore::new(AT_ONCE));
+    let in_flight = Arc::new(Semaphore::new(MAX_IN_FLIGHT));
     let mut calls = Vec::new();
-    while waiting.recv_many(&mut calls, MOST).await > 0 {
-        let Ok(permit) = Arc::clone(&at_once).acquire_owned().await else { return };
+    while waiting.recv_many(&mut calls, MAX_BATCH).await > 0 {
+        let Ok(permit) = Arc::clone(&in_flight).acquire_owned().await else { return };
         let (calls, shared) = (std::mem::take(&mut calls), Arc::clone(&shared));
         let (done, finished) = oneshot::channel::<()>();
         tokio::spawn(async move {
-            // A panic is its own callers' trouble; the panic hook has logged it.
+            // A panic fails only this statement's callers; the panic hook has logged it.
             let _ = AssertUnwindSafe(answer(&shared, calls)).catch_unwind().await;
             drop((permit, done));
         });
@@ -136,47 +136,47 @@ async fn serve<Q: BatchQuery>(shared: Arc<Shared>, mut waiting: mpsc::UnboundedR
 }
 
 async fn answer<Q: BatchQuery>(shared: &Arc<Shared>, calls: Vec<Call<Q>>) {
-    // A caller that has gone meanwhile is not served.
+    // Skip callers that have gone.
     let calls = calls.into_iter().filter(|call| !call.answer.is_closed());
     let (queries, answers): (Vec<_>, Vec<_>) =
         calls.map(|Call { query, answer }| (query, answer)).unzip();
     if queries.is_empty() {
         return;
     }
-    match at_once(&shared.pool, &queries).await {
+    match run_all(&shared.pool, &queries).await {
         Ok(outputs) => {
             for (answer, output) in answers.into_iter().zip(outputs) {
                 let _ = answer.send(Ok(output));
             }
         }
-        // Asking once for each would only take longer.
+        // Retrying individually during an outage would only take longer.
         Err(error) if Fault::of(&error) == Fault::Outage => {
             for answer in answers {
-                let _ = answer.send(Err(same(&error)));
+                let _ = answer.send(Err(copy_outage(&error)));
             }
         }
         Err(_) => {
             let calls = queries.into_iter().zip(answers);
-            let alone = calls.map(|(query, answer)| alone(shared, Call { query, answer }));
-            stream::iter(alone).for_each_concurrent(ALONE_AT_ONCE, |alone| alone).await;
+            let retries = calls.map(|(query, answer)| individually(shared, Call { query, answer }));
+            stream::iter(retries).for_each_concurrent(MAX_INDIVIDUAL, |retry| retry).await;
         }
     }
 }
 
-async fn at_once<Q: BatchQuery>(pool: &Pool, queries: &[Q]) -> sqlx::Result<Vec<Q::Output>> {
+async fn run_all<Q: BatchQuery>(pool: &Pool, queries: &[Q]) -> sqlx::Result<Vec<Q::Output>> {
     Q::run(&mut pool.acquire().await?, queries).await
 }
 
-async fn once<Q: BatchQuery>(pool: &Pool, query: &Q) -> sqlx::Result<Q::Output> {
-    let outputs = at_once(pool, std::slice::from_ref(query)).await?;
+async fn run_one<Q: BatchQuery>(pool: &Pool, query: &Q) -> sqlx::Result<Q::Output> {
+    let outputs = run_all(pool, std::slice::from_ref(query)).await?;
     outputs.into_iter().next().ok_or(sqlx::Error::RowNotFound)
 }
 
-async fn alone<Q: BatchQuery>(shared: &Arc<Shared>, call: Call<Q>) {
-    match once(&shared.pool, &call.query).await {
+async fn individually<Q: BatchQuery>(shared: &Arc<Shared>, call: Call<Q>) {
+    match run_one(&shared.pool, &call.query).await {
         Err(error) if Fault::of(&error) == Fault::Contention => {
-            // Not part of the batch any more, which goes on.
-            tokio::spawn(contended(Arc::clone(shared), call, error));
+            // Leaves the batch, which goes on without it.
+            tokio::spawn(retry_contended(Arc::clone(shared), call, error));
         }
         outcome => {
             let _ = call.answer.send(outcome);
@@ -184,18 +184,22 @@ async fn alone<Q: BatchQuery>(shared: &Arc<Shared>, call: Call<Q>) {
     }
 }
 
-/// Tries a query again whose row is locked, until it is done or its caller's time is over.
-async fn contended<Q: BatchQuery>(shared: Arc<Shared>, mut call: Call<Q>, first: sqlx::Error) {
-    let until = Instant::now() + shared.pool.timeout().mul_f32(CONTENDED);
+/// Retries a query whose row is locked until it succeeds, fails otherwise, or its caller's time is over.
+async fn retry_contended<Q: BatchQuery>(
+    shared: Arc<Shared>,
+    mut call: Call<Q>,
+    first: sqlx::Error,
+) {
+    let until = Instant::now() + shared.pool.timeout().mul_f32(CONTENDED_FACTOR);
     let mut outcome = Err(first);
     while Instant::now() < until {
         tokio::select! {
             () = tokio::time::sleep(CONTENDED_PAUSE) => {}
-            // The caller has gone, and the query has not been carried out.
+            // The caller has gone, and nothing was written.
             () = call.answer.closed() => return,
         }
         let Ok(_permit) = shared.contended.acquire().await else { break };
-        outcome = once(&shared.pool, &call.query).await;
+        outcome = run_one(&shared.pool, &call.query).await;
         let again = matches!(&outcome, Err(error) if Fault::of(error) == Fault::Contention);
         if !again {
             break;
@@ -204,7 +208,7 @@ async fn contended<Q: BatchQuery>(shared: Arc<Shared>, mut call: Call<Q>, first:
     let _ = call.answer.send(outcome);
 }
 
-/// An outage for one more caller: sqlx's errors cannot be cloned.
-fn same(error: &sqlx::Error) -> sqlx::Error {
+/// Copies an outage for one more caller: sqlx's errors are not `Clone`.
+fn copy_outage(error: &sqlx::Error) -> sqlx::Error {
     sqlx::Error::Io(std::io::Error::other(error.to_string()))
 }

@@ -1,4 +1,4 @@
-//! One connection, and the deadline of each statement on it.
+//! One connection, and a deadline for each of its statements.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -16,10 +16,10 @@ use super::connector::{Connector, Opened, silent};
 use super::health::SUSPECT_WAIT;
 use super::{Fault, LongWork, Transaction};
 
-/// A connection to PostgreSQL. Statements run on `&mut Conn`, and each ends by its deadline.
+/// A connection to PostgreSQL. Statements run on `&mut Conn`, and each has a deadline.
 ///
-/// Dropped in the middle of a statement or of a transaction, it is cleaned in the background before anybody
-/// uses it again, and closed if that does not work.
+/// If dropped during a statement or a transaction, it is reset in the background before its next use, and
+/// closed if the reset fails.
 #[derive(Debug)]
 pub struct Conn(Slot);
 
@@ -27,7 +27,7 @@ pub struct Conn(Slot);
 enum Slot {
     Pooled(Object<Connector>),
     Single(Box<Opened>),
-    /// Only while it is dropped.
+    /// Only during `drop`.
     Gone,
 }
 
@@ -43,15 +43,15 @@ impl Conn {
     /// Begins a transaction.
     ///
     /// # Errors
-    /// The database's.
+    /// Returns the database's error.
     pub async fn begin(&mut self) -> sqlx::Result<Transaction<'_>> {
         Transaction::begin(super::transaction::Handle::Borrowed(self)).await
     }
 
-    /// Begins a transaction that reads, all of it from one snapshot, for as long as `work` takes.
+    /// Begins a read-only transaction on one snapshot, with the time limit of `work`.
     ///
     /// # Errors
-    /// The database's.
+    /// Returns the database's error.
     pub async fn begin_snapshot(&mut self, work: LongWork) -> sqlx::Result<Transaction<'_>> {
         let handle = super::transaction::Handle::Borrowed(self);
         let mut snapshot = Transaction::snapshot(handle).await?;
@@ -59,11 +59,11 @@ impl Conn {
         Ok(snapshot)
     }
 
-    /// Gives the following statements on this connection as long as `work` takes, until it goes back to its
-    /// pool. In a transaction the server's own limits follow, until its end.
+    /// Raises the statement timeout to that of `work` until the connection returns to its pool. Within a
+    /// transaction the server's limit is `SET LOCAL`: it ends with the transaction.
     ///
     /// # Errors
-    /// The database's.
+    /// Returns the database's error.
     pub async fn allow(&mut self, work: LongWork) -> sqlx::Result<()> {
         let limit = work.limit();
         let server = limit.saturating_sub(Duration::from_secs(1)).as_millis().to_string();
@@ -75,7 +75,6 @@ impl Conn {
         Ok(())
     }
 
-    /// The connection itself, with what is known about it.
     pub(super) fn opened(&mut self) -> sqlx::Result<&mut Opened> {
         match &mut self.0 {
             Slot::Pooled(object) => Ok(object),
@@ -87,7 +86,7 @@ impl Conn {
 
 impl Drop for Conn {
     fn drop(&mut self) {
-        // A single connection closes with its socket, which needs no farewell.
+        // A single connection closes with its socket; PostgreSQL needs no Terminate message.
         let Slot::Pooled(mut object) = std::mem::replace(&mut self.0, Slot::Gone) else { return };
         if object.is_as_new() {
             object.rest();
@@ -97,7 +96,7 @@ impl Drop for Conn {
     }
 }
 
-/// Cleans a connection in the background; closes it if it cannot be cleaned.
+/// Resets a connection in the background; closes it if that fails.
 fn recover(mut object: Object<Connector>) {
     let runtime = tokio::runtime::Handle::try_current();
     let Some(runtime) = runtime.ok().filter(|_| !object.broken) else {
@@ -113,7 +112,8 @@ fn recover(mut object: Object<Connector>) {
     });
 }
 
-/// Resolves when a statement that began at `started` has had its time.
+/// Resolves at the deadline of a statement that began at `started`: `limit`, or sooner once its connection
+/// is suspect.
 async fn expired(started: Instant, limit: Duration, generation: CancellationToken) {
     let suspect = async {
         generation.cancelled().await;
@@ -125,7 +125,7 @@ async fn expired(started: Instant, limit: Duration, generation: CancellationToke
     }
 }
 
-/// The answers to one statement, with its deadline.
+/// A statement's stream of results, which ends at the deadline.
 struct Bounded<'e, T> {
     answers: BoxStream<'e, sqlx::Result<T>>,
     expired: BoxFuture<'e, ()>,
@@ -133,7 +133,7 @@ struct Bounded<'e, T> {
     over: bool,
 }
 
-/// The facts about a connection that a statement under way changes.
+/// The fields of a connection that a statement in flight changes.
 struct Watch<'e> {
     broken: &'e mut bool,
     in_flight: &'e mut bool,
@@ -143,7 +143,7 @@ struct Watch<'e> {
 
 impl Watch<'_> {
     fn note(&mut self, error: &sqlx::Error) {
-        // PostgreSQL has answered: the statement is over.
+        // PostgreSQL answered, so the statement is over.
         *self.in_flight = !matches!(error, sqlx::Error::Database(_));
         *self.broken |= super::is_outage(error);
         if Fault::is_contagious(error) {
@@ -216,7 +216,7 @@ impl<'c> Executor<'c> for &'c mut Conn {
         'c: 'e,
         E: 'q + Execute<'q, Postgres>,
     {
-        // To the end of the answer: a deferred constraint is checked after the first row.
+        // Drain the answer: a deferred constraint fails only after the first row.
         let first =
             |first: Option<PgRow>, answer: Answer| async move { Ok(first.or(answer.right())) };
         self.fetch_many(query).try_fold(None, first).boxed()
@@ -250,7 +250,7 @@ impl<'c> Executor<'c> for &'c mut Conn {
     }
 }
 
-/// A statement on a connection on which a transaction was given up.
+/// Runs a statement after rolling back the transaction that was abandoned on this connection.
 fn after_rollback<'e, 'q: 'e, E>(
     pg: &'e mut PgConnection,
     query: E,

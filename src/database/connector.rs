@@ -1,4 +1,4 @@
-//! Opening connections, at whichever host takes them, and setting up their sessions.
+//! Opens connections at whichever host accepts them, and sets up their sessions.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,47 +12,47 @@ use tokio_util::sync::CancellationToken;
 use super::{Fault, Health};
 use crate::config::{DatabaseUrl, SessionAttrs};
 
-/// How long an ordinary statement waits for a lock: what is locked goes alone, and delays nobody else.
+/// The lock timeout of a lone statement: short, because a locked row is retried outside of its batch.
 pub(super) const LOCK_TIMEOUT: Duration = Duration::from_millis(200);
-/// A connection that was idle for longer is tried before it is used again; under load none is.
-const TRY_AFTER_IDLE: Duration = Duration::from_secs(1);
-/// How long that trial may take.
-const TRIAL: Duration = Duration::from_secs(1);
+/// A connection that was idle for longer is tested before its next use; under load none is.
+const TEST_AFTER_IDLE: Duration = Duration::from_secs(1);
+/// The time limit of that test.
+const TEST_LIMIT: Duration = Duration::from_secs(1);
 
 /// Opens connections.
 #[derive(Clone, Debug)]
 pub struct Connector {
     hosts: Arc<[PgConnectOptions]>,
     attrs: SessionAttrs,
-    /// The host that took the last connection; the next attempt begins there.
+    /// The host that accepted the last connection; the next attempt starts there.
     last_good: Arc<AtomicUsize>,
     health: Health,
     timeout: Duration,
 }
 
-/// A connection with what is known about it. Public for the pool's sake alone; the module is private.
+/// A connection with its state. Public only because the pool's trait requires it; the module is private.
 #[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "independent facts about one connection")]
 pub struct Opened {
     pub(super) pg: PgConnection,
     pub(super) generation: CancellationToken,
     pub(super) health: Health,
-    /// Not to be used any more.
+    /// Must not be used again.
     pub(super) broken: bool,
-    /// A statement was begun and its end was not seen.
+    /// A statement was sent and its end was not seen.
     pub(super) in_flight: bool,
     /// A transaction was begun and neither committed nor rolled back.
     pub(super) in_transaction: bool,
-    /// Its [`Transaction`](super::Transaction) was dropped before its end.
+    /// The [`Transaction`](super::Transaction) was dropped before its end.
     pub(super) abandoned: bool,
-    /// How long a statement may take: the pool's, or as long as some long work takes.
+    /// The statement timeout: the pool's, or that of some long work.
     pub(super) timeout: Duration,
     pub(super) ordinary_timeout: Duration,
     idle_since: Instant,
 }
 
 impl Opened {
-    /// Notes what an error says about the connection.
+    /// Records what an error implies about the connection.
     pub(super) fn note(&mut self, error: &sqlx::Error) {
         self.broken |= super::is_outage(error);
         if Fault::is_contagious(error) {
@@ -60,13 +60,13 @@ impl Opened {
         }
     }
 
-    /// Brings the connection to a state in which anybody can use it, within a second.
+    /// Resets the connection for its next use, within a second.
     ///
     /// # Errors
-    /// If that cannot be done; the connection is then broken.
+    /// Fails if the reset does; the connection is then broken.
     pub(super) async fn clean(&mut self) -> sqlx::Result<()> {
         let cleaned = async {
-            // Waits for the end of what was under way first.
+            // Waits for the end of the statement in flight first.
             if self.in_transaction {
                 self.pg.execute("ROLLBACK").await?;
             } else if self.in_flight {
@@ -74,10 +74,10 @@ impl Opened {
             }
             Ok(())
         };
-        let Ok(result) = tokio::time::timeout(TRIAL, cleaned).await else {
+        let Ok(result) = tokio::time::timeout(TEST_LIMIT, cleaned).await else {
             self.broken = true;
-            // A statement whose caller left may have been waiting for a lock, or be a long search: that it
-            // goes on for longer than the trial says nothing about the other connections.
+            // A statement whose caller left may be waiting for a lock, or be a long search: that it outlasts
+            // the test does not make the other connections suspect.
             if !self.in_flight {
                 self.health.distrust(&self.generation);
             }
@@ -94,7 +94,7 @@ impl Opened {
         !self.in_flight && !self.in_transaction && !self.broken
     }
 
-    /// Whether nothing of its last use is left. Long work may have left its limits behind.
+    /// Returns whether nothing remains of the last use. Long work may have left its limits behind.
     pub(super) fn is_as_new(&self) -> bool {
         self.is_clean() && self.timeout == self.ordinary_timeout
     }
@@ -104,14 +104,14 @@ impl Opened {
     }
 }
 
-/// What a deadline of ours that passed looks like to callers.
+/// Creates the error that callers see when a deadline of ours passes.
 pub(super) fn silent() -> sqlx::Error {
     let what = "PostgreSQL did not answer within STRONGROOM_DATABASE_TIMEOUT";
     sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, what))
 }
 
 impl Connector {
-    /// Opens connections to the hosts of `url`, for statements that take up to `timeout`.
+    /// Creates a connector for the hosts of `url` with a statement timeout.
     #[must_use]
     pub fn new(url: &DatabaseUrl, timeout: Duration, health: Health) -> Self {
         let quiet =
@@ -125,26 +125,25 @@ impl Connector {
         }
     }
 
-    /// How long an ordinary statement may take.
     pub(super) fn timeout(&self) -> Duration {
         self.timeout
     }
 
-    /// The same for statements that take up to `timeout`, or less if that is how long they take already.
+    /// Lowers the statement timeout to `timeout`; never raises it.
     pub(super) fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = self.timeout.min(timeout);
         self
     }
 
-    /// Tries the hosts one after the other, beginning with the one that took the last connection.
+    /// Tries the hosts one by one, starting with the one that accepted the last connection.
     ///
     /// # Errors
-    /// Why the last host did not take it.
+    /// Returns why the last host did not accept it.
     pub(super) async fn open(&self) -> sqlx::Result<Opened> {
         let (count, first) = (self.hosts.len(), self.last_good.load(Ordering::Relaxed));
         let mut last_error = sqlx::Error::PoolTimedOut;
         for (at, host) in self.hosts.iter().enumerate().cycle().skip(first).take(count) {
-            // Before connecting: a connection that is opened during a silence is not trusted after it.
+            // Before connecting: a connection that was opened during a silence is suspect afterwards.
             let generation = self.health.generation();
             match self.open_at(host, count).await {
                 Ok(pg) => {
@@ -172,7 +171,7 @@ impl Connector {
         }
     }
 
-    /// One host of several gets a part of the time, so that the next one is still tried.
+    /// Connects to one host. With several hosts each gets a part of the time, so that the next is still tried.
     async fn open_at(&self, host: &PgConnectOptions, hosts: usize) -> sqlx::Result<PgConnection> {
         let limit = if hosts == 1 { self.timeout } else { self.timeout.mul_f32(0.3) };
         let open = async {
@@ -184,18 +183,17 @@ impl Connector {
         tokio::time::timeout(limit, open).await.unwrap_or_else(|_| Err(silent()))
     }
 
-    /// What the code relies on, whatever the database's or the role's defaults are.
+    /// Returns the session settings that the code relies on, whatever the defaults of database and role are.
     fn session(&self) -> String {
-        // A little before the client's own deadline: a slow server cancels, and the connection survives.
+        // Shorter than the client's deadline: a slow server cancels the statement and the connection survives.
         let statement = self.timeout.saturating_sub(Duration::from_millis(500));
         let statement = statement.max(self.timeout / 2).as_millis();
         let lock = LOCK_TIMEOUT.as_millis();
         format!(
-            // A client that went silent in the middle of a transaction must not keep its locks for longer.
-            // Every statement has its index. A plan that reads a whole table is right while the table is
-            // small, and then kept while it grows. Compiling a plan pays for statements that run for
-            // seconds, and planning anew if the values matter: here it would take as long as the
-            // statement, for every batch of another length.
+            // `idle_in_transaction_session_timeout` frees the locks of a client that went silent in a transaction.
+            // Sequential scans are off because every statement has its index: a plan that reads a whole table is
+            // right while the table is small, and stays cached while it grows. JIT and custom plans pay off for
+            // statements that take seconds; here they would cost as much as the statement, for each batch size anew.
             "SET statement_timeout = {statement}; SET lock_timeout = {lock}; \
              SET idle_in_transaction_session_timeout = {statement}; \
              SET default_transaction_isolation = 'read committed'; \
@@ -210,7 +208,7 @@ impl Connector {
     }
 }
 
-/// Refuses a session that is not what the URL asks for (libpq's `target_session_attrs`).
+/// Refuses a session that does not satisfy the URL's `target_session_attrs`.
 async fn check(attrs: SessionAttrs, pg: &mut PgConnection) -> sqlx::Result<()> {
     let sql = match attrs {
         SessionAttrs::Any => return Ok(()),
@@ -235,18 +233,18 @@ impl Manager for Connector {
         self.open().await
     }
 
-    /// Refuses a connection that is broken or suspect, and tries one that was idle for a while.
+    /// Refuses a broken or suspect connection, and tests one that was idle for a while.
     async fn recycle(&self, opened: &mut Opened, _: &Metrics) -> RecycleResult<sqlx::Error> {
         if !opened.is_clean() || opened.generation.is_cancelled() {
             return Err(RecycleError::message("suspect"));
         }
-        if opened.idle_since.elapsed() < TRY_AFTER_IDLE {
+        if opened.idle_since.elapsed() < TEST_AFTER_IDLE {
             return Ok(());
         }
-        // Over before the caller has waited for long enough: a trial that the caller leaves finds out nothing,
-        // and the next caller meets the next silent connection.
-        let trial = TRIAL.min(self.timeout.mul_f32(0.3));
-        let ping = tokio::time::timeout(trial, opened.pg.ping()).await;
+        // Ends before the caller's patience does: a test that the caller abandons learns nothing, and the next
+        // caller would meet the next silent connection.
+        let limit = TEST_LIMIT.min(self.timeout.mul_f32(0.3));
+        let ping = tokio::time::timeout(limit, opened.pg.ping()).await;
         let answered = ping.unwrap_or_else(|_| Err(silent()));
         answered.map_err(|error| {
             opened.note(&error);

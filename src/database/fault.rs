@@ -1,21 +1,21 @@
-//! What an error of the database means for whoever asked.
+//! Classifies database errors by what the caller can do about them.
 
 use std::time::{Duration, Instant};
 
-/// What kind of trouble an error is.
+/// The class of a database error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// PostgreSQL cannot be reached, is not ready, or does not take writes. It passes by itself.
+    /// PostgreSQL is unreachable, not ready, or read-only. Passes by itself.
     Outage,
-    /// Another transaction was in the way: a lock that was not granted in time, a deadlock, a
-    /// serialization failure, a statement that was cancelled. Nothing was written; trying again is safe.
+    /// Another transaction was in the way: a lock timeout, a deadlock, a serialization failure, a cancelled
+    /// statement. Nothing was written; retrying is safe.
     Contention,
-    /// The statement was refused: a defect of ours, or a constraint that the caller has to deal with.
+    /// PostgreSQL refused the statement: a bug, or a constraint that the caller has to handle.
     Defect,
 }
 
 impl Fault {
-    /// Sorts an error (SQLSTATEs: PostgreSQL's documentation, appendix A).
+    /// Classifies an error (SQLSTATEs: PostgreSQL's documentation, appendix A).
     #[must_use]
     pub fn of(error: &sqlx::Error) -> Self {
         match error {
@@ -37,9 +37,9 @@ impl Fault {
             // lock_not_available, deadlock_detected, serialization_failure, query_canceled
             "55P03" | "40P01" | "40001" | "57014" => Self::Contention,
             // 25006, read_only_sql_transaction: a primary that was demoted while the connection stayed open.
-            // 08: connection exception. 53: out of memory, disk or connections. 57P0x: the server shuts
-            // down, crashed, starts up, or lost the database. 58: its own I/O failed. 25P03, 57P05: it ended
-            // an idle transaction or session.
+            // 08: connection exception. 53: out of memory, disk or connections. 57P0x: the server shut down,
+            // crashed, is starting, or dropped the database. 58: I/O error of the server. 25P03, 57P05: the
+            // server closed an idle transaction or session.
             "25006" | "25P03" => Self::Outage,
             code if ["08", "53", "57P", "58"].iter().any(|class| code.starts_with(class)) => {
                 Self::Outage
@@ -48,7 +48,7 @@ impl Fault {
         }
     }
 
-    /// Whether an error says something about other connections as well: silence, a reset, a server that shut
+    /// Returns whether an error makes other connections suspect as well: silence, a reset, a server that shut
     /// down or was demoted.
     pub(super) fn is_contagious(error: &sqlx::Error) -> bool {
         match error {
@@ -60,23 +60,23 @@ impl Fault {
         }
     }
 
-    /// Whether the error passes by itself, so that 503 is the answer rather than 500.
+    /// Returns whether the error passes by itself, so that the answer is 503 rather than 500.
     #[must_use]
     pub const fn is_passing(self) -> bool {
         matches!(self, Self::Outage | Self::Contention)
     }
 }
 
-/// Whether the database cannot be reached, is not ready or takes no writes, rather than having refused
-/// something.
+/// Returns whether the database is unreachable, not ready or read-only, rather than having refused a
+/// statement.
 #[must_use]
 pub fn is_outage(error: &sqlx::Error) -> bool {
     Fault::of(error) == Fault::Outage
 }
 
-/// An error that may be the database's.
+/// An error that may wrap a database error.
 pub trait MaybeDatabase {
-    /// The database's error, if it is one.
+    /// Returns the database error, if it is one.
     fn database(&self) -> Option<&sqlx::Error>;
 }
 
@@ -86,16 +86,16 @@ impl MaybeDatabase for sqlx::Error {
     }
 }
 
-/// How long contended work is tried again.
+/// How long contended work is retried.
 const RETRY_FOR: Duration = Duration::from_secs(4);
-/// The first pause in between, and the longest.
+/// The first and the longest pause between attempts.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(320));
 
-/// Runs `work` again while it fails by contention, for up to four seconds. Safe for whatever is one
-/// transaction: a failure by contention wrote nothing.
+/// Retries `work` while it fails by contention, for up to four seconds. Safe if `work` is one transaction: a
+/// failure by contention wrote nothing.
 ///
 /// # Errors
-/// The last error of `work`.
+/// Returns the last error of `work`.
 pub async fn retry<T, E: MaybeDatabase, F>(mut work: impl FnMut() -> F) -> Result<T, E>
 where
     F: Future<Output = Result<T, E>>,

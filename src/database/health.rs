@@ -1,33 +1,33 @@
-//! What one process knows about its connections to PostgreSQL: when they became suspect.
+//! Which connections of this process are suspect.
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-/// How long a statement on a suspect connection may still take in all.
+/// How long a statement on a suspect connection may take in all.
 pub(super) const SUSPECT_WAIT: Duration = Duration::from_secs(2);
 
-/// Shared by all pools of a process. Clones are the same.
+/// The health of a process's connections, shared by all its pools. Clones are the same.
 ///
-/// A silence, a demotion or a failover seldom meets one connection alone. When one is found out, every
-/// connection that was opened before counts as suspect: those that are idle are closed when their turn comes,
-/// and a statement under way on one gets two seconds in all, not its whole deadline.
+/// A silence, a demotion or a failover rarely affects one connection only. Once one is detected, every
+/// connection opened earlier is suspect: an idle one is closed at its next use, and a statement in flight on
+/// one gets two seconds in all instead of its whole deadline.
 #[derive(Clone, Debug, Default)]
 pub struct Health(Arc<RwLock<CancellationToken>>);
 
 impl Health {
-    /// The generation of a connection that is opened now; cancelled once it is suspect.
+    /// Returns the current generation for a new connection. The token is cancelled once it is suspect.
     pub(super) fn generation(&self) -> CancellationToken {
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Makes every connection of this generation and of those before it suspect. Does nothing if they are.
+    /// Makes connections of this and all earlier generations suspect, unless they already are.
     pub(super) fn distrust(&self, generation: &CancellationToken) {
         let mut current = self.0.write().unwrap_or_else(PoisonError::into_inner);
         if !generation.is_cancelled() {
             tracing::warn!("connections to PostgreSQL are suspect and will be replaced");
-            // Whatever is cancelled here is the current generation: older ones were cancelled before.
+            // This cancels the current generation: earlier ones were cancelled before.
             current.cancel();
             *current = CancellationToken::new();
         }
@@ -45,7 +45,7 @@ mod tests {
         health.distrust(&old);
         let new = health.generation();
         assert!(old.is_cancelled() && !new.is_cancelled());
-        // A second complaint about the old generation says nothing about the new one.
+        // Another report about the old generation does not affect the new one.
         health.distrust(&old);
         assert!(!new.is_cancelled());
     }

@@ -1,17 +1,17 @@
-//! PostgreSQL as the rest of the code sees it: one place through which every statement and every
-//! transaction goes, so that no wait depends on the server alone.
+//! Access to PostgreSQL: every statement and every transaction goes through this module, so that no wait
+//! depends on the server alone.
 //!
-//! - [`Pool`] hands out [`Conn`]s and opens new ones at whichever host of the URL takes them.
-//! - [`Conn`] runs statements. Each has a deadline of the client's own. When it passes, the connection is
-//!   closed without a farewell and never used again, because a connection that went silent does not say so.
-//! - [`Transaction`] pins the isolation level, and rolls back what is not committed.
-//! - [`Batch`] carries out queries of the same moment in one statement.
-//! - [`Fault`] sorts errors into outages, contention and defects.
+//! - [`Pool`] hands out [`Conn`]s and opens new ones at whichever host of the URL accepts them.
+//! - [`Conn`] runs statements. Each has a deadline on the client's side. When it passes, the connection is
+//!   closed and never reused, because a connection that went silent cannot report it.
+//! - [`Transaction`] fixes the isolation level, and rolls back unless committed.
+//! - [`Batch`] runs concurrent queries in one statement.
+//! - [`Fault`] classifies errors into outages, contention and defects.
 //!
 //! Deadlines come in pairs: the server's `statement_timeout` ends a little before the client's, so that a
 //! server that is merely slow cancels the statement and keeps the connection.
 //!
-//! Knows: base, config.
+//! May import: base, config.
 
 mod batch;
 mod conn;
@@ -32,17 +32,17 @@ pub use transaction::Transaction;
 
 use std::time::Duration;
 
-/// Work that may take longer than an ordinary statement, by name, so that each exception is a decision.
+/// Named work that may exceed the ordinary statement timeout, so that each exception is a decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LongWork {
     /// Counting, marking or ending the connections of a bulk revocation.
     BulkRevocation,
-    /// Reading an audit trail from its beginning to its end.
+    /// Reading a whole audit trail.
     AuditVerification,
 }
 
 impl LongWork {
-    /// How long one statement of it may take.
+    /// Returns the timeout of one statement of this work.
     #[must_use]
     pub const fn limit(self) -> Duration {
         match self {

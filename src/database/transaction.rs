@@ -1,4 +1,4 @@
-//! A transaction: read committed, with a lock wait of its own, rolled back unless committed.
+//! Transactions: read committed, with their own lock timeout, rolled back unless committed.
 
 use std::ops::{Deref, DerefMut};
 
@@ -6,15 +6,15 @@ use sqlx::Executor as _;
 
 use super::Conn;
 
-/// The code's own checks make its transactions right at this level, and only at this level: what a
-/// statement waited for is looked at again. A lock is waited for longer than by a lone statement, because a
-/// transaction holds up nobody but its own caller.
+/// The code's checks are correct at this isolation level only: after waiting for a lock, a statement rereads
+/// the row. The lock timeout is longer than that of a lone statement, because a transaction delays only its own
+/// caller.
 const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = '2s'";
 
-/// One view of the database for as long as it is read.
+/// One snapshot for all reads of the transaction.
 const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
-/// Statements that are committed together or not at all.
+/// Statements that commit together or not at all.
 #[must_use = "what is not committed is rolled back"]
 #[derive(Debug)]
 pub struct Transaction<'c>(Handle<'c>);
@@ -41,10 +41,10 @@ impl Transaction<'_> {
         Ok(transaction)
     }
 
-    /// Commits. If no answer comes, it may be committed or not; what matters is read back by its caller.
+    /// Commits. If no answer arrives, the transaction may be committed or not; the caller reads back what matters.
     ///
     /// # Errors
-    /// The database's.
+    /// Returns the database's error.
     pub async fn commit(mut self) -> sqlx::Result<()> {
         self.execute("COMMIT").await?;
         let opened = self.opened()?;

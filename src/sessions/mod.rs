@@ -1,7 +1,7 @@
-//! Connect sessions: a short-lived token that lets one browser hand in one user's results and read
-//! the connections that it made, and nothing else.
+//! Connect sessions: a short-lived token that lets one browser submit one user's results and read the
+//! connections that it created, and nothing else.
 //!
-//! Knows: base, vault, http, audit, users.
+//! May import: audit, base, database, http, users, vault.
 
 pub mod routes;
 mod store;
@@ -11,12 +11,12 @@ pub use store::find;
 use crate::base::secret::SecretText;
 use crate::vault::{HashKey, KeyedHash, VaultError};
 
-/// How a session's token begins, which tells it from an access token.
+/// The prefix of a session token, which distinguishes it from an access token.
 pub const TOKEN_PREFIX: &str = "cs_";
-/// How long a session lives, in minutes: as long as an access code.
+/// The lifetime of a session in minutes: that of an access code.
 const MINUTES: i32 = 30;
 
-/// A new session token: the prefix and 256 random bits in base64url.
+/// Creates a session token: the prefix and 256 random bits in base64url.
 fn new_token() -> Result<SecretText, VaultError> {
     use base64::Engine as _;
     let mut bytes = zeroize::Zeroizing::new([0_u8; 32]);
@@ -25,7 +25,7 @@ fn new_token() -> Result<SecretText, VaultError> {
     Ok(SecretText::new(format!("{TOKEN_PREFIX}{text}")))
 }
 
-/// Whether a token could be a session's. What could not is refused without asking the database.
+/// Returns whether a token can be a session's. Others are refused without a query.
 #[must_use]
 pub fn is_token(token: &str) -> bool {
     use base64::Engine as _;

@@ -85,7 +85,7 @@ pub async fn create(
     }
     let inserted = store::insert(&mut tx, id, app, user.id, &hash, &caller.client.id).await;
     let expires_at = match inserted {
-        // The user was erased since they were found.
+        // The user was erased after the look-up.
         Err(error) if is_foreign_key_violation(&error) => return Err(Problem::user_being_erased()),
         inserted => inserted?,
     };

@@ -8,7 +8,7 @@ use crate::http::caller::Session;
 use crate::sessions::{MINUTES, token_hash};
 use crate::vault::{KeyedHash, Vault};
 
-/// Keeps a session; returns when it ends.
+/// Inserts a session; returns when it ends.
 pub(super) async fn insert(
     conn: &mut Conn,
     id: SessionId,
@@ -32,9 +32,9 @@ pub(super) async fn insert(
     .await
 }
 
-/// The session of this token, as long as it lives: its time is not over, the client that made it is there
-/// and not disabled, its user is not being erased, and no bulk revocation since has meant that client or
-/// that user, or everything. One that means single connections, or a time alone, ends no session.
+/// Returns the session of this token if it is valid: not expired, created by an existing and enabled client,
+/// for a user who is not being erased, and not ended by a later bulk revocation of that client, of that user or
+/// of everything. A bulk revocation of single connections, or of a period alone, ends no session.
 pub async fn find(conn: &mut Conn, vault: &Vault, token: &str) -> sqlx::Result<Option<Session>> {
     let hash = token_hash(vault.secret_hashes(), token);
     let row = sqlx::query!(
@@ -45,6 +45,8 @@ pub async fn find(conn: &mut Conn, vault: &Vault, token: &str) -> sqlx::Result<O
          JOIN clients m ON m.id = s.created_by AND m.disabled_at IS NULL
          WHERE s.token_hash = $1 AND s.expires_at > strongroom_now()
            AND NOT EXISTS (SELECT FROM erasures e WHERE e.user_id = s.user_id)
+           -- The same scope as bulk_revocations_of, by the session's own time, and without the scopes that
+           -- name single connections or only a period. An erasure is the condition before.
            AND NOT EXISTS (
                SELECT FROM bulk_revocations o
                WHERE o.app_id = s.app_id AND o.created_at >= s.created_at

@@ -1,5 +1,5 @@
-//! Log lines on their way out: a thread writes them, so that whoever reads them slowly, or never, stops
-//! no request. What does not fit into the queue is dropped and counted.
+//! The queue of log lines. A thread writes them, so that a slow or absent reader stalls no request. Lines that
+//! do not fit into the queue are dropped and counted.
 
 use std::io::Write;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -13,25 +13,25 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::registry::Registry;
 use tracing_subscriber::fmt::MakeWriter;
 
-/// How many lines wait at most.
-const MOST_LINES: usize = 16 * 1024;
-/// How much waits at most, in bytes.
-const MOST_BYTES: usize = 8 * 1024 * 1024;
-/// How long the end of the process waits for what has not been written.
+/// The most lines that wait.
+const MAX_LINES: usize = 16 * 1024;
+/// The most bytes that wait.
+const MAX_BYTES: usize = 8 * 1024 * 1024;
+/// How long the end of the process waits for unwritten lines.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
-/// The process logs to one place; its queue is found here at the end.
+/// The process logs to one destination; `flush` finds its queue here.
 static QUEUE: OnceLock<Lines> = OnceLock::new();
-/// Lines that were not written.
+/// Lines that were dropped.
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
 enum Entry {
     Line(Box<[u8]>),
-    /// All lines before it are out.
-    Told(SyncSender<()>),
+    /// Acknowledges that all earlier lines are written.
+    Flushed(SyncSender<()>),
 }
 
-/// The queue of lines; clones are the same.
+/// The queue of lines. Clones are the same.
 #[derive(Clone)]
 pub(super) struct Lines {
     queue: SyncSender<Entry>,
@@ -39,13 +39,13 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    /// Begins to write to `out`.
+    /// Starts the thread that writes to `out`.
     pub(super) fn to(out: impl Write + Send + 'static) -> Self {
-        let (queue, entries) = sync_channel(MOST_LINES);
+        let (queue, entries) = sync_channel(MAX_LINES);
         let waiting = Arc::new(AtomicUsize::new(0));
         let bytes = Arc::clone(&waiting);
         let thread = std::thread::Builder::new().name("log".to_owned());
-        // Without the thread nobody receives, and every line counts as dropped.
+        // Without the thread the channel is closed, and every line counts as dropped.
         let _ = thread.spawn(move || write_all(out, &entries, &bytes));
         let lines = Self { queue, waiting };
         let _ = QUEUE.set(lines.clone());
@@ -54,7 +54,7 @@ impl Lines {
 
     fn put(&self, line: &[u8]) {
         let before = self.waiting.fetch_add(line.len(), Ordering::Relaxed);
-        let fits = before + line.len() <= MOST_BYTES;
+        let fits = before + line.len() <= MAX_BYTES;
         if !fits || self.queue.try_send(Entry::Line(line.into())).is_err() {
             self.waiting.fetch_sub(line.len(), Ordering::Relaxed);
             DROPPED.fetch_add(1, Ordering::Relaxed);
@@ -63,8 +63,8 @@ impl Lines {
 
     fn flush(&self, within: Duration) {
         let deadline = Instant::now() + within;
-        let (tell, told) = sync_channel(1);
-        let mut entry = Entry::Told(tell);
+        let (sender, receiver) = sync_channel(1);
+        let mut entry = Entry::Flushed(sender);
         loop {
             match self.queue.try_send(entry) {
                 Ok(()) => break,
@@ -73,7 +73,7 @@ impl Lines {
             }
             std::thread::sleep(Duration::from_millis(5));
         }
-        let _ = told.recv_timeout(deadline.saturating_duration_since(Instant::now()));
+        let _ = receiver.recv_timeout(deadline.saturating_duration_since(Instant::now()));
     }
 }
 
@@ -86,15 +86,15 @@ fn write_all(mut out: impl Write, entries: &Receiver<Entry>, waiting: &AtomicUsi
                 }
                 waiting.fetch_sub(line.len(), Ordering::Relaxed);
             }
-            Entry::Told(tell) => {
+            Entry::Flushed(sender) => {
                 let _ = out.flush();
-                let _ = tell.send(());
+                let _ = sender.send(());
             }
         }
     }
 }
 
-/// Writes what waits, for a second at most; to be called when the process ends.
+/// Writes the waiting lines, for up to a second. To be called when the process ends.
 pub fn flush() {
     if let Some(lines) = QUEUE.get() {
         lines.flush(LAST_LINES);
@@ -109,7 +109,7 @@ impl<'a> MakeWriter<'a> for Lines {
     }
 }
 
-/// One call is one line: the layer that formats hands over an event whole.
+/// Each call is one line: the formatting layer writes an event in one piece.
 impl Write for &Lines {
     fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
         self.put(line);
@@ -145,7 +145,7 @@ mod tests {
 
     use super::*;
 
-    /// Takes nothing before it is let, and then tells all.
+    /// Accepts nothing until it is released, then sends all it receives.
     struct Stuck(Mutex<Receiver<()>>, Sender<Vec<u8>>);
 
     impl Write for Stuck {
@@ -163,11 +163,11 @@ mod tests {
     #[test]
     fn a_reader_that_takes_nothing_stops_nobody_and_what_is_dropped_is_counted() {
         let (go, wait) = channel();
-        let (tell, told) = channel();
-        let lines = Lines::to(Stuck(Mutex::new(wait), tell));
+        let (sender, receiver) = channel();
+        let lines = Lines::to(Stuck(Mutex::new(wait), sender));
         let before = DROPPED.load(Ordering::Relaxed);
         let line = [b'x'; 1024];
-        for _ in 0..MOST_BYTES / 1024 + 100 {
+        for _ in 0..MAX_BYTES / 1024 + 100 {
             (&lines).write_all(&line).unwrap();
         }
         assert_eq!(DROPPED.load(Ordering::Relaxed) - before, 100);
@@ -176,9 +176,9 @@ mod tests {
         assert!(started.elapsed() < Duration::from_secs(5));
         drop(go);
         lines.flush(Duration::from_secs(30));
-        assert_eq!(told.try_iter().count(), MOST_BYTES / 1024);
+        assert_eq!(receiver.try_iter().count(), MAX_BYTES / 1024);
         (&lines).write_all(&line).unwrap();
         lines.flush(Duration::from_secs(30));
-        assert_eq!(told.try_iter().count(), 1, "there is room again");
+        assert_eq!(receiver.try_iter().count(), 1, "there is room again");
     }
 }

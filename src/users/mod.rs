@@ -1,34 +1,34 @@
 //! The app's own users and their data keys.
 //!
-//! Knows: base, vault.
+//! May import: base, database, vault.
 
 use crate::base::ids::{AppId, DataKeyId, UserId};
 use crate::base::text::{self, InvalidText};
 use crate::database::Conn;
 use crate::vault::{KeyOwner, MasterKeyId, Vault, VaultError, WrappedKey};
 
-/// How often a new user is looked for who is erased in the same moment.
-const TRIES: u32 = 5;
+/// How often a look-up is repeated for a user who is erased between insert and look-up.
+const ATTEMPTS: u32 = 5;
 /// The longest `clientUserID`, in bytes.
 pub const MAX_CLIENT_USER_ID: usize = 256;
 
-/// Accepts what an app may call its user.
+/// Checks the app's name for a user.
 pub fn check_client_user_id(text: &str) -> Result<(), InvalidText> {
     text::check(text, MAX_CLIENT_USER_ID)
 }
 
-/// A user and the key that seals everything held for them.
+/// A user, with the key that seals everything held for them.
 #[derive(Clone, Debug)]
 pub struct User {
-    /// The random name by which everything here knows the user.
+    /// The random id that stands for the user everywhere but in the table `users`.
     pub id: UserId,
-    /// The user's data key, wrapped.
+    /// The user's data key, wrapped by a master key.
     pub key: WrappedKey,
-    /// The user is being erased: nothing new is received for them.
+    /// Whether the user is being erased; then nothing new is accepted for them.
     pub erasing: bool,
 }
 
-/// The user of this name; `None` where the app never told of them.
+/// Returns the user with this name; `None` if the app never mentioned them.
 pub async fn find(conn: &mut Conn, app: AppId, client_user_id: &str) -> sqlx::Result<Option<User>> {
     let row = sqlx::query!(
         r#"SELECT u.id AS "id: UserId", EXISTS (SELECT FROM erasures e WHERE e.user_id = u.id) AS "erasing!", k.id AS "key_id: DataKeyId",
@@ -52,18 +52,18 @@ pub async fn find(conn: &mut Conn, app: AppId, client_user_id: &str) -> sqlx::Re
     }))
 }
 
-/// The user of this name, made with a data key of their own where they are new.
+/// Returns the user with this name, and creates user and data key if the name is new.
 ///
-/// User and key come in one statement, so that there is never a user without a key; of two that are
-/// made at once one stays.
+/// One statement inserts both, so that no user is ever without a key. If two callers create the same user at
+/// once, the unique constraint keeps one.
 pub async fn ensure(
     conn: &mut Conn,
     vault: &Vault,
     app: AppId,
     client_user_id: &str,
 ) -> Result<User, VaultError> {
-    // A user who was there when this one would have been added may be erased before they are found.
-    for _ in 0..TRIES {
+    // A user who existed at the insert may be erased before the next look-up.
+    for _ in 0..ATTEMPTS {
         if let Some(user) = find(conn, app, client_user_id).await? {
             return Ok(user);
         }
@@ -82,6 +82,7 @@ async fn add(
     let key = vault.new_key(KeyOwner::User { app, user: id })?;
     sqlx::query!(
         "WITH added AS (
+            -- Empty if the name exists: then no key is inserted either.
             INSERT INTO users (id, app_id, client_user_id) VALUES ($1, $2, $3)
             ON CONFLICT (app_id, client_user_id) DO NOTHING
             RETURNING id)
@@ -99,7 +100,7 @@ async fn add(
     Ok(())
 }
 
-/// Who has this name; `None` where the app never told of them.
+/// Returns the id of the user with this name; `None` if the app never mentioned them.
 pub async fn id_of(
     conn: &mut Conn,
     app: AppId,
@@ -114,8 +115,8 @@ pub async fn id_of(
     .await
 }
 
-/// Locks a user so that nothing is added for them until the transaction ends. `false` where they are not
-/// there, or somebody else has them locked: whatever is being added for them at this moment does.
+/// Locks a user's row, so that nothing is added for them until the transaction ends. Returns `false` if the
+/// row does not exist or is locked, as it is by every insert that refers to it.
 pub async fn try_lock(conn: &mut Conn, user: UserId) -> sqlx::Result<bool> {
     let row =
         sqlx::query!("SELECT id FROM users WHERE id = $1 FOR UPDATE SKIP LOCKED", user.uuid())
@@ -124,8 +125,8 @@ pub async fn try_lock(conn: &mut Conn, user: UserId) -> sqlx::Result<bool> {
     Ok(row.is_some())
 }
 
-/// Destroys a user's data key, with it everything that was ever sealed under it, and the row that links
-/// the app's name for the user with the random one. Returns the key's id.
+/// Deletes a user's data key, which makes everything sealed under it unreadable, and the row that links the
+/// app's name for the user to the random id. Returns the key's id.
 pub async fn destroy(conn: &mut Conn, user: UserId) -> sqlx::Result<Option<DataKeyId>> {
     let key = sqlx::query_scalar!(
         r#"DELETE FROM data_keys WHERE user_id = $1 AND purpose = 'user' RETURNING id AS "id: DataKeyId""#,

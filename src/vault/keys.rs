@@ -1,4 +1,4 @@
-//! Data keys and hash keys, open and wrapped.
+//! Data keys and hash keys, unwrapped and wrapped.
 
 use aes_gcm::aead::KeyInit;
 use aes_gcm::{Aes256Gcm, Key};
@@ -7,7 +7,7 @@ use aws_lc_rs::hmac;
 use super::master::MasterKeyId;
 use crate::base::ids::{AppId, DataKeyId, UserId};
 
-/// Whose key it is, which is also what it is for.
+/// The owner of a key, which determines its purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyOwner {
     /// Seals the service's own secrets: signing keys.
@@ -20,15 +20,15 @@ pub enum KeyOwner {
     App(AppId),
     /// Seals what is held for one user: codes, tokens, user secrets.
     User {
-        /// The user's app.
+        /// The app that the user belongs to.
         app: AppId,
-        /// The user.
+        /// The user whose erasure destroys the key.
         user: UserId,
     },
 }
 
 impl KeyOwner {
-    /// The word for it in the database.
+    /// Returns the value of `data_keys.purpose`.
     #[must_use]
     pub fn purpose(self) -> &'static str {
         match self {
@@ -40,7 +40,7 @@ impl KeyOwner {
         }
     }
 
-    /// The app that it belongs to, directly or through its user.
+    /// Returns the app that the key belongs to, directly or through its user.
     #[must_use]
     pub fn app(self) -> Option<AppId> {
         match self {
@@ -49,7 +49,7 @@ impl KeyOwner {
         }
     }
 
-    /// The user that it belongs to.
+    /// Returns the user that the key belongs to.
     #[must_use]
     pub fn user(self) -> Option<UserId> {
         match self {
@@ -58,7 +58,7 @@ impl KeyOwner {
         }
     }
 
-    /// The owner as the database tells it; `None` for what its CHECK constraint rules out.
+    /// Reads the owner from its columns; returns `None` for a combination that the CHECK constraint excludes.
     pub(super) fn from_columns(
         purpose: &str,
         app: Option<AppId>,
@@ -74,18 +74,18 @@ impl KeyOwner {
         }
     }
 
-    /// Whether the key hashes rather than seals.
+    /// Returns whether the key hashes rather than seals.
     pub(super) fn hashes(self) -> bool {
         matches!(self, Self::CodeHash | Self::SecretHash)
     }
 }
 
-/// A data key or hash key as the database holds it: useless without its master key.
+/// A data key or hash key as the database stores it: useless without its master key.
 #[derive(Clone, Debug)]
 pub struct WrappedKey {
-    /// The key's id; sealed values name their key by it.
+    /// The id by which sealed values refer to the key.
     pub id: DataKeyId,
-    /// Whose it is.
+    /// The owner, which is part of the wrapping's AAD.
     pub owner: KeyOwner,
     /// The master key that wrapped it.
     pub master_key_id: MasterKeyId,
@@ -93,7 +93,7 @@ pub struct WrappedKey {
     pub wrapped: Vec<u8>,
 }
 
-/// A key that seals, open in memory; wiped when dropped.
+/// An unwrapped key that seals; wiped when dropped.
 pub struct DataKey {
     id: DataKeyId,
     cipher: Aes256Gcm,
@@ -104,7 +104,7 @@ impl DataKey {
         Self { id, cipher: Aes256Gcm::new(&Key::<Aes256Gcm>::from(*bytes)) }
     }
 
-    /// The id that values sealed under it carry.
+    /// Returns the id that values sealed under this key carry.
     #[must_use]
     pub fn id(&self) -> DataKeyId {
         self.id
@@ -129,8 +129,8 @@ impl HashKey {
         Self(hmac::Key::new(hmac::HMAC_SHA256, bytes))
     }
 
-    /// The keyed hash of `parts`. Each part goes in behind its length, so that no two lists of parts
-    /// hash alike by running into each other.
+    /// Hashes `parts`. Each part is preceded by its length, so that different lists of parts never hash alike by
+    /// concatenation.
     #[must_use]
     pub fn hash(&self, parts: &[&[u8]]) -> KeyedHash {
         let mut context = hmac::Context::with_key(&self.0);
@@ -150,18 +150,18 @@ impl std::fmt::Debug for HashKey {
     }
 }
 
-/// A keyed hash: what the database may hold in place of a secret.
+/// A keyed hash: what the database stores instead of a secret.
 #[derive(Clone, Copy, Debug)]
 pub struct KeyedHash([u8; 32]);
 
 impl KeyedHash {
-    /// The bytes, for the database.
+    /// Returns the bytes for a column.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// Whether the stored hash is this one, in a time that tells nothing.
+    /// Compares with a stored hash in constant time.
     #[must_use]
     pub fn matches(&self, stored: &[u8]) -> bool {
         subtle::ConstantTimeEq::ct_eq(self.0.as_slice(), stored).into()

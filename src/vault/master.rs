@@ -1,4 +1,4 @@
-//! Master keys: parsed from the environment, they wrap and unwrap data keys.
+//! Master keys: read from the environment, they wrap and unwrap data keys.
 
 use aes_gcm::aead::{Aead, KeyInit, Payload};
 use aes_gcm::{Aes256Gcm, Key};
@@ -12,10 +12,10 @@ use super::keys::{DataKey, HashKey, KeyOwner, WrappedKey};
 use super::seal::{AssociatedData, NONCE_BYTES, random};
 use crate::base::ids::DataKeyId;
 
-/// Length of a master key in bytes, 256 bits.
+/// The length of a master key in bytes (256 bits).
 pub const MASTER_KEY_BYTES: usize = 32;
 
-/// The first byte of a wrapped key: which format the rest has.
+/// The first byte of a wrapped key, which identifies the format of the rest.
 const WRAPPED_V1: u8 = 1;
 
 /// The name of a master key, such as `2026-11`.
@@ -25,14 +25,14 @@ const WRAPPED_V1: u8 = 1;
 pub struct MasterKeyId(String);
 
 impl MasterKeyId {
-    /// Accepts 1 to 32 letters, digits, `-` and `_`.
+    /// Parses 1 to 32 letters, digits, `-` and `_`.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let sound = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
         ((1..=32).contains(&text.len()) && text.chars().all(sound)).then(|| Self(text.to_owned()))
     }
 
-    /// The name as text.
+    /// Returns the name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -48,23 +48,23 @@ impl std::fmt::Display for MasterKeyId {
 /// What is wrong with `STRONGROOM_MASTER_KEYS`; never shows a part of a key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidMasterKey {
-    /// Nothing between the commas.
+    /// There is no entry.
     #[error("holds no key; `strongroom keys generate` makes one")]
     None,
-    /// No colon, or an id of other characters than letters, digits, `-` and `_`.
+    /// An entry has no colon, or its id has other characters than letters, digits, `-` and `_`.
     #[error(
         "entry {0} is not of the form id:base64, with an id of 1 to 32 letters, digits, - and _"
     )]
     Form(usize),
-    /// The part behind the colon is not base64 of 32 bytes.
+    /// The part after the colon is not base64 of 32 bytes.
     #[error("key `{0}` is not the standard base64 of {MASTER_KEY_BYTES} bytes")]
     Bytes(MasterKeyId),
-    /// The same id twice.
+    /// Two entries have the same id.
     #[error("key `{0}` is given twice")]
     Twice(MasterKeyId),
 }
 
-/// One master key.
+/// A named master key; wiped when dropped.
 pub struct MasterKey {
     id: MasterKeyId,
     cipher: Aes256Gcm,
@@ -80,13 +80,13 @@ impl MasterKey {
         }
     }
 
-    /// The key's name.
+    /// Returns the key's name.
     #[must_use]
     pub fn id(&self) -> &MasterKeyId {
         &self.id
     }
 
-    /// A value that tells whether two keys of one name are the same, and nothing about the key.
+    /// Returns a value that shows whether two keys of one name are equal, and reveals nothing about the key.
     #[must_use]
     pub fn check_value(&self) -> &[u8; 32] {
         &self.check_value
@@ -133,7 +133,7 @@ impl std::fmt::Debug for MasterKey {
     }
 }
 
-/// A wrapped key opens only as the key of this id, of this owner, under this master key.
+/// Builds the AAD of a wrapped key: it unwraps only with this id, for this owner, under this master key.
 fn wrapping_aad(id: DataKeyId, owner: KeyOwner, master: &MasterKeyId) -> AssociatedData {
     let mut aad = AssociatedData::new("data_keys", "wrapped");
     aad.part(owner.purpose().as_bytes());
@@ -144,7 +144,7 @@ fn wrapping_aad(id: DataKeyId, owner: KeyOwner, master: &MasterKeyId) -> Associa
     aad
 }
 
-/// HKDF-Expand's first block (RFC 5869 §2.3) under a label of its own: it reveals nothing about the
+/// Computes HKDF-Expand's first block (RFC 5869 §2.3) under a label of its own: it reveals nothing about the
 /// key and cannot be mistaken for another use of it.
 fn check_value(bytes: &[u8; MASTER_KEY_BYTES]) -> [u8; 32] {
     let key = hmac::Key::new(hmac::HMAC_SHA256, bytes);
@@ -162,7 +162,7 @@ pub struct MasterKeys {
 }
 
 impl MasterKeys {
-    /// Reads `id:base64,id:base64`, white space around the entries ignored.
+    /// Parses `id:base64,id:base64` and ignores white space around the entries.
     pub fn parse(text: &str) -> Result<Self, InvalidMasterKey> {
         let entries = text.split(',').map(str::trim).filter(|entry| !entry.is_empty());
         let mut keys = Vec::new();
@@ -178,24 +178,24 @@ impl MasterKeys {
         Ok(Self { first, others: keys.collect() })
     }
 
-    /// A new random key as base64, for an operator to keep.
+    /// Generates a random key as base64, for an operator to store.
     pub fn generate() -> Result<Zeroizing<String>, VaultError> {
         let bytes: Zeroizing<[u8; MASTER_KEY_BYTES]> = Zeroizing::new(random()?);
         Ok(Zeroizing::new(STANDARD.encode(bytes.as_slice())))
     }
 
-    /// All keys, the one that wraps first.
+    /// Iterates over all keys, the one that wraps first.
     pub fn iter(&self) -> impl Iterator<Item = &MasterKey> {
         std::iter::once(&self.first).chain(&self.others)
     }
 
-    /// The key that wraps new data keys.
+    /// Returns the key that wraps new data keys.
     #[must_use]
     pub fn first(&self) -> &MasterKey {
         &self.first
     }
 
-    /// Chosen by name, never by trial: GCM does not commit to its key.
+    /// Selects by name, never by trial decryption: AES-GCM does not commit to its key.
     fn named(&self, id: &MasterKeyId) -> Result<&MasterKey, VaultError> {
         let found = self.iter().find(|key| key.id == *id);
         found.ok_or_else(|| VaultError::UnknownMasterKey(id.clone()))
@@ -222,7 +222,7 @@ impl MasterKeys {
         self.first.wrap(DataKeyId::new(), owner, &bytes)
     }
 
-    /// The same data key, wrapped by the first master key.
+    /// Wraps the same data key under the first master key.
     pub(super) fn rewrap(&self, wrapped: &WrappedKey) -> Result<WrappedKey, VaultError> {
         let bytes = self.named(&wrapped.master_key_id)?.unwrap(wrapped)?;
         self.first.wrap(wrapped.id, wrapped.owner, &bytes)
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_in_master_keys_are_told_without_showing_the_key() {
+    fn mistakes_in_master_keys_are_reported_without_showing_the_key() {
         let short = STANDARD.encode([7; 31]);
         for (text, mistake) in [
             (String::new(), InvalidMasterKey::None),
@@ -323,9 +323,9 @@ mod tests {
             ("k:not base64".to_owned(), InvalidMasterKey::Bytes(MasterKeyId("k".into()))),
             (format!("k:{KEY},k:{OTHER}"), InvalidMasterKey::Twice(MasterKeyId("k".into()))),
         ] {
-            let told = MasterKeys::parse(&text).unwrap_err();
-            assert_eq!(told, mistake);
-            assert!(!told.to_string().contains("QkJ"), "{told}");
+            let error = MasterKeys::parse(&text).unwrap_err();
+            assert_eq!(error, mistake);
+            assert!(!error.to_string().contains("QkJ"), "{error}");
         }
     }
 

@@ -1,15 +1,15 @@
 //! The vault: master keys from the environment, data keys in PostgreSQL wrapped by them, and
-//! [`Sealed`] values that open only in their place.
+//! [`Sealed`] values that open only in their own [`AadContext`].
 //!
-//! Two layers. A *master key* (KEK) never leaves this module and wraps data keys, nothing else. A
-//! *data key* (DEK) belongs to one user, to one app or to the service, and seals what is held for
-//! its owner. So a new master key re-wraps small keys and touches no sealed value, and destroying a
-//! user's data key destroys everything that was sealed for that user.
+//! There are two layers. A *master key* (KEK) never leaves this module and wraps data keys, nothing else. A
+//! *data key* (DEK) belongs to one user, to one app or to the service, and seals what is held for its owner.
+//! So a new master key rewraps small keys and touches no sealed value, and deleting a user's data key makes
+//! everything sealed for that user unreadable.
 //!
-//! Keyed hashes of codes and of client secrets use random keys of their own, wrapped in the same
-//! way: retiring a master key locks nobody out and forgets no used code.
+//! Keyed hashes of codes and of client secrets use random keys of their own, wrapped in the same way:
+//! retiring a master key locks nobody out and forgets no used code.
 //!
-//! Knows: base.
+//! May import: base, database.
 
 mod keys;
 mod master;
@@ -24,30 +24,30 @@ pub use store::{KeyUse, app_key, insert_key, key_uses, retire, rewrap_some};
 use crate::database::Conn;
 use std::sync::Arc;
 
-/// Why the vault could not do what it was asked. Carries no key and no content.
+/// Why the vault failed. Carries no key and no plaintext.
 #[derive(Debug, thiserror::Error)]
 pub enum VaultError {
     /// A wrapped key names a master key that this process does not have.
     #[error("master key `{0}` is needed and not in STRONGROOM_MASTER_KEYS")]
     UnknownMasterKey(MasterKeyId),
-    /// The bytes under an id differ from those that the database met under it before.
+    /// The key of this id differs from the one that the database first saw under it.
     #[error(
         "STRONGROOM_MASTER_KEYS holds other bytes under `{0}` than this database was sealed with; \
          give a new key a new id"
     )]
     WrongMasterKey(MasterKeyId),
-    /// A ciphertext that is damaged, moved to another place, or sealed under another key.
+    /// A ciphertext is damaged, was moved to another context, or was sealed under another key.
     #[error("a sealed value does not open: it was damaged, moved or sealed under another key")]
     DoesNotOpen,
-    /// The operating system gave no random numbers.
+    /// The operating system's random number generator failed.
     #[error("the operating system gave no random numbers")]
     NoRandomness,
-    /// PostgreSQL did not answer as needed.
+    /// A query failed.
     #[error(transparent)]
     Database(#[from] sqlx::Error),
 }
 
-/// The open vault: everything that seals, opens and hashes.
+/// The open vault: seals, opens and hashes.
 #[derive(Clone, Debug)]
 pub struct Vault {
     masters: Arc<MasterKeys>,
@@ -57,11 +57,12 @@ pub struct Vault {
 }
 
 impl Vault {
-    /// Opens the vault: holds the master keys against the check values in the database, makes the
-    /// service's own keys where this is the first start, and opens them.
+    /// Opens the vault: compares the master keys with the check values in the database, creates the service's
+    /// own keys on the first start, and unwraps them.
     ///
     /// # Errors
-    /// A master key with wrong bytes, a master key that is still in use and missing, or no database.
+    /// Fails if a master key has other bytes than before, if one that still wraps a key is missing, or by the
+    /// database.
     pub async fn open(conn: &mut Conn, masters: MasterKeys) -> Result<Self, VaultError> {
         store::check_masters(conn, &masters).await?;
         let service = store::service_key(conn, &masters, KeyOwner::Service).await?;
@@ -75,35 +76,35 @@ impl Vault {
         })
     }
 
-    /// The data key under which the service seals its own secrets.
+    /// Returns the data key that seals the service's own secrets.
     #[must_use]
     pub fn service_key(&self) -> &DataKey {
         &self.service
     }
 
-    /// The key that hashes access codes.
+    /// Returns the key that hashes access codes.
     #[must_use]
     pub fn code_hashes(&self) -> &HashKey {
         &self.codes
     }
 
-    /// The key that hashes client secrets and session tokens.
+    /// Returns the key that hashes client secrets and session tokens.
     #[must_use]
     pub fn secret_hashes(&self) -> &HashKey {
         &self.secrets
     }
 
-    /// A data key as it came from the database, ready for use.
+    /// Unwraps a data key from the database.
     pub fn unwrap(&self, wrapped: &WrappedKey) -> Result<DataKey, VaultError> {
         self.masters.unwrap_data_key(wrapped)
     }
 
-    /// A new data key for `owner`, wrapped by the first master key.
+    /// Generates a data key for `owner`, wrapped by the first master key.
     pub fn new_key(&self, owner: KeyOwner) -> Result<WrappedKey, VaultError> {
         self.masters.new_key(owner)
     }
 
-    /// The master keys, for their rotation.
+    /// Returns the master keys, for their rotation.
     #[must_use]
     pub fn masters(&self) -> &MasterKeys {
         &self.masters

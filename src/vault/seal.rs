@@ -1,7 +1,7 @@
-//! [`Sealed`]: a secret encrypted in place.
+//! [`Sealed`]: a secret encrypted for one column of one row.
 //!
-//! AES-256-GCM with a random 96-bit nonce. SP 800-38D §8.3 allows 2³² seals under one key; a data
-//! key belongs to one user, one app or the service and stays many orders below. The format is
+//! AES-256-GCM with a random 96-bit nonce. SP 800-38D §8.3 allows 2³² encryptions under one key; a data
+//! key belongs to one user, one app or the service and stays many orders of magnitude below. The format is
 //! `version (1 or 2) ‖ data key id (16) ‖ nonce (12) ‖ ciphertext ‖ tag (16)`. The associated data binds
 //! a ciphertext to its table, column, app, user, row and key: moved anywhere else, it does not open.
 
@@ -25,29 +25,29 @@ const KEY_ID_BYTES: usize = 16;
 const TAG_BYTES: usize = 16;
 const HEADER_BYTES: usize = 1 + KEY_ID_BYTES + NONCE_BYTES;
 const SEALED_V1: u8 = 1;
-/// Bound to a [`Binding`] as well.
+/// The version whose AAD contains a [`Binding`] as well.
 const SEALED_V2: u8 = 2;
 const BINDING_BYTES: usize = 16;
 
-/// Random bytes from the operating system's generator.
+/// Reads random bytes from the operating system's generator.
 pub(super) fn random<const N: usize>() -> Result<[u8; N], VaultError> {
     let mut bytes = [0; N];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| VaultError::NoRandomness)?;
     Ok(bytes)
 }
 
-/// Where a sealed value belongs. Sealing and opening name the same place or do not meet.
+/// The AAD context of a sealed value: where it lives. It opens only with the context it was sealed for.
 #[derive(Clone, Copy, Debug)]
 pub struct AadContext {
-    /// The table.
+    /// The table's name when the format was fixed: a literal, which a renamed table does not change.
     pub table: &'static str,
-    /// The column.
+    /// The column's name, likewise a frozen literal.
     pub column: &'static str,
-    /// The app, `None` for what belongs to the service.
+    /// The app; `None` for the service's own secrets.
     pub app: Option<AppId>,
-    /// The user, `None` for what belongs to an app or to the service.
+    /// The user; `None` for secrets of an app or of the service.
     pub user: Option<UserId>,
-    /// The row.
+    /// The primary key of the row.
     pub row: Uuid,
 }
 
@@ -62,17 +62,17 @@ impl AadContext {
     }
 }
 
-/// Random bytes that a ciphertext is bound to by its associated data and that are kept in another table. When
-/// they are destroyed, the ciphertext does not open any more, and a copy of it, put back by hand or from a
-/// backup, does not either. They need not be secret.
+/// Random bytes that are part of a ciphertext's AAD and stored in another table. Once they are deleted, the
+/// ciphertext no longer opens, and neither does a copy of it that is put back by hand or from a backup. They
+/// need not be secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Binding([u8; BINDING_BYTES]);
 
 impl Binding {
-    /// A new one.
+    /// Generates a binding.
     ///
     /// # Errors
-    /// Only if the operating system gives no random numbers.
+    /// Fails only if the operating system's random number generator does.
     pub fn new() -> Result<Self, VaultError> {
         random().map(Self)
     }
@@ -81,7 +81,7 @@ impl Binding {
         bytes.try_into().ok().map(Self)
     }
 
-    /// The bytes for a column.
+    /// Returns the bytes for a column.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
@@ -101,7 +101,7 @@ impl sqlx::Decode<'_, Postgres> for Binding {
     }
 }
 
-/// Associated data: every part behind its length, so that none can pass for another.
+/// Associated data: each part preceded by its length, so that no two lists of parts encode alike.
 pub(super) struct AssociatedData(Vec<u8>);
 
 impl AssociatedData {
@@ -130,25 +130,25 @@ impl AssociatedData {
     }
 }
 
-/// A secret of kind `T`, encrypted. The only form in which a secret reaches PostgreSQL.
+/// An encrypted secret of kind `T`. The only form in which a secret reaches PostgreSQL.
 pub struct Sealed<T> {
     bytes: Vec<u8>,
     kind: PhantomData<fn() -> T>,
 }
 
 impl<T: Sealable> Sealed<T> {
-    /// Encrypts `secret` for `place` under `key`.
+    /// Encrypts `secret` under `key` for the context `aad`.
     ///
     /// # Errors
-    /// Only where the operating system gives no random numbers.
+    /// Fails only if the operating system's random number generator does.
     pub fn seal(secret: &T, key: &DataKey, aad: &AadContext) -> Result<Self, VaultError> {
         Self::seal_as(SEALED_V1, secret, key, &aad.associated_data(key.id()))
     }
 
-    /// Encrypts `secret` for `place` under `key`, and binds it to `binding`.
+    /// Encrypts `secret` under `key` for the context `aad`, and binds it to `binding`.
     ///
     /// # Errors
-    /// Only if the operating system gives no random numbers.
+    /// Fails only if the operating system's random number generator does.
     pub fn seal_bound(
         secret: &T,
         key: &DataKey,
@@ -178,10 +178,10 @@ impl<T: Sealable> Sealed<T> {
         Ok(Self::from_checked(bytes))
     }
 
-    /// Decrypts, where `key` is the one that sealed it and `place` is where it was sealed for.
+    /// Decrypts, if `key` and `aad` are those that it was sealed with.
     ///
     /// # Errors
-    /// [`VaultError::DoesNotOpen`], which does not tell why.
+    /// Returns [`VaultError::DoesNotOpen`], which does not say why.
     pub fn open(&self, key: &DataKey, aad: &AadContext) -> Result<T, VaultError> {
         self.open_as(SEALED_V1, key, &aad.associated_data(key.id()))
     }
@@ -189,7 +189,7 @@ impl<T: Sealable> Sealed<T> {
     /// Decrypts a value that is bound to `binding`, or one of an earlier release that is bound to nothing.
     ///
     /// # Errors
-    /// [`VaultError::DoesNotOpen`] also if there is no binding any more.
+    /// Returns [`VaultError::DoesNotOpen`] also if the binding no longer exists.
     pub fn open_bound(
         &self,
         key: &DataKey,
@@ -217,13 +217,13 @@ impl<T: Sealable> Sealed<T> {
         T::from_bytes(plain).ok_or(VaultError::DoesNotOpen)
     }
 
-    /// Whether it is bound to a [`Binding`].
+    /// Returns whether the value is bound to a [`Binding`].
     #[must_use]
     pub fn is_bound(&self) -> bool {
         self.bytes.first() == Some(&SEALED_V2)
     }
 
-    /// The id of the data key that sealed it.
+    /// Returns the id of the data key that sealed it.
     #[must_use]
     pub fn key_id(&self) -> Option<DataKeyId> {
         let id = self.bytes.get(1..=KEY_ID_BYTES)?;
@@ -236,7 +236,7 @@ impl<T> Sealed<T> {
         Self { bytes, kind: PhantomData }
     }
 
-    /// The bytes as they came from a column; `None` where they cannot be a sealed value.
+    /// Accepts the bytes of a column; returns `None` if they cannot be a sealed value.
     #[must_use]
     pub fn from_bytes(bytes: Vec<u8>) -> Option<Self> {
         let known = matches!(bytes.first(), Some(&(SEALED_V1 | SEALED_V2)));
@@ -244,7 +244,7 @@ impl<T> Sealed<T> {
         sound.then(|| Self::from_checked(bytes))
     }
 
-    /// The bytes for a column.
+    /// Returns the bytes for a column.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes

@@ -6,12 +6,13 @@ use super::{Vault, VaultError};
 use crate::base::ids::{AppId, DataKeyId, UserId};
 use crate::database::Conn;
 
-/// Holds every master key against what the database knows, makes new ones known, and makes sure
-/// that none which still wraps something is missing.
+/// Compares every master key with the check value in the database, records new ones, and verifies that no
+/// key that still wraps something is missing.
 pub(super) async fn check_masters(conn: &mut Conn, masters: &MasterKeys) -> Result<(), VaultError> {
     for key in masters.iter() {
         let known = sqlx::query_scalar!(
             r#"WITH added AS (
+                -- The outer query's snapshot does not contain this row: one of its branches is empty.
                 INSERT INTO master_keys (id, check_value) VALUES ($1, $2)
                 ON CONFLICT (id) DO NOTHING
                 RETURNING check_value)
@@ -22,8 +23,8 @@ pub(super) async fn check_masters(conn: &mut Conn, masters: &MasterKeys) -> Resu
         )
         .fetch_optional(&mut *conn)
         .await?;
-        // None: another replica is making the same key known in this moment, with the same bytes or
-        // it will be the one to find out.
+        // `None`: another replica is recording the same key at this moment. Its bytes are the same, or that
+        // replica reports the mismatch.
         if known.is_some_and(|value| value != key.check_value()) {
             return Err(VaultError::WrongMasterKey(key.id().clone()));
         }
@@ -40,8 +41,8 @@ pub(super) async fn check_masters(conn: &mut Conn, masters: &MasterKeys) -> Resu
     missing.map_or(Ok(()), |id| Err(VaultError::UnknownMasterKey(id)))
 }
 
-/// The service's key for one purpose, made where it does not exist yet. Replicas that start at the
-/// same moment agree on one.
+/// Returns the service's key for one purpose, and creates it if it does not exist. Replicas that start at the
+/// same moment agree on one, because the insert keeps the first.
 pub(super) async fn service_key(
     conn: &mut Conn,
     masters: &MasterKeys,
@@ -73,7 +74,7 @@ async fn find_service_key(
     }))
 }
 
-/// Keeps a wrapped key. Where its owner already has one, that one stays.
+/// Inserts a wrapped key, unless its owner already has one.
 pub async fn insert_key(conn: &mut Conn, key: &WrappedKey) -> Result<(), VaultError> {
     sqlx::query!(
         "INSERT INTO data_keys (id, purpose, app_id, user_id, master_key_id, wrapped)
@@ -91,7 +92,7 @@ pub async fn insert_key(conn: &mut Conn, key: &WrappedKey) -> Result<(), VaultEr
     Ok(())
 }
 
-/// The data key of an app; `None` where there is no such app.
+/// Returns the data key of an app; `None` if the app does not exist.
 pub async fn app_key(conn: &mut Conn, app: AppId) -> sqlx::Result<Option<WrappedKey>> {
     let row = sqlx::query!(
         r#"SELECT id AS "id: DataKeyId", master_key_id AS "master_key_id: MasterKeyId", wrapped
@@ -108,17 +109,17 @@ pub async fn app_key(conn: &mut Conn, app: AppId) -> sqlx::Result<Option<Wrapped
     }))
 }
 
-/// How much hangs on a master key.
+/// How many keys depend on a master key.
 #[derive(Debug, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct KeyUse {
-    /// The master key.
+    /// The master key's name.
     pub id: MasterKeyId,
-    /// How many data keys it wraps.
+    /// How many data keys it wraps; zero means that it can be retired.
     pub wraps: i64,
 }
 
-/// Every master key that the database knows, with the number of data keys that it wraps.
+/// Returns every recorded master key with the number of data keys that it wraps.
 pub async fn key_uses(conn: &mut Conn) -> Result<Vec<KeyUse>, VaultError> {
     let uses = sqlx::query_as!(
         KeyUse,
@@ -131,15 +132,16 @@ pub async fn key_uses(conn: &mut Conn) -> Result<Vec<KeyUse>, VaultError> {
     Ok(uses)
 }
 
-/// Re-wraps up to `limit` data keys that another master key than the first one wraps, in one
-/// transaction. Returns how many; none left when that is fewer than `limit`. May be stopped and
-/// started again at any time, on several machines at once.
+/// Rewraps up to `limit` data keys that the first master key does not wrap, in one transaction. Returns their
+/// number; less than `limit` means that none is left. Can be interrupted and repeated at any time and run on
+/// several machines at once: `SKIP LOCKED` shares the rows.
 pub async fn rewrap_some(conn: &mut Conn, vault: &Vault, limit: i64) -> Result<usize, VaultError> {
     let mut tx = conn.begin().await?;
     let rows = sqlx::query!(
         r#"SELECT id AS "id: DataKeyId", purpose, app_id AS "app_id: AppId",
                 user_id AS "user_id: UserId", master_key_id AS "master_key_id: MasterKeyId", wrapped
          FROM data_keys WHERE master_key_id <> $1
+         -- SKIP LOCKED: several machines can rewrap at once, and none waits for an erasure.
          ORDER BY master_key_id, id LIMIT $2 FOR UPDATE SKIP LOCKED"#,
         vault.masters().first().id().as_str(),
         limit,
@@ -170,7 +172,7 @@ pub async fn rewrap_some(conn: &mut Conn, vault: &Vault, limit: i64) -> Result<u
     Ok(count)
 }
 
-/// Forgets a master key that wraps nothing any more. `false` where it still does, or is unknown.
+/// Deletes a master key that wraps nothing. Returns `false` if it still does, or is unknown.
 pub async fn retire(conn: &mut Conn, id: &MasterKeyId) -> Result<bool, VaultError> {
     let done = sqlx::query!(
         "DELETE FROM master_keys m WHERE m.id = $1

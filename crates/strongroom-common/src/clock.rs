@@ -1,8 +1,8 @@
-//! The process's clock, which tests can turn.
+//! The process's clock, which tests can advance.
 //!
-//! It decides about the life of Strongroom's own access tokens, and tells how long ago what is held in
-//! memory was read. Everything that stands in PostgreSQL (windows, leases, retries) follows the
-//! database's clock, the SQL function `strongroom_now()`, so that replicas whose clocks differ agree.
+//! It determines the lifetime of Strongroom's own access tokens and the age of cached state. All times in
+//! PostgreSQL (windows, leases, retries) follow the database's clock, the SQL function `strongroom_now()`, so
+//! that replicas whose clocks differ agree.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -10,20 +10,20 @@ use std::time::{Duration, Instant};
 
 use time::OffsetDateTime;
 
-/// A clock that shows the system's time, plus however much it was advanced.
+/// A clock that shows the system's time plus an offset. Clones share the offset.
 #[derive(Clone, Debug, Default)]
 pub struct Clock {
     ahead_seconds: Arc<AtomicI64>,
 }
 
 impl Clock {
-    /// The system's clock.
+    /// Creates a clock without an offset.
     #[must_use]
     pub fn system() -> Self {
         Self::default()
     }
 
-    /// The time now, in UTC.
+    /// Returns the time in UTC.
     #[must_use]
     #[expect(
         clippy::disallowed_methods,
@@ -34,13 +34,13 @@ impl Clock {
         OffsetDateTime::now_utc().saturating_add(ahead)
     }
 
-    /// Seconds since 1970, the `NumericDate` of RFC 7519 §2.
+    /// Returns the seconds since 1970, the `NumericDate` of RFC 7519 §2.
     #[must_use]
     pub fn unix_seconds(&self) -> i64 {
         self.now().unix_timestamp()
     }
 
-    /// A moment for measuring how long ago something was; follows the turns of this clock.
+    /// Returns a monotonic instant that follows the offset as well.
     #[must_use]
     pub fn instant(&self) -> Instant {
         let ahead = u64::try_from(self.ahead_seconds.load(Ordering::Relaxed)).unwrap_or(0);
@@ -48,7 +48,7 @@ impl Clock {
         now.checked_add(Duration::from_secs(ahead)).unwrap_or(now)
     }
 
-    /// Turns this clock, and every clone of it, forward. For tests.
+    /// Advances this clock and all its clones. For tests.
     pub fn advance(&self, by: Duration) {
         let seconds = i64::try_from(by.as_secs()).unwrap_or(i64::MAX);
         self.ahead_seconds.fetch_add(seconds, Ordering::Relaxed);

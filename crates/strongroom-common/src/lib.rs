@@ -1,7 +1,6 @@
-//! What the service and its development tools have in common: the clock and secret text.
+//! Types that the service and its development tools pass to each other: the clock and secret text.
 //!
-//! Both pass these types to each other, so there is one of each. Nothing belongs here that one side
-//! alone uses.
+//! What only one side uses does not belong here.
 
 pub mod clock;
 pub mod secret;

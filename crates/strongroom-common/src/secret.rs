@@ -1,4 +1,4 @@
-//! Secret text: it cannot be printed, serialised or compared by accident, and is wiped when dropped.
+//! Secret text: cannot be printed, serialised or compared by accident, and is wiped when dropped.
 
 use zeroize::Zeroizing;
 
@@ -10,19 +10,19 @@ use zeroize::Zeroizing;
 pub struct SecretText(Zeroizing<String>);
 
 impl SecretText {
-    /// Takes the text over; the original is not copied.
+    /// Takes ownership of the text without copying it.
     #[must_use]
     pub fn new(text: String) -> Self {
         Self(Zeroizing::new(text))
     }
 
-    /// The text itself.
+    /// Returns the text.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// Whether both hold the same bytes, in a time that depends on their lengths alone.
+    /// Compares in a time that depends on the lengths alone.
     #[must_use]
     pub fn same_as(&self, other: &Self) -> bool {
         subtle::ConstantTimeEq::ct_eq(self.expose().as_bytes(), other.expose().as_bytes()).into()

@@ -1,4 +1,4 @@
-//! Serves a sandbox on a free port, or on the one that is named, and prints its address.
+//! Serves a sandbox on the given port, or on a free one, and prints its address.
 
 use std::io::{self, Write as _};
 use std::net::TcpListener;

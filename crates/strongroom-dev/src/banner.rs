@@ -1,41 +1,41 @@
-//! What `strongroom dev` says when everything is ready.
+//! The text that `strongroom dev` prints when everything is ready.
 //!
-//! Knows nothing else of this package.
+//! Imports no other module of this package.
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// Where everything is.
+/// The addresses to print.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Addresses {
-    /// The demo.
+    /// The demo's URL.
     #[serde(rename = "demoURL")]
     pub demo: String,
-    /// Strongroom's API.
+    /// The URL of Strongroom's API.
     #[serde(rename = "apiURL")]
     pub api: String,
-    /// The API's documentation.
+    /// The URL of the API's documentation.
     #[serde(rename = "docsURL")]
     pub docs: String,
-    /// Dapi's stand-in.
+    /// The sandbox's URL.
     #[serde(rename = "sandboxURL")]
     pub sandbox: String,
-    /// Prometheus metrics.
+    /// The URL of the Prometheus metrics.
     #[serde(rename = "metricsURL")]
     pub metrics: String,
-    /// The variables, for a shell to read.
+    /// The file of variables, for a shell to source.
     pub env_file: PathBuf,
-    /// The folder of the database, where `dev` runs one.
+    /// The database's folder, if `dev` runs one.
     pub database_folder: Option<PathBuf>,
-    /// Where exchanges go, if that is not the sandbox.
+    /// The URL that exchanges go to, if that is not the sandbox.
     #[serde(rename = "foreignDapiURL")]
     pub foreign_dapi: Option<String>,
 }
 
 impl Addresses {
-    /// The same for people: where to look, and lines to paste into another terminal.
+    /// Formats the addresses for people, with lines to paste into another terminal.
     #[must_use]
     pub fn banner(&self, user: &str) -> String {
         let Self { demo, docs, sandbox, metrics, .. } = self;
@@ -68,7 +68,7 @@ impl Addresses {
         )
     }
 
-    /// Lines of shell: a token, a session, a code, then the main job and what follows from it.
+    /// Returns lines of shell: a token, a session, a code, an exchange and what follows from it.
     fn lines(&self, user: &str) -> [String; 9] {
         let Self { api, sandbox, .. } = self;
         let connections = format!("{api}/v1/connections");

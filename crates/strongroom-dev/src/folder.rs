@@ -1,11 +1,10 @@
-//! The folder that `strongroom dev` keeps things in, so that a second start opens the same data.
+//! The folder in which `strongroom dev` keeps its state, so that a second start opens the same data.
 //!
-//! `secrets` holds what was made for the occasion: a master key and a client. It is written once and
-//! never again, because what the database holds is worthless without it. `env` tells the last start's
-//! variables and is written anew by every start. `postgres` is the database. `lock` is held by the
-//! `dev` that runs.
+//! `secrets` holds what the first start generated: a master key and a client. It is written once and never
+//! changed, because the database is unreadable without it. `env` holds the variables of the last start and is
+//! rewritten by each start. `postgres` is the database. The running `dev` holds `lock`.
 //!
-//! Knows nothing else of this package. The service's master key is handed in.
+//! Imports no other module of this package. The caller generates the service's master key.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -17,16 +16,16 @@ use std::path::{Path, PathBuf};
 use nix::unistd::geteuid;
 use strongroom_common::secret::SecretText;
 
-/// The demo's address in `env`.
+/// The variable in `env` that holds the demo's URL.
 pub const DEMO_URL: &str = "DEMO_URL";
 const MASTER_KEYS: &str = "STRONGROOM_MASTER_KEYS";
 const CLIENT_ID: &str = "STRONGROOM_BOOTSTRAP_CLIENT_ID";
 const CLIENT_SECRET: &str = "STRONGROOM_BOOTSTRAP_CLIENT_SECRET";
 
-/// What keeps the folder from being used.
+/// Why the folder cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum FolderError {
-    /// Another `strongroom dev` runs on it.
+    /// Another `strongroom dev` is using it.
     #[error(
         "another `strongroom dev` runs on {}{}. End it first, or give this one a folder of its own \
          with --folder and ports of its own with --demo-listen, --sandbox-listen, STRONGROOM_LISTEN \
@@ -35,50 +34,50 @@ pub enum FolderError {
         .demo.as_ref().map(|url| format!(", its demo is at {url}")).unwrap_or_default()
     )]
     InUse {
-        /// The folder.
+        /// The path of the folder.
         folder: PathBuf,
-        /// The other's demo, if it got that far.
+        /// The URL of the other process's demo, if it has started.
         demo: Option<String>,
     },
-    /// `secrets` lacks something.
+    /// `secrets` lacks a variable.
     #[error("{} lacks {name}; restore it, or begin anew by moving the folder away", .file.display())]
     Incomplete {
-        /// The file.
+        /// The path of `secrets`.
         file: PathBuf,
-        /// The variable that is missing.
+        /// The name of the missing variable.
         name: &'static str,
     },
-    /// The operating system refused something.
+    /// A file operation failed.
     #[error("{}: {source}", .path.display())]
     Io {
-        /// What it refused to give or take.
+        /// The path that it failed on.
         path: PathBuf,
-        /// What it said.
+        /// The operating system's error.
         source: io::Error,
     },
-    /// No master key could be made.
+    /// The caller's generator of master keys failed.
     #[error(transparent)]
     MasterKey(Box<dyn std::error::Error + Send + Sync>),
-    /// The operating system gave no random numbers.
+    /// The operating system's random number generator failed.
     #[error("the operating system gave no random numbers")]
     NoRandomness,
 }
 
-/// What was made for the occasion.
+/// The secrets of a folder, generated at its first start.
 #[derive(Debug)]
 pub struct Made {
-    /// For `STRONGROOM_MASTER_KEYS`.
+    /// The value of `STRONGROOM_MASTER_KEYS`.
     pub master_keys: SecretText,
-    /// The client's id.
+    /// The bootstrap client's `client_id`.
     pub client_id: String,
-    /// The client's secret.
+    /// The bootstrap client's secret.
     pub client_secret: SecretText,
 }
 
 /// Variables by name.
 pub type Lines = BTreeMap<String, SecretText>;
 
-/// The folder, held by this process alone.
+/// The folder, locked by this process.
 #[derive(Debug)]
 pub struct Folder {
     path: PathBuf,
@@ -86,7 +85,7 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// Opens the folder, made first where there is none, and holds it.
+    /// Opens and locks the folder, and creates it if it does not exist.
     pub fn open(path: &Path) -> Result<Self, FolderError> {
         make(path).map_err(at(path))?;
         let lock_path = path.join("lock");
@@ -102,39 +101,39 @@ impl Folder {
         }
     }
 
-    /// The folder itself, as it was named.
+    /// Returns the path as the caller gave it.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Where the database belongs.
+    /// Returns where the database belongs.
     #[must_use]
     pub fn postgres(&self) -> PathBuf {
         self.path.join("postgres")
     }
 
-    /// The file with the variables, for a shell.
+    /// Returns the path of `env`.
     #[must_use]
     pub fn env_file(&self) -> PathBuf {
         self.path.join("env")
     }
 
-    /// The variables of the last start.
+    /// Reads the variables of the last start.
     #[must_use]
     pub fn last_variables(&self) -> Lines {
         read(&self.env_file()).unwrap_or_default()
     }
 
-    /// Tells a shell the variables of this start.
+    /// Writes this start's variables to `env`.
     pub fn tell_variables(&self, variables: &Lines) -> Result<(), FolderError> {
         let about = "What the last start of `strongroom dev` made or chose, for a shell to read. \
                      What you set yourself is not repeated here.";
         write(&self.env_file(), about, variables)
     }
 
-    /// What was made for the occasion, made now where nothing was. `master_key` makes a key in the
-    /// form in which the service reads it, base64.
+    /// Returns the folder's secrets, and generates them at the first start. `master_key` returns a key in the form
+    /// in which the service reads it, base64.
     pub fn made<E>(
         &self,
         master_key: impl FnOnce() -> Result<SecretText, E>,
@@ -166,19 +165,19 @@ impl Folder {
     }
 }
 
-/// For `map_err`: the path that the operating system refused.
+/// Returns a function for `map_err` that adds the path.
 fn at(path: &Path) -> impl FnOnce(io::Error) -> FolderError {
     move |source| FolderError::Io { path: path.to_owned(), source }
 }
 
-/// Nobody else may look into it. Where root makes it others may pass through, because PostgreSQL,
-/// which lives inside, never runs as root.
+/// Creates a folder for its owner alone. Under root others may pass through, because PostgreSQL, which is
+/// inside, never runs as root.
 fn make(path: &Path) -> io::Result<()> {
     let mode = if geteuid().is_root() { 0o711 } else { 0o700 };
     DirBuilder::new().recursive(true).mode(mode).create(path)
 }
 
-/// A file that nobody else may read.
+/// Returns options that create a file readable by its owner alone.
 fn private() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
@@ -186,7 +185,7 @@ fn private() -> OpenOptions {
 }
 
 fn make_secrets(master_key: &SecretText) -> Result<Lines, FolderError> {
-    // The id is new each time, so that keys of two folders cannot be taken for each other.
+    // A new id each time, so that the keys of two folders cannot be confused.
     let id = format!("dev-{}", random_hex::<4>()?);
     let secret = |text: String| SecretText::new(text);
     Ok(Lines::from([
@@ -202,7 +201,7 @@ fn random_hex<const N: usize>() -> Result<String, FolderError> {
     Ok(hex(&bytes))
 }
 
-/// Bytes in hexadecimal.
+/// Encodes bytes in hexadecimal.
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
@@ -211,7 +210,7 @@ pub fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// Writes `export` lines, whole or not at all, and waits until they are on the disk.
+/// Writes `export` lines atomically and syncs them to disk.
 fn write(file: &Path, about: &str, variables: &Lines) -> Result<(), FolderError> {
     let mut text = zeroize::Zeroizing::new(format!("# {about}\n"));
     for (name, value) in variables {
@@ -227,7 +226,7 @@ fn write(file: &Path, about: &str, variables: &Lines) -> Result<(), FolderError>
     written.map_err(at(file))
 }
 
-/// Reads what `write` wrote.
+/// Reads what [`write`] wrote.
 fn read(file: &Path) -> io::Result<Lines> {
     let text = zeroize::Zeroizing::new(std::fs::read_to_string(file)?);
     let line = |line: &str| {

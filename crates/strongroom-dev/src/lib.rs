@@ -1,9 +1,8 @@
-//! What developing and testing against Strongroom takes, and what its production binary must not
-//! contain: the sandbox that stands in for Dapi, a PostgreSQL of one's own, and what `strongroom dev`
-//! needs besides.
+//! Tools for developing and testing against Strongroom, which its production binary must not contain: the
+//! sandbox that stands in for Dapi, a local PostgreSQL, and the other parts of `strongroom dev`.
 //!
-//! Nothing in here depends on the service, which reaches these parts over HTTP and as settings:
-//! `src/cli/dev` and `src/cli/sandbox.rs` of the root package join the two.
+//! Nothing here depends on the service. The tools reach it over HTTP and by its settings; `src/cli/dev` and
+//! `src/cli/sandbox.rs` of the root package join the two.
 
 pub mod banner;
 pub mod demo;

@@ -1,10 +1,10 @@
-//! Who gets the next place at the gate: rules without I/O and without a clock of their own.
+//! The rules of the gate: who gets the next slot. No I/O and no clock, so that tests cover them exhaustively.
 //!
-//! - A lane leaves places to the lanes before it, and an app leaves some to the apps that come after it, so
+//! - A lane leaves slots to the lanes of higher priority, and an app leaves some to apps that arrive later, so
 //!   that a newcomer rarely waits.
-//! - When places are scarce, the earlier lane goes first, then the app that holds less, then the one that
-//!   was served less recently. A want that has waited for a few seconds counts as one of the first lane.
-//! - What is wanted by somebody who goes first is not given to others, for as long as the want lasts.
+//! - When slots are scarce, the lane of higher priority goes first, then the app that holds fewer slots, then
+//!   the one that was served less recently. Demand that has waited for a few seconds counts as first lane.
+//! - A slot is reserved for demand that goes first, for as long as that demand lasts.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -12,14 +12,14 @@ use std::time::{Duration, Instant};
 use super::Lane;
 use crate::base::ids::AppId;
 
-/// How long the background work's want counts without being declared again.
+/// How long a declaration of the background work counts unless it is repeated.
 const DECLARED: Duration = Duration::from_secs(3);
-/// After how long a want of a later lane counts as one of the first.
+/// After how long demand of a later lane counts as first lane, so that nothing starves.
 const AGED: Duration = Duration::from_secs(3);
-/// How many apps are remembered before idle ones are forgotten.
+/// How many apps are remembered before idle ones are dropped.
 const REMEMBERED: usize = 1024;
 
-/// How many places each lane and all behind it may take together: of all apps, and of one.
+/// How many slots a lane and all after it may hold together: over all apps, and within one.
 #[derive(Clone, Copy, Debug)]
 struct Limits {
     all: [usize; 3],
@@ -27,34 +27,34 @@ struct Limits {
 }
 
 impl Limits {
-    fn of(places: usize) -> Self {
+    fn of(slots: usize) -> Self {
         let share = |least: usize, part: usize| {
-            if places < least { 0 } else { (places / part).max(1) }
+            if slots < least { 0 } else { (slots / part).max(1) }
         };
-        // For exchanges alone, for exchanges and delinkings, and for apps that come later.
+        // Reserved for exchanges; for exchanges and delinkings; for apps that arrive later.
         let (exchanges, both, newcomers) = (share(2, 8), share(2, 4), share(4, 16));
-        let all = [places, places - exchanges, places - both];
+        let all = [slots, slots - exchanges, slots - both];
         let calls = all[2] - newcomers;
         let one_app =
-            [places - newcomers, (all[1] - newcomers).max(calls + newcomers.min(1)), calls];
+            [slots - newcomers, (all[1] - newcomers).max(calls + newcomers.min(1)), calls];
         Self { all, one_app }
     }
 }
 
-/// What of a lane is wanted and held of one app.
+/// The demand of one app in one lane, and its hold.
 #[derive(Clone, Debug, Default)]
-struct Wanted {
-    /// Callers that wait, in the order of their arrival.
+struct Demand {
+    /// Waiting callers, in the order of their arrival.
     waiters: VecDeque<(u64, Instant)>,
-    /// How many rows the background work has, and until when that counts.
+    /// How many rows the background work has declared, and until when that counts.
     declared: usize,
     declared_until: Option<Instant>,
-    /// Since when rows of its have waited.
+    /// Since when declared rows have waited.
     since: Option<Instant>,
     held_until: Option<Instant>,
 }
 
-impl Wanted {
+impl Demand {
     fn held_for(&self, now: Instant) -> Option<Duration> {
         self.held_until?.checked_duration_since(now).filter(|left| !left.is_zero())
     }
@@ -80,12 +80,12 @@ impl Wanted {
 #[derive(Clone, Debug, Default)]
 struct App {
     used: [usize; 3],
-    /// When it was last given a place, in the order of all that were given.
+    /// The number of the last grant to this app, counted over all apps: less is longer ago.
     served: u64,
-    wanted: [Wanted; 3],
+    demand: [Demand; 3],
 }
 
-/// Places in use, or as if they were.
+/// Slots in use, real or assumed while [`Rules::is_next`] plays the grants through.
 #[derive(Clone, Debug, Default)]
 struct Usage {
     all: [usize; 3],
@@ -101,7 +101,7 @@ impl Usage {
         self.apps.get(&app).copied().unwrap_or_default()
     }
 
-    fn has_room(&self, limits: &Limits, app: AppId, lane: Lane) -> bool {
+    fn has_slot(&self, limits: &Limits, app: AppId, lane: Lane) -> bool {
         let mine = self.of(app);
         let bounds = limits.all.iter().zip(limits.one_app).enumerate().take(lane.index() + 1);
         let mut bounds = bounds;
@@ -116,10 +116,10 @@ impl Usage {
     }
 }
 
-/// In which order wants are served: the least first.
+/// The order in which demand is served; the least goes first.
 type Rank = (usize, usize, u64, usize);
 
-/// What one app wants of one lane.
+/// The demand of one app in one lane, as the rules compare it.
 struct Group {
     app: AppId,
     lane: Lane,
@@ -135,12 +135,12 @@ impl Group {
     }
 }
 
-/// What comes of a place that became free.
+/// The result of giving out the free slots.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Dispatch {
-    /// Callers whose wait is over, with their app and lane; the places are theirs.
+    /// Callers whose wait is over, with their app and lane; their slots are already taken.
     pub(super) granted: Vec<(u64, AppId, Lane)>,
-    /// The background work has something to take up.
+    /// Whether the background work could use a slot.
     pub(super) background: bool,
 }
 
@@ -149,27 +149,27 @@ pub(super) struct Dispatch {
 pub(super) struct Rules {
     limits: Limits,
     apps: HashMap<AppId, App>,
-    given: u64,
+    grants: u64,
 }
 
 impl Rules {
-    pub(super) fn new(places: usize) -> Self {
-        Self { limits: Limits::of(places.max(1)), apps: HashMap::new(), given: 0 }
+    pub(super) fn new(slots: usize) -> Self {
+        Self { limits: Limits::of(slots.max(1)), apps: HashMap::new(), grants: 0 }
     }
 
-    fn wanted(&mut self, app: AppId, lane: Lane) -> Option<&mut Wanted> {
-        self.apps.entry(app).or_default().wanted.get_mut(lane.index())
+    fn demand(&mut self, app: AppId, lane: Lane) -> Option<&mut Demand> {
+        self.apps.entry(app).or_default().demand.get_mut(lane.index())
     }
 
-    /// For how long Dapi asked to be left alone with this kind of call of this app.
+    /// Returns for how long Dapi's `Retry-After` still holds this app's lane.
     pub(super) fn held_for(&self, app: AppId, lane: Lane, now: Instant) -> Option<Duration> {
-        self.apps.get(&app)?.wanted.get(lane.index())?.held_for(now)
+        self.apps.get(&app)?.demand.get(lane.index())?.held_for(now)
     }
 
-    /// Takes a place if there is one for this app and lane and nobody goes before it.
+    /// Takes a slot if one is free for this app and lane and no other demand goes first.
     pub(super) fn try_enter(&mut self, app: AppId, lane: Lane, now: Instant) -> bool {
         let waiting = |app: &App| {
-            app.wanted.get(lane.index()).is_some_and(|wanted| !wanted.waiters.is_empty())
+            app.demand.get(lane.index()).is_some_and(|demand| !demand.waiters.is_empty())
         };
         let behind_others = self.apps.get(&app).is_some_and(waiting);
         if self.held_for(app, lane, now).is_some() || behind_others {
@@ -182,7 +182,7 @@ impl Rules {
         may
     }
 
-    /// Takes up to `most` places for what the background work has.
+    /// Takes up to `most` slots for the background work.
     pub(super) fn take(&mut self, app: AppId, lane: Lane, most: usize, now: Instant) -> usize {
         (0..most).take_while(|_| self.try_enter(app, lane, now)).count()
     }
@@ -191,13 +191,13 @@ impl Rules {
         let mut usage = self.usage();
         let served = self.apps.get(&app).map_or(0, |app| app.served);
         let aged = self.apps.get(&app).is_some_and(|app| {
-            app.wanted.get(lane.index()).is_some_and(|wanted| wanted.is_aged(now))
+            app.demand.get(lane.index()).is_some_and(|demand| demand.is_aged(now))
         });
         let me = Group { app, lane, left: 1, aged, served };
         let mut groups = self.groups(now);
         groups.retain(|group| (group.app, group.lane) != (app, lane));
         loop {
-            if !usage.has_room(&self.limits, app, lane) {
+            if !usage.has_slot(&self.limits, app, lane) {
                 return false;
             }
             match best(&mut groups, &usage, &self.limits) {
@@ -222,10 +222,10 @@ impl Rules {
     fn groups(&self, now: Instant) -> Vec<Group> {
         let mut groups = Vec::new();
         for (id, app) in &self.apps {
-            for (lane, wanted) in Lane::ALL.into_iter().zip(&app.wanted) {
-                let left = wanted.count(now);
+            for (lane, demand) in Lane::ALL.into_iter().zip(&app.demand) {
+                let left = demand.count(now);
                 if left > 0 {
-                    let (app_id, aged) = (*id, wanted.is_aged(now));
+                    let (app_id, aged) = (*id, demand.is_aged(now));
                     groups.push(Group { app: app_id, lane, left, aged, served: app.served });
                 }
             }
@@ -234,17 +234,17 @@ impl Rules {
     }
 
     fn enter(&mut self, id: AppId, lane: Lane, now: Instant) {
-        self.given += 1;
+        self.grants += 1;
         let app = self.apps.entry(id).or_default();
-        app.served = self.given;
+        app.served = self.grants;
         app.used.iter_mut().skip(lane.index()).take(1).for_each(|used| *used += 1);
-        if let Some(wanted) = app.wanted.get_mut(lane.index()) {
-            wanted.declared = wanted.declared.saturating_sub(1);
-            wanted.since = (wanted.declared > 0).then_some(now);
+        if let Some(demand) = app.demand.get_mut(lane.index()) {
+            demand.declared = demand.declared.saturating_sub(1);
+            demand.since = (demand.declared > 0).then_some(now);
         }
     }
 
-    /// A place is free again.
+    /// Frees a slot.
     pub(super) fn leave(&mut self, id: AppId, lane: Lane, now: Instant) {
         if let Some(app) = self.apps.get_mut(&id) {
             let used = app.used.iter_mut().skip(lane.index()).take(1);
@@ -253,64 +253,64 @@ impl Rules {
         if self.apps.len() > REMEMBERED {
             self.apps.retain(|_, app| {
                 app.used.iter().any(|used| *used > 0)
-                    || !app.wanted.iter().all(|wanted| wanted.is_idle(now))
+                    || !app.demand.iter().all(|demand| demand.is_idle(now))
             });
         }
     }
 
-    /// A caller waits.
+    /// Adds a waiting caller.
     pub(super) fn wait(&mut self, app: AppId, lane: Lane, waiter: u64, now: Instant) {
-        if let Some(wanted) = self.wanted(app, lane) {
-            wanted.waiters.push_back((waiter, now));
+        if let Some(demand) = self.demand(app, lane) {
+            demand.waiters.push_back((waiter, now));
         }
     }
 
-    /// A caller waits no longer.
+    /// Removes a waiting caller.
     pub(super) fn give_up(&mut self, app: AppId, lane: Lane, waiter: u64) {
-        if let Some(wanted) = self.wanted(app, lane) {
-            wanted.waiters.retain(|(id, _)| *id != waiter);
+        if let Some(demand) = self.demand(app, lane) {
+            demand.waiters.retain(|(id, _)| *id != waiter);
         }
     }
 
-    /// One more row than was declared waits for the background work.
+    /// Adds one row to the declared demand of the background work.
     pub(super) fn one_more(&mut self, app: AppId, lane: Lane, now: Instant) {
-        if let Some(wanted) = self.wanted(app, lane) {
-            wanted.declared = wanted.declared(now) + 1;
-            wanted.declared_until = Some(now + DECLARED);
-            wanted.since.get_or_insert(now);
+        if let Some(demand) = self.demand(app, lane) {
+            demand.declared = demand.declared(now) + 1;
+            demand.declared_until = Some(now + DECLARED);
+            demand.since.get_or_insert(now);
         }
     }
 
-    /// These rows of a lane wait for the background work, and no others.
-    pub(super) fn declare(&mut self, lane: Lane, wants: &HashMap<AppId, usize>, now: Instant) {
+    /// Replaces the declared demand of a lane.
+    pub(super) fn declare(&mut self, lane: Lane, rows: &HashMap<AppId, usize>, now: Instant) {
         for (id, app) in &mut self.apps {
-            let Some(wanted) = app.wanted.get_mut(lane.index()) else { continue };
-            if !wants.contains_key(id) {
-                (wanted.declared, wanted.since) = (0, None);
+            let Some(demand) = app.demand.get_mut(lane.index()) else { continue };
+            if !rows.contains_key(id) {
+                (demand.declared, demand.since) = (0, None);
             }
         }
-        for (app, count) in wants {
-            let Some(wanted) = self.wanted(*app, lane) else { continue };
-            wanted.declared = *count;
-            wanted.declared_until = Some(now + DECLARED);
-            wanted.since = (*count > 0).then(|| wanted.since.unwrap_or(now));
+        for (app, count) in rows {
+            let Some(demand) = self.demand(*app, lane) else { continue };
+            demand.declared = *count;
+            demand.declared_until = Some(now + DECLARED);
+            demand.since = (*count > 0).then(|| demand.since.unwrap_or(now));
         }
     }
 
-    /// Lets no call of this kind of this app through until then; returns the callers that waited for one.
+    /// Holds an app's lane until `until`; returns the callers to turn away.
     pub(super) fn hold(&mut self, app: AppId, lane: Lane, until: Instant) -> Vec<u64> {
-        let Some(wanted) = self.wanted(app, lane) else { return Vec::new() };
-        wanted.held_until = Some(wanted.held_until.map_or(until, |before| before.max(until)));
-        wanted.waiters.drain(..).map(|(id, _)| id).collect()
+        let Some(demand) = self.demand(app, lane) else { return Vec::new() };
+        demand.held_until = Some(demand.held_until.map_or(until, |before| before.max(until)));
+        demand.waiters.drain(..).map(|(id, _)| id).collect()
     }
 
-    /// When the first of the holds ends.
+    /// Returns when the first hold ends.
     pub(super) fn first_hold_ends_in(&self, now: Instant) -> Option<Duration> {
-        let wanted = self.apps.values().flat_map(|app| &app.wanted);
-        wanted.filter_map(|wanted| wanted.held_for(now)).min()
+        let demand = self.apps.values().flat_map(|app| &app.demand);
+        demand.filter_map(|demand| demand.held_for(now)).min()
     }
 
-    /// Gives free places to who is next.
+    /// Gives free slots to the demand that goes first.
     pub(super) fn dispatch(&mut self, now: Instant) -> Dispatch {
         let mut dispatch = Dispatch::default();
         let (mut usage, mut groups) = (self.usage(), self.groups(now));
@@ -318,11 +318,11 @@ impl Rules {
             let (app, lane) = (first.app, first.lane);
             first.left -= 1;
             usage.enter(app, lane);
-            let waiter = self.wanted(app, lane).and_then(|wanted| wanted.waiters.pop_front());
+            let waiter = self.demand(app, lane).and_then(|demand| demand.waiters.pop_front());
             match waiter {
                 Some((id, _)) => {
                     self.enter(app, lane, now);
-                    first.served = self.given;
+                    first.served = self.grants;
                     dispatch.granted.push((id, app, lane));
                 }
                 None => dispatch.background = true,
@@ -334,7 +334,7 @@ impl Rules {
 
 fn best<'a>(groups: &'a mut [Group], usage: &Usage, limits: &Limits) -> Option<&'a mut Group> {
     let open = groups.iter_mut().filter(|group| group.left > 0);
-    let open = open.filter(|group| usage.has_room(limits, group.app, group.lane));
+    let open = open.filter(|group| usage.has_slot(limits, group.app, group.lane));
     open.min_by_key(|group| group.rank(usage))
 }
 

@@ -1,6 +1,6 @@
-//! The backend's neighbours over HTTP: Strongroom, as any app calls it, and the sandbox's control.
+//! The demo backend's HTTP clients: of Strongroom, as any app calls it, and of the sandbox's control API.
 //!
-//! Knows: reqwest, connection id, problem.
+//! May import: reqwest, connection id, problem.
 
 use std::time::{Duration, Instant};
 
@@ -17,14 +17,14 @@ use super::problem::Failed;
 use strongroom_common::clock::Clock;
 use strongroom_common::secret::SecretText;
 
-/// All that this backend may do. Its client could ask for more and does not.
+/// The scopes that this backend asks for; its client has more.
 const SCOPE: &str = "sessions:create+connections:read+connections:revoke+tokens:read";
-/// A token is fetched anew so long before it ends.
+/// How long before its end a token is replaced.
 const EARLY: Duration = Duration::from_secs(30);
 /// Longer than Strongroom waits for Dapi before it answers.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The HTTP client for both neighbours, who are on this machine: no proxy stands between.
+/// Builds the HTTP client. Both servers are on this machine, so no proxy is used.
 pub(super) fn http() -> reqwest::Result<reqwest::Client> {
     #[expect(clippy::disallowed_methods, reason = "this is where the demo calls out")]
     reqwest::Client::builder()
@@ -34,7 +34,7 @@ pub(super) fn http() -> reqwest::Result<reqwest::Client> {
         .build()
 }
 
-/// What a neighbour answered.
+/// A server's answer.
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) body: Bytes,
@@ -48,7 +48,7 @@ async fn send(who: &'static str, request: reqwest::RequestBuilder) -> Result<Ans
     Ok(Answer { status, body: response.bytes().await.map_err(unreachable)? })
 }
 
-/// The last cause of an error: the others only say that there is one.
+/// Returns the last cause of an error; the others only repeat that there is one.
 fn told(error: &reqwest::Error) -> String {
     let mut cause: &dyn std::error::Error = error;
     while let Some(deeper) = cause.source() {
@@ -57,7 +57,7 @@ fn told(error: &reqwest::Error) -> String {
     cause.to_string()
 }
 
-/// An access token and when to fetch the next.
+/// An access token and when to replace it.
 struct Token {
     text: SecretText,
     until: Instant,
@@ -70,7 +70,7 @@ struct TokenAnswer {
     expires_in: u64,
 }
 
-/// Strongroom, called with client credentials.
+/// The client of Strongroom, with client credentials.
 pub(super) struct Strongroom {
     http: reqwest::Client,
     base: String,
@@ -90,30 +90,29 @@ impl Strongroom {
         Self { http, base, id, secret, clock, token: Mutex::new(None) }
     }
 
-    /// Makes a connect session for the demo's user.
+    /// Creates a connect session for the demo's user.
     pub(super) async fn connect_session(&self) -> Result<Answer, Failed> {
         let body = json!({ "clientUserID": USER });
         self.call(Method::POST, "/v1/connect-sessions", Some(&body)).await
     }
 
-    /// The user's newest connections.
+    /// Lists the user's newest connections.
     pub(super) async fn connections(&self) -> Result<Answer, Failed> {
         let path = format!("/v1/connections?clientUserID={USER}&limit=20");
         self.call(Method::GET, &path, None).await
     }
 
-    /// Reads a token in the clear, for this reason.
+    /// Reveals a token.
     pub(super) async fn reveal(&self, id: ConnectionId, reason: &str) -> Result<Answer, Failed> {
         let body = json!({ "reason": reason });
         self.call(Method::POST, &format!("/v1/connections/{id}/token"), Some(&body)).await
     }
 
-    /// Delinks.
     pub(super) async fn delink(&self, id: ConnectionId) -> Result<Answer, Failed> {
         self.call(Method::POST, &format!("/v1/connections/{id}/delink"), None).await
     }
 
-    /// Calls with a token, and once more with a new one where the old one is refused.
+    /// Calls with an access token, and retries with a new one if it is refused.
     async fn call(
         &self,
         method: Method,
@@ -138,7 +137,7 @@ impl Strongroom {
         Err(Failed::Unreachable { who: "Strongroom", what: "it refused two tokens".to_owned() })
     }
 
-    /// A token by client credentials (RFC 6749 §4.4), kept until shortly before it ends.
+    /// Returns an access token by client credentials (RFC 6749 §4.4), cached until shortly before it ends.
     async fn access_token(&self, fresh: bool) -> Result<SecretText, Failed> {
         let mut kept = self.token.lock().await;
         let now = self.clock.instant();
@@ -163,13 +162,13 @@ impl Strongroom {
     }
 }
 
-/// The sandbox's control API.
+/// The client of the sandbox's control API.
 pub(super) struct Sandbox {
     http: reqwest::Client,
     base: String,
 }
 
-/// Connect's result, as far as somebody looks into it here.
+/// The fields of Connect's result that the demo reads.
 #[derive(Deserialize)]
 struct Linked {
     #[serde(rename = "connectionID")]
@@ -181,14 +180,14 @@ impl Sandbox {
         Self { http, base }
     }
 
-    /// Whether Connect's page can be opened.
+    /// Checks that Connect's page can be opened.
     pub(super) async fn is_there(&self) -> Result<(), Failed> {
         let request = self.http.get(format!("{}/connect", self.base));
         send("the sandbox", request).await.map(|_| ())
     }
 
-    /// A login of the user's whose code lives for `seconds` and is never exchanged: the sandbox
-    /// answers 503 whenever it is asked. Other logins do not notice.
+    /// Links a login whose code lives for `seconds` and is never exchanged: the sandbox answers 503 to each
+    /// attempt. Other logins are unaffected.
     pub(super) async fn unlucky_login(&self, seconds: u32) -> Result<Answer, Failed> {
         let login = json!({ "clientUserID": USER, "bank": "quince", "codeLifetime": seconds });
         let result = self.post("/sandbox/connect", &login).await?;
@@ -199,7 +198,7 @@ impl Sandbox {
             "connectionID": linked.connection_id,
             "when": "before",
             "effect": { "status": { "code": 503, "body": "out of order, for the demo\n" } },
-            // More than there will be attempts, and yet an end.
+            // More than the attempts of one code's window, yet finite.
             "times": 100,
         });
         self.post("/sandbox/faults", &fault).await?;

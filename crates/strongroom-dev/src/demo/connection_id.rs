@@ -1,24 +1,22 @@
-//! A connection's id as Strongroom's API writes it, checked before it stands in a path or a query.
+//! A connection's id as Strongroom's API writes it, validated before it is put into a path or a query.
 //!
-//! Knows nothing else of the demo.
+//! Imports no other module of the demo.
 
 use uuid::Uuid;
 
-/// What stands before the UUID.
 const PREFIX: &str = "conn_";
 
-/// The id of a connection.
 #[derive(Clone, Copy)]
 pub(super) struct ConnectionId(Uuid);
 
 impl ConnectionId {
-    /// Reads an id; only the spelling that the API uses counts.
+    /// Parses an id; accepts only the API's spelling.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let id = Self(Uuid::try_parse(text.strip_prefix(PREFIX)?).ok()?);
         (id.to_string() == text).then_some(id)
     }
 
-    /// The id without its prefix, as PostgreSQL holds it.
+    /// Returns the id without its prefix, as PostgreSQL stores it.
     pub(super) fn uuid(self) -> Uuid {
         self.0
     }

@@ -1,6 +1,6 @@
-//! Who may talk to the demo: the page that it serves, under the name that it serves it by.
+//! Restricts the demo to its own page, under its own host name.
 //!
-//! Knows: actix, problem.
+//! May import: actix, problem.
 
 use std::net::SocketAddr;
 
@@ -13,19 +13,18 @@ use actix_web::{Error, HttpResponse, web};
 use super::Demo;
 use super::problem::Failed;
 
-/// The names under which the demo answers.
 pub(super) struct Host {
     /// Its one origin, as browsers write it (RFC 6454 §6.2).
     pub(super) origin: String,
     /// The host and port of that origin.
     authority: String,
-    /// Another name that leads to it: people type it.
+    /// Another host name that people type.
     alias: String,
 }
 
 impl Host {
     pub(super) fn of(address: SocketAddr) -> Self {
-        // Browsers leave the default port out.
+        // Browsers omit the default port.
         let name = |host: String| match address.port() {
             80 => host,
             port => format!("{host}:{port}"),
@@ -43,8 +42,8 @@ fn text<'a>(req: &'a ServiceRequest, name: &HeaderName) -> Option<&'a str> {
     req.headers().get(name).map(|value| value.to_str().unwrap_or("(unreadable)"))
 }
 
-/// Refuses requests under a foreign name, as a rebound DNS name would bring them, and requests that
-/// change something without coming from the demo's own page.
+/// Refuses requests with a foreign `Host`, as DNS rebinding causes them, and unsafe requests that do not come
+/// from the demo's own page (cross-site request forgery).
 pub(super) async fn guard(
     req: ServiceRequest,
     next: Next<impl MessageBody + 'static>,

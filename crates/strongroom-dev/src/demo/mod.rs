@@ -1,15 +1,14 @@
 //! The demo: a page with a "connect your bank" button, and the small backend behind it.
 //!
-//! The page stands for an app's frontend: it opens Connect, hands the result to Strongroom with a
-//! connect session, and holds nothing else. The backend stands for the app's own: it holds the client
-//! credentials, gets access tokens by them and asks Strongroom over HTTP. What no app could do is here
-//! for the newcomer's eyes alone: it reads from PostgreSQL how a secret lies there, and tells the
-//! sandbox to fail.
+//! The page plays an app's frontend: it opens Connect, submits the result to Strongroom with a connect session,
+//! and holds nothing else. The backend plays the app's own: it holds the client credentials, obtains access
+//! tokens and calls Strongroom over HTTP. Two things no app can do are for the newcomer: it reads from
+//! PostgreSQL how a secret is stored, and makes the sandbox fail.
 //!
-//! It serves this machine's browser and nobody else: a foreign `Host` (DNS rebinding) or `Origin`
-//! (cross-site request forgery) is refused.
+//! It serves this machine's browser only: a foreign `Host` (DNS rebinding) or `Origin` (cross-site request
+//! forgery) is refused.
 //!
-//! Knows: the folder's `hex`. Strongroom it reaches over HTTP, as any app does.
+//! May import: the folder's `hex`. It reaches Strongroom over HTTP, as any app does.
 
 mod calls;
 mod connection_id;
@@ -35,29 +34,29 @@ use strongroom_common::secret::SecretText;
 
 /// The demo's one user, as the app knows them.
 pub const USER: &str = "ada";
-/// How long answers that are being written may keep a stopping server, in seconds.
+/// How long unfinished answers may delay a shutdown, in seconds.
 const LINGER: u64 = 1;
 /// How long a request of the page waits for a connection to PostgreSQL.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What the demo is told at its start.
+/// The settings of the demo.
 #[derive(Debug)]
 pub struct Settings {
-    /// Where the sandbox is, without a slash at its end.
+    /// The sandbox's URL, without a trailing slash.
     pub sandbox: String,
-    /// Where exchanges go, if that is not the sandbox.
+    /// The URL that exchanges go to, if that is not the sandbox.
     pub foreign_dapi: Option<String>,
-    /// The client by which the backend is known.
+    /// The backend's `client_id`.
     pub client_id: String,
-    /// Its secret.
+    /// The backend's client secret.
     pub client_secret: SecretText,
     /// The app that the client belongs to.
     pub app: &'static str,
-    /// Strongroom's database, to show how things lie there.
+    /// Strongroom's database, to show how secrets are stored.
     pub database: PgConnectOptions,
 }
 
-/// What the handlers share.
+/// The state that the handlers share.
 struct Demo {
     strongroom: Strongroom,
     sandbox: Sandbox,
@@ -67,7 +66,7 @@ struct Demo {
     host: guard::Host,
 }
 
-/// The address by which a browser on this machine reaches a listener.
+/// Returns the address by which a browser on this machine reaches a listener.
 #[must_use]
 pub fn reachable(listener: SocketAddr) -> SocketAddr {
     let ip = match listener.ip() {
@@ -78,8 +77,8 @@ pub fn reachable(listener: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, listener.port())
 }
 
-/// Serves the demo on `listener`, with Strongroom's API at `strongroom`. The caller runs the future that comes back and stops it by its
-/// handle; signals are the caller's business too.
+/// Builds the demo's server on `listener`, with Strongroom's API at `strongroom`. The caller runs the returned
+/// future, stops it by its handle, and handles signals.
 pub fn server(settings: Settings, strongroom: &str, listener: TcpListener) -> io::Result<Server> {
     let host = guard::Host::of(reachable(listener.local_addr()?));
     let page = Page::new(&settings, strongroom, &host);

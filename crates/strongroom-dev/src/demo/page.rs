@@ -1,6 +1,6 @@
 //! The page: plain HTML, a style sheet and a script, embedded in the binary.
 //!
-//! Knows: actix.
+//! May import: actix.
 
 use actix_web::HttpResponse;
 use actix_web::http::header;
@@ -12,7 +12,7 @@ const PAGE: &str = include_str!("pages/index.html");
 const STYLE: &str = include_str!("pages/demo.css");
 const SCRIPT: &str = include_str!("pages/demo.js");
 
-/// The page with its addresses filled in, and the policy that allows these and no others.
+/// The page with its addresses filled in, and a content security policy that allows only these.
 pub(super) struct Page {
     html: String,
     policy: String,

@@ -1,6 +1,6 @@
-//! What goes wrong behind the page, as problem+json (RFC 9457).
+//! The demo's errors as problem+json (RFC 9457).
 //!
-//! Knows: actix.
+//! May import: actix.
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::CACHE_CONTROL;
@@ -10,25 +10,25 @@ use serde_json::json;
 /// Why the demo cannot do what the page asked.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failed {
-    /// The `Host` is another's.
+    /// The `Host` is not the demo's.
     #[error("this demo answers to its own name only")]
     ForeignHost,
-    /// The `Origin` is another's.
+    /// The `Origin` is not the demo's.
     #[error("this demo takes orders from its own page only")]
     ForeignOrigin,
-    /// The page asked for something that cannot be.
+    /// The page's request is invalid.
     #[error("{0}")]
     BadRequest(String),
-    /// There is no such thing.
+    /// The resource does not exist.
     #[error("there is no such connection")]
     NotFound,
-    /// Strongroom said no. Its problem is passed on as it came.
+    /// Strongroom refused. Its problem is passed on unchanged.
     #[error("Strongroom answered {status}")]
     Refused { status: StatusCode, body: bytes::Bytes },
-    /// A neighbour did not answer, or not as expected.
+    /// A server did not answer, or not as expected.
     #[error("{who} does not answer: {what}")]
     Unreachable { who: &'static str, what: String },
-    /// PostgreSQL did not answer.
+    /// PostgreSQL failed.
     #[error("PostgreSQL does not answer: {0}")]
     Database(#[from] sqlx::Error),
 }

@@ -1,6 +1,6 @@
 //! The backend behind the page.
 //!
-//! Knows: actix, calls, connection id, page, problem, store.
+//! May import: actix, calls, connection id, page, problem, store.
 
 use actix_web::http::header::CACHE_CONTROL;
 use actix_web::web::{self, ServiceConfig};
@@ -15,12 +15,11 @@ use super::problem::Failed;
 use super::{Demo, USER, page, store};
 use crate::folder::hex;
 
-/// How long the code of the expiry demonstration lives, in seconds.
+/// The lifetime of the code in the expiry demonstration, in seconds.
 const SHORT_LIFE: u32 = 20;
-/// The parts of a sealed value before the ciphertext, as docs/adr/0002-the-sealed-format.md
-/// describes them.
+/// The parts of a sealed value before the ciphertext (docs/adr/0002-the-sealed-format.md).
 const PARTS: [(&str, usize); 3] = [("format", 1), ("dataKey", 16), ("nonce", 12)];
-/// The authentication tag behind the ciphertext, in bytes.
+/// The length of the authentication tag after the ciphertext, in bytes.
 const TAG: usize = 16;
 
 type Handled = Result<HttpResponse, Failed>;
@@ -46,7 +45,7 @@ async fn index(demo: web::Data<Demo>) -> impl Responder {
     demo.page.html()
 }
 
-/// What Strongroom or the sandbox answered, as it came.
+/// Passes on an answer of Strongroom or the sandbox unchanged.
 fn passed_on(answer: Answer) -> HttpResponse {
     HttpResponse::build(answer.status)
         .content_type("application/json")
@@ -58,8 +57,8 @@ fn parse(id: &str) -> Result<ConnectionId, Failed> {
     ConnectionId::parse(id).ok_or(Failed::NotFound)
 }
 
-/// What the page needs to hand in a result, and no more: a connect session. A frame cannot tell that
-/// its page did not load, so Connect is looked for first.
+/// Creates a connect session, all that the page needs to submit a result. Checks first that Connect is
+/// reachable, because a frame cannot detect that its page did not load.
 async fn session(demo: web::Data<Demo>) -> Handled {
     demo.sandbox.is_there().await?;
     demo.strongroom.connect_session().await.map(passed_on)
@@ -69,7 +68,6 @@ async fn connections(demo: web::Data<Demo>) -> Handled {
     demo.strongroom.connections().await.map(passed_on)
 }
 
-/// Why a token is read.
 #[derive(Deserialize)]
 struct Reason {
     reason: String,
@@ -87,17 +85,17 @@ async fn expiry(demo: web::Data<Demo>) -> Handled {
     demo.sandbox.unlucky_login(SHORT_LIFE).await.map(passed_on)
 }
 
-/// How a connection looks from inside.
+/// How a connection is stored.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Inside {
-    /// The random id by which everything in the database knows the user.
+    /// The random id that stands for the user everywhere in the database.
     user: String,
     sealed: Option<SealedView>,
     audit: Vec<EventView>,
 }
 
-/// A sealed value, byte by byte.
+/// A sealed value, part by part.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct SealedView {
@@ -107,7 +105,7 @@ struct SealedView {
     data_key_id: Option<Uuid>,
     #[serde(rename = "masterKeyID")]
     master_key_id: String,
-    /// The bytes in order, in hexadecimal.
+    /// The parts in order, in hexadecimal.
     parts: Vec<Part>,
 }
 
@@ -117,7 +115,6 @@ struct Part {
     hex: String,
 }
 
-/// A line of the audit trail.
 #[derive(Serialize)]
 struct EventView {
     #[serde(with = "time::serde::rfc3339")]
@@ -127,7 +124,7 @@ struct EventView {
     reason: Option<String>,
 }
 
-/// Straight from PostgreSQL: how the secret lies there, and what is on record about it.
+/// Reads from PostgreSQL how a connection's secret is stored, and its audit events.
 async fn inside(demo: web::Data<Demo>, id: web::Path<String>) -> Handled {
     let id = parse(&id)?;
     let mut conn = demo.pool.acquire().await?;

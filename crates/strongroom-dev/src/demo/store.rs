@@ -1,6 +1,6 @@
-//! How a connection lies in PostgreSQL, for the newcomer's eyes: no app could look here.
+//! How a connection is stored in PostgreSQL, for the newcomer to see: no app has this access.
 //!
-//! Knows: connection id.
+//! May import: connection id.
 
 use sqlx::PgConnection;
 use time::OffsetDateTime;
@@ -8,20 +8,20 @@ use uuid::Uuid;
 
 use super::connection_id::ConnectionId;
 
-/// How many events of a connection are shown at most.
+/// The most events that are shown.
 const MOST_EVENTS: i64 = 20;
 
-/// A connection's secret as the database holds it.
+/// A connection's sealed secret.
 #[derive(Debug)]
 pub(super) struct Lying {
     pub(super) user_id: Uuid,
-    /// The column; `None` where the row holds no secret any more.
+    /// The column; `None` if the row holds no secret any more.
     pub(super) column: Option<String>,
     pub(super) sealed: Option<Vec<u8>>,
     pub(super) master_key_id: String,
 }
 
-/// The token of a connection of this user's, or the code that is to become one, as it lies there.
+/// Returns a connection's sealed token, or its sealed code before the exchange.
 pub(super) async fn lying(
     conn: &mut PgConnection,
     app: &str,
@@ -47,7 +47,6 @@ pub(super) async fn lying(
     .await
 }
 
-/// What the audit trail says about a connection.
 #[derive(Debug)]
 pub(super) struct Event {
     pub(super) at: OffsetDateTime,
@@ -56,7 +55,7 @@ pub(super) struct Event {
     pub(super) reason: Option<String>,
 }
 
-/// The newest events of a connection, oldest first.
+/// Returns the newest events of a connection, oldest first.
 pub(super) async fn events(
     conn: &mut PgConnection,
     app: &str,

@@ -1,6 +1,6 @@
-//! As whom PostgreSQL's programs run: it refuses to run as root.
+//! The user that PostgreSQL's programs run as: they refuse to run as root.
 //!
-//! Knows nobody.
+//! Imports no other module.
 
 use std::fs::{File, Permissions};
 use std::io;
@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 
 use nix::unistd::User;
 
-/// The user that PostgreSQL runs as where the caller is root.
+/// The user that PostgreSQL runs as if the caller is root.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Account {
     pub(super) uid: u32,
@@ -19,7 +19,7 @@ pub(super) struct Account {
 }
 
 impl Account {
-    /// The users that a server may run as where the caller is root, the better one first.
+    /// Returns the users that a server may run as if the caller is root, the preferred one first.
     pub(super) fn all() -> Vec<Self> {
         ["postgres", "nobody"]
             .into_iter()
@@ -28,13 +28,13 @@ impl Account {
             .collect()
     }
 
-    /// Makes a folder this user's own.
+    /// Gives a folder to this user.
     pub(super) fn take(self, folder: &File) -> io::Result<()> {
         fchown(folder, Some(self.uid), Some(self.gid))?;
         folder.set_permissions(Permissions::from_mode(0o700))
     }
 
-    /// Asked of the system itself rather than computed from modes: access lists have a say too.
+    /// Returns whether the user can enter the folder. Asks the system, because access lists count as well as modes.
     pub(super) async fn can_enter(self, folder: &Path) -> bool {
         let mut command = command(Path::new("/bin/sh"), Some(self));
         command.args(["-c", "cd \"$1\"", "sh"]).arg(folder);
@@ -43,10 +43,10 @@ impl Account {
     }
 }
 
-/// A command that runs as this user, or as the caller where none is given.
+/// Creates a command that runs as this user, or as the caller if there is none.
 ///
-/// Nothing of the caller's environment, folder or input reaches it: variables such as `PGDATA` and
-/// `PGPORT` would change what PostgreSQL does, and a server keeps the folder that it works in busy.
+/// It inherits neither environment nor working folder nor input: variables such as `PGDATA` and `PGPORT` would
+/// change what PostgreSQL does, and a server keeps its working folder busy.
 pub(super) fn command(program: &Path, account: Option<Account>) -> Command {
     let mut command = Command::new(program);
     command

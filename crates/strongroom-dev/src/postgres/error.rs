@@ -1,6 +1,6 @@
-//! Why PostgreSQL did not start or stop, told so that a newcomer knows what to do next.
+//! Why PostgreSQL did not start or stop, worded so that a newcomer knows what to do next.
 //!
-//! Knows: home, for the end of the log.
+//! May import: home, for the end of the log.
 
 use std::env::consts::{ARCH, OS};
 use std::io;
@@ -8,27 +8,27 @@ use std::path::PathBuf;
 
 use super::home::Home;
 
-/// PostgreSQL could not be started.
+/// Why PostgreSQL could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// There is no PostgreSQL on this machine.
     #[error("no PostgreSQL was found on this machine. Any one of these helps:\n{}", ways())]
     NoPrograms,
-    /// The folder that was named has no PostgreSQL in it.
+    /// The folder named by `PG_BIN` does not hold PostgreSQL's programs.
     #[error(
         "PG_BIN names {}, which does not hold PostgreSQL's programs `initdb` and `postgres`. \
          Correct it, unset it, or use one of these:\n{}", .0.display(), ways()
     )]
     NotPrograms(PathBuf),
-    /// The programs are there and do not run.
+    /// The programs exist but do not run.
     #[error("{} does not run: {reason}{}", .program.display(), way_out(.reason))]
     UnusableProgram {
-        /// The program that was tried.
+        /// The program that failed.
         program: PathBuf,
-        /// What happened.
+        /// How it failed.
         reason: String,
     },
-    /// The data were made by a PostgreSQL that is not here.
+    /// The data were created by a version that is not installed.
     #[error(
         "the database in {} was made by PostgreSQL {made_by}, and PostgreSQL {found} cannot read it. \
          Nothing was changed. To keep it, install PostgreSQL {made_by} or set PG_BIN to the folder \
@@ -38,12 +38,12 @@ pub enum StartError {
     OtherVersion {
         /// The folder to move away.
         folder: PathBuf,
-        /// The major version that made the data.
+        /// The major version that created the data.
         made_by: u32,
         /// The major version that was found.
         found: u32,
     },
-    /// Root asked, and there is nobody to run the server as.
+    /// The caller is root, and there is no user to run the server as.
     #[error(
         "PostgreSQL never runs as root, and this machine has neither a user `postgres` nor a user \
          `nobody` to run it as"
@@ -56,24 +56,24 @@ pub enum StartError {
         .folder.display()
     )]
     Foreign {
-        /// The folder that was asked for.
+        /// The requested folder.
         folder: PathBuf,
-        /// The id of its owner.
+        /// The uid of its owner.
         owner: u32,
     },
-    /// The folder holds something else.
+    /// The folder holds something other than a database.
     #[error(
         "{} holds something other than a database of Strongroom's, and was left as it is. Name an \
          empty folder, or one that does not exist", .0.display()
     )]
     NotADatabase(PathBuf),
-    /// A throwaway database was asked for in the place of one that is there to stay.
+    /// A throwaway database was requested in the folder of a durable one.
     #[error(
         "{} holds a database already, which would be removed together with a throwaway one. Name \
          another folder", .0.display()
     )]
     NotThrowaway(PathBuf),
-    /// Another process holds the folder, and no server answers there.
+    /// Another process holds the folder's lock, and no server answers there.
     #[error(
         "another process owns the database in {} and its PostgreSQL does not answer. End that \
          process, or name another folder", .0.display()
@@ -82,10 +82,10 @@ pub enum StartError {
     /// `initdb` failed.
     #[error("the database could not be made. PostgreSQL's `initdb` said:\n{log}")]
     NotMade {
-        /// The end of what it said.
+        /// The end of its output.
         log: String,
     },
-    /// The server ended while it started.
+    /// The server exited while it started.
     #[error("PostgreSQL ended while it started. The end of its log:\n{log}")]
     Exited {
         /// The end of its log.
@@ -97,18 +97,18 @@ pub enum StartError {
         /// The end of its log.
         log: String,
     },
-    /// The operating system refused something.
+    /// A system call failed.
     #[error("{doing}: {source}")]
     Io {
-        /// What was being done, with the path.
+        /// The operation, with the path.
         doing: String,
-        /// What the operating system said.
+        /// The operating system's error.
         source: io::Error,
     },
 }
 
 impl StartError {
-    /// For `map_err`: what was being done when the operating system refused.
+    /// Returns a function for `map_err` that adds the operation.
     pub(super) fn io(doing: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let doing = doing.into();
         |source| Self::Io { doing, source }
@@ -126,12 +126,12 @@ impl StartError {
 /// PostgreSQL could not be stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum StopError {
-    /// It was told to stop and needs longer than anybody wants to wait. No data are in danger.
+    /// The server was signalled and is still stopping after the limit. No data are in danger.
     #[error("the PostgreSQL in {} was told to stop and has not ended yet; it will", .0.display())]
     StillStopping(PathBuf),
 }
 
-/// What helps against the two usual reasons why a program does not run.
+/// Returns advice on the two usual reasons why a program does not run.
 fn way_out(reason: &str) -> &'static str {
     if reason.contains("ermission denied") {
         ". PostgreSQL never runs as root; move it to a folder that its own user may enter, \
@@ -143,7 +143,7 @@ fn way_out(reason: &str) -> &'static str {
     }
 }
 
-/// The ways to a database, for a reader who has none.
+/// Lists the ways to get a database, for a reader who has none.
 fn ways() -> String {
     let os = if OS == "macos" { "darwin" } else { OS };
     let arch = match ARCH {

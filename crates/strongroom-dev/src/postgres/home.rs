@@ -1,6 +1,6 @@
-//! The folder that a database lives in: where it is, whose it is, who holds it.
+//! A database's folder: its path, its owner, its lock.
 //!
-//! Knows: account, error.
+//! May import: account, error.
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
@@ -15,15 +15,15 @@ use nix::unistd::geteuid;
 use super::account::{Account, command};
 use super::error::StartError;
 
-/// Where a database goes that root wants in a place that the server's user cannot reach. Everybody
-/// may enter it, and unlike `/tmp` it outlives a restart of the machine.
+/// Where a database goes if root requests a folder that the server's user cannot reach. Everybody may enter it,
+/// and unlike `/tmp` it survives a reboot.
 const FALLBACK_PARENT: &str = "/var/tmp";
-/// What the names of databases that are being made begin with.
+/// The prefix of databases that are being created.
 pub(super) const UNFINISHED: &str = "data.new-";
-/// How much of the log an error shows.
+/// How many lines of the log an error shows.
 const LOG_TAIL_LINES: usize = 20;
 
-/// The folder of one database, open, so that it can be locked.
+/// The folder of one database, opened so that it can be locked.
 #[derive(Debug)]
 pub(super) struct Home {
     folder: PathBuf,
@@ -32,7 +32,7 @@ pub(super) struct Home {
 }
 
 impl Home {
-    /// Makes the folder if need be and finds out as whom the programs are to run.
+    /// Creates the folder if it does not exist, and determines the user that the programs run as.
     pub(super) async fn settle(wanted: &Path) -> Result<Self, StartError> {
         let wanted = absolute(wanted)?;
         if !geteuid().is_root() {
@@ -47,7 +47,7 @@ impl Home {
         }
     }
 
-    /// Opens the folder, which must be the caller's own; as root that of one of the `accounts`.
+    /// Opens the folder, which must belong to the caller or, if the caller is root, to one of the `accounts`.
     fn open(folder: PathBuf, accounts: &[Account]) -> Result<Self, StartError> {
         let doing = || StartError::io(format!("making or opening {}", folder.display()));
         let handle = open_or_make(&folder).map_err(doing())?;
@@ -70,7 +70,7 @@ impl Home {
         Ok(Self { folder, handle, account })
     }
 
-    /// Takes the folder's lock, which its owner holds for life. `false` where it is taken.
+    /// Tries to take the folder's lock, which its owner holds until it exits. Returns `false` if it is held.
     pub(super) fn try_lock(&self) -> Result<bool, StartError> {
         match self.handle.try_lock() {
             Ok(()) => Ok(true),
@@ -85,7 +85,7 @@ impl Home {
         &self.folder
     }
 
-    /// PostgreSQL's own folder.
+    /// Returns PostgreSQL's data folder.
     pub(super) fn data(&self) -> PathBuf {
         self.folder.join("data")
     }
@@ -94,7 +94,7 @@ impl Home {
         self.folder.join("log")
     }
 
-    /// The major version of PostgreSQL that made the data; `None` where there are none yet.
+    /// Returns the major version of PostgreSQL that created the data; `None` if there are none yet.
     pub(super) fn made_by(&self) -> Result<Option<u32>, StartError> {
         let data = self.data();
         if !data.exists() {
@@ -112,7 +112,7 @@ impl Home {
         .ok_or_else(|| StartError::NotADatabase(self.folder.clone()))
     }
 
-    /// The last lines of the log.
+    /// Returns the last lines of the log.
     pub(super) fn log_tail(&self) -> String {
         let log = std::fs::read(self.log()).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
@@ -122,32 +122,31 @@ impl Home {
             .map_or_else(|| "(empty)".to_owned(), |lines| lines.join("\n"))
     }
 
-    /// Removes a folder that nothing was put into.
+    /// Removes the folder if it is empty.
     pub(super) fn remove_if_empty(&self) {
         let _ = std::fs::remove_dir(&self.folder);
     }
 
-    /// Whether a start on this home may have made what this user owns. Root's own was not yet handed
-    /// over when the start was interrupted.
+    /// Returns whether a start on this home may have created files of this user. Root's own files are those that an
+    /// interrupted start had not yet handed over.
     pub(super) fn may_belong_to(&self, uid: u32) -> bool {
         uid == geteuid().as_raw() || self.account.is_some_and(|account| account.uid == uid)
     }
 
-    /// Gives a folder that was just made to the user that PostgreSQL runs as.
+    /// Gives a new folder to the user that PostgreSQL runs as.
     pub(super) fn hand_over(&self, handle: &File) -> io::Result<()> {
         self.account.map_or(Ok(()), |account| account.take(handle))
     }
 
-    /// A command that runs as the user who may run PostgreSQL.
+    /// Creates a command that runs as the user who may run PostgreSQL.
     pub(super) fn command(&self, program: &Path) -> Command {
         command(program, self.account)
     }
 }
 
-/// Opens a folder that is no link, made first if need be, for its owner alone.
+/// Opens a folder that is not a link, and creates it for its owner alone if it does not exist.
 ///
-/// What follows works on the handle: whatever is put in the folder's place while root looks away
-/// is not given to anybody.
+/// Later steps work on the handle, so that a folder swapped in while root works is never given away.
 fn open_or_make(folder: &Path) -> io::Result<File> {
     match DirBuilder::new().mode(0o700).create(folder) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
@@ -159,7 +158,7 @@ fn open_or_make(folder: &Path) -> io::Result<File> {
         .open(folder)
 }
 
-/// The folder's path from the root, with its parents made and links resolved.
+/// Returns the absolute path; creates its parents and resolves links.
 fn absolute(wanted: &Path) -> Result<PathBuf, StartError> {
     let doing = || StartError::io(format!("making or opening {}", wanted.display()));
     let absolute = std::path::absolute(wanted).map_err(doing())?;
@@ -173,7 +172,7 @@ fn absolute(wanted: &Path) -> Result<PathBuf, StartError> {
     Ok(parent.canonicalize().map_err(doing())?.join(name))
 }
 
-/// The same place for the same wish, in a folder that everybody may enter.
+/// Returns the same path for the same request, below a folder that everybody may enter.
 fn fallback(wanted: &Path) -> PathBuf {
     let hash = digest(&SHA256, wanted.as_os_str().as_encoded_bytes());
     let name = hash
@@ -190,12 +189,12 @@ fn entries(folder: &Path) -> io::Result<Vec<String>> {
         .collect()
 }
 
-/// Whether this module made the entry.
+/// Returns whether this module created the entry.
 fn is_ours(name: &str) -> bool {
     name == "log" || name == "data" || name.starts_with(UNFINISHED)
 }
 
-/// The major version at the beginning of `15`, `15.13 (Debian …)` or `19beta1`.
+/// Parses the major version at the beginning of `15`, `15.13 (Debian …)` or `19beta1`.
 pub(super) fn major(version: &str) -> Option<u32> {
     let end = version.find(|c: char| !c.is_ascii_digit());
     version.get(..end.unwrap_or(version.len()))?.parse().ok()

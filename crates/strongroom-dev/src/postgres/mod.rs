@@ -1,18 +1,16 @@
-//! The newcomer's database: runs the PostgreSQL programs found on the machine, for `strongroom dev`
-//! and for the tests.
+//! Runs the PostgreSQL programs found on the machine, for `strongroom dev` and for the tests.
 //!
-//! One folder holds a database: `data` is PostgreSQL's own, `log` what the server last said. The
-//! server listens on a Unix socket only, in a short folder of its own under `/tmp` that nobody else
-//! may enter.
+//! One folder holds a database: `data` is PostgreSQL's own, `log` the server's last output. The server listens
+//! on a Unix socket only, in a short folder under `/tmp` that no other user may enter.
 //!
-//! Whoever holds the lock of the folder owns the server. The kernel releases that lock however the
-//! owner ends, and a small shell beside the server stops it then: not even SIGKILL leaves an orphan.
-//! Later starts on the same folder use the owner's server and cannot stop it.
+//! The process that holds the folder's lock owns the server. The kernel releases the lock however the owner
+//! ends, and a small shell beside the server then stops it: not even SIGKILL leaves an orphan. Later starts on
+//! the same folder share the owner's server and cannot stop it.
 //!
-//! PostgreSQL refuses to run as root. Started by root it runs as `postgres`, or else as `nobody`,
-//! and only its folders are given to that user.
+//! PostgreSQL refuses to run as root. Started by root it runs as `postgres`, or else as `nobody`, and only its
+//! folders are given to that user.
 //!
-//! Knows nothing else of this package.
+//! Imports no other module of this package.
 
 mod account;
 mod error;
@@ -35,70 +33,68 @@ use pid_file::PidFile;
 use programs::Programs;
 use server::{Ending, Server};
 
-/// How long a start may take in all. Recovery after a crash replays the log first.
+/// The time limit of a start. Recovery after a crash replays the log first.
 const START_LIMIT: Duration = Duration::from_mins(2);
-/// How long a start waits for somebody else's on the same folder to come to something: theirs to be
-/// ready, or an earlier server to be gone.
+/// How long a start waits for another process on the same folder: for its server to be ready, or for an earlier
+/// one to be gone.
 const OTHERS_LIMIT: Duration = Duration::from_secs(30);
-/// A server without an owner is as a rule about to stop; after this long it is there to stay.
+/// A server without an owner is usually about to stop; after this time it counts as permanent.
 const UNOWNED_SERVER_GRACE: Duration = Duration::from_secs(2);
 /// How long [`LocalPostgres::stop`] waits.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
-/// How often the state of a starting or stopping server is looked at.
+/// The interval at which a starting or stopping server is polled.
 const STEP: Duration = Duration::from_millis(5);
-/// How long to wait between two attempts that an earlier server stands in the way of.
+/// The pause between two attempts while an earlier server is in the way.
 const RETRY_STEP: Duration = Duration::from_millis(50);
 
-/// What a crash of the machine may cost.
+/// What a crash of the machine may lose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
     /// Nothing that was committed: for `strongroom dev`.
     Durable,
-    /// Everything: for tests. Quicker, and the folder is removed when the server ends, however its
-    /// owner ended; so give it a folder whose name is never used again. One that holds a database
-    /// already is refused.
+    /// Everything: for tests. Faster, and the folder is removed when the server ends, however its owner ended; so
+    /// use a folder whose name is never used again. A folder that already holds a database is refused.
     Throwaway,
 }
 
-/// Which database to run, and with what.
+/// Which database to run, and with which programs.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Where the data live. It is made if need be; one that holds something else is refused.
+    /// The folder of the data. Created if it does not exist; one that holds anything else is refused.
     pub folder: PathBuf,
-    /// What a crash of the machine may cost.
+    /// What a crash of the machine may lose.
     pub durability: Durability,
-    /// The folder of PostgreSQL's programs (`PG_BIN`); the only one looked into if given.
+    /// The folder of PostgreSQL's programs (`PG_BIN`); if given, no other is searched.
     pub programs: Option<PathBuf>,
-    /// The value of `PATH`, to look for the programs in.
+    /// The value of `PATH`, searched for the programs.
     pub path: Option<OsString>,
 }
 
 /// A running PostgreSQL that accepts connections.
 ///
-/// When the owner of the server drops it without [`stop`](Self::stop), the server stops by itself a
-/// moment later. It does not depend on the runtime that it was started on, so that tests can keep
-/// it in a `static`.
+/// If the server's owner drops it without [`stop`](Self::stop), the server stops a moment later. It does not
+/// depend on the runtime that started it, so that tests can keep it in a `static`.
 #[derive(Debug)]
 pub struct LocalPostgres {
     folder: PathBuf,
     socket: PathBuf,
     version: u32,
-    /// `None` where the server belongs to somebody else.
+    /// `None` if another process owns the server.
     owned: Option<Owned>,
 }
 
-/// What the owner of a server holds, in the order in which it is to be let go.
+/// The resources of a server's owner, in the order in which they are released.
 #[derive(Debug)]
 struct Owned {
     server: Server,
     _litter: Litter,
-    /// Holds the lock of the folder.
+    /// Holds the folder's lock.
     _home: Home,
 }
 
 impl LocalPostgres {
-    /// Starts the database in `settings.folder`, made first where there is none, or uses the server
-    /// that runs there already.
+    /// Starts the database in `settings.folder` and creates it if it does not exist; or shares the server that
+    /// already runs there.
     pub async fn start(settings: Settings) -> Result<Self, StartError> {
         let home = Home::settle(&settings.folder).await?;
         let patience = Instant::now() + OTHERS_LIMIT;
@@ -114,7 +110,7 @@ impl LocalPostgres {
         Self::own(home, &settings).await
     }
 
-    /// How to connect, as the superuser, to the database `postgres`.
+    /// Returns how to connect, as the superuser, to the database `postgres`.
     #[must_use]
     pub fn connect_options(&self) -> PgConnectOptions {
         PgConnectOptions::new_without_pgpass()
@@ -125,7 +121,7 @@ impl LocalPostgres {
             .ssl_mode(PgSslMode::Disable)
     }
 
-    /// The same as a URL that `psql` and sqlx understand.
+    /// Returns a URL that `psql` and sqlx understand.
     #[must_use]
     pub fn url(&self) -> String {
         format!(
@@ -135,27 +131,27 @@ impl LocalPostgres {
         )
     }
 
-    /// PostgreSQL's major version.
+    /// Returns PostgreSQL's major version.
     #[must_use]
     pub fn version(&self) -> u32 {
         self.version
     }
 
-    /// The folder that the data are in: the one asked for, or the one that took its place because
-    /// root asked for one that the server's user cannot reach.
+    /// Returns the folder of the data: the requested one, or its replacement if root requested one that the
+    /// server's user cannot reach.
     #[must_use]
     pub fn data_folder(&self) -> &Path {
         &self.folder
     }
 
-    /// Whether the server is somebody else's, who started it first and decides when it stops.
+    /// Returns whether another process owns the server and decides when it stops.
     #[must_use]
     pub fn is_shared(&self) -> bool {
         self.owned.is_none()
     }
 
-    /// Stops the server, cutting off whoever is connected, and waits until it is down. A server
-    /// that is somebody else's is left alone.
+    /// Stops the server, closes its connections, and waits until it is down. Leaves another process's server
+    /// alone.
     pub async fn stop(self) -> Result<(), StopError> {
         let Some(mut owned) = self.owned else {
             return Ok(());
@@ -167,7 +163,7 @@ impl LocalPostgres {
         }
     }
 
-    /// The server that somebody else runs on this folder.
+    /// Shares the server that another process runs on this folder.
     fn shared(home: &Home, socket: PathBuf) -> Result<Self, StartError> {
         Ok(Self {
             folder: home.folder().to_owned(),
@@ -209,7 +205,7 @@ impl LocalPostgres {
     }
 }
 
-/// The server that runs although nobody owns it, if it does not go away: somebody started it by hand.
+/// Returns the socket of a server that nobody owns and that does not stop: it was started by hand.
 async fn unowned_server(home: &Home) -> Option<PathBuf> {
     let patience = Instant::now() + UNOWNED_SERVER_GRACE;
     loop {
@@ -221,7 +217,7 @@ async fn unowned_server(home: &Home) -> Option<PathBuf> {
     }
 }
 
-/// Runs the server until it is ready; tries again while an earlier one is still stopping.
+/// Runs the server until it is ready; retries while an earlier one is still stopping.
 async fn launch(
     home: &Home,
     programs: &Programs,
@@ -231,7 +227,7 @@ async fn launch(
 ) -> Result<Server, StartError> {
     let data = home.data();
     let patience = Instant::now() + OTHERS_LIMIT;
-    // An earlier server may come and go unseen between two looks, so one failure proves nothing.
+    // An earlier server may come and go between two polls, so one failure proves nothing.
     let mut disturbed = true;
     loop {
         disturbed |= PidFile::exists(&data);
@@ -239,8 +235,8 @@ async fn launch(
         match server.ready(&data, socket, deadline).await {
             Ending::Ready => return Ok(server),
             Ending::TooSlow => return Err(StartError::too_slow(home)),
-            // The file outlives the attempt where it belongs to another server, or where processes
-            // of a killed one still hold its memory.
+            // The file outlives the attempt if it belongs to another server, or if processes of a killed one
+            // still hold its memory.
             Ending::Exited
                 if (disturbed || PidFile::exists(&data)) && Instant::now() < patience =>
             {
@@ -254,15 +250,15 @@ async fn launch(
 
 /// Folders that are removed with their owner.
 ///
-/// The shell beside the server removes them too. This one is for what that shell cannot do: where a
-/// start failed, and where the folder's parent is root's.
+/// The shell beside the server removes them too. This is for the cases that it cannot handle: a failed start,
+/// and a folder whose parent belongs to root.
 #[derive(Debug, Default)]
 struct Litter(Vec<PathBuf>);
 
 impl Drop for Litter {
     fn drop(&mut self) {
         for folder in &self.0 {
-            // As a rule it is gone already, and there is nobody to tell.
+            // Usually it is gone already, and there is nobody to report to.
             let _ = std::fs::remove_dir_all(folder);
         }
     }

@@ -1,25 +1,25 @@
-//! `postmaster.pid`, in which a server tells how far it is.
+//! `postmaster.pid`, in which a server reports its state.
 //!
-//! Knows nobody.
+//! Imports no other module.
 
 use std::path::{Path, PathBuf};
 
-/// What the file tells of the server that wrote it last.
+/// The contents of the file, written by the last server.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct PidFile {
     /// The folder of its socket, line 5.
     pub(super) socket: PathBuf,
-    /// Whether line 8 says `ready`. Where the server was killed it goes on saying so.
+    /// Whether line 8 says `ready`. It still does after the server was killed.
     pub(super) ready: bool,
 }
 
 impl PidFile {
-    /// Whether some server holds the data, or died without letting go of them.
+    /// Returns whether a server holds the data, or died without releasing them.
     pub(super) fn exists(data: &Path) -> bool {
         path(data).exists()
     }
 
-    /// `None` while the file is missing or not yet complete.
+    /// Reads the file; returns `None` while it is missing or incomplete.
     pub(super) fn read(data: &Path) -> Option<Self> {
         Self::parse(&std::fs::read_to_string(path(data)).ok()?)
     }

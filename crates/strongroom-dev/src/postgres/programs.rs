@@ -1,6 +1,6 @@
 //! Finds the folder of PostgreSQL's programs.
 //!
-//! Knows: home, error.
+//! May import: home, error.
 
 use std::ffi::OsStr;
 use std::os::unix::fs::PermissionsExt;
@@ -11,11 +11,11 @@ use super::Settings;
 use super::error::StartError;
 use super::home::{Home, major};
 
-/// How long a program may take to tell its version, or where its companions are.
+/// How long a program may take to print its version, or the folder of the others.
 const PROBE_LIMIT: Duration = Duration::from_secs(10);
 
-/// Folders of which each version of PostgreSQL has one, and what its name begins with before the
-/// version: Debian, PostgreSQL's own packages for Fedora and RHEL, Homebrew, Postgres.app.
+/// Folders with one subfolder per version of PostgreSQL, and the subfolder's prefix: Debian, PostgreSQL's own
+/// packages for Fedora and RHEL, Homebrew, Postgres.app.
 const VERSIONED: [(&str, &str); 6] = [
     ("usr/lib/postgresql", ""),
     ("usr", "pgsql-"),
@@ -25,14 +25,14 @@ const VERSIONED: [(&str, &str); 6] = [
     ("Applications/Postgres.app/Contents/Versions", ""),
 ];
 
-/// PostgreSQL's programs, known to run.
+/// PostgreSQL's programs, verified to run.
 #[derive(Debug)]
 pub(super) struct Programs {
     folder: PathBuf,
     major: u32,
 }
 
-/// Where to look, in this order.
+/// Where to search, in this order.
 #[derive(Debug, Clone, Copy)]
 enum Place {
     Path,
@@ -41,8 +41,8 @@ enum Place {
 }
 
 impl Programs {
-    /// The programs that the settings name, else the first that are found. Where the home holds data
-    /// already, those of the version that made them are preferred.
+    /// Returns the programs that the settings name, or else the first that are found. If the home already holds data,
+    /// prefers the version that created them.
     pub(super) async fn find(settings: &Settings, home: &Home) -> Result<Self, StartError> {
         let made_by = home.made_by()?;
         let found = match &settings.programs {
@@ -74,7 +74,7 @@ impl Programs {
         }
     }
 
-    /// The first programs that run and are of the wanted version; else the first that run.
+    /// Returns the first programs that run and have the wanted version, or else the first that run.
     async fn search(
         path: Option<&OsStr>,
         root: &Path,
@@ -101,7 +101,7 @@ impl Programs {
         second_best
     }
 
-    /// Asks `initdb` for its version, as the user who will run it.
+    /// Runs `initdb --version` as the user who will run it.
     async fn probe(folder: PathBuf, home: &Home) -> Result<Self, StartError> {
         let program = folder.join("initdb");
         let major = output(home, &program, "--version").await.and_then(|text| {
@@ -125,7 +125,7 @@ impl Place {
     }
 }
 
-/// Where `pg_config` says that the programs are. Debian puts it, unlike them, on the `PATH`.
+/// Returns the folder that `pg_config` names. Debian puts `pg_config`, unlike the programs, on the `PATH`.
 async fn pg_config(path: Option<&OsStr>, home: &Home) -> Option<PathBuf> {
     let program =
         in_path(path).map(|folder| folder.join("pg_config")).find(|file| is_program(file))?;
@@ -133,12 +133,12 @@ async fn pg_config(path: Option<&OsStr>, home: &Home) -> Option<PathBuf> {
     Some(PathBuf::from(text.trim()))
 }
 
-/// The folders of `PATH`. Relative ones are left out: they would name whatever lies about.
+/// Returns the folders of `PATH`, except relative ones: those depend on the working folder.
 fn in_path(path: Option<&OsStr>) -> impl Iterator<Item = PathBuf> {
     std::env::split_paths(path.unwrap_or_default()).filter(|folder| folder.is_absolute())
 }
 
-/// Where packages put the programs when they do not put them on the `PATH`, newest version first.
+/// Returns the folders of packages that do not put the programs on the `PATH`, newest version first.
 fn usual(root: &Path) -> Vec<PathBuf> {
     VERSIONED.iter().flat_map(|(parent, prefix)| versions(&root.join(parent), prefix)).collect()
 }
@@ -157,8 +157,8 @@ fn versions(parent: &Path, prefix: &str) -> Vec<PathBuf> {
     found.into_iter().map(|(_, folder)| folder).collect()
 }
 
-/// The folder that really holds the programs: a link to `initdb` alone, as a `PATH` may have it,
-/// leads to its companions. `None` where there are none.
+/// Resolves a link to `initdb` alone, as a `PATH` may have it, to the folder of all programs. Returns `None` if
+/// they are not there.
 fn real_folder(folder: &Path) -> Option<PathBuf> {
     let folder = folder.canonicalize().ok()?;
     let target = folder.join("initdb").canonicalize().ok()?;
@@ -173,7 +173,7 @@ fn is_program(file: &Path) -> bool {
         .is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
 }
 
-/// What a program says, or why it says nothing.
+/// Returns a program's output, or why there is none.
 async fn output(home: &Home, program: &Path, argument: &str) -> Result<String, String> {
     let mut command = home.command(program);
     command.arg(argument);

@@ -1,7 +1,7 @@
-//! PostgreSQL's programs as processes: each runs under a small shell that outlives this process just
-//! long enough to stop it.
+//! PostgreSQL's programs as processes: each runs under a small shell that outlives this process just long
+//! enough to stop it.
 //!
-//! Knows: home, programs, sockets, pid file, error.
+//! May import: home, programs, sockets, pid file, error.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::process::CommandExt as _;
@@ -16,18 +16,18 @@ use super::pid_file::PidFile;
 use super::programs::Programs;
 use super::{Durability, STEP, sockets};
 
-/// Runs a program for a parent that may die at any moment, by SIGKILL too. The parent holds the
-/// other end of standard input and writes nothing; the end of input means that it let go or is gone.
-/// The program is then sent SIGNAL, and what should not stay behind is removed after it.
+/// Runs a program for a parent that may die at any moment, even by SIGKILL. The parent holds the other end of
+/// standard input and writes nothing; end of input means that it released the program or is gone. The shell then
+/// sends SIGNAL to the program and afterwards removes what should not remain.
 ///
 /// Arguments: LOG SIGNAL LITTER LITTER PROGRAM [ARGUMENT ...]
 ///
-/// - The signal is repeated: a program that a shell runs in the background ignores some until it has
-///   handlers of its own, and an order to stop that came so early would be lost.
-/// - A program that fails by itself leaves the litter, because the parent still wants the log; one
-///   that was killed does not.
-/// - SIGUSR1 ends the watcher when the program ended first, so that a number that another process
-///   has by now is not sent a signal. Only a watcher that saw the end of input exits with status 0.
+/// - The signal is repeated: a program that a shell runs in the background ignores some signals until it has
+///   installed its handlers, and an early one would be lost.
+/// - A program that fails by itself leaves the litter, because the parent still needs the log; one that was
+///   killed does not.
+/// - SIGUSR1 ends the watcher if the program ended first, so that it cannot signal a process that has reused the
+///   pid. Only a watcher that saw end of input exits with status 0.
 const SUPERVISOR: &str = r#"
 trap '' HUP INT TERM
 umask 077
@@ -85,9 +85,9 @@ impl Server {
         durability: Durability,
     ) -> Result<Self, StartError> {
         let (signal, litter) = match durability {
-            // "Fast": the clients are cut off and everything is written down.
+            // "Fast" shutdown: closes the connections and writes a checkpoint.
             Durability::Durable => ("INT", socket),
-            // "Immediate": nothing is worth writing down.
+            // "Immediate" shutdown: nothing is worth writing.
             Durability::Throwaway => ("QUIT", home.folder()),
         };
         let arguments = arguments(&home.data(), socket, durability);
@@ -111,7 +111,7 @@ impl Server {
             .arg(program)
             .args(arguments)
             .stdin(Stdio::piped())
-            // Away from the terminal's group: Ctrl-C lets the service drain before its database goes.
+            // Outside of the terminal's process group: after Ctrl-C the service drains before its database stops.
             .process_group(0)
             .spawn()
             .map_err(StartError::io(format!("running {}", program.display())))?;
@@ -121,7 +121,7 @@ impl Server {
 
     /// Waits until the server accepts connections on this socket.
     ///
-    /// The file of an earlier server may still say `ready`, hence the look at the socket's folder.
+    /// An earlier server's file may still say `ready`, hence the check of the socket's folder.
     pub(super) async fn ready(&mut self, data: &Path, socket: &Path, deadline: Instant) -> Ending {
         loop {
             if PidFile::read(data).is_some_and(|file| file.ready && file.socket == socket) {
@@ -137,15 +137,15 @@ impl Server {
         }
     }
 
-    /// Tells the supervisor to stop the program.
+    /// Makes the supervisor stop the program.
     pub(super) fn let_go(&mut self) {
         self.leash = None;
     }
 
-    /// Waits for the program's end; `None` where it did not come in time.
+    /// Waits for the program's end; returns `None` if the deadline passes first.
     ///
-    /// It asks in small steps rather than through the runtime, so that a server may be stopped on
-    /// another runtime than the one that it was started on.
+    /// Polls instead of using the runtime, so that a server may be stopped on another runtime than the one that
+    /// started it.
     pub(super) async fn ended(&mut self, deadline: Instant) -> Option<ExitStatus> {
         loop {
             let status = self.status();
@@ -161,8 +161,8 @@ impl Server {
     }
 }
 
-/// Makes the data. They appear under their name only when they are complete: half of them would
-/// look like a database to the next start.
+/// Creates the data under a temporary name and renames them when complete: half of them would look like a
+/// database to the next start.
 pub(super) async fn make_data(
     home: &Home,
     programs: &Programs,

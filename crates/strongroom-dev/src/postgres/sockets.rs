@@ -1,7 +1,6 @@
-//! The folders that servers put their sockets in: short, private, and swept when a server left one
-//! behind.
+//! The folders of servers' sockets: short, private, and removed when a server left one behind.
 //!
-//! Knows: home, pid file, error.
+//! May import: home, pid file, error.
 
 use std::fs::File;
 use std::os::unix::fs::MetadataExt as _;
@@ -16,34 +15,34 @@ use super::home::Home;
 use super::pid_file::PidFile;
 use strongroom_common::clock::Clock;
 
-/// It only names the socket's file; nothing listens on a network.
+/// Only part of the socket file's name; nothing listens on a network.
 pub(super) const PORT: u16 = 5432;
-/// A socket's path may have about 107 bytes, so it cannot lie beside the data.
+/// A socket's path is limited to about 107 bytes, so it cannot be in the data folder.
 const PARENT: &str = "/tmp";
 const PREFIX: &str = "strongroom-socket-";
 /// A younger folder may belong to a server that is just starting.
 const SWEPT_AFTER: Duration = Duration::from_mins(1);
-/// A server that takes longer to accept a connection counts as none.
+/// A server that takes longer to accept a connection counts as absent.
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 
-/// Makes a folder for the socket of a new server, of mode 0700.
+/// Creates a folder for the socket of a new server, with mode 0700.
 pub(super) fn make(home: &Home) -> Result<PathBuf, StartError> {
     let template = format!("{PARENT}/{PREFIX}XXXXXX");
     let doing = || StartError::io(format!("making {template}"));
     let folder = nix::unistd::mkdtemp(template.as_str()).map_err(|errno| doing()(errno.into()))?;
-    // Nobody can put another in its place: it is ours, in a folder with the sticky bit.
+    // Nobody can replace it: it is ours, in a folder with the sticky bit.
     let handed_over = File::open(&folder).and_then(|handle| home.hand_over(&handle));
     handed_over.map_err(doing())?;
     Ok(folder)
 }
 
-/// The socket folder of the server that runs on these data and accepts connections, if one does.
+/// Returns the socket folder of the server on these data, if one accepts connections.
 pub(super) async fn answering(data: &Path) -> Option<PathBuf> {
     let file = PidFile::read(data).filter(|file| file.ready)?;
     answers(&file.socket).await.then_some(file.socket)
 }
 
-/// Removes the socket folders of this user whose servers are gone.
+/// Removes this user's socket folders whose servers are gone.
 pub(super) async fn sweep(home: &Home) {
     for entry in std::fs::read_dir(PARENT).into_iter().flatten().flatten() {
         let folder = entry.path();
@@ -63,7 +62,7 @@ fn is_old_folder_of(home: &Home, folder: &Path) -> bool {
     })
 }
 
-/// Removes what a server leaves; a folder that holds anything else stays.
+/// Removes a server's files; keeps a folder that holds anything else.
 fn remove(folder: &Path) {
     let socket = socket(folder);
     let lock = socket.with_extension(format!("{PORT}.lock"));

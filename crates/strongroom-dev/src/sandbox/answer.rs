@@ -1,28 +1,28 @@
-//! What Dapi's API answers: `{success, status, operationID, …}` with an HTTP status, and every
-//! reason to refuse.
+//! Answers of Dapi's API: `{success, status, operationID, …}` with an HTTP status, and all reasons for a
+//! refusal.
 //!
-//! Knows: nobody.
+//! Imports no other module.
 
 use std::borrow::Cow;
 
 use serde_json::{Map, Value, json};
 
-/// The fields of an answer beside those that every answer has.
+/// The fields of an answer besides those that every answer has.
 pub(super) type Fields = Map<String, Value>;
 
-/// Fields with one field in them.
+/// Returns an object with one field.
 pub(super) fn field(name: &str, value: Value) -> Fields {
     Fields::from_iter([(name.to_owned(), value)])
 }
 
-/// The one-time password that is right, always.
+/// The one-time password that is always right.
 pub(super) const RIGHT_OTP: &str = "123456";
 
-/// A reason to refuse: the HTTP status and the `type` that goes with it.
+/// A reason for a refusal: the HTTP status and its `type`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reason(u16, &'static str);
 
-/// The reasons that stand in Dapi's documentation or in its clients.
+/// The reasons in Dapi's documentation or in its clients.
 pub(super) mod reason {
     use super::Reason;
 
@@ -37,13 +37,13 @@ pub(super) mod reason {
     pub(crate) const BENEFICIARY_COOL_DOWN_PERIOD: Reason =
         Reason(400, "BENEFICIARY_COOL_DOWN_PERIOD");
     pub(crate) const BENEFICIARY_ALREADY_EXISTS: Reason = Reason(400, "BENEFICIARY_ALREADY_EXISTS");
-    // These are known from Dapi's clients alone, without their HTTP status.
+    // Known from Dapi's clients alone, which do not state the HTTP status.
     pub(crate) const INVALID_CONNECTION: Reason = Reason(401, "INVALID_CONNECTION");
     pub(crate) const USER_DELINKED: Reason = Reason(401, "USER_DELINKED");
     pub(crate) const SESSION_INVALIDATED: Reason = Reason(401, "SESSION_INVALIDATED");
 
-    // From here on the `type`s are the sandbox's own: Dapi documents that it refuses, not how.
-    // Whoever calls Dapi has to take `type` as an open string.
+    // The following `type`s are the sandbox's own: Dapi documents that it refuses, not how. Callers must treat
+    // `type` as an open string.
     pub(crate) const INVALID_APP_SECRET: Reason = Reason(401, "INVALID_APP_SECRET");
     pub(crate) const INVALID_USER_SECRET: Reason = Reason(401, "INVALID_USER_SECRET");
     pub(crate) const UNAUTHORIZED: Reason = Reason(401, "UNAUTHORIZED");
@@ -57,7 +57,7 @@ pub(super) mod reason {
 }
 
 impl Reason {
-    /// A refusal for this reason; `msg` explains it to a human.
+    /// Creates a refusal; `msg` explains it to people.
     pub(super) fn because(self, msg: impl Into<String>) -> Refusal {
         Refusal { status: self.0, kind: Cow::Borrowed(self.1), msg: msg.into() }
     }
@@ -67,25 +67,23 @@ impl Reason {
 #[derive(Clone, Debug)]
 pub(super) struct Refusal {
     pub(super) status: u16,
-    /// Dapi's `type`.
     pub(super) kind: Cow<'static, str>,
     pub(super) msg: String,
 }
 
-/// What goes back to the caller.
+/// An HTTP answer.
 #[derive(Clone, Debug)]
 pub(super) struct Answer {
     pub(super) status: u16,
-    /// How the call ended, for the journal: `done`, `user_input_required` or the refusal's `type`.
+    /// The outcome for the journal: `done`, `user_input_required` or the refusal's `type`.
     pub(super) outcome: Cow<'static, str>,
     body: Value,
 }
 
 impl Answer {
-    /// The call did what it was asked.
+    /// Creates the answer of a call that succeeded.
     ///
-    /// `fields` may bring a `status` and an `operationID` of their own: `operation/get` tells of
-    /// another operation than itself.
+    /// `fields` may override `status` and `operationID`: `operation/get` describes another operation than itself.
     pub(super) fn done(operation_id: &str, mut fields: Fields) -> Self {
         fields.insert("success".to_owned(), json!(true));
         fields.entry("status").or_insert_with(|| json!("done"));
@@ -93,7 +91,7 @@ impl Answer {
         Self { status: 200, outcome: Cow::Borrowed("done"), body: Value::Object(fields) }
     }
 
-    /// The call waits for the user's one-time password.
+    /// Creates the answer of a call that waits for the user's one-time password.
     pub(super) fn input_required(operation_id: &str) -> Self {
         let query = format!("Enter the code that your bank sent you (sandbox: {RIGHT_OTP})");
         Self {
@@ -108,7 +106,7 @@ impl Answer {
         }
     }
 
-    /// The call was refused; without an operation where it did not get that far.
+    /// Creates the answer of a refused call, without an operation if the call did not get that far.
     pub(super) fn refused(operation_id: Option<&str>, refusal: Refusal) -> Self {
         let mut fields = Fields::from_iter([
             ("success".to_owned(), json!(false)),
@@ -122,7 +120,6 @@ impl Answer {
         Self { status: refusal.status, outcome: refusal.kind, body: Value::Object(fields) }
     }
 
-    /// The body as it goes over the wire.
     pub(super) fn to_bytes(&self) -> Vec<u8> {
         self.body.to_string().into_bytes()
     }

@@ -1,6 +1,6 @@
-//! Dapi's API without its wire: a call goes in, an answer comes out.
+//! Dapi's API without its wire format: maps a call to an answer.
 //!
-//! Knows: every room of the sandbox that holds rules or state.
+//! May import: every module of the sandbox that holds rules or state.
 
 use std::sync::{PoisonError, RwLock};
 
@@ -22,28 +22,27 @@ use super::settings::{Rules, Settings};
 use super::systems::Grants;
 use strongroom_common::clock::Clock;
 
-/// A request to Dapi's API, read but not judged.
+/// A request to Dapi's API, parsed but not checked.
 pub(super) struct Call {
     pub(super) endpoint: &'static Endpoint,
     pub(super) bearer: Option<String>,
     pub(super) fields: Fields,
 }
 
-/// Everything that a sandbox remembers.
+/// All state of a sandbox.
 pub(super) struct State {
     pub(super) clock: Clock,
     pub(super) links: Links,
     pub(super) faults: Faults,
     pub(super) calls: Calls,
-    /// Tokens of the other systems.
+    /// Access tokens of the other systems.
     pub(super) grants: Grants,
-    /// Threads that answer requests.
     pub(super) workers: usize,
     operations: Operations,
     rules: RwLock<Rules>,
 }
 
-/// What became of a call.
+/// A call's answer and its effect.
 pub(super) struct Done {
     pub(super) answer: Answer,
     /// The `tokenID` of the code that was exchanged.
@@ -73,13 +72,13 @@ impl State {
         *rules = change(*rules);
     }
 
-    /// The id of a new operation, as Dapi writes them: the bank and a UUID.
+    /// Creates an operation id in Dapi's form: the bank and a UUID.
     fn new_operation_id(&self, turn: Option<&Turn>) -> String {
         let bank = turn.map_or("DAPI", |turn| turn.token().login().holder.bank.swift);
         format!("{bank}:{}", self.links.mint.uuid())
     }
 
-    /// Carries out a call. `turn` is the caller's turn with the token, where the token is known.
+    /// Carries out a call. `turn` is the caller's use of the token, if the token is known.
     pub(super) fn perform(&self, call: &Call, turn: Option<&Turn>) -> Done {
         let (now, rules) = (self.clock.now(), self.rules());
         let new_id = self.new_operation_id(turn);
@@ -129,14 +128,14 @@ impl State {
         })
     }
 
-    /// Node's SDK asks for it without a token.
+    /// Node's SDK calls this without a token.
     fn operation_status(&self, body: Body<'_>, step: Step<'_>) -> Result<Answer, Refusal> {
         self.links.app_with_secret(body.text("appSecret")?)?;
         let fields = self.operations.status(body.text("operationID")?)?;
         Ok(Answer::done(step.id, fields))
     }
 
-    /// A call that needs a token.
+    /// Carries out a call that needs a token.
     fn with_token(
         &self,
         call: &Call,
@@ -172,7 +171,7 @@ impl State {
         Ok(Answer::done(step.id, work.fields))
     }
 
-    /// What a call will do and answer. Nothing has happened yet when this returns.
+    /// Prepares a call's effect and answer; nothing has happened yet when this returns.
     fn prepare(
         &self,
         deed: Deed,
@@ -226,7 +225,7 @@ impl From<Answer> for Done {
     }
 }
 
-/// The fields of a JSON body.
+/// Parses the fields of a JSON body.
 pub(super) fn read_fields(body: &[u8]) -> Result<Fields, Refusal> {
     match serde_json::from_slice(body) {
         Ok(Value::Object(fields)) => Ok(fields),

@@ -1,9 +1,9 @@
-//! Fictional banks and whoever has an account there.
+//! Fictional banks and their customers.
 //!
-//! Everything follows from the `connectionID`: the same login shows the same person, accounts and
-//! transactions in every sandbox, so that a test or a demo can rely on them.
+//! Everything is derived from the `connectionID`: the same login has the same person, accounts and transactions
+//! in every sandbox, so that a test or a demo can rely on them.
 //!
-//! Knows: mint.
+//! May import: mint.
 
 use serde_json::{Value, json};
 use time::Date;
@@ -24,21 +24,20 @@ impl Currency {
     }
 }
 
-/// A bank that does not exist.
 #[derive(Debug)]
 pub(super) struct Bank {
-    /// Names the bank in Connect and at the head of its operation ids.
+    /// The bank's id in Connect, and the prefix of its operation ids.
     pub(super) id: &'static str,
     pub(super) name: &'static str,
     pub(super) country: &'static str,
     pub(super) country_name: &'static str,
     pub(super) currency: Currency,
     pub(super) swift: &'static str,
-    /// The bank's part of an IBAN; `None` where the country knows no IBAN.
+    /// The bank's part of an IBAN; `None` if the country has no IBANs.
     iban_prefix: Option<&'static str>,
 }
 
-/// The banks that Connect offers. Its page names the same four.
+/// The banks that Connect offers. Its page lists the same four.
 pub(super) static BANKS: [Bank; 4] = [
     Bank {
         id: "lumen",
@@ -83,30 +82,29 @@ const GBP: Currency = Currency { code: "GBP", name: "Pound Sterling" };
 const USD: Currency = Currency { code: "USD", name: "United States Dollar" };
 
 impl Bank {
-    /// The bank of this id.
     pub(super) fn named(id: &str) -> Option<&'static Self> {
         BANKS.iter().find(|bank| bank.id == id)
     }
 
-    /// The bank that a login has where nobody chose one.
+    /// Picks the bank of a login for which none was chosen.
     pub(super) fn for_login(connection_id: &str) -> &'static Self {
         let [first, ..] = &BANKS;
         let mut dice = Dice::new(connection_id);
         pick(&mut dice, &BANKS).unwrap_or(first)
     }
 
-    /// The bank account's number as an IBAN, where the country has them.
+    /// Returns the account's IBAN, if the country has IBANs.
     pub(super) fn iban(&self, number: &str) -> Option<String> {
         self.iban_prefix.map(|prefix| iban(self.country, &format!("{prefix}{number}")))
     }
 
-    /// The number of a bank account, as long as the country has them.
+    /// Draws an account number of the country's length.
     pub(super) fn number(&self, dice: &mut Dice) -> String {
         dice.digits(if self.country == "AE" { 16 } else { 8 })
     }
 }
 
-/// An IBAN with check digits that add up (ISO 13616).
+/// Builds an IBAN with valid check digits (ISO 13616).
 fn iban(country: &str, account: &str) -> String {
     let remainder = format!("{account}{country}00").bytes().fold(0_u32, |rest, byte| match byte {
         b'0'..=b'9' => (rest * 10 + u32::from(byte - b'0')) % 97,
@@ -115,7 +113,7 @@ fn iban(country: &str, account: &str) -> String {
     format!("{country}{:02}{account}", 98 - remainder)
 }
 
-/// Numbers that follow from a name: splitmix64 over its digest.
+/// Pseudo-random numbers derived from a name: splitmix64 over its digest.
 pub(super) struct Dice(u64);
 
 impl Dice {
@@ -124,7 +122,7 @@ impl Dice {
         Self(bytes.fold(0, |seed, byte| (seed << 8) | u64::from(byte)))
     }
 
-    /// A number below `sides`.
+    /// Draws a number below `sides`.
     pub(super) fn roll(&mut self, sides: u32) -> u32 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -133,7 +131,7 @@ impl Dice {
         u32::try_from(below).unwrap_or(0)
     }
 
-    /// Money between `from` and `to`, to the cent.
+    /// Draws an amount between `from` and `to`, in whole cents.
     pub(super) fn money(&mut self, from: u32, to: u32) -> f64 {
         let cents = from * 100 + self.roll(to.saturating_sub(from) * 100);
         f64::from(cents) / 100.0
@@ -144,13 +142,12 @@ impl Dice {
     }
 }
 
-/// One of `items`; `None` where there are none.
+/// Picks one of `items`; `None` if there are none.
 pub(super) fn pick<'a, T>(dice: &mut Dice, items: &'a [T]) -> Option<&'a T> {
     let sides = u32::try_from(items.len()).unwrap_or(u32::MAX);
     items.get(usize::try_from(dice.roll(sides)).ok()?)
 }
 
-/// An account as the bank keeps it.
 #[derive(Debug)]
 pub(super) struct Account {
     pub(super) id: String,
@@ -161,7 +158,6 @@ pub(super) struct Account {
     pub(super) balance: f64,
 }
 
-/// A credit card.
 #[derive(Debug)]
 pub(super) struct Card {
     pub(super) id: String,
@@ -181,7 +177,7 @@ const NAMES: [&str; 8] = [
     "Ingrid Moreau",
 ];
 
-/// Whoever logs in under one `connectionID`.
+/// The person behind one `connectionID`.
 #[derive(Debug)]
 pub(super) struct Holder {
     pub(super) bank: &'static Bank,
@@ -193,12 +189,12 @@ impl Holder {
         Self { bank, connection_id: connection_id.to_owned() }
     }
 
-    /// Dice that belong to this holder and to `what`.
+    /// Returns dice seeded by this holder and `what`.
     pub(super) fn dice(&self, what: &str) -> Dice {
         Dice::new(&format!("{}/{what}", self.connection_id))
     }
 
-    /// An id that belongs to this holder and to `what`.
+    /// Returns an id derived from this holder and `what`.
     pub(super) fn id(&self, what: &str) -> String {
         mint::id_of(&format!("{}/{what}", self.connection_id))
     }
@@ -207,7 +203,7 @@ impl Holder {
         pick(&mut self.dice("name"), &NAMES).copied().unwrap_or("Sam Sandbox")
     }
 
-    /// Two accounts: a current one and savings.
+    /// Returns the two accounts: current and savings.
     pub(super) fn accounts(&self) -> [Account; 2] {
         [
             self.account("Everyday account", "current", 2_000, 12_000),
@@ -238,7 +234,7 @@ impl Holder {
         }
     }
 
-    /// A birthday that makes an adult.
+    /// Draws a birthday of an adult.
     pub(super) fn birthday(&self) -> Date {
         let mut dice = self.dice("birthday");
         let year = 1955 + i32::try_from(dice.roll(45)).unwrap_or(0);
@@ -253,7 +249,7 @@ mod tests {
 
     #[test]
     fn an_iban_carries_the_check_digits_that_its_country_publishes() {
-        // The examples of the IBAN registry.
+        // Examples from the IBAN registry.
         assert_eq!(iban("AE", "0331234567890123456"), "AE070331234567890123456");
         assert_eq!(iban("GB", "NWBK60161331926819"), "GB29NWBK60161331926819");
     }

@@ -1,6 +1,6 @@
-//! Batches of transfers, as companies make them: a file for the bank or the transfers themselves.
+//! Companies' batches of transfers: a file for the bank, or the transfers themselves.
 //!
-//! Knows: answer, body, data, model, payees, payment.
+//! May import: answer, body, data, model, payees, payment.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -29,7 +29,7 @@ pub(super) fn metadata() -> Fields {
     field("metadata", limits)
 }
 
-/// `batch/transfers/get`: one batch on the first of every month.
+/// `batch/transfers/get`: one batch on the first of each month.
 pub(super) fn transfers(login: &Login, body: Body<'_>, today: Date) -> Result<Fields, Refusal> {
     let (from, to) = data::date_range(body, today)?;
     let mut day = Some(to);
@@ -53,7 +53,7 @@ fn past_reference(login: &Login, date: Date) -> String {
     format!("SBXB{:09}", dice.roll(1_000_000_000))
 }
 
-/// `batch/items/get`: what was in a batch.
+/// `batch/items/get`: the transfers of a batch.
 pub(super) fn items(login: &Login, body: Body<'_>) -> Result<Fields, Refusal> {
     let reference = body.text("reference")?;
     let currency = login.holder.bank.currency.code;
@@ -82,7 +82,7 @@ pub(super) fn items(login: &Login, body: Body<'_>) -> Result<Fields, Refusal> {
     Ok(field("transfers", value))
 }
 
-/// The transfers that the caller wants, and what they add up to.
+/// Returns the requested transfers and their sum.
 fn wanted(login: &Login, body: Body<'_>, status: &str) -> Result<(Vec<Value>, f64), Refusal> {
     let items = body.objects("items")?;
     if items.is_empty() {
@@ -111,7 +111,7 @@ fn wanted(login: &Login, body: Body<'_>, status: &str) -> Result<(Vec<Value>, f6
     Ok((wanted, total))
 }
 
-/// `batch/file/create`: a file that the user uploads at the bank.
+/// `batch/file/create`: a file for the user to upload at the bank.
 pub(super) fn file(login: &Login, body: Body<'_>) -> Result<Work, Refusal> {
     let (items, _) = wanted(login, body, "pending")?;
     let lines = items.iter().map(|item| {

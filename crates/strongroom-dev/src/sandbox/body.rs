@@ -1,7 +1,7 @@
-//! Reading the fields of a request to Dapi: missing ones are `PARAMETER_MISSING`, wrong ones
-//! `PARAMETER_ERROR`, unknown ones are ignored.
+//! Reads the fields of a request to Dapi: a missing one is `PARAMETER_MISSING`, an invalid one
+//! `PARAMETER_ERROR`, an unknown one is ignored.
 //!
-//! Knows: answer.
+//! May import: answer.
 
 use serde_json::Value;
 use time::Date;
@@ -9,7 +9,6 @@ use time::macros::format_description;
 
 use super::answer::{Fields, Refusal, reason};
 
-/// The fields of a JSON object that a caller sent.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Body<'a>(&'a Fields);
 
@@ -18,7 +17,7 @@ impl<'a> Body<'a> {
         Self(fields)
     }
 
-    /// The value, unless it is left out or says nothing: SDKs send `null`, `""` and `[]` for that.
+    /// Returns the value, unless it is absent or empty: SDKs send `null`, `""` and `[]` for absent.
     fn given(self, name: &str) -> Option<&'a Value> {
         self.0.get(name).filter(|value| match value {
             Value::Null => false,
@@ -28,12 +27,10 @@ impl<'a> Body<'a> {
         })
     }
 
-    /// A text that has to be there.
     pub(super) fn text(self, name: &str) -> Result<&'a str, Refusal> {
         self.text_if_given(name)?.ok_or_else(|| missing(name))
     }
 
-    /// A text that may be left out.
     pub(super) fn text_if_given(self, name: &str) -> Result<Option<&'a str>, Refusal> {
         match self.given(name) {
             None => Ok(None),
@@ -42,7 +39,7 @@ impl<'a> Body<'a> {
         }
     }
 
-    /// An amount of money, more than nothing.
+    /// Returns a positive amount of money.
     pub(super) fn amount(self) -> Result<f64, Refusal> {
         let value = self.given("amount").ok_or_else(|| missing("amount"))?;
         match value.as_f64() {
@@ -51,13 +48,12 @@ impl<'a> Body<'a> {
         }
     }
 
-    /// A day, as `2024-05-31`.
+    /// Returns a day in the form `2024-05-31`.
     pub(super) fn day(self, name: &str) -> Result<Date, Refusal> {
         let form = format_description!("[year]-[month]-[day]");
         Date::parse(self.text(name)?, form).map_err(|_| wrong(name, "a date as YYYY-MM-DD"))
     }
 
-    /// An object that may be left out.
     pub(super) fn object_if_given(self, name: &str) -> Result<Option<Body<'a>>, Refusal> {
         match self.given(name) {
             None => Ok(None),
@@ -66,12 +62,11 @@ impl<'a> Body<'a> {
         }
     }
 
-    /// An object that has to be there.
     pub(super) fn object(self, name: &str) -> Result<Body<'a>, Refusal> {
         self.object_if_given(name)?.ok_or_else(|| missing(name))
     }
 
-    /// The objects of a list; none where it is left out.
+    /// Returns the objects of a list; none if it is absent.
     pub(super) fn objects(self, name: &str) -> Result<Vec<Body<'a>>, Refusal> {
         let Some(value) = self.given(name) else {
             return Ok(Vec::new());
@@ -84,7 +79,6 @@ impl<'a> Body<'a> {
     }
 }
 
-/// The refusal of a request that leaves out `name`.
 pub(super) fn missing(name: &str) -> Refusal {
     reason::PARAMETER_MISSING.because(format!("{name} is missing"))
 }

@@ -1,20 +1,19 @@
-//! A map that forgets: beyond its capacity the oldest entry goes. It keeps the sandbox's memory
-//! within bounds however long a benchmark runs.
+//! A bounded map: at capacity, an insert evicts the oldest entry. It bounds the sandbox's memory however long a
+//! benchmark runs.
 //!
-//! Knows: nobody.
+//! Imports no other module.
 
 use std::borrow::Borrow;
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Takes a lock. A panic elsewhere while it was held is no reason to stop: every change under the
-/// sandbox's locks is a single step.
+/// Locks and ignores poisoning: every change under the sandbox's locks is a single step, so a panic leaves
+/// nothing half done.
 pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A map of at most `capacity` entries.
 #[derive(Debug)]
 pub(super) struct Bounded<K, V> {
     entries: HashMap<K, V>,
@@ -39,7 +38,7 @@ impl<K: Clone + Eq + Hash, V> Bounded<K, V> {
         self.entries.get_mut(key)
     }
 
-    /// Puts the entry in; where there are too many, the oldest is forgotten.
+    /// Inserts an entry; evicts the oldest beyond the capacity.
     pub(super) fn insert(&mut self, key: K, value: V) {
         if self.entries.insert(key.clone(), value).is_none() {
             self.order.push_back(key);
@@ -51,7 +50,6 @@ impl<K: Clone + Eq + Hash, V> Bounded<K, V> {
         }
     }
 
-    /// The values, newest first.
     pub(super) fn newest(&self) -> impl Iterator<Item = &V> {
         self.order.iter().rev().filter_map(|key| self.get(key))
     }

@@ -1,9 +1,9 @@
-//! The journal of calls: what was called, when and how it ended, so that a test can claim "exactly
-//! one exchange". It holds no secret: a code is known by its `tokenID`, a token likewise.
+//! The journal of calls: what was called, when and with which outcome, so that a test can assert "exactly one
+//! exchange". It holds no secret: codes and tokens are identified by their `tokenID`.
 //!
-//! The last ten thousand calls are kept, and counters for as many codes as the sandbox remembers.
+//! It keeps the last ten thousand calls, and counters for as many codes as the sandbox remembers.
 //!
-//! Knows: bounded.
+//! May import: bounded.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
@@ -23,47 +23,47 @@ const MOST_CALLS: usize = 10_000;
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CallRecord {
-    /// Counts the calls from 1.
+    /// The call's number, counted from 1.
     pub number: u64,
-    /// The endpoint, as Dapi spells it; `(unknown)` where there is none.
+    /// The endpoint in Dapi's spelling; `(unknown)` if there is none.
     pub path: &'static str,
-    /// When it arrived.
+    /// When the call arrived.
     #[serde(with = "time::serde::rfc3339")]
     pub at: OffsetDateTime,
-    /// The login that it was about, where that is known.
+    /// The affected login, if it is known.
     #[serde(rename = "connectionID")]
     pub connection_id: Option<String>,
-    /// The code's or the token's id, where it is known.
+    /// The id of the code or the token, if it is known.
     #[serde(rename = "tokenID")]
     pub token_id: Option<Uuid>,
     /// The caller's `traceparent` header.
     pub traceparent: Option<String>,
-    /// Whether it came through the root, as SDKs in apps call.
+    /// Whether it was sent to the root path, as SDKs in apps do.
     pub pass_through: bool,
-    /// The effect of the fault that struck it.
+    /// The effect of the fault that was applied.
     pub fault: Option<&'static str>,
-    /// What Dapi made of it: `done`, `user_input_required`, a refusal's `type`; `null` while the
-    /// work is not done, and for good where a fault came first.
+    /// The outcome: `done`, `user_input_required` or a refusal's `type`; `null` until the work is done, and for good
+    /// if a fault came first.
     pub outcome: Option<Cow<'static, str>>,
     /// Whether the caller was answered, or cut off.
     pub ended: bool,
 }
 
-/// How often a code came.
+/// How often a code was presented.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct CodeCount {
-    /// Exchanges that were asked for with this code.
+    /// The number of exchanges requested with this code.
     pub calls: u64,
-    /// Exchanges that gave a token.
+    /// The number of exchanges that returned a token.
     pub exchanged: u64,
 }
 
-/// The journal, as the control API shows it.
+/// The journal, as the control API returns it.
 #[derive(Clone, Debug, Serialize)]
 pub struct CallReport {
-    /// All calls since the start or since they were forgotten.
+    /// The number of calls since the start or since the journal was cleared.
     pub total: u64,
-    /// Calls by path.
+    /// The number of calls by path.
     pub paths: BTreeMap<&'static str, u64>,
     /// The codes of the calls listed below, by their `tokenID`.
     pub codes: BTreeMap<Uuid, CodeCount>,
@@ -79,13 +79,12 @@ struct Journal {
     codes: Bounded<Uuid, CodeCount>,
 }
 
-/// The journal of a sandbox.
 pub(super) struct Calls {
     journal: Arc<Mutex<Journal>>,
     arrived: Notify,
 }
 
-/// A call that is under way. Dropped without an end, it was cut off.
+/// A call in flight. If it is dropped without an outcome, the call was cut off.
 pub(super) struct Entry {
     journal: Arc<Mutex<Journal>>,
     number: u64,
@@ -100,7 +99,7 @@ pub(super) struct Arrival {
     pub(super) traceparent: Option<String>,
     pub(super) pass_through: bool,
     pub(super) fault: Option<&'static str>,
-    /// Whether it is a known code that came to be exchanged.
+    /// Whether it is an exchange of a known code.
     pub(super) exchange: bool,
 }
 
@@ -116,25 +115,23 @@ impl Calls {
         Self { journal: Arc::new(Mutex::new(journal)), arrived: Notify::new() }
     }
 
-    /// Notes a call that arrived.
+    /// Records a call that arrived.
     pub(super) fn note(&self, arrival: Arrival) -> Entry {
         let number = locked(&self.journal).note(arrival);
         self.arrived.notify_waiters();
         Entry { journal: Arc::clone(&self.journal), number }
     }
 
-    /// How many calls came to `path`.
     pub(super) fn count(&self, path: &str) -> u64 {
         locked(&self.journal).paths.get(path).copied().unwrap_or(0)
     }
 
-    /// How often the code of this `tokenID` came.
     pub(super) fn code(&self, token_id: Uuid) -> CodeCount {
         let journal = locked(&self.journal);
         journal.codes.get(&token_id).copied().unwrap_or_default()
     }
 
-    /// Waits until `count` calls came to `path`.
+    /// Waits until `count` calls were made to `path`.
     pub(super) async fn reached(&self, path: &str, count: u64) {
         loop {
             let arrival = self.arrived.notified();
@@ -145,7 +142,7 @@ impl Calls {
         }
     }
 
-    /// The journal, with the newest calls that `fits`.
+    /// Returns the journal with the newest calls that satisfy `fits`.
     pub(super) fn report(&self, limit: usize, fits: impl Fn(&CallRecord) -> bool) -> CallReport {
         let journal = locked(&self.journal);
         let newest = journal.calls.iter().rev().filter(|call| fits(call));
@@ -204,7 +201,7 @@ impl Journal {
         }
     }
 
-    /// The call of this number, unless it was forgotten.
+    /// Returns the call of this number, unless it was evicted.
     fn call(&mut self, number: u64) -> Option<&mut CallRecord> {
         let first = self.calls.front()?.number;
         let place = usize::try_from(number.checked_sub(first)?).ok()?;
@@ -213,14 +210,12 @@ impl Journal {
 }
 
 impl Entry {
-    /// Notes what Dapi made of the call.
     pub(super) fn outcome(&self, outcome: Cow<'static, str>) {
         if let Some(call) = locked(&self.journal).call(self.number) {
             call.outcome = Some(outcome);
         }
     }
 
-    /// Notes that a code was exchanged.
     pub(super) fn exchanged(&self, token_id: Uuid) {
         locked(&self.journal).code(token_id, |count| count.exchanged += 1);
     }

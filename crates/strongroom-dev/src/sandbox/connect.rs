@@ -1,11 +1,10 @@
 //! Connect's page: what a user sees between "connect your bank" and the access code.
 //!
-//! The page is plain HTML with a style sheet and a script of its own, embedded in the binary. Its
-//! script asks the control API for the result and posts it to the page that opened it, to the
-//! `origin` that is named in the query and to no other; the content security policy lets that
-//! origin alone put it in a frame.
+//! The page is plain HTML with its own style sheet and script, embedded in the binary. The script requests the
+//! result from the control API and posts it to the page that opened it, at the `origin` in the query and no
+//! other; the content security policy allows only that origin to frame the page.
 //!
-//! Knows: actix, nobody else.
+//! May import: actix.
 
 use actix_web::http::header;
 use actix_web::web::{self, ServiceConfig};
@@ -18,7 +17,6 @@ const STYLE: &str = include_str!("pages/connect.css");
 const SCRIPT: &str = include_str!("pages/connect.js");
 const REFUSED: &str = include_str!("pages/refused.html");
 
-/// The routes of Connect.
 pub(super) fn routes(config: &mut ServiceConfig) {
     config.service(
         web::scope("/connect")
@@ -28,8 +26,7 @@ pub(super) fn routes(config: &mut ServiceConfig) {
     );
 }
 
-/// What the page is asked for. The script reads the same query; it is read here to refuse what the
-/// script could only fail at.
+/// The page's query. The script reads the same one; it is checked here because the script could only fail.
 #[derive(Debug, Deserialize)]
 struct Query {
     origin: Option<String>,
@@ -37,8 +34,8 @@ struct Query {
     code_lifetime: Option<String>,
 }
 
-/// The origin, if it is spelled exactly as a browser spells it: a trailing slash or a path would
-/// make `postMessage` miss its target in silence.
+/// Returns the origin if it is spelled as a browser spells it: with a trailing slash or a path, `postMessage`
+/// would silently miss its target.
 fn exact_origin(text: &str) -> Result<&str, String> {
     let spelled = Url::parse(text)
         .ok()
@@ -61,7 +58,7 @@ async fn page(request: HttpRequest) -> HttpResponse {
     }
 }
 
-/// The origin that may frame the page.
+/// Returns the origin that may frame the page.
 fn read(request: &HttpRequest) -> Result<String, String> {
     let query = web::Query::<Query>::from_query(request.query_string());
     let query = query.map_err(|error| error.to_string())?.into_inner();

@@ -1,9 +1,9 @@
-//! The control API: what tests and curious people do to a sandbox over HTTP, under `/sandbox`.
+//! The control API under `/sandbox`: what tests and developers can do to a sandbox over HTTP.
 //!
-//! It reads JSON whatever the `Content-Type` says, so that `curl -d` works as it is, and tells
-//! what is wrong with a request as problem+json (RFC 9457).
+//! It reads JSON whatever the `Content-Type`, so that `curl -d` works as it is, and reports errors as problem+json
+//! (RFC 9457).
 //!
-//! Knows: actix, endpoint, handle and the types that it takes.
+//! May import: actix, endpoint, handle and its types.
 
 use std::time::Duration;
 
@@ -25,14 +25,14 @@ use super::settings::RulesChange;
 const INDEX: &str = include_str!("pages/index.txt");
 const DEFAULT_LIMIT: usize = 100;
 const MOST_LISTED: usize = 10_000;
-/// How far the clock can be turned in one go: ten years.
+/// The farthest that one request can advance the clock: ten years.
 const FARTHEST_ADVANCE: u64 = 10 * 365 * 24 * 60 * 60;
 const LONGEST_KIND: usize = 100;
 
 type Control = ThinData<Sandbox>;
 type Handled = Result<HttpResponse, Problem>;
 
-/// A request that cannot be served, in the words of RFC 9457.
+/// An error as problem+json (RFC 9457).
 #[derive(Debug, thiserror::Error)]
 #[error("{detail}")]
 struct Problem {
@@ -45,7 +45,7 @@ impl Problem {
         Self { status: StatusCode::BAD_REQUEST, detail: detail.into() }
     }
 
-    /// Something that was sent cannot be used.
+    /// Creates the problem of an invalid request.
     fn refused(error: &impl std::fmt::Display) -> Self {
         Self::bad_request(error.to_string())
     }
@@ -73,7 +73,6 @@ impl actix_web::ResponseError for Problem {
     }
 }
 
-/// The routes of the control API.
 pub(super) fn routes(config: &mut ServiceConfig) {
     config.service(
         web::scope("/sandbox")
@@ -91,7 +90,7 @@ pub(super) fn routes(config: &mut ServiceConfig) {
     );
 }
 
-/// Reads a body; an empty one counts as `{}`.
+/// Parses a body; an empty one counts as `{}`.
 fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     let body = if body.trim_ascii().is_empty() { b"{}" } else { body };
     let mut json = serde_json::Deserializer::from_slice(body);
@@ -110,7 +109,7 @@ fn ok(value: impl serde::Serialize) -> HttpResponse {
     HttpResponse::Ok().json(value)
 }
 
-/// What can be done, for humans.
+/// Lists what can be done, for people.
 pub(super) async fn index(request: HttpRequest) -> impl Responder {
     let paths: Vec<_> =
         ENDPOINTS.iter().map(|endpoint| format!("  POST /v2/{}", endpoint.path)).collect();
@@ -165,7 +164,6 @@ async fn change_rules(sandbox: Control, body: web::Bytes) -> Handled {
     Ok(ok(sandbox.rules().to_json()))
 }
 
-/// Which calls are listed.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct CallQuery {
@@ -206,7 +204,6 @@ async fn forget_calls(sandbox: Control) -> HttpResponse {
     HttpResponse::NoContent().finish()
 }
 
-/// How many tokens are listed.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TokenQuery {
@@ -220,7 +217,6 @@ async fn tokens(sandbox: Control, request: HttpRequest) -> Handled {
     Ok(ok(json!({"total": known, "tokens": sandbox.tokens(limit)})))
 }
 
-/// What a token dies of.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Kill {
@@ -248,7 +244,6 @@ async fn revoke_system_tokens(sandbox: Control) -> HttpResponse {
     HttpResponse::NoContent().finish()
 }
 
-/// How far to turn the clock.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Advance {

@@ -1,13 +1,13 @@
-//! Bodies that no well-behaved server sends: cut off in the middle or before the first byte, and
-//! floods of padding.
+//! Bodies that no well-behaved server sends: cut off in the middle or before the first byte, and floods of
+//! padding.
 //!
-//! How a connection is cut: actix-http writes an answer's head into a buffer and asks the body for
-//! its first piece before it flushes. A body that fails at once ends the connection with the
-//! buffer unsent, so the caller sees the connection close without a single byte. A body that gives
-//! a piece, then waits for one turn, has that piece flushed before it fails. The tests hold this
-//! against what a plain socket sees. To actix either is an error, and it logs one.
+//! How a connection is cut: actix-http writes an answer's head into a buffer and polls the body for its first
+//! chunk before it flushes. A body that fails at once ends the connection with the buffer unsent, so the caller
+//! sees it close without a single byte. A body that yields a chunk and is then pending once has that chunk
+//! flushed before it fails. The tests compare this with what a plain socket sees. To actix both are errors, and
+//! it logs them.
 //!
-//! Knows: actix.
+//! May import: actix.
 
 use std::io;
 use std::pin::Pin;
@@ -16,7 +16,7 @@ use std::task::{Context, Poll};
 use actix_web::body::{BodySize, MessageBody};
 use bytes::Bytes;
 
-/// A body that gives one piece, or none, and then closes the connection.
+/// A body that yields one chunk, or none, and then closes the connection.
 pub(super) struct Cut {
     piece: Option<Bytes>,
     announced: u64,
@@ -63,8 +63,8 @@ impl MessageBody for Cut {
 
 static PADDING: [u8; 64 * 1024] = [b'A'; 64 * 1024];
 
-/// An answer behind a flood: `{"padding":"AAAA…","success":…}`. It is valid JSON, so that a caller
-/// without a limit would take it.
+/// An answer after a flood: `{"padding":"AAAA…","success":…}`. It is valid JSON, so that a caller without a limit
+/// would accept it.
 pub(super) struct Flood {
     head: Option<Bytes>,
     padding: u64,
@@ -73,7 +73,7 @@ pub(super) struct Flood {
 }
 
 impl Flood {
-    /// The flood of `padding` bytes in front of `answer`, which is a JSON object.
+    /// Puts `padding` bytes before `answer`, which is a JSON object.
     pub(super) fn before(answer: &[u8], padding: u64, announce: bool) -> Self {
         let head = Bytes::from_static(b"{\"padding\":\"");
         let fields = answer.strip_prefix(b"{").unwrap_or(b"}");
@@ -87,7 +87,6 @@ impl Flood {
         }
     }
 
-    /// The next piece of padding.
     fn pad(&mut self) -> Option<Bytes> {
         let length = usize::try_from(self.padding).unwrap_or(usize::MAX);
         let piece = PADDING.get(..length.min(PADDING.len()))?;

@@ -1,6 +1,6 @@
-//! The data and metadata endpoints: who the user is, what they own and what they spent.
+//! The data and metadata endpoints: identity, accounts and transactions.
 //!
-//! Knows: answer, bank, body.
+//! May import: answer, bank, body.
 
 use serde_json::{Value, json};
 use time::{Date, Duration};
@@ -9,19 +9,19 @@ use super::answer::{Fields, Refusal, field, reason};
 use super::bank::{Account, Dice, Holder, pick};
 use super::body::{Body, missing};
 
-/// How far back transactions reach, in days; `metadata/accounts/get` says so.
+/// How far back transactions reach, in days; `metadata/accounts/get` states it.
 pub(super) const TRANSACTION_DAYS: i64 = 365;
-/// How long a new beneficiary waits, in hours; `metadata/accounts/get` says so.
+/// How long a new beneficiary waits, in hours; `metadata/accounts/get` states it.
 pub(super) const COOL_DOWN_HOURS: i64 = 24;
 
-/// How much is told about a transaction.
+/// The level of detail of a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Detail {
-    /// The bank's own words.
+    /// The bank's own description.
     Plain,
-    /// And a category.
+    /// With a category.
     Categorized,
-    /// And the brand.
+    /// With the brand as well.
     Enriched,
 }
 
@@ -85,7 +85,7 @@ pub(super) fn cards(holder: &Holder) -> Fields {
     field("cards", value)
 }
 
-/// The account that the caller names under `name`.
+/// Returns the account that the caller's field `name` refers to.
 pub(super) fn account(holder: &Holder, body: Body<'_>, name: &str) -> Result<Account, Refusal> {
     let id = body.text(name)?;
     let own = holder.accounts().into_iter().find(|one| one.id == id);
@@ -94,7 +94,7 @@ pub(super) fn account(holder: &Holder, body: Body<'_>, name: &str) -> Result<Acc
     })
 }
 
-/// Whether the caller asks about a card; otherwise it is about an account.
+/// Returns whether the caller asks about a card; otherwise about an account.
 fn asks_for_card(holder: &Holder, body: Body<'_>) -> Result<bool, Refusal> {
     match body.text_if_given("cardID")? {
         None if body.text_if_given("accountID")?.is_none() => Err(missing("accountID")),
@@ -131,7 +131,6 @@ fn cents(amount: f64) -> f64 {
     (amount * 100.0).round() / 100.0
 }
 
-/// The first and the last day that the caller asks for.
 pub(super) fn date_range(body: Body<'_>, today: Date) -> Result<(Date, Date), Refusal> {
     let (from, to) = (body.day("fromDate")?, body.day("toDate")?);
     let problem = if from > to {
@@ -186,7 +185,7 @@ pub(super) fn transactions(
     Ok(field("transactions", json!(list)))
 }
 
-/// What was booked on one day: up to two purchases, and the salary on the 25th.
+/// Generates the transactions of one day: up to two purchases, and the salary on the 25th.
 fn transactions_of_day(holder: &Holder, source: &str, day: Date, detail: Detail) -> Vec<Value> {
     let mut dice = holder.dice(&format!("{source}/{day}"));
     let mut booked = Vec::new();
@@ -233,7 +232,7 @@ fn transaction(
     value
 }
 
-/// What the bank allows and demands.
+/// Returns the bank's limits and requirements.
 pub(super) fn metadata(holder: &Holder) -> Fields {
     let bank = holder.bank;
     let bounds =

@@ -1,6 +1,6 @@
 //! The endpoints of Dapi's API, by their paths.
 //!
-//! Knows: data, payees, payment, settings, systems.
+//! May import: data, payees, payment, settings, systems.
 
 use super::data::Detail;
 use super::payees::Rail;
@@ -8,7 +8,7 @@ use super::payment::Receiver;
 use super::settings::Mfa;
 use super::systems::System;
 
-/// What a path does.
+/// The effect of an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Deed {
     Exchange,
@@ -33,10 +33,9 @@ pub(super) enum Deed {
     OperationStatus,
 }
 
-/// One endpoint.
 #[derive(Debug)]
 pub(super) struct Endpoint {
-    /// The path under `/v2`, as Dapi spells it and without a slash at its head.
+    /// The path below `/v2` in Dapi's spelling, without a leading slash.
     pub(super) path: &'static str,
     pub(super) deed: Deed,
 }
@@ -45,7 +44,7 @@ const fn at(path: &'static str, deed: Deed) -> Endpoint {
     Endpoint { path, deed }
 }
 
-/// Every endpoint that the sandbox has.
+/// All endpoints of the sandbox.
 pub(super) static ENDPOINTS: [Endpoint; 28] = [
     at("auth/ExchangeToken", Deed::Exchange),
     at("users/DelinkUser", Deed::Delink),
@@ -77,11 +76,11 @@ pub(super) static ENDPOINTS: [Endpoint; 28] = [
     at("operation/status", Deed::OperationStatus),
 ];
 
-/// Where a pull starts; `ach/pull/get` knows its operations by it.
+/// The path that starts a pull; `ach/pull/get` identifies its operations by it.
 pub(super) const PULL_PATH: &str = "ach/pull/create";
 
 impl Endpoint {
-    /// The endpoint of a path, with or without `/v2` at its head and without regard to case.
+    /// Returns the endpoint of a path, with or without a leading `/v2`, case-insensitively.
     pub(super) fn at(path: &str) -> Option<&'static Self> {
         let path = path.trim_matches('/');
         let path = match path.split_once('/') {
@@ -91,12 +90,12 @@ impl Endpoint {
         ENDPOINTS.iter().find(|endpoint| endpoint.path.eq_ignore_ascii_case(path))
     }
 
-    /// The path of an endpoint of Dapi's or of another system, as it is spelt in the journal.
+    /// Returns the journal's spelling of an endpoint of Dapi's or of another system.
     pub(super) fn spelling(path: &str) -> Option<&'static str> {
         Self::at(path).map(|endpoint| endpoint.path).or_else(|| System::path_of(path))
     }
 
-    /// Whether a call asks the user for a one-time password.
+    /// Returns whether a call asks the user for a one-time password.
     pub(super) fn asks(&self, mfa: Mfa) -> bool {
         match self.deed {
             Deed::Exchange

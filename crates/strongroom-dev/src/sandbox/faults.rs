@@ -1,9 +1,9 @@
-//! Faults on demand: what goes wrong, where, how often, and whether Dapi did its work before.
+//! Faults on demand: what fails, where, how often, and whether Dapi did its work first.
 //!
-//! The most important question about any fault is the last one. A 502 or a cut connection looks
-//! the same to the caller whether the code was consumed or not; here a test decides which it was.
+//! The last question matters most. A 502 or a cut connection looks the same to the caller whether the code was
+//! consumed or not; here a test decides which it was.
 //!
-//! Knows: bounded, endpoint, settings.
+//! May import: bounded, endpoint, settings.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -17,63 +17,63 @@ use super::bounded::locked;
 use super::endpoint::Endpoint;
 use super::settings::LONGEST_DELAY;
 
-/// How many faults can be set at once.
+/// The most faults that can be set at once.
 const MOST_FAULTS: usize = 1_000;
 
-/// When a fault strikes.
+/// When a fault is applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum When {
     /// Before the work: no code is consumed, no token delinked, no money moved.
     Before,
-    /// After the work, whose answer is lost or spoilt.
+    /// After the work; its answer is lost or corrupted.
     After,
 }
 
-/// What goes wrong.
+/// The effect of a fault.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Effect {
-    /// Nothing but the delay.
+    /// Only the delay.
     Answer,
-    /// The connection is closed without a single byte.
+    /// The connection closes without a single byte.
     Drop,
-    /// The head and half of the body, then the connection is closed.
+    /// The head and half of the body, then the connection closes.
     HalfAnswer,
     /// 200 with a body that is not JSON.
     Garbage,
-    /// No answer until the faults are cleared, ten minutes at the most.
+    /// No answer until the faults are cleared, for ten minutes at most.
     Hang,
-    /// The answer behind a flood of padding.
+    /// The answer after a flood of padding.
     Huge(Huge),
     /// Another HTTP status.
     Status(Status),
-    /// A refusal in Dapi's own form.
+    /// A refusal in Dapi's form.
     Refuse(Refuse),
 }
 
-/// A body of many bytes. It is sent as it is made and never held in memory.
+/// A large body. It is generated while it is sent and never held in memory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Huge {
-    /// How many bytes of padding.
+    /// The number of bytes of padding.
     pub bytes: u64,
-    /// Whether `Content-Length` tells the size beforehand; chunked otherwise.
+    /// Whether `Content-Length` announces the size; chunked otherwise.
     #[serde(default)]
     pub content_length: bool,
 }
 
-/// An answer that Dapi's API did not make: a gateway's, a rate limiter's, a redirect.
+/// An answer that Dapi's API did not create: a gateway's, a rate limiter's, a redirect.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Status {
     /// The HTTP status, 200 to 599.
     pub code: u16,
-    /// Headers such as `Retry-After` or `Location`. `Connection: close` closes the connection; the
-    /// headers that frame the body are the server's own.
+    /// Headers such as `Retry-After` or `Location`. `Connection: close` closes the connection; the server sets the
+    /// headers that frame the body.
     #[serde(default)]
     pub headers: BTreeMap<String, String>,
-    /// The body, as it is.
+    /// The body, sent verbatim.
     #[serde(default)]
     pub body: String,
 }
@@ -97,39 +97,38 @@ const fn bad_request() -> u16 {
     400
 }
 
-/// A fault to come.
+/// A fault to apply to coming calls.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Fault {
-    /// The endpoint, as `auth/ExchangeToken`; any where it is left out.
+    /// The endpoint, such as `auth/ExchangeToken`; any if absent.
     #[serde(default)]
     pub path: Option<String>,
-    /// The login that the call is about; any where it is left out.
+    /// The affected login; any if absent.
     #[serde(default, rename = "connectionID")]
     pub connection_id: Option<String>,
-    /// How many calls it strikes; until it is cleared where it is left out.
+    /// How many calls it affects; all until it is cleared if absent.
     #[serde(default)]
     pub times: Option<u32>,
-    /// Before or after the work. Left out, it is after for what spoils an answer (`halfAnswer`,
-    /// `garbage`, `huge`) and before for all else.
+    /// Before or after the work. If absent, after for effects that corrupt an answer (`halfAnswer`, `garbage`,
+    /// `huge`), and before for all others.
     #[serde(default)]
     pub when: Option<When>,
-    /// How long it waits before it strikes, in milliseconds; cut short when the faults are
-    /// cleared.
+    /// The delay before the effect, in milliseconds; ends early if the faults are cleared.
     #[serde(default)]
     pub delay_millis: u64,
-    /// What goes wrong.
+    /// What fails.
     pub effect: Effect,
 }
 
 impl Fault {
-    /// A fault that strikes every call until it is cleared.
+    /// Creates a fault that affects every call until it is cleared.
     #[must_use]
     pub fn new(effect: Effect) -> Self {
         Self { path: None, connection_id: None, times: None, when: None, delay_millis: 0, effect }
     }
 
-    /// A gateway's answer: a status with a body that is not Dapi's.
+    /// Creates a gateway's answer: a status with a body that is not Dapi's.
     #[must_use]
     pub fn status(code: u16) -> Self {
         Self::new(Effect::Status(Status {
@@ -139,49 +138,49 @@ impl Fault {
         }))
     }
 
-    /// The same fault, for one endpoint alone.
+    /// Limits the fault to one endpoint.
     #[must_use]
     pub fn on(mut self, path: &str) -> Self {
         self.path = Some(path.to_owned());
         self
     }
 
-    /// The same fault, for one login alone.
+    /// Limits the fault to one login.
     #[must_use]
     pub fn of_connection(mut self, connection_id: &str) -> Self {
         self.connection_id = Some(connection_id.to_owned());
         self
     }
 
-    /// The same fault, for so many calls.
+    /// Limits the fault to a number of calls.
     #[must_use]
     pub fn times(mut self, times: u32) -> Self {
         self.times = Some(times);
         self
     }
 
-    /// The same fault, before the work.
+    /// Applies the fault before the work.
     #[must_use]
     pub fn before(mut self) -> Self {
         self.when = Some(When::Before);
         self
     }
 
-    /// The same fault, after the work.
+    /// Applies the fault after the work.
     #[must_use]
     pub fn after(mut self) -> Self {
         self.when = Some(When::After);
         self
     }
 
-    /// The same fault, so much later.
+    /// Delays the effect.
     #[must_use]
     pub fn delayed(mut self, delay: Duration) -> Self {
         self.delay_millis = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
         self
     }
 
-    /// When it strikes.
+    /// Returns when the fault is applied, by its effect unless set.
     pub(super) fn strikes(&self) -> When {
         self.when.unwrap_or(match self.effect {
             Effect::HalfAnswer | Effect::Garbage | Effect::Huge(_) => When::After,
@@ -193,7 +192,7 @@ impl Fault {
         Duration::from_millis(self.delay_millis).min(LONGEST_DELAY)
     }
 
-    /// The name of the effect, for the journal.
+    /// Returns the effect's name for the journal.
     pub(super) fn name(&self) -> &'static str {
         match self.effect {
             Effect::Answer => "answer",
@@ -213,7 +212,7 @@ impl Fault {
         here && (asked.is_none() || asked == connection_id)
     }
 
-    /// Refuses what could never strike or never be sent, and spells the path as Dapi does.
+    /// Refuses what could never apply or never be sent, and normalises the path to Dapi's spelling.
     fn checked(mut self) -> Result<Self, InvalidFault> {
         if let Some(path) = &self.path {
             let known = Endpoint::spelling(path);
@@ -238,7 +237,7 @@ impl Fault {
     }
 }
 
-/// Refuses headers that HTTP does not allow or that would contradict the server's own framing.
+/// Refuses headers that HTTP does not allow or that contradict the server's framing.
 fn check_headers(headers: &BTreeMap<String, String>) -> Result<(), InvalidFault> {
     let refused = headers.iter().find(|(name, value)| {
         let word = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
@@ -261,16 +260,16 @@ pub enum InvalidFault {
     /// No endpoint has this path.
     #[error("`path`: the sandbox has no endpoint `{0}`; GET /sandbox lists them")]
     Path(String),
-    /// Not a status that ends a request.
+    /// The status does not end a request.
     #[error("an HTTP status lies between 200 and 599; {0} does not")]
     Status(u16),
-    /// A header's name or value that HTTP does not allow.
+    /// HTTP does not allow the header's name or value.
     #[error("`headers`: `{0}` is not a header that can be sent")]
     Header(String),
-    /// It would strike nobody.
+    /// The fault would affect no call.
     #[error("`times`: 0 would strike nobody; leave it out for \"until cleared\"")]
     Never,
-    /// The bound on faults is reached.
+    /// The limit on faults is reached.
     #[error("{MOST_FAULTS} faults are set already; DELETE /sandbox/faults clears them")]
     TooMany,
 }
@@ -278,9 +277,9 @@ pub enum InvalidFault {
 /// A fault that is set.
 #[derive(Clone, Debug, Serialize)]
 pub struct SetFault {
-    /// Names it.
+    /// The fault's id.
     pub id: u64,
-    /// How many calls it struck.
+    /// How many calls it has affected.
     pub struck: u64,
     /// The fault; its `times` are those that are left.
     #[serde(flatten)]
@@ -291,27 +290,27 @@ pub struct SetFault {
 struct List {
     set: Vec<SetFault>,
     last_id: u64,
-    /// Cancelled when the faults are cleared: it lets go what hangs.
+    /// Cancelled when the faults are cleared, which releases hanging calls.
     release: CancellationToken,
 }
 
-/// The faults that are set, the first that fits strikes.
+/// The faults that are set; the first that matches a call is applied.
 #[derive(Default)]
 pub(super) struct Faults {
     list: Mutex<List>,
-    /// How many are set, so that a call without faults takes no lock.
+    /// The number of faults, so that a call takes no lock when there are none.
     count: AtomicUsize,
 }
 
-/// A fault that strikes a call.
+/// A fault applied to one call.
 pub(super) struct Strike {
     pub(super) fault: Fault,
-    /// Cancelled when whoever hangs shall be let go.
+    /// Cancelled when the hanging call shall end.
     pub(super) release: CancellationToken,
 }
 
 impl Faults {
-    /// Sets a fault, behind those that are set already.
+    /// Adds a fault after those that are set.
     pub(super) fn set(&self, fault: Fault) -> Result<SetFault, InvalidFault> {
         let fault = fault.checked()?;
         let mut list = locked(&self.list);
@@ -329,7 +328,7 @@ impl Faults {
         locked(&self.list).set.clone()
     }
 
-    /// Clears all and lets go what hangs.
+    /// Clears all faults and releases hanging calls.
     pub(super) fn clear(&self) {
         let mut list = locked(&self.list);
         list.set.clear();
@@ -337,7 +336,7 @@ impl Faults {
         self.count.store(0, Ordering::Release);
     }
 
-    /// The fault that strikes this call.
+    /// Returns the fault for this call, and counts it.
     pub(super) fn take(&self, path: &str, connection_id: Option<&str>) -> Option<Strike> {
         if self.count.load(Ordering::Acquire) == 0 {
             return None;

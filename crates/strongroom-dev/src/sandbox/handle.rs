@@ -1,7 +1,6 @@
-//! [`Sandbox`]: the handle on a sandbox's memory, with the same power in process as the control
-//! API has over HTTP.
+//! [`Sandbox`]: the in-process handle, with the same capabilities as the control API over HTTP.
 //!
-//! Knows: api, bank, calls, endpoint, faults, mint, model, settings.
+//! May import: api, bank, calls, endpoint, faults, mint, model, settings.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -21,33 +20,33 @@ use super::model::{LinkRequest, Linked, Token};
 use super::settings::{LONGEST_CODE_LIFETIME, Rules, RulesChange, Settings};
 use strongroom_common::clock::Clock;
 
-/// How long a `connectionID`, a `clientUserID` or a user name may be, in bytes.
+/// The longest `connectionID`, `clientUserID` or user name, in bytes.
 const LONGEST_NAME: usize = 200;
-/// The user name whose login at the bank fails, always.
+/// The user name whose login at the bank always fails.
 pub const FAILING_USERNAME: &str = "denied";
 
-/// A sandbox. Clones share their memory.
+/// A sandbox. Clones share its state.
 #[derive(Clone)]
 pub struct Sandbox(pub(super) Arc<State>);
 
-/// What a user does in Connect. Everything may be left out.
+/// What a user does in Connect. Every field is optional.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ConnectOptions {
-    /// The app; the sandbox's first where it is left out.
+    /// The app; the sandbox's first if absent.
     pub app_key: Option<String>,
-    /// The app's own name for its user; decides about the `userID`.
+    /// The app's own name for its user; determines the `userID`.
     #[serde(rename = "clientUserID")]
     pub client_user_id: Option<String>,
-    /// The login; a known one is linked again, an unknown one is made. Where it is left out, it
-    /// follows from the user, the bank and the user name if there is one, and is random otherwise.
+    /// The login; a known one is linked again, an unknown one is created. If absent, it is derived from the user, the
+    /// bank and the user name if there is one, and random otherwise.
     #[serde(rename = "connectionID")]
     pub connection_id: Option<String>,
     /// The bank's id.
     pub bank: Option<String>,
     /// The user's name at the bank.
     pub username: Option<String>,
-    /// How long the code lives, in seconds.
+    /// The code's lifetime in seconds.
     pub code_lifetime: Option<u64>,
     /// Whether the code is opaque instead of a JWT.
     pub opaque: bool,
@@ -56,13 +55,12 @@ pub struct ConnectOptions {
 }
 
 impl ConnectOptions {
-    /// Whether the user gets through.
     pub(super) fn succeeds(&self) -> bool {
         self.success != Some(false) && self.username.as_deref() != Some(FAILING_USERNAME)
     }
 }
 
-/// Why Connect cannot do what it was told.
+/// Why Connect refused the options.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidConnect {
     /// The sandbox has no such app.
@@ -71,7 +69,7 @@ pub enum InvalidConnect {
     /// There is no such bank.
     #[error("`bank`: there is no bank `{0}`; one of: {banks}", banks = bank_ids())]
     Bank(String),
-    /// Empty, or longer than anybody needs.
+    /// A text is empty or too long.
     #[error("`{0}` has to be 1 to {LONGEST_NAME} bytes long")]
     Length(&'static str),
 }
@@ -81,23 +79,23 @@ fn bank_ids() -> String {
     ids.join(", ")
 }
 
-/// What Connect hands to a frontend where the user got through.
+/// Connect's result for a frontend after success.
 #[derive(Clone)]
 pub struct ConnectResult {
-    /// To be exchanged for a token.
+    /// The code to exchange for a token.
     pub access_code: String,
-    /// Names the login.
+    /// The id of the login.
     pub connection_id: String,
-    /// Needed for every call with the token.
+    /// The user secret, which every call with the token needs.
     pub user_secret: String,
-    /// Names the user.
+    /// The id of the user.
     pub user_id: String,
-    /// Names the token to come.
+    /// The id of the token that the exchange will return.
     pub token_id: Uuid,
 }
 
 impl ConnectResult {
-    /// The result as Connect gives it to a frontend.
+    /// Returns the result as Connect gives it to a frontend.
     #[must_use]
     pub fn to_json(&self) -> Value {
         json!({
@@ -111,24 +109,24 @@ impl ConnectResult {
     }
 }
 
-/// A token, without its text.
+/// The state of a token, without its text.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TokenInfo {
-    /// Names it.
+    /// The token's id.
     #[serde(rename = "tokenID")]
     pub token_id: Uuid,
     /// The login that it belongs to.
     #[serde(rename = "connectionID")]
     pub connection_id: String,
-    /// The app that it was given to.
+    /// The app that it was issued to.
     pub app_key: String,
-    /// When it was given out.
+    /// When it was issued.
     #[serde(with = "time::serde::rfc3339")]
     pub issued_at: OffsetDateTime,
     /// Whether it works.
     pub live: bool,
-    /// The `type` with which it is refused where it does not.
+    /// If it does not work, the `type` of the refusal.
     pub died_of: Option<String>,
 }
 
@@ -147,25 +145,25 @@ impl From<&Arc<Token>> for TokenInfo {
 }
 
 impl Sandbox {
-    /// A sandbox that knows its apps and nothing else.
+    /// Creates a sandbox that knows its apps and nothing else.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
         Self::with_clock(settings, Clock::system())
     }
 
-    /// A sandbox that follows `clock`.
+    /// Creates a sandbox that follows `clock`.
     #[must_use]
     pub fn with_clock(settings: Settings, clock: Clock) -> Self {
         Self(Arc::new(State::new(settings, clock)))
     }
 
-    /// The clock that decides about a code's window; tests advance it.
+    /// Returns the clock that determines a code's window; tests advance it.
     #[must_use]
     pub fn clock(&self) -> &Clock {
         &self.0.clock
     }
 
-    /// The rules as they are.
+    /// Returns the current rules.
     #[must_use]
     pub fn rules(&self) -> Rules {
         self.0.rules()
@@ -176,7 +174,7 @@ impl Sandbox {
         self.0.set_rules(|rules| change.applied_to(rules));
     }
 
-    /// Sends a user through Connect. `options.success` is the caller's business.
+    /// Links a login as Connect does, always successfully: the caller handles `options.success`.
     pub fn connect(&self, options: &ConnectOptions) -> Result<ConnectResult, InvalidConnect> {
         let request = self.link_request(options)?;
         let Linked { access_code, connection_id, user_secret, user_id, token_id } =
@@ -218,65 +216,65 @@ impl Sandbox {
         })
     }
 
-    /// Sets a fault, behind those that are set already.
+    /// Adds a fault after those that are set.
     pub fn set_fault(&self, fault: Fault) -> Result<SetFault, InvalidFault> {
         self.0.faults.set(fault)
     }
 
-    /// The faults that are set and have strikes left.
+    /// Returns the faults that are set and have applications left.
     #[must_use]
     pub fn faults(&self) -> Vec<SetFault> {
         self.0.faults.all()
     }
 
-    /// Clears all faults; calls that hang are cut off.
+    /// Clears all faults; hanging calls are cut off.
     pub fn clear_faults(&self) {
         self.0.faults.clear();
     }
 
-    /// How many calls came to an endpoint, named as `auth/ExchangeToken`.
+    /// Returns the number of calls to an endpoint, such as `auth/ExchangeToken`.
     #[must_use]
     pub fn calls_to(&self, path: &str) -> u64 {
         Endpoint::spelling(path).map_or(0, |path| self.0.calls.count(path))
     }
 
-    /// Waits until so many calls came to an endpoint. For ever, if it has no such endpoint.
+    /// Waits until an endpoint was called `count` times. Forever, if there is no such endpoint.
     pub async fn calls_reached(&self, path: &str, count: u64) {
         let path = Endpoint::spelling(path).unwrap_or(path);
         self.0.calls.reached(path, count).await;
     }
 
-    /// How often the code of this `tokenID` came to be exchanged.
+    /// Returns how often the code of this `tokenID` was presented for exchange.
     #[must_use]
     pub fn calls_of_code(&self, token_id: Uuid) -> CodeCount {
         self.0.calls.code(token_id)
     }
 
-    /// The journal with its newest calls.
+    /// Returns the journal with its newest calls.
     #[must_use]
     pub fn calls(&self, limit: usize) -> CallReport {
         self.0.calls.report(limit, |_| true)
     }
 
-    /// Forgets all calls.
+    /// Clears the journal.
     pub fn forget_calls(&self) {
         self.0.calls.forget();
     }
 
-    /// The newest tokens.
+    /// Returns the newest tokens.
     #[must_use]
     pub fn tokens(&self, limit: usize) -> Vec<TokenInfo> {
         let tokens = self.0.links.newest_tokens(limit);
         tokens.iter().map(TokenInfo::from).collect()
     }
 
-    /// Revokes every token of the other systems; those that come are good again.
+    /// Revokes all current tokens of the other systems; new ones are valid.
     pub fn revoke_system_tokens(&self) {
         self.0.grants.revoke_all();
     }
 
-    /// Ends a token as if the user had unlinked it at the bank: calls with it are refused with
-    /// `kind`. A dead token keeps what it died of first. `None` where there is no such token.
+    /// Ends a token as if the user had unlinked it at the bank: calls with it are refused with `kind`. A dead token
+    /// keeps its first `kind`. Returns `None` if there is no such token.
     #[must_use]
     pub fn kill_token(&self, token_id: Uuid, kind: &str) -> Option<TokenInfo> {
         let token = self.0.links.token_by_id(token_id)?;

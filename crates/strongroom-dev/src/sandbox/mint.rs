@@ -1,10 +1,10 @@
-//! The mint: ids, secrets, codes and tokens that look like Dapi's.
+//! The mint: ids, secrets, codes and tokens in Dapi's form.
 //!
-//! Dapi's codes and tokens are JWTs signed with HS256; a code has an `exp`, a token has none, and
-//! both carry the `tokenID` that Connect's result tells too. Everything here is drawn from one
-//! seed: nothing in the sandbox is worth guessing.
+//! Dapi's codes and tokens are JWTs signed with HS256; a code has an `exp`, a token has none, and both contain the
+//! `tokenID` that Connect's result contains too. Everything is derived from one seed: nothing in the sandbox is
+//! worth guessing.
 //!
-//! Knows: nobody.
+//! Imports no other module.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,7 +21,7 @@ const USER_SECRET_BYTES: usize = 512;
 const OPAQUE_CODE_BYTES: usize = 48;
 const CONNECTION_ID_BYTES: usize = 20;
 
-/// The SHA-256 digest under which a secret is remembered.
+/// The SHA-256 digest by which a secret is remembered.
 pub(super) type Digest = [u8; 32];
 
 #[derive(Serialize, Deserialize)]
@@ -37,27 +37,26 @@ struct Claims<'a> {
     exp: Option<i64>,
 }
 
-/// What is read back from a token.
 #[derive(Deserialize)]
 struct TokenClaims {
     jti: Uuid,
 }
 
-/// Draws ids and secrets, signs codes and tokens.
+/// Generates ids and secrets, signs codes and tokens.
 pub(super) struct Mint {
     key: hmac::Key,
     drawn: AtomicU64,
 }
 
 impl Mint {
-    /// A mint with a seed of its own.
+    /// Creates a mint with a random seed.
     pub(super) fn new() -> Self {
         let entropy = RandomState::new();
         let seed: Vec<u8> = (0_u64..4).flat_map(|n| entropy.hash_one(n).to_be_bytes()).collect();
         Self { key: hmac::Key::new(hmac::HMAC_SHA256, &seed), drawn: AtomicU64::new(0) }
     }
 
-    /// Bytes that no other draw gives.
+    /// Derives bytes that differ from every other draw.
     fn draw<const N: usize>(&self) -> [u8; N] {
         let number = self.drawn.fetch_add(1, Ordering::Relaxed).to_be_bytes();
         let mut bytes = [0; N];
@@ -70,27 +69,27 @@ impl Mint {
         bytes
     }
 
-    /// A random UUID (version 4), the form of Dapi's `tokenID` and the tail of its `operationID`.
+    /// Creates a UUID (version 4), the form of Dapi's `tokenID` and the end of its `operationID`.
     pub(super) fn uuid(&self) -> Uuid {
         uuid::Builder::from_random_bytes(self.draw()).into_uuid()
     }
 
-    /// 512 bytes in base64, as Connect hands them out.
+    /// Creates 512 bytes in base64, as Connect issues them.
     pub(super) fn user_secret(&self) -> String {
         STANDARD.encode(self.draw::<USER_SECRET_BYTES>())
     }
 
-    /// 40 hexadecimal digits.
+    /// Creates 40 hexadecimal digits.
     pub(super) fn connection_id(&self) -> String {
         hex(&self.draw::<CONNECTION_ID_BYTES>())
     }
 
-    /// A code that tells nothing about itself.
+    /// Creates a code that is not a JWT.
     pub(super) fn opaque_code(&self) -> String {
         URL_SAFE_NO_PAD.encode(self.draw::<OPAQUE_CODE_BYTES>())
     }
 
-    /// A code that expires at `expires_at`.
+    /// Creates a code that expires at `expires_at`.
     pub(super) fn code(
         &self,
         app_key: &str,
@@ -101,12 +100,12 @@ impl Mint {
         self.sign(app_key, token_id, issued_at, Some(expires_at))
     }
 
-    /// A token that never expires. The same arguments give the same token.
+    /// Returns a token that never expires. The same arguments give the same token.
     pub(super) fn token(&self, app_key: &str, token_id: Uuid, issued_at: i64) -> String {
         self.sign(app_key, token_id, issued_at, None)
     }
 
-    /// The id in a token that this mint made; `None` for any other text.
+    /// Returns the id in a token of this mint; `None` for any other text.
     pub(super) fn token_id(&self, token: &str) -> Option<Uuid> {
         let (signed, signature) = token.rsplit_once('.')?;
         let signature = URL_SAFE_NO_PAD.decode(signature).ok()?;
@@ -117,9 +116,9 @@ impl Mint {
         Some(claims.jti)
     }
 
-    /// A text in the form of a JWT with these claims.
+    /// Signs claims as a JWT.
     pub(super) fn jwt(&self, claims: &impl Serialize) -> String {
-        // Claims are plain text and numbers: there is nothing in them that fails to serialise.
+        // Claims are plain text and numbers, which always serialise.
         let payload = serde_json::to_vec(claims).unwrap_or_default();
         let mut jwt = format!("{JWT_HEADER}.{}", URL_SAFE_NO_PAD.encode(payload));
         let signature = URL_SAFE_NO_PAD.encode(hmac::sign(&self.key, jwt.as_bytes()));
@@ -141,7 +140,7 @@ impl Mint {
     }
 }
 
-/// The digest under which `secret` is remembered.
+/// Returns the digest by which `secret` is remembered.
 pub(super) fn digest_of(secret: &str) -> Digest {
     let mut bytes = [0; 32];
     let digest = digest::digest(&digest::SHA256, secret.as_bytes());
@@ -151,12 +150,12 @@ pub(super) fn digest_of(secret: &str) -> Digest {
     bytes
 }
 
-/// 64 bytes in base64 that stand for `name`: the form of Dapi's `userID` and account ids.
+/// Derives 64 bytes in base64 from `name`: the form of Dapi's `userID` and account ids.
 pub(super) fn id_of(name: &str) -> String {
     STANDARD.encode(digest::digest(&digest::SHA512, name.as_bytes()))
 }
 
-/// 40 hexadecimal digits that stand for `name`: the form of a `connectionID`.
+/// Derives 40 hexadecimal digits from `name`: the form of a `connectionID`.
 pub(super) fn connection_id_of(name: &str) -> String {
     let digest = digest_of(name);
     hex(digest.get(..CONNECTION_ID_BYTES).unwrap_or_default())

@@ -1,21 +1,21 @@
-//! The sandbox: Dapi's stand-in, to develop and to test against.
+//! The sandbox: a fake Dapi, to develop and to test against.
 //!
-//! It speaks Dapi's wire as far as that is known (`/v2/…`, and `POST /` for SDKs inside apps), has
-//! a Connect of its own (`/connect`), and does on demand what no test can make the real one do:
-//! lose an answer, give a second token for one code, take a minute, send a gigabyte
-//! (`/sandbox/…`). All of it lives in memory and follows a clock that can be turned.
+//! It speaks Dapi's wire format as far as that is known (`/v2/…`, and `POST /` for SDKs inside apps), has its own
+//! Connect (`/connect`), and does on demand what no test can make the real one do: lose an answer, issue a second
+//! token for one code, take a minute, send a gigabyte (`/sandbox/…`). All state is in memory and follows a clock
+//! that tests can advance.
 //!
-//! Beside it stand the token endpoints of other systems that an app reaches with OAuth 2.0 client
-//! credentials, each with a small protected API.
+//! It also has token endpoints of other systems that an app reaches with OAuth 2.0 client credentials, each with a
+//! small protected API.
 //!
-//! Where Dapi documents nothing, the sandbox plays every truth that a caller has to be ready for.
-//! It shares no type with the service's client: two sides that share their structs hide a drift of
-//! the contract. It cannot, because this package does not depend on the service.
+//! Where Dapi documents nothing, the sandbox plays every behaviour that a caller must be ready for. It shares no
+//! type with the service's client: two sides that share their structs hide a drift of the contract. It cannot,
+//! because this package does not depend on the service.
 //!
-//! Bounds: 100,000 logins, codes and tokens each ([`Settings::capacity`]), 10,000 operations and
-//! calls, 1,000 faults, 50 added beneficiaries a login; the oldest is forgotten first.
+//! Limits: 100,000 logins, codes and tokens each ([`Settings::capacity`]), 10,000 operations and calls, 1,000
+//! faults, 50 added beneficiaries per login; the oldest is evicted first.
 //!
-//! Knows nothing else of this package. The wire, control and Connect's page know actix; nothing else in here does.
+//! Imports no other module of this package. Only the wire, the control API and Connect's page import actix.
 
 mod answer;
 mod api;
@@ -60,11 +60,11 @@ use actix_web::dev::Server;
 use actix_web::web::{self, PayloadConfig, ThinData};
 use actix_web::{App as WebApp, HttpServer};
 
-/// How long calls that are under way may keep a stopping server, in seconds.
+/// How long calls in flight may delay a shutdown, in seconds.
 const LINGER: u64 = 1;
 
-/// Serves `sandbox` on `listener`. The caller runs the future that comes back and stops it by its
-/// handle; signals are the caller's business too.
+/// Builds the server of `sandbox` on `listener`. The caller runs the returned future, stops it by its handle, and
+/// handles signals.
 pub fn server(sandbox: &Sandbox, listener: TcpListener) -> io::Result<Server> {
     let workers = sandbox.0.workers;
     let sandbox = sandbox.clone();

@@ -1,10 +1,10 @@
-//! Logins, codes and tokens, and the rules of their life: a code is exchanged once and in time, a
-//! token lives until it is delinked, and no two calls use one token at once.
+//! Logins, codes and tokens, and their rules: a code is exchanged once and in time, a token lives until it is
+//! delinked, and no two calls use one token at once.
 //!
-//! No I/O; secrets are remembered by their digests alone. Each kind is bounded: beyond the
-//! capacity the oldest is forgotten, which to a caller looks like a code or token never seen.
+//! No I/O; only digests of secrets are kept. Each kind is bounded: beyond the capacity the oldest is evicted,
+//! which to a caller looks like a code or token that never existed.
 //!
-//! Knows: answer, bank, bounded, mint, payees, settings.
+//! May import: answer, bank, bounded, mint, payees, settings.
 
 use std::borrow::Cow;
 use std::sync::{Arc, Mutex, Weak};
@@ -26,11 +26,11 @@ pub(super) struct Login {
     pub(super) user_id: String,
     pub(super) holder: Holder,
     pub(super) payees: Mutex<Payees>,
-    /// The tokens of this login that somebody still remembers.
+    /// The tokens of this login that are not evicted.
     tokens: Mutex<Vec<Weak<Token>>>,
 }
 
-/// One way through Connect: a login, and the user secret that was handed out there.
+/// One passage through Connect: a login, and the user secret that was issued.
 struct Link {
     login: Arc<Login>,
     user_secret: Digest,
@@ -40,12 +40,11 @@ struct Code {
     link: Arc<Link>,
     token_id: Uuid,
     expires_at: OffsetDateTime,
-    /// The token of the first exchange. Locked while an exchange decides, so that of two at once
-    /// one is the second.
+    /// The token of the first exchange. Locked while an exchange decides, so that of two concurrent ones one is
+    /// second.
     exchanged: Mutex<Option<Arc<Token>>>,
 }
 
-/// A permanent token.
 pub(super) struct Token {
     pub(super) id: Uuid,
     pub(super) issued_at: OffsetDateTime,
@@ -58,7 +57,7 @@ struct Use {
     /// The `type` with which the dead token is refused.
     died_of: Option<Cow<'static, str>>,
     running: u32,
-    /// Whether two calls met. It stays so until the last of them is through.
+    /// Whether two calls overlapped. Set until the last of them ends.
     collided: bool,
 }
 
@@ -67,18 +66,18 @@ impl Token {
         &self.link.login
     }
 
-    /// The `type` with which this token is refused; `None` while it lives.
+    /// Returns the `type` with which this token is refused; `None` while it lives.
     pub(super) fn died_of(&self) -> Option<Cow<'static, str>> {
         locked(&self.use_of).died_of.clone()
     }
 
-    /// Ends the token; what it died of first stays.
+    /// Ends the token; an earlier `type` stays.
     pub(super) fn kill(&self, kind: Cow<'static, str>) {
         locked(&self.use_of).died_of.get_or_insert(kind);
     }
 }
 
-/// A call's turn with a token, from its arrival to its answer.
+/// A call's use of a token, from its arrival to its answer.
 pub(super) struct Turn(Arc<Token>);
 
 impl Turn {
@@ -95,7 +94,7 @@ impl Turn {
         &self.0
     }
 
-    /// Refuses where another call used the token meanwhile.
+    /// Refuses if another call used the token meanwhile.
     fn check_alone(&self) -> Result<(), Refusal> {
         if locked(&self.0.use_of).collided {
             let msg = "two calls used this access token at once; all of them failed";
@@ -113,7 +112,7 @@ impl Drop for Turn {
     }
 }
 
-/// What Connect hands to a frontend.
+/// What Connect gives to a frontend.
 pub(super) struct Linked {
     pub(super) access_code: String,
     pub(super) connection_id: String,
@@ -122,7 +121,6 @@ pub(super) struct Linked {
     pub(super) token_id: Uuid,
 }
 
-/// Who links what, and with which kind of code.
 pub(super) struct LinkRequest {
     pub(super) app: Arc<App>,
     pub(super) connection_id: String,
@@ -132,17 +130,15 @@ pub(super) struct LinkRequest {
     pub(super) opaque: bool,
 }
 
-/// What an exchange gave.
 pub(super) struct Exchanged {
     pub(super) access_token: String,
     pub(super) token: Arc<Token>,
 }
 
-/// All logins, codes and tokens.
 pub(super) struct Links {
     pub(super) mint: Mint,
     apps: Vec<Arc<App>>,
-    /// By the digest of app, `connectionID` and `userID`.
+    /// Keyed by the digest of app, `connectionID` and `userID`.
     logins: Mutex<Bounded<Digest, Arc<Login>>>,
     codes: Mutex<Bounded<Digest, Arc<Code>>>,
     tokens: Mutex<Bounded<Uuid, Arc<Token>>>,
@@ -159,7 +155,7 @@ impl Links {
         }
     }
 
-    /// The app of this key; the first one where none is named.
+    /// Returns the app with this key; the first one if none is given.
     pub(super) fn app(&self, key: Option<&str>) -> Option<&Arc<App>> {
         match key {
             Some(key) => self.apps.iter().find(|app| app.key == key),
@@ -167,13 +163,12 @@ impl Links {
         }
     }
 
-    /// The app whose secret this is.
     pub(super) fn app_with_secret(&self, secret: &str) -> Result<&Arc<App>, Refusal> {
         let app = self.apps.iter().find(|app| app.secret.expose() == secret);
         app.ok_or_else(|| reason::INVALID_APP_SECRET.because("appSecret belongs to no app"))
     }
 
-    /// A user went through Connect.
+    /// Links a login: a user went through Connect.
     pub(super) fn link(&self, request: LinkRequest, now: OffsetDateTime) -> Linked {
         let token_id = self.mint.uuid();
         let user_secret = self.mint.user_secret();
@@ -192,7 +187,7 @@ impl Links {
         Linked { access_code, connection_id, user_secret, user_id, token_id }
     }
 
-    /// The login, the same one as before where it is known.
+    /// Returns the login, the existing one if it is known.
     fn login(&self, request: LinkRequest) -> Arc<Login> {
         let LinkRequest { app, connection_id, user_id, bank, .. } = request;
         let key = mint::digest_of(&format!("{:?}", (&app.key, &connection_id, &user_id)));
@@ -213,7 +208,7 @@ impl Links {
         login
     }
 
-    /// The `tokenID` that belongs to a code, whatever became of the code.
+    /// Returns the `tokenID` of a code, also of a consumed or expired one.
     pub(super) fn token_id_of_code(&self, access_code: &str) -> Option<Uuid> {
         self.code(access_code).map(|code| code.token_id)
     }
@@ -223,7 +218,6 @@ impl Links {
         locked(&self.codes).get(&digest).cloned()
     }
 
-    /// Exchanges a code for a token.
     pub(super) fn exchange(
         &self,
         app: &Arc<App>,
@@ -274,7 +268,7 @@ impl Links {
         token
     }
 
-    /// The token that a caller shows, dead or alive.
+    /// Returns the presented token, dead or alive.
     pub(super) fn token(&self, access_token: &str) -> Option<Arc<Token>> {
         self.token_by_id(self.mint.token_id(access_token)?)
     }
@@ -283,7 +277,6 @@ impl Links {
         locked(&self.tokens).get(&id).cloned()
     }
 
-    /// The newest tokens.
     pub(super) fn newest_tokens(&self, limit: usize) -> Vec<Arc<Token>> {
         locked(&self.tokens).newest().take(limit).cloned().collect()
     }
@@ -293,8 +286,8 @@ impl Links {
     }
 }
 
-/// Lets a call with a token through: the token lives, the secrets belong to it, and nobody else
-/// uses it. A `user_secret` of `None` is one that this call need not send.
+/// Admits a call with a token if the token lives, the secrets belong to it, and no other call uses it.
+/// `user_secret` is `None` for calls that need not send one.
 pub(super) fn admit(
     turn: &Turn,
     app: &Arc<App>,
@@ -322,7 +315,7 @@ pub(super) fn admit(
     Ok(())
 }
 
-/// The user is unlinked: ends the token, or all tokens of its login.
+/// Unlinks the user: ends the token, or all tokens of its login.
 pub(super) fn delink(token: &Token, cuts: DelinkCuts) {
     let delinked = Cow::Borrowed("USER_DELINKED");
     match cuts {

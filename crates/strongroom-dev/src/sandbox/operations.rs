@@ -1,7 +1,7 @@
-//! Operations: every call to Dapi is one, and a call that needs the user's one-time password is
-//! one that spans two requests.
+//! Operations: each call to Dapi is one, and a call that needs the user's one-time password is one that spans two
+//! requests.
 //!
-//! Knows: answer, body, bounded.
+//! May import: answer, body, bounded.
 
 use std::borrow::Cow;
 use std::sync::Mutex;
@@ -35,11 +35,11 @@ impl Status {
     }
 }
 
-/// One call, or two where the user had to be asked.
+/// One call, or two if the user was asked.
 #[derive(Clone, Debug)]
 struct Operation {
     path: &'static str,
-    /// Whose operation it is; `None` for an exchange and for calls with an unknown token.
+    /// The token of the operation; `None` for an exchange and for calls with an unknown token.
     token: Option<Uuid>,
     status: Status,
     started_at: OffsetDateTime,
@@ -48,7 +48,7 @@ struct Operation {
     transfer: Option<Value>,
 }
 
-/// What a call is, for the operation that it starts or takes up again.
+/// A call, as part of the operation that it starts or resumes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Step<'a> {
     pub(super) id: &'a str,
@@ -57,16 +57,14 @@ pub(super) struct Step<'a> {
     pub(super) now: OffsetDateTime,
 }
 
-/// Whether a call may go on.
+/// Whether a call may proceed.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Gate {
-    /// It may.
     Open,
     /// The user has to be asked first.
     Ask,
 }
 
-/// The operations of all apps.
 pub(super) struct Operations {
     entries: Mutex<Bounded<String, Operation>>,
 }
@@ -76,7 +74,7 @@ impl Operations {
         Self { entries: Mutex::new(Bounded::new(MOST_OPERATIONS)) }
     }
 
-    /// Whether this step takes up an operation that waits for the user, of the same token and path.
+    /// Returns whether this step resumes an operation of the same token and path that waits for the user.
     pub(super) fn awaits(&self, step: Step<'_>) -> bool {
         let entries = locked(&self.entries);
         entries.get(step.id).is_some_and(|operation| {
@@ -86,7 +84,7 @@ impl Operations {
         })
     }
 
-    /// Asks for the one-time password, or looks at the one that came.
+    /// Asks for the one-time password, or checks the one that was sent.
     pub(super) fn ask(&self, step: Step<'_>, body: Body<'_>) -> Result<Gate, Refusal> {
         let answers = body.objects("userInputs")?;
         if !self.awaits(step) || answers.is_empty() {
@@ -141,13 +139,13 @@ impl Operations {
             .ok_or_else(|| reason::INVALID_OPERATION_ID.because("no such operation"))
     }
 
-    /// `operation/status`: how far an operation is.
+    /// `operation/status`: an operation's progress.
     pub(super) fn status(&self, id: &str) -> Result<Fields, Refusal> {
         let operation = self.find(id, None)?;
         Ok(about(id, &operation))
     }
 
-    /// `operation/get`: all that is known of an operation of this token.
+    /// `operation/get`: all details of an operation of this token.
     pub(super) fn info(&self, id: &str, token: Uuid) -> Result<Fields, Refusal> {
         let operation = self.find(id, Some(token))?;
         let moment = |at: OffsetDateTime| at.format(&Rfc3339).unwrap_or_default();
@@ -164,7 +162,7 @@ impl Operations {
         Ok(fields)
     }
 
-    /// `ach/pull/get`: what became of a pull of this token.
+    /// `ach/pull/get`: the state of a pull of this token.
     pub(super) fn pull(&self, id: &str, path: &str, token: Uuid) -> Result<Fields, Refusal> {
         let operation = self.find(id, Some(token))?;
         let Some(Value::Object(mut transfer)) =

@@ -1,6 +1,6 @@
-//! Beneficiaries: the ones that every login has, and those that were added.
+//! Beneficiaries: the built-in ones of every login, and added ones.
 //!
-//! Knows: answer, bank, body, data.
+//! May import: answer, bank, body, data.
 
 use serde_json::{Value, json};
 use time::{Duration, OffsetDateTime};
@@ -13,7 +13,7 @@ use super::data::COOL_DOWN_HOURS;
 /// How many added beneficiaries a login remembers.
 const MOST_ADDED: usize = 50;
 
-/// The rail on which money moves. Each has beneficiaries of its own.
+/// The payment rail. Each has its own beneficiaries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rail {
     /// `payment/…`
@@ -22,16 +22,15 @@ pub(super) enum Rail {
     Wire,
 }
 
-/// Somebody who can be paid.
 #[derive(Clone, Debug)]
 pub(super) struct Payee {
     rail: Rail,
     id: String,
     name: String,
-    /// The IBAN where there is one, the account number otherwise.
+    /// The IBAN if there is one, the account number otherwise.
     account: String,
     active: bool,
-    /// When it was added; `None` for those that were always there.
+    /// When it was added; `None` for built-in ones.
     added_at: Option<OffsetDateTime>,
 }
 
@@ -49,14 +48,13 @@ impl Payee {
     }
 }
 
-/// The beneficiaries that were added to one login.
 #[derive(Debug, Default)]
 pub(super) struct Payees {
     added: Vec<Payee>,
 }
 
 impl Payees {
-    /// Everybody who can be paid on this rail.
+    /// Returns all beneficiaries on this rail.
     fn on(&self, holder: &Holder, rail: Rail) -> impl Iterator<Item = Payee> {
         let added = self.added.iter().filter(move |payee| payee.rail == rail);
         given(holder, rail).into_iter().chain(added.cloned())
@@ -67,7 +65,7 @@ impl Payees {
         field("beneficiaries", json!(list))
     }
 
-    /// The beneficiary that the caller wants to add.
+    /// Reads the beneficiary to add.
     pub(super) fn wanted(
         &self,
         holder: &Holder,
@@ -90,7 +88,7 @@ impl Payees {
         })
     }
 
-    /// Adds a beneficiary; beyond the bound the one added first goes.
+    /// Adds a beneficiary; evicts the oldest beyond the limit.
     pub(super) fn add(&mut self, payee: Payee) {
         if self.added.len() >= MOST_ADDED {
             self.added.remove(0);
@@ -98,7 +96,7 @@ impl Payees {
         self.added.push(payee);
     }
 
-    /// Refuses a transfer to somebody who cannot be paid yet, or who is not known.
+    /// Refuses a transfer to a beneficiary that is unknown or cannot be paid yet.
     pub(super) fn check_receiver(
         &self,
         holder: &Holder,
@@ -123,7 +121,7 @@ impl Payees {
     }
 }
 
-/// The IBAN or the account number of somebody who is to be paid.
+/// Reads a beneficiary's IBAN or account number.
 pub(super) fn account_of(body: Body<'_>) -> Result<&str, Refusal> {
     match body.text_if_given("iban")? {
         Some(iban) => Ok(iban),
@@ -133,7 +131,7 @@ pub(super) fn account_of(body: Body<'_>) -> Result<&str, Refusal> {
     }
 }
 
-/// The beneficiaries of every login: one that can be paid, one that the bank has yet to confirm.
+/// Returns the built-in beneficiaries: one that can be paid, one that the bank has yet to confirm.
 fn given(holder: &Holder, rail: Rail) -> [Payee; 2] {
     [("Lena Hoffmann", true), ("Omar Siddiqui", false)].map(|(name, active)| {
         let number = holder.bank.number(&mut holder.dice(name));

@@ -1,7 +1,7 @@
-//! Moving money: transfers on both rails and ACH pulls. What a handler returns is only prepared;
-//! it takes effect once the user's one-time password was right.
+//! Money movement: transfers on both rails and ACH pulls. A handler only prepares the work, which takes effect once
+//! the user's one-time password was right.
 //!
-//! Knows: answer, bank, body, bounded, data, model, payees.
+//! May import: answer, bank, body, bounded, data, model, payees.
 
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -14,14 +14,13 @@ use super::data;
 use super::model::Login;
 use super::payees::{Payee, Rail, account_of};
 
-/// What a call will do and answer, once nothing stands in its way.
+/// A call's prepared effect and answer.
 #[derive(Debug, Default)]
 pub(super) struct Work {
-    /// The fields of the answer.
     pub(super) fields: Fields,
-    /// Money that moves, for `operation/get` and `ach/pull/get`.
+    /// The transfer, for `operation/get` and `ach/pull/get`.
     pub(super) transfer: Option<Value>,
-    /// A beneficiary to be added.
+    /// A beneficiary to add.
     pub(super) payee: Option<Payee>,
 }
 
@@ -31,7 +30,7 @@ impl From<Fields> for Work {
     }
 }
 
-/// Whom a transfer names, and how.
+/// How a request names the recipient of a transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Receiver {
     /// `transfer/create`: by `receiverID`, or by name and account.
@@ -40,7 +39,7 @@ pub(super) enum Receiver {
     Described,
 }
 
-/// What the bank prints on the statement.
+/// Returns the reference on the bank statement.
 pub(super) fn reference_of(operation_id: &str) -> String {
     let tail = operation_id.rsplit('-').next().unwrap_or(operation_id);
     format!("SBX{}", tail.to_uppercase())
@@ -88,7 +87,7 @@ pub(super) fn transfer(
     })
 }
 
-/// `ach/pull/create`. Java's SDK sends the pull as an object of its own, others do not.
+/// `ach/pull/create`. Java's SDK sends the pull as a nested object, others do not.
 pub(super) fn pull(login: &Login, body: Body<'_>) -> Result<Work, Refusal> {
     let wanted = body.object_if_given("transfer")?.unwrap_or(body);
     let account = data::account(&login.holder, wanted, "senderID")?;

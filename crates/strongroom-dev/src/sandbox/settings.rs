@@ -1,6 +1,6 @@
-//! What the sandbox is told at its start, and the rules that can be changed while it runs.
+//! The sandbox's settings at the start, and the rules that can change while it runs.
 //!
-//! Knows nothing else of the sandbox.
+//! Imports no other module of the sandbox.
 
 use std::time::Duration;
 
@@ -8,39 +8,39 @@ use serde::{Deserialize, Serialize};
 
 use strongroom_common::secret::SecretText;
 
-/// The key of the app that a sandbox has where nothing else is said.
+/// The key of the app that a sandbox has by default.
 pub const DEFAULT_APP_KEY: &str = "sandbox-app-key";
-/// The secret of the app that a sandbox has where nothing else is said. It guards nothing.
+/// The secret of the app that a sandbox has by default. It guards nothing.
 pub const DEFAULT_APP_SECRET: &str = "sandbox-app-secret";
 
 const DEFAULT_CAPACITY: usize = 100_000;
 const DEFAULT_WORKERS: usize = 2;
 const HALF_AN_HOUR: Duration = Duration::from_mins(30);
-/// Ten years: longer makes no sense and would leave the calendar.
+/// Ten years: a longer one would leave the calendar's range.
 pub(super) const LONGEST_CODE_LIFETIME: Duration = Duration::from_hours(10 * 365 * 24);
-/// Dapi's own time limit is 240 s at the most.
+/// Dapi's own time limit is at most 240 s.
 pub(super) const LONGEST_DELAY: Duration = Duration::from_mins(10);
 
-/// An application as Dapi's dashboard would list it.
+/// An application, as Dapi's dashboard would list it.
 #[derive(Clone, Debug)]
 pub struct App {
-    /// Names the app in public: in codes, in tokens, in `operation/get`.
+    /// The app's public id: in codes, in tokens, in `operation/get`.
     pub key: String,
     /// What the app's backends send as `appSecret`.
     pub secret: SecretText,
 }
 
-/// How a sandbox starts.
+/// The settings of a sandbox at its start.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The apps that it knows. Connect uses the first where it is told no other.
+    /// The apps. Connect uses the first unless another is requested.
     pub apps: Vec<App>,
     /// The rules at the start.
     pub rules: Rules,
-    /// How many logins, codes and tokens are kept, each; beyond that the oldest is forgotten. One
-    /// of each together takes about two kilobytes.
+    /// How many logins, codes and tokens are kept, each; beyond that the oldest is evicted. One of each takes about
+    /// two kilobytes in total.
     pub capacity: usize,
-    /// Threads that answer requests.
+    /// The number of threads that serve requests.
     pub workers: usize,
 }
 
@@ -58,25 +58,25 @@ impl Default for Settings {
     }
 }
 
-/// What happens when a code that was already exchanged comes again. Dapi documents none of the
-/// three, so whoever calls it has to be ready for all.
+/// The answer to a second exchange of one code. Dapi documents none of the three, so callers must be ready for
+/// all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum SecondExchange {
-    /// It is refused.
+    /// A refusal.
     #[default]
     Refuse,
-    /// The answer is the token that the first exchange gave.
+    /// The token of the first exchange.
     SameToken,
-    /// The answer is another token, with a `tokenID` of its own.
+    /// Another token, with its own `tokenID`.
     MintAnother,
 }
 
-/// What a delink ends. Dapi's documentation speaks of "the user" and of "the token" by turns.
+/// What a delink ends. Dapi's documentation speaks of "the user" in some places and "the token" in others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum DelinkCuts {
-    /// The token that the call was made with.
+    /// The token of the call.
     #[default]
     Token,
     /// Every token of the same `connectionID` and `userID`.
@@ -87,7 +87,7 @@ pub enum DelinkCuts {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Mfa {
-    /// Those that move money.
+    /// Calls that move money.
     #[default]
     Transfers,
     /// All data, payment, ach, wire and batch calls.
@@ -96,7 +96,7 @@ pub enum Mfa {
     Never,
 }
 
-/// The rules that can be changed while the sandbox runs.
+/// The rules that can change while the sandbox runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rules {
     /// The answer to a second exchange of one code.
@@ -105,11 +105,11 @@ pub struct Rules {
     pub delink_cuts: DelinkCuts,
     /// Which calls ask for a one-time password.
     pub mfa: Mfa,
-    /// Whether two calls at once with one token all fail, as they do at Dapi.
+    /// Whether concurrent calls with one token all fail, as they do at Dapi.
     pub one_call_per_token: bool,
-    /// How long a code lives where Connect is told nothing else.
+    /// The lifetime of a code unless Connect is given another.
     pub code_lifetime: Duration,
-    /// How long every call to Dapi's API takes, at least.
+    /// The minimum duration of a call to Dapi's API.
     pub latency: Duration,
 }
 
@@ -127,7 +127,7 @@ impl Default for Rules {
 }
 
 impl Rules {
-    /// The rules as the control API shows them; a [`RulesChange`] reads the same names.
+    /// Returns the rules as the control API shows them; [`RulesChange`] reads the same names.
     pub(super) fn to_json(self) -> serde_json::Value {
         serde_json::json!({
             "secondExchange": self.second_exchange,
@@ -140,7 +140,7 @@ impl Rules {
     }
 }
 
-/// New values for some of the rules. What is left out stays as it is.
+/// New values for some of the rules. An absent one does not change.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct RulesChange {
@@ -159,7 +159,7 @@ pub struct RulesChange {
 }
 
 impl RulesChange {
-    /// The rules after this change; times are cut to what makes sense.
+    /// Applies this change; clamps times to their limits.
     pub(super) fn applied_to(self, rules: Rules) -> Rules {
         let seconds = |value: u64| Duration::from_secs(value).min(LONGEST_CODE_LIFETIME);
         let millis = |value: u64| Duration::from_millis(value).min(LONGEST_DELAY);

@@ -1,12 +1,12 @@
-//! Other systems that stand beside Dapi in the same backend: OAuth 2.0 client-credentials servers
-//! (RFC 6749 §4.4), each with a small protected API.
+//! Other systems besides Dapi that a backend calls: OAuth 2.0 client-credentials servers (RFC 6749 §4.4), each with
+//! a small protected API.
 //!
-//! - `danaconnect`, in DANAConnect's manner: HTTP Basic, `scope` required, tokens that look like JWTs and
-//!   live for an hour;
-//! - `kaisa`, in Kaisa's manner: id and secret in the form or in JSON, opaque tokens of 300 seconds;
-//! - `plain`: HTTP Basic alone, opaque tokens, whose API asks for a scope that the token need not have.
+//! - `danaconnect`, modelled on DANAConnect: HTTP Basic, `scope` required, tokens that look like JWTs and live for
+//!   an hour;
+//! - `kaisa`, modelled on Kaisa: id and secret in the form or in JSON, opaque tokens of 300 seconds;
+//! - `plain`: HTTP Basic alone, opaque tokens, whose API requires a scope that the token need not have.
 //!
-//! Knows: bounded, mint.
+//! May import: bounded, mint.
 
 use std::sync::Mutex;
 
@@ -16,29 +16,28 @@ use time::{Duration, OffsetDateTime};
 use super::bounded::{Bounded, locked};
 use super::mint::{self, Digest, Mint};
 
-/// The id by which all three know their client.
+/// The `client_id` at all three systems.
 pub const SYSTEMS_CLIENT_ID: &str = "sandbox-client";
-/// Its secret. It guards nothing.
+/// The client secret at all three systems. It guards nothing.
 pub const SYSTEMS_CLIENT_SECRET: &str = "sandbox-client-secret";
 
-/// How many tokens are remembered, of all systems together.
+/// How many tokens are remembered, over all systems.
 const MOST_TOKENS: usize = 10_000;
 
-/// One of the systems.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct System {
     pub(super) name: &'static str,
-    /// Where its tokens come from.
+    /// The token endpoint.
     pub(super) token_path: &'static str,
-    /// The folder of its protected API.
+    /// The path prefix of the protected API.
     pub(super) api_path: &'static str,
-    /// Whether credentials come by HTTP Basic; in the body otherwise.
+    /// Whether credentials are sent by HTTP Basic; in the body otherwise.
     pub(super) basic: bool,
-    /// The scope without which the API says 403.
+    /// The scope without which the API answers 403.
     pub(super) scope: &'static str,
-    /// Whether a token request has to ask for it.
+    /// Whether a token request must name the scope.
     pub(super) scope_required: bool,
-    /// How long tokens live, in seconds.
+    /// The lifetime of tokens in seconds.
     pub(super) lifetime: u32,
     /// Whether tokens look like JWTs.
     jwt: bool,
@@ -78,8 +77,8 @@ pub(super) static SYSTEMS: [System; 3] = [
 ];
 
 impl System {
-    /// The path under which calls to this one are counted and struck by faults: a system's token
-    /// endpoint, or the folder of its API.
+    /// Returns the path by which calls are counted and matched with faults: a system's token endpoint, or the prefix of
+    /// its API.
     pub(super) fn path_of(path: &str) -> Option<&'static str> {
         let path = path.trim_matches('/');
         let inside = |folder: &str| {
@@ -91,11 +90,11 @@ impl System {
         })
     }
 
-    /// What a token may do that was asked for with this scope: `Err` where nobody may have it.
+    /// Returns the scope that a request for `asked` grants; `Err` if nobody may have it.
     pub(super) fn granted(&self, asked: Option<&str>) -> Result<String, ()> {
         match asked.filter(|scope| !scope.is_empty()) {
             None if self.scope_required => Err(()),
-            // A system that requires none grants what it has where nothing is asked for.
+            // A system that does not require a scope grants its own by default.
             None => Ok(self.scope.to_owned()),
             Some(asked) if asked.split(' ').all(|word| word == self.scope || word == "other") => {
                 Ok(asked.to_owned())
@@ -111,18 +110,17 @@ struct Grant {
     ends: OffsetDateTime,
 }
 
-/// What a bearer token is worth.
+/// What a bearer token is good for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Worth {
-    /// It opens the API.
+    /// Valid for the API.
     Good,
-    /// It is good and lacks the scope.
+    /// Valid, but lacks the scope.
     NoScope,
-    /// It is unknown, another system's, expired or revoked.
+    /// Unknown, another system's, expired or revoked.
     Nothing,
 }
 
-/// The tokens that the systems gave out.
 pub(super) struct Grants(Mutex<Bounded<Digest, Grant>>);
 
 impl Grants {
@@ -130,7 +128,6 @@ impl Grants {
         Self(Mutex::new(Bounded::new(MOST_TOKENS)))
     }
 
-    /// A new token.
     pub(super) fn issue(
         &self,
         mint: &Mint,
@@ -163,7 +160,6 @@ impl Grants {
         }
     }
 
-    /// Revokes every token of every system.
     pub(super) fn revoke_all(&self) {
         locked(&self.0).clear();
     }

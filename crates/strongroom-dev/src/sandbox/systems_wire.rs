@@ -1,9 +1,8 @@
-//! The other systems' wire: token requests and protected calls in, answers and faults out.
+//! The other systems over HTTP: token requests and protected calls.
 //!
-//! Errors of a token endpoint have OAuth's shape (RFC 6749 §5.2), those of an API tell by a challenge what
-//! is wrong with the token (RFC 6750 §3).
+//! Errors of a token endpoint have OAuth's form (RFC 6749 §5.2); those of an API use a challenge (RFC 6750 §3).
 //!
-//! Knows: actix, and the rooms of the sandbox that it puts together.
+//! May import: actix, and the modules of the sandbox that it combines.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +21,7 @@ use super::faults::{Effect, Strike, When};
 use super::systems::{SYSTEMS, SYSTEMS_CLIENT_ID, SYSTEMS_CLIENT_SECRET, System, Worth};
 use super::wire::{bearer, hang_if_told, spoil_text, traceparent, wait};
 
-/// What goes back, before a fault spoils it.
+/// An answer before a fault corrupts it.
 struct Reply {
     status: u16,
     outcome: &'static str,
@@ -56,7 +55,6 @@ impl Reply {
     }
 }
 
-/// The routes of the other systems.
 pub(super) fn routes(config: &mut ServiceConfig) {
     for system in &SYSTEMS {
         let token = move |request: HttpRequest, sandbox: ThinData<Sandbox>, body: Bytes| {
@@ -74,7 +72,7 @@ pub(super) fn routes(config: &mut ServiceConfig) {
 
 type Work = fn(&Sandbox, &'static System, &HttpRequest, &[u8]) -> Reply;
 
-/// Notes the call, does the work, and lets faults strike before or after it.
+/// Records the call, does the work, and applies faults before or after it.
 async fn visit(
     request: HttpRequest,
     sandbox: Sandbox,
@@ -114,7 +112,7 @@ async fn visit(
     }
 }
 
-/// `POST` to a token endpoint.
+/// Answers a `POST` to a token endpoint.
 fn give_token(
     sandbox: &Sandbox,
     system: &'static System,
@@ -150,7 +148,7 @@ fn give_token(
     }))
 }
 
-/// A form's fields or a JSON object's, as the content type says.
+/// Parses the fields of a form or a JSON object, by the content type.
 fn fields(request: &HttpRequest, body: &[u8]) -> Option<BTreeMap<String, String>> {
     let kind = request.headers().get(header::CONTENT_TYPE)?.to_str().ok()?;
     match kind.split(';').next()?.trim() {
@@ -162,7 +160,7 @@ fn fields(request: &HttpRequest, body: &[u8]) -> Option<BTreeMap<String, String>
     }
 }
 
-/// The halves of HTTP Basic, form-decoded (RFC 6749 §2.3.1).
+/// Parses HTTP Basic credentials, form-decoded (RFC 6749 §2.3.1).
 fn basic(request: &HttpRequest) -> Option<(String, String)> {
     let value = request.headers().get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, encoded) = value.split_once(' ')?;
@@ -176,7 +174,7 @@ fn basic(request: &HttpRequest) -> Option<(String, String)> {
     Some((decode(id), decode(secret)))
 }
 
-/// A call to a protected API: it tells what came, so that a test can see what was passed on.
+/// Answers a protected call with what it received, so that a test can see what was passed on.
 fn protected(
     sandbox: &Sandbox,
     system: &'static System,

@@ -1,10 +1,9 @@
-//! Dapi's wire: requests in, answers and faults out.
+//! Dapi's API over HTTP: requests in, answers and faults out.
 //!
-//! `POST /v2/…` names the endpoint by its path; `POST /`, which SDKs inside apps use, names it by
-//! the body's `action`. A call that arrived is carried out even if its caller goes away meanwhile,
-//! as a bank would.
+//! `POST /v2/…` names the endpoint by its path; `POST /`, which SDKs inside apps use, names it by the body's
+//! `action`. A call that arrived is carried out even if its caller disconnects, as a bank would.
 //!
-//! Knows: actix, and the rooms of the sandbox that it puts together.
+//! May import: actix, and the modules of the sandbox that it combines.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,16 +25,16 @@ use super::endpoint::{Deed, Endpoint};
 use super::faults::{Effect, Fault, Status, Strike, When};
 use super::model::Turn;
 
-/// The longest body that is read.
+/// The longest body that is read, in bytes.
 pub(super) const LONGEST_BODY: usize = 1024 * 1024;
-/// How long a call hangs at the most.
+/// How long a call hangs at most.
 const LONGEST_HANG: Duration = Duration::from_mins(10);
-/// How much of a caller's `traceparent` is kept; the standard's own is 55 characters long.
+/// How much of a caller's `traceparent` is kept; a standard one is 55 characters long.
 const LONGEST_TRACEPARENT: usize = 128;
 
 const NOT_JSON: &str = "<!doctype html><title>Sandbox</title>This is not the JSON you are after.\n";
 
-/// Answers everything that is neither control nor Connect.
+/// Answers everything that is neither the control API nor Connect.
 pub(super) async fn dapi(
     request: HttpRequest,
     ThinData(sandbox): ThinData<Sandbox>,
@@ -51,7 +50,7 @@ pub(super) async fn dapi(
     }
 }
 
-/// Reads a request; who calls and whether they may is judged later.
+/// Parses a request; identity and permission are checked later.
 fn read(request: &HttpRequest, body: Result<Bytes, actix_web::Error>) -> Result<Call, Refusal> {
     let pass_through = request.path() == "/";
     let known = Endpoint::at(request.path());
@@ -99,7 +98,7 @@ fn unknown(state: &State, request: &HttpRequest) -> Arrival {
     }
 }
 
-/// A call on its way from arrival to answer.
+/// A call between its arrival and its answer.
 struct Visit {
     state: Arc<State>,
     call: Call,
@@ -108,11 +107,10 @@ struct Visit {
     entry: Entry,
 }
 
-/// What a visit ends with.
+/// How a visit ends.
 enum End {
-    /// Dapi's answer.
     Answer(Answer),
-    /// A fault, with the answer that it spoils where the work was done.
+    /// A fault, with the answer that it corrupts if the work was done.
     Fault(Fault, Option<Answer>),
 }
 
@@ -128,8 +126,8 @@ impl Visit {
             let login = token.as_ref().map(|token| &*token.login().connection_id);
             (token.as_ref().map(|token| token.id), login)
         };
-        // Before the journal tells that the call is here: whoever waits for that and then calls
-        // with the same token is sure to meet it.
+        // Before the journal records the call: a caller that waits for the record and then uses the same token
+        // is certain to overlap with this call.
         let turn = token.clone().map(Turn::begin);
         let strike = state.faults.take(call.endpoint.path, connection_id);
         let entry = state.calls.note(Arrival {
@@ -143,7 +141,7 @@ impl Visit {
         Self { state: Arc::clone(state), turn, call, strike, entry }
     }
 
-    /// Carries the call out, in a task of its own where that takes time.
+    /// Carries out the call, in a task of its own if that takes time.
     async fn answer(self) -> HttpResponse {
         let end = if self.strike.is_none() && self.state.rules().latency.is_zero() {
             End::Answer(self.perform())
@@ -200,22 +198,21 @@ async fn pause(time: Duration) {
     }
 }
 
-/// Waits as long as the fault says, or until the faults are cleared.
+/// Waits for the fault's delay, or until the faults are cleared.
 pub(super) async fn wait(fault: &Fault, release: &CancellationToken) {
     if !fault.delay().is_zero() {
-        // Both ends of the wait are the same: the call goes on.
+        // Timed out or released: in both cases the call goes on.
         let _ = tokio::time::timeout(fault.delay(), release.cancelled()).await;
     }
 }
 
 pub(super) async fn hang_if_told(fault: &Fault, release: &CancellationToken) {
     if fault.effect == Effect::Hang {
-        // Both ends of the wait are the same: the connection is cut.
+        // Timed out or released: in both cases the connection is cut.
         let _ = tokio::time::timeout(LONGEST_HANG, release.cancelled()).await;
     }
 }
 
-/// Sends Dapi's answer.
 fn send(answer: &Answer) -> HttpResponse {
     json(answer.status).body(answer.to_bytes())
 }
@@ -231,14 +228,13 @@ fn cut_off() -> HttpResponse {
     HttpResponse::Ok().body(Cut::at_once())
 }
 
-/// Sends what a fault makes of an answer. Where the work was not done there is none to spoil, and
-/// an empty one stands in for it.
+/// Sends what a fault makes of an answer; if the work was not done, of an empty one.
 fn spoil(effect: Effect, answer: Option<&Answer>) -> HttpResponse {
     let bytes = Bytes::from(answer.map_or_else(|| b"{}".to_vec(), Answer::to_bytes));
     spoil_text(effect, answer.map_or(200, |answer| answer.status), bytes)
 }
 
-/// The same for an answer whose status and JSON are known.
+/// Sends what a fault makes of a status and its JSON.
 pub(super) fn spoil_text(effect: Effect, code: u16, bytes: Bytes) -> HttpResponse {
     match effect {
         Effect::Answer | Effect::Drop | Effect::Hang => cut_off(),
@@ -255,7 +251,7 @@ pub(super) fn spoil_text(effect: Effect, code: u16, bytes: Bytes) -> HttpRespons
     }
 }
 
-/// An answer that Dapi's API did not make.
+/// Builds an answer that Dapi's API did not create.
 fn foreign(status: Status) -> HttpResponse {
     let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::BAD_GATEWAY);
     let mut builder = HttpResponse::build(code);

@@ -10,7 +10,7 @@ use strongroom_dev::postgres::Durability;
 
 use crate::*;
 
-/// Not a test: what [`child`] runs. It ends when its parent lets go of its input.
+/// Not a test: [`child`] runs it. It ends when its parent closes its input.
 #[tokio::test]
 #[ignore = "only a child process of other tests"]
 async fn own_a_server_until_killed() {
@@ -110,7 +110,7 @@ async fn an_owner_that_is_killed_at_any_moment_of_a_start_leaves_no_server() {
         child.kill().unwrap();
         child.wait().unwrap();
 
-        // A server that stayed would be used as somebody else's.
+        // A server that stayed would be shared as another process's.
         let server = start(&folder, Durability::Durable).await;
         assert!(!server.is_shared(), "killed after {after:?}");
         server.stop().await.unwrap();
@@ -119,7 +119,7 @@ async fn an_owner_that_is_killed_at_any_moment_of_a_start_leaves_no_server() {
 
 #[tokio::test]
 async fn killing_the_owner_of_a_throwaway_database_leaves_nothing() {
-    // Directly under a folder in which everybody may remove what is theirs, as `/tmp` is.
+    // Directly below a sticky folder, such as `/tmp`.
     let folder = std::env::temp_dir().join(format!("strongroom-throwaway-{}", std::process::id()));
     let mut child = child(&folder, Durability::Throwaway);
     url_of(&mut child);
@@ -143,7 +143,7 @@ async fn a_database_that_was_half_made_when_its_owner_was_killed_is_made_anew() 
     child.kill().unwrap();
     child.wait().unwrap();
     assert!(!folder.join("data").exists(), "initdb was quicker than this test");
-    // What a failing machine leaves, where even the supervisor could not clean up.
+    // What a failing machine leaves if even the supervisor could not clean up.
     std::fs::create_dir_all(folder.join("data.new-1/base")).unwrap();
 
     let server = start(&folder, Durability::Durable).await;
@@ -169,7 +169,7 @@ async fn killing_the_server_itself_loses_no_acknowledged_row() {
         acknowledged
     });
     tokio::time::sleep(Duration::from_millis(300)).await;
-    // The server first, so that nothing of it can tidy up, then the backend that serves the writer.
+    // The server first, so that it cannot clean up, then the backend that serves the writer.
     let backends = Command::new("pgrep").args(["-P", &pid]).output().unwrap();
     assert!(signal("KILL", &pid));
     for backend in String::from_utf8_lossy(&backends.stdout).lines() {

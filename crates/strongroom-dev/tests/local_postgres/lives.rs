@@ -1,4 +1,4 @@
-//! Starting, sharing and stopping as it goes every day.
+//! Starting, sharing and stopping in everyday use.
 
 use std::os::unix::fs::{MetadataExt as _, chown};
 use std::path::PathBuf;
@@ -42,7 +42,7 @@ async fn the_url_serves_sqlx_and_psql() {
     let server = start(temporary.path().join("db"), Durability::Throwaway).await;
     PgConnection::connect(&server.url()).await.unwrap();
     let psql = Command::new("psql").args([&server.url(), "-Atc", "SELECT 6 * 7"]).output();
-    // Whoever has the server alone, without its client, has nothing to check here.
+    // With the server's package alone there is no client to check.
     if let Ok(psql) = psql {
         assert_eq!(String::from_utf8_lossy(&psql.stdout), "42\n", "{psql:?}");
     }
@@ -163,12 +163,12 @@ async fn what_root_wants_where_the_servers_user_cannot_go_is_kept_elsewhere() {
     server.stop().await.unwrap();
     std::fs::remove_dir_all(&folder).unwrap();
 
-    // Somebody else was there first.
+    // Another user created the folder first.
     std::fs::create_dir(&folder).unwrap();
     chown(&folder, Some(12_345), None).unwrap();
     let error = LocalPostgres::start(settings(&wanted, Durability::Durable)).await.unwrap_err();
     assert!(matches!(error, StartError::Foreign { owner: 12_345, .. }), "{error}");
-    // So was somebody with a link.
+    // Another user created a link first.
     std::fs::remove_dir(&folder).unwrap();
     std::os::unix::fs::symlink(temporary.path(), &folder).unwrap();
     let error = LocalPostgres::start(settings(&wanted, Durability::Durable)).await.unwrap_err();

@@ -1,6 +1,6 @@
 //! `postgres` against the real PostgreSQL of this machine.
 //!
-//! Run as root these tests cover the drop to another user, run as anybody else the plain way.
+//! Run as root, these tests cover the change to another user; run as anybody else, the plain way.
 
 #![expect(
     clippy::expect_used,
@@ -21,9 +21,9 @@ use sqlx::{Connection as _, PgConnection};
 use strongroom_dev::postgres::{Durability, LocalPostgres, Settings};
 use tempfile::TempDir;
 
-/// Long enough for a loaded machine; nothing that works takes it.
+/// Long enough for a loaded machine; no success takes this long.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Tell the child process of a test what to run.
+/// Tells the child process of a test which folder to use.
 const CHILD_FOLDER: &str = "STRONGROOM_TEST_CHILD_FOLDER";
 const CHILD_THROWAWAY: &str = "STRONGROOM_TEST_CHILD_THROWAWAY";
 
@@ -35,7 +35,7 @@ fn environment(name: &str) -> Option<std::ffi::OsString> {
     std::env::var_os(name)
 }
 
-/// A folder that everybody may enter, so that root's server can lie in it.
+/// Creates a folder that everybody may enter, so that root's server can be in it.
 fn temporary() -> TempDir {
     with_mode(0o755)
 }
@@ -76,7 +76,7 @@ async fn text(server: &LocalPostgres, sql: &'static str) -> String {
     sqlx::query_scalar(sql).fetch_one(&mut connection).await.expect(sql)
 }
 
-/// The process id of the server, line 1 of its file.
+/// Returns the pid of the server, line 1 of its file.
 fn server_pid(folder: &Path) -> String {
     let file = folder.join("data/postmaster.pid");
     let file = std::fs::read_to_string(file).expect("postmaster.pid");
@@ -115,7 +115,7 @@ fn is_root(folder: &TempDir) -> bool {
     folder.path().metadata().expect("metadata").uid() == 0
 }
 
-/// This test binary once more, as a process that owns a server and can be killed.
+/// Runs this test binary again, as a process that owns a server and can be killed.
 fn child(folder: &Path, durability: Durability) -> Child {
     Command::new(std::env::current_exe().expect("this binary"))
         .args(["--exact", "deaths::own_a_server_until_killed", "--ignored", "--nocapture"])
@@ -136,7 +136,7 @@ fn url_of(child: &mut Child) -> String {
         .expect("the URL of the child's server")
 }
 
-/// Shown with `--nocapture`.
+/// Visible with `--nocapture`.
 fn eprint_time(what: &str, began: Instant) {
     let _ = writeln!(std::io::stderr(), "{what}, to the first answer: {:?}", began.elapsed());
 }

@@ -1,4 +1,4 @@
-//! Starts that cannot be, and what they tell.
+//! Starts that must fail, and their messages.
 
 use std::os::unix::fs::PermissionsExt;
 

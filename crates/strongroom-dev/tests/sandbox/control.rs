@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Reply, TestSandbox};
 
-/// What a problem says.
+/// Returns the `detail` of a problem.
 #[track_caller]
 fn detail(reply: &Reply, status: u16) -> &str {
     assert_eq!(reply.status, status, "{reply:?}");
@@ -16,7 +16,7 @@ fn detail(reply: &Reply, status: u16) -> &str {
 #[tokio::test]
 async fn connect_works_without_a_browser() {
     let test = TestSandbox::start();
-    // As curl sends it: a form's content type, or no body at all.
+    // As curl sends it: with a form's content type, or without a body.
     for body in ["", "{}", "{\"clientUserID\": \"ada\"}"] {
         let request = test.http.post(test.url("/sandbox/connect")).body(body);
         let request = request.header("content-type", "application/x-www-form-urlencoded");
@@ -123,7 +123,7 @@ async fn rules_are_changed_one_by_one() {
     assert_eq!(after["secondExchange"], "mintAnother");
     assert_eq!(after["codeLifetime"], 60);
     assert_eq!(after["delinkCuts"], before["delinkCuts"]);
-    // What GET shows can be put back as it is.
+    // What GET returns can be sent back unchanged.
     let restored = test.send(Method::PUT, "/sandbox/settings", &before).await.body;
     assert_eq!(restored, before);
     let wrong = json!({"secondExchange": "maybe"});

@@ -1,4 +1,4 @@
-//! The end of a token, and the one call at a time that it bears.
+//! The end of a token, and its limit of one call at a time.
 
 use std::time::Duration;
 
@@ -120,7 +120,7 @@ async fn a_token_that_the_user_unlinked_at_the_bank_is_refused() {
     }
 }
 
-/// Makes the next calls wait until the faults are cleared.
+/// Makes the next calls hang until the faults are cleared.
 fn hold(test: &TestSandbox, calls: u32) {
     let fault = Fault::new(Effect::Answer).delayed(Duration::from_mins(1));
     test.fault(fault.times(calls));
@@ -142,7 +142,7 @@ async fn two_calls_at_once_with_one_token_all_fail() {
     for reply in [&running, &meanwhile] {
         assert_eq!(reply.refusal(), (401, "SESSION_INVALIDATED"));
     }
-    // Once both are through, the token works as before.
+    // Once both have ended, the token works as before.
     user.call("data/accounts/get", json!({})).await.done();
 }
 

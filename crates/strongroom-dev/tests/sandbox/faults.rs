@@ -11,10 +11,10 @@ use crate::support::TestSandbox;
 
 const EXCHANGE: &str = "auth/ExchangeToken";
 
-/// What a socket got, and how the connection ended.
+/// What a socket received, and how the connection ended.
 struct Raw {
     bytes: Vec<u8>,
-    /// Whether the peer closed it in good order, without a reset.
+    /// Whether the peer closed it cleanly, without a reset.
     closed: bool,
 }
 
@@ -31,7 +31,7 @@ impl Raw {
     }
 }
 
-/// Sends an exchange over a socket of its own and reads until the peer closes it.
+/// Sends an exchange over its own socket and reads until the peer closes it.
 async fn exchange_raw(test: &TestSandbox, linked: &ConnectResult) -> Raw {
     let body = TestSandbox::exchange_body(linked).to_string();
     let address = test.address;
@@ -159,7 +159,7 @@ async fn a_call_hangs_until_the_faults_are_cleared() {
         test.fault(fault.times(1));
         let clear = async {
             test.sandbox.calls_reached(EXCHANGE, before + 1).await;
-            // Long enough to see that nothing comes by itself.
+            // Long enough to see that nothing arrives unasked.
             tokio::time::sleep(Duration::from_millis(100)).await;
             test.sandbox.clear_faults();
         };

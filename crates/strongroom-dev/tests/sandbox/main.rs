@@ -1,4 +1,4 @@
-//! The sandbox over real HTTP: what it promises, and what a plain socket sees when it misbehaves.
+//! The sandbox over real HTTP: its promises, and what a plain socket sees when it misbehaves.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that panics says where")]
 

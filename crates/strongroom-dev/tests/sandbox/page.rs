@@ -1,4 +1,4 @@
-//! What Connect's page is served with; what it looks like is for eyes.
+//! The headers of Connect's page; its look is not tested.
 
 use crate::support::TestSandbox;
 

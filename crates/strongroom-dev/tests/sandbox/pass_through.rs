@@ -1,4 +1,4 @@
-//! The root, which SDKs inside apps call.
+//! The root path, which SDKs inside apps call.
 
 use serde_json::json;
 

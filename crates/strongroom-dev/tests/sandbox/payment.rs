@@ -183,7 +183,7 @@ async fn a_pull_can_be_looked_up() {
     let test = TestSandbox::start();
     let user = test.user().await;
     let pull = json!({"senderID": user.account(0).await["id"], "amount": 20.25});
-    // Java's SDK sends the pull as an object of its own, Go's does not.
+    // Java's SDK sends the pull as a nested object, Go's does not.
     for body in [pull.clone(), json!({"transfer": pull})] {
         let done = user.call_with_otp("ach/pull/create", body, "123456").await.done();
         let lookup = json!({"operationID": done["operationID"]});
@@ -249,7 +249,7 @@ async fn an_operation_can_be_followed() {
     assert_eq!(info["transferDetails"]["amount"], 12.5);
     assert!(info["endDate"].is_string());
 
-    // Node's SDK asks without a token.
+    // Node's SDK calls without a token.
     let body = json!({"operationID": id, "appSecret": "sandbox-app-secret"});
     let status = test.post("/v2/operation/status", &body).await.done();
     assert_eq!(status["operationID"], id);

@@ -1,4 +1,4 @@
-//! A sandbox on a port of its own, and a caller that holds what a real one would hold.
+//! A sandbox on its own port, and a caller with the same secrets as a real one.
 
 use std::net::{SocketAddr, TcpListener};
 
@@ -17,7 +17,6 @@ pub(crate) struct TestSandbox {
     pub(crate) handle: ServerHandle,
 }
 
-/// What came back.
 #[derive(Debug)]
 pub(crate) struct Reply {
     pub(crate) status: u16,
@@ -25,7 +24,7 @@ pub(crate) struct Reply {
 }
 
 impl Reply {
-    /// The refusal's status and `type`; checks that it has Dapi's form.
+    /// Returns the refusal's status and `type`; checks that it has Dapi's form.
     #[track_caller]
     pub(crate) fn refusal(&self) -> (u16, &str) {
         assert_eq!(self.body["success"], false, "{self:?}");
@@ -34,7 +33,7 @@ impl Reply {
         (self.status, self.body["type"].as_str().unwrap())
     }
 
-    /// The body of a call that is done; checks that it has Dapi's form.
+    /// Returns the body of a call that is done; checks that it has Dapi's form.
     #[track_caller]
     pub(crate) fn done(self) -> Value {
         assert_eq!(self.status, 200, "{self:?}");
@@ -87,7 +86,7 @@ impl TestSandbox {
         self.sandbox.set_fault(fault).unwrap();
     }
 
-    /// A request to the control API or to Dapi's, as it is.
+    /// Sends a request to the control API or to Dapi's, as it is.
     pub(crate) async fn send(&self, method: Method, path: &str, body: &Value) -> Reply {
         let request = self.http.request(method, self.url(path)).json(body);
         let response = request.send().await.unwrap();
@@ -117,7 +116,7 @@ impl TestSandbox {
         self.post("/v2/auth/ExchangeToken", &Self::exchange_body(linked)).await
     }
 
-    /// A user who went through Connect and whose code was exchanged.
+    /// Sends a user through Connect and exchanges the code.
     pub(crate) async fn user(&self) -> User<'_> {
         self.user_of(self.connect()).await
     }
@@ -128,7 +127,7 @@ impl TestSandbox {
     }
 }
 
-/// Somebody who holds a token and the user secret that goes with it.
+/// A holder of a token and its user secret.
 pub(crate) struct User<'a> {
     sandbox: &'a TestSandbox,
     pub(crate) token: String,
@@ -136,7 +135,7 @@ pub(crate) struct User<'a> {
 }
 
 impl User<'_> {
-    /// Calls Dapi's API with the token and both secrets put in.
+    /// Calls Dapi's API with the token and both secrets inserted.
     pub(crate) async fn call(&self, path: &str, mut body: Value) -> Reply {
         let fields = body.as_object_mut().unwrap();
         fields.entry("appSecret").or_insert_with(|| json!(DEFAULT_APP_SECRET));
@@ -156,7 +155,7 @@ impl User<'_> {
         body["accounts"][place].clone()
     }
 
-    /// Calls, answers the question for the one-time password, and gives what comes then.
+    /// Calls, answers the question for the one-time password, and returns the second answer.
     pub(crate) async fn call_with_otp(&self, path: &str, body: Value, otp: &str) -> Reply {
         let asked = self.call(path, body.clone()).await;
         assert_eq!(asked.body["status"], "user_input_required", "{asked:?}");
@@ -167,5 +166,5 @@ impl User<'_> {
     }
 }
 
-/// The app key of a sandbox that was told no other.
+/// The app key of a sandbox with default settings.
 pub(crate) const APP_KEY: &str = DEFAULT_APP_KEY;

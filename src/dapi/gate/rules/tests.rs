@@ -9,33 +9,33 @@ fn seconds(count: u64) -> Duration {
 }
 
 #[test]
-fn no_more_calls_pass_than_the_gate_is_wide_however_they_are_shared_out() {
-    for places in [1, 2, 3, 4, 5, 8, 16, 100, 1024] {
-        let (mut rules, now) = (Rules::new(places), Instant::now());
+fn no_more_calls_pass_than_the_gate_is_wide_however_they_are_shared() {
+    for slots in [1, 2, 3, 4, 5, 8, 16, 100, 1024] {
+        let (mut rules, now) = (Rules::new(slots), Instant::now());
         let mut all = 0;
-        for _ in 0..places {
+        for _ in 0..slots {
             let app = AppId::new();
             for lane in [Lane::Call, Lane::Delink, Lane::Exchange] {
-                all += rules.take(app, lane, places + 1, now);
+                all += rules.take(app, lane, slots + 1, now);
             }
         }
-        assert_eq!(all, places);
+        assert_eq!(all, slots);
         assert!(!rules.try_enter(AppId::new(), Lane::Exchange, now));
     }
 }
 
 #[test]
-fn data_calls_leave_places_to_exchanges_and_delinkings_and_an_app_to_those_that_come_later() {
-    for places in 4..200 {
+fn data_calls_leave_slots_to_exchanges_and_delinkings_and_an_app_to_those_that_come_later() {
+    for slots in 4..200 {
         let ((a, b), now) = (apps(), Instant::now());
-        let mut rules = Rules::new(places);
-        assert!(rules.take(a, Lane::Call, places, now) >= places / 2);
-        assert!(rules.try_enter(a, Lane::Delink, now), "{places}");
-        assert!(places < 8 || rules.try_enter(a, Lane::Exchange, now), "{places}");
-        rules.take(a, Lane::Exchange, places, now);
-        assert!(rules.try_enter(b, Lane::Exchange, now), "{places}");
+        let mut rules = Rules::new(slots);
+        assert!(rules.take(a, Lane::Call, slots, now) >= slots / 2);
+        assert!(rules.try_enter(a, Lane::Delink, now), "{slots}");
+        assert!(slots < 8 || rules.try_enter(a, Lane::Exchange, now), "{slots}");
+        rules.take(a, Lane::Exchange, slots, now);
+        assert!(rules.try_enter(b, Lane::Exchange, now), "{slots}");
     }
-    // Two places: one is for exchanges alone. One place: whatever comes.
+    // Two slots: one is reserved for exchanges. One slot: first come, first served.
     let ((a, b), now) = (apps(), Instant::now());
     let mut rules = Rules::new(2);
     assert_eq!(rules.take(a, Lane::Call, 2, now), 1);
@@ -44,7 +44,7 @@ fn data_calls_leave_places_to_exchanges_and_delinkings_and_an_app_to_those_that_
 }
 
 #[test]
-fn a_place_that_becomes_free_goes_to_the_exchange_then_to_the_delinking_then_to_the_call() {
+fn a_slot_that_becomes_free_goes_to_the_exchange_then_to_the_delinking_then_to_the_call() {
     let ((a, b), now) = (apps(), Instant::now());
     let mut rules = Rules::new(1);
     assert!(rules.try_enter(a, Lane::Call, now));
@@ -64,12 +64,12 @@ fn a_place_that_becomes_free_goes_to_the_exchange_then_to_the_delinking_then_to_
 }
 
 #[test]
-fn an_app_that_was_turned_away_gets_its_place_before_one_that_holds_more() {
+fn an_app_that_was_turned_away_gets_its_slot_before_one_that_holds_more() {
     let ((a, b), now) = (apps(), Instant::now());
     let mut rules = Rules::new(4);
     let held = rules.take(a, Lane::Call, 4, now);
     (0..10).for_each(|waiter| rules.wait(a, Lane::Call, waiter, now));
-    // The place that is left to newcomers.
+    // The slot that is left to newcomers.
     assert_eq!((held, rules.take(b, Lane::Call, 4, now)), (2, 1));
     rules.wait(b, Lane::Call, 100, now);
     rules.leave(a, Lane::Call, now);
@@ -83,7 +83,7 @@ fn an_app_that_was_turned_away_gets_its_place_before_one_that_holds_more() {
 }
 
 #[test]
-fn with_one_place_two_apps_take_turns() {
+fn with_one_slot_two_apps_alternate() {
     let ((a, b), now) = (apps(), Instant::now());
     let mut rules = Rules::new(1);
     assert!(rules.try_enter(a, Lane::Call, now));
@@ -102,7 +102,7 @@ fn with_one_place_two_apps_take_turns() {
 }
 
 #[test]
-fn a_want_that_nobody_comes_for_keeps_a_place_for_a_few_seconds_only() {
+fn a_demand_that_is_not_repeated_keeps_a_slot_for_a_few_seconds_only() {
     let ((a, b), now) = (apps(), Instant::now());
     let mut rules = Rules::new(1);
     rules.one_more(b, Lane::Exchange, now);
@@ -123,7 +123,7 @@ fn a_call_that_has_waited_for_long_does_not_wait_for_ever_behind_another_apps_ex
 }
 
 #[test]
-fn what_is_plenty_is_kept_from_nobody() {
+fn free_slots_are_withheld_from_no_app() {
     let ((a, b), now) = (apps(), Instant::now());
     let mut rules = Rules::new(100);
     rules.declare(Lane::Exchange, &HashMap::from([(b, 20)]), now);

@@ -1,17 +1,17 @@
-//! Who may know whom: the directions in which the rooms of the code depend on each other.
+//! The architecture: which module may import which, where HTTP and SQL are allowed, and how long a file may be.
 //!
-//! `main → cli → service → features → {dapi, vault} → base`. Only the service knows every feature;
-//! `model` and `store` never see actix; `routes` never see sqlx.
+//! `main → cli → service → features → {dapi, vault} → base`. Only the service imports every feature; `model`
+//! and `store` never use actix; `routes` never use sqlx.
 //!
-//! That the development tools know nothing of the service, and the sandbox above all nothing of the client
-//! that it stands in for, needs no test: their package does not depend on it, so they cannot.
+//! That the development tools import nothing of the service, and above all that the sandbox shares no type with
+//! the client that it is tested with, needs no test: their package does not depend on the service.
 
 #![expect(clippy::unwrap_used, reason = "a test that panics says where")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-/// Every room and the rooms that it may know.
+/// Every module of `src` and the modules that it may import.
 fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
     BTreeMap::from([
         ("base", vec![]),
@@ -75,7 +75,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
     ])
 }
 
-/// The same for the development tools, `crates/strongroom-dev`.
+/// The modules of `crates/strongroom-dev` and what they may import.
 fn allowed_in_dev() -> BTreeMap<&'static str, Vec<&'static str>> {
     BTreeMap::from([
         ("sandbox", vec![]),
@@ -99,12 +99,12 @@ fn sources(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// The `src` of a package, by its folder; the root package's is "".
+/// Returns the `src` of a package by its folder; the root package's is "".
 fn src(package: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(package).join("src")
 }
 
-/// The sources of every package.
+/// Returns the sources of every package.
 fn all_sources() -> Vec<PathBuf> {
     ["", "crates/strongroom-common", "crates/strongroom-dev"]
         .into_iter()
@@ -112,15 +112,15 @@ fn all_sources() -> Vec<PathBuf> {
         .collect()
 }
 
-/// The room of a source file: the first part of its path in `src`.
-fn room(file: &Path, src: &Path) -> String {
+/// Returns the module of a source file: the first part of its path in `src`.
+fn module(file: &Path, src: &Path) -> String {
     let relative = file.strip_prefix(src).unwrap();
     let first = relative.components().next().unwrap().as_os_str().to_str().unwrap();
     first.trim_end_matches(".rs").to_owned()
 }
 
-/// The rooms that a source file names, in imports and in paths.
-fn known(text: &str) -> BTreeSet<String> {
+/// Returns the modules that a source file names after `crate::`, in imports and in paths.
+fn imported(text: &str) -> BTreeSet<String> {
     let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
     let code: Vec<_> = code.collect();
     let name = |rest: &str| {
@@ -130,19 +130,19 @@ fn known(text: &str) -> BTreeSet<String> {
     joined.split("crate::").skip(1).map(name).filter(|name| !name.is_empty()).collect()
 }
 
-/// Holds every file of `src` against the rows; rooms that are `free` know everything.
+/// Checks every file of `src` against the rows; modules in `free` may import everything.
 fn check_directions(src: &Path, allowed: &BTreeMap<&str, Vec<&str>>, free: &[&str]) {
     for file in sources(src) {
-        let room = room(&file, src);
-        let Some(may_know) = allowed.get(room.as_str()) else {
-            assert!(free.contains(&room.as_str()), "{room} has no row");
+        let module = module(&file, src);
+        let Some(may_import) = allowed.get(module.as_str()) else {
+            assert!(free.contains(&module.as_str()), "{module} has no row");
             continue;
         };
-        for other in known(&std::fs::read_to_string(&file).unwrap()) {
-            let is_room = allowed.contains_key(other.as_str()) || free.contains(&other.as_str());
+        for other in imported(&std::fs::read_to_string(&file).unwrap()) {
+            let is_module = allowed.contains_key(other.as_str()) || free.contains(&other.as_str());
             assert!(
-                other == room || !is_room || may_know.contains(&other.as_str()),
-                "{} knows {other}, which {room} may not",
+                other == module || !is_module || may_import.contains(&other.as_str()),
+                "{} imports {other}, which {module} may not",
                 file.display()
             );
         }
@@ -150,13 +150,13 @@ fn check_directions(src: &Path, allowed: &BTreeMap<&str, Vec<&str>>, free: &[&st
 }
 
 #[test]
-fn every_room_knows_only_whom_it_may() {
+fn every_module_imports_only_what_it_may() {
     check_directions(&src(""), &allowed(), &["lib", "main", "cli"]);
     check_directions(&src("crates/strongroom-dev"), &allowed_in_dev(), &["lib"]);
 }
 
 #[test]
-fn rules_and_statements_never_see_http_and_routes_never_see_sql() {
+fn models_and_stores_never_use_http_and_routes_never_use_sql() {
     let service = src("").join("service");
     for file in all_sources() {
         if file.starts_with(&service) {
@@ -168,7 +168,7 @@ fn rules_and_statements_never_see_http_and_routes_never_see_sql() {
             path.contains(&format!("/{part}/")) || path.ends_with(&format!("/{part}.rs"))
         };
         if is("model") || is("store") {
-            assert!(!text.contains("actix"), "{path} sees actix");
+            assert!(!text.contains("actix"), "{path} uses actix");
         }
         if is("routes") {
             assert!(!text.contains("sqlx::query"), "{path} writes SQL");
