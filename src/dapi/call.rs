@@ -9,7 +9,7 @@ use reqwest::{Response, StatusCode};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::value::RawValue;
 
-use super::client::describe;
+use super::transport::describe;
 use super::{AppCredentials, UserSecret};
 use crate::base::coding::{Codings, Unknown};
 

@@ -12,6 +12,7 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use super::call::{self, CallAnswer, CallBody, CallLost};
+use super::transport::{TIME_RAN_OUT, describe};
 use super::wire::{self, Received};
 use super::{
     AccessCode, AccessToken, AppCredentials, DelinkAnswer, ExchangeAnswer, Gate, Metrics, Permit,
@@ -56,9 +57,6 @@ impl From<NoAnswer> for CallLost {
         }
     }
 }
-
-/// The beginning of the message about a time limit.
-const TIME_RAN_OUT: &str = "time ran out";
 
 fn http(settings: &DapiConfig) -> reqwest::ClientBuilder {
     #[expect(clippy::disallowed_methods, reason = "this is Dapi's room")]
@@ -325,19 +323,6 @@ fn was_never_written(error: &reqwest::Error) -> bool {
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = |name: HeaderName| headers.get(name)?.to_str().ok();
     retry_after::read(text(RETRY_AFTER)?, text(DATE))
-}
-
-/// Returns reqwest's error and its causes, without the URL.
-pub(super) fn describe(error: &reqwest::Error) -> String {
-    if error.is_timeout() {
-        let phase = if error.is_connect() { "connecting" } else { "waiting for the answer" };
-        return format!("{TIME_RAN_OUT} while {phase}");
-    }
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    crate::base::text::tame(&cause.to_string(), 200)
 }
 
 fn exchange_outcome(answer: &ExchangeAnswer) -> &'static str {

@@ -9,6 +9,7 @@ mod call;
 mod client;
 mod gate;
 mod metrics;
+mod transport;
 mod wire;
 
 pub use call::{CallAnswer, CallBody, CallLost, Field};

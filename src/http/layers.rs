@@ -20,16 +20,13 @@ use tracing::Span;
 use tracing_actix_web::{RequestId, RootSpanBuilder};
 
 use super::connection::{self, Flight};
-use super::metrics::{Metrics, known_method};
+use super::metrics::{Metrics, UNMATCHED, known_method};
 use super::problem::Problem;
 use crate::base::trace::TraceContext;
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: &str = "traceparent";
 const TRACESTATE: &str = "tracestate";
-
-/// The label of requests without a route.
-pub const UNMATCHED: &str = "unmatched";
 
 /// The span of a request. It holds what an operator searches for and nothing that a caller chose,
 /// which could be a secret or a name: the route's pattern rather than the path, no query, no

@@ -9,6 +9,9 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+/// The label of requests without a route.
+pub const UNMATCHED: &str = "unmatched";
+
 /// Upper bounds of latency buckets in seconds, from a cached answer to Dapi's own time limit.
 pub const LATENCY_BUCKETS: [f64; 14] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 120.0];
@@ -59,7 +62,7 @@ impl Metrics {
         status: StatusCode,
         took: Duration,
     ) {
-        let route = route.unwrap_or_else(|| super::layers::UNMATCHED.to_owned());
+        let route = route.unwrap_or_else(|| UNMATCHED.to_owned());
         let labels =
             Labels { method: known_method(method), route: route.clone(), status: status.as_u16() };
         self.requests.get_or_create(&labels).inc();

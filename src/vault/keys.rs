@@ -4,8 +4,34 @@ use aes_gcm::aead::KeyInit;
 use aes_gcm::{Aes256Gcm, Key};
 use aws_lc_rs::hmac;
 
-use super::master::MasterKeyId;
 use crate::base::ids::{AppId, DataKeyId, UserId};
+
+/// The name of a master key, such as `2026-11`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, sqlx::Type, serde::Serialize)]
+#[sqlx(transparent)]
+#[serde(transparent)]
+pub struct MasterKeyId(pub(super) String);
+
+impl MasterKeyId {
+    /// Parses 1 to 32 letters, digits, `-` and `_`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let sound = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        ((1..=32).contains(&text.len()) && text.chars().all(sound)).then(|| Self(text.to_owned()))
+    }
+
+    /// Returns the name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Display for MasterKeyId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
 
 /// The owner of a key, which determines its purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

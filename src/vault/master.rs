@@ -8,8 +8,8 @@ use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
 use super::VaultError;
-use super::keys::{DataKey, HashKey, KeyOwner, WrappedKey};
-use super::seal::{AssociatedData, NONCE_BYTES, random};
+use super::associated_data::{AssociatedData, NONCE_BYTES, random};
+use super::keys::{DataKey, HashKey, KeyOwner, MasterKeyId, WrappedKey};
 use crate::base::ids::DataKeyId;
 
 /// The length of a master key in bytes (256 bits).
@@ -17,33 +17,6 @@ pub const MASTER_KEY_BYTES: usize = 32;
 
 /// The first byte of a wrapped key, which identifies the format of the rest.
 const WRAPPED_V1: u8 = 1;
-
-/// The name of a master key, such as `2026-11`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, sqlx::Type, serde::Serialize)]
-#[sqlx(transparent)]
-#[serde(transparent)]
-pub struct MasterKeyId(String);
-
-impl MasterKeyId {
-    /// Parses 1 to 32 letters, digits, `-` and `_`.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        let sound = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-        ((1..=32).contains(&text.len()) && text.chars().all(sound)).then(|| Self(text.to_owned()))
-    }
-
-    /// Returns the name as text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl std::fmt::Display for MasterKeyId {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
 
 /// What is wrong with `STRONGROOM_MASTER_KEYS`; never shows a part of a key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -11,13 +11,14 @@
 //!
 //! May import: base, database.
 
+mod associated_data;
 mod keys;
 mod master;
 mod seal;
 mod store;
 
-pub use keys::{DataKey, HashKey, KeyOwner, KeyedHash, WrappedKey};
-pub use master::{InvalidMasterKey, MASTER_KEY_BYTES, MasterKey, MasterKeyId, MasterKeys};
+pub use keys::{DataKey, HashKey, KeyOwner, KeyedHash, MasterKeyId, WrappedKey};
+pub use master::{InvalidMasterKey, MASTER_KEY_BYTES, MasterKey, MasterKeys};
 pub use seal::{AadContext, Binding, Sealed};
 pub use store::{KeyUse, app_key, insert_key, key_uses, retire, rewrap_some};
 

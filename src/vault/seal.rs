@@ -16,11 +16,11 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::VaultError;
+use super::associated_data::{AssociatedData, NONCE_BYTES, random};
 use super::keys::DataKey;
 use crate::base::ids::{AppId, DataKeyId, UserId};
 use crate::base::secret::Sealable;
 
-pub(super) const NONCE_BYTES: usize = 12;
 const KEY_ID_BYTES: usize = 16;
 const TAG_BYTES: usize = 16;
 const HEADER_BYTES: usize = 1 + KEY_ID_BYTES + NONCE_BYTES;
@@ -28,13 +28,6 @@ const SEALED_V1: u8 = 1;
 /// The version whose AAD contains a [`Binding`] as well.
 const SEALED_V2: u8 = 2;
 const BINDING_BYTES: usize = 16;
-
-/// Reads random bytes from the operating system's generator.
-pub(super) fn random<const N: usize>() -> Result<[u8; N], VaultError> {
-    let mut bytes = [0; N];
-    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| VaultError::NoRandomness)?;
-    Ok(bytes)
-}
 
 /// The AAD context of a sealed value: where it lives. It opens only with the context it was sealed for.
 #[derive(Clone, Copy, Debug)]
@@ -98,35 +91,6 @@ impl sqlx::Decode<'_, Postgres> for Binding {
     fn decode(value: PgValueRef<'_>) -> Result<Self, BoxDynError> {
         let bytes = <&[u8] as sqlx::Decode<Postgres>>::decode(value)?;
         Self::from_bytes(bytes).ok_or_else(|| "not a binding".into())
-    }
-}
-
-/// Associated data: each part preceded by its length, so that no two lists of parts encode alike.
-pub(super) struct AssociatedData(Vec<u8>);
-
-impl AssociatedData {
-    pub(super) fn new(table: &str, column: &str) -> Self {
-        let mut aad = Self(Vec::with_capacity(160));
-        aad.part(b"strongroom");
-        aad.part(table.as_bytes());
-        aad.part(column.as_bytes());
-        aad
-    }
-
-    pub(super) fn part(&mut self, part: &[u8]) {
-        self.0.extend_from_slice(&(part.len() as u64).to_be_bytes());
-        self.0.extend_from_slice(part);
-    }
-
-    pub(super) fn id(&mut self, id: Option<Uuid>) {
-        match id {
-            Some(id) => self.part(id.as_bytes()),
-            None => self.part(&[]),
-        }
-    }
-
-    pub(super) fn as_bytes(&self) -> &[u8] {
-        &self.0
     }
 }
 

@@ -1,7 +1,7 @@
 //! The vault's tables: `master_keys` and `data_keys`.
 
-use super::keys::{KeyOwner, WrappedKey};
-use super::master::{MasterKeyId, MasterKeys};
+use super::keys::{KeyOwner, MasterKeyId, WrappedKey};
+use super::master::MasterKeys;
 use super::{Vault, VaultError};
 use crate::base::ids::{AppId, DataKeyId, UserId};
 use crate::database::Conn;
