@@ -32,15 +32,15 @@ pub struct AuditEvent {
     pub outcome: String,
     /// Who: `client`, `session` (a browser), `operator` (the command line) or `service`.
     pub actor: String,
-    /// The client, where it was one.
+    /// The client, if the actor is one.
     #[serde(rename = "clientID")]
     pub client_id: Option<String>,
-    /// The connect session, where it was one.
+    /// The connect session, if the actor is one.
     #[serde(rename = "sessionID")]
     pub session_id: Option<SessionId>,
     /// The scope that let the client do it.
     pub scope: Option<String>,
-    /// From where.
+    /// The address of the caller.
     pub ip: Option<String>,
     /// The request, as its answer's `X-Request-ID` and the log have it.
     #[serde(rename = "requestID")]
@@ -49,9 +49,9 @@ pub struct AuditEvent {
     pub user: Option<UserId>,
     /// The connection that it concerns.
     pub connection: Option<ConnectionId>,
-    /// Why, in the caller's words, or what else is worth knowing.
+    /// The caller's reason, or a detail of the action.
     pub reason: Option<String>,
-    /// Its place in the app's chain; `null` for the second or so until it is linked.
+    /// Its position in the app's chain; `null` for about a second, until it is linked.
     pub seq: Option<i64>,
     /// The hash of its link, in hexadecimal.
     pub hash: Option<String>,

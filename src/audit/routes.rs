@@ -37,10 +37,10 @@ const ACTORS: [&str; 4] = ["client", "session", "operator", "service"];
 pub struct EventQuery {
     /// Only this action, such as `token.revealed`.
     action: Option<String>,
-    /// Only what concerns this user.
+    /// Only events of this user.
     #[serde(rename = "clientUserID")]
     client_user_id: Option<String>,
-    /// Only what concerns this connection, by its id `conn_…`.
+    /// Only events of this connection, by its id `conn_…`.
     #[param(value_type = Option<ConnectionId>)]
     connection: Option<String>,
     /// Only what this client did.
@@ -52,7 +52,7 @@ pub struct EventQuery {
     before: Option<String>,
     /// Only what was written at this time or later (RFC 3339).
     after: Option<String>,
-    /// How many at most: 50 unless told, at most 100. JSON lines hold all.
+    /// The size of a page: 50 by default, at most 100. JSON lines return all events.
     #[param(value_type = Option<u8>, minimum = 1, maximum = 100)]
     limit: Option<String>,
     /// The `nextCursor` of the page before.
@@ -69,7 +69,7 @@ pub struct EventList {
     next_cursor: Option<String>,
 }
 
-/// What the app's chain is now, signed.
+/// A signed statement of the end of the app's chain.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CheckpointAnswer {
@@ -79,7 +79,7 @@ pub struct CheckpointAnswer {
     seq: i64,
     /// The hash of the last, in hexadecimal.
     hash: String,
-    /// When this was so.
+    /// When the statement was made.
     #[serde(with = "time::serde::rfc3339")]
     at: OffsetDateTime,
     /// The same as a JWS that verifies with `/.well-known/jwks.json`: this is what to keep.
@@ -123,7 +123,7 @@ pub async fn list(
     }))
 }
 
-/// A signed statement of what the app's chain is now, to be kept elsewhere.
+/// A signed statement of the end of the app's chain, to be kept elsewhere.
 #[utoipa::path(
     get, path = "/v1/admin/audit-checkpoint", tag = "Administration",
     security(("bearer" = ["admin"])),

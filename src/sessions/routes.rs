@@ -15,7 +15,7 @@ use crate::http::problem::Problem;
 use crate::users;
 use crate::vault::{Vault, VaultError};
 
-/// For whom the session is.
+/// The user of a new session.
 #[derive(Deserialize, ToSchema)]
 pub struct SessionRequest {
     /// The app's own name for the user.
@@ -24,7 +24,7 @@ pub struct SessionRequest {
     client_user_id: String,
 }
 
-/// A connect session; hand its token to the browser of the user that it was made for.
+/// A connect session. Give its token to the browser of its user.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SessionResponse<'a> {
