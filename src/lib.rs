@@ -28,13 +28,13 @@
 //! - [`telemetry`]: logs, and the gauges of the database pools
 //! - [`database`]: connections, transactions, deadlines, batched queries
 //! - [`config`]: the environment, parsed once into checked types
-//! - [`base`]: common types: ids, clock, secret text, paging, scopes, actors, trace context; imports no other module
+//! - [`common`]: common types: ids, clock, secret text, paging, scopes, actors, trace context; imports no other module
 
 pub mod apps;
 pub mod audit;
 pub mod background;
-pub mod base;
 pub mod cli;
+pub mod common;
 pub mod config;
 pub mod connections;
 pub mod dapi;

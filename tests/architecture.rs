@@ -1,6 +1,6 @@
 //! The architecture: which module may import which, where HTTP and SQL are allowed, and how long a file may be.
 //!
-//! `main → cli → service → features → {dapi, vault} → base`. Only the service imports every feature; `model`
+//! `main → cli → service → features → {dapi, vault} → common`. Only the service imports every feature; `model`
 //! and `store` never use actix; `routes` never use sqlx.
 //!
 //! That the development tools import nothing of the service, and above all that the sandbox shares no type with
@@ -14,23 +14,23 @@ use std::path::{Path, PathBuf};
 /// Every module of `src` and the modules that it may import.
 fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
     BTreeMap::from([
-        ("base", vec![]),
-        ("vault", vec!["base", "database"]),
-        ("config", vec!["base", "vault"]),
-        ("database", vec!["base", "config"]),
-        ("dapi", vec!["base", "config"]),
-        ("http", vec!["base", "database"]),
-        ("audit", vec!["database", "base", "http"]),
-        ("users", vec!["database", "base", "vault"]),
-        ("apps", vec!["database", "base", "vault", "config", "dapi", "audit"]),
-        ("outbound", vec!["base"]),
-        ("upstreams", vec!["database", "base", "vault", "outbound", "http", "audit"]),
-        ("oauth", vec!["database", "base", "vault", "config", "http", "audit"]),
+        ("common", vec![]),
+        ("vault", vec!["common", "database"]),
+        ("config", vec!["common", "vault"]),
+        ("database", vec!["common", "config"]),
+        ("dapi", vec!["common", "config"]),
+        ("http", vec!["common", "database"]),
+        ("audit", vec!["database", "common", "http"]),
+        ("users", vec!["database", "common", "vault"]),
+        ("apps", vec!["database", "common", "vault", "config", "dapi", "audit"]),
+        ("outbound", vec!["common"]),
+        ("upstreams", vec!["database", "common", "vault", "outbound", "http", "audit"]),
+        ("oauth", vec!["database", "common", "vault", "config", "http", "audit"]),
         (
             "relay",
             vec![
                 "database",
-                "base",
+                "common",
                 "vault",
                 "dapi",
                 "http",
@@ -41,18 +41,18 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
                 "connections",
             ],
         ),
-        ("sessions", vec!["database", "base", "vault", "http", "audit", "users"]),
+        ("sessions", vec!["database", "common", "vault", "http", "audit", "users"]),
         (
             "connections",
-            vec!["database", "base", "vault", "config", "dapi", "http", "audit", "apps", "users"],
+            vec!["database", "common", "vault", "config", "dapi", "http", "audit", "apps", "users"],
         ),
-        ("erasure", vec!["database", "base", "http", "connections", "oauth", "users"]),
+        ("erasure", vec!["database", "common", "http", "connections", "oauth", "users"]),
         ("telemetry", vec!["database", "config"]),
         ("background", vec!["database", "audit", "config", "connections", "oauth", "vault"]),
         (
             "service",
             vec![
-                "base",
+                "common",
                 "database",
                 "vault",
                 "config",
@@ -183,5 +183,103 @@ fn functions_and_files_stay_of_a_size_that_can_be_read_at_once() {
         let code = text.split("#[cfg(test)]").next().unwrap();
         let lines = code.lines().count();
         assert!(lines <= 450, "{} has {lines} lines", file.display());
+    }
+}
+
+/// Returns the paths of a use tree: `a::{b, c::{d}}` is `a::b` and `a::c::d`.
+fn paths_of(tree: &str) -> Vec<String> {
+    let Some((prefix, rest)) = tree.split_once('{') else { return vec![tree.trim().to_owned()] };
+    let body = rest.rsplit_once('}').map_or(rest, |(body, _)| body);
+    let (mut parts, mut depth, mut part) = (Vec::new(), 0, String::new());
+    for c in body.chars() {
+        match c {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            ',' if depth == 0 => {
+                parts.push(std::mem::take(&mut part));
+                continue;
+            }
+            _ => {}
+        }
+        part.push(c);
+    }
+    parts.push(part);
+    let parts = parts.iter().filter(|part| !part.trim().is_empty());
+    parts.flat_map(|part| paths_of(part)).map(|path| format!("{}{path}", prefix.trim())).collect()
+}
+
+/// Returns the paths that a file's code names, in imports and inline; tests inside it do not count.
+fn named_paths(text: &str) -> Vec<String> {
+    let code = text.split("#[cfg(test)]").next().unwrap();
+    let code = code.lines().filter(|line| !line.trim_start().starts_with("//"));
+    let code = code.collect::<Vec<_>>().join("\n");
+    let mut paths = Vec::new();
+    for piece in code.split(';') {
+        let at = piece.rfind("use ").filter(|at| {
+            piece[..*at].lines().last().is_none_or(|line| {
+                let line = line.trim();
+                line.is_empty() || line.starts_with("pub")
+            })
+        });
+        match at {
+            Some(at) => paths.extend(paths_of(&piece[at + 4..])),
+            None => {
+                let words =
+                    piece.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == ':'));
+                paths.extend(words.filter(|word| word.contains("::")).map(str::to_owned));
+            }
+        }
+    }
+    paths
+}
+
+/// Returns for each module its parts (files and folders one level below it) and which other parts each names.
+fn parts_of_modules() -> BTreeMap<String, BTreeMap<String, BTreeSet<String>>> {
+    let root = src("");
+    let mut modules: BTreeMap<String, BTreeMap<String, BTreeSet<String>>> = BTreeMap::new();
+    for file in sources(&root) {
+        let relative = file.strip_prefix(&root).unwrap().with_extension("");
+        let mut path: Vec<_> =
+            relative.iter().map(|part| part.to_str().unwrap().to_owned()).collect();
+        path.pop_if(|last| last == "mod");
+        let [module, part, ..] = path.as_slice() else { continue };
+        let named = modules.entry(module.clone()).or_default().entry(part.clone()).or_default();
+        for other in named_paths(&std::fs::read_to_string(&file).unwrap()) {
+            let mut at = path.clone();
+            let mut steps = other.split("::").peekable();
+            if steps.next_if_eq(&"crate").is_some() {
+                at.clear();
+            } else if steps.peek().is_some_and(|step| ["super", "self"].contains(step)) {
+                while let Some(step) = steps.next_if(|step| ["super", "self"].contains(step)) {
+                    at.truncate(at.len() - usize::from(step == "super"));
+                }
+            } else {
+                continue;
+            }
+            at.extend(steps.map(str::to_owned));
+            if let [first, second, ..] = at.as_slice()
+                && first == module
+                && second != part
+            {
+                named.insert(second.clone());
+            }
+        }
+    }
+    modules
+}
+
+#[test]
+fn the_parts_of_a_module_do_not_depend_on_each_other_in_circles() {
+    for (module, mut parts) in parts_of_modules() {
+        let names: BTreeSet<_> = parts.keys().cloned().collect();
+        parts.values_mut().for_each(|named| named.retain(|name| names.contains(name)));
+        // What depends on nothing that is left is taken away, until nothing or a circle is left.
+        while let Some(free) =
+            parts.iter().find(|(_, named)| named.is_empty()).map(|(name, _)| name.clone())
+        {
+            parts.remove(&free);
+            parts.values_mut().for_each(|named| drop(named.remove(&free)));
+        }
+        assert!(parts.is_empty(), "a circle in {module}: {parts:#?}");
     }
 }

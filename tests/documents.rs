@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use clap::CommandFactory as _;
-use strongroom::base::scope::Scope;
+use strongroom::common::scope::Scope;
 use strongroom::config::{Config, Environment, VARIABLES};
 use strongroom::database::Pools;
 use strongroom::http::problem::ProblemCode;

@@ -1,13 +1,13 @@
 //! Apps: Dapi applications, the tenant boundary.
 //!
-//! May import: audit, base, config, dapi, database, vault.
+//! May import: audit, common, config, dapi, database, vault.
 
 mod store;
 
 pub use store::{App, add, credentials, ensure_default, find, list};
 
-use crate::base::ids::AppId;
-use crate::base::secret::SecretText;
+use crate::common::ids::AppId;
+use crate::common::secret::SecretText;
 use crate::dapi::AppCredentials;
 use crate::vault::{AadContext, KeyOwner, Sealed, Vault, VaultError, WrappedKey};
 

@@ -5,9 +5,9 @@ use time::OffsetDateTime;
 
 use super::{AppError, DEFAULT, SealedCredentials, new_key, seal_secret};
 use crate::audit;
-use crate::base::actor::Actor;
-use crate::base::ids::{AppId, DataKeyId};
-use crate::base::secret::SecretText;
+use crate::common::actor::Actor;
+use crate::common::ids::{AppId, DataKeyId};
+use crate::common::secret::SecretText;
 use crate::config::DefaultApp;
 use crate::database::Conn;
 use crate::vault::{self, KeyOwner, MasterKeyId, Sealed, Vault, WrappedKey};

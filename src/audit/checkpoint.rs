@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::model::LINK_VERSION;
 use super::store;
-use crate::base::ids::AppId;
-use crate::base::signer::Signer;
+use crate::common::ids::AppId;
+use crate::common::signer::Signer;
 use crate::database::Conn;
 
 /// The `typ` of a checkpoint's JWS (RFC 7515 §4.1.9). No other token of this service has it.

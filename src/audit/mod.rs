@@ -9,7 +9,7 @@
 //! link at which a chain is broken; a `checkpoint`, kept elsewhere, reveals a chain that was truncated or
 //! rewritten as a whole.
 //!
-//! May import: base, database, http.
+//! May import: common, database, http.
 
 pub mod chain;
 mod checkpoint;
@@ -30,8 +30,8 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use crate::base::actor::{Actor, Who};
-use crate::base::ids::{AppId, ConnectionId, SessionId, UserId};
+use crate::common::actor::{Actor, Who};
+use crate::common::ids::{AppId, ConnectionId, SessionId, UserId};
 use crate::database::Conn;
 
 /// An [`Actor`] as `record_audit` takes it: PostgreSQL's composite type `audit_actor`.

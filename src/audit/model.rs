@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::base::ids::{AppId, AuditEventId, ConnectionId, SessionId, UserId};
+use crate::common::ids::{AppId, AuditEventId, ConnectionId, SessionId, UserId};
 
 /// The version of the encoding that new links hash.
 pub const LINK_VERSION: i16 = 1;

@@ -4,7 +4,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::model::{AuditEvent, Head, LINK_VERSION, LinkHash};
-use crate::base::ids::{AppId, AuditEventId, ConnectionId, SessionId, UserId};
+use crate::common::ids::{AppId, AuditEventId, ConnectionId, SessionId, UserId};
 use crate::database::Conn;
 
 /// A row of the trail as [`select_rows`] reads it.

@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 use super::checkpoint::Checkpoint;
 use super::model::{Head, LINK_VERSION};
 use super::store::{self, Link};
-use crate::base::ids::{AppId, AuditEventId};
+use crate::common::ids::{AppId, AuditEventId};
 use crate::database::{Conn, LongWork};
 
 /// How many links one statement reads.

@@ -9,9 +9,9 @@ use super::Failure;
 use super::output::{Output, table};
 use super::session::Session;
 use crate::apps::{self, App};
-use crate::base::actor::Actor;
-use crate::base::secret::SecretText;
-use crate::base::text;
+use crate::common::actor::Actor;
+use crate::common::secret::SecretText;
+use crate::common::text;
 use crate::config::Environment;
 
 /// Apps: Dapi applications. Nothing crosses the boundary between two of them.

@@ -9,9 +9,9 @@ use time::OffsetDateTime;
 use super::Failure;
 use super::output::{Output, table};
 use super::session::{Session, app};
-use crate::base::actor::Actor;
-use crate::base::external_scopes::ExternalScopes;
-use crate::base::scope::Scopes;
+use crate::common::actor::Actor;
+use crate::common::external_scopes::ExternalScopes;
+use crate::common::scope::Scopes;
 use crate::config::Environment;
 use crate::oauth::clients::{
     self, ClientError, ClientInfo, DEFAULT_TOKEN_LIFETIME, NewClient, TOKEN_LIFETIMES, Terms,

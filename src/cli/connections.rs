@@ -5,12 +5,12 @@ use serde_json::json;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::base::ids::ConnectionId;
-use crate::base::paging::{DEFAULT_LIMIT, MAX_LIMIT};
 use crate::cli::Failure;
 use crate::cli::clients::moment;
 use crate::cli::output::{Output, table};
 use crate::cli::session::{Session, app};
+use crate::common::ids::ConnectionId;
+use crate::common::paging::{DEFAULT_LIMIT, MAX_LIMIT};
 use crate::config::Environment;
 use crate::connections::model::Status;
 use crate::connections::query::search;

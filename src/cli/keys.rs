@@ -9,7 +9,7 @@ use super::Failure;
 use super::output::{Output, table};
 use super::session::Session;
 use crate::audit;
-use crate::base::actor::Actor;
+use crate::common::actor::Actor;
 use crate::config::Environment;
 use crate::vault::{self, MasterKeyId, MasterKeys};
 
@@ -89,7 +89,7 @@ fn parse_id(text: &str) -> Result<MasterKeyId, Failure> {
 
 impl Generate {
     fn run(self, output: &Output) -> Result<(), Failure> {
-        let today = || crate::base::clock::Clock::system().now().date().to_string();
+        let today = || crate::common::clock::Clock::system().now().date().to_string();
         let id = parse_id(&self.id.unwrap_or_else(today))?;
         let key = MasterKeys::generate()?;
         let entry = zeroize::Zeroizing::new(format!("{id}:{}", *key));

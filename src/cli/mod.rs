@@ -2,7 +2,7 @@
 //!
 //! Exit status: 0 for success, 1 for a failure, 2 for a wrong command or configuration.
 //!
-//! Knows: everything.
+//! May import: everything.
 
 mod apps;
 mod audit;

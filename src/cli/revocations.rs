@@ -6,15 +6,15 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 use time::OffsetDateTime;
 
-use crate::base::actor::Actor;
-use crate::base::ids::{AppId, BulkRevocationId};
-use crate::base::paging::MAX_LIMIT;
-use crate::base::text;
 use crate::cli::Failure;
 use crate::cli::clients::moment;
 use crate::cli::connections::time;
 use crate::cli::output::{Output, table};
 use crate::cli::session::{Session, app};
+use crate::common::actor::Actor;
+use crate::common::ids::{AppId, BulkRevocationId};
+use crate::common::paging::MAX_LIMIT;
+use crate::common::text;
 use crate::config::Environment;
 use crate::connections::bulk_revocation;
 use crate::connections::bulk_revocation::{

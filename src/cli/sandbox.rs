@@ -8,7 +8,7 @@ use strongroom_dev::sandbox::{self, App, DEFAULT_APP_KEY, DEFAULT_APP_SECRET, Se
 use super::Failure;
 use super::output::Output;
 use super::serve::shutdown_signal;
-use crate::base::secret::SecretText;
+use crate::common::secret::SecretText;
 
 /// Run Dapi's stand-in: a Dapi to develop and test against.
 ///

@@ -4,7 +4,7 @@ use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::Failure;
-use crate::base::clock::Clock;
+use crate::common::clock::Clock;
 use crate::config::{Config, Environment};
 use crate::http::connection;
 use crate::service::Service;

@@ -11,7 +11,7 @@ use time::format_description::well_known::Rfc3339;
 use super::Failure;
 use super::output::{Output, table};
 use super::session::{Session, app};
-use crate::base::actor::Actor;
+use crate::common::actor::Actor;
 use crate::config::{Environment, Reader, read_allow_private_addresses};
 use crate::outbound::Reach;
 use crate::upstreams::admin::{self, AdminError};

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use crate::base::actor::Actor;
-use crate::base::ids::ErasureId;
 use crate::cli::Failure;
 use crate::cli::clients::moment;
 use crate::cli::output::Output;
 use crate::cli::session::app;
+use crate::common::actor::Actor;
+use crate::common::ids::ErasureId;
 use crate::config::{Config, Environment};
 use crate::connections::erasure;
 use crate::erasure::{Receipt, State};

@@ -5,7 +5,7 @@ use std::time::Duration;
 use url::{Host, Url};
 
 use super::Reader;
-use crate::base::secret::SecretText;
+use crate::common::secret::SecretText;
 
 /// How Dapi is reached and how its answers are interpreted.
 #[derive(Debug, Clone)]
@@ -110,7 +110,7 @@ impl DefaultApp {
         let key_is_set = reader.is_set("DAPI_APP_KEY");
         let secret_is_set = reader.is_set("DAPI_APP_SECRET");
         let app_key = reader.optional("DAPI_APP_KEY", |text| {
-            crate::base::text::check_line(text, 1024).map(|()| text.to_owned())
+            crate::common::text::check_line(text, 1024).map(|()| text.to_owned())
         });
         let app_secret = reader.secret("DAPI_APP_SECRET");
         if key_is_set && !secret_is_set {

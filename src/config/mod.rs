@@ -3,8 +3,8 @@
 //! Each concern reads its own variables. All mistakes are reported together, and no message shows a value.
 //! `.env.example` documents every variable; a test compares the two.
 //!
-//! May import: base, and the vault's master keys.
-//! Knows: base and the vault's master keys.
+//! May import: common, and the vault's master keys.
+//! May import: common and the vault's master keys.
 
 mod dapi;
 mod database;
@@ -22,7 +22,7 @@ pub use http::{HttpConfig, PublicUrl};
 pub use oauth::OauthConfig;
 pub use reader::{ConfigError, Environment, Reader};
 
-use crate::base::secret::SecretText;
+use crate::common::secret::SecretText;
 use crate::vault::MasterKeys;
 
 /// Every variable that Strongroom reads, without the `_FILE` forms of the secret ones.

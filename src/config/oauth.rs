@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Reader;
-use crate::base::algorithm::Algorithm;
+use crate::common::algorithm::Algorithm;
 
 /// How tokens are signed and how many secrets a client may reveal.
 #[derive(Debug, Clone)]

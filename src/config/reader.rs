@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::time::Duration;
 
-use crate::base::secret::SecretText;
-use crate::base::text;
+use crate::common::secret::SecretText;
+use crate::common::text;
 
 /// A snapshot of environment variables.
 #[derive(Clone, Default)]

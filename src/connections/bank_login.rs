@@ -10,7 +10,7 @@
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::base::ids::{AppId, ConnectionId, UserId};
+use crate::common::ids::{AppId, ConnectionId, UserId};
 use crate::connections::bulk_revocation::store::mark_locked;
 use crate::connections::model::{BankLogin, Held, RevocationKind, State, Status};
 use crate::connections::sql::parse_status;

@@ -9,8 +9,8 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::apps::SealedCredentials;
-use crate::base::ids::{AppId, ConnectionId, DataKeyId, TokenLeaseId, UserId};
-use crate::base::secret::SecretText;
+use crate::common::ids::{AppId, ConnectionId, DataKeyId, TokenLeaseId, UserId};
+use crate::common::secret::SecretText;
 use crate::connections::sql::{WAIT_FOR_DELINKING, interval};
 use crate::dapi::{AccessCode, AccessToken, UserSecret};
 use crate::database::Conn;

@@ -4,7 +4,7 @@
 //! woken inside it: it returns its effects, and they are applied once, after the commit.
 
 use super::Context;
-use crate::base::ids::ConnectionId;
+use crate::common::ids::ConnectionId;
 
 /// How a revocation ended, as its metric's label says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,9 +3,9 @@
 use actix_web::http::header::{HeaderValue, LOCATION};
 use serde_json::json;
 
-use crate::base::ids::ConnectionId;
-use crate::base::text;
-use crate::base::text::InvalidText;
+use crate::common::ids::ConnectionId;
+use crate::common::text;
+use crate::common::text::InvalidText;
 use crate::connections::ConnectionError;
 use crate::connections::model::{Connection, Status};
 use crate::dapi::{AccessCode, AccessToken, UserSecret};

@@ -4,7 +4,7 @@
 //! HTTP in `routes`: `exchange`, `import`, `reveal`, `revocation`, `bulk_revocation`, `erasure`, `attention`,
 //! `query`. `reconcile` carries on what did not end. `bank_login` and `transitions` are what they share.
 //!
-//! Knows: base, vault, dapi, http, audit, apps, users.
+//! May import: common, vault, dapi, http, audit, apps, users.
 
 pub(crate) mod attention;
 mod bank_login;
@@ -45,7 +45,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
-use crate::base::ids::{AppId, ConnectionId, UserId};
+use crate::common::ids::{AppId, ConnectionId, UserId};
 use crate::config::Pace;
 use crate::dapi;
 use crate::database::{MaybeDatabase, Pool};

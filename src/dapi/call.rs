@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 use super::transport::describe;
 use super::{AppCredentials, UserSecret};
-use crate::base::coding::{Codings, Unknown};
+use crate::common::coding::{Codings, Unknown};
 
 /// The largest encoded body that is decoded, in bytes on the wire: it is buffered whole.
 const MAX_ENCODED: usize = 8 * 1024 * 1024;

@@ -18,9 +18,9 @@ use super::{
     AccessCode, AccessToken, AppCredentials, DelinkAnswer, ExchangeAnswer, Gate, Metrics, Permit,
     Unsettled, UserSecret,
 };
-use crate::base::coding::Spoilt;
-use crate::base::retry_after;
-use crate::base::trace::TraceContext;
+use crate::common::coding::Spoilt;
+use crate::common::retry_after;
+use crate::common::trace::TraceContext;
 use crate::config::DapiConfig;
 
 /// The largest answer to an exchange or a delinking that is read, in bytes.

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, oneshot};
 
 use self::rules::{Dispatch, Rules};
-use crate::base::ids::AppId;
+use crate::common::ids::AppId;
 
 /// The longest hold of one `Retry-After`: a mistake of Dapi's must not stop an app for long.
 const LONGEST_HOLD: Duration = Duration::from_mins(1);

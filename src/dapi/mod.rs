@@ -3,7 +3,7 @@
 //! Answers are classified here: conclusive or not, and whether the request can have reached Dapi at all.
 //! `connections` decides what an answer means for a connection.
 //!
-//! May import: base, config.
+//! May import: common, config.
 
 mod call;
 mod client;
@@ -24,7 +24,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use time::OffsetDateTime;
 
-use crate::base::secret::{SecretText, secret_text};
+use crate::common::secret::{SecretText, secret_text};
 
 secret_text!(
     /// The single-use code that Connect hands to a frontend.

@@ -13,5 +13,5 @@ pub(super) fn describe(error: &reqwest::Error) -> String {
     while let Some(source) = cause.source() {
         cause = source;
     }
-    crate::base::text::tame(&cause.to_string(), 200)
+    crate::common::text::tame(&cause.to_string(), 200)
 }

@@ -11,8 +11,8 @@ use reqwest::StatusCode;
 use zeroize::Zeroizing;
 
 use super::{AccessToken, DelinkAnswer, ExchangeAnswer, ExchangedToken, Refusal, Unsettled};
-use crate::base::lenient_json::{self, Object};
-use crate::base::text;
+use crate::common::lenient_json::{self, Object};
+use crate::common::text;
 
 /// The longest text of Dapi's that is kept, in bytes.
 const MAX_TEXT: usize = 500;

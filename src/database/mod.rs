@@ -11,7 +11,7 @@
 //! Deadlines come in pairs: the server's `statement_timeout` ends a little before the client's, so that a
 //! server that is merely slow cancels the statement and keeps the connection.
 //!
-//! May import: base, config.
+//! May import: common, config.
 
 mod batch;
 mod conn;

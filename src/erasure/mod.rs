@@ -3,7 +3,7 @@
 //! [`connections::erasure`](crate::connections::erasure) decides what is destroyed and when; this module answers
 //! requests and signs receipts.
 //!
-//! Knows: base, http, connections, oauth, users.
+//! May import: common, http, connections, oauth, users.
 
 mod receipt;
 pub mod routes;

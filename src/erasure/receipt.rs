@@ -4,7 +4,7 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
-use crate::base::ids::{DataKeyId, ErasureId, UserId};
+use crate::common::ids::{DataKeyId, ErasureId, UserId};
 use crate::connections::erasure::{Erased, Erasure, Upstream};
 use crate::oauth::Issuer;
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use actix_web::http::header::{LOCATION, RETRY_AFTER};
 use actix_web::{HttpResponse, web};
 
-use crate::base::ids::{AppId, ErasureId};
+use crate::common::ids::{AppId, ErasureId};
 use crate::connections::{Context, erasure};
 use crate::database::Fault;
 use crate::erasure::receipt::Receipt;

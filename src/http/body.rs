@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 
 use super::connection;
 use super::problem::{Problem, ProblemCode};
-use crate::base::strict_json::Objects;
+use crate::common::strict_json::Objects;
 
 /// The maximum size of a body on Strongroom's own endpoints, in bytes.
 pub const MAX_BODY: usize = 64 * 1024;

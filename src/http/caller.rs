@@ -14,10 +14,10 @@ use tracing_actix_web::RequestId;
 
 use super::peer::TrustedProxies;
 use super::problem::Problem;
-use crate::base::actor::{Actor, Who};
-use crate::base::ids::{AppId, SessionId, UserId};
-use crate::base::scope::{Scope, Scopes};
-use crate::base::trace::TraceContext;
+use crate::common::actor::{Actor, Who};
+use crate::common::ids::{AppId, SessionId, UserId};
+use crate::common::scope::{Scope, Scopes};
+use crate::common::trace::TraceContext;
 
 /// An OAuth client, authenticated by its access token.
 #[derive(Clone, Debug)]
@@ -90,7 +90,7 @@ macro_rules! needs {
         /// The scopes as types, for signatures.
         pub mod needs {
             $(
-                #[doc = concat!("The handler needs [`Scope::", stringify!($name), "`](crate::base::scope::Scope::", stringify!($name), ").")]
+                #[doc = concat!("The handler needs [`Scope::", stringify!($name), "`](crate::common::scope::Scope::", stringify!($name), ").")]
                 #[derive(Debug)]
                 pub struct $name;
 

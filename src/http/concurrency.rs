@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::problem::{Problem, ProblemCode};
-use crate::base::ids::AppId;
+use crate::common::ids::AppId;
 
 /// The limit on one kind of call in one replica. Clones share it.
 #[derive(Clone, Debug)]

@@ -22,7 +22,7 @@ use tracing_actix_web::{RequestId, RootSpanBuilder};
 use super::connection::{self, Flight};
 use super::metrics::{Metrics, UNMATCHED, known_method};
 use super::problem::Problem;
-use crate::base::trace::TraceContext;
+use crate::common::trace::TraceContext;
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: &str = "traceparent";

@@ -1,7 +1,7 @@
 //! What every feature's routes import: problems, callers, strict bodies, the caller's address, and
 //! the layers around every request.
 //!
-//! Knows: base, database.
+//! May import: common, database.
 
 pub mod body;
 pub mod body_pool;

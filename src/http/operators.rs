@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::problem::{Problem, ProblemCode};
-use crate::base::ids::AppId;
+use crate::common::ids::AppId;
 use crate::database::{Conn, Pool};
 
 /// How long a query waits for the app's previous one before it is refused.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
-use crate::base::clock::Clock;
+use crate::common::clock::Clock;
 
 /// How many failed logins per minute are answered with 401 before the answer becomes 429.
 const MAX_PER_WINDOW: u32 = 10;

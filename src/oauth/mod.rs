@@ -7,7 +7,7 @@
 //! not accept a caller, and once a second for changes. `clients`, `secrets` and `signing_keys` are
 //! the administration; `model` holds its types.
 //!
-//! Knows: base, vault, config, http, audit.
+//! May import: common, vault, config, http, audit.
 
 pub mod clients;
 mod credentials;
@@ -25,7 +25,7 @@ pub mod statements;
 mod store;
 mod tokens;
 
-pub use crate::base::algorithm::Algorithm;
+pub use crate::common::algorithm::Algorithm;
 pub use credentials::client_by_secret;
 pub use directory::{Directory, STALE_AFTER};
 pub use error::{OAuthError, OAuthErrorCode};

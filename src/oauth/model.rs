@@ -6,9 +6,9 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 use time::OffsetDateTime;
 
-use crate::base::external_scopes::ExternalScopes;
-use crate::base::ids::{AppId, ClientSecretId};
-use crate::base::scope::{Scope, Scopes};
+use crate::common::external_scopes::ExternalScopes;
+use crate::common::ids::{AppId, ClientSecretId};
+use crate::common::scope::{Scope, Scopes};
 
 /// The view of a client: without secrets.
 #[derive(Debug, Clone, Serialize)]

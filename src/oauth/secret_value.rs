@@ -1,8 +1,8 @@
 //! The value of a client secret: how it is drawn, hashed and inserted.
 
 use super::store;
-use crate::base::ids::ClientSecretId;
-use crate::base::secret::SecretText;
+use crate::common::ids::ClientSecretId;
+use crate::common::secret::SecretText;
 use crate::database::Conn;
 use crate::vault::{HashKey, KeyedHash, Vault, VaultError};
 

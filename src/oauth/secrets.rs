@@ -8,9 +8,9 @@ use serde::Serialize;
 use super::clients::{ClientError, ClientInfo, lock, record};
 pub use super::model::SecretInfo;
 use super::{secret_value, store};
-use crate::base::actor::Actor;
-use crate::base::ids::{AppId, ClientSecretId};
-use crate::base::secret::SecretText;
+use crate::common::actor::Actor;
+use crate::common::ids::{AppId, ClientSecretId};
+use crate::common::secret::SecretText;
 use crate::database::Conn;
 use crate::vault::Vault;
 

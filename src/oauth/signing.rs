@@ -12,8 +12,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use crate::base::algorithm::Algorithm;
-use crate::base::secret::Sealable;
+use crate::common::algorithm::Algorithm;
+use crate::common::secret::Sealable;
 
 const fn for_verifying(algorithm: Algorithm) -> jsonwebtoken::Algorithm {
     match algorithm {

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::directory::Directory;
 use super::signing::VerifyingKey;
 use super::store;
-use crate::base::signer::Signer;
+use crate::common::signer::Signer;
 use crate::database::Conn;
 use crate::vault::{Vault, VaultError};
 
@@ -76,7 +76,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::base::algorithm::Algorithm;
+    use crate::common::algorithm::Algorithm;
     use crate::oauth::SigningKey;
 
     fn key(algorithm: Algorithm) -> SigningKey {

@@ -10,8 +10,8 @@ use reqwest::{Method, RequestBuilder, Response, redirect};
 use zeroize::Zeroizing;
 
 use super::{OutboundUrl, Reach};
-use crate::base::coding::{Codings, Spoilt};
-use crate::base::retry_after;
+use crate::common::coding::{Codings, Spoilt};
+use crate::common::retry_after;
 
 /// The time limit of a connection, DNS, TCP and TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -107,7 +107,7 @@ impl From<&reqwest::Error> for NoAnswer {
                 Some(source) => cause = source,
                 None if error.is_timeout() => return Self::Timeout,
                 None => {
-                    return Self::Unreachable(crate::base::text::tame(&cause.to_string(), 200));
+                    return Self::Unreachable(crate::common::text::tame(&cause.to_string(), 200));
                 }
             }
         }

@@ -6,7 +6,7 @@
 //! that moment only. The operator's `STRONGROOM_ALLOW_PRIVATE_ADDRESSES` turns the check off.
 //! Redirects are never followed.
 //!
-//! Knows: base.
+//! May import: common.
 
 mod address;
 mod client;

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::base::lenient_json;
-use crate::base::trace::TraceContext;
+use crate::common::lenient_json;
+use crate::common::trace::TraceContext;
 use crate::connections;
 use crate::connections::ConnectionError;
 use crate::connections::token_lease::{CallRequest, Opened, TokenLease};

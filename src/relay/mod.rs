@@ -6,7 +6,7 @@
 //! (`verdict`). `tokenless` is the one call without a token, `wire` has Dapi's formats. The lease itself belongs to
 //! `connections`, whose delinkings acquire it too.
 //!
-//! Knows: base, vault, dapi, http, audit, apps, users, oauth, connections.
+//! May import: common, vault, dapi, http, audit, apps, users, oauth, connections.
 
 mod body;
 mod call;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, oneshot};
 
-use crate::base::ids::ConnectionId;
+use crate::common::ids::ConnectionId;
 use crate::connections;
 use crate::connections::model::{Attention, Status};
 use crate::connections::{ConnectionError, token_lease};

@@ -6,9 +6,9 @@ use super::Context;
 use super::call::{self, Outcome};
 use super::paths::DapiPath;
 use super::queue::{GATE_PATIENCE, LeaseError};
-use crate::base::actor::Actor;
-use crate::base::ids::AppId;
-use crate::base::trace::TraceContext;
+use crate::common::actor::Actor;
+use crate::common::ids::AppId;
+use crate::common::trace::TraceContext;
 use crate::dapi::{CallBody, Field, Lane};
 use crate::{apps, audit};
 

@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::shared::{Parts, Shared, Thread};
-use crate::base::clock::Clock;
+use crate::common::clock::Clock;
 use crate::config::{BootstrapClient, Config, DefaultApp, OauthConfig, PublicUrl};
 use crate::connections::{Batches, Budgets, ChangeNotifier, Context, Deferred, LastUses};
 use crate::dapi::Gate;

@@ -6,7 +6,7 @@ use utoipa::openapi::security::{
 use utoipa::{Modify, OpenApi};
 
 use crate::audit::routes as audit;
-use crate::base::scope::Scope;
+use crate::common::scope::Scope;
 use crate::connections;
 use crate::erasure::routes as erasure;
 use crate::oauth::routes as oauth;

@@ -7,8 +7,8 @@ use tokio_util::task::TaskTracker;
 
 use super::metrics::Metrics;
 use super::{Database, Readiness, StartError};
-use crate::base::clock::Clock;
-use crate::base::signer::Signer;
+use crate::common::clock::Clock;
+use crate::common::signer::Signer;
 use crate::config::{DapiConfig, HttpConfig, Pace, PublicUrl};
 use crate::connections::{Batches, Budgets, ChangeNotifier, Context, Deferred, LastUses};
 use crate::dapi::Gate;

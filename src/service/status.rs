@@ -11,7 +11,7 @@ use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::store;
-use crate::base::ids::ReplicaId;
+use crate::common::ids::ReplicaId;
 use crate::database::Pool;
 use crate::http::problem::{Problem, ProblemCode};
 use crate::oauth::Directory;

@@ -1,7 +1,7 @@
 //! The table `replicas`: the running processes. A replica writes its row at each check of its
 //! readiness.
 
-use crate::base::ids::ReplicaId;
+use crate::common::ids::ReplicaId;
 use crate::database::Pool;
 
 /// Commits this replica's row: the service is ready if that succeeds, so this checks a real write.

@@ -1,14 +1,14 @@
 //! Connect sessions: a short-lived token that lets one browser submit one user's results and read the
 //! connections that it created, and nothing else.
 //!
-//! May import: audit, base, database, http, users, vault.
+//! May import: audit, common, database, http, users, vault.
 
 pub mod routes;
 mod store;
 
 pub use store::find;
 
-use crate::base::secret::SecretText;
+use crate::common::secret::SecretText;
 use crate::vault::{HashKey, KeyedHash, VaultError};
 
 /// The prefix of a session token, which distinguishes it from an access token.

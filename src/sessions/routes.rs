@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use super::{new_token, store, token_hash};
 use crate::audit;
-use crate::base::ids::SessionId;
+use crate::common::ids::SessionId;
 use crate::database::Pool;
 use crate::http::body::Body;
 use crate::http::caller::{Authorized, needs};

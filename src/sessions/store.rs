@@ -2,7 +2,7 @@
 
 use time::OffsetDateTime;
 
-use crate::base::ids::{AppId, SessionId, UserId};
+use crate::common::ids::{AppId, SessionId, UserId};
 use crate::database::Conn;
 use crate::http::caller::Session;
 use crate::sessions::{MINUTES, token_hash};

@@ -7,9 +7,9 @@ use super::model::Failure;
 use super::store::{self, Lookup};
 use super::{Context, UpstreamError, UpstreamToken, fetch, token_aad};
 use crate::audit::AuditActor;
-use crate::base::actor::Actor;
-use crate::base::ids::{AppId, UpstreamId};
-use crate::base::text;
+use crate::common::actor::Actor;
+use crate::common::ids::{AppId, UpstreamId};
+use crate::common::text;
 use crate::vault::{KeyOwner, Vault, WrappedKey};
 
 /// How often the token is looked up before the caller is asked to retry: once, again after the

@@ -3,8 +3,8 @@
 use super::model::{Auth, Change, Draft, Invalid, Settings, Upstream};
 use super::{ClientSecret, UpstreamError, secret_aad, store};
 use crate::audit;
-use crate::base::actor::Actor;
-use crate::base::ids::{AppId, UpstreamId};
+use crate::common::actor::Actor;
+use crate::common::ids::{AppId, UpstreamId};
 use crate::database::{Conn, Transaction};
 use crate::outbound::{OutboundUrl, Reach};
 use crate::vault::{self, Sealed, Vault, VaultError};

@@ -11,9 +11,9 @@ use super::store::{self, TokenLease};
 use super::wire::{self, Answer, TokenError};
 use super::{ClientSecret, Context, UpstreamError, secret_aad, token_aad};
 use crate::audit::AuditActor;
-use crate::base::actor::Actor;
-use crate::base::ids::{AppId, UpstreamId};
-use crate::base::trace::TraceContext;
+use crate::common::actor::Actor;
+use crate::common::ids::{AppId, UpstreamId};
+use crate::common::trace::TraceContext;
 use crate::outbound::{NoAnswer, OutboundUrl, Unreadable, read_bounded, retry_after};
 use crate::vault::{DataKey, KeyOwner, Sealed, WrappedKey};
 

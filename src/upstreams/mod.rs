@@ -8,7 +8,7 @@
 //! `model` holds the rules and does no I/O; `wire` reads token responses; `store` holds the SQL;
 //! `admin`, `acquire`, `fetch` and `proxy` are the use cases; `routes` is HTTP.
 //!
-//! Knows: base, vault, outbound, http, audit.
+//! May import: common, vault, outbound, http, audit.
 
 mod acquire;
 pub mod admin;
@@ -28,8 +28,8 @@ pub use single_flight::SingleFlight;
 
 use tokio_util::task::TaskTracker;
 
-use crate::base::ids::{AppId, UpstreamId};
-use crate::base::secret::secret_text;
+use crate::common::ids::{AppId, UpstreamId};
+use crate::common::secret::secret_text;
 use crate::database::Pool;
 use crate::http::concurrency::ConcurrencyLimit;
 use crate::outbound;

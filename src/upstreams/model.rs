@@ -9,8 +9,8 @@ use time::OffsetDateTime;
 use utoipa::ToSchema;
 
 use super::ClientSecret;
-use crate::base::ids::UpstreamId;
-use crate::base::text;
+use crate::common::ids::UpstreamId;
+use crate::common::text;
 use crate::outbound::{OutboundUrl, Reach};
 
 /// The maximum length of a client id, client secret, scope or parameter, in bytes.

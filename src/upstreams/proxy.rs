@@ -10,9 +10,9 @@ use zeroize::Zeroizing;
 
 use super::acquire::{self, AcquireOutcome, AcquiredToken, Purpose};
 use super::{Context, UpstreamError, UpstreamToken};
-use crate::base::actor::Actor;
-use crate::base::ids::AppId;
-use crate::base::trace::TraceContext;
+use crate::common::actor::Actor;
+use crate::common::ids::AppId;
+use crate::common::trace::TraceContext;
 use crate::outbound::{NoAnswer, OutboundUrl};
 
 /// The time limit of a call, from the caller's request to the last byte of the response.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{Semaphore, watch};
 
-use crate::base::ids::UpstreamId;
+use crate::common::ids::UpstreamId;
 
 /// How many requests of one replica may wait for tokens at once; each costs a connection and none
 /// of PostgreSQL's.

@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 
 use super::model::{Auth, Failure, Settings};
 use super::{ClientSecret, UpstreamToken};
-use crate::base::lenient_json::{self, Object};
+use crate::common::lenient_json::{self, Object};
 
 /// The maximum length of a token, in bytes.
 const MAX_TOKEN: usize = 16 * 1024;

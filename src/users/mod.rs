@@ -1,9 +1,9 @@
 //! The app's own users and their data keys.
 //!
-//! May import: base, database, vault.
+//! May import: common, database, vault.
 
-use crate::base::ids::{AppId, DataKeyId, UserId};
-use crate::base::text::{self, InvalidText};
+use crate::common::ids::{AppId, DataKeyId, UserId};
+use crate::common::text::{self, InvalidText};
 use crate::database::Conn;
 use crate::vault::{KeyOwner, MasterKeyId, Vault, VaultError, WrappedKey};
 

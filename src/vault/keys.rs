@@ -4,7 +4,7 @@ use aes_gcm::aead::KeyInit;
 use aes_gcm::{Aes256Gcm, Key};
 use aws_lc_rs::hmac;
 
-use crate::base::ids::{AppId, DataKeyId, UserId};
+use crate::common::ids::{AppId, DataKeyId, UserId};
 
 /// The name of a master key, such as `2026-11`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, sqlx::Type, serde::Serialize)]

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use super::VaultError;
 use super::associated_data::{AssociatedData, NONCE_BYTES, random};
 use super::keys::{DataKey, HashKey, KeyOwner, MasterKeyId, WrappedKey};
-use crate::base::ids::DataKeyId;
+use crate::common::ids::DataKeyId;
 
 /// The length of a master key in bytes (256 bits).
 pub const MASTER_KEY_BYTES: usize = 32;
@@ -110,8 +110,8 @@ impl std::fmt::Debug for MasterKey {
 fn wrapping_aad(id: DataKeyId, owner: KeyOwner, master: &MasterKeyId) -> AssociatedData {
     let mut aad = AssociatedData::new("data_keys", "wrapped");
     aad.part(owner.purpose().as_bytes());
-    aad.id(owner.app().map(super::super::base::ids::AppId::uuid));
-    aad.id(owner.user().map(super::super::base::ids::UserId::uuid));
+    aad.id(owner.app().map(super::super::common::ids::AppId::uuid));
+    aad.id(owner.user().map(super::super::common::ids::UserId::uuid));
     aad.id(Some(id.uuid()));
     aad.part(master.as_str().as_bytes());
     aad
@@ -215,7 +215,7 @@ fn parse_entry(number: usize, entry: &str) -> Result<MasterKey, InvalidMasterKey
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::ids::{AppId, UserId};
+    use crate::common::ids::{AppId, UserId};
 
     const KEY: &str = "QkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkI=";
     const OTHER: &str = "Q0NDQ0NDQ0NDQ0NDQ0NDQ0NDQ0NDQ0NDQ0NDQ0NDQ0M=";

@@ -9,7 +9,7 @@
 //! Keyed hashes of codes and of client secrets use random keys of their own, wrapped in the same way:
 //! retiring a master key locks nobody out and forgets no used code.
 //!
-//! May import: base, database.
+//! May import: common, database.
 
 mod associated_data;
 mod keys;

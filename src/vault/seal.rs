@@ -18,8 +18,8 @@ use zeroize::Zeroizing;
 use super::VaultError;
 use super::associated_data::{AssociatedData, NONCE_BYTES, random};
 use super::keys::DataKey;
-use crate::base::ids::{AppId, DataKeyId, UserId};
-use crate::base::secret::Sealable;
+use crate::common::ids::{AppId, DataKeyId, UserId};
+use crate::common::secret::Sealable;
 
 const KEY_ID_BYTES: usize = 16;
 const TAG_BYTES: usize = 16;
@@ -249,7 +249,7 @@ impl<T> sqlx::Decode<'_, Postgres> for Sealed<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::secret::SecretText;
+    use crate::common::secret::SecretText;
 
     fn key() -> DataKey {
         DataKey::new(DataKeyId::new(), &random().unwrap())

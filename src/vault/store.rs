@@ -3,7 +3,7 @@
 use super::keys::{KeyOwner, MasterKeyId, WrappedKey};
 use super::master::MasterKeys;
 use super::{Vault, VaultError};
-use crate::base::ids::{AppId, DataKeyId, UserId};
+use crate::common::ids::{AppId, DataKeyId, UserId};
 use crate::database::Conn;
 
 /// Compares every master key with the check value in the database, records new ones, and verifies that no

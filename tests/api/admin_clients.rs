@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use strongroom::base::external_scopes::ExternalScopes;
+use strongroom::common::external_scopes::ExternalScopes;
 use strongroom::oauth::clients::Terms;
 
 use crate::support::{Answer, BOOTSTRAP_ID, OauthClient, TestApp, command};

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use reqwest::Method;
 use serde_json::json;
-use strongroom::base::scope::Scope;
+use strongroom::common::scope::Scope;
 
 use crate::support::{Answer, BOOTSTRAP_ID, TestApp, id};
 

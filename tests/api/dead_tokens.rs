@@ -6,7 +6,7 @@ use strongroom_dev::sandbox::{Effect, Fault, Refuse};
 
 use crate::support::{TestApp, id};
 
-async fn default_app(app: &TestApp) -> strongroom::base::ids::AppId {
+async fn default_app(app: &TestApp) -> strongroom::common::ids::AppId {
     let mut conn = app.context.pool.acquire().await.unwrap();
     strongroom::apps::find(&mut conn, "default").await.unwrap().unwrap().id
 }
@@ -42,7 +42,7 @@ async fn other_types_and_other_apps_say_nothing_about_a_token() {
             "{kind}"
         );
     }
-    let stranger = strongroom::base::ids::AppId::new();
+    let stranger = strongroom::common::ids::AppId::new();
     assert!(
         !dapi_reports_dead_token(&app.context, stranger, connection, "TOKEN_DEAD").await.unwrap()
     );

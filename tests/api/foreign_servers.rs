@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use serde_json::Value;
-use strongroom::base::external_scopes::ExternalScopes;
+use strongroom::common::external_scopes::ExternalScopes;
 use strongroom::oauth::clients::Terms;
 
 use crate::support::{OauthClient, TestApp};

@@ -11,7 +11,7 @@ use aws_lc_rs::signature::{
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
-use strongroom::base::secret::Sealable;
+use strongroom::common::secret::Sealable;
 use strongroom::vault::{AadContext, Sealed};
 use tokio::net::TcpListener;
 use zeroize::Zeroizing;

@@ -4,9 +4,9 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use strongroom::base::actor::Actor;
-use strongroom::base::scope::Scopes;
-use strongroom::base::secret::SecretText;
+use strongroom::common::actor::Actor;
+use strongroom::common::scope::Scopes;
+use strongroom::common::secret::SecretText;
 use strongroom::oauth::clients::{self, NewClient};
 use strongroom_dev::sandbox::{DEFAULT_APP_KEY, DEFAULT_APP_SECRET, Effect, Fault, Status};
 use tokio::task::JoinHandle;

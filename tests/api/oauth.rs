@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use reqwest::Method;
 use serde_json::{Value, json};
-use strongroom::base::actor::Actor;
+use strongroom::common::actor::Actor;
 use strongroom::oauth::clients;
 
 use crate::support::{Answer, BOOTSTRAP_ID, BOOTSTRAP_SECRET, TestApp};

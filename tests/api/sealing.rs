@@ -1,7 +1,7 @@
 //! What lies in PostgreSQL is sealed, bound to its place, and opens with the right master key alone.
 
 use serde_json::{Value, json};
-use strongroom::base::clock::Clock;
+use strongroom::common::clock::Clock;
 use strongroom::config::Config;
 use strongroom::dapi::AccessToken;
 use strongroom::service::{Service, StartError};

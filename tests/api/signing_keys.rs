@@ -6,7 +6,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
-use strongroom::base::actor::Actor;
+use strongroom::common::actor::Actor;
 use strongroom::config::Config;
 use strongroom::oauth::Algorithm;
 use strongroom::oauth::signing_keys::{self, Begin, Successor};

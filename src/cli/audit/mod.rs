@@ -11,7 +11,7 @@ use super::Failure;
 use super::output::{Output, table};
 use super::session::{self, Session};
 use crate::audit::{self, AuditEvent, Filter};
-use crate::base::ids::ConnectionId;
+use crate::common::ids::ConnectionId;
 use crate::config::{Environment, HttpConfig, Reader};
 use crate::oauth::statements;
 

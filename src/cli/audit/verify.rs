@@ -10,10 +10,10 @@ use serde_json::Value;
 
 use crate::apps::{self, App};
 use crate::audit::{self, CHECKPOINT_TYP, Checkpoint, Report};
-use crate::base::strict_json::Objects;
 use crate::cli::Failure;
 use crate::cli::output::Output;
 use crate::cli::session::{self, Session};
+use crate::common::strict_json::Objects;
 use crate::config::Environment;
 use crate::oauth::statements;
 

@@ -6,7 +6,7 @@
 
 use strongroom_dev::folder::Lines;
 
-use crate::base::secret::SecretText;
+use crate::common::secret::SecretText;
 use crate::config::Environment;
 
 /// Marks the URL of a database that `dev` runs, as the application's name, which `psql` and sqlx

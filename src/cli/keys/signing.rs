@@ -5,11 +5,11 @@ use serde_json::json;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::base::actor::Actor;
-use crate::base::algorithm::Algorithm;
 use crate::cli::Failure;
 use crate::cli::output::{Output, table};
 use crate::cli::session::Session;
+use crate::common::actor::Actor;
+use crate::common::algorithm::Algorithm;
 use crate::config::{Environment, OauthConfig, Reader};
 use crate::oauth::signing_keys::{self, Begin, KeyInfo};
 

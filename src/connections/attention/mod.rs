@@ -5,8 +5,8 @@ pub mod routes;
 pub mod store;
 
 use crate::audit::AuditActor;
-use crate::base::actor::Actor;
-use crate::base::ids::{AppId, ConnectionId};
+use crate::common::actor::Actor;
+use crate::common::ids::{AppId, ConnectionId};
 use crate::connections::model::Connection;
 use crate::connections::query::store::ViewQuery;
 use crate::connections::{ConnectionError, Context};

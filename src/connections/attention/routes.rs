@@ -2,7 +2,7 @@
 
 use actix_web::{HttpResponse, web};
 
-use crate::base::ids::ConnectionId;
+use crate::common::ids::ConnectionId;
 use crate::connections::model::Connection;
 use crate::connections::{Context, attention};
 use crate::http::body::Id;

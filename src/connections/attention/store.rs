@@ -2,7 +2,7 @@
 //! [token lease](crate::connections::token_lease::store).
 
 use crate::audit::AuditActor;
-use crate::base::ids::{AppId, ConnectionId};
+use crate::common::ids::{AppId, ConnectionId};
 use crate::connections::sql::column;
 use crate::database::{BatchQuery, Conn};
 

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use crate::base::ids::{AppId, ConnectionId, DataKeyId, UserId};
+use crate::common::ids::{AppId, ConnectionId, DataKeyId, UserId};
 use crate::dapi::AccessToken;
 use crate::database::Conn;
 use crate::vault::{Binding, KeyOwner, MasterKeyId, Sealed, WrappedKey};

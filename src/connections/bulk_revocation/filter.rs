@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::base::ids::ConnectionId;
+use crate::common::ids::ConnectionId;
 
 /// Selects the connections that match every field that is given.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]

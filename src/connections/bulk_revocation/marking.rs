@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::base::ids::{BulkRevocationId, ErasureId};
+use crate::common::ids::{BulkRevocationId, ErasureId};
 use crate::connections::bulk_revocation::store;
 use crate::connections::bulk_revocation::store::{MarkProgress, MarkScope};
 use crate::connections::deferred::Reconciler;

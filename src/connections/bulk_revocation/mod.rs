@@ -27,9 +27,9 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::audit;
-use crate::base::actor::{Actor, Who};
-use crate::base::ids::{AppId, BulkRevocationId, ConnectionId};
-use crate::base::paging::{Cursor, Page};
+use crate::common::actor::{Actor, Who};
+use crate::common::ids::{AppId, BulkRevocationId, ConnectionId};
+use crate::common::paging::{Cursor, Page};
 use crate::connections::Context;
 use crate::connections::deferred::Reconciler;
 use crate::connections::effects::RevocationEnd;

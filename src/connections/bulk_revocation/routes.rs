@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use utoipa::{IntoParams, ToSchema};
 
-use crate::base::ids::BulkRevocationId;
-use crate::base::paging::DEFAULT_LIMIT;
-use crate::base::text;
+use crate::common::ids::BulkRevocationId;
+use crate::common::paging::DEFAULT_LIMIT;
+use crate::common::text;
 use crate::connections::bulk_revocation::{
     BulkRevocation, Change, ChangeOutcome, CreateOutcome, DEFAULT_PER_SECOND, DryRun,
     MAX_PER_SECOND, NewBulkRevocation, RevocationFilter,

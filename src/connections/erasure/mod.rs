@@ -15,8 +15,8 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
-use crate::base::actor::Actor;
-use crate::base::ids::{AppId, BulkRevocationId, DataKeyId, ErasureId, UserId};
+use crate::common::actor::Actor;
+use crate::common::ids::{AppId, BulkRevocationId, DataKeyId, ErasureId, UserId};
 use crate::connections::bulk_revocation::marking;
 use crate::connections::deferred::Reconciler;
 use crate::connections::isolation;

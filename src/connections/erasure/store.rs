@@ -1,6 +1,6 @@
 //! The table `erasures`, and the deletion of a user's rows.
 
-use crate::base::ids::{AppId, DataKeyId, ErasureId, UserId};
+use crate::common::ids::{AppId, DataKeyId, ErasureId, UserId};
 use crate::connections::erasure::{Erased, Erasure};
 use crate::database::Conn;
 use crate::vault::KeyedHash;

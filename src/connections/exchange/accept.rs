@@ -9,9 +9,9 @@ use time::OffsetDateTime;
 use tokio::task::JoinHandle;
 
 use crate::audit::AuditActor;
-use crate::base::actor::Actor;
-use crate::base::ids::{AppId, ConnectionId, SessionId};
-use crate::base::trace::TraceContext;
+use crate::common::actor::Actor;
+use crate::common::ids::{AppId, ConnectionId, SessionId};
+use crate::common::trace::TraceContext;
 use crate::connections::exchange::store::{
     LookUp, NewCode, NewConnection, NewIntent, SessionResultOutcome,
 };

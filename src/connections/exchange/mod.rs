@@ -21,7 +21,7 @@ use std::time::Instant;
 use futures_util::FutureExt as _;
 use tokio::task::JoinHandle;
 
-use crate::base::trace::TraceContext;
+use crate::common::trace::TraceContext;
 use crate::connections::claim::Claimed;
 use crate::connections::exchange::outcome::{Outcome, Recorded};
 use crate::connections::model::{Answer, Connection, Failure};

@@ -6,7 +6,7 @@ use actix_web::http::header::RETRY_AFTER;
 use actix_web::{HttpResponse, web};
 use serde::Deserialize;
 
-use crate::base::ids::{AppId, ConnectionId};
+use crate::common::ids::{AppId, ConnectionId};
 use crate::connections::exchange::{Received, Submission};
 use crate::connections::input::{
     Checked, about, client_user_id, location, login, login_of_another_user, optional_name,

@@ -7,8 +7,8 @@ use time::OffsetDateTime;
 
 use crate::apps::SealedCredentials;
 use crate::audit::AuditActor;
-use crate::base::ids::{AppId, ConnectionId, DataKeyId, SessionId, UserId};
-use crate::base::secret::SecretText;
+use crate::common::ids::{AppId, ConnectionId, DataKeyId, SessionId, UserId};
+use crate::common::secret::SecretText;
 use crate::connections::model::Verification;
 use crate::connections::sql::{WAIT_FOR_DELINKING, column, interval};
 use crate::dapi::{AccessCode, AccessToken, UserSecret};

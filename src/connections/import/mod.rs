@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use crate::audit::AuditActor;
-use crate::base::actor::Actor;
-use crate::base::ids::{AppId, ConnectionId, TokenLeaseId};
-use crate::base::secret::Sealable as _;
-use crate::base::trace::TraceContext;
+use crate::common::actor::Actor;
+use crate::common::ids::{AppId, ConnectionId, TokenLeaseId};
+use crate::common::secret::Sealable as _;
+use crate::common::trace::TraceContext;
 use crate::connections::effects::Effects;
 use crate::connections::exchange::is_user_gone;
 use crate::connections::exchange::store::NewConnection;

@@ -5,10 +5,10 @@
 use std::time::{Duration, Instant};
 
 use crate::apps;
-use crate::base::ids::AppId;
-use crate::base::lenient_json::Object;
-use crate::base::trace::TraceContext;
-use crate::base::{lenient_json, text};
+use crate::common::ids::AppId;
+use crate::common::lenient_json::Object;
+use crate::common::trace::TraceContext;
+use crate::common::{lenient_json, text};
 use crate::connections::attention::calls_for_attention;
 use crate::connections::{ConnectionError, Context};
 use crate::dapi::{

@@ -14,7 +14,7 @@ pub use view::{Attention, Connection, Revocation};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::base::ids::ConnectionId;
+use crate::common::ids::ConnectionId;
 
 /// Where a connection stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, serde::Deserialize, ToSchema)]

@@ -4,7 +4,7 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
-use crate::base::ids::ConnectionId;
+use crate::common::ids::ConnectionId;
 use crate::connections::model::{Failure, RevocationKind, Status};
 
 /// Why a connection needs its user: Dapi refused a call in a way by which going on could lock their bank

@@ -7,9 +7,9 @@
 pub mod store;
 
 use crate::audit::AuditActor;
-use crate::base::actor::Actor;
-use crate::base::ids::{AppId, ConnectionId, UserId};
-use crate::base::secret::secret_text;
+use crate::common::actor::Actor;
+use crate::common::ids::{AppId, ConnectionId, UserId};
+use crate::common::secret::secret_text;
 use crate::connections::model::{RevocationKind, Status};
 use crate::connections::proxy_token::store::NewProxyToken;
 use crate::connections::{ConnectionAad, ConnectionError, Context, token_lease};

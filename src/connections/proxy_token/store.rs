@@ -1,7 +1,7 @@
 //! The table `proxy_tokens`.
 
 use crate::audit::AuditActor;
-use crate::base::ids::{AppId, ConnectionId, DataKeyId, UserId};
+use crate::common::ids::{AppId, ConnectionId, DataKeyId, UserId};
 use crate::connections::model::{RevocationKind, Status};
 use crate::connections::proxy_token::ProxyToken;
 use crate::connections::sql::parse_status;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
 
-use crate::base::ids::ConnectionId;
+use crate::common::ids::ConnectionId;
 
 /// Per connection: its notification and the number of its subscriptions.
 type Subscriptions = Arc<Mutex<HashMap<ConnectionId, (Arc<Notify>, usize)>>>;

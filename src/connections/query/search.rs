@@ -5,8 +5,8 @@ use time::OffsetDateTime;
 use utoipa::ToSchema;
 
 use crate::audit;
-use crate::base::ids::{AppId, BulkRevocationId, ConnectionId, UserId};
-use crate::base::paging::{Cursor, Page};
+use crate::common::ids::{AppId, BulkRevocationId, ConnectionId, UserId};
+use crate::common::paging::{Cursor, Page};
 use crate::connections::model::{Connection, Status};
 use crate::connections::query::store;
 use crate::database::Conn;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::base::ids::{AppId, ConnectionId};
+use crate::common::ids::{AppId, ConnectionId};
 use crate::connections::model::{Connection, Status};
 use crate::connections::query::store::ViewQuery;
 use crate::connections::{ConnectionError, Context};

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use uuid::Uuid;
 
-use crate::base::ids::{AppId, ConnectionId};
+use crate::common::ids::{AppId, ConnectionId};
 use crate::connections::claim;
 use crate::connections::claim::{Claimed, ClaimedDelink};
 use crate::connections::deferred::Reconciler;

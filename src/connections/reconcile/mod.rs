@@ -15,7 +15,7 @@ use futures_util::future::BoxFuture;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-use crate::base::ids::ConnectionId;
+use crate::common::ids::ConnectionId;
 use crate::connections::claim::{Claimed, ClaimedDelink};
 use crate::connections::deferred::Reconciler;
 use crate::connections::effects::Effects;

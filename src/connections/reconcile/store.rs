@@ -9,8 +9,8 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::audit::AuditActor;
-use crate::base::actor::Actor;
-use crate::base::ids::{AppId, ConnectionId, UserId};
+use crate::common::actor::Actor;
+use crate::common::ids::{AppId, ConnectionId, UserId};
 use crate::connections::model::Failure;
 use crate::connections::sql::interval;
 use crate::database::Conn;

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::base::clock::Clock;
+use crate::common::clock::Clock;
 use crate::connections::reveal::store;
 use crate::database::Pool;
 

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::base::ids::{AppId, ConnectionId};
+use crate::common::ids::{AppId, ConnectionId};
 use crate::connections::attention::store::RecordUse;
 use crate::connections::{Batches, Context};
 

@@ -11,8 +11,8 @@ pub use last_use::LastUses;
 use std::time::{Duration, Instant};
 
 use crate::audit::AuditActor;
-use crate::base::actor::Actor;
-use crate::base::ids::{AppId, ConnectionId};
+use crate::common::actor::Actor;
+use crate::common::ids::{AppId, ConnectionId};
 use crate::connections::model::Status;
 use crate::connections::query::store::ViewQuery;
 use crate::connections::{ConnectionAad, ConnectionError, Context};

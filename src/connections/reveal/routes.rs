@@ -5,7 +5,7 @@ use actix_web::{HttpResponse, web};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::base::ids::ConnectionId;
+use crate::common::ids::ConnectionId;
 use crate::connections::input::{not_active, reason};
 use crate::connections::reveal::Reveal;
 use crate::connections::{Budgets, Context, reveal};

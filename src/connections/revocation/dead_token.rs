@@ -1,8 +1,8 @@
 //! Ends connections whose token Dapi reports as dead in its answer to a call.
 
 use crate::audit::AuditActor;
-use crate::base::actor::Actor;
-use crate::base::ids::{AppId, ConnectionId};
+use crate::common::actor::Actor;
+use crate::common::ids::{AppId, ConnectionId};
 use crate::connections::effects::{Effects, RevocationEnd};
 use crate::connections::model::{PredecessorEvent, RevocationKind, Status};
 use crate::connections::transitions::store::{End, NewRevocation};

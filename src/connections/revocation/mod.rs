@@ -12,9 +12,9 @@ pub use dead_token::dapi_reports_dead_token;
 use std::time::{Duration, Instant};
 
 use crate::audit::AuditActor;
-use crate::base::actor::Actor;
-use crate::base::ids::{AppId, ConnectionId, TokenLeaseId};
-use crate::base::trace::TraceContext;
+use crate::common::actor::Actor;
+use crate::common::ids::{AppId, ConnectionId, TokenLeaseId};
+use crate::common::trace::TraceContext;
 use crate::connections::claim::ClaimedDelink;
 use crate::connections::deferred::Reconciler;
 use crate::connections::effects::{Effects, RevocationEnd};

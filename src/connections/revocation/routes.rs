@@ -6,8 +6,8 @@ use actix_web::{HttpResponse, web};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use crate::base::actor::Actor;
-use crate::base::ids::{AppId, ConnectionId};
+use crate::common::actor::Actor;
+use crate::common::ids::{AppId, ConnectionId};
 use crate::connections::input::{location, not_active, reason};
 use crate::connections::model::{Connection, RevocationKind, Status};
 use crate::connections::query::wait::wait_until;

@@ -2,7 +2,7 @@
 
 pub mod store;
 
-use crate::base::ids::{AppId, ConnectionId};
+use crate::common::ids::{AppId, ConnectionId};
 use crate::connections::model::{PredecessorEvent, PredecessorTransition, predecessor_transition};
 use crate::connections::{ConnectionError, Context};
 use crate::database::{Conn, retry};

@@ -7,8 +7,8 @@
 use std::time::Duration;
 
 use crate::audit::AuditActor;
-use crate::base::actor::Actor;
-use crate::base::ids::{AppId, BulkRevocationId, ConnectionId};
+use crate::common::actor::Actor;
+use crate::common::ids::{AppId, BulkRevocationId, ConnectionId};
 use crate::connections::sql::interval;
 use crate::database::Conn;
 

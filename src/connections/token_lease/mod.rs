@@ -8,8 +8,8 @@ pub mod store;
 use std::time::Duration;
 
 use crate::audit::AuditActor;
-use crate::base::actor::Actor;
-use crate::base::ids::{AppId, ConnectionId, TokenLeaseId, UserId};
+use crate::common::actor::Actor;
+use crate::common::ids::{AppId, ConnectionId, TokenLeaseId, UserId};
 use crate::connections::model::{Attention, Status};
 use crate::connections::query::store::ViewQuery;
 use crate::connections::token_lease::store::{AcquireLease, AcquiredLease, ReleaseLease};

@@ -11,8 +11,8 @@ use uuid::Uuid;
 
 use crate::apps::SealedCredentials;
 use crate::audit::AuditActor;
-use crate::base::ids::{AppId, ConnectionId, DataKeyId, TokenLeaseId, UserId};
-use crate::base::secret::SecretText;
+use crate::common::ids::{AppId, ConnectionId, DataKeyId, TokenLeaseId, UserId};
+use crate::common::secret::SecretText;
 use crate::connections::sql::{column, interval};
 use crate::dapi::{AccessToken, UserSecret};
 use crate::database::{BatchQuery, Conn};

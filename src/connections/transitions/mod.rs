@@ -4,8 +4,8 @@ pub mod store;
 
 use self::store::{End, SealedToken};
 use crate::audit::AuditActor;
-use crate::base::actor::Actor;
-use crate::base::ids::{AppId, ConnectionId};
+use crate::common::actor::Actor;
+use crate::common::ids::{AppId, ConnectionId};
 use crate::connections::bank_login::LockedConnection;
 use crate::connections::effects::{Effects, RevocationEnd};
 use crate::connections::model::{

@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::audit::AuditActor;
-use crate::base::actor::Actor;
-use crate::base::ids::{AppId, ConnectionId};
+use crate::common::actor::Actor;
+use crate::common::ids::{AppId, ConnectionId};
 use crate::connections::bank_login::{LockedConnection, RevocationInForce};
 use crate::connections::model::{Connection, Failure, RevocationKind, Status};
 use crate::connections::query::store::view::{Row, select_view};

@@ -10,7 +10,7 @@ use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::Lane;
-use crate::base::ids::AppId;
+use crate::common::ids::AppId;
 
 /// How long a declaration of the background work counts unless it is repeated.
 const DECLARED: Duration = Duration::from_secs(3);

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use crate::base::external_scopes::ExternalScopes;
-use crate::base::ids::AppId;
-use crate::base::scope::Scopes;
+use crate::common::external_scopes::ExternalScopes;
+use crate::common::ids::AppId;
+use crate::common::scope::Scopes;
 use crate::oauth::store::{ClientRow, SecretRow};
 use crate::vault::KeyedHash;
 

@@ -20,8 +20,8 @@ use super::error::{OAuthError, OAuthErrorCode};
 use super::secret_value::secret_hash;
 use super::signing::SigningKey;
 use super::store;
-use crate::base::clock::Clock;
-use crate::base::secret::SecretText;
+use crate::common::clock::Clock;
+use crate::common::secret::SecretText;
 use crate::database::{Conn, Pool};
 use crate::vault::{KeyedHash, Vault, VaultError};
 

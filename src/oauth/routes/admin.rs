@@ -10,10 +10,10 @@ use serde::Deserialize;
 use time::OffsetDateTime;
 use utoipa::{IntoParams, ToSchema};
 
-use crate::base::external_scopes::ExternalScopes;
-use crate::base::ids::ClientSecretId;
-use crate::base::paging::{DEFAULT_LIMIT, MAX_LIMIT};
-use crate::base::scope::Scopes;
+use crate::common::external_scopes::ExternalScopes;
+use crate::common::ids::ClientSecretId;
+use crate::common::paging::{DEFAULT_LIMIT, MAX_LIMIT};
+use crate::common::scope::Scopes;
 use crate::database::Pool;
 use crate::http::body::{Body, OptionalBody, UrlQuery};
 use crate::http::caller::{Authorized, Client, needs};

@@ -6,7 +6,7 @@ use actix_web::{HttpResponse, web};
 use serde::Serialize;
 use serde_json::json;
 
-use crate::base::scope::Scope;
+use crate::common::scope::Scope;
 use crate::oauth::signing_keys::KEY_SET_MAX_AGE;
 use crate::oauth::tokens::Issuer;
 

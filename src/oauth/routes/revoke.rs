@@ -4,7 +4,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use time::OffsetDateTime;
 
 use super::{ExistingToken, uncached};
-use crate::base::actor::Actor;
+use crate::common::actor::Actor;
 use crate::database::Pool;
 use crate::oauth::clients::record;
 use crate::oauth::credentials::{Authenticated, OAuthState};

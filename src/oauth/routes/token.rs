@@ -4,8 +4,8 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
 
 use super::uncached;
-use crate::base::external_scopes::{ExternalScopes, is_scope_token};
-use crate::base::scope::Scope;
+use crate::common::external_scopes::{ExternalScopes, is_scope_token};
+use crate::common::scope::Scope;
 use crate::database::Pool;
 use crate::oauth::credentials::{Authenticated, OAuthState};
 use crate::oauth::directory::Client;

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use crate::base::external_scopes::ExternalScopes;
-use crate::base::ids::{AppId, ClientSecretId};
-use crate::base::scope::Scopes;
+use crate::common::external_scopes::ExternalScopes;
+use crate::common::ids::{AppId, ClientSecretId};
+use crate::common::scope::Scopes;
 use crate::database::Conn;
 use crate::oauth::model::{After, ClientInfo, NewClient, SecretInfo, Terms};
 use crate::vault::KeyedHash;

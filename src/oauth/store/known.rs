@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::base::external_scopes::ExternalScopes;
-use crate::base::ids::{AppId, ClientSecretId};
-use crate::base::scope::Scopes;
+use crate::common::external_scopes::ExternalScopes;
+use crate::common::ids::{AppId, ClientSecretId};
+use crate::common::scope::Scopes;
 use crate::database::Conn;
 
 /// A client with its live secrets.

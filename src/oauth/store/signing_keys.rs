@@ -5,7 +5,7 @@ use std::time::Duration;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::base::algorithm::Algorithm;
+use crate::common::algorithm::Algorithm;
 use crate::database::Conn;
 use crate::oauth::model::KeyInfo;
 use crate::oauth::signing::{PrivateKey, SigningKey};
@@ -84,7 +84,7 @@ pub(in crate::oauth) async fn succeed_signing_key(
     ahead: Duration,
 ) -> Result<OffsetDateTime, VaultError> {
     // The kid is derived from the key, so the row's id may be too: it only has to be unique.
-    let id = crate::base::ids::DataKeyId::new().uuid();
+    let id = crate::common::ids::DataKeyId::new().uuid();
     let sealed = Sealed::seal(private, vault.service_key(), &aad(id))?;
     let signs_from = sqlx::query_scalar!(
         r#"SELECT strongroom_now() + make_interval(secs => $1) AS "it!""#,

@@ -2,7 +2,7 @@
 
 use actix_web::{HttpRequest, HttpResponse, web};
 
-use crate::base::ids::ConnectionId;
+use crate::common::ids::ConnectionId;
 use crate::connections::token_lease::CallRequest;
 use crate::http::body::{Id, read_passed};
 use crate::http::caller::{Authorized, needs};

@@ -10,12 +10,12 @@ use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::json;
 
-use crate::base::actor::Actor;
-use crate::base::ids::{AppId, ConnectionId};
-use crate::base::scope::Scope;
-use crate::base::secret::SecretText;
-use crate::base::text;
-use crate::base::trace::TraceContext;
+use crate::common::actor::Actor;
+use crate::common::ids::{AppId, ConnectionId};
+use crate::common::scope::Scope;
+use crate::common::secret::SecretText;
+use crate::common::text;
+use crate::common::trace::TraceContext;
 use crate::connections::exchange::{Received, Submission};
 use crate::connections::model::{Connection, Failure, RevocationKind, Status};
 use crate::connections::proxy_token::Holder;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use time::OffsetDateTime;
 
 use super::known;
-use crate::base::ids::{AppId, UpstreamId};
+use crate::common::ids::{AppId, UpstreamId};
 use crate::database::Conn;
 use crate::outbound::OutboundUrl;
 use crate::upstreams::ClientSecret;

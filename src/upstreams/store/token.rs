@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 
 use super::interval;
 use crate::audit::AuditActor;
-use crate::base::ids::{AppId, DataKeyId, UpstreamId};
+use crate::common::ids::{AppId, DataKeyId, UpstreamId};
 use crate::database::Conn;
 use crate::upstreams::wire::TokenError;
 use crate::upstreams::{ClientSecret, UpstreamToken};

@@ -20,8 +20,8 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use strongroom::base::clock::Clock;
-use strongroom::base::scope::Scopes;
+use strongroom::common::clock::Clock;
+use strongroom::common::scope::Scopes;
 use strongroom::config::{Config, Environment};
 use strongroom::connections::{Context, reconcile};
 use strongroom::oauth::Directory;
@@ -286,8 +286,8 @@ impl TestApp {
     /// A client of another app with every scope, as `id.secret`.
     pub async fn client_of_another_app(&self) -> String {
         let mut conn = self.context.pool.acquire().await.unwrap();
-        let actor = strongroom::base::actor::Actor::operator();
-        let secret = strongroom::base::secret::SecretText::new("other-secret".to_owned());
+        let actor = strongroom::common::actor::Actor::operator();
+        let secret = strongroom::common::secret::SecretText::new("other-secret".to_owned());
         let vault = &self.context.vault;
         let app = match strongroom::apps::find(&mut conn, "other").await.unwrap() {
             Some(app) => app,

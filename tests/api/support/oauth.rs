@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use reqwest::Method;
-use strongroom::base::actor::Actor;
+use strongroom::common::actor::Actor;
 use strongroom::oauth::clients::{self, NewClient, Terms};
 
 use super::{Answer, Api, TestApp};

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use crate::base::ids::{AppId, BulkRevocationId, ErasureId};
+use crate::common::ids::{AppId, BulkRevocationId, ErasureId};
 use crate::connections::model::Status;
 use crate::connections::sql::{interval, parse_status};
 use crate::database::Conn;

@@ -14,9 +14,9 @@ pub use throttle::*;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::base::ids::{AppId, BulkRevocationId, ConnectionId, ErasureId, UserId};
-use crate::base::paging::{Cursor, Page};
-use crate::base::strict_json;
+use crate::common::ids::{AppId, BulkRevocationId, ConnectionId, ErasureId, UserId};
+use crate::common::paging::{Cursor, Page};
+use crate::common::strict_json;
 use crate::connections::bulk_revocation::{
     BulkRevocation, BulkRevocationStatus, ErrorCount, NewBulkRevocation, RevocationFilter, SAMPLE,
 };

@@ -4,8 +4,8 @@
 //! however many connections it changes, and skips locked rows: a later round finds them.
 
 use crate::audit::AuditActor;
-use crate::base::actor::Actor;
-use crate::base::ids::{BulkRevocationId, UserId};
+use crate::common::actor::Actor;
+use crate::common::ids::{BulkRevocationId, UserId};
 use crate::connections::bulk_revocation::{CHECK_AGAIN, RELEASE_EVERY};
 use crate::connections::model::Status;
 use crate::connections::sql::{WAIT_FOR_DELINKING, interval};

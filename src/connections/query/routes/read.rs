@@ -4,8 +4,8 @@ use actix_web::{HttpResponse, web};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::base::ids::ConnectionId;
-use crate::base::paging::{Cursor, DEFAULT_LIMIT, MAX_LIMIT};
+use crate::common::ids::ConnectionId;
+use crate::common::paging::{Cursor, DEFAULT_LIMIT, MAX_LIMIT};
 use crate::connections::Context;
 use crate::connections::model::{Connection, Status};
 use crate::connections::query::store;

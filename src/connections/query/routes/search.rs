@@ -6,9 +6,9 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use utoipa::{IntoParams, ToSchema};
 
-use crate::base::ids::ConnectionId;
-use crate::base::paging::DEFAULT_LIMIT;
-use crate::base::text;
+use crate::common::ids::ConnectionId;
+use crate::common::paging::DEFAULT_LIMIT;
+use crate::common::text;
 use crate::connections::Context;
 use crate::connections::model::Status;
 use crate::connections::query::routes::read::{attention, cursor, limit, status};

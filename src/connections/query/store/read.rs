@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use uuid::Uuid;
 
-use crate::base::ids::{AppId, ConnectionId, SessionId};
-use crate::base::paging::{Cursor, Page};
+use crate::common::ids::{AppId, ConnectionId, SessionId};
+use crate::common::paging::{Cursor, Page};
 use crate::connections::model::{Connection, Status};
 use crate::connections::query::store::view::{Row, select_effective_view, select_view};
 use crate::connections::sql::column;

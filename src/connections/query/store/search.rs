@@ -3,8 +3,8 @@
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::base::ids::{AppId, BulkRevocationId, ConnectionId, UserId};
-use crate::base::paging::{Cursor, Page};
+use crate::common::ids::{AppId, BulkRevocationId, ConnectionId, UserId};
+use crate::common::paging::{Cursor, Page};
 use crate::connections::model::Status;
 use crate::connections::query::search::{Found, Search, StatusCount};
 use crate::connections::query::store::ViewQuery;

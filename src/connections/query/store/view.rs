@@ -2,7 +2,7 @@
 
 use time::OffsetDateTime;
 
-use crate::base::ids::{AppId, ConnectionId};
+use crate::common::ids::{AppId, ConnectionId};
 use crate::connections::model::{
     Attention, Connection, Failure, Revocation, RevocationKind, Status,
 };

@@ -5,7 +5,7 @@ mod budget;
 pub use budget::*;
 
 use crate::audit::AuditActor;
-use crate::base::ids::{AppId, ConnectionId, DataKeyId, UserId};
+use crate::common::ids::{AppId, ConnectionId, DataKeyId, UserId};
 use crate::connections::sql::column;
 use crate::dapi::{AccessToken, UserSecret};
 use crate::database::{BatchQuery, Conn};

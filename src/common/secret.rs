@@ -34,13 +34,13 @@ macro_rules! secret_text {
         $(#[$doc])*
         #[derive(Clone, serde::Deserialize)]
         #[serde(transparent)]
-        pub struct $name($crate::base::secret::SecretText);
+        pub struct $name($crate::common::secret::SecretText);
 
         impl $name {
             /// Wraps the text, which is wiped when dropped.
             #[must_use]
             pub fn new(text: String) -> Self {
-                Self($crate::base::secret::SecretText::new(text))
+                Self($crate::common::secret::SecretText::new(text))
             }
 
             /// Returns the text. The only way to read it.
@@ -56,13 +56,13 @@ macro_rules! secret_text {
             }
         }
 
-        impl $crate::base::secret::Sealable for $name {
+        impl $crate::common::secret::Sealable for $name {
             fn expose_bytes(&self) -> &[u8] {
                 self.0.expose_bytes()
             }
 
             fn from_bytes(bytes: zeroize::Zeroizing<Vec<u8>>) -> Option<Self> {
-                <$crate::base::secret::SecretText as $crate::base::secret::Sealable>::from_bytes(bytes).map(Self)
+                <$crate::common::secret::SecretText as $crate::common::secret::Sealable>::from_bytes(bytes).map(Self)
             }
         }
     };
