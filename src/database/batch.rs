@@ -169,7 +169,10 @@ async fn run_all<Q: BatchQuery>(pool: &Pool, queries: &[Q]) -> sqlx::Result<Vec<
 
 async fn run_one<Q: BatchQuery>(pool: &Pool, query: &Q) -> sqlx::Result<Q::Output> {
     let outputs = run_all(pool, std::slice::from_ref(query)).await?;
-    outputs.into_iter().next().ok_or(sqlx::Error::RowNotFound)
+    outputs
+        .into_iter()
+        .next()
+        .ok_or_else(|| sqlx::Error::Protocol("a batched query without an output".into()))
 }
 
 async fn individually<Q: BatchQuery>(shared: &Arc<Shared>, call: Call<Q>) {

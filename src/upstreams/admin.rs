@@ -5,7 +5,7 @@ use super::{ClientSecret, UpstreamError, secret_aad, store};
 use crate::audit;
 use crate::common::actor::Actor;
 use crate::common::ids::{AppId, UpstreamId};
-use crate::database::{Conn, Transaction};
+use crate::database::{Conn, Inconsistent, Transaction};
 use crate::outbound::{OutboundUrl, Reach};
 use crate::vault::{self, Sealed, Vault, VaultError};
 
@@ -109,7 +109,9 @@ async fn seal(
     id: UpstreamId,
     secret: &ClientSecret,
 ) -> Result<Sealed<ClientSecret>, AdminError> {
-    let key = vault::app_key(conn, app).await?.ok_or(sqlx::Error::RowNotFound)?;
+    let key = vault::app_key(conn, app)
+        .await?
+        .ok_or_else(|| sqlx::Error::from(Inconsistent::new("data_keys", app)))?;
     Ok(Sealed::seal(secret, &vault.unwrap(&key)?, &secret_aad(app, id))?)
 }
 

@@ -4,7 +4,7 @@ use super::keys::{KeyOwner, MasterKeyId, WrappedKey};
 use super::master::MasterKeys;
 use super::{Vault, VaultError};
 use crate::common::ids::{AppId, DataKeyId, UserId};
-use crate::database::Conn;
+use crate::database::{Conn, Inconsistent};
 
 /// Compares every master key with the check value in the database, records new ones, and verifies that no
 /// key that still wraps something is missing.
@@ -52,7 +52,9 @@ pub(super) async fn service_key(
         return Ok(key);
     }
     insert_key(conn, &masters.new_key(owner)?).await?;
-    find_service_key(conn, owner).await?.ok_or(VaultError::Database(sqlx::Error::RowNotFound))
+    find_service_key(conn, owner)
+        .await?
+        .ok_or_else(|| VaultError::Database(Inconsistent::new("data_keys", owner.purpose()).into()))
 }
 
 async fn find_service_key(

@@ -35,7 +35,7 @@ use crate::connections::deferred::Reconciler;
 use crate::connections::effects::RevocationEnd;
 use crate::connections::isolation::isolated;
 use crate::connections::model::RevocationKind;
-use crate::database::{Conn, Fault, LongWork};
+use crate::database::{Conn, Fault, Inconsistent, LongWork};
 use crate::vault::{KeyedHash, Vault};
 
 /// Connections that the throttle releases per second if the request does not say.
@@ -239,9 +239,10 @@ async fn try_create(
     };
     if !is_new {
         let key = new.idempotency_key.unwrap_or_default();
-        let (id, hash) = store::find_by_idempotency_key(&mut tx, new.app, key)
-            .await?
-            .ok_or(sqlx::Error::RowNotFound)?;
+        let (id, hash) =
+            store::find_by_idempotency_key(&mut tx, new.app, key).await?.ok_or_else(|| {
+                Inconsistent::new("bulk_revocations", "an idempotency key that was just found")
+            })?;
         let same = new.request_hash.matches(&hash);
         return Ok(if same { CreateOutcome::Repeated(id) } else { CreateOutcome::KeyTaken });
     }

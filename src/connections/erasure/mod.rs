@@ -21,7 +21,7 @@ use crate::connections::bulk_revocation::marking;
 use crate::connections::deferred::Reconciler;
 use crate::connections::isolation;
 use crate::connections::{Context, bulk_revocation};
-use crate::database::{Conn, Fault};
+use crate::database::{Conn, Fault, Inconsistent};
 use crate::vault::{KeyedHash, Vault};
 use crate::{audit, users};
 
@@ -174,7 +174,8 @@ async fn destroy(tx: &mut Conn, id: ErasureId, app: AppId, user: UserId) -> sqlx
         return Ok(false);
     }
     let destroyed = store::delete_connections(tx, user).await?;
-    let key = users::destroy(tx, user).await?.ok_or(sqlx::Error::RowNotFound)?;
+    let key =
+        users::destroy(tx, user).await?.ok_or_else(|| Inconsistent::new("data_keys", user))?;
     store::end_erasure(tx, id, key, &destroyed).await?;
     let (detail, confirmed) = (id.to_string(), destroyed.unconfirmed == 0);
     let event = audit::Event {

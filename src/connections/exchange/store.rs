@@ -12,7 +12,7 @@ use crate::common::secret::SecretText;
 use crate::connections::model::Verification;
 use crate::connections::sql::{WAIT_FOR_DELINKING, column, interval};
 use crate::dapi::{AccessCode, AccessToken, UserSecret};
-use crate::database::{BatchQuery, Conn};
+use crate::database::{BatchQuery, Conn, Inconsistent};
 use crate::vault::{Binding, KeyOwner, KeyedHash, MasterKeyId, Sealed, WrappedKey};
 
 /// What a submission is decided by, and what its exchange needs, in one snapshot.
@@ -113,7 +113,15 @@ impl BatchQuery for LookUp {
             }
         });
         let found: Vec<_> = found.collect();
-        if found.len() == inputs.len() { Ok(found) } else { Err(sqlx::Error::RowNotFound) }
+        if found.len() == inputs.len() {
+            return Ok(found);
+        }
+        // An input without its row: its app or the app's key is gone.
+        Err(Inconsistent::new(
+            "apps",
+            inputs.first().map_or_else(String::new, |it| it.app.to_string()),
+        )
+        .into())
     }
 }
 

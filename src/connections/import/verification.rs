@@ -15,6 +15,7 @@ use crate::dapi::{
     AccessToken, AppCredentials, Busy, CallAnswer, CallBody, CallLost, Lane, Permit, Refusal,
     UserSecret, scrub,
 };
+use crate::database::Inconsistent;
 
 /// The call that verifies. It needs a live token and the right user secret, and reads no balances.
 pub const PATH: &str = "metadata/accounts/get";
@@ -60,7 +61,9 @@ pub async fn verify_token(
     let mut conn = context.pool.acquire().await?;
     let found = apps::credentials(&mut conn, candidate.app).await?;
     drop(conn);
-    let app = found.ok_or(sqlx::Error::RowNotFound)?.open(&context.vault)?;
+    let app = found
+        .ok_or_else(|| sqlx::Error::from(Inconsistent::new("apps", candidate.app)))?
+        .open(&context.vault)?;
     let started = Instant::now();
     let answer = call(context, &permit, candidate, &app).await;
     let verified = match &answer {
