@@ -80,7 +80,7 @@ pub struct Pools {
     connector: Connector,
     wait: Duration,
     connections: u32,
-    pools: Mutex<Vec<Pool>>,
+    handed_out: Mutex<Vec<Pool>>,
 }
 
 impl Pools {
@@ -93,7 +93,7 @@ impl Pools {
             // Together with the statement's own deadline, callers get an answer within ten seconds by default.
             wait: config.timeout.mul_f32(0.7),
             connections: config.connections,
-            pools: Mutex::default(),
+            handed_out: Mutex::default(),
         })
     }
 
@@ -161,20 +161,20 @@ impl Pools {
     }
 
     fn register(&self, pool: Pool) -> Pool {
-        self.pools.lock().unwrap_or_else(PoisonError::into_inner).push(pool.clone());
+        self.handed_out.lock().unwrap_or_else(PoisonError::into_inner).push(pool.clone());
         pool
     }
 
     /// Returns how many connections are open in all pools, and how many of them are idle.
     #[must_use]
     pub fn size(&self) -> (usize, usize) {
-        let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        let pools = self.handed_out.lock().unwrap_or_else(PoisonError::into_inner);
         pools.iter().map(Pool::size).fold((0, 0), |sum, size| (sum.0 + size.0, sum.1 + size.1))
     }
 
     /// Closes all pools.
     pub fn close(&self) {
-        let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        let pools = self.handed_out.lock().unwrap_or_else(PoisonError::into_inner);
         pools.iter().for_each(Pool::close);
     }
 }

@@ -27,7 +27,7 @@ const CHANNEL_PIECES: usize = 4;
 /// A call to make: the lease request and what is sent to Dapi.
 #[derive(Debug)]
 pub(super) struct Request {
-    pub(super) request: CallRequest,
+    pub(super) call: CallRequest,
     pub(super) path: &'static DapiPath,
     pub(super) fields: Vec<Field>,
     pub(super) trace: TraceContext,
@@ -158,7 +158,7 @@ impl Running {
     }
 
     async fn record_dead_token(&self, kind: &str) {
-        let (app, id) = (self.request.request.app, self.request.request.id);
+        let (app, id) = (self.request.call.app, self.request.call.id);
         match connections::dapi_reports_dead_token(&self.context, app, id, kind).await {
             Ok(true) => tracing::warn!(connection = %id, kind, "Dapi reports a dead token"),
             Ok(false) => {}
@@ -181,7 +181,7 @@ impl Running {
 
     /// Returns the time that is left of the call's limit.
     fn left(&self) -> Duration {
-        (self.started + self.request.request.limit).saturating_duration_since(Instant::now())
+        (self.started + self.request.call.limit).saturating_duration_since(Instant::now())
     }
 
     async fn finish(self, outcome: Outcome, status: Option<u16>, attention: Option<String>) {

@@ -99,7 +99,7 @@ async fn begin_in_order(
         Attempt::NotYet => check_active(context, request).await?,
     }
     loop {
-        let id = request.request.id;
+        let id = request.call.id;
         let number = token_lease::join_queue(&context.connections, id, MAX_WAITING).await?;
         let position = Position::enter(context, id, number.ok_or(LeaseError::Full)?);
         // The position is lost if this process was suspended for so long that it counted as abandoned.
@@ -110,7 +110,7 @@ async fn begin_in_order(
 }
 
 async fn check_active(context: &Context, request: &Request) -> Result<(), LeaseError> {
-    let request = &request.request;
+    let request = &request.call;
     match token_lease::status_of(&context.connections, request.app, request.id).await? {
         None => Err(LeaseError::Unknown),
         Some((Status::Active, None)) => Ok(()),
@@ -126,14 +126,14 @@ async fn wait(
     mut position: Position,
     deadline: Instant,
 ) -> Result<Option<Begun>, LeaseError> {
-    let subscription = context.connections.changes.subscribe(request.request.id);
+    let subscription = context.connections.changes.subscribe(request.call.id);
     let mut renewed_at = Instant::now();
     loop {
         // Before the attempt, so that a change between the two is not missed.
         let change = subscription.changed();
         if position.is_first() {
             if renewed_at.elapsed() >= RENEW_INTERVAL {
-                let (id, local) = (request.request.id, position.all_local());
+                let (id, local) = (request.call.id, position.all_local());
                 let alive = token_lease::stay_in_queue(&context.connections, id, &local).await?;
                 renewed_at = Instant::now();
                 if !alive.contains(&position.number) {
@@ -183,7 +183,7 @@ async fn attempt(
     deadline: Instant,
 ) -> Result<Attempt, ConnectionError> {
     let patience = GATE_PATIENCE.min(deadline.saturating_duration_since(Instant::now()));
-    let permit = match context.dapi.gate().enter(request.request.app, Lane::Call, patience).await {
+    let permit = match context.dapi.gate().enter(request.call.app, Lane::Call, patience).await {
         Ok(permit) => permit,
         Err(busy) => return Ok(Attempt::Busy(busy)),
     };
@@ -192,7 +192,7 @@ async fn attempt(
     let tasks = context.tasks.clone();
     let attempt = async move {
         let started = Instant::now();
-        let lease = match token_lease::acquire(&context, &request.request, position).await {
+        let lease = match token_lease::acquire(&context, &request.call, position).await {
             Ok(Some(lease)) => lease,
             Ok(None) => return drop(sender.send(Ok(Attempt::NotYet))),
             Err(error) => return drop(sender.send(Err(error))),

@@ -31,7 +31,7 @@ impl Default for SingleFlight {
 #[derive(Debug)]
 pub(super) struct Flight {
     id: UpstreamId,
-    in_flight: InFlight,
+    shared: InFlight,
     #[expect(dead_code, reason = "its drop releases those who wait")]
     done: watch::Sender<()>,
 }
@@ -50,7 +50,7 @@ impl SingleFlight {
         }
         let (sender, done) = watch::channel(());
         in_flight.insert(id, done.clone());
-        let flight = Flight { id, in_flight: Arc::clone(&self.in_flight), done: sender };
+        let flight = Flight { id, shared: Arc::clone(&self.in_flight), done: sender };
         (done, Some(flight))
     }
 
@@ -65,7 +65,7 @@ impl SingleFlight {
 
 impl Drop for Flight {
     fn drop(&mut self) {
-        self.in_flight.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
     }
 }
 

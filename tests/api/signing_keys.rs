@@ -56,12 +56,12 @@ async fn a_new_key_is_published_on_every_replica_before_it_signs_and_the_old_one
     for api in [&app.api, &other] {
         assert_eq!(published(api).await, both);
     }
-    app.turn_clock(Duration::from_secs(595)).await;
+    app.turn_clock(Duration::from_secs(597)).await;
     assert_eq!(kid(&app.token().await), kid(&before), "not yet");
     app.refresh_directories().await;
     // Nothing has to be read at the moment when the key takes over.
-    app.clock.advance(Duration::from_secs(6));
-    app.database.turn_clock(Duration::from_secs(6)).await;
+    app.clock.advance(Duration::from_millis(3200));
+    app.database.turn_clock(Duration::from_millis(3200)).await;
     let after = app.token().await;
     assert_eq!(kid(&after), new.kid);
     for token in [&before, &after] {

@@ -203,7 +203,7 @@ pub async fn create(
         match try_create(conn, actor, new).await {
             // A call or a reveal held the usage lock for longer than the lock timeout.
             Err(error) if Fault::of(&error) == Fault::Contention && attempts < CREATE_ATTEMPTS => {
-                attempts += 1
+                attempts += 1;
             }
             outcome => break outcome?,
         }

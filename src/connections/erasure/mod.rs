@@ -99,7 +99,7 @@ pub async fn begin(
         match try_to_begin(conn, &hash, actor, app, client_user_id).await {
             // A call or a reveal held the usage lock for longer than the lock timeout.
             Err(error) if Fault::of(&error) == Fault::Contention && attempts < BEGIN_ATTEMPTS => {
-                attempts += 1
+                attempts += 1;
             }
             begun => return begun,
         }

@@ -210,7 +210,7 @@ impl Portion {
                 return None;
             }
             Err(error) => {
-                tracing::debug!(cause = %error, "a batch could not be claimed, claiming its rows one by one")
+                tracing::debug!(cause = %error, "a batch could not be claimed, claiming its rows one by one");
             }
         }
         let mut all = Vec::new();

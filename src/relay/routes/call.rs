@@ -65,5 +65,5 @@ pub async fn call(
         limit: context.limit(path),
     };
     let fields = fields.passed(path.with_app_key);
-    relay(&req, &context, Request { request, path, fields, trace: caller.trace }).await
+    relay(&req, &context, Request { call: request, path, fields, trace: caller.trace }).await
 }

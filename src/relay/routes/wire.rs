@@ -242,7 +242,7 @@ impl AuthorizedRequest {
         let limit = context.limit(path);
         let request = CallRequest { actor, app, id: holder.id, path: path.path, limit };
         let fields = fields.passed(path.with_app_key);
-        Ok(relay(req, &context, Request { request, path, fields, trace }).await?)
+        Ok(relay(req, &context, Request { call: request, path, fields, trace }).await?)
     }
 
     /// Revokes the connection, which takes effect at once, and waits a little for Dapi to confirm. Answers with success
