@@ -155,7 +155,7 @@ async fn one_round(
             expired = round.expired,
             exchanges = round.exchanges,
             delinks = round.delinks,
-            settled = round.settled,
+            settled = round.decided,
             released = round.released,
             erased = round.erased,
             "the background work claimed rows"

@@ -64,7 +64,7 @@ impl Collector for PoolGauges {
         let [open, idle] = [open, idle].map(|count| i64::try_from(count).unwrap_or(i64::MAX));
         let gauges = [
             ("database_connections_open", "Connections to PostgreSQL", open),
-            ("database_connections_idle", "Connections to PostgreSQL that nobody uses", idle),
+            ("database_connections_idle", "Connections to PostgreSQL that are not in use", idle),
         ];
         for (name, help, value) in gauges {
             let gauge = ConstGauge::new(value);

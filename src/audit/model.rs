@@ -1,6 +1,6 @@
 //! Rows of the trail, and the hash chain over them.
 //!
-//! A link is SHA-256 over one row, its sequence number and the previous link, so anybody can check it without
+//! A link is SHA-256 over one row, its sequence number and the previous link, so it can be checked without
 //! a key. Only a checkpoint kept elsewhere reveals a chain that was rewritten as a whole.
 
 use aws_lc_rs::digest;

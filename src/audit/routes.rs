@@ -19,7 +19,7 @@ use crate::common::text;
 use crate::database::{Conn, Pool};
 use crate::http::body::UrlQuery;
 use crate::http::caller::{Authorized, needs};
-use crate::http::operators::{Operators, told};
+use crate::http::operators::{Operators, query_problem};
 use crate::http::problem::Problem;
 
 /// The media type of an export: one JSON object a line.
@@ -160,7 +160,8 @@ async fn page(
     limit: u8,
 ) -> Result<Page<AuditEvent>, Problem> {
     let after = cursor.map(Cursor::id);
-    let events = store::list(conn, filter, after, i64::from(limit) + 1).await.map_err(told)?;
+    let events =
+        store::list(conn, filter, after, i64::from(limit) + 1).await.map_err(query_problem)?;
     Ok(Page::from_query(events, limit, |event| AuditEventId::uuid(event.id)))
 }
 

@@ -327,7 +327,7 @@ impl RotateSecret {
         let new = secrets::rotate(&mut conn, &vault, &operator, None, id, overlap).await;
         let new = new.map_err(|error| match error {
             ClientError::TwoSecrets => Failure::Usage(format!(
-                "{error}: wait for the end that `strongroom clients show {id}` tells, or give \
+                "{error}: wait for the end that `strongroom clients show {id}` shows, or give \
                  --old-ends-in 0"
             )),
             error => failure(error),

@@ -65,7 +65,7 @@ struct List {
     cursor: Option<String>,
 }
 
-/// Show one connection and everything that the audit trail tells of it.
+/// Show one connection and everything that the audit trail has about it.
 #[derive(Debug, Args)]
 struct Show {
     /// The connection: `conn_…`.
@@ -164,7 +164,7 @@ impl Show {
 }
 
 fn describe(detail: &WithHistory) -> String {
-    let Found { connection, user, created_by, order, .. } = &detail.found;
+    let Found { connection, user, created_by, bulk_revocation, .. } = &detail.found;
     let revocation = connection.revocation.as_ref();
     let error = revocation.and_then(|it| it.last_error.clone());
     let attention = connection.attention.as_ref();
@@ -182,7 +182,7 @@ fn describe(detail: &WithHistory) -> String {
         ("revoked", moment(revocation.map(|it| it.requested_at), "no")),
         ("Dapi confirmed", moment(revocation.and_then(|it| it.confirmed_at), "no")),
         ("last error", error.unwrap_or_default()),
-        ("order", order.map(|order| order.to_string()).unwrap_or_default()),
+        ("order", bulk_revocation.map(|id| id.to_string()).unwrap_or_default()),
     ];
     let line = |(name, value): &(&str, String)| format!("{name:14}  {value}");
     let lines = lines.iter().map(line).collect::<Vec<_>>().join("\n");

@@ -35,7 +35,7 @@ use output::Output;
 /// Strongroom: the service behind a "connect your bank" button.
 ///
 /// It exchanges the access codes that Dapi's Connect layer returns for access tokens, keeps the
-/// tokens sealed per user in PostgreSQL, lends them to your backends and revokes them for sure.
+/// tokens sealed per user in PostgreSQL, reveals them to your backends and revokes them with certainty.
 #[cfg_attr(feature = "dev", doc = "")]
 #[cfg_attr(feature = "dev", doc = "To try it without database or Dapi account: strongroom dev")]
 #[derive(Debug, Parser)]

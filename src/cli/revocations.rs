@@ -32,9 +32,9 @@ const BAR: i64 = 30;
 /// The maximum length of a reason, in bytes, as in the API.
 const MAX_REASON: usize = 500;
 
-/// Revoke many connections at once: unusable with the command, told to Dapi in the background.
+/// Revoke many connections at once: unusable with the command, delinked at Dapi in the background.
 ///
-/// The running service tells Dapi. Without one, repeat `strongroom sweep`.
+/// The running service calls Dapi. Without one, repeat `strongroom sweep`.
 #[derive(Debug, Args)]
 pub(super) struct Revocations {
     #[command(subcommand)]
@@ -103,18 +103,18 @@ struct Create {
     /// Only count, and show some.
     #[arg(long)]
     dry_run: bool,
-    /// How many connections a second Dapi is told of.
+    /// How many connections a second are delinked at Dapi.
     #[arg(long, default_value_t = DEFAULT_PER_SECOND, value_parser = clap::value_parser!(i32).range(1..=i64::from(MAX_PER_SECOND)))]
     per_second: i32,
     /// Makes the command safe to repeat.
     #[arg(long)]
     idempotency_key: Option<String>,
-    /// Stay until Dapi has been told of all of them, and show how far it is.
+    /// Stay until all of them have ended, and show the progress.
     #[arg(long)]
     wait: bool,
 }
 
-/// List orders, newest first: the latest hundred.
+/// List bulk revocations, newest first: the latest hundred.
 #[derive(Debug, Args)]
 struct List {
     /// The app.
@@ -122,21 +122,21 @@ struct List {
     app: String,
 }
 
-/// Show an order and how far it has come.
+/// Show a bulk revocation and its progress.
 #[derive(Debug, Args)]
 struct Show {
     #[command(flatten)]
     named: Named,
-    /// Stay until nothing of it is left to be told, and show how far it is.
+    /// Stay until it has finished, and show the progress.
     #[arg(long)]
     wait: bool,
 }
 
-/// An order. Pause tells Dapi of nothing more until resume; cancel gives up what Dapi was not told of,
-/// for good. In every case the connections stay unusable.
+/// A bulk revocation. Pause stops the calls to Dapi until resume; cancel gives up, for good, the delinkings that
+/// Dapi has not confirmed. In every case the connections stay unusable.
 #[derive(Debug, Args)]
 struct Named {
-    /// The order: `ord_…`.
+    /// The bulk revocation: `ord_…`.
     id: BulkRevocationId,
     /// The app.
     #[arg(long, default_value = crate::apps::DEFAULT)]
@@ -234,15 +234,17 @@ impl Create {
                 "the command that uses this --idempotency-key is under way; repeat it in a moment"
                     .to_owned(),
             )),
-            CreateOutcome::KeyTaken => {
-                Err(Failure::Usage("--idempotency-key was used for another order".to_owned()))
-            }
+            CreateOutcome::KeyTaken => Err(Failure::Usage(
+                "--idempotency-key was used for another bulk revocation".to_owned(),
+            )),
         }
     }
 }
 
 fn unknown(id: BulkRevocationId) -> Failure {
-    Failure::Usage(format!("there is no order {id} in this app; `strongroom revocations list`"))
+    Failure::Usage(format!(
+        "there is no bulk revocation {id} in this app; `strongroom revocations list`"
+    ))
 }
 
 /// Prints a bulk revocation; with `wait`, after it has ended, and its progress until then.
@@ -276,7 +278,7 @@ fn progress(revocation: &BulkRevocation) -> String {
     let bar = part(full, "█") + &part(BAR - full, "░");
     let paused = if revocation.status == BulkRevocationStatus::Paused { ", paused" } else { "" };
     let (failed, telling) = (revocation.failed, revocation.telling);
-    format!("{bar} {ended}/{matched}, {telling} being told, {failed} unconfirmed{paused}")
+    format!("{bar} {ended}/{matched}, {telling} being delinked, {failed} unconfirmed{paused}")
 }
 
 /// Formats how many connections a bulk revocation affects, if they are counted.
@@ -345,7 +347,7 @@ impl Named {
         match bulk_revocation::change(conn, &Actor::operator(), app, self.id, change).await? {
             ChangeOutcome::Yes(_) => show(conn, output, app, self.id, false).await,
             ChangeOutcome::AtItsEnd => {
-                Err(Failure::Other(format!("the order {} is at its end", self.id)))
+                Err(Failure::Other(format!("the bulk revocation {} is at its end", self.id)))
             }
             ChangeOutcome::Unknown => Err(unknown(self.id)),
         }
@@ -386,7 +388,8 @@ mod tests {
         assert_eq!(full(&revocation(100, 40, 10)), 15);
         assert_eq!(full(&revocation(0, 0, 0)), 30);
         assert!(
-            progress(&revocation(100, 40, 10)).ends_with("50/100, 10 being told, 0 unconfirmed")
+            progress(&revocation(100, 40, 10))
+                .ends_with("50/100, 10 being delinked, 0 unconfirmed")
         );
     }
 }

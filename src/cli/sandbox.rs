@@ -10,7 +10,7 @@ use super::output::Output;
 use super::serve::shutdown_signal;
 use crate::common::secret::SecretText;
 
-/// Run Dapi's stand-in: a Dapi to develop and test against.
+/// Run the sandbox: a Dapi to develop and test against.
 ///
 /// It has Connect's page, the exchange, delinking, data calls with MFA, and faults on demand; beside it
 /// token endpoints in the manner of DANAConnect, Kaisa and a plain server. Its front page lists what

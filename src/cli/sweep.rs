@@ -11,8 +11,8 @@ use crate::service;
 /// Run one round of the background work by hand and say what it did.
 ///
 /// The service does this by itself all the time. By hand it helps where no service runs: it ends
-/// codes whose window closed, takes up exchanges that did not conclude, and tells Dapi of revocations
-/// that it has not confirmed. Needs the same environment as `serve`.
+/// codes whose window closed, takes up exchanges that did not conclude, and repeats delinkings
+/// that Dapi has not confirmed. Needs the same environment as `serve`.
 #[derive(Debug, Args)]
 pub(super) struct Sweep {}
 
@@ -28,12 +28,12 @@ impl Sweep {
         let round = round.finish().await;
         output.result(&round, || {
             format!(
-                "expired    {}\nexchanges  {} taken up\ndelinks    {} told to Dapi\nsettled    {}\n\
-                 released   {} of orders\nerased     {} users",
+                "expired    {}\nexchanges  {} taken up\ndelinks    {} sent to Dapi\nsettled    {}\n\
+                 released   {} of bulk revocations\nerased     {} users",
                 round.expired,
                 round.exchanges,
                 round.delinks,
-                round.settled,
+                round.decided,
                 round.released,
                 round.erased
             )

@@ -34,7 +34,7 @@ Examples:
 
 /// Upstreams: other APIs that an app reaches with OAuth 2.0 client credentials.
 ///
-/// Strongroom keeps the client secret, fetches short-lived tokens with it, and lends them to clients with
+/// Strongroom keeps the client secret, fetches short-lived tokens with it, and gives them to clients with
 /// the scope upstreams:use: by POST /v1/upstreams/NAME/token, or without showing them by
 /// /v1/upstreams/NAME/proxy/PATH.
 #[derive(Debug, Args)]
@@ -85,8 +85,8 @@ struct Show {
 ///
 /// A new secret: strongroom upstreams change crm --client-secret-file /run/secrets/crm
 ///
-/// A new token URL or base URL needs the secret beside it: whoever sends a secret to another place has to
-/// know it.
+/// A new token URL or base URL needs the secret beside it: a secret is sent elsewhere only by a
+/// caller who knows it.
 #[derive(Debug, Args)]
 struct ChangeArgs {
     /// The upstream.

@@ -56,7 +56,7 @@ pub fn check_bearer(text: &str, max_bytes: usize) -> Result<(), InvalidText> {
     if visible { Ok(()) } else { Err(InvalidText::NotVisible) }
 }
 
-/// Makes a text of foreign origin safe to store and display: no NUL, at most `max_bytes`, cut at a character
+/// Makes a text from another system safe to store and display: no NUL, at most `max_bytes`, cut at a character
 /// boundary.
 #[must_use]
 pub fn tame(text: &str, max_bytes: usize) -> String {

@@ -128,19 +128,19 @@ impl DatabaseUrl {
 
     /// Returns the hosts and the database for people to read, without user and password.
     #[must_use]
-    pub fn place(&self) -> String {
-        let location = |options: &PgConnectOptions| match options.get_socket() {
+    pub fn location(&self) -> String {
+        let host = |options: &PgConnectOptions| match options.get_socket() {
             Some(socket) => socket.display().to_string(),
             None => format!("{}:{}", options.get_host(), options.get_port()),
         };
-        self.hosts.iter().map(location).collect::<Vec<_>>().join(", ")
+        self.hosts.iter().map(host).collect::<Vec<_>>().join(", ")
     }
 }
 
 /// `PgConnectOptions` would print its password.
 impl std::fmt::Debug for DatabaseUrl {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "DatabaseUrl({})", self.place())
+        write!(f, "DatabaseUrl({})", self.location())
     }
 }
 
@@ -248,7 +248,7 @@ mod tests {
     use super::*;
 
     fn locations(url: &str) -> String {
-        DatabaseUrl::parse(url).unwrap().place()
+        DatabaseUrl::parse(url).unwrap().location()
     }
 
     #[test]

@@ -192,7 +192,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Reads a mandatory secret; `hint` tells the operator how to get one.
+    /// Reads a mandatory secret; `hint` says how to get one.
     pub fn required_secret(&mut self, name: &str, hint: &str) -> Option<SecretText> {
         self.required(name, hint, Self::secret)
     }

@@ -13,7 +13,7 @@ pub enum RevocationEnd {
     Confirmed,
     /// Dapi may still hold a usable token.
     Unconfirmed,
-    /// A newer connection of the login took its place.
+    /// A newer connection of the login superseded it.
     Superseded,
 }
 

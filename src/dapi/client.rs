@@ -59,7 +59,7 @@ impl From<NoAnswer> for CallLost {
 }
 
 fn http(settings: &DapiConfig) -> reqwest::ClientBuilder {
-    #[expect(clippy::disallowed_methods, reason = "this is Dapi's room")]
+    #[expect(clippy::disallowed_methods, reason = "this is the module that calls Dapi")]
     let http = reqwest::Client::builder()
         .user_agent(concat!("strongroom/", env!("CARGO_PKG_VERSION")))
         .redirect(redirect::Policy::none())

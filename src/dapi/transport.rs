@@ -1,4 +1,4 @@
-//! What went wrong between here and Dapi, in words without a URL.
+//! What went wrong between here and Dapi, described without a URL.
 
 /// The beginning of the message about a time limit.
 pub(super) const TIME_RAN_OUT: &str = "time ran out";

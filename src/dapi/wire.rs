@@ -69,7 +69,7 @@ fn token(object: &Object<'_>) -> Option<AccessToken> {
     carried.then(|| AccessToken::new(token.to_owned()))
 }
 
-/// Removes secrets from a text of foreign origin that may repeat what was sent.
+/// Removes secrets from a text from another system that may repeat what was sent.
 #[must_use]
 pub fn scrub(text: &str, secrets: &[&str]) -> String {
     let worth = secrets.iter().filter(|secret| secret.len() >= 4);
@@ -107,7 +107,7 @@ impl Received {
 pub(super) fn exchange(received: &Received, secrets: &[&str]) -> ExchangeAnswer {
     let unsettled = |what| ExchangeAnswer::Unsettled(received.unsettled(what));
     if !received.may_be_conclusive() {
-        return unsettled("no answer that settles it");
+        return unsettled("no conclusive answer");
     }
     let text = lenient_json::text(&received.body);
     let Some(object) = Object::read(&text, &FIELDS) else {

@@ -61,7 +61,7 @@ impl Pool {
         self.connections.manager().timeout()
     }
 
-    /// Closes the pool: nobody acquires a connection any more.
+    /// Closes the pool: no connection can be acquired any more.
     pub fn close(&self) {
         self.connections.close();
     }

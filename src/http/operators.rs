@@ -87,7 +87,7 @@ impl Operators {
 /// Converts a query's error to a problem; if it took too long (SQLSTATE 57014), the problem says
 /// how to shorten it.
 #[must_use]
-pub fn told(error: sqlx::Error) -> Problem {
+pub fn query_problem(error: sqlx::Error) -> Problem {
     // query_canceled
     let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
     let cancelled = code.is_some_and(|code| code == "57014");

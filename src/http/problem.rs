@@ -167,7 +167,7 @@ impl Problem {
     #[must_use]
     pub fn internal(cause: impl Display) -> Self {
         tracing::error!(%cause, "internal error");
-        Self::new(ProblemCode::Internal, "The log tells more under this request id.")
+        Self::new(ProblemCode::Internal, "The log has details under this request id.")
     }
 
     /// Returns the problem of a dependency that cannot be reached. `cause` goes to the log.

@@ -157,7 +157,7 @@ impl From<Problem> for OAuthError {
                 Self { retry_after: Some(1), ..busy }
             }
             ProblemCode::Internal => {
-                let description = "The log tells more under this request id";
+                let description = "The log has details under this request id";
                 Self::new(OAuthErrorCode::ServerError, description)
             }
             _ => Self::invalid_request("The body is too large, broke off or took too long"),
@@ -172,6 +172,6 @@ impl From<sqlx::Error> for OAuthError {
             return Self::unavailable(error);
         }
         tracing::error!(cause = %error, "internal error");
-        Self::new(OAuthErrorCode::ServerError, "The log tells more under this request id")
+        Self::new(OAuthErrorCode::ServerError, "The log has details under this request id")
     }
 }

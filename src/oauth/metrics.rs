@@ -29,7 +29,7 @@ impl Metrics {
         );
         registry.register(
             "oauth_guesses_refused",
-            "Those among them that were told to wait",
+            "Those among them that were refused with a wait",
             m.failed_logins_refused.clone(),
         );
         m

@@ -104,7 +104,7 @@ impl Database {
 
     /// Reaches the database without checking its migrations.
     pub async fn reach(config: &DatabaseConfig) -> Result<Self, StartError> {
-        let (pools, location) = (Pools::new(config), config.service.place());
+        let (pools, location) = (Pools::new(config), config.service.location());
         let until = tokio::time::Instant::now() + START_TIMEOUT;
         loop {
             let Err(cause) = pools.connect().await else { return Ok(Self { pools, location }) };
@@ -167,7 +167,7 @@ async fn connect_as_owner(url: &DatabaseUrl) -> Result<PgConnection, StartError>
             Ok(Err(error)) => cause = error,
         }
     }
-    Err(StartError::Unreachable { at: url.place(), cause })
+    Err(StartError::Unreachable { at: url.location(), cause })
 }
 
 /// Grants the service's role what it needs, if the owner is another one.

@@ -18,7 +18,7 @@ use crate::upstreams::routes as upstream;
 #[openapi(
     info(
         title = "Strongroom",
-        description = "The service behind a \"connect your bank\" button: it exchanges Dapi's access codes, keeps the tokens sealed, lends them out and revokes them for sure.\n\nErrors are problem documents (RFC 9457) whose `code` says what kind of problem it is; the OAuth endpoints answer errors as RFC 6749 has them."
+        description = "The service behind a \"connect your bank\" button: it exchanges Dapi's access codes, keeps the tokens sealed, reveals them or calls Dapi with them, and revokes them with certainty.\n\nErrors are problem documents (RFC 9457) whose `code` says what kind of problem it is; the OAuth endpoints answer errors as RFC 6749 has them."
     ),
     paths(
         oauth::token::token,
@@ -94,7 +94,7 @@ struct Problem {
     /// Leads to what the code means.
     #[schema(example = "/problems/not_found")]
     r#type: String,
-    /// What the code means, in words.
+    /// What the code means, as text.
     title: String,
     /// The HTTP status.
     #[schema(example = 404)]
@@ -104,7 +104,7 @@ struct Problem {
     /// What kind of problem it is.
     #[schema(example = "not_found")]
     code: String,
-    /// The request's id, under which the log tells more; also in the header `X-Request-ID`.
+    /// The request's id, under which the log has details; also in the header `X-Request-ID`.
     #[schema(rename = "requestID")]
     request_id: String,
 }

@@ -132,7 +132,7 @@ struct Dropped;
 impl Collector for Dropped {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let counter = ConstCounter::new(DROPPED.load(Ordering::Relaxed));
-        let help = "Log lines that were not written, because nobody took them in time";
+        let help = "Log lines that were not written, because the output did not take them in time";
         let kind = counter.metric_type();
         counter.encode(encoder.encode_descriptor("log_lines_dropped", help, None, kind)?)
     }

@@ -263,8 +263,8 @@ impl Change {
         let moved_base = changed.base_url.is_some() && changed.base_url != settings.base_url;
         let moved = changed.token_url != settings.token_url || moved_base;
         if moved && secret.is_none() {
-            let what = "is needed where tokenURL or baseURL changes: whoever sends a secret to \
-                        another place has to know it";
+            let what = "is needed where tokenURL or baseURL changes: a secret is sent \
+                        elsewhere only by a caller who knows it";
             return Err(invalid("clientSecret", what));
         }
         Ok((changed, secret))

@@ -1,7 +1,7 @@
 //! The token request and its response (RFC 6749 §4.4.2, §4.4.3, §5.2).
 //!
-//! Of a response's body only the token and the error code are ever passed on: the rest is foreign
-//! text, which might repeat the secret.
+//! Of a response's body only the token and the error code are ever passed on: the rest is the
+//! upstream's text, which might repeat the secret.
 
 use std::time::Duration;
 

@@ -7,7 +7,7 @@
 //! everything sealed for that user unreadable.
 //!
 //! Keyed hashes of codes and of client secrets use random keys of their own, wrapped in the same way:
-//! retiring a master key locks nobody out and forgets no used code.
+//! retiring a master key invalidates no client secret and forgets no used code.
 //!
 //! May import: common, database.
 

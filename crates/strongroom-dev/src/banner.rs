@@ -31,7 +31,7 @@ pub struct Addresses {
     pub database_folder: Option<PathBuf>,
     /// The URL that exchanges go to, if that is not the sandbox.
     #[serde(rename = "foreignDapiURL")]
-    pub foreign_dapi: Option<String>,
+    pub external_dapi: Option<String>,
 }
 
 impl Addresses {
@@ -43,7 +43,7 @@ impl Addresses {
             Some(folder) => format!("{} (kept for the next start)", folder.display()),
             None => "the one that DATABASE_URL names".to_owned(),
         };
-        let foreign = self.foreign_dapi.as_ref().map(|url| {
+        let external = self.external_dapi.as_ref().map(|url| {
             format!("\n  DAPI_BASE_URL is yours, so codes go to {url} and not to the sandbox.\n")
         });
         let width = [demo, docs, sandbox].map(String::len).into_iter().max().unwrap_or_default();
@@ -57,14 +57,14 @@ impl Addresses {
     Sandbox   {sandbox:width$}  Dapi's stand-in, with faults on demand
     Metrics   {metrics}
     Database  {database}
-{foreign}
+{external}
   The same by hand, line after line, in another terminal:
 
 {lines}
 
   Ctrl-C ends it all; the data stay.
 ",
-            foreign = foreign.unwrap_or_default(),
+            external = external.unwrap_or_default(),
         )
     }
 

@@ -126,7 +126,7 @@ impl Folder {
     }
 
     /// Writes this start's variables to `env`.
-    pub fn tell_variables(&self, variables: &Lines) -> Result<(), FolderError> {
+    pub fn write_variables(&self, variables: &Lines) -> Result<(), FolderError> {
         let about = "What the last start of `strongroom dev` made or chose, for a shell to read. \
                      What you set yourself is not repeated here.";
         write(&self.env_file(), about, variables)
@@ -246,7 +246,7 @@ mod tests {
     #[test]
     fn what_was_made_is_the_same_at_the_second_start_and_for_the_owner_alone() {
         let parent = tempfile::tempdir().unwrap();
-        let path = parent.path().join("room");
+        let path = parent.path().join("folder");
         let start = |key: &'static str| {
             let key = || Ok::<_, std::io::Error>(SecretText::new(key.to_owned()));
             Folder::open(&path).unwrap().made(key).unwrap()
@@ -262,12 +262,12 @@ mod tests {
     #[test]
     fn two_at_once_are_told_of_each_other() {
         let parent = tempfile::tempdir().unwrap();
-        let path = parent.path().join("room");
+        let path = parent.path().join("folder");
         let first = Folder::open(&path).unwrap();
         let demo = SecretText::new("http://127.0.0.1:8000".to_owned());
-        first.tell_variables(&Lines::from([(DEMO_URL.to_owned(), demo)])).unwrap();
-        let told = Folder::open(&path).unwrap_err().to_string();
-        assert!(told.contains("its demo is at http://127.0.0.1:8000"), "{told}");
+        first.write_variables(&Lines::from([(DEMO_URL.to_owned(), demo)])).unwrap();
+        let error = Folder::open(&path).unwrap_err().to_string();
+        assert!(error.contains("its demo is at http://127.0.0.1:8000"), "{error}");
     }
 
     #[test]

@@ -39,7 +39,7 @@ enum Command {
 #[derive(Debug, Args)]
 struct List {
     #[command(flatten)]
-    which: MarkScope,
+    which: EventSelection,
     /// How many at most.
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=1000))]
     limit: u16,
@@ -51,11 +51,11 @@ struct List {
 #[derive(Debug, Args)]
 struct Export {
     #[command(flatten)]
-    which: MarkScope,
+    which: EventSelection,
 }
 
-/// Print what the app's chain is now, signed. Keep it where whoever owns the database cannot reach:
-/// `strongroom audit verify --checkpoint FILE` tells a chain that was cut off or rewritten since.
+/// Print what the app's chain is now, signed. Keep it out of reach of the database's owner:
+/// `strongroom audit verify --checkpoint FILE` detects a chain that was cut off or rewritten since.
 ///
 /// It is a JWS that verifies with the service's `/.well-known/jwks.json`.
 #[derive(Debug, Args)]
@@ -67,7 +67,7 @@ struct Checkpoint {
 
 /// Which events.
 #[derive(Debug, Args)]
-struct MarkScope {
+struct EventSelection {
     /// Of this app.
     #[arg(long, default_value = "default")]
     app: String,
@@ -123,7 +123,7 @@ impl Audit {
     }
 }
 
-impl MarkScope {
+impl EventSelection {
     async fn filter(self, session: &mut Session) -> Result<Filter, Failure> {
         let app = session::app(&mut session.conn, &self.app).await?;
         let actor = self.actor.and_then(|actor| actor.to_possible_value());

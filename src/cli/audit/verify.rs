@@ -24,7 +24,7 @@ const PROGRESS: Duration = Duration::from_millis(200);
 /// edited, removed, put elsewhere or cut off. The exit status is 1 where it is broken.
 ///
 /// A chain that was cut off or rewritten as a whole holds together: only a checkpoint that was kept
-/// elsewhere tells it. Rows of the last second or so wait for their links; they are counted.
+/// elsewhere shows it. Rows of the last second or so wait for their links; they are counted.
 #[derive(Debug, Args)]
 pub(super) struct Verify {
     /// Of this app alone; all of them where it is left out.

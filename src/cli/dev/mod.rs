@@ -25,7 +25,7 @@ use variables::{Variables, own_database_url};
 
 /// Run everything that a newcomer needs, in one process.
 ///
-/// That is a PostgreSQL of its own (unless `DATABASE_URL` is set), Dapi's sandbox in Dapi's place,
+/// That is a PostgreSQL of its own (unless `DATABASE_URL` is set), the sandbox instead of Dapi,
 /// the service on 127.0.0.1:8080 (`STRONGROOM_LISTEN`), keys and a client made for the occasion, and
 /// a demo page with a small backend behind it. It prints where they are, and curl lines to try.
 ///
@@ -159,7 +159,7 @@ async fn serve(
     let service = built.map_err(|error| start_failure(error, database.as_deref()))?;
     let api = local_url(service.address());
     variables.set_default([("STRONGROOM_PUBLIC_URL", service.public_url().as_str())]);
-    folder.tell_variables(variables.defaults()).map_err(Failure::other)?;
+    folder.write_variables(variables.defaults()).map_err(Failure::other)?;
 
     let addresses = Addresses {
         demo: listeners.demo_url,
@@ -169,7 +169,7 @@ async fn serve(
         metrics: format!("{}/metrics", local_url(service.metrics_address())),
         env_file: folder.env_file(),
         database_folder: database,
-        foreign_dapi: demo.foreign_dapi.clone(),
+        external_dapi: demo.external_dapi.clone(),
     };
     let demo = demo::server(demo, &addresses.api, listeners.demo)?;
     let others = [sandbox::server(&sandbox, listeners.sandbox)?, demo];
@@ -205,7 +205,7 @@ fn demo_settings(config: &Config, listeners: &Listeners) -> Result<demo::Setting
     })?;
     Ok(demo::Settings {
         sandbox: listeners.sandbox_url.clone(),
-        foreign_dapi: external_dapi(config, listeners),
+        external_dapi: external_dapi(config, listeners),
         client_id: client.id.clone(),
         client_secret: client.secret.clone(),
         app: crate::apps::DEFAULT,

@@ -34,8 +34,8 @@ enum Command {
 #[derive(Debug, Args)]
 struct List {}
 
-/// Make the next key. It is published now and signs in ten minutes, when whoever caches the key set
-/// has read it.
+/// Make the next key. It is published now and signs in ten minutes, when all who cache the key set
+/// have read it.
 ///
 /// Where the present key may be in wrong hands: --now, and when the new one signs, `strongroom keys
 /// signing revoke OLD`.

@@ -9,7 +9,7 @@ use crate::http::body::Id;
 use crate::http::caller::{Authorized, needs};
 use crate::http::problem::Problem;
 
-/// Says that calls may be made again, although the user has not linked the login again: they told you that
+/// Says that calls may be made again, although the user has not linked the login again: they say that
 /// they changed nothing, or that their bank unlocked the account. Repeatable.
 ///
 /// Going on after `INVALID_CREDENTIALS` can lock the user's bank account.

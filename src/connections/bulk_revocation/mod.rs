@@ -6,9 +6,9 @@
 //! batch by batch. A marked token carries the bulk revocation's id and is held, sealed, until the throttle
 //! releases it to the ordinary delinking, `per_second` at a time.
 //!
-//! *Paused*, the throttle releases nothing. *Cancelled*, every token that Dapi was not told of ends
+//! *Paused*, the throttle releases nothing. *Cancelled*, every token whose delinking Dapi has not confirmed ends
 //! `invalidated`, unconfirmed, its secrets destroyed, like `invalidate` with `revokeUpstream: false` for a single
-//! connection. Neither makes a token usable again; to tell Dapi later, pause.
+//! connection. Neither makes a token usable again; to delink later, pause.
 
 mod filter;
 pub mod marking;
@@ -48,22 +48,22 @@ pub const RELEASE_EVERY: Duration = Duration::from_secs(1);
 /// Time that the creating request spends on marking before it answers: usually enough for all connections,
 /// so that the answer holds `matched`.
 const MARK_AT_ONCE: Duration = Duration::from_millis(300);
-/// Time that one round of the background work spends on marking before it turns to the throttle.
+/// Time that one round of the background work spends on marking before it goes on with the throttle.
 const MARK_IN_A_ROUND: Duration = Duration::from_secs(1);
 /// Attempts to commit a bulk revocation while calls under way hold the usage lock.
 const CREATE_ATTEMPTS: u32 = 3;
 /// Interval between two checks of a bulk revocation that holds nothing, for what is still under way.
 pub const CHECK_AGAIN: Duration = Duration::from_secs(5);
 
-/// The status of an order.
+/// The status of a bulk revocation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum BulkRevocationStatus {
-    /// Dapi is being told.
+    /// Its connections are being delinked at Dapi.
     Running,
-    /// Dapi is told of nothing more until the order is resumed.
+    /// Nothing more is delinked until it is resumed.
     Paused,
-    /// What Dapi was not told of was given up.
+    /// Delinkings that Dapi had not confirmed were given up.
     Cancelled,
     /// Everything has ended.
     Done,
@@ -78,12 +78,12 @@ pub struct ErrorCount {
     pub count: i64,
 }
 
-/// An order and how far it has come. Once it is known, `matched` is `told + failed + telling + waiting`,
+/// A bulk revocation and its progress. Once it is known, `matched` is `told + failed + telling + waiting`,
 /// but for connections of users who were erased since.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BulkRevocation {
-    /// The order's id.
+    /// Its id.
     pub id: BulkRevocationId,
     /// Its status.
     pub status: BulkRevocationStatus,
@@ -93,7 +93,7 @@ pub struct BulkRevocation {
     pub reason: String,
     /// The filter that was given; of lists, their lengths.
     pub filter: Value,
-    /// How many connections a second Dapi is told of, at most.
+    /// How many connections a second are delinked, at most.
     pub per_second: i32,
     /// The client that created it; `null` for the operator.
     pub created_by: Option<String>,
@@ -109,7 +109,7 @@ pub struct BulkRevocation {
     pub told: i64,
     /// How many ended without it.
     pub failed: i64,
-    /// How many Dapi is being told of, including those that are retried.
+    /// How many are being delinked, including those that are retried.
     pub telling: i64,
     /// How many are held until `perSecond` allows them.
     pub waiting: i64,
@@ -261,7 +261,7 @@ pub enum Change {
     /// Releases nothing until it is resumed.
     Pause,
     Resume,
-    /// Ends, unconfirmed, every connection that Dapi was not told of. Final.
+    /// Ends, unconfirmed, every connection whose delinking Dapi has not confirmed. Final.
     Cancel,
 }
 

@@ -21,7 +21,7 @@ use crate::connections::{Context, bulk_revocation};
 use crate::http::body::{Body, Id, UrlQuery};
 use crate::http::caller::{Authorized, needs};
 use crate::http::detached;
-use crate::http::operators::{Operators, told};
+use crate::http::operators::{Operators, query_problem};
 use crate::http::problem::{Problem, ProblemCode};
 
 type Admin = Authorized<needs::Admin>;
@@ -53,7 +53,7 @@ pub struct Filter {
     all: bool,
 }
 
-/// An order to revoke many connections.
+/// A request to revoke many connections.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BulkRevocationRequest {
@@ -66,7 +66,7 @@ pub struct BulkRevocationRequest {
     /// Only count.
     #[serde(default)]
     dry_run: bool,
-    /// How many connections a second Dapi is told of, at most.
+    /// How many connections a second are delinked, at most.
     #[schema(minimum = 1, maximum = 1000, default = 20)]
     per_second: Option<i32>,
     /// Which connections.
@@ -143,8 +143,8 @@ fn idempotency_key(req: &HttpRequest) -> Result<Option<String>, Problem> {
 ///
 /// When this is answered, none of them is usable any more, however many they are: `POST …/token` and calls
 /// answer 409, `GET /v1/connections/{id}` returns `revoking`. `matched` is `null` until they are counted;
-/// until then lists and counts may show them as they were. Dapi is told in the background, `perSecond` at a
-/// time. The same request under the same `Idempotency-Key` is the same order.
+/// until then lists and counts may show them as they were. They are delinked at Dapi in the background, `perSecond`
+/// at a time. The same request under the same `Idempotency-Key` creates nothing new.
 #[utoipa::path(
     post, path = "/v1/admin/revocations", tag = "Admin", operation_id = "order_revocations",
     security(("bearer" = ["admin"])),
@@ -152,7 +152,7 @@ fn idempotency_key(req: &HttpRequest) -> Result<Option<String>, Problem> {
     request_body = BulkRevocationRequest,
     responses(
         (status = 200, description = "`dryRun`: what would be revoked", body = DryRun),
-        (status = 202, description = "In force; Dapi is being told", body = BulkRevocation, headers(("Location" = String, description = "The order"))),
+        (status = 202, description = "In force; the connections are being delinked at Dapi", body = BulkRevocation, headers(("Location" = String, description = "The bulk revocation"))),
         (status = 400, description = "`invalid_request`: also for a filter that says nothing"),
         (status = 401, description = "`unauthorized`"),
         (status = 403, description = "`insufficient_scope`"),
@@ -175,7 +175,8 @@ pub async fn create(
     let Checked { kind, per_second, matching } = body.check()?;
     if body.dry_run {
         let mut conn = operators.begin(app).await?;
-        let found = bulk_revocation::dry_run(&mut conn, app, &matching).await.map_err(told)?;
+        let found =
+            bulk_revocation::dry_run(&mut conn, app, &matching).await.map_err(query_problem)?;
         return Ok(HttpResponse::Ok().json(found));
     }
     // Detached: a request that arrived whole is carried out even if its caller disconnects.
@@ -243,17 +244,17 @@ pub struct PageQuery {
     cursor: Option<String>,
 }
 
-/// One page of orders, newest first.
+/// One page of bulk revocations, newest first.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BulkRevocationList {
-    /// The orders. `errors` is filled by `GET …/{id}` only.
+    /// The bulk revocations. `errors` is filled by `GET …/{id}` only.
     revocations: Vec<BulkRevocation>,
     /// Where the next page starts; `null` on the last.
     next_cursor: Option<String>,
 }
 
-/// Lists the app's orders, newest first.
+/// Lists the app's bulk revocations, newest first.
 #[utoipa::path(
     get, path = "/v1/admin/revocations", tag = "Admin", operation_id = "list_revocations",
     security(("bearer" = ["admin"])),
@@ -281,13 +282,13 @@ pub async fn list(
     }))
 }
 
-/// One order and its progress.
+/// One bulk revocation and its progress.
 #[utoipa::path(
     get, path = "/v1/admin/revocations/{id}", tag = "Admin", operation_id = "get_revocations",
     security(("bearer" = ["admin"])),
-    params(("id" = BulkRevocationId, Path, description = "The order")),
+    params(("id" = BulkRevocationId, Path, description = "The bulk revocation")),
     responses(
-        (status = 200, description = "The order", body = BulkRevocation),
+        (status = 200, description = "The bulk revocation", body = BulkRevocation),
         (status = 401, description = "`unauthorized`"),
         (status = 403, description = "`insufficient_scope`"),
         (status = 404, description = "`not_found`"),
@@ -310,9 +311,9 @@ macro_rules! change {
         #[utoipa::path(
             post, path = $path, tag = "Admin", operation_id = $operation,
             security(("bearer" = ["admin"])),
-            params(("id" = BulkRevocationId, Path, description = "The order")),
+            params(("id" = BulkRevocationId, Path, description = "The bulk revocation")),
             responses(
-                (status = 200, description = "The order as it is now", body = BulkRevocation),
+                (status = 200, description = "The bulk revocation as it is now", body = BulkRevocation),
                 (status = 401, description = "`unauthorized`"),
                 (status = 403, description = "`insufficient_scope`"),
                 (status = 404, description = "`not_found`"),
@@ -331,17 +332,17 @@ macro_rules! change {
 }
 
 change!(
-    /// Stops telling Dapi. The connections stay unusable, with its secrets sealed, until the
-    /// order is resumed or cancelled. Repeatable.
+    /// Stops delinking. The connections stay unusable, with their secrets sealed, until the
+    /// bulk revocation is resumed or cancelled. Repeatable.
     pause, "/v1/admin/revocations/{id}/pause", "pause_revocations", Pause
 );
 change!(
-    /// Goes on telling Dapi. Repeatable.
+    /// Goes on delinking. Repeatable.
     resume, "/v1/admin/revocations/{id}/resume", "resume_revocations", Resume
 );
 change!(
-    /// Gives up every connection that Dapi was not told of: it ends `invalidated`, unconfirmed, and its secrets are
-    /// destroyed, so that Dapi can never be told of it. Nothing becomes usable again. Repeatable.
+    /// Gives up every delinking that Dapi has not confirmed: the connection ends `invalidated`, unconfirmed, and its
+    /// secrets are destroyed, so that it can never be delinked. Nothing becomes usable again. Repeatable.
     cancel, "/v1/admin/revocations/{id}/cancel", "cancel_revocations", Cancel
 );
 
@@ -360,7 +361,7 @@ async fn change(
                 .revocations(RevocationEnd::Unconfirmed, i64::try_from(ended).unwrap_or(0));
         }
         ChangeOutcome::AtItsEnd => {
-            let detail = "It was cancelled, or nothing of it is left to be told.";
+            let detail = "It was cancelled, or it has finished.";
             return Err(Problem::new(ProblemCode::OrderEnded, detail));
         }
         ChangeOutcome::Unknown => return Err(Problem::not_found()),

@@ -30,9 +30,9 @@ use crate::connections::{ConnectionAad, Context};
 use crate::dapi::{AccessCode, AppCredentials, ExchangeAnswer, ExchangedToken, Permit, UserSecret};
 use crate::vault::{Binding, DataKey, Sealed, Vault, VaultError};
 
-/// An exchange whose intent is committed and whose lease is held. It has to be run: nobody else will
-/// until the lease ends.
-#[must_use = "the lease is held and nobody else exchanges this code until it ends"]
+/// An exchange whose intent is committed and whose lease is held. It has to be run: no other task
+/// will until the lease ends.
+#[must_use = "the lease is held and no other task exchanges this code until it ends"]
 pub struct PendingExchange {
     aad: ConnectionAad,
     dapi_connection_id: String,
@@ -133,10 +133,10 @@ impl PendingExchange {
     }
 
     fn seal(&self, token: ExchangedToken) -> Result<SealedToken, VaultError> {
-        let (token_of, place) = (&token.access_token, self.aad.access_token());
+        let (token_of, aad) = (&token.access_token, self.aad.access_token());
         let access_token = match &self.binding {
-            Some(binding) => Sealed::seal_bound(token_of, &self.key, &place, binding)?,
-            None => Sealed::seal(token_of, &self.key, &place)?,
+            Some(binding) => Sealed::seal_bound(token_of, &self.key, &aad, binding)?,
+            None => Sealed::seal(token_of, &self.key, &aad)?,
         };
         Ok(SealedToken {
             access_token,

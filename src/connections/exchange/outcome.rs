@@ -36,7 +36,7 @@ pub enum ExchangeEnd {
     Active,
     /// The token is sealed and waits for the delinking of an older link.
     Held,
-    /// Another connection of the login took its place.
+    /// Another connection of the login superseded it.
     Superseded,
     /// Dapi refused the code.
     Rejected,
@@ -235,7 +235,7 @@ async fn apply(
             transitions::store::store_token(tx, me, epoch, token, Duration::ZERO).await?;
         }
         (Transition::TryAgain { unanswered, what }, _) => {
-            tracing::warn!(what, "an exchange settled nothing and will be tried again");
+            tracing::warn!(what, "an exchange got no conclusive answer and will be retried");
             let wait = backoff(RETRY.0, RETRY.1, me.attempts, outcome.retry_after);
             transitions::store::schedule_retry(tx, me, *unanswered, what, wait).await?;
         }

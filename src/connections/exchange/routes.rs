@@ -57,7 +57,7 @@ pub struct ConnectResult {
     responses(
         (status = 201, description = "Exchanged: the connection is `active`", body = Connection, headers(("Location" = String, description = "The connection"))),
         (status = 200, description = "The same code again; the connection is `active`, `revoking`, `delinked` or `invalidated`", body = Connection),
-        (status = 202, description = "Received and safe, but Dapi has not settled it yet; it goes on in the background", body = Connection, headers(("Location" = String, description = "The connection"), ("Retry-After" = u32, description = "Seconds"))),
+        (status = 202, description = "Received and safe, but Dapi has given no conclusive answer yet; it goes on in the background", body = Connection, headers(("Location" = String, description = "The connection"), ("Retry-After" = u32, description = "Seconds"))),
         (status = 400, description = "`invalid_request`"),
         (status = 401, description = "`unauthorized`"),
         (status = 403, description = "`insufficient_scope`, `user_mismatch`"),

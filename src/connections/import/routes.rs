@@ -66,7 +66,7 @@ pub struct ImportRequest {
         (status = 415, description = "`unsupported_media_type`"),
         (status = 422, description = "`token_rejected`, with Dapi's words as `failure`; only with `verify`"),
         (status = 429, description = "`too_many_requests`: no call to Dapi may be made now; only with `verify`"),
-        (status = 502, description = "`upstream_failed`: Dapi gave no answer that settles it; only with `verify`"),
+        (status = 502, description = "`upstream_failed`: Dapi gave no conclusive answer; only with `verify`"),
         (status = 503, description = "`unavailable`"),
         (status = 504, description = "`upstream_timeout`; only with `verify`"),
     )

@@ -39,9 +39,9 @@ pub struct Found {
     /// The client that submitted it, or that created the session which did.
     #[serde(rename = "createdBy")]
     pub created_by: Option<String>,
-    /// The order that revoked it.
+    /// The bulk revocation that revoked it.
     #[serde(rename = "revocationOrder")]
-    pub order: Option<BulkRevocationId>,
+    pub bulk_revocation: Option<BulkRevocationId>,
     /// How often its code was sent to Dapi.
     #[serde(rename = "exchangeAttempts")]
     pub exchange_attempts: i32,

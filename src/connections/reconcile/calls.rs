@@ -21,7 +21,7 @@ use crate::connections::{Context, revocation};
 use crate::dapi::{AccessCode, Lane, Permit};
 use crate::database::is_outage;
 
-/// Rows of one app that may fail one by one before the round turns to the next app.
+/// Rows of one app that may fail one by one before the round goes on with the next app.
 const FAILURES: usize = 3;
 
 /// A kind of call that the background work makes.
@@ -106,7 +106,7 @@ impl Kind for ClaimedDelink {
         let id = self.claimed.id;
         if self.given_up || self.login_in_use {
             drop(permit);
-            round.settled += 1;
+            round.decided += 1;
             round.calls.push(revocation::spawn_end_unconfirmed(context, self));
             return;
         }

@@ -1,4 +1,4 @@
-//! The background work on connections: what did not conclude, what ran out, what Dapi has to be told.
+//! The background work on connections: what did not conclude, what ran out, what has to be delinked.
 //!
 //! Each reconciler is idempotent: it looks at what is due, takes leases, and hands calls to tasks. Several
 //! replicas may run them at once; a row that one has locked the others skip. A row that fails is counted and
@@ -33,9 +33,9 @@ use crate::database::{Conn, is_outage};
 const BATCH: i64 = 500;
 /// How many rows of one app come before the next app's.
 const PORTION: i64 = 100;
-/// How many rows of one app are settled one by one before the next round.
-const SETTLED_AT_ONCE: i64 = 20;
-/// From how long on something that is due and that nobody takes up is told of.
+/// How many rows of one app are decided one by one before the next round.
+const DECIDED_AT_ONCE: i64 = 20;
+/// How long something may be due and unclaimed before it is logged.
 const OVERDUE: Duration = Duration::from_secs(30);
 
 /// What a round did.
@@ -46,17 +46,18 @@ pub struct Round {
     pub expired: usize,
     /// Exchanges that were taken up again.
     pub exchanges: usize,
-    /// Delinkings that Dapi is being told of.
+    /// Delinkings that were begun.
     pub delinks: usize,
-    /// Connections that orders in force mean, marked as revoked.
+    /// Connections that bulk revocations in force match, marked as revoked.
     #[serde(skip)]
     pub marked: usize,
-    /// Connections that orders let through to Dapi.
+    /// Connections that bulk revocations released to be delinked.
     pub released: usize,
     /// Users whose erasure was concluded.
     pub erased: usize,
     /// Connections that were looked at one by one: held tokens, revocations that end.
-    pub settled: usize,
+    #[serde(rename = "settled")]
+    pub decided: usize,
     /// More is due than calls may be made at once.
     #[serde(skip)]
     pub gate_full: bool,
@@ -78,15 +79,15 @@ impl Round {
     /// Whether it found anything to do.
     #[must_use]
     pub fn found_work(&self) -> bool {
-        let of_orders = self.marked + self.released;
-        self.expired + self.exchanges + self.delinks + self.settled + of_orders + self.erased > 0
+        let in_bulk = self.marked + self.released;
+        self.expired + self.exchanges + self.delinks + self.decided + in_bulk + self.erased > 0
     }
 
     fn add(&mut self, other: Self) {
         self.expired += other.expired;
         self.exchanges += other.exchanges;
         self.delinks += other.delinks;
-        self.settled += other.settled;
+        self.decided += other.decided;
         self.marked += other.marked;
         self.released += other.released;
         self.erased += other.erased;
@@ -154,7 +155,7 @@ pub async fn round(context: &Context) -> Result<Round, ConnectionError> {
 }
 
 async fn rows(context: &Context) -> Round {
-    let (expired, of_orders, erased, ended, activated) = tokio::join!(
+    let (expired, in_bulk, erased, ended, activated) = tokio::join!(
         // Each apart from the others, which together would be too large for a stack.
         expire(context).boxed(),
         bulk_revocation::reconcile(context, BATCH).boxed(),
@@ -162,8 +163,8 @@ async fn rows(context: &Context) -> Round {
         end_without_attempt(context).boxed(),
         activate_held(context).boxed()
     );
-    let bulk_revocation::Reconciled { marked, released } = of_orders;
-    Round { expired, marked, released, erased, settled: ended + activated, ..Round::default() }
+    let bulk_revocation::Reconciled { marked, released } = in_bulk;
+    Round { expired, marked, released, erased, decided: ended + activated, ..Round::default() }
 }
 
 /// Ends codes whose window closed and whose lease is not alive.
@@ -222,7 +223,7 @@ async fn end_without_attempt(context: &Context) -> usize {
         let mut conn = context.pool.acquire().await?;
         let mut due = store::due_revoked_codes(&mut conn, BATCH, &except).await?;
         if !probe {
-            due.extend(store::due_in_doubt(&mut conn, SETTLED_AT_ONCE, &except).await?);
+            due.extend(store::due_in_doubt(&mut conn, DECIDED_AT_ONCE, &except).await?);
         }
         Ok(due)
     };
@@ -247,7 +248,7 @@ async fn activate_held(context: &Context) -> usize {
     let except = context.deferred.rows(Reconciler::HeldTokens, Instant::now());
     let due = async {
         let mut conn = context.pool.acquire().await?;
-        store::due_held_tokens(&mut conn, SETTLED_AT_ONCE, &except).await
+        store::due_held_tokens(&mut conn, DECIDED_AT_ONCE, &except).await
     };
     apply_each(context, Reconciler::HeldTokens, due.await, |locked| {
         let held = locked.me.as_ref()?.state == State::Pending(model::Held::Token);
@@ -256,7 +257,7 @@ async fn activate_held(context: &Context) -> usize {
     .await
 }
 
-/// Locks each login and takes the step that `decide` finds, in a transaction of its own: one row in
+/// Locks each login and applies the transition that `decide` returns, in a transaction of its own: one row in
 /// trouble does not hold up the others.
 async fn apply_each(
     context: &Context,
@@ -271,10 +272,10 @@ async fn apply_each(
             return 0;
         }
     };
-    let mut settled = 0;
+    let mut decided = 0;
     for due in due {
         match apply_one(context, &due, &decide).boxed().await {
-            Ok(done) => settled += usize::from(done),
+            Ok(done) => decided += usize::from(done),
             Err(error) if is_outage(&error) => {
                 failed(context, reconciler, &error);
                 break;
@@ -286,7 +287,7 @@ async fn apply_each(
         }
         context.changes.notify(due.id);
     }
-    settled
+    decided
 }
 
 /// In the database as well, if that is possible: other replicas leave the row alone too.
@@ -313,7 +314,7 @@ async fn apply_one(
     // Another replica may have been here since the row was found.
     let still_due = locked.me.as_ref().is_some_and(|me| me.due);
     let transition = if still_due { decide(&locked) } else { None };
-    let (settled, effects) = match (transition, &locked.me) {
+    let (decided, effects) = match (transition, &locked.me) {
         (Some(Transition::Hold | Transition::TryAgain { .. }), Some(me)) => {
             transitions::store::postpone(&mut tx, me, sql::WAIT_FOR_DELINKING).await?;
             (false, Effects::default())
@@ -325,7 +326,7 @@ async fn apply_one(
     };
     tx.commit().await?;
     effects.apply(context);
-    Ok(settled)
+    Ok(decided)
 }
 
 /// In how long something becomes due that is not yet; `None` if nothing waits.
@@ -351,7 +352,7 @@ const FORGET: [Forget; 6] = [
     |conn| bulk_revocation::store::delete_targets(conn).boxed(),
 ];
 
-/// Forgets what has ended, and brings the gauges up to date. Where somebody has a row locked, that part is
+/// Forgets what has ended, and brings the gauges up to date. Where a row is locked, that part is
 /// done the next time; the others are done all the same.
 ///
 /// # Errors

@@ -27,7 +27,7 @@ use crate::http::problem::Problem;
     params(("id" = ConnectionId, Path, description = "The connection")),
     responses(
         (status = 200, description = "Ended: `delinked`, or `invalidated` where it was before", body = Connection),
-        (status = 202, description = "`revoking`: Dapi has not confirmed in time, and is told until it does", body = Connection),
+        (status = 202, description = "`revoking`: Dapi has not confirmed in time; the delinking is repeated until it does", body = Connection),
         (status = 401, description = "`unauthorized`"),
         (status = 403, description = "`insufficient_scope`"),
         (status = 404, description = "`not_found`"),
@@ -48,10 +48,10 @@ pub async fn delink(
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct InvalidateRequest {
-    /// In words, for the audit trail.
+    /// For the audit trail.
     #[schema(example = "device reported stolen", max_length = 500)]
     reason: String,
-    /// Whether Dapi is to be told. `false` also ends a `revoking` that can never be confirmed.
+    /// Whether the token is to be delinked at Dapi. `false` also ends a `revoking` that can never be confirmed.
     #[serde(default = "yes")]
     #[schema(default = true)]
     revoke_upstream: bool,
@@ -69,7 +69,7 @@ const fn yes() -> bool {
     request_body = InvalidateRequest,
     responses(
         (status = 200, description = "Ended: `invalidated`, or `delinked` where it was before", body = Connection),
-        (status = 202, description = "`revoking`: Dapi has not confirmed in time, and is told until it does", body = Connection),
+        (status = 202, description = "`revoking`: Dapi has not confirmed in time; the delinking is repeated until it does", body = Connection),
         (status = 400, description = "`invalid_request`"),
         (status = 401, description = "`unauthorized`"),
         (status = 403, description = "`insufficient_scope`"),

@@ -326,7 +326,7 @@ impl From<VaultError> for OAuthError {
             VaultError::Database(error) => error.into(),
             error => {
                 tracing::error!(cause = %error, "internal error");
-                Self::new(OAuthErrorCode::ServerError, "The log tells more under this request id")
+                Self::new(OAuthErrorCode::ServerError, "The log has details under this request id")
             }
         }
     }

@@ -61,7 +61,7 @@ pub struct ActiveToken {
         (status = 400, description = "`invalid_request`"),
         (status = 401, description = "`invalid_client`"),
         (status = 429, description = "`invalid_client`, too often; with `Retry-After`"),
-        (status = 503, description = "`temporarily_unavailable`: this replica cannot tell at the moment"),
+        (status = 503, description = "`temporarily_unavailable`: this replica does not know at the moment"),
     )
 )]
 pub async fn introspect(

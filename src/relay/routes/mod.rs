@@ -73,12 +73,11 @@ fn lease_problem(error: LeaseError) -> Problem {
         LeaseError::Unknown => Problem::not_found(),
         LeaseError::NotActive(status) => not_active(status),
         LeaseError::NeedsAttention(attention) => needs_attention(&attention),
-        LeaseError::Full => too_many(
-            "As many calls wait for this connection's turn as may; Dapi takes one at a time.",
-            5,
-        ),
+        LeaseError::Full => {
+            too_many("As many calls wait for this connection as may; Dapi takes one at a time.", 5)
+        }
         LeaseError::TooLong => {
-            too_many("Calls on this connection take so long that this one's turn did not come.", 5)
+            too_many("Calls on this connection take so long that this one could not begin.", 5)
         }
         LeaseError::Gate(Busy { retry_after, held }) => {
             let detail = if held {

@@ -70,7 +70,7 @@ pub struct AnswerShape {
 /// `appSecret` is `client_id.client_secret` of a client with the scopes `connections:write` and `dapi:call`.
 /// `auth/ExchangeToken` answers with a proxy token in place of the access token; the user is named by the header
 /// `X-Client-User-ID`, else `dapi:` and the `connectionID`. `users/DelinkUser` revokes the connection here,
-/// and Dapi is told until it confirms. Errors have Dapi's shape too.
+/// and the delinking is repeated until Dapi confirms. Errors have Dapi's shape too.
 #[utoipa::path(
     post, path = "/dapi/v2/{path}", tag = "Dapi's wire",
     params(
@@ -373,7 +373,8 @@ fn not_exchanged(connection: &Connection) -> DapiError {
     let bad = |kind: String, msg| DapiError::new(StatusCode::BAD_REQUEST, kind, msg);
     match (connection.status, failure) {
         (Status::Pending, _) => {
-            let msg = "Dapi has not settled it yet; the code is safe here, send it again";
+            let msg =
+                "Dapi has given no conclusive answer yet; the code is safe here, send it again";
             DapiError::new(StatusCode::SERVICE_UNAVAILABLE, "EXCHANGE_PENDING", msg).retry_after(2)
         }
         (Status::Rejected, Some(Failure { kind, detail })) => {

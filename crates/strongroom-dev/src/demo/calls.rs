@@ -41,7 +41,7 @@ pub(super) struct Answer {
 }
 
 async fn send(who: &'static str, request: reqwest::RequestBuilder) -> Result<Answer, Failed> {
-    let unreachable = |error: reqwest::Error| Failed::Unreachable { who, what: told(&error) };
+    let unreachable = |error: reqwest::Error| Failed::Unreachable { who, what: last_cause(&error) };
     let response = request.send().await.map_err(unreachable)?;
     let status =
         StatusCode::from_u16(response.status().as_u16()).unwrap_or(StatusCode::BAD_GATEWAY);
@@ -49,7 +49,7 @@ async fn send(who: &'static str, request: reqwest::RequestBuilder) -> Result<Ans
 }
 
 /// Returns the last cause of an error; the others only repeat that there is one.
-fn told(error: &reqwest::Error) -> String {
+fn last_cause(error: &reqwest::Error) -> String {
     let mut cause: &dyn std::error::Error = error;
     while let Some(deeper) = cause.source() {
         cause = deeper;

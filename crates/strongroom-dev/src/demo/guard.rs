@@ -42,7 +42,7 @@ fn text<'a>(req: &'a ServiceRequest, name: &HeaderName) -> Option<&'a str> {
     req.headers().get(name).map(|value| value.to_str().unwrap_or("(unreadable)"))
 }
 
-/// Refuses requests with a foreign `Host`, as DNS rebinding causes them, and unsafe requests that do not come
+/// Refuses requests with another `Host`, as DNS rebinding causes them, and unsafe requests that do not come
 /// from the demo's own page (cross-site request forgery).
 pub(super) async fn guard(
     req: ServiceRequest,

@@ -5,7 +5,7 @@
 //! tokens and calls Strongroom over HTTP. Two things no app can do are for the newcomer: it reads from
 //! PostgreSQL how a secret is stored, and makes the sandbox fail.
 //!
-//! It serves this machine's browser only: a foreign `Host` (DNS rebinding) or `Origin` (cross-site request
+//! It serves this machine's browser only: another `Host` (DNS rebinding) or `Origin` (cross-site request
 //! forgery) is refused.
 //!
 //! May import: the folder's `hex`. It reaches Strongroom over HTTP, as any app does.
@@ -45,7 +45,7 @@ pub struct Settings {
     /// The sandbox's URL, without a trailing slash.
     pub sandbox: String,
     /// The URL that exchanges go to, if that is not the sandbox.
-    pub foreign_dapi: Option<String>,
+    pub external_dapi: Option<String>,
     /// The backend's `client_id`.
     pub client_id: String,
     /// The backend's client secret.

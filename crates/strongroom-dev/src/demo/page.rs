@@ -21,13 +21,13 @@ pub(super) struct Page {
 impl Page {
     pub(super) fn new(settings: &Settings, strongroom: &str, host: &Host) -> Self {
         let sandbox = &settings.sandbox;
-        let foreign = settings.foreign_dapi.as_deref().unwrap_or_default();
+        let external = settings.external_dapi.as_deref().unwrap_or_default();
         let html = PAGE
             .replace("{strongroom}", &escaped(strongroom))
             .replace("{sandbox}", &escaped(sandbox))
             .replace("{origin}", &escaped(&host.origin))
             .replace("{user}", USER)
-            .replace("{foreign-dapi}", &escaped(foreign));
+            .replace("{foreign-dapi}", &escaped(external));
         let policy = format!(
             "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; \
              connect-src 'self' {strongroom}; frame-src {sandbox}; base-uri 'none'; \

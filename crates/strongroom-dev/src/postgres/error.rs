@@ -55,7 +55,7 @@ pub enum StartError {
          belong to `postgres` or `nobody`), or name another folder",
         .folder.display()
     )]
-    Foreign {
+    OfAnotherUser {
         /// The requested folder.
         folder: PathBuf,
         /// The uid of its owner.

@@ -33,7 +33,7 @@ pub(super) struct Home {
 
 impl Home {
     /// Creates the folder if it does not exist, and determines the user that the programs run as.
-    pub(super) async fn settle(wanted: &Path) -> Result<Self, StartError> {
+    pub(super) async fn prepare(wanted: &Path) -> Result<Self, StartError> {
         let wanted = absolute(wanted)?;
         if !geteuid().is_root() {
             return Self::open(wanted, &[]);
@@ -65,7 +65,7 @@ impl Home {
                 account.take(&handle).map_err(doing())?;
                 Some(*account)
             }
-            _ => return Err(StartError::Foreign { folder, owner }),
+            _ => return Err(StartError::OfAnotherUser { folder, owner }),
         };
         Ok(Self { folder, handle, account })
     }

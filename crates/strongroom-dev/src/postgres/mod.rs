@@ -96,7 +96,7 @@ impl LocalPostgres {
     /// Starts the database in `settings.folder` and creates it if it does not exist; or shares the server that
     /// already runs there.
     pub async fn start(settings: Settings) -> Result<Self, StartError> {
-        let home = Home::settle(&settings.folder).await?;
+        let home = Home::prepare(&settings.folder).await?;
         let patience = Instant::now() + OTHERS_LIMIT;
         while !home.try_lock()? {
             if let Some(socket) = sockets::answering(&home.data()).await {
@@ -192,7 +192,7 @@ impl LocalPostgres {
         if !exists {
             server::make_data(&home, &programs, settings.durability, deadline).await?;
         }
-        sockets::sweep(&home).await;
+        sockets::remove_abandoned(&home).await;
         let socket = sockets::make(&home)?;
         litter.0.push(socket.clone());
         let server = launch(&home, &programs, &socket, settings.durability, deadline).await?;
@@ -205,7 +205,7 @@ impl LocalPostgres {
     }
 }
 
-/// Returns the socket of a server that nobody owns and that does not stop: it was started by hand.
+/// Returns the socket of a server that has no owner and does not stop: it was started by hand.
 async fn unowned_server(home: &Home) -> Option<PathBuf> {
     let patience = Instant::now() + UNOWNED_SERVER_GRACE;
     loop {
@@ -258,7 +258,7 @@ struct Litter(Vec<PathBuf>);
 impl Drop for Litter {
     fn drop(&mut self) {
         for folder in &self.0 {
-            // Usually it is gone already, and there is nobody to report to.
+            // Usually it is gone already, and a failure has no recipient.
             let _ = std::fs::remove_dir_all(folder);
         }
     }

@@ -250,7 +250,7 @@ mod tests {
     async fn where_nothing_is_found_the_search_says_so() {
         let root = tempfile::tempdir().unwrap();
         std::fs::set_permissions(root.path(), PermissionsExt::from_mode(0o755)).unwrap();
-        let home = Home::settle(&root.path().join("home")).await.unwrap();
+        let home = Home::prepare(&root.path().join("home")).await.unwrap();
         let found = Programs::search(Some(OsStr::new("/nowhere")), root.path(), &home, None).await;
         assert!(matches!(found, Err(StartError::NoPrograms)), "{found:?}");
     }

@@ -21,7 +21,7 @@ pub(super) const PORT: u16 = 5432;
 const PARENT: &str = "/tmp";
 const PREFIX: &str = "strongroom-socket-";
 /// A younger folder may belong to a server that is just starting.
-const SWEPT_AFTER: Duration = Duration::from_mins(1);
+const REMOVED_AFTER: Duration = Duration::from_mins(1);
 /// A server that takes longer to accept a connection counts as absent.
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 
@@ -30,7 +30,7 @@ pub(super) fn make(home: &Home) -> Result<PathBuf, StartError> {
     let template = format!("{PARENT}/{PREFIX}XXXXXX");
     let doing = || StartError::io(format!("making {template}"));
     let folder = nix::unistd::mkdtemp(template.as_str()).map_err(|errno| doing()(errno.into()))?;
-    // Nobody can replace it: it is ours, in a folder with the sticky bit.
+    // No other user can replace it: it is ours, in a folder with the sticky bit.
     let handed_over = File::open(&folder).and_then(|handle| home.hand_over(&handle));
     handed_over.map_err(doing())?;
     Ok(folder)
@@ -43,7 +43,7 @@ pub(super) async fn answering(data: &Path) -> Option<PathBuf> {
 }
 
 /// Removes this user's socket folders whose servers are gone.
-pub(super) async fn sweep(home: &Home) {
+pub(super) async fn remove_abandoned(home: &Home) {
     for entry in std::fs::read_dir(PARENT).into_iter().flatten().flatten() {
         let folder = entry.path();
         if is_old_folder_of(home, &folder) && !answers(&folder).await {
@@ -54,7 +54,7 @@ pub(super) async fn sweep(home: &Home) {
 
 fn is_old_folder_of(home: &Home, folder: &Path) -> bool {
     let ours = folder.file_name().is_some_and(|name| name.to_string_lossy().starts_with(PREFIX));
-    let old = |modified| Clock::system().now() - OffsetDateTime::from(modified) > SWEPT_AFTER;
+    let old = |modified| Clock::system().now() - OffsetDateTime::from(modified) > REMOVED_AFTER;
     ours && folder.symlink_metadata().is_ok_and(|metadata| {
         metadata.is_dir()
             && home.may_belong_to(metadata.uid())

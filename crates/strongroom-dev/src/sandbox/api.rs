@@ -15,7 +15,7 @@ use super::calls::Calls;
 use super::data;
 use super::endpoint::{Deed, Endpoint, PULL_PATH};
 use super::faults::Faults;
-use super::model::{self, Links, Turn};
+use super::model::{self, Links, TokenUse};
 use super::operations::{Gate, Operations, Step};
 use super::payment::{self, Work};
 use super::settings::{Rules, Settings};
@@ -73,20 +73,21 @@ impl State {
     }
 
     /// Creates an operation id in Dapi's form: the bank and a UUID.
-    fn new_operation_id(&self, turn: Option<&Turn>) -> String {
-        let bank = turn.map_or("DAPI", |turn| turn.token().login().holder.bank.swift);
+    fn new_operation_id(&self, token_use: Option<&TokenUse>) -> String {
+        let bank =
+            token_use.map_or("DAPI", |token_use| token_use.token().login().holder.bank.swift);
         format!("{bank}:{}", self.links.mint.uuid())
     }
 
-    /// Carries out a call. `turn` is the caller's use of the token, if the token is known.
-    pub(super) fn perform(&self, call: &Call, turn: Option<&Turn>) -> Done {
+    /// Carries out a call. `token_use` is the caller's use of the token, if the token is known.
+    pub(super) fn perform(&self, call: &Call, token_use: Option<&TokenUse>) -> Done {
         let (now, rules) = (self.clock.now(), self.rules());
-        let new_id = self.new_operation_id(turn);
+        let new_id = self.new_operation_id(token_use);
         let body = Body::new(&call.fields);
         let mut step = Step {
             id: &new_id,
             path: call.endpoint.path,
-            token: turn.map(|turn| turn.token().id),
+            token: token_use.map(|token_use| token_use.token().id),
             now,
         };
         let asks = call.endpoint.asks(rules.mfa);
@@ -102,7 +103,7 @@ impl State {
         let done = match call.endpoint.deed {
             Deed::Exchange => self.exchange(body, step, &rules),
             Deed::OperationStatus => self.operation_status(body, step).map(Done::from),
-            _ => self.with_token(call, turn, step, &rules).map(Done::from),
+            _ => self.with_token(call, token_use, step, &rules).map(Done::from),
         };
         done.unwrap_or_else(|refusal| {
             self.operations.end_failed(step, refusal.kind.clone());
@@ -139,7 +140,7 @@ impl State {
     fn with_token(
         &self,
         call: &Call,
-        turn: Option<&Turn>,
+        token_use: Option<&TokenUse>,
         step: Step<'_>,
         rules: &Rules,
     ) -> Result<Answer, Refusal> {
@@ -147,7 +148,7 @@ impl State {
             let msg = "Authorization: Bearer <accessToken> is missing";
             return Err(reason::UNAUTHORIZED.because(msg));
         }
-        let turn = turn
+        let token_use = token_use
             .ok_or_else(|| reason::INVALID_CONNECTION.because("the access token is not known"))?;
         let body = Body::new(&call.fields);
         let app = self.links.app_with_secret(body.text("appSecret")?)?;
@@ -155,12 +156,12 @@ impl State {
             Deed::OperationInfo => body.text_if_given("userSecret")?,
             _ => Some(body.text("userSecret")?),
         };
-        model::admit(turn, app, user_secret, rules)?;
-        let work = self.prepare(call.endpoint.deed, turn, body, step)?;
+        model::admit(token_use, app, user_secret, rules)?;
+        let work = self.prepare(call.endpoint.deed, token_use, body, step)?;
         if call.endpoint.asks(rules.mfa) && self.operations.ask(step, body)? == Gate::Ask {
             return Ok(Answer::input_required(step.id));
         }
-        let token = turn.token();
+        let token = token_use.token();
         if call.endpoint.deed == Deed::Delink {
             model::delink(token, rules.delink_cuts);
         }
@@ -175,11 +176,11 @@ impl State {
     fn prepare(
         &self,
         deed: Deed,
-        turn: &Turn,
+        token_use: &TokenUse,
         body: Body<'_>,
         step: Step<'_>,
     ) -> Result<Work, Refusal> {
-        let login = turn.token().login();
+        let login = token_use.token().login();
         let holder = &login.holder;
         let (now, today) = (step.now, step.now.date());
         Ok(match deed {
@@ -202,13 +203,18 @@ impl State {
             Deed::BatchCreate => batch::create(login, body, step.id)?,
             Deed::BatchMetadata => batch::metadata().into(),
             Deed::PullStatus | Deed::OperationInfo => {
-                self.about_operation(deed, turn, body)?.into()
+                self.about_operation(deed, token_use, body)?.into()
             }
         })
     }
 
-    fn about_operation(&self, deed: Deed, turn: &Turn, body: Body<'_>) -> Result<Fields, Refusal> {
-        let (id, token) = (body.text("operationID")?, turn.token());
+    fn about_operation(
+        &self,
+        deed: Deed,
+        token_use: &TokenUse,
+        body: Body<'_>,
+    ) -> Result<Fields, Refusal> {
+        let (id, token) = (body.text("operationID")?, token_use.token());
         if deed == Deed::PullStatus {
             return self.operations.pull(id, PULL_PATH, token.id);
         }

@@ -121,7 +121,7 @@ pub(super) async fn index(request: HttpRequest) -> impl Responder {
 }
 
 async fn nowhere() -> Handled {
-    let detail = "the control API has no such path or method; GET /sandbox tells what it has";
+    let detail = "the control API has no such path or method; GET /sandbox lists them";
     Err(Problem::not_found(detail))
 }
 

@@ -267,7 +267,7 @@ pub enum InvalidFault {
     #[error("`headers`: `{0}` is not a header that can be sent")]
     Header(String),
     /// The fault would affect no call.
-    #[error("`times`: 0 would strike nobody; leave it out for \"until cleared\"")]
+    #[error("`times`: 0 would affect no call; leave it out for \"until cleared\"")]
     Never,
     /// The limit on faults is reached.
     #[error("{MOST_FAULTS} faults are set already; DELETE /sandbox/faults clears them")]

@@ -78,9 +78,9 @@ impl Token {
 }
 
 /// A call's use of a token, from its arrival to its answer.
-pub(super) struct Turn(Arc<Token>);
+pub(super) struct TokenUse(Arc<Token>);
 
-impl Turn {
+impl TokenUse {
     pub(super) fn begin(token: Arc<Token>) -> Self {
         {
             let mut state = locked(&token.use_of);
@@ -104,7 +104,7 @@ impl Turn {
     }
 }
 
-impl Drop for Turn {
+impl Drop for TokenUse {
     fn drop(&mut self) {
         let mut state = locked(&self.0.use_of);
         state.running -= 1;
@@ -289,12 +289,12 @@ impl Links {
 /// Admits a call with a token if the token lives, the secrets belong to it, and no other call uses it.
 /// `user_secret` is `None` for calls that need not send one.
 pub(super) fn admit(
-    turn: &Turn,
+    token_use: &TokenUse,
     app: &Arc<App>,
     user_secret: Option<&str>,
     rules: &Rules,
 ) -> Result<(), Refusal> {
-    let token = turn.token();
+    let token = token_use.token();
     if let Some(kind) = token.died_of() {
         return Err(Refusal {
             kind,
@@ -310,7 +310,7 @@ pub(super) fn admit(
         return Err(reason::INVALID_USER_SECRET.because(msg));
     }
     if rules.one_call_per_token {
-        turn.check_alone()?;
+        token_use.check_alone()?;
     }
     Ok(())
 }

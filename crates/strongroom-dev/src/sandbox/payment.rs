@@ -75,9 +75,9 @@ pub(super) fn transfer(
             None
         }
     };
-    if let Some(somebody) = described {
-        somebody.text("name")?;
-        account_of(somebody)?;
+    if let Some(beneficiary) = described {
+        beneficiary.text("name")?;
+        account_of(beneficiary)?;
     }
     check_covered(&account, amount)?;
     Ok(Work {

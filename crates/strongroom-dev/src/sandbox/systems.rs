@@ -90,7 +90,7 @@ impl System {
         })
     }
 
-    /// Returns the scope that a request for `asked` grants; `Err` if nobody may have it.
+    /// Returns the scope that a request for `asked` grants; `Err` if no client may have it.
     pub(super) fn granted(&self, asked: Option<&str>) -> Result<String, ()> {
         match asked.filter(|scope| !scope.is_empty()) {
             None if self.scope_required => Err(()),

@@ -23,7 +23,7 @@ use super::calls::{Arrival, Entry};
 use super::cut::{Cut, Flood};
 use super::endpoint::{Deed, Endpoint};
 use super::faults::{Effect, Fault, Status, Strike, When};
-use super::model::Turn;
+use super::model::TokenUse;
 
 /// The longest body that is read, in bytes.
 pub(super) const LONGEST_BODY: usize = 1024 * 1024;
@@ -102,7 +102,7 @@ fn unknown(state: &State, request: &HttpRequest) -> Arrival {
 struct Visit {
     state: Arc<State>,
     call: Call,
-    turn: Option<Turn>,
+    token_use: Option<TokenUse>,
     strike: Option<Strike>,
     entry: Entry,
 }
@@ -128,7 +128,7 @@ impl Visit {
         };
         // Before the journal records the call: a caller that waits for the record and then uses the same token
         // is certain to overlap with this call.
-        let turn = token.clone().map(Turn::begin);
+        let token_use = token.clone().map(TokenUse::begin);
         let strike = state.faults.take(call.endpoint.path, connection_id);
         let entry = state.calls.note(Arrival {
             path: call.endpoint.path,
@@ -138,7 +138,7 @@ impl Visit {
             exchange,
             ..unknown(state, request)
         });
-        Self { state: Arc::clone(state), turn, call, strike, entry }
+        Self { state: Arc::clone(state), token_use, call, strike, entry }
     }
 
     /// Carries out the call, in a task of its own if that takes time.
@@ -158,7 +158,7 @@ impl Visit {
     }
 
     fn perform(&self) -> Answer {
-        let done = self.state.perform(&self.call, self.turn.as_ref());
+        let done = self.state.perform(&self.call, self.token_use.as_ref());
         if let Some(token_id) = done.exchanged {
             self.entry.exchanged(token_id);
         }
@@ -243,7 +243,7 @@ pub(super) fn spoil_text(effect: Effect, code: u16, bytes: Bytes) -> HttpRespons
         Effect::Huge(huge) => {
             json(code).body(Flood::before(&bytes, huge.bytes, huge.content_length))
         }
-        Effect::Status(status) => foreign(status),
+        Effect::Status(status) => not_of_dapi(status),
         Effect::Refuse(refuse) => send(&Answer::refused(
             None,
             Refusal { status: refuse.status, kind: refuse.kind.into(), msg: refuse.msg },
@@ -252,7 +252,7 @@ pub(super) fn spoil_text(effect: Effect, code: u16, bytes: Bytes) -> HttpRespons
 }
 
 /// Builds an answer that Dapi's API did not create.
-fn foreign(status: Status) -> HttpResponse {
+fn not_of_dapi(status: Status) -> HttpResponse {
     let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::BAD_GATEWAY);
     let mut builder = HttpResponse::build(code);
     builder.insert_header((header::CONTENT_TYPE, "text/plain; charset=utf-8"));

@@ -167,7 +167,7 @@ async fn what_root_wants_where_the_servers_user_cannot_go_is_kept_elsewhere() {
     std::fs::create_dir(&folder).unwrap();
     chown(&folder, Some(12_345), None).unwrap();
     let error = LocalPostgres::start(settings(&wanted, Durability::Durable)).await.unwrap_err();
-    assert!(matches!(error, StartError::Foreign { owner: 12_345, .. }), "{error}");
+    assert!(matches!(error, StartError::OfAnotherUser { owner: 12_345, .. }), "{error}");
     // Another user created a link first.
     std::fs::remove_dir(&folder).unwrap();
     std::os::unix::fs::symlink(temporary.path(), &folder).unwrap();

@@ -70,9 +70,9 @@ async fn what_connect_cannot_do_is_told() {
         (json!({"codeLifetime": "long"}), "codeLifetime"),
         (json!({"lifetime": 3}), "unknown field `lifetime`"),
     ];
-    for (body, told) in refused {
+    for (body, expected) in refused {
         let reply = test.post("/sandbox/connect", &body).await;
-        assert!(detail(&reply, 400).contains(told), "{reply:?}");
+        assert!(detail(&reply, 400).contains(expected), "{reply:?}");
     }
 }
 
@@ -106,9 +106,9 @@ async fn a_fault_that_makes_no_sense_is_told() {
         (json!({"effect": {"huge": {"bytes": -1}}}), "effect"),
         (json!({"effect": "drop", "when": "never"}), "when"),
     ];
-    for (body, told) in refused {
+    for (body, expected) in refused {
         let reply = test.post("/sandbox/faults", &body).await;
-        assert!(detail(&reply, 400).contains(told), "{reply:?}");
+        assert!(detail(&reply, 400).contains(expected), "{reply:?}");
     }
     assert!(test.sandbox.faults().is_empty());
 }

@@ -50,8 +50,8 @@ async fn an_unknown_token_is_no_connection() {
     let test = TestSandbox::start();
     let user = test.user().await;
     let stranger = TestSandbox::start();
-    let foreign = stranger.user().await.token;
-    for token in ["nonsense", &foreign, &user.linked.access_code.replace('.', "x")] {
+    let of_another_user = stranger.user().await.token;
+    for token in ["nonsense", &of_another_user, &user.linked.access_code.replace('.', "x")] {
         let reply = user.send("users/DelinkUser", token, &json!({})).await;
         assert_eq!(reply.refusal(), (401, "INVALID_CONNECTION"));
     }

@@ -46,13 +46,13 @@ async fn danaconnect_takes_basic_and_asks_for_a_scope() {
     let token = token(form(&test, path, &scoped).basic_auth(ID, Some(SECRET)), 3600).await;
     assert_eq!(token.split('.').count(), 3, "it looks like a JWT");
     assert_eq!(call(&test, "/danaconnect/api/2.0/x", &token).await.status, 200);
-    for (body, told) in [
+    for (body, expected) in [
         (grant.to_owned(), (400, "invalid_scope")),
         (format!("{grant}&scope=nonsense"), (400, "invalid_scope")),
         ("scope=conversation%3Aaccess2api".to_owned(), (400, "unsupported_grant_type")),
     ] {
         let refused = reply(form(&test, path, &body).basic_auth(ID, Some(SECRET))).await;
-        assert_eq!(error(&refused), told, "{body}");
+        assert_eq!(error(&refused), expected, "{body}");
     }
     let wrong = reply(form(&test, path, &scoped).basic_auth(ID, Some("wrong"))).await;
     assert_eq!(error(&wrong), (401, "invalid_client"));

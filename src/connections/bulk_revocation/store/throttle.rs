@@ -28,8 +28,8 @@ pub async fn hold_back(conn: &mut Conn, id: BulkRevocationId) -> sqlx::Result<()
     Ok(())
 }
 
-/// Ends every connection that Dapi was not told of: `invalidated`, unconfirmed, the secrets destroyed. One whose
-/// delinking is under way ends with Dapi's answer, and a locked one when its delinking is claimed. Returns how
+/// Ends every connection whose delinking Dapi has not confirmed: `invalidated`, unconfirmed, the secrets destroyed.
+/// One whose delinking is under way ends with Dapi's answer, and a locked one when its delinking is claimed. Returns how
 /// many it ended.
 pub async fn end_unconfirmed(conn: &mut Conn, id: BulkRevocationId) -> sqlx::Result<u64> {
     let done = sqlx::query!(

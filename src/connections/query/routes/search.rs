@@ -16,7 +16,7 @@ use crate::connections::query::search;
 use crate::connections::query::search::{Found, Search, StatusCount, WithHistory};
 use crate::http::body::{Id, UrlQuery};
 use crate::http::caller::{Authorized, needs};
-use crate::http::operators::{Operators, told};
+use crate::http::operators::{Operators, query_problem};
 use crate::http::problem::Problem;
 
 /// The longest search text, in bytes.
@@ -112,7 +112,7 @@ pub async fn search(
     };
     let app = caller.client.app;
     let mut conn = operators.begin(app).await?;
-    let page = search::search(&mut conn, app, &filter).await.map_err(told)?;
+    let page = search::search(&mut conn, app, &filter).await.map_err(query_problem)?;
     Ok(HttpResponse::Ok().json(FoundList {
         connections: page.items,
         next_cursor: page.next.map(|cursor| cursor.to_string()),
@@ -179,7 +179,8 @@ pub async fn stats(
 ) -> Result<HttpResponse, Problem> {
     let app = caller.client.app;
     let mut conn = operators.begin(app).await?;
-    let statuses = search::stats(&mut conn, app).await.map_err(told)?;
-    let needing_attention = search::needing_attention(&mut conn, app).await.map_err(told)?;
+    let statuses = search::stats(&mut conn, app).await.map_err(query_problem)?;
+    let needing_attention =
+        search::needing_attention(&mut conn, app).await.map_err(query_problem)?;
     Ok(HttpResponse::Ok().json(Stats::new(statuses, needing_attention)))
 }

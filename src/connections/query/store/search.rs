@@ -248,7 +248,7 @@ async fn with_views(conn: &mut Conn, app: AppId, rows: Vec<Row>) -> sqlx::Result
             connection: connection?,
             user: row.user,
             created_by: row.created_by,
-            order: row.bulk_revocation,
+            bulk_revocation: row.bulk_revocation,
             exchange_attempts: row.exchange_attempts,
         })
     });

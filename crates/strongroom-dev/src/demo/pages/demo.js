@@ -81,7 +81,7 @@ function complain(error) {
 }
 
 // Keeps a second click from doing the same again while the first is under way. The button stays
-// focusable: a disabled one would drop the focus of whoever uses the keyboard.
+// focusable: a disabled one would drop the focus of a keyboard user.
 async function busy(button, work) {
   if (button.getAttribute("aria-disabled")) return;
   button.setAttribute("aria-disabled", "true");
@@ -180,7 +180,7 @@ const ENDINGS = {
   revoking: (c) => [
     "now",
     "Revoking",
-    `Unusable here from now on. Dapi is told until it confirms; attempts so far: ${c.revocation.attempts}.`,
+    `Unusable here from now on. The delinking is repeated until Dapi confirms; attempts so far: ${c.revocation.attempts}.`,
     c.revocation.requestedAt,
   ],
   delinked: (c) => [
@@ -209,7 +209,7 @@ function pendingSteps(connection, figure) {
     step(
       "now",
       STEPS.exchanged,
-      `Dapi has not given an answer that settles it. Strongroom asks again until ${time.format(new Date(connection.codeExpiresAt))}.`,
+      `Dapi has not given a conclusive answer. Strongroom asks again until ${time.format(new Date(connection.codeExpiresAt))}.`,
     ),
     step("todo", STEPS.sealed, WAITING_TEXTS.sealed),
     step("todo", STEPS.active, WAITING_TEXTS.active),
@@ -370,7 +370,7 @@ function draw() {
 
 let reading = null;
 
-// Reads the list and the selected connection's inside. One reading at a time; a later wish waits for
+// Reads the list and the selected connection's inside. One reading at a time; a later request waits for
 // a reading of its own.
 function refresh() {
   const next = (reading || Promise.resolve()).catch(() => {}).then(read);
@@ -470,7 +470,7 @@ addEventListener("message", (event) => {
   }
 });
 
-// Whoever uses the keyboard goes straight into Connect.
+// A keyboard user goes straight into Connect.
 byId("frame").addEventListener("load", () => {
   if (dialog.open) byId("frame").focus();
 });
@@ -544,7 +544,7 @@ byId("delink").addEventListener("click", () => {
 
 let phase = null;
 
-function tell(name, seconds, text) {
+function showLeft(name, seconds, text) {
   const time = seconds === null ? "" : `${seconds} s`;
   byId("seconds").textContent = time;
   byId("phase").textContent = text;
@@ -567,13 +567,13 @@ function drawCountdown() {
   const share = ended ? 1 : Math.min(1, Math.max(0, (now - received) / (end - received)));
   byId("hand").style.setProperty("--share", share.toFixed(3));
   if (ended) {
-    tell("ended", null, `It is ${connection.status}: the code is wiped, and nothing of it is left.`);
+    showLeft("ended", null, `It is ${connection.status}: the code is wiped, and nothing of it is left.`);
   } else if (left > ALLOWANCE_SECONDS) {
-    tell("life", left - ALLOWANCE_SECONDS, "of the code’s own life are left. Dapi answers 503.");
+    showLeft("life", left - ALLOWANCE_SECONDS, "of the code’s own life are left. Dapi answers 503.");
   } else if (left > 0) {
-    tell("grace", left, "more: clocks differ, so Strongroom goes on for a minute after the code’s own end.");
+    showLeft("grace", left, "more: clocks differ, so Strongroom goes on for a minute after the code’s own end.");
   } else {
-    tell("sweep", null, "The window is closed. The next sweep wipes the code.");
+    showLeft("sweep", null, "The window is closed. The next sweep wipes the code.");
   }
 }
 

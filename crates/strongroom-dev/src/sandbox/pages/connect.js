@@ -16,14 +16,14 @@ const chosen = { bank: null, username: null };
 let step = "banks";
 let finished = false;
 
-// An opener wins over a parent: a popup is nobody's frame.
+// An opener wins over a parent: a popup has no parent frame.
 function listener() {
   if (!origin) return null;
   if (window.opener) return window.opener;
   return window.parent === window ? null : window.parent;
 }
 
-function tell(event, result) {
+function report(event, result) {
   const target = listener();
   if (!target) return false;
   target.postMessage({ source: "dapi-sandbox-connect", event, result }, origin);
@@ -33,7 +33,7 @@ function tell(event, result) {
 function show(next, focus = true) {
   step = next;
   for (const name of steps) byId(name).hidden = name !== next;
-  // Whoever failed stays as far as they came.
+  // A failed user stays as far as they came.
   if (next !== "done" || !byId("done").classList.contains("failed")) {
     const reached = steps.indexOf(next);
     document.querySelectorAll(".steps li").forEach((mark, place) => {
@@ -93,13 +93,13 @@ function finish({ failed, title, text, retry }) {
 
 function succeed(result) {
   finished = true;
-  const told = tell("success", result);
+  const delivered = report("success", result);
   finish({
     failed: false,
     title: "Your bank is connected",
-    text: told ? "You can go back to the app now." : "The access code is ready to be exchanged.",
+    text: delivered ? "You can go back to the app now." : "The access code is ready to be exchanged.",
   });
-  if (!told) {
+  if (!delivered) {
     byId("result").textContent = JSON.stringify(result, null, 2);
     byId("standalone").hidden = false;
   } else if (window.opener) {
@@ -108,7 +108,7 @@ function succeed(result) {
 }
 
 function fail(result) {
-  tell("failure", result);
+  report("failure", result);
   finish({
     failed: true,
     title: "The bank refused the login",
@@ -119,7 +119,7 @@ function fail(result) {
 
 function leave() {
   finished = true;
-  tell("exit", null);
+  report("exit", null);
   if (window.opener) window.close();
   finish({
     failed: true,
@@ -130,7 +130,7 @@ function leave() {
 }
 
 // Keeps a second click from doing the same again while the first is under way. The button stays
-// focusable: a disabled one would drop the focus of whoever uses the keyboard.
+// focusable: a disabled one would drop the focus of a keyboard user.
 async function busy(form, work) {
   const button = form.querySelector("button");
   if (button.getAttribute("aria-disabled")) return;
