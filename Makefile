@@ -16,7 +16,8 @@ test-docs:
 test-browser:
 	scripts/test-browser
 
-## The real binary, killed 1,000 times at random moments under load; STRONGROOM_SOAK_KILLS changes that.
+## The real binary, killed 1,000 times at random moments under load; STRONGROOM_SOAK_KILLS and STRONGROOM_SOAK_SEED
+## change that.
 soak:
 	cargo test --test soak -- --nocapture
 

@@ -221,14 +221,13 @@ fn named_paths(text: &str) -> Vec<String> {
                 line.is_empty() || line.starts_with("pub")
             })
         });
-        match at {
-            Some(at) => paths.extend(paths_of(&piece[at + 4..])),
-            None => {
-                let words =
-                    piece.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == ':'));
-                paths.extend(words.filter(|word| word.contains("::")).map(str::to_owned));
-            }
+        if let Some(at) = at {
+            paths.extend(paths_of(&piece[at + 4..]));
+            continue;
         }
+        let is_path = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
+        let words = piece.split(|c: char| !is_path(c));
+        paths.extend(words.filter(|word| word.contains("::")).map(str::to_owned));
     }
     paths
 }
@@ -272,13 +271,17 @@ fn parts_of_modules() -> BTreeMap<String, BTreeMap<String, BTreeSet<String>>> {
 fn the_parts_of_a_module_do_not_depend_on_each_other_in_circles() {
     for (module, mut parts) in parts_of_modules() {
         let names: BTreeSet<_> = parts.keys().cloned().collect();
-        parts.values_mut().for_each(|named| named.retain(|name| names.contains(name)));
+        for named in parts.values_mut() {
+            named.retain(|name| names.contains(name));
+        }
         // What depends on nothing that is left is taken away, until nothing or a circle is left.
         while let Some(free) =
             parts.iter().find(|(_, named)| named.is_empty()).map(|(name, _)| name.clone())
         {
             parts.remove(&free);
-            parts.values_mut().for_each(|named| drop(named.remove(&free)));
+            for named in parts.values_mut() {
+                named.remove(&free);
+            }
         }
         assert!(parts.is_empty(), "a circle in {module}: {parts:#?}");
     }
