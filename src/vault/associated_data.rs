@@ -1,4 +1,4 @@
-//! What every ciphertext here is made of: a nonce, and associated data that says what it belongs to.
+//! Encodes associated data, and draws nonces. Which data bind a ciphertext to its row is in `seal`.
 
 use uuid::Uuid;
 
