@@ -9,9 +9,8 @@ use crate::apps::SealedCredentials;
 use crate::audit::AuditActor;
 use crate::common::ids::{AppId, ConnectionId, DataKeyId, SessionId, UserId};
 use crate::common::secret::SecretText;
-use crate::connections::model::Verification;
-use crate::connections::sql::{WAIT_FOR_DELINKING, column, interval};
-use crate::dapi::{AccessCode, AccessToken, UserSecret};
+use crate::connections::sql::{column, interval};
+use crate::dapi::{AccessCode, UserSecret};
 use crate::database::{BatchQuery, Conn, Inconsistent};
 use crate::vault::{Binding, KeyOwner, KeyedHash, MasterKeyId, Sealed, WrappedKey};
 
@@ -252,59 +251,6 @@ pub async fn renew_first_lease(
     .execute(conn)
     .await?;
     Ok(done.rows_affected() == 1)
-}
-
-/// Inserts an imported token: as `active`, or as `pending` if an older link has to be delinked first.
-pub async fn insert_imported(
-    conn: &mut Conn,
-    actor: &AuditActor,
-    new: &NewConnection,
-    token: &Sealed<AccessToken>,
-    active: bool,
-    verification: &Verification,
-) -> sqlx::Result<()> {
-    let attention = match verification {
-        Verification::Proven { attention } => attention.as_deref(),
-        Verification::Unproven => None,
-    };
-    sqlx::query!(
-        "WITH inserted AS (
-            INSERT INTO connections (
-                app_id, id, user_id, status, dapi_connection_id, dapi_user_id, dapi_token_id,
-                access_token, user_secret, activated_at, due_at, created_by,
-                unproven, attention_type, attention_since)
-            SELECT $1, $2, $3, CASE WHEN $9 THEN 'active' ELSE 'pending' END, $4, $5, $6, $7, $8,
-                   CASE WHEN $9 THEN strongroom_now() END,
-                   CASE WHEN NOT $9 THEN strongroom_now() + $10::interval END,
-                   ($11::audit_actor).client_id,
-                   $12, $13::text, CASE WHEN $13 IS NOT NULL THEN strongroom_now() END
-            RETURNING app_id, id, user_id, status),
-         bound AS (
-            INSERT INTO token_bindings (connection_id, binding) SELECT id, $14 FROM inserted)
-         SELECT record_audit(app_id, $11, 'connection.imported', status, user_id, id,
-                             CASE WHEN NOT $12 THEN 'verified' END)
-         FROM inserted
-         UNION ALL
-         SELECT record_audit(app_id, $11, 'connection.attention_set', 'ok', user_id, id, $13)
-         FROM inserted WHERE $13 IS NOT NULL",
-        new.app.uuid(),
-        new.id.uuid(),
-        new.user.uuid(),
-        new.dapi_connection_id,
-        new.dapi_user_id,
-        new.dapi_token_id,
-        token.as_bytes(),
-        new.user_secret.as_ref().map(Sealed::as_bytes),
-        active,
-        interval(WAIT_FOR_DELINKING),
-        actor as &AuditActor,
-        *verification == Verification::Unproven,
-        attention,
-        new.binding.as_bytes(),
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
 }
 
 /// Whether a session may submit a connection.

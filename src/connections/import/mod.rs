@@ -4,6 +4,7 @@
 //! the import supersedes is kept for a while (see `model::predecessor_transition`).
 
 pub mod routes;
+pub mod store;
 mod verification;
 
 use std::time::{Duration, Instant};
@@ -22,8 +23,7 @@ use crate::connections::import::verification::{Candidate, VerificationAnswer};
 use crate::connections::model::{Status, Transition, Verification};
 use crate::connections::token_lease::{CallRequest, TokenLease};
 use crate::connections::{
-    ConnectionAad, ConnectionError, Context, bank_login, exchange, model, reveal, token_lease,
-    transitions,
+    ConnectionAad, ConnectionError, Context, bank_login, model, token_lease, transitions,
 };
 use crate::dapi::{AccessToken, Busy, Refusal, UserSecret};
 use crate::database::Conn;
@@ -163,15 +163,8 @@ async fn try_insert(
         binding,
         user_secret: Some(user_secret),
     };
-    exchange::store::insert_imported(
-        &mut tx,
-        &AuditActor::from(actor),
-        &new,
-        &token,
-        active,
-        verification,
-    )
-    .await?;
+    store::insert_imported(&mut tx, &AuditActor::from(actor), &new, &token, active, verification)
+        .await?;
     tx.commit().await?;
     effects.apply(context);
     Ok(Imported::New(id))
@@ -186,7 +179,7 @@ async fn holds_token(
     key: &DataKey,
 ) -> Result<bool, ConnectionError> {
     let aad = ConnectionAad { app: import.app, user: user.id, id };
-    let held = reveal::store::held_token(tx, import.app, id).await?;
+    let held = store::held_token(tx, import.app, id).await?;
     let held =
         held.map(|(sealed, binding)| sealed.open_bound(key, &aad.access_token(), binding.as_ref()));
     let held = held.transpose()?;
@@ -291,8 +284,7 @@ async fn holder_of(
     let Some(user) = users::find(&mut conn, import.app, &import.client_user_id).await? else {
         return Ok(None);
     };
-    let found =
-        reveal::store::active_of_login(&mut conn, import.app, user.id, &import.dapi_connection_id);
+    let found = store::active_of_login(&mut conn, import.app, user.id, &import.dapi_connection_id);
     let Some(id) = found.await? else { return Ok(None) };
     let key = context.vault.unwrap(&user.key)?;
     Ok(holds_token(&mut conn, import, id, &user, &key).await?.then_some(id))

@@ -115,39 +115,3 @@ impl BatchQuery for Reveal {
         Ok(revealed)
     }
 }
-
-/// Finds a user's active connection of a bank login.
-pub async fn active_of_login(
-    conn: &mut Conn,
-    app: AppId,
-    user: UserId,
-    dapi_connection_id: &str,
-) -> sqlx::Result<Option<ConnectionId>> {
-    sqlx::query_scalar!(
-        r#"SELECT id AS "id: ConnectionId" FROM connections
-         WHERE app_id = $1 AND dapi_connection_id = $2 AND user_id = $3 AND status = 'active'"#,
-        app.uuid(),
-        dapi_connection_id,
-        user.uuid(),
-    )
-    .fetch_optional(conn)
-    .await
-}
-
-/// Returns the sealed token of an active connection, and its binding.
-pub async fn held_token(
-    conn: &mut Conn,
-    app: AppId,
-    id: ConnectionId,
-) -> sqlx::Result<Option<(Sealed<AccessToken>, Option<Binding>)>> {
-    let row = sqlx::query!(
-        r#"SELECT c.access_token AS "token!: Sealed<AccessToken>", b.binding AS "binding?: Binding"
-         FROM connections c LEFT JOIN token_bindings b ON b.connection_id = c.id
-         WHERE c.app_id = $1 AND c.id = $2 AND c.status = 'active'"#,
-        app.uuid(),
-        id.uuid(),
-    )
-    .fetch_optional(conn)
-    .await?;
-    Ok(row.map(|row| (row.token, row.binding)))
-}

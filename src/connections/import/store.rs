@@ -1,0 +1,99 @@
+//! Inserting an imported token, and looking for the connection that has it already.
+
+use crate::audit::AuditActor;
+use crate::common::ids::{AppId, ConnectionId, UserId};
+use crate::connections::exchange::store::NewConnection;
+use crate::connections::model::Verification;
+use crate::connections::sql::{WAIT_FOR_DELINKING, interval};
+use crate::dapi::AccessToken;
+use crate::database::Conn;
+use crate::vault::{Binding, Sealed};
+
+/// Inserts an imported token: as `active`, or as `pending` if an older link has to be delinked first.
+pub async fn insert_imported(
+    conn: &mut Conn,
+    actor: &AuditActor,
+    new: &NewConnection,
+    token: &Sealed<AccessToken>,
+    active: bool,
+    verification: &Verification,
+) -> sqlx::Result<()> {
+    let attention = match verification {
+        Verification::Proven { attention } => attention.as_deref(),
+        Verification::Unproven => None,
+    };
+    sqlx::query!(
+        "WITH inserted AS (
+            INSERT INTO connections (
+                app_id, id, user_id, status, dapi_connection_id, dapi_user_id, dapi_token_id,
+                access_token, user_secret, activated_at, due_at, created_by,
+                unproven, attention_type, attention_since)
+            SELECT $1, $2, $3, CASE WHEN $9 THEN 'active' ELSE 'pending' END, $4, $5, $6, $7, $8,
+                   CASE WHEN $9 THEN strongroom_now() END,
+                   CASE WHEN NOT $9 THEN strongroom_now() + $10::interval END,
+                   ($11::audit_actor).client_id,
+                   $12, $13::text, CASE WHEN $13 IS NOT NULL THEN strongroom_now() END
+            RETURNING app_id, id, user_id, status),
+         bound AS (
+            INSERT INTO token_bindings (connection_id, binding) SELECT id, $14 FROM inserted)
+         SELECT record_audit(app_id, $11, 'connection.imported', status, user_id, id,
+                             CASE WHEN NOT $12 THEN 'verified' END)
+         FROM inserted
+         UNION ALL
+         SELECT record_audit(app_id, $11, 'connection.attention_set', 'ok', user_id, id, $13)
+         FROM inserted WHERE $13 IS NOT NULL",
+        new.app.uuid(),
+        new.id.uuid(),
+        new.user.uuid(),
+        new.dapi_connection_id,
+        new.dapi_user_id,
+        new.dapi_token_id,
+        token.as_bytes(),
+        new.user_secret.as_ref().map(Sealed::as_bytes),
+        active,
+        interval(WAIT_FOR_DELINKING),
+        actor as &AuditActor,
+        *verification == Verification::Unproven,
+        attention,
+        new.binding.as_bytes(),
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Finds a user's active connection of a bank login.
+pub async fn active_of_login(
+    conn: &mut Conn,
+    app: AppId,
+    user: UserId,
+    dapi_connection_id: &str,
+) -> sqlx::Result<Option<ConnectionId>> {
+    sqlx::query_scalar!(
+        r#"SELECT id AS "id: ConnectionId" FROM connections
+         WHERE app_id = $1 AND dapi_connection_id = $2 AND user_id = $3 AND status = 'active'"#,
+        app.uuid(),
+        dapi_connection_id,
+        user.uuid(),
+    )
+    .fetch_optional(conn)
+    .await
+}
+
+/// Returns the sealed token of an active connection, and its binding.
+pub async fn held_token(
+    conn: &mut Conn,
+    app: AppId,
+    id: ConnectionId,
+) -> sqlx::Result<Option<(Sealed<AccessToken>, Option<Binding>)>> {
+    let row = sqlx::query!(
+        r#"SELECT c.access_token AS "token!: Sealed<AccessToken>", b.binding AS "binding?: Binding"
+         FROM connections c LEFT JOIN token_bindings b ON b.connection_id = c.id
+         WHERE c.app_id = $1 AND c.id = $2 AND c.status = 'active'"#,
+        app.uuid(),
+        id.uuid(),
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(row.map(|row| (row.token, row.binding)))
+}
