@@ -10,7 +10,7 @@ use crate::common::ids::{AppId, DataKeyId};
 use crate::common::secret::SecretText;
 use crate::config::DefaultApp;
 use crate::database::Conn;
-use crate::vault::{self, KeyOwner, MasterKeyId, Sealed, Vault, WrappedKey};
+use crate::vault::{self, MasterKeyId, Sealed, Vault, WrappedKey};
 
 /// An app, without its secret.
 #[derive(Debug, Clone, Serialize)]
@@ -130,12 +130,7 @@ pub async fn credentials(conn: &mut Conn, app: AppId) -> sqlx::Result<Option<Sea
         app,
         app_key: row.app_key,
         app_secret: row.app_secret,
-        key: WrappedKey {
-            id: row.key_id,
-            owner: KeyOwner::App(app),
-            master_key_id: row.master_key_id,
-            wrapped: row.wrapped,
-        },
+        key: WrappedKey::of_app(app, row.key_id, row.master_key_id, row.wrapped),
     }))
 }
 
@@ -153,12 +148,7 @@ async fn held_default(conn: &mut Conn) -> sqlx::Result<Option<SealedCredentials>
         app: row.id,
         app_key: row.app_key,
         app_secret: row.app_secret,
-        key: WrappedKey {
-            id: row.key_id,
-            owner: KeyOwner::App(row.id),
-            master_key_id: row.master_key_id,
-            wrapped: row.wrapped,
-        },
+        key: WrappedKey::of_app(row.id, row.key_id, row.master_key_id, row.wrapped),
     }))
 }
 

@@ -14,7 +14,7 @@ use crate::common::secret::SecretText;
 use crate::connections::sql::{WAIT_FOR_DELINKING, interval};
 use crate::dapi::{AccessCode, AccessToken, UserSecret};
 use crate::database::Conn;
-use crate::vault::{Binding, KeyOwner, MasterKeyId, Sealed, WrappedKey};
+use crate::vault::{Binding, MasterKeyId, Sealed, WrappedKey};
 
 /// A connection under a lease, with the sealed secrets that a call to Dapi needs.
 #[derive(Debug)]
@@ -46,22 +46,23 @@ macro_rules! claimed {
             secret: $row.secret,
             binding: $row.binding,
             user_secret: $row.user_secret,
-            user_key: WrappedKey {
-                id: $row.user_key_id,
-                owner: KeyOwner::User { app: $row.app_id, user: $row.user_id },
-                master_key_id: $row.user_master,
-                wrapped: $row.user_wrapped,
-            },
+            user_key: WrappedKey::of_user(
+                $row.app_id,
+                $row.user_id,
+                $row.user_key_id,
+                $row.user_master,
+                $row.user_wrapped,
+            ),
             credentials: SealedCredentials {
                 app: $row.app_id,
                 app_key: $row.app_key,
                 app_secret: $row.app_secret,
-                key: WrappedKey {
-                    id: $row.app_key_id,
-                    owner: KeyOwner::App($row.app_id),
-                    master_key_id: $row.app_master,
-                    wrapped: $row.app_wrapped,
-                },
+                key: WrappedKey::of_app(
+                    $row.app_id,
+                    $row.app_key_id,
+                    $row.app_master,
+                    $row.app_wrapped,
+                ),
             },
         }
     };

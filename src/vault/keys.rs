@@ -119,6 +119,26 @@ pub struct WrappedKey {
     pub wrapped: Vec<u8>,
 }
 
+impl WrappedKey {
+    /// An app's data key, as its row has it.
+    #[must_use]
+    pub fn of_app(app: AppId, id: DataKeyId, master_key_id: MasterKeyId, wrapped: Vec<u8>) -> Self {
+        Self { id, owner: KeyOwner::App(app), master_key_id, wrapped }
+    }
+
+    /// A user's data key, as its row has it.
+    #[must_use]
+    pub fn of_user(
+        app: AppId,
+        user: UserId,
+        id: DataKeyId,
+        master_key_id: MasterKeyId,
+        wrapped: Vec<u8>,
+    ) -> Self {
+        Self { id, owner: KeyOwner::User { app, user }, master_key_id, wrapped }
+    }
+}
+
 /// An unwrapped key that seals; wiped when dropped.
 pub struct DataKey {
     id: DataKeyId,

@@ -5,7 +5,7 @@ use uuid::Uuid;
 use crate::common::ids::{AppId, ConnectionId, DataKeyId, UserId};
 use crate::dapi::AccessToken;
 use crate::database::Conn;
-use crate::vault::{Binding, KeyOwner, MasterKeyId, Sealed, WrappedKey};
+use crate::vault::{Binding, MasterKeyId, Sealed, WrappedKey};
 
 /// A token of an earlier release, which is not bound yet.
 #[derive(Debug)]
@@ -39,12 +39,7 @@ pub async fn lock_unbound(conn: &mut Conn, after: Uuid, limit: i64) -> sqlx::Res
         id: row.id,
         user: row.user,
         token: row.token,
-        key: WrappedKey {
-            id: row.key_id,
-            owner: KeyOwner::User { app: row.app, user: row.user },
-            master_key_id: row.master_key_id,
-            wrapped: row.wrapped,
-        },
+        key: WrappedKey::of_user(row.app, row.user, row.key_id, row.master_key_id, row.wrapped),
     });
     Ok(unbound.collect())
 }

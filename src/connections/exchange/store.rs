@@ -102,12 +102,7 @@ impl BatchQuery for LookUp {
                     app,
                     app_key: row.app_key,
                     app_secret: row.app_secret,
-                    key: WrappedKey {
-                        id: row.app_key_id,
-                        owner: KeyOwner::App(app),
-                        master_key_id: row.app_master,
-                        wrapped: row.app_wrapped,
-                    },
+                    key: WrappedKey::of_app(app, row.app_key_id, row.app_master, row.app_wrapped),
                 },
             }
         });

@@ -6,7 +6,7 @@ use crate::connections::model::{RevocationKind, Status};
 use crate::connections::proxy_token::ProxyToken;
 use crate::connections::sql::parse_status;
 use crate::database::Conn;
-use crate::vault::{KeyOwner, KeyedHash, MasterKeyId, Sealed, WrappedKey};
+use crate::vault::{KeyedHash, MasterKeyId, Sealed, WrappedKey};
 
 /// An active connection's proxy token, if it has one yet, and the user's key.
 #[derive(Debug)]
@@ -41,12 +41,7 @@ pub async fn proxy_token_of(
     .await?;
     Ok(row.map(|row| HeldProxyToken {
         user: row.user,
-        key: WrappedKey {
-            id: row.key_id,
-            owner: KeyOwner::User { app, user: row.user },
-            master_key_id: row.master_key_id,
-            wrapped: row.wrapped,
-        },
+        key: WrappedKey::of_user(app, row.user, row.key_id, row.master_key_id, row.wrapped),
         token: row.token,
     }))
 }
@@ -131,12 +126,7 @@ pub async fn find_by_proxy_token(
         status: parse_status(&row.status)?,
         revocation: row.revocation_kind.as_deref().and_then(RevocationKind::parse),
         user: row.user,
-        key: WrappedKey {
-            id: row.key_id,
-            owner: KeyOwner::User { app, user: row.user },
-            master_key_id: row.master_key_id,
-            wrapped: row.wrapped,
-        },
+        key: WrappedKey::of_user(app, row.user, row.key_id, row.master_key_id, row.wrapped),
         wants_user_secret: row.wants_user_secret,
     }))
 }

@@ -16,7 +16,7 @@ use crate::common::secret::SecretText;
 use crate::connections::sql::{column, interval};
 use crate::dapi::{AccessToken, UserSecret};
 use crate::database::{BatchQuery, Conn};
-use crate::vault::{Binding, KeyOwner, MasterKeyId, Sealed, WrappedKey};
+use crate::vault::{Binding, MasterKeyId, Sealed, WrappedKey};
 
 /// Time after which a position that is not renewed counts as abandoned.
 const POSITION_TTL: Duration = Duration::from_secs(15);
@@ -178,22 +178,18 @@ impl From<LeaseRow> for AcquiredLease {
             user_secret: row.user_secret,
             user_secret_proven: row.user_secret_proven,
             unproven: row.unproven,
-            user_key: WrappedKey {
-                id: row.user_key_id,
-                owner: KeyOwner::User { app: row.app, user: row.user },
-                master_key_id: row.user_master,
-                wrapped: row.user_wrapped,
-            },
+            user_key: WrappedKey::of_user(
+                row.app,
+                row.user,
+                row.user_key_id,
+                row.user_master,
+                row.user_wrapped,
+            ),
             credentials: SealedCredentials {
                 app: row.app,
                 app_key: row.app_key,
                 app_secret: row.app_secret,
-                key: WrappedKey {
-                    id: row.app_key_id,
-                    owner: KeyOwner::App(row.app),
-                    master_key_id: row.app_master,
-                    wrapped: row.app_wrapped,
-                },
+                key: WrappedKey::of_app(row.app, row.app_key_id, row.app_master, row.app_wrapped),
             },
         }
     }
