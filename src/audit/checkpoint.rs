@@ -26,7 +26,7 @@ pub struct Checkpoint {
     pub seq: i64,
     /// The hash of the last link, in hexadecimal.
     pub hash: String,
-    /// The version of the links' encoding ([`LINK_VERSION`](super::model::LINK_VERSION)).
+    /// The version of the links' encoding (`LINK_VERSION`).
     pub version: i16,
 }
 

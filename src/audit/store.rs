@@ -7,7 +7,7 @@ use super::model::{AuditEvent, Head, LINK_VERSION, LinkHash};
 use crate::common::ids::{AppId, AuditEventId, ConnectionId, SessionId, UserId};
 use crate::database::Conn;
 
-/// A row of the trail as [`select_rows`] reads it.
+/// A row of the trail as `select_rows!` reads it.
 struct Row {
     app: AppId,
     id: AuditEventId,

@@ -1,6 +1,6 @@
 //! The erasure of users as callers see it: `DELETE /v1/users/{clientUserID}` and its signed receipt.
 //!
-//! [`connections::erasure`](crate::connections::erasure) decides what is destroyed and when; this module answers
+//! `connections::erasure` decides what is destroyed and when; this module answers
 //! requests and signs receipts.
 //!
 //! May import: common, http, connections, oauth, users.

@@ -226,7 +226,7 @@ fn write(file: &Path, about: &str, variables: &Lines) -> Result<(), FolderError>
     written.map_err(at(file))
 }
 
-/// Reads what [`write`] wrote.
+/// Reads what [`write()`] wrote.
 fn read(file: &Path) -> io::Result<Lines> {
     let text = zeroize::Zeroizing::new(std::fs::read_to_string(file)?);
     let line = |line: &str| {
