@@ -1,7 +1,5 @@
 //! Classifies database errors by what the caller can do about them.
 
-use std::time::{Duration, Instant};
-
 /// The class of a database error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -83,36 +81,6 @@ pub trait MaybeDatabase {
 impl MaybeDatabase for sqlx::Error {
     fn database(&self) -> Option<&sqlx::Error> {
         Some(self)
-    }
-}
-
-/// How long contended work is retried.
-const RETRY_FOR: Duration = Duration::from_secs(4);
-/// The first and the longest pause between attempts.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(320));
-
-/// Retries `work` while it fails by contention, for up to four seconds. Safe if `work` is one transaction: a
-/// failure by contention wrote nothing.
-///
-/// # Errors
-/// Returns the last error of `work`.
-pub async fn retry<T, E: MaybeDatabase, F>(mut work: impl FnMut() -> F) -> Result<T, E>
-where
-    F: Future<Output = Result<T, E>>,
-{
-    let until = Instant::now() + RETRY_FOR;
-    let mut pause = PAUSES.0;
-    loop {
-        let error = match work().await {
-            Ok(value) => return Ok(value),
-            Err(error) => error,
-        };
-        let contended = error.database().map(Fault::of) == Some(Fault::Contention);
-        if !contended || Instant::now() + pause > until {
-            return Err(error);
-        }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(PAUSES.1);
     }
 }
 

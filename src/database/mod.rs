@@ -25,11 +25,11 @@ mod transaction;
 
 pub use batch::{Batch, BatchQuery};
 pub use conn::Conn;
-pub use fault::{Fault, MaybeDatabase, is_outage, retry};
+pub use fault::{Fault, MaybeDatabase, is_outage};
 pub use health::Health;
 pub use inconsistent::Inconsistent;
 pub use pool::{Pool, Pools};
-pub use retry::{Waits, retry_until};
+pub use retry::{Waits, retry, retry_until};
 pub use transaction::Transaction;
 
 use std::time::Duration;

@@ -2,6 +2,14 @@
 
 use std::time::{Duration, Instant};
 
+use super::{Fault, MaybeDatabase};
+
+/// How long contended work is retried.
+const CONTENDED_FOR: Duration = Duration::from_secs(4);
+/// Between two tries of contended work.
+const CONTENDED_WAITS: Waits =
+    Waits::doubling(Duration::from_millis(20), Duration::from_millis(320));
+
 /// Waits between two tries: the first, and the longest that it doubles up to.
 #[derive(Clone, Copy, Debug)]
 pub struct Waits {
@@ -49,6 +57,19 @@ where
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(waits.longest);
     }
+}
+
+/// Retries `work` while it fails by contention, for up to four seconds. Safe if `work` is one transaction: a
+/// failure by contention wrote nothing.
+///
+/// # Errors
+/// Returns the last error of `work`.
+pub async fn retry<T, E: MaybeDatabase, F>(work: impl FnMut() -> F) -> Result<T, E>
+where
+    F: Future<Output = Result<T, E>>,
+{
+    let contended = |error: &E| error.database().map(Fault::of) == Some(Fault::Contention);
+    retry_until(Instant::now() + CONTENDED_FOR, CONTENDED_WAITS, contended, work).await
 }
 
 #[cfg(test)]
