@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::connector::{Connector, Opened, silent};
 use super::health::SUSPECT_WAIT;
-use super::{Fault, LongWork, Transaction};
+use super::{LongWork, Transaction};
 
 /// A connection to PostgreSQL. Statements run on `&mut Conn`, and each has a deadline.
 ///
@@ -145,10 +145,7 @@ impl Watch<'_> {
     fn note(&mut self, error: &sqlx::Error) {
         // PostgreSQL answered, so the statement is over.
         *self.in_flight = !matches!(error, sqlx::Error::Database(_));
-        *self.broken |= super::is_outage(error);
-        if Fault::is_contagious(error) {
-            self.health.distrust(&self.generation);
-        }
+        *self.broken |= self.health.observe(error, &self.generation);
     }
 }
 

@@ -9,7 +9,7 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _, Executor as _, PgConnection};
 use tokio_util::sync::CancellationToken;
 
-use super::{Fault, Health};
+use super::Health;
 use crate::config::{DatabaseUrl, SessionAttrs};
 
 /// The lock timeout of a lone statement: short, because a locked row is retried outside of its batch.
@@ -54,10 +54,7 @@ pub struct Opened {
 impl Opened {
     /// Records what an error implies about the connection.
     pub(super) fn note(&mut self, error: &sqlx::Error) {
-        self.broken |= super::is_outage(error);
-        if Fault::is_contagious(error) {
-            self.health.distrust(&self.generation);
-        }
+        self.broken |= self.health.observe(error, &self.generation);
     }
 
     /// Resets the connection for its next use, within a second.

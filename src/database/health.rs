@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::{Fault, is_outage};
+
 /// How long a statement on a suspect connection may take in all.
 pub(super) const SUSPECT_WAIT: Duration = Duration::from_secs(2);
 
@@ -20,6 +22,15 @@ impl Health {
     /// Returns the current generation for a new connection. The token is cancelled once it is suspect.
     pub(super) fn generation(&self) -> CancellationToken {
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Draws the conclusions from an error on a connection of this generation. Returns whether the connection is
+    /// broken.
+    pub(super) fn observe(&self, error: &sqlx::Error, generation: &CancellationToken) -> bool {
+        if Fault::is_contagious(error) {
+            self.distrust(generation);
+        }
+        is_outage(error)
     }
 
     /// Makes connections of this and all earlier generations suspect, unless they already are.
