@@ -18,6 +18,12 @@ pub fn column<'a, I, T>(inputs: &'a [I], value: impl FnMut(&'a I) -> T) -> Vec<T
     inputs.iter().map(value).collect()
 }
 
+/// Returns the output of a batch's n-th query. `n` is an SQL ordinality, which starts at 1.
+pub fn output_of<T>(outputs: &mut [T], n: i64) -> sqlx::Result<&mut T> {
+    let output = usize::try_from(n).ok().and_then(|n| outputs.get_mut(n.checked_sub(1)?));
+    output.ok_or_else(|| sqlx::Error::Decode("a row without an input".into()))
+}
+
 pub fn interval(duration: Duration) -> PgInterval {
     let microseconds = i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
     PgInterval { months: 0, days: 0, microseconds }

@@ -13,7 +13,7 @@ use crate::apps::SealedCredentials;
 use crate::audit::AuditActor;
 use crate::common::ids::{AppId, ConnectionId, DataKeyId, TokenLeaseId, UserId};
 use crate::common::secret::SecretText;
-use crate::connections::sql::{column, interval};
+use crate::connections::sql::{column, interval, output_of};
 use crate::dapi::{AccessToken, UserSecret};
 use crate::database::{BatchQuery, Conn};
 use crate::vault::{Binding, MasterKeyId, Sealed, WrappedKey};
@@ -193,12 +193,6 @@ impl From<LeaseRow> for AcquiredLease {
             },
         }
     }
-}
-
-/// Returns the output of the n-th input. `n` is an SQL ordinality, which starts at 1.
-fn output_of<T>(outputs: &mut [T], n: i64) -> sqlx::Result<&mut T> {
-    let output = usize::try_from(n).ok().and_then(|n| outputs.get_mut(n.checked_sub(1)?));
-    output.ok_or_else(|| sqlx::Error::Decode("a row without an input".into()))
 }
 
 /// The end of a call: releases its lease and records its outcome.

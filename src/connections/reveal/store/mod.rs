@@ -6,7 +6,7 @@ pub use budget::*;
 
 use crate::audit::AuditActor;
 use crate::common::ids::{AppId, ConnectionId, DataKeyId, UserId};
-use crate::connections::sql::column;
+use crate::connections::sql::{column, output_of};
 use crate::dapi::{AccessToken, UserSecret};
 use crate::database::{BatchQuery, Conn};
 use crate::vault::{Binding, MasterKeyId, Sealed};
@@ -96,9 +96,7 @@ impl BatchQuery for Reveal {
         .await?;
         let mut revealed: Vec<_> = inputs.iter().map(|_| None).collect();
         for row in rows {
-            let slot = usize::try_from(row.n).ok().and_then(|n| revealed.get_mut(n - 1));
-            let slot = slot.ok_or_else(|| sqlx::Error::Decode("a row without a request".into()))?;
-            *slot = Some(Revealed {
+            *output_of(&mut revealed, row.n)? = Some(Revealed {
                 user: row.user,
                 client_user_id: row.client_user_id,
                 dapi_connection_id: row.dapi_connection_id,
