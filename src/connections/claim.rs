@@ -11,9 +11,9 @@ use uuid::Uuid;
 use crate::apps::SealedCredentials;
 use crate::common::ids::{AppId, ConnectionId, DataKeyId, TokenLeaseId, UserId};
 use crate::common::secret::SecretText;
-use crate::connections::sql::{WAIT_FOR_DELINKING, interval};
+use crate::connections::sql::WAIT_FOR_DELINKING;
 use crate::dapi::{AccessCode, AccessToken, UserSecret};
-use crate::database::Conn;
+use crate::database::{Conn, interval};
 use crate::vault::{Binding, MasterKeyId, Sealed, WrappedKey};
 
 /// A connection under a lease, with the sealed secrets that a call to Dapi needs.

@@ -5,8 +5,6 @@
 
 use std::time::Duration;
 
-use sqlx::postgres::types::PgInterval;
-
 use crate::connections::model::Status;
 
 /// How long a connection waits for an older link's delinking before it is due again. Usually it becomes due earlier:
@@ -22,11 +20,6 @@ pub fn column<'a, I, T>(inputs: &'a [I], value: impl FnMut(&'a I) -> T) -> Vec<T
 pub fn output_of<T>(outputs: &mut [T], n: i64) -> sqlx::Result<&mut T> {
     let output = usize::try_from(n).ok().and_then(|n| outputs.get_mut(n.checked_sub(1)?));
     output.ok_or_else(|| sqlx::Error::Decode("a row without an input".into()))
-}
-
-pub fn interval(duration: Duration) -> PgInterval {
-    let microseconds = i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
-    PgInterval { months: 0, days: 0, microseconds }
 }
 
 /// Parses the column `status`. Fails only for a status that the CHECK constraint does not allow.

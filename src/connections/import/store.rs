@@ -4,9 +4,9 @@ use crate::audit::AuditActor;
 use crate::common::ids::{AppId, ConnectionId, UserId};
 use crate::connections::exchange::store::NewConnection;
 use crate::connections::model::Verification;
-use crate::connections::sql::{WAIT_FOR_DELINKING, interval};
+use crate::connections::sql::WAIT_FOR_DELINKING;
 use crate::dapi::AccessToken;
-use crate::database::Conn;
+use crate::database::{Conn, interval};
 use crate::vault::{Binding, Sealed};
 
 /// Inserts an imported token: as `active`, or as `pending` if an older link has to be delinked first.

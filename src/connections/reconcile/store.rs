@@ -12,8 +12,7 @@ use crate::audit::AuditActor;
 use crate::common::actor::Actor;
 use crate::common::ids::{AppId, ConnectionId, UserId};
 use crate::connections::model::Failure;
-use crate::connections::sql::interval;
-use crate::database::Conn;
+use crate::database::{Conn, interval};
 
 /// A row whose call is due.
 #[derive(Clone, Copy, Debug)]

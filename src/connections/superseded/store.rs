@@ -9,8 +9,7 @@ use std::time::Duration;
 use crate::audit::AuditActor;
 use crate::common::actor::Actor;
 use crate::common::ids::{AppId, BulkRevocationId, ConnectionId};
-use crate::connections::sql::interval;
-use crate::database::Conn;
+use crate::database::{Conn, interval};
 
 /// How long a superseded token is kept.
 const KEEP_FOR: Duration = Duration::from_hours(1);

@@ -13,9 +13,9 @@ use crate::apps::SealedCredentials;
 use crate::audit::AuditActor;
 use crate::common::ids::{AppId, ConnectionId, DataKeyId, TokenLeaseId, UserId};
 use crate::common::secret::SecretText;
-use crate::connections::sql::{column, interval, output_of};
+use crate::connections::sql::{column, output_of};
 use crate::dapi::{AccessToken, UserSecret};
-use crate::database::{BatchQuery, Conn};
+use crate::database::{BatchQuery, Conn, interval};
 use crate::vault::{Binding, MasterKeyId, Sealed, WrappedKey};
 
 /// Time after which a position that is not renewed counts as abandoned.

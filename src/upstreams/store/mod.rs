@@ -9,15 +9,6 @@ pub(super) use token::{
     Lookup, TokenLease, acquire, claim_lease, is_leased, record_failure, record_token,
 };
 
-use std::time::Duration;
-
-use sqlx::postgres::types::PgInterval;
-
-fn interval(duration: Duration) -> PgInterval {
-    let microseconds = i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
-    PgInterval { months: 0, days: 0, microseconds }
-}
-
 /// Converts a parsed word; the CHECK constraints rule out unknown ones.
 fn known<T>(word: &str, found: Option<T>) -> sqlx::Result<T> {
     found.ok_or_else(|| sqlx::Error::Decode(format!("the word `{word}`").into()))

@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use super::interval;
 use crate::audit::AuditActor;
 use crate::common::ids::{AppId, DataKeyId, UpstreamId};
-use crate::database::Conn;
+use crate::database::{Conn, interval};
 use crate::upstreams::wire::TokenError;
 use crate::upstreams::{ClientSecret, UpstreamToken};
 use crate::vault::{MasterKeyId, Sealed};

@@ -12,8 +12,8 @@ use uuid::Uuid;
 
 use crate::common::ids::{AppId, BulkRevocationId, ErasureId};
 use crate::connections::model::Status;
-use crate::connections::sql::{interval, parse_status};
-use crate::database::Conn;
+use crate::connections::sql::parse_status;
+use crate::database::{Conn, interval};
 
 /// Rows that one statement scans.
 const BATCH: i64 = 1000;

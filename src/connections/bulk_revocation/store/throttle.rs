@@ -8,8 +8,8 @@ use crate::common::actor::Actor;
 use crate::common::ids::{BulkRevocationId, UserId};
 use crate::connections::bulk_revocation::{CHECK_AGAIN, RELEASE_EVERY};
 use crate::connections::model::Status;
-use crate::connections::sql::{WAIT_FOR_DELINKING, interval};
-use crate::database::Conn;
+use crate::connections::sql::WAIT_FOR_DELINKING;
+use crate::database::{Conn, interval};
 
 /// Holds the released tokens of a bulk revocation again, except those whose delinking is under way. Locked rows
 /// are left to [`hold_paused`].
