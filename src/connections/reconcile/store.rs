@@ -37,7 +37,22 @@ pub struct Due {
 /// The row comparisons, and `coalesce` in the conditions, keep the planner off other indexes, which hold the rows of
 /// all apps.
 macro_rules! portions {
-    ($row:ident, $columns:literal, $indexed:literal, $condition:literal, $($argument:expr),* $(,)?) => {
+    (Candidate, $($rest:tt)+) => {
+        portions!(
+            @select Candidate,
+            r#"d.app_id AS "app!: AppId", d.id AS "id!: ConnectionId""#,
+            $($rest)+
+        )
+    };
+    (Due, $($rest:tt)+) => {
+        portions!(
+            @select Due,
+            r#"d.app_id AS "app!: AppId", d.id AS "id!: ConnectionId", d.user_id AS "user!: UserId",
+         d.dapi_connection_id AS "dapi_connection_id!""#,
+            $($rest)+
+        )
+    };
+    (@select $row:ident, $columns:literal, $indexed:literal, $condition:literal, $($argument:expr),* $(,)?) => {
         sqlx::query_as!(
             $row,
             "WITH RECURSIVE
@@ -76,7 +91,6 @@ pub async fn due_exchanges(
 ) -> sqlx::Result<Vec<Candidate>> {
     portions!(
         Candidate,
-        r#"d.app_id AS "app!: AppId", d.id AS "id!: ConnectionId""#,
         "c.code IS NOT NULL",
         "coalesce(c.code_expires_at > (SELECT strongroom_now()), false)
          AND ($3::boolean OR (c.leased_until IS NULL AND NOT c.unanswered))",
@@ -96,7 +110,6 @@ pub async fn due_delinks(
 ) -> sqlx::Result<Vec<Candidate>> {
     portions!(
         Candidate,
-        r#"d.app_id AS "app!: AppId", d.id AS "id!: ConnectionId""#,
         "c.status = 'revoking' AND c.access_token IS NOT NULL",
         "true",
         portion,
@@ -113,17 +126,9 @@ pub async fn due_held_tokens(
     portion: i64,
     except: &[Uuid],
 ) -> sqlx::Result<Vec<Due>> {
-    portions!(
-        Due,
-        r#"d.app_id AS "app!: AppId", d.id AS "id!: ConnectionId", d.user_id AS "user!: UserId",
-         d.dapi_connection_id AS "dapi_connection_id!""#,
-        "c.status = 'pending' AND c.access_token IS NOT NULL",
-        "true",
-        portion,
-        except,
-    )
-    .fetch_all(conn)
-    .await
+    portions!(Due, "c.status = 'pending' AND c.access_token IS NOT NULL", "true", portion, except,)
+        .fetch_all(conn)
+        .await
 }
 
 /// Returns codes whose attempt went unanswered, for the configuration in which such attempts are not repeated. Searches
@@ -136,8 +141,6 @@ pub async fn due_in_doubt(
 ) -> sqlx::Result<Vec<Due>> {
     portions!(
         Due,
-        r#"d.app_id AS "app!: AppId", d.id AS "id!: ConnectionId", d.user_id AS "user!: UserId",
-         d.dapi_connection_id AS "dapi_connection_id!""#,
         "c.code IS NOT NULL",
         "(c.leased_until IS NOT NULL OR c.unanswered)
          AND coalesce(c.code_expires_at > (SELECT strongroom_now()), false)
