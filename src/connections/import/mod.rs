@@ -232,7 +232,7 @@ impl VerificationLease {
     async fn release(self, context: &Context) {
         let released = async {
             let mut conn = context.pool.acquire().await?;
-            token_lease::store::release_delink_lease(&mut conn, self.name, self.id).await
+            token_lease::store::release_by_id(&mut conn, self.name, self.id).await
         };
         if let Err(error) = released.await {
             tracing::warn!(cause = %error, "the lease of a verification was not released and expires");

@@ -209,7 +209,7 @@ impl PendingDelink {
         }
         let transition = model::on_unconfirmed_end(locked.login, false);
         let effects = transitions::apply(&mut tx, &me, &transition, None).await?;
-        token_lease::store::release_delink_lease(&mut tx, id, self.token_lease).await?;
+        token_lease::store::release_by_id(&mut tx, id, self.token_lease).await?;
         tx.commit().await?;
         effects.changed(id).apply(context);
         Ok(false)
@@ -239,7 +239,7 @@ impl PendingDelink {
         let mut tx = context.pool.begin().await?;
         bank_login::wait_briefly(&mut tx).await?;
         transitions::store::delink_failed(&mut tx, app, id, self.epoch, &what, wait).await?;
-        token_lease::store::release_delink_lease(&mut tx, id, self.token_lease).await?;
+        token_lease::store::release_by_id(&mut tx, id, self.token_lease).await?;
         tx.commit().await
     }
 
@@ -257,7 +257,7 @@ impl PendingDelink {
             let transition = Transition::EndRevocation { confirmed: true, what };
             effects = transitions::apply(&mut tx, &me, &transition, None).await?;
         }
-        token_lease::store::release_delink_lease(&mut tx, id, self.token_lease).await?;
+        token_lease::store::release_by_id(&mut tx, id, self.token_lease).await?;
         tx.commit().await?;
         effects.apply(context);
         Ok(())
@@ -304,7 +304,7 @@ async fn end_unconfirmed(context: &Context, delink: &ClaimedDelink) -> Result<()
             transitions::store::postpone(&mut tx, &me, Duration::ZERO).await?;
         }
     }
-    token_lease::store::release_delink_lease(&mut tx, claimed.id, delink.token_lease).await?;
+    token_lease::store::release_by_id(&mut tx, claimed.id, delink.token_lease).await?;
     tx.commit().await?;
     effects.apply(context);
     Ok(())

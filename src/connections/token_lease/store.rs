@@ -288,8 +288,9 @@ impl BatchQuery for ReleaseLease {
     }
 }
 
-/// Releases the token lease that a delinking acquired. Does nothing if another call has taken it over.
-pub async fn release_delink_lease(
+/// Releases a token lease by its id, without a record of a call: a delinking's or a verification's. Does nothing if
+/// another call has taken it over.
+pub async fn release_by_id(
     conn: &mut Conn,
     id: ConnectionId,
     lease_id: TokenLeaseId,
