@@ -1,6 +1,6 @@
 //! Apps: Dapi applications, the tenant boundary.
 //!
-//! May import: audit, common, config, dapi, database, vault.
+//! May import: audit, common, config, database, providers, vault.
 
 mod store;
 
@@ -8,7 +8,7 @@ pub use store::{App, add, credentials, ensure_default, find, list};
 
 use crate::common::ids::AppId;
 use crate::common::secret::SecretText;
-use crate::dapi::AppCredentials;
+use crate::providers::AppCredentials;
 use crate::vault::{AadContext, KeyOwner, Sealed, Vault, VaultError, WrappedKey};
 
 /// The app that the environment describes (`DAPI_APP_KEY`, `DAPI_APP_SECRET`).

@@ -12,8 +12,8 @@ use crate::apps::SealedCredentials;
 use crate::common::ids::{AppId, ConnectionId, DataKeyId, TokenLeaseId, UserId};
 use crate::common::secret::SecretText;
 use crate::connections::sql::WAIT_FOR_DELINKING;
-use crate::dapi::{AccessCode, AccessToken, UserSecret};
 use crate::database::{Conn, interval};
+use crate::providers::{AccessCode, AccessToken, UserSecret};
 use crate::vault::{Binding, MasterKeyId, Sealed, WrappedKey};
 
 /// A connection under a lease, with the sealed secrets that a call to Dapi needs.

@@ -8,8 +8,8 @@ use crate::common::text;
 use crate::common::text::InvalidText;
 use crate::connections::ConnectionError;
 use crate::connections::model::{Connection, Status};
-use crate::dapi::{AccessCode, AccessToken, UserSecret};
 use crate::http::problem::{Problem, ProblemCode};
+use crate::providers::{AccessCode, AccessToken, UserSecret};
 use crate::vault::VaultError;
 
 /// The longest id of Dapi's (`connectionID`, `userID`, `tokenID`), in bytes. Real ones have 40 to 90.

@@ -4,7 +4,7 @@
 //! HTTP in `routes`: `exchange`, `import`, `reveal`, `revocation`, `bulk_revocation`, `erasure`, `attention`,
 //! `query`. `reconcile` carries on what did not end. `bank_login` and `transitions` are what they share.
 //!
-//! May import: common, vault, dapi, http, audit, apps, users.
+//! May import: common, vault, providers, http, audit, apps, users.
 
 pub(crate) mod attention;
 mod bank_login;
@@ -47,8 +47,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::common::ids::{AppId, ConnectionId, UserId};
 use crate::config::Pace;
-use crate::dapi;
 use crate::database::{MaybeDatabase, Pool};
+use crate::providers;
 use crate::vault::{AadContext, Vault, VaultError};
 
 /// What the use cases work with. Every thread has a pool and a client of its own; the rest is shared.
@@ -61,7 +61,7 @@ pub struct Context {
     /// What seals and opens.
     pub vault: Vault,
     /// Dapi.
-    pub dapi: dapi::Client,
+    pub providers: providers::Client,
     /// How long things wait.
     pub pace: Arc<Pace>,
     /// Calls to Dapi under way. No caller's disconnect ends them; a shutdown waits for them.
@@ -89,12 +89,12 @@ impl Context {
 
     /// How long a lease on an exchange lives: the call's time limit and a little for the commit.
     fn exchange_lease(&self) -> Duration {
-        self.dapi.settings().exchange_timeout + LEASE_MARGIN
+        self.providers.settings().exchange_timeout + LEASE_MARGIN
     }
 
     /// How long a lease on a delinking lives.
     fn delink_lease(&self) -> Duration {
-        self.dapi.settings().call_timeout + LEASE_MARGIN
+        self.providers.settings().call_timeout + LEASE_MARGIN
     }
 }
 

@@ -12,7 +12,7 @@ use crate::common::trace::TraceContext;
 use crate::connections;
 use crate::connections::ConnectionError;
 use crate::connections::token_lease::{CallRequest, Opened, TokenLease};
-use crate::dapi::{CallAnswer, CallBody, CallLost, Field, Permit, said};
+use crate::providers::{CallAnswer, CallBody, CallLost, Field, Permit, said};
 use crate::relay::paths::DapiPath;
 use crate::relay::redact::Redactor;
 use crate::relay::verdict::{Verdict, VerdictReader};
@@ -174,7 +174,7 @@ impl Running {
             user_secret: opened.user_secret.as_ref(),
             with_app_key: path.with_app_key,
         };
-        let (dapi, token) = (&self.context.dapi, Some(&opened.access_token));
+        let (dapi, token) = (&self.context.providers, Some(&opened.access_token));
         let sent = dapi.call(&self.permit, path.path, token, &body, trace, self.left()).await;
         usable(sent?)
     }
@@ -191,7 +191,7 @@ impl Running {
     }
 
     async fn end(&self, label: &'static str, status: Option<u16>, attention: Option<String>) {
-        self.context.dapi.count_call(label, self.started.elapsed());
+        self.context.providers.count_call(label, self.started.elapsed());
         if let Err(error) = self.lease.end(&self.context, label, status, attention).await {
             tracing::warn!(cause = %error, "the end of a call could not be recorded, the background retries");
         }

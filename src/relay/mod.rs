@@ -6,7 +6,7 @@
 //! (`verdict`). `tokenless` is the one call without a token, `wire` has Dapi's formats. The lease itself belongs to
 //! `connections`, whose delinkings acquire it too.
 //!
-//! May import: common, vault, dapi, http, audit, apps, users, oauth, connections.
+//! May import: common, vault, providers, http, audit, apps, users, oauth, connections.
 
 mod body;
 mod call;
@@ -49,7 +49,7 @@ pub struct Context {
 impl Context {
     /// Returns the time limit of a call, to the last byte of its answer.
     fn limit(&self, path: &DapiPath) -> Duration {
-        let limit = self.connections.dapi.settings().call_timeout;
+        let limit = self.connections.providers.settings().call_timeout;
         if path.slow { limit * 2 } else { limit }
     }
 }

@@ -9,7 +9,7 @@ use super::queue::{GATE_PATIENCE, LeaseError};
 use crate::common::actor::Actor;
 use crate::common::ids::AppId;
 use crate::common::trace::TraceContext;
-use crate::dapi::{CallBody, Field, Lane};
+use crate::providers::{CallBody, Field, Lane};
 use crate::{apps, audit};
 
 /// Calls Dapi with the app's secret alone. Takes no token lease, because no token is used.
@@ -22,7 +22,7 @@ pub(super) async fn call(
     trace: TraceContext,
 ) -> Result<Outcome, LeaseError> {
     let context = &context.connections;
-    let permit = context.dapi.gate().enter(app, Lane::Call, GATE_PATIENCE).await;
+    let permit = context.providers.gate().enter(app, Lane::Call, GATE_PATIENCE).await;
     let permit = permit.map_err(LeaseError::Gate)?;
     let mut conn = context.pool.acquire().await?;
     let credentials = apps::credentials(&mut conn, app).await?.ok_or(LeaseError::Unknown)?;
@@ -40,14 +40,15 @@ pub(super) async fn call(
     drop(conn);
     let body =
         CallBody { fields: &fields, app: &credentials, user_secret: None, with_app_key: false };
-    let (started, limit): (_, Duration) = (Instant::now(), context.dapi.settings().call_timeout);
-    let sent = context.dapi.call(&permit, path.path, None, &body, &trace, limit).await;
+    let (started, limit): (_, Duration) =
+        (Instant::now(), context.providers.settings().call_timeout);
+    let sent = context.providers.call(&permit, path.path, None, &body, &trace, limit).await;
     let outcome = match sent {
         Ok(answer) => call::read_whole(answer, &[credentials.app_secret.expose()]).await,
         Err(lost) => Err(lost.into()),
     };
     let label = call::label(&outcome);
-    context.dapi.count_call(label, started.elapsed());
+    context.providers.count_call(label, started.elapsed());
     let event = audit::Event { outcome: label, ..event };
     audit::record(&mut context.pool.acquire().await?, &actor, &event).await?;
     Ok(outcome)

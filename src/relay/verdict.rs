@@ -1,7 +1,7 @@
 //! The verdict of an answer: `success`, `type` and `status` at its top level. The verdict of a streamed answer is read
 //! while its bytes pass, without holding them.
 
-use crate::dapi::Said;
+use crate::providers::Said;
 
 /// The longest name or value of a field that is read, in bytes of JSON, with its quotation marks.
 const MAX_TOKEN: usize = 256;

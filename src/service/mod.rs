@@ -32,14 +32,14 @@ use self::shared::{Parts, Shared, Thread};
 use crate::common::clock::Clock;
 use crate::config::{BootstrapClient, Config, DefaultApp, OauthConfig, PublicUrl};
 use crate::connections::{Batches, Budgets, ChangeNotifier, Context, Deferred, LastUses};
-use crate::dapi::Gate;
 use crate::database::{Conn, Pool, Pools};
 use crate::http::connection;
 use crate::http::connection::{Guard, Limits};
 use crate::oauth::{Directory, Issuer};
 use crate::outbound::Reach;
+use crate::providers::Gate;
 use crate::vault::Vault;
-use crate::{audit, background, connections, dapi, oauth, upstreams};
+use crate::{audit, background, connections, oauth, providers, upstreams};
 
 /// Open files other than connections to PostgreSQL, Dapi, upstreams and callers.
 const OTHER_FILES: usize = 64;
@@ -204,7 +204,7 @@ impl Service {
 
         tracing::info!("draining");
         readiness.drain();
-        context.dapi.gate().close();
+        context.providers.gate().close();
         stop.cancel();
         context.tasks.close();
         if tokio::time::timeout(grace, context.tasks.wait()).await.is_err() {
@@ -247,15 +247,16 @@ pub async fn context_of_one_round(config: Config) -> Result<Context, StartError>
     let database = Database::open(&config).await?;
     let vault = Vault::open(&mut database.connect().await?, config.master_keys).await?;
     let mut registry = Registry::default();
-    let metrics = dapi::Metrics::register(&mut registry);
+    let metrics = providers::Metrics::register(&mut registry);
     let gate = Gate::new(config.dapi.max_concurrent_calls);
-    let dapi = dapi::Client::new(Arc::new(config.dapi), gate, metrics).map_err(StartError::Tls)?;
+    let providers =
+        providers::Client::new(Arc::new(config.dapi), gate, metrics).map_err(StartError::Tls)?;
     let pool = database.pools().background();
     Ok(Context {
         batches: Batches::new(&database.pools().batches()),
         pool,
         vault,
-        dapi,
+        providers,
         pace: Arc::new(config.pace),
         tasks: TaskTracker::new(),
         changes: ChangeNotifier::default(),

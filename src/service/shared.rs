@@ -11,7 +11,6 @@ use crate::common::clock::Clock;
 use crate::common::signer::Signer;
 use crate::config::{DapiConfig, HttpConfig, Pace, PublicUrl};
 use crate::connections::{Batches, Budgets, ChangeNotifier, Context, Deferred, LastUses};
-use crate::dapi::Gate;
 use crate::database::Pool;
 use crate::http::body_pool::{self, BodyPool};
 use crate::http::concurrency::ConcurrencyLimit;
@@ -19,8 +18,9 @@ use crate::http::operators::Operators;
 use crate::http::peer::TrustedProxies;
 use crate::oauth::{Directory, Issuer};
 use crate::outbound::Reach;
+use crate::providers::Gate;
 use crate::vault::Vault;
-use crate::{dapi, oauth, outbound, relay, upstreams};
+use crate::{oauth, outbound, providers, relay, upstreams};
 
 /// What all threads share.
 #[derive(Clone)]
@@ -107,12 +107,12 @@ impl Shared {
     /// that each thread's stay with it.
     pub(super) fn context(&self, pool: Pool) -> Result<Context, StartError> {
         let dapi = Arc::clone(&self.dapi);
-        let client = dapi::Client::new(dapi, self.gate.clone(), self.metrics.dapi.clone());
+        let client = providers::Client::new(dapi, self.gate.clone(), self.metrics.dapi.clone());
         Ok(Context {
             batches: self.batches.clone(),
             pool,
             vault: self.vault.clone(),
-            dapi: client.map_err(StartError::Tls)?,
+            providers: client.map_err(StartError::Tls)?,
             pace: Arc::clone(&self.pace),
             tasks: self.tasks.clone(),
             changes: self.changes.clone(),

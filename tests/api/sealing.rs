@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use strongroom::common::clock::Clock;
 use strongroom::config::Config;
-use strongroom::dapi::AccessToken;
+use strongroom::providers::AccessToken;
 use strongroom::service::{Service, StartError};
 use strongroom::vault::{self, AadContext, MasterKeyId, Sealed, Vault};
 

@@ -14,7 +14,7 @@ use crate::connections::{ConnectionError, Context};
 /// Returns whether this `type` of Dapi's answer to a call is one of `DAPI_ATTENTION_TYPES`.
 #[must_use]
 pub fn calls_for_attention(context: &Context, kind: &str) -> bool {
-    context.dapi.settings().attention_types.iter().any(|known| known == kind)
+    context.providers.settings().attention_types.iter().any(|known| known == kind)
 }
 
 /// Clears the attention, so that calls are made again. Idempotent. Returns `None` if there is no such connection.

@@ -3,8 +3,8 @@
 use uuid::Uuid;
 
 use crate::common::ids::{AppId, ConnectionId, DataKeyId, UserId};
-use crate::dapi::AccessToken;
 use crate::database::Conn;
+use crate::providers::AccessToken;
 use crate::vault::{Binding, MasterKeyId, Sealed, WrappedKey};
 
 /// A token of an earlier release, which is not bound yet.

@@ -18,8 +18,8 @@ use crate::connections::exchange::store::{
 use crate::connections::exchange::{PendingExchange, store};
 use crate::connections::model::Connection;
 use crate::connections::{ConnectionAad, ConnectionError, Context, sql};
-use crate::dapi::{AccessCode, Busy, Lane, Permit, UserSecret};
 use crate::database::{BatchQuery as _, Fault, Waits, is_outage, retry_until};
+use crate::providers::{AccessCode, Busy, Lane, Permit, UserSecret};
 use crate::users;
 use crate::vault::{Binding, KeyedHash, Sealed, Vault, VaultError};
 
@@ -209,7 +209,7 @@ fn enter_gate(context: &Context, app: AppId, revoking: bool) -> (Option<Permit>,
     if revoking {
         return (None, sql::WAIT_FOR_DELINKING);
     }
-    match context.dapi.gate().try_enter(app, Lane::Exchange) {
+    match context.providers.gate().try_enter(app, Lane::Exchange) {
         Ok(permit) => (Some(permit), Duration::ZERO),
         Err(Busy { held: true, retry_after }) => (None, retry_after),
         // The gate wakes the background work as soon as a permit is free.

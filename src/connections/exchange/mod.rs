@@ -27,7 +27,9 @@ use crate::connections::exchange::outcome::{Outcome, Recorded};
 use crate::connections::model::{Answer, Connection, Failure};
 use crate::connections::transitions::store::SealedToken;
 use crate::connections::{ConnectionAad, Context};
-use crate::dapi::{AccessCode, AppCredentials, ExchangeAnswer, ExchangedToken, Permit, UserSecret};
+use crate::providers::{
+    AccessCode, AppCredentials, ExchangeAnswer, ExchangedToken, Permit, UserSecret,
+};
 use crate::vault::{Binding, DataKey, Sealed, Vault, VaultError};
 
 /// An exchange whose intent is committed and whose lease is held. It has to be run: no other task
@@ -93,7 +95,7 @@ impl PendingExchange {
         fail::fail_point!("exchange::before_call");
         let Self { permit, code, credentials, dapi_connection_id, trace, .. } = &self;
         let answer =
-            context.dapi.exchange(permit, credentials, code, dapi_connection_id, trace).await;
+            context.providers.exchange(permit, credentials, code, dapi_connection_id, trace).await;
         fail::fail_point!("exchange::answered");
         let outcome = match self.outcome(answer) {
             Ok(outcome) => outcome,

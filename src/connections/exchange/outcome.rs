@@ -207,7 +207,7 @@ async fn record_under_lock(
         current: me.lease_epoch == outcome.epoch,
         unanswered_before: me.unanswered,
         window_open: me.window_open,
-        probe: context.dapi.settings().exchange_probe,
+        probe: context.providers.settings().exchange_probe,
     };
     let transition = model::after_exchange(me.state, attempt, locked.login, outcome.answer.clone());
     if let (Transition::Activate { .. }, Some(in_force), Some(token)) =

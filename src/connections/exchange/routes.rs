@@ -14,11 +14,11 @@ use crate::connections::input::{
 use crate::connections::model::{Connection, Failure, Status};
 use crate::connections::query::wait;
 use crate::connections::{ConnectionError, Context, exchange};
-use crate::dapi::{AccessCode, UserSecret};
 use crate::http::body::Body;
 use crate::http::caller::{SessionOr, needs};
 use crate::http::detached;
 use crate::http::problem::{Problem, ProblemCode};
+use crate::providers::{AccessCode, UserSecret};
 
 /// Connect's result as it came, with the user where a backend hands it in. Unknown fields are
 /// ignored.

@@ -10,8 +10,8 @@ use crate::audit::AuditActor;
 use crate::common::ids::{AppId, ConnectionId, DataKeyId, SessionId, UserId};
 use crate::common::secret::SecretText;
 use crate::connections::sql::column;
-use crate::dapi::{AccessCode, UserSecret};
 use crate::database::{BatchQuery, Conn, Inconsistent, interval};
+use crate::providers::{AccessCode, UserSecret};
 use crate::vault::{Binding, KeyOwner, KeyedHash, MasterKeyId, Sealed, WrappedKey};
 
 /// What a submission is decided by, and what its exchange needs, in one snapshot.

@@ -25,8 +25,8 @@ use crate::connections::token_lease::{CallRequest, TokenLease};
 use crate::connections::{
     ConnectionAad, ConnectionError, Context, bank_login, model, token_lease, transitions,
 };
-use crate::dapi::{AccessToken, Busy, Refusal, UserSecret};
 use crate::database::Conn;
+use crate::providers::{AccessToken, Busy, Refusal, UserSecret};
 use crate::users;
 use crate::users::User;
 use crate::vault::{Binding, DataKey, Sealed};
@@ -210,7 +210,7 @@ impl VerificationLease {
         let name: [u8; 16] =
             std::array::from_fn(|at| hash.as_bytes().get(at).copied().unwrap_or(0));
         let lease = Self { name: Uuid::from_bytes(name).into(), id: TokenLeaseId::new() };
-        let limit = context.dapi.settings().call_timeout;
+        let limit = context.providers.settings().call_timeout;
         let give_up_at = Instant::now() + limit;
         loop {
             let mut conn = context.pool.acquire().await?;
@@ -298,7 +298,7 @@ async fn acquire_lease_of(
     import: &Import,
     id: ConnectionId,
 ) -> Result<Result<Option<TokenLease>, Imported>, ConnectionError> {
-    let limit = context.dapi.settings().call_timeout;
+    let limit = context.providers.settings().call_timeout;
     let request =
         CallRequest { actor: actor.clone(), app: import.app, id, path: verification::PATH, limit };
     let give_up_at = Instant::now() + limit;

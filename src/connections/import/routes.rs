@@ -10,11 +10,11 @@ use crate::connections::input::{
 };
 use crate::connections::model::{Connection, Failure, Status};
 use crate::connections::{Context, import, query};
-use crate::dapi::{AccessToken, Refusal, UserSecret};
 use crate::http::body::Body;
 use crate::http::caller::{Authorized, needs};
 use crate::http::detached;
 use crate::http::problem::{Problem, ProblemCode};
+use crate::providers::{AccessToken, Refusal, UserSecret};
 
 /// A token that the app already holds.
 #[derive(Deserialize, utoipa::ToSchema)]

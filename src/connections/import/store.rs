@@ -5,8 +5,8 @@ use crate::common::ids::{AppId, ConnectionId, UserId};
 use crate::connections::exchange::store::NewConnection;
 use crate::connections::model::Verification;
 use crate::connections::sql::WAIT_FOR_DELINKING;
-use crate::dapi::AccessToken;
 use crate::database::{Conn, interval};
+use crate::providers::AccessToken;
 use crate::vault::{Binding, Sealed};
 
 /// Inserts an imported token: as `active`, or as `pending` if an older link has to be delinked first.

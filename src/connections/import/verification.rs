@@ -11,11 +11,11 @@ use crate::common::trace::TraceContext;
 use crate::common::{lenient_json, text};
 use crate::connections::attention::calls_for_attention;
 use crate::connections::{ConnectionError, Context};
-use crate::dapi::{
+use crate::database::Inconsistent;
+use crate::providers::{
     AccessToken, AppCredentials, Busy, CallAnswer, CallBody, CallLost, Lane, Permit, Refusal,
     UserSecret, scrub,
 };
-use crate::database::Inconsistent;
 
 /// The call that verifies. It needs a live token and the right user secret, and reads no balances.
 pub const PATH: &str = "metadata/accounts/get";
@@ -54,10 +54,11 @@ pub async fn verify_token(
     context: &Context,
     candidate: &Candidate<'_>,
 ) -> Result<(VerificationAnswer, Option<u16>), ConnectionError> {
-    let permit = match context.dapi.gate().enter(candidate.app, Lane::Call, WAIT_FOR_PERMIT).await {
-        Ok(permit) => permit,
-        Err(busy) => return Ok((VerificationAnswer::Busy(busy), None)),
-    };
+    let permit =
+        match context.providers.gate().enter(candidate.app, Lane::Call, WAIT_FOR_PERMIT).await {
+            Ok(permit) => permit,
+            Err(busy) => return Ok((VerificationAnswer::Busy(busy), None)),
+        };
     let mut conn = context.pool.acquire().await?;
     let found = apps::credentials(&mut conn, candidate.app).await?;
     drop(conn);
@@ -73,7 +74,7 @@ pub async fn verify_token(
             VerificationAnswer::NoAnswer { timeout: lost.timeout }
         }
     };
-    context.dapi.count_call(verified.outcome(), started.elapsed());
+    context.providers.count_call(verified.outcome(), started.elapsed());
     Ok((verified, answer.ok().map(|(status, _)| status)))
 }
 
@@ -97,8 +98,8 @@ async fn call(
 ) -> Result<(u16, Vec<u8>), CallLost> {
     let Candidate { access_token, user_secret, trace, .. } = candidate;
     let body = CallBody { fields: &[], app, user_secret: Some(user_secret), with_app_key: false };
-    let limit: Duration = context.dapi.settings().call_timeout;
-    let calling = context.dapi.call(permit, PATH, Some(access_token), &body, trace, limit);
+    let limit: Duration = context.providers.settings().call_timeout;
+    let calling = context.providers.call(permit, PATH, Some(access_token), &body, trace, limit);
     let mut answer = calling.await?;
     let bytes = read(&mut answer).await?;
     Ok((answer.status().as_u16(), bytes))

@@ -217,7 +217,7 @@ async fn expire_rows(context: &Context, rows: &[Uuid]) -> sqlx::Result<Vec<Uuid>
 /// Ends what no attempt will follow: a revoked code whose window closed, or a lease that died where
 /// unanswered attempts are not repeated. The dead lease counts as an attempt without an answer.
 async fn end_without_attempt(context: &Context) -> usize {
-    let probe = context.dapi.settings().exchange_probe;
+    let probe = context.providers.settings().exchange_probe;
     let except = context.deferred.rows(Reconciler::Ends, Instant::now());
     let due = async {
         let mut conn = context.pool.acquire().await?;

@@ -16,7 +16,7 @@ use crate::common::ids::{AppId, ConnectionId};
 use crate::connections::model::Status;
 use crate::connections::query::store::ViewQuery;
 use crate::connections::{ConnectionAad, ConnectionError, Context};
-use crate::dapi::{AccessToken, UserSecret};
+use crate::providers::{AccessToken, UserSecret};
 use crate::vault::{KeyOwner, WrappedKey};
 
 /// For how long a locked row is retried: a revocation or a supersession holds it for one commit. Limited by time and

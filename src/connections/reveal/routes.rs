@@ -9,10 +9,10 @@ use crate::common::ids::ConnectionId;
 use crate::connections::input::{not_active, reason};
 use crate::connections::reveal::Reveal;
 use crate::connections::{Budgets, Context, reveal};
-use crate::dapi::UserSecret;
 use crate::http::body::{Body, Id};
 use crate::http::caller::{Authorized, Client, needs};
 use crate::http::problem::{Problem, ProblemCode};
+use crate::providers::UserSecret;
 
 /// Why the token is read.
 #[derive(Deserialize, ToSchema)]

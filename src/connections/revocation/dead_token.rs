@@ -21,7 +21,7 @@ pub async fn dapi_reports_dead_token(
     id: ConnectionId,
     kind: &str,
 ) -> Result<bool, ConnectionError> {
-    if !context.dapi.settings().dead_types.iter().any(|dead| dead == kind) {
+    if !context.providers.settings().dead_types.iter().any(|dead| dead == kind) {
         return Ok(false);
     }
     let mut tx = context.pool.begin().await?;

@@ -26,8 +26,8 @@ use crate::connections::{
     ConnectionAad, ConnectionError, Context, backoff, bank_login, model, superseded, token_lease,
     transitions,
 };
-use crate::dapi::{AccessToken, AppCredentials, DelinkAnswer, Permit, UserSecret};
 use crate::database::{Waits, retry, retry_until};
+use crate::providers::{AccessToken, AppCredentials, DelinkAnswer, Permit, UserSecret};
 use crate::vault::{Vault, VaultError};
 
 /// The first wait before a delinking is retried, and the longest.
@@ -174,7 +174,8 @@ impl PendingDelink {
         let trace = TraceContext::fresh();
         let Self { permit, credentials, token, user_secret, .. } = &self;
         fail::fail_point!("delink::before_call");
-        let answer = context.dapi.delink(permit, credentials, token, user_secret, &trace).await;
+        let answer =
+            context.providers.delink(permit, credentials, token, user_secret, &trace).await;
         fail::fail_point!("delink::answered");
         // Retrying only until the lease ends is enough: delinking is idempotent and another attempt follows.
         let lease_end = Instant::now() + context.delink_lease();

@@ -14,8 +14,8 @@ use crate::connections::model::{Attention, Status};
 use crate::connections::query::store::ViewQuery;
 use crate::connections::token_lease::store::{AcquireLease, AcquiredLease, ReleaseLease};
 use crate::connections::{ConnectionAad, ConnectionError, Context, superseded};
-use crate::dapi::{AccessToken, AppCredentials, UserSecret};
 use crate::database::{Waits, retry_until};
+use crate::providers::{AccessToken, AppCredentials, UserSecret};
 use crate::vault::{Sealed, Vault, VaultError};
 
 /// Between two tries to release a lease.

@@ -14,8 +14,8 @@ use crate::audit::AuditActor;
 use crate::common::ids::{AppId, ConnectionId, DataKeyId, TokenLeaseId, UserId};
 use crate::common::secret::SecretText;
 use crate::connections::sql::{column, output_of};
-use crate::dapi::{AccessToken, UserSecret};
 use crate::database::{BatchQuery, Conn, interval};
+use crate::providers::{AccessToken, UserSecret};
 use crate::vault::{Binding, MasterKeyId, Sealed, WrappedKey};
 
 /// Time after which a position that is not renewed counts as abandoned.

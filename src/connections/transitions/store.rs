@@ -14,8 +14,8 @@ use crate::connections::bank_login::{LockedConnection, RevocationInForce};
 use crate::connections::model::{Connection, Failure, RevocationKind, Status};
 use crate::connections::query::store::view::{Row, select_view};
 use crate::connections::sql::column;
-use crate::dapi::{AccessToken, UserSecret};
 use crate::database::{BatchQuery, Conn, interval};
+use crate::providers::{AccessToken, UserSecret};
 use crate::vault::Sealed;
 
 /// A token that Dapi returned, sealed for its connection, with the ids that came with it.

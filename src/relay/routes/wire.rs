@@ -23,7 +23,6 @@ use crate::connections::query::wait::wait_until;
 use crate::connections::revocation::{Request as Revocation, RevokeOutcome};
 use crate::connections::token_lease::CallRequest;
 use crate::connections::{exchange, proxy_token, revocation};
-use crate::dapi::AccessCode;
 use crate::database::Pool;
 use crate::http::body_pool::BodyPool;
 use crate::http::caller::bearer;
@@ -32,6 +31,7 @@ use crate::http::problem::Problem;
 use crate::http::{caller, detached};
 use crate::oauth;
 use crate::oauth::Issuer;
+use crate::providers::AccessCode;
 use crate::relay::body::Fields;
 use crate::relay::call::Request;
 use crate::relay::paths::{DapiPath, OPERATION_STATUS};
@@ -280,7 +280,7 @@ impl AuthorizedRequest {
         let submission = self.submission(req)?;
         let (app, context) = (self.app, self.context.connections.clone());
         // Dapi's SDKs wait as long as Dapi may take, and do not retry.
-        let deadline = Instant::now() + context.dapi.settings().exchange_timeout;
+        let deadline = Instant::now() + context.providers.settings().exchange_timeout;
         let by = actor.clone();
         let receiving = {
             let context = context.clone();

@@ -7,8 +7,8 @@ pub use budget::*;
 use crate::audit::AuditActor;
 use crate::common::ids::{AppId, ConnectionId, DataKeyId, UserId};
 use crate::connections::sql::{column, output_of};
-use crate::dapi::{AccessToken, UserSecret};
 use crate::database::{BatchQuery, Conn};
+use crate::providers::{AccessToken, UserSecret};
 use crate::vault::{Binding, MasterKeyId, Sealed};
 
 /// The row of a revealed connection, its secrets still sealed.
