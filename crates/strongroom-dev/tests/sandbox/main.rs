@@ -11,5 +11,8 @@ mod faults;
 mod page;
 mod pass_through;
 mod payment;
+mod plaid_exchange;
+mod plaid_items;
+mod plaid_support;
 mod support;
 mod systems;
