@@ -11,6 +11,9 @@ use time::macros::date;
 
 use super::mint;
 
+/// The user name whose login at the bank always fails.
+pub const FAILING_USERNAME: &str = "denied";
+
 /// A currency as Dapi writes it.
 #[derive(Debug)]
 pub(super) struct Currency {

@@ -113,8 +113,7 @@ fn asset(kind: &'static str, content: &'static str) -> HttpResponse {
 mod tests {
     use super::*;
     use crate::sandbox::answer::RIGHT_OTP;
-    use crate::sandbox::bank::BANKS;
-    use crate::sandbox::handle::FAILING_USERNAME;
+    use crate::sandbox::bank::{BANKS, FAILING_USERNAME};
 
     #[test]
     fn an_origin_counts_only_as_browsers_spell_it() {

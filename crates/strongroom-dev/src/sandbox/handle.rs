@@ -11,7 +11,7 @@ use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use super::api::{State, spelling};
-use super::bank::Bank;
+use super::bank::{Bank, FAILING_USERNAME};
 use super::calls::{CallReport, CodeCount};
 use super::faults::{Fault, InvalidFault, SetFault};
 use super::mint;
@@ -22,8 +22,6 @@ use strongroom_common::clock::Clock;
 
 /// The longest `connectionID`, `clientUserID` or user name, in bytes.
 const LONGEST_NAME: usize = 200;
-/// The user name whose login at the bank always fails.
-pub const FAILING_USERNAME: &str = "denied";
 
 /// A sandbox. Clones share its state.
 #[derive(Clone)]

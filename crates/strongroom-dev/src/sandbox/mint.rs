@@ -195,7 +195,7 @@ pub(super) fn connection_id_of(name: &str) -> String {
     hex(digest.get(..CONNECTION_ID_BYTES).unwrap_or_default())
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
     bytes.iter().fold(String::new(), |mut text, byte| {
         // Writing to a String cannot fail.

@@ -46,12 +46,14 @@ mod systems_wire;
 mod visit;
 mod wire;
 
+pub use bank::FAILING_USERNAME;
 pub use calls::{CallRecord, CallReport, CodeCount};
 pub use faults::{Effect, Fault, Huge, InvalidFault, Refuse, SetFault, Status, When};
-pub use handle::{
-    ConnectOptions, ConnectResult, FAILING_USERNAME, InvalidConnect, Sandbox, TokenInfo,
+pub use handle::{ConnectOptions, ConnectResult, InvalidConnect, Sandbox, TokenInfo};
+pub use plaid::{
+    AccessTokenInfo, Delivery, Forgery, InvalidLink, ItemInfo, LinkOptions, LinkResult, Plaid,
+    Webhook, WebhookOptions,
 };
-pub use plaid::{AccessTokenInfo, InvalidLink, ItemInfo, LinkOptions, LinkResult, Plaid};
 pub use settings::{
     App, DEFAULT_APP_KEY, DEFAULT_APP_SECRET, DEFAULT_PLAID_CLIENT_ID, DEFAULT_PLAID_SECRET,
     DelinkCuts, Mfa, RemovedItem, Rules, RulesChange, SecondExchange, Settings,
@@ -79,6 +81,7 @@ pub fn server(sandbox: &Sandbox, listener: TcpListener) -> io::Result<Server> {
             .app_data(ThinData(sandbox.clone()))
             .app_data(ThinData(sandbox.plaid()))
             .app_data(PayloadConfig::new(wire::LONGEST_BODY))
+            .configure(plaid::control_routes)
             .configure(control::routes)
             .configure(connect::routes)
             .configure(plaid::routes)

@@ -14,5 +14,6 @@ mod payment;
 mod plaid_exchange;
 mod plaid_items;
 mod plaid_support;
+mod plaid_webhooks;
 mod support;
 mod systems;

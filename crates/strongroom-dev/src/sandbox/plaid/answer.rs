@@ -39,6 +39,10 @@ pub(super) mod reason {
     pub(crate) const INVALID_LINK_TOKEN: Reason = Reason("INVALID_INPUT", "INVALID_LINK_TOKEN");
     pub(crate) const INVALID_ACCOUNT_ID: Reason = Reason("INVALID_INPUT", "INVALID_ACCOUNT_ID");
     pub(crate) const INVALID_INSTITUTION: Reason = Reason("INVALID_INPUT", "INVALID_INSTITUTION");
+    pub(crate) const INVALID_WEBHOOK_VERIFICATION_KEY_ID: Reason =
+        Reason("INVALID_INPUT", "INVALID_WEBHOOK_VERIFICATION_KEY_ID");
+    pub(crate) const SANDBOX_WEBHOOK_INVALID: Reason =
+        Reason("SANDBOX_ERROR", "SANDBOX_WEBHOOK_INVALID");
     pub(crate) const ITEM_NOT_FOUND: Reason = Reason("ITEM_ERROR", "ITEM_NOT_FOUND");
     pub(crate) const ITEM_LOGIN_REQUIRED: Reason = Reason("ITEM_ERROR", "ITEM_LOGIN_REQUIRED");
 }

@@ -18,6 +18,7 @@ use super::link::{LinkToken, moment};
 use super::sandbox_calls;
 use super::sync;
 use super::vault::{Vault, check_login};
+use super::webhooks::{WebhookOptions, Webhooks};
 use crate::sandbox::bounded::locked;
 use crate::sandbox::common::Common;
 use crate::sandbox::mint;
@@ -42,6 +43,7 @@ pub(super) struct Call {
 pub(super) struct State {
     pub(super) common: Arc<Common>,
     pub(super) vault: Vault,
+    pub(super) webhooks: Arc<Webhooks>,
 }
 
 /// A call's answer and its effect.
@@ -79,6 +81,7 @@ impl State {
                 })))
             }
             Deed::Institution => institution(body),
+            Deed::VerificationKey => self.verification_key(body),
             Deed::SandboxPublicToken => sandbox_calls::public_token(self, app, body),
             _ => self.with_token(call.endpoint.deed, app, body),
         }
@@ -121,9 +124,29 @@ impl State {
                 locked(&item.state).webhook = webhook.map(str::to_owned);
                 Ok(fields(json!({ "item": item.to_json() })))
             }
-            Deed::SandboxResetLogin => Ok(sandbox_calls::reset_login(item)),
+            Deed::SandboxResetLogin => Ok(sandbox_calls::reset_login(self, item)),
+            Deed::SandboxFireWebhook => sandbox_calls::fire_webhook(self, item, body),
             _ => data_of(deed, item, body),
         }
+    }
+
+    fn verification_key(&self, body: Body<'_>) -> Result<Fields, Refusal> {
+        let key = self.webhooks.keys.find(body.text("key_id")?).ok_or_else(|| {
+            reason::INVALID_WEBHOOK_VERIFICATION_KEY_ID.because("invalid key_id provided")
+        })?;
+        Ok(fields(json!({ "key": key.to_jwk() })))
+    }
+
+    /// Sends a webhook to an item's URL in a task of its own. Returns whether it has one.
+    pub(super) fn notify(&self, item: &Item, options: &WebhookOptions) -> bool {
+        let Some(url) = item.state().webhook else { return false };
+        let (mint, now) = (&self.vault.mint, self.common.clock.now());
+        if let Some(webhook) = self.webhooks.make(item, options, mint, now)
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(self.webhooks.send(url, webhook));
+        }
+        true
     }
 
     fn create_link_token(&self, app: &Arc<App>, body: Body<'_>) -> Result<Fields, Refusal> {

@@ -18,8 +18,10 @@ pub(super) enum Deed {
     Transactions,
     TransactionsSync,
     Institution,
+    VerificationKey,
     SandboxPublicToken,
     SandboxResetLogin,
+    SandboxFireWebhook,
 }
 
 #[derive(Debug)]
@@ -34,7 +36,7 @@ const fn at(path: &'static str, deed: Deed) -> Endpoint {
 }
 
 /// All endpoints of Plaid's side.
-pub(super) static ENDPOINTS: [Endpoint; 16] = [
+pub(super) static ENDPOINTS: [Endpoint; 18] = [
     at("plaid/link/token/create", Deed::LinkTokenCreate),
     at("plaid/link/token/get", Deed::LinkTokenGet),
     at("plaid/item/public_token/exchange", Deed::Exchange),
@@ -49,8 +51,10 @@ pub(super) static ENDPOINTS: [Endpoint; 16] = [
     at("plaid/transactions/get", Deed::Transactions),
     at("plaid/transactions/sync", Deed::TransactionsSync),
     at("plaid/institutions/get_by_id", Deed::Institution),
+    at("plaid/webhook_verification_key/get", Deed::VerificationKey),
     at("plaid/sandbox/public_token/create", Deed::SandboxPublicToken),
     at("plaid/sandbox/item/reset_login", Deed::SandboxResetLogin),
+    at("plaid/sandbox/item/fire_webhook", Deed::SandboxFireWebhook),
 ];
 
 impl Endpoint {

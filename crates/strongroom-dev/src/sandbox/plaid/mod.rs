@@ -12,18 +12,26 @@
 mod answer;
 mod api;
 mod body;
+mod control;
 mod data;
 mod endpoint;
 mod handle;
 mod institution;
 mod item;
+mod keys;
 mod link;
+mod linking;
 mod sandbox_calls;
 mod sync;
 mod vault;
+mod webhooks;
 mod wire;
 
-pub use handle::{AccessTokenInfo, InvalidLink, ItemInfo, LinkOptions, LinkResult, Plaid};
+pub use handle::{AccessTokenInfo, ItemInfo, Plaid};
+pub use linking::{InvalidLink, LinkOptions, LinkResult};
 
+pub use webhooks::{Delivery, Forgery, Webhook, WebhookOptions};
+
+pub(super) use control::control_routes;
 pub(super) use endpoint::spelling;
 pub(super) use wire::routes;

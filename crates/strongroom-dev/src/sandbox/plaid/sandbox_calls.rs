@@ -1,6 +1,6 @@
 //! Calls that only Plaid's sandbox has (`/sandbox/…`): an item without Link, and a login that has to be repaired.
 //!
-//! May import: answer, api, body, institution, item, vault.
+//! May import: answer, api, body, institution, item, vault, webhooks.
 
 use std::sync::Arc;
 
@@ -13,6 +13,7 @@ use super::body::Body;
 use super::institution::{Institution, accounts_of};
 use super::item::Item;
 use super::vault::LinkRequest;
+use super::webhooks::WebhookOptions;
 use crate::sandbox::bounded::locked;
 use crate::sandbox::settings::App;
 
@@ -54,7 +55,20 @@ pub(super) fn public_token(
 }
 
 /// `/sandbox/item/reset_login`.
-pub(super) fn reset_login(item: &Item) -> Fields {
+pub(super) fn reset_login(state: &State, item: &Item) -> Fields {
     locked(&item.state).login_required = true;
+    state.notify(item, &WebhookOptions::new("ERROR"));
     fields(json!({ "reset_login": true }))
+}
+
+/// `/sandbox/item/fire_webhook`.
+pub(super) fn fire_webhook(state: &State, item: &Item, body: Body<'_>) -> Result<Fields, Refusal> {
+    let options = WebhookOptions {
+        webhook_type: body.text_if_given("webhook_type")?.map(str::to_owned),
+        ..WebhookOptions::new(body.text("webhook_code")?)
+    };
+    if state.notify(item, &options) {
+        return Ok(fields(json!({ "webhook_fired": true })));
+    }
+    Err(reason::SANDBOX_WEBHOOK_INVALID.because("no webhook is set for this item"))
 }
