@@ -149,6 +149,25 @@ impl Fault {
         }))
     }
 
+    /// Creates Plaid's rate limit: 429 in Plaid's form, with `Retry-After` in seconds if given.
+    #[must_use]
+    pub fn plaid_rate_limit(retry_after: Option<u64>) -> Self {
+        let kind = ("Content-Type".to_owned(), "application/json".to_owned());
+        let after = retry_after.map(|seconds| ("Retry-After".to_owned(), seconds.to_string()));
+        let body = serde_json::json!({
+            "error_type": "RATE_LIMIT_EXCEEDED",
+            "error_code": "RATE_LIMIT",
+            "error_message": "sandbox: rate limit on demand",
+            "display_message": null,
+            "request_id": "sandboxfault000",
+        });
+        Self::new(Effect::Status(Status {
+            code: 429,
+            headers: [kind].into_iter().chain(after).collect(),
+            body: body.to_string(),
+        }))
+    }
+
     /// Limits the fault to one endpoint.
     #[must_use]
     pub fn on(mut self, path: &str) -> Self {

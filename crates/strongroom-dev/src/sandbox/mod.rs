@@ -35,6 +35,7 @@ mod handle;
 mod mint;
 mod model;
 mod operations;
+mod page;
 mod payees;
 mod payment;
 mod plaid;

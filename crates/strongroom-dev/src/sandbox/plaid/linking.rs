@@ -133,7 +133,8 @@ impl Plaid {
         Ok(self.result(linked))
     }
 
-    fn open_link_token(&self, text: &str) -> Result<Arc<LinkToken>, InvalidLink> {
+    /// Returns a link token that can be used.
+    pub(super) fn open_link_token(&self, text: &str) -> Result<Arc<LinkToken>, InvalidLink> {
         let known = self.0.known_link_token(text);
         let open = known.filter(|known| self.0.common.clock.now() < known.expires_at);
         open.ok_or(InvalidLink::LinkToken)

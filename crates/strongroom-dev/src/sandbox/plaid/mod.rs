@@ -20,6 +20,7 @@ mod institution;
 mod item;
 mod keys;
 mod link;
+mod link_page;
 mod linking;
 mod sandbox_calls;
 mod sync;

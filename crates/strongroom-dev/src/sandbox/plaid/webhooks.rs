@@ -43,7 +43,7 @@ pub enum Forgery {
     UnknownKey,
     /// `iat` is this many seconds ago, or ahead if negative.
     IssuedSecondsAgo(i64),
-    /// Another body than the one that was signed.
+    /// The signature covers another body than this one.
     OtherBody,
     /// `alg` is `HS256`; the signature is an HMAC over the public key's `x`.
     OtherAlgorithm,
@@ -166,36 +166,28 @@ impl Webhooks {
     ) -> Option<Webhook> {
         let body = body_of(item, options, now).to_string();
         let key = self.keys.current(mint, now)?;
-        let signed_by = |key: &Key, iat: OffsetDateTime| {
-            let (text, signature) = (signed_text("ES256", &key.id, &body, iat), key);
-            let signature = signature.sign(&text);
-            Some(format!("{text}.{signature}"))
-        };
+        let stranger = || self.keys.stranger(mint, now);
         let verification = match options.forgery {
-            None | Some(Forgery::OtherBody) => signed_by(&key, now),
+            None => Some(jwt(&key, &key.id, &body, now)),
+            Some(Forgery::OtherBody) => Some(jwt(&key, &key.id, &format!("{body} "), now)),
             Some(Forgery::IssuedSecondsAgo(seconds)) => {
-                signed_by(&key, now.saturating_sub(time::Duration::seconds(seconds)))
+                let iat = now.saturating_sub(time::Duration::seconds(seconds));
+                Some(jwt(&key, &key.id, &body, iat))
             }
-            Some(Forgery::UnknownKey) => signed_by(&*self.keys.stranger(mint, now)?, now),
-            Some(Forgery::WrongKey) => {
-                let text = signed_text("ES256", &key.id, &body, now);
-                let signature = self.keys.stranger(mint, now)?.sign(&text);
-                Some(format!("{text}.{signature}"))
+            Some(Forgery::WrongKey) => Some(jwt(&*stranger()?, &key.id, &body, now)),
+            Some(Forgery::UnknownKey) => {
+                let stranger = stranger()?;
+                Some(jwt(&stranger, &stranger.id, &body, now))
             }
             Some(Forgery::OtherAlgorithm) => {
                 let text = signed_text("HS256", &key.id, &body, now);
-                let signature = hmac_with_public_key(&key, &text);
-                Some(format!("{text}.{signature}"))
+                Some(format!("{text}.{}", hmac_with_public_key(&key, &text)))
             }
             Some(Forgery::Unsigned) => {
                 Some(format!("{}.", signed_text("none", &key.id, &body, now)))
             }
             Some(Forgery::NoJwt) => Some("not-a-jwt".to_owned()),
             Some(Forgery::NoHeader) => None,
-        };
-        let body = match options.forgery {
-            Some(Forgery::OtherBody) => tampered(&body),
-            _ => body,
         };
         Some(Webhook { body, verification })
     }
@@ -316,6 +308,12 @@ fn type_of(code: &str) -> &'static str {
     }
 }
 
+/// Signs the claims about a body, under any `kid`.
+fn jwt(key: &Key, kid: &str, body: &str, iat: OffsetDateTime) -> String {
+    let text = signed_text("ES256", kid, body, iat);
+    format!("{text}.{}", key.sign(&text))
+}
+
 /// Returns the header and the claims of a JWT, which its signature covers.
 fn signed_text(algorithm: &str, kid: &str, body: &str, iat: OffsetDateTime) -> String {
     let part = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
@@ -333,9 +331,4 @@ fn hmac_with_public_key(key: &Key, text: &str) -> String {
     let x = jwk.get("x").and_then(Value::as_str).unwrap_or_default();
     let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, x.as_bytes());
     URL_SAFE_NO_PAD.encode(aws_lc_rs::hmac::sign(&key, text.as_bytes()))
-}
-
-/// Returns a body that differs from `body` and still can be read.
-fn tampered(body: &str) -> String {
-    format!("{body}\n")
 }

@@ -15,12 +15,14 @@ use super::api::{Call, State};
 use super::body::{self, Body};
 use super::endpoint::{Deed, Endpoint};
 use super::handle::Plaid;
+use super::link_page;
 use crate::sandbox::calls::{Arrival, Entry};
 use crate::sandbox::faults::Refuse;
 use crate::sandbox::visit::{Reply, Visit, Work, traceparent};
 
 pub(in crate::sandbox) fn routes(config: &mut ServiceConfig) {
-    config.service(web::scope("/plaid").default_service(web::to(plaid)));
+    config
+        .service(web::scope("/plaid").configure(link_page::routes).default_service(web::to(plaid)));
 }
 
 /// Answers everything below `/plaid` but Link's page.
