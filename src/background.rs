@@ -63,7 +63,7 @@ async fn forward_wakeups(
         tokio::select! {
             () = stop.cancelled() => return,
             () = context.wake.notified() => {}
-            () = context.dapi.gate().freed() => {}
+            () = context.providers.gate().freed() => {}
         }
         wakers.iter().for_each(Notify::notify_one);
     }
@@ -165,7 +165,7 @@ async fn one_round(
     if round.gate_full {
         // The gate remembers a declared demand for a few seconds only.
         pause = pause.min(Duration::from_secs(1));
-        pause = pause.min(context.dapi.gate().opens_in().unwrap_or(pause));
+        pause = pause.min(context.providers.gate().opens_in().unwrap_or(pause));
     }
     Ok((round, pause))
 }

@@ -23,7 +23,7 @@
 //! - [`audit`]: the append-only trail, its hash chain, its checkpoints
 //! - [`http`]: what every route imports: problems, callers, strict bodies, layers, limits of TCP connections
 //! - [`outbound`]: HTTP to URLs that came in by API, to public addresses only
-//! - [`dapi`]: Dapi's vocabulary, its wire format, the client that speaks it, the gate before it
+//! - [`providers`]: the bank links: their vocabulary and wire formats, the client that speaks them, the gate before it
 //! - [`vault`]: master keys, data keys, keyed hashes, sealed values
 //! - [`telemetry`]: logs, and the gauges of the database pools
 //! - [`database`]: connections, transactions, deadlines, batched queries
@@ -37,12 +37,12 @@ pub mod cli;
 pub mod common;
 pub mod config;
 pub mod connections;
-pub mod dapi;
 pub mod database;
 pub mod erasure;
 pub mod http;
 pub mod oauth;
 pub mod outbound;
+pub mod providers;
 pub mod relay;
 pub mod service;
 pub mod sessions;

@@ -1,6 +1,6 @@
 //! The architecture: which module may import which, where HTTP and SQL are allowed, and how long a file may be.
 //!
-//! `main → cli → service → features → {dapi, vault} → common`. Only the service imports every feature; `model`
+//! `main → cli → service → features → {providers, vault} → common`. Only the service imports every feature; `model`
 //! and `store` never use actix; `routes` never use sqlx.
 //!
 //! That the development tools import nothing of the service, and above all that the sandbox shares no type with
@@ -18,11 +18,11 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("vault", vec!["common", "database"]),
         ("config", vec!["common", "vault"]),
         ("database", vec!["common", "config"]),
-        ("dapi", vec!["common", "config"]),
+        ("providers", vec!["common", "config"]),
         ("http", vec!["common", "database"]),
         ("audit", vec!["database", "common", "http"]),
         ("users", vec!["database", "common", "vault"]),
-        ("apps", vec!["database", "common", "vault", "config", "dapi", "audit"]),
+        ("apps", vec!["database", "common", "vault", "config", "providers", "audit"]),
         ("outbound", vec!["common"]),
         ("upstreams", vec!["database", "common", "vault", "outbound", "http", "audit"]),
         ("oauth", vec!["database", "common", "vault", "config", "http", "audit"]),
@@ -32,7 +32,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
                 "database",
                 "common",
                 "vault",
-                "dapi",
+                "providers",
                 "http",
                 "audit",
                 "apps",
@@ -44,7 +44,17 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("sessions", vec!["database", "common", "vault", "http", "audit", "users"]),
         (
             "connections",
-            vec!["database", "common", "vault", "config", "dapi", "http", "audit", "apps", "users"],
+            vec![
+                "database",
+                "common",
+                "vault",
+                "config",
+                "providers",
+                "http",
+                "audit",
+                "apps",
+                "users",
+            ],
         ),
         ("erasure", vec!["database", "common", "http", "connections", "oauth", "users"]),
         ("telemetry", vec!["database", "config"]),
@@ -56,7 +66,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
                 "database",
                 "vault",
                 "config",
-                "dapi",
+                "providers",
                 "http",
                 "audit",
                 "users",

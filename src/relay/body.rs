@@ -5,8 +5,8 @@ use std::fmt;
 use serde::de::{Deserializer as _, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::dapi::{Field, UserSecret};
 use crate::http::problem::{Problem, ProblemCode};
+use crate::providers::{Field, UserSecret};
 
 /// The fields of a request's JSON object, in their order, with unparsed values.
 #[derive(Debug, Default)]

@@ -15,7 +15,7 @@ use crate::common::ids::ConnectionId;
 use crate::connections;
 use crate::connections::model::{Attention, Status};
 use crate::connections::{ConnectionError, token_lease};
-use crate::dapi::{Busy, Lane};
+use crate::providers::{Busy, Lane};
 use crate::relay::Context;
 use crate::relay::call::{Outcome, Request, Running};
 
@@ -89,10 +89,11 @@ async fn begin_in_order(
     request: &Arc<Request>,
     arrived: Instant,
 ) -> Result<Begun, LeaseError> {
-    let deadline = arrived + context.connections.dapi.settings().call_timeout;
+    let deadline =
+        arrived + context.connections.providers.settings(request.call.provider).call_timeout;
     match attempt(&context.connections, request, None, deadline).await? {
         Attempt::Begun(begun) => return Ok(begun),
-        Attempt::Busy(_) if context.connections.dapi.gate().is_closed() => {
+        Attempt::Busy(_) if context.connections.providers.gate().is_closed() => {
             return Err(LeaseError::Draining);
         }
         Attempt::Busy(busy) => return Err(LeaseError::Gate(busy)),
@@ -113,6 +114,7 @@ async fn check_active(context: &Context, request: &Request) -> Result<(), LeaseE
     let request = &request.call;
     match token_lease::status_of(&context.connections, request.app, request.id).await? {
         None => Err(LeaseError::Unknown),
+        Some((Status::Active, _)) if request.despite_attention => Ok(()),
         Some((Status::Active, None)) => Ok(()),
         Some((Status::Active, Some(attention))) => Err(LeaseError::NeedsAttention(attention)),
         Some((status, _)) => Err(LeaseError::NotActive(status)),
@@ -155,7 +157,7 @@ async fn wait(
             }
             check_active(context, request).await?;
         }
-        if context.connections.dapi.gate().is_closed() {
+        if context.connections.providers.gate().is_closed() {
             return Err(LeaseError::Draining);
         }
         let left = deadline.saturating_duration_since(Instant::now());
@@ -183,7 +185,8 @@ async fn attempt(
     deadline: Instant,
 ) -> Result<Attempt, ConnectionError> {
     let patience = GATE_PATIENCE.min(deadline.saturating_duration_since(Instant::now()));
-    let permit = match context.dapi.gate().enter(request.call.app, Lane::Call, patience).await {
+    let permit = match context.providers.gate().enter(request.call.app, Lane::Call, patience).await
+    {
         Ok(permit) => permit,
         Err(busy) => return Ok(Attempt::Busy(busy)),
     };

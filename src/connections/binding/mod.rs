@@ -3,7 +3,7 @@
 pub mod store;
 
 use crate::connections::{ConnectionAad, ConnectionError, Context};
-use crate::dapi::AccessToken;
+use crate::providers::AccessToken;
 use crate::vault::{Binding, Sealed, VaultError};
 
 /// How many tokens one transaction binds.

@@ -6,40 +6,51 @@ use actix_web::http::header::RETRY_AFTER;
 use actix_web::{HttpResponse, web};
 use serde::Deserialize;
 
+use crate::apps;
 use crate::common::ids::{AppId, ConnectionId};
+use crate::connections::exchange::ClaimedAccounts;
 use crate::connections::exchange::{Received, Submission};
 use crate::connections::input::{
-    Checked, about, client_user_id, location, login, login_of_another_user, optional_name,
+    Checked, about, client_user_id, location, login, login_of_another_user, of_another_provider,
+    optional_name,
 };
 use crate::connections::model::{Connection, Failure, Status};
 use crate::connections::query::wait;
 use crate::connections::{ConnectionError, Context, exchange};
-use crate::dapi::{AccessCode, UserSecret};
 use crate::http::body::Body;
 use crate::http::caller::{SessionOr, needs};
 use crate::http::detached;
 use crate::http::problem::{Problem, ProblemCode};
+use crate::providers::plaid::{Account, Institution};
+use crate::providers::{AccessCode, Provider, UserSecret};
 
 /// Connect's result as it came, with the user where a backend hands it in. Unknown fields are
 /// ignored.
 #[derive(Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct ConnectResult {
-    /// Whether Connect succeeded.
-    success: bool,
-    /// The single-use code.
+pub struct LinkResult {
+    /// Dapi: whether Connect succeeded.
+    success: Option<bool>,
+    /// Plaid: the single-use token that Link's `onSuccess` brings.
+    #[serde(rename = "public_token")]
+    #[schema(value_type = Option<String>, example = "public-production-b0e2c4ee-a763-4df5-bfe9-46a46bce993d")]
+    public_token: Option<AccessCode>,
+    /// Plaid: Link's metadata, of which `institution` and `accounts` are kept until Plaid has confirmed them.
+    #[schema(value_type = Option<Object>)]
+    metadata: Option<serde_json::Value>,
+    /// Dapi: the single-use code.
     #[schema(value_type = Option<String>)]
     access_code: Option<AccessCode>,
-    /// Connect's user secret.
+    /// Dapi: Connect's user secret.
     #[schema(value_type = Option<String>)]
     user_secret: Option<UserSecret>,
-    /// Dapi's name for the bank login.
+    /// Dapi: its name for the bank login.
     #[serde(rename = "connectionID")]
-    dapi_connection_id: Option<String>,
-    /// Dapi's name for the user.
+    login_id: Option<String>,
+    /// Dapi: its name for the user.
     #[serde(rename = "userID")]
     user_id: Option<String>,
-    /// Dapi's name for the token.
+    /// Dapi: its name for the token.
     #[serde(rename = "tokenID")]
     dapi_token_id: Option<String>,
     /// The app's own name for the user. A session knows it already.
@@ -53,7 +64,7 @@ pub struct ConnectResult {
 #[utoipa::path(
     post, path = "/v1/connections", tag = "Connections",
     security(("connect_session" = []), ("bearer" = ["connections:write"])),
-    request_body = ConnectResult,
+    request_body = LinkResult,
     responses(
         (status = 201, description = "Exchanged: the connection is `active`", body = Connection, headers(("Location" = String, description = "The connection"))),
         (status = 200, description = "The same code again; the connection is `active`, `revoking`, `delinked` or `invalidated`", body = Connection),
@@ -73,11 +84,11 @@ pub struct ConnectResult {
 pub async fn create(
     caller: SessionOr<needs::ConnectionsWrite>,
     context: web::Data<Context>,
-    body: Body<ConnectResult>,
+    body: Body<LinkResult>,
 ) -> Result<HttpResponse, Problem> {
     let deadline = Instant::now() + context.pace.answer_within;
     let app = caller.app();
-    let submission = submission(&caller, body.0)?;
+    let submission = submission(&caller, &context, body.0).await?;
     let received = receive(&context, &caller, submission).await?;
     let (id, is_new) = match received {
         Received::New(id, exchange) => {
@@ -109,12 +120,82 @@ async fn receive(
     Ok(detached(&tasks, receiving).await??)
 }
 
-fn submission(
+/// Reads a result by its shape. One that has neither provider's code is told what its app's provider brings.
+async fn submission(
     caller: &SessionOr<needs::ConnectionsWrite>,
-    result: ConnectResult,
+    context: &Context,
+    result: LinkResult,
+) -> Result<Submission, Problem> {
+    let provider = match (&result.public_token, &result.access_code) {
+        (Some(_), None) => Provider::Plaid,
+        (None, Some(_)) => Provider::Dapi,
+        (Some(_), Some(_)) => {
+            let what = "and accessCode are of two bank links; give one";
+            return Err(Problem::invalid_field("public_token", what));
+        }
+        (None, None) => {
+            let mut conn = context.pool.acquire().await?;
+            apps::provider_of(&mut conn, caller.app()).await?.unwrap_or(Provider::Dapi)
+        }
+    };
+    match provider {
+        Provider::Dapi => connect_result(caller, result),
+        Provider::Plaid => link_result(caller, result),
+    }
+}
+
+/// Reads what Plaid's Link handed to `onSuccess`.
+fn link_result(
+    caller: &SessionOr<needs::ConnectionsWrite>,
+    result: LinkResult,
+) -> Result<Submission, Problem> {
+    Ok(Submission {
+        app: caller.app(),
+        session: caller.session().map(|session| session.id),
+        client_user_id: user(caller, result.client_user_id)?,
+        code: AccessCode::checked("public_token", result.public_token)?,
+        user_secret: None,
+        provider: Provider::Plaid,
+        login_id: None,
+        claimed: result.metadata.as_ref().map(claimed).unwrap_or_default(),
+        dapi_user_id: None,
+        dapi_token_id: None,
+    })
+}
+
+/// Reads the institution and accounts of Link's metadata. Nothing about it is required: it is the browser's claim, and
+/// must not cost the token.
+fn claimed(metadata: &serde_json::Value) -> ClaimedAccounts {
+    const MOST: usize = 50;
+    let text = |value: &serde_json::Value, name: &str| {
+        value.get(name).and_then(|text| text.as_str()).map(str::to_owned)
+    };
+    let institution = metadata.get("institution").and_then(|institution| {
+        let id = text(institution, "institution_id")?;
+        Institution::tamed(&id, text(institution, "name").as_deref())
+    });
+    let account = |account: &serde_json::Value| {
+        let field = |name| text(account, name);
+        Account::tamed(
+            &field("id")?,
+            field("name").as_deref(),
+            field("mask").as_deref(),
+            field("type").as_deref(),
+        )
+    };
+    let accounts = metadata.get("accounts").and_then(|accounts| accounts.as_array());
+    let accounts =
+        accounts.map(|accounts| accounts.iter().filter_map(account).take(MOST).collect());
+    ClaimedAccounts { institution, accounts }
+}
+
+/// Reads what Dapi's Connect returned.
+fn connect_result(
+    caller: &SessionOr<needs::ConnectionsWrite>,
+    result: LinkResult,
 ) -> Result<Submission, Problem> {
     let client_user_id = user(caller, result.client_user_id)?;
-    if !result.success {
+    if !crate::connections::input::required("success", result.success)? {
         let detail =
             "Connect's result says that it did not succeed, so there is nothing to exchange.";
         return Err(Problem::new(ProblemCode::ConnectFailed, detail));
@@ -125,7 +206,9 @@ fn submission(
         client_user_id,
         code: AccessCode::checked("accessCode", result.access_code)?,
         user_secret: Some(UserSecret::checked("userSecret", result.user_secret)?),
-        dapi_connection_id: login(result.dapi_connection_id)?,
+        provider: Provider::Dapi,
+        login_id: Some(login(result.login_id)?),
+        claimed: ClaimedAccounts::default(),
         dapi_user_id: optional_name("userID", result.user_id)?,
         dapi_token_id: optional_name("tokenID", result.dapi_token_id)?,
     })
@@ -163,6 +246,7 @@ fn refusal(received: &Received) -> Problem {
             ProblemCode::TooManyRequests,
             "The connect session has handed in ten results; make a new one.",
         ),
+        Received::OfAnotherProvider(provider) => of_another_provider(*provider),
         Received::Expired | Received::New(..) | Received::Repeated(_) => Problem::new(
             ProblemCode::CodeExpired,
             "The code's window was closed before it came here.",

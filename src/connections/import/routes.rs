@@ -6,15 +6,15 @@ use serde_json::json;
 
 use crate::connections::import::{Import, Imported};
 use crate::connections::input::{
-    Checked, client_user_id, location, login, login_of_another_user, optional_name, required,
+    Checked, client_user_id, item, location, login, login_of_another_user, optional_name, required,
 };
 use crate::connections::model::{Connection, Failure, Status};
 use crate::connections::{Context, import, query};
-use crate::dapi::{AccessToken, Refusal, UserSecret};
 use crate::http::body::Body;
 use crate::http::caller::{Authorized, needs};
 use crate::http::detached;
 use crate::http::problem::{Problem, ProblemCode};
+use crate::providers::{AccessToken, Provider, Refusal, UserSecret};
 
 /// A token that the app already holds.
 #[derive(Deserialize, utoipa::ToSchema)]
@@ -23,13 +23,16 @@ pub struct ImportRequest {
     /// The app's own name for the user.
     #[serde(rename = "clientUserID")]
     client_user_id: Option<String>,
-    /// Dapi's name for the bank login.
+    /// Dapi: its name for the bank login.
     #[serde(rename = "connectionID")]
-    dapi_connection_id: Option<String>,
+    login_id: Option<String>,
+    /// Plaid: its name for the bank login.
+    #[serde(rename = "itemID")]
+    item_id: Option<String>,
     /// The permanent token.
     #[schema(value_type = Option<String>)]
     access_token: Option<AccessToken>,
-    /// Connect's user secret.
+    /// Dapi: Connect's user secret.
     #[schema(value_type = Option<String>)]
     user_secret: Option<UserSecret>,
     /// Dapi's name for the user.
@@ -79,12 +82,20 @@ pub async fn import(
     let request = body.0;
     let user = required("clientUserID", request.client_user_id)?;
     client_user_id(&user)?;
+    let (provider, login_id, user_secret) = if request.item_id.is_some() {
+        (Provider::Plaid, item(request.item_id)?, None)
+    } else {
+        let login_id = login(request.login_id)?;
+        let user_secret = UserSecret::checked("userSecret", request.user_secret)?;
+        (Provider::Dapi, login_id, Some(user_secret))
+    };
     let request = Import {
         app: caller.client.app,
         client_user_id: user,
-        dapi_connection_id: login(request.dapi_connection_id)?,
+        provider,
+        login_id,
         access_token: AccessToken::checked("accessToken", request.access_token)?,
-        user_secret: UserSecret::checked("userSecret", request.user_secret)?,
+        user_secret,
         dapi_user_id: optional_name("userID", request.user_id)?,
         dapi_token_id: optional_name("tokenID", request.dapi_token_id)?,
         verify: request.verify.then(|| caller.trace.clone()),
@@ -96,6 +107,7 @@ pub async fn import(
     let (id, is_new) = match detached(&context.tasks, importing).await?? {
         Imported::New(id) => (id, true),
         Imported::Repeated(id) => (id, false),
+        Imported::OfAnotherProvider(provider) => return Err(import_of_another_provider(provider)),
         Imported::UserBeingErased => return Err(Problem::user_being_erased()),
         Imported::LoginOfAnotherUser => return Err(login_of_another_user()),
         Imported::Refused(refusal) => return Err(refused(refusal)),
@@ -115,6 +127,14 @@ pub async fn import(
         _ => HttpResponse::Ok(),
     };
     Ok(answer.insert_header(location(id)).json(connection))
+}
+
+fn import_of_another_provider(provider: Provider) -> Problem {
+    let field = match provider {
+        Provider::Dapi => "connectionID",
+        Provider::Plaid => "itemID",
+    };
+    Problem::invalid_field(field, format_args!("is what a token of {} comes with", provider.name()))
 }
 
 fn refused(Refusal { kind, message }: Refusal) -> Problem {

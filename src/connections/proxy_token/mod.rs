@@ -13,7 +13,7 @@ use crate::common::secret::secret_text;
 use crate::connections::model::{RevocationKind, Status};
 use crate::connections::proxy_token::store::NewProxyToken;
 use crate::connections::{ConnectionAad, ConnectionError, Context, token_lease};
-use crate::dapi::UserSecret;
+use crate::providers::UserSecret;
 use crate::vault::{AadContext, KeyedHash, Sealed, Vault, VaultError, WrappedKey};
 
 secret_text!(

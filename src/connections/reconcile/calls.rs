@@ -18,8 +18,8 @@ use crate::connections::reconcile::store::Candidate;
 use crate::connections::reconcile::{PORTION, Round, store};
 use crate::connections::revocation::PendingDelink;
 use crate::connections::{Context, revocation};
-use crate::dapi::{AccessCode, Lane, Permit};
 use crate::database::is_outage;
+use crate::providers::{AccessCode, Lane, Permit};
 
 /// Rows of one app that may fail one by one before the round goes on with the next app.
 const FAILURES: usize = 3;
@@ -53,15 +53,15 @@ impl Kind for Claimed<AccessCode> {
     const LANE: Lane = Lane::Exchange;
 
     async fn due(context: &Context, except: &[Uuid]) -> sqlx::Result<Vec<Candidate>> {
-        let probe = context.dapi.settings().exchange_probe;
+        let probing = context.probing();
         let mut conn = context.pool.acquire().await?;
-        store::due_exchanges(&mut conn, PORTION, except, probe).await
+        store::due_exchanges(&mut conn, PORTION, except, &probing).await
     }
 
     async fn claim(context: &Context, app: AppId, rows: &[Uuid]) -> sqlx::Result<Vec<Self>> {
-        let (lease, probe) = (context.exchange_lease(), context.dapi.settings().exchange_probe);
+        let (lease, probing) = (context.exchange_lease(), context.probing());
         let mut conn = context.pool.acquire().await?;
-        claim::claim_exchanges(&mut conn, app, rows, lease, probe).await
+        claim::claim_exchanges(&mut conn, app, rows, lease, &probing).await
     }
 
     fn id(&self) -> ConnectionId {
@@ -143,7 +143,7 @@ async fn portions<K: Kind>(context: &Context, due: Vec<Candidate>, round: &mut R
     for Candidate { app, id } in due {
         apps.entry(app.uuid()).or_insert_with(|| (app, Vec::new())).1.push(id.uuid());
     }
-    let gate = context.dapi.gate();
+    let gate = context.providers.gate();
     // The demand of all apps is declared before any permit is taken, so that the gate keeps each app's share free.
     let mut demand: HashMap<_, _> = apps.values().map(|(app, rows)| (*app, rows.len())).collect();
     gate.declare(K::LANE, &demand);
@@ -180,7 +180,7 @@ impl Portion {
     ) -> Option<usize> {
         let mut processed = 0;
         while !self.rows.is_empty() {
-            let mut permits = context.dapi.gate().take(self.app, K::LANE, self.rows.len());
+            let mut permits = context.providers.gate().take(self.app, K::LANE, self.rows.len());
             if permits.is_empty() {
                 break;
             }

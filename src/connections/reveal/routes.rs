@@ -9,10 +9,10 @@ use crate::common::ids::ConnectionId;
 use crate::connections::input::{not_active, reason};
 use crate::connections::reveal::Reveal;
 use crate::connections::{Budgets, Context, reveal};
-use crate::dapi::UserSecret;
 use crate::http::body::{Body, Id};
 use crate::http::caller::{Authorized, Client, needs};
 use crate::http::problem::{Problem, ProblemCode};
+use crate::providers::UserSecret;
 
 /// Why the token is read.
 #[derive(Deserialize, ToSchema)]
@@ -22,7 +22,7 @@ pub struct RevealRequest {
     reason: String,
 }
 
-/// The token and what calls to Dapi need with it.
+/// The token and what calls to the provider need with it.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RevealedToken<'a> {
@@ -30,15 +30,15 @@ pub struct RevealedToken<'a> {
     id: ConnectionId,
     /// The permanent token.
     access_token: &'a str,
-    /// Connect's user secret; `null` where the connection came through Dapi's own wire and no call has
-    /// brought it yet.
+    /// Connect's user secret; `null` at Plaid, which has none, and if the connection came through Dapi's own wire and no
+    /// call has brought it yet.
     user_secret: Option<&'a str>,
     /// The app's own name for the user.
     #[serde(rename = "clientUserID")]
     client_user_id: &'a str,
-    /// Dapi's name for the bank login.
+    /// The provider's name for the bank login.
     #[serde(rename = "connectionID")]
-    dapi_connection_id: &'a str,
+    login_id: Option<&'a str>,
     /// Dapi's name for the user.
     #[serde(rename = "userID")]
     user_id: Option<&'a str>,
@@ -92,7 +92,7 @@ pub async fn token(
         access_token: secrets.access_token.expose(),
         user_secret: secrets.user_secret.as_ref().map(UserSecret::expose),
         client_user_id: &secrets.client_user_id,
-        dapi_connection_id: &secrets.dapi_connection_id,
+        login_id: secrets.login_id.as_deref(),
         user_id: secrets.dapi_user_id.as_deref(),
         dapi_token_id: secrets.dapi_token_id.as_deref(),
     }))

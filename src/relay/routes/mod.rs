@@ -13,9 +13,9 @@ use futures_util::stream;
 use serde_json::json;
 
 use crate::connections::model::{Attention, Status};
-use crate::dapi::Busy;
 use crate::http::connection;
 use crate::http::problem::{Problem, ProblemCode};
+use crate::providers::Busy;
 use crate::relay::call::{Answered, Body, RelayError, Request};
 use crate::relay::queue::LeaseError;
 use crate::relay::{Context, queue};

@@ -16,6 +16,7 @@ use crate::common::scope::Scope;
 use crate::common::secret::SecretText;
 use crate::common::text;
 use crate::common::trace::TraceContext;
+use crate::connections::exchange::ClaimedAccounts;
 use crate::connections::exchange::{Received, Submission};
 use crate::connections::model::{Connection, Failure, RevocationKind, Status};
 use crate::connections::proxy_token::Holder;
@@ -23,7 +24,6 @@ use crate::connections::query::wait::wait_until;
 use crate::connections::revocation::{Request as Revocation, RevokeOutcome};
 use crate::connections::token_lease::CallRequest;
 use crate::connections::{exchange, proxy_token, revocation};
-use crate::dapi::AccessCode;
 use crate::database::Pool;
 use crate::http::body_pool::BodyPool;
 use crate::http::caller::bearer;
@@ -32,9 +32,10 @@ use crate::http::problem::Problem;
 use crate::http::{caller, detached};
 use crate::oauth;
 use crate::oauth::Issuer;
+use crate::providers::{AccessCode, Provider};
 use crate::relay::body::Fields;
 use crate::relay::call::Request;
-use crate::relay::paths::{DapiPath, OPERATION_STATUS};
+use crate::relay::paths::{OPERATION_STATUS, RelayPath};
 use crate::relay::routes::{MAX_REQUEST, answer, relay, relay_problem};
 use crate::relay::wire::{Action, DapiError};
 use crate::relay::{Context, tokenless};
@@ -230,7 +231,7 @@ impl AuthorizedRequest {
     async fn call(
         self,
         req: &HttpRequest,
-        path: &'static DapiPath,
+        path: &'static RelayPath,
         actor: Actor,
         trace: TraceContext,
     ) -> Result<HttpResponse, DapiError> {
@@ -240,7 +241,15 @@ impl AuthorizedRequest {
         }
         let Self { context, app, fields, .. } = self;
         let limit = context.limit(path);
-        let request = CallRequest { actor, app, id: holder.id, path: path.path, limit };
+        let request = CallRequest {
+            actor,
+            app,
+            id: holder.id,
+            provider: path.provider,
+            path: path.path,
+            despite_attention: path.repairs,
+            limit,
+        };
         let fields = fields.passed(path.with_app_key);
         Ok(relay(req, &context, Request { call: request, path, fields, trace }).await?)
     }
@@ -280,7 +289,7 @@ impl AuthorizedRequest {
         let submission = self.submission(req)?;
         let (app, context) = (self.app, self.context.connections.clone());
         // Dapi's SDKs wait as long as Dapi may take, and do not retry.
-        let deadline = Instant::now() + context.dapi.settings().exchange_timeout;
+        let deadline = Instant::now() + context.providers.settings(Provider::Dapi).exchange_timeout;
         let by = actor.clone();
         let receiving = {
             let context = context.clone();
@@ -307,10 +316,10 @@ impl AuthorizedRequest {
             Ok::<_, DapiError>(value)
         };
         let code = AccessCode::new(required("accessCode", LONGEST.0)?);
-        let dapi_connection_id = required("connectionID", LONGEST.1)?;
+        let login_id = required("connectionID", LONGEST.1)?;
         let named = req.headers().get(CLIENT_USER_ID).map(|value| str::from_utf8(value.as_bytes()));
         let client_user_id = match named {
-            None => format!("dapi:{dapi_connection_id}"),
+            None => format!("dapi:{login_id}"),
             Some(Ok(name)) => name.to_owned(),
             Some(Err(_)) => return Err(DapiError::parameter("X-Client-User-ID is not UTF-8")),
         };
@@ -322,7 +331,9 @@ impl AuthorizedRequest {
             client_user_id,
             code,
             user_secret: None,
-            dapi_connection_id,
+            provider: Provider::Dapi,
+            login_id: Some(login_id),
+            claimed: ClaimedAccounts::default(),
             dapi_user_id: None,
             dapi_token_id: None,
         })
@@ -358,6 +369,7 @@ fn refusal(received: &Received) -> DapiError {
         Received::UserBeingErased => {
             ("USER_BEING_ERASED", "the user is being erased; send it again once that is done")
         }
+        Received::OfAnotherProvider(_) => ("PARAMETER_ERROR", "this app is not one of Dapi's"),
         Received::Expired
         | Received::SessionExhausted
         | Received::New(..)

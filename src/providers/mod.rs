@@ -1,0 +1,146 @@
+//! The bank links: the vocabulary that they share, the client that calls them, and the gate before them.
+//!
+//! A [`Provider`] is a value, not a trait (ADR 4): the verbs of [`Client`] (exchange, revoke, call, verify) match on
+//! it, and its facts say in which way the life of a connection differs. `dapi` and `plaid` have the wire format of one
+//! provider each and know nothing of the other.
+//!
+//! Answers are classified here: conclusive or not, and whether the request can have reached the provider at all.
+//! `connections` decides what an answer means for a connection.
+//!
+//! May import: common, config.
+
+mod answers;
+mod call;
+mod client;
+pub mod dapi;
+mod gate;
+mod metrics;
+pub mod plaid;
+mod received;
+mod transport;
+
+pub use answers::{
+    ExchangeAnswer, ExchangedToken, Refusal, RevokeAnswer, Said, Unsettled, VerifyAnswer, scrub,
+};
+pub use call::{Call, CallAnswer, CallLost, Field};
+pub use client::{Client, Exchange, Revoke, Verify, said};
+pub use gate::{Busy, Gate, Lane, Permit};
+pub use metrics::Metrics;
+pub use plaid::DetailsError;
+
+use crate::common::secret::{SecretText, secret_text};
+
+secret_text!(
+    /// The single-use code that the bank link hands to a frontend: Dapi's access code, Plaid's `public_token`.
+    AccessCode
+);
+secret_text!(
+    /// The permanent token of one bank login.
+    AccessToken
+);
+secret_text!(
+    /// Connect's `userSecret`, without which nothing can be read or delinked at Dapi. Plaid has none.
+    UserSecret
+);
+
+/// A bank link.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    serde::Serialize,
+    serde::Deserialize,
+    sqlx::Type,
+    utoipa::ToSchema,
+)]
+#[serde(rename_all = "lowercase")]
+#[sqlx(type_name = "text", rename_all = "lowercase")]
+pub enum Provider {
+    /// Dapi (dapi.com).
+    Dapi,
+    /// Plaid (plaid.com).
+    Plaid,
+}
+
+impl Provider {
+    /// Every provider.
+    pub const ALL: [Self; 2] = [Self::Dapi, Self::Plaid];
+
+    /// The name in JSON, in the database and on the command line.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Dapi => "dapi",
+            Self::Plaid => "plaid",
+        }
+    }
+
+    /// The name as people write it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Dapi => "Dapi",
+            Self::Plaid => "Plaid",
+        }
+    }
+
+    /// The audit trail's action for a call.
+    #[must_use]
+    pub const fn call_action(self) -> &'static str {
+        match self {
+            Self::Dapi => "dapi.call",
+            Self::Plaid => "plaid.call",
+        }
+    }
+
+    /// Returns the provider with this name.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|provider| provider.as_str() == text)
+    }
+
+    /// Whether the provider fails all calls that use one token at the same time, so that they are made one by one.
+    #[must_use]
+    pub const fn has_serial_calls(self) -> bool {
+        matches!(self, Self::Dapi)
+    }
+
+    /// Whether a token can be used and revoked only together with a user secret.
+    #[must_use]
+    pub const fn has_user_secret(self) -> bool {
+        matches!(self, Self::Dapi)
+    }
+
+    /// Whether the bank login is known when a code comes in. Otherwise the exchange brings it with the token.
+    #[must_use]
+    pub const fn knows_login_at_intake(self) -> bool {
+        matches!(self, Self::Dapi)
+    }
+}
+
+/// The credentials of an app at its provider, in the clear.
+#[derive(Clone, Debug)]
+pub struct AppCredentials {
+    /// Whose credentials they are.
+    pub provider: Provider,
+    /// Dapi's application key, Plaid's `client_id`; not a secret.
+    pub app_key: String,
+    /// Dapi's application secret, Plaid's `secret`.
+    pub app_secret: SecretText,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_provider_is_found_by_its_name() {
+        for provider in Provider::ALL {
+            assert_eq!(Provider::parse(provider.as_str()), Some(provider));
+        }
+        assert_eq!(Provider::parse("Plaid"), None);
+    }
+}
