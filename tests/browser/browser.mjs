@@ -57,7 +57,20 @@ export async function connect(page, bank = /Saltmarsh/) {
   await connected(page);
 }
 
-// Waits for the end of it. Until Connect is closed the page may still show an earlier connection.
+// Goes through Plaid's Link, and connects every account of that user at the bank.
+export async function link(page, bank = /Tartan/, username = "ada") {
+  await page.getByRole("radio", { name: "Plaid’s Link" }).check();
+  await page.getByRole("button", { name: "Connect your bank" }).click();
+  const frame = page.frameLocator("#frame");
+  await frame.getByRole("button", { name: bank }).click();
+  await frame.getByLabel("User name").fill(username);
+  await frame.getByRole("button", { name: "Log in" }).click();
+  await frame.getByRole("heading", { name: "Choose accounts" }).waitFor();
+  await frame.getByRole("button", { name: "Continue" }).click();
+  await connected(page);
+}
+
+// Waits for the end of it. Until the page of the bank link is closed the page may still show an earlier connection.
 export async function connected(page) {
   await page.locator("dialog").waitFor({ state: "hidden" });
   await page.locator("#pill.active").waitFor();

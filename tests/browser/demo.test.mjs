@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import axe from "axe-core";
-import { connect, connected, demo, launch, open } from "./browser.mjs";
+import { connect, connected, demo, launch, link, open } from "./browser.mjs";
 
 let browser;
 before(async () => {
@@ -21,46 +21,81 @@ async function noSidewaysScroll(page, where) {
   assert.ok(wide <= window, `${where}: ${wide} in ${window}`);
 }
 
-test("a bank is connected, its token revealed with a reason, and delinked", async () => {
+// What is the same for both bank links is tested with both.
+const LINKS = [
+  { provider: "Dapi", connect: (page) => connect(page), token: /^ey/, hasUserSecret: true },
+  { provider: "Plaid", connect: (page) => link(page), token: /^access-sandbox-/, hasUserSecret: false },
+];
+
+for (const { provider, connect, token, hasUserSecret } of LINKS) {
+  test(`a bank is connected, its token revealed with a reason, and delinked, ${provider}`, async () => {
+    const { page, quiet } = await open(browser);
+    await connect(page);
+
+    for (const name of ["Code received", "Exchanged", "Sealed", "Active"]) {
+      assert.match(await steps(page).filter({ hasText: name }).first().getAttribute("class"), /done/);
+    }
+    await steps(page).filter({ hasText: `${provider} gave the permanent token` }).waitFor();
+    const sealed = (await page.locator(".sealed pre").textContent()).replaceAll(" ", "");
+    assert.match(sealed, /^02[0-9a-f]{150,}$/);
+    const key = await page.locator(".sealed figcaption code").nth(1).textContent();
+    assert.equal(sealed.slice(2, 34), key.replaceAll("-", ""));
+
+    await page.getByRole("button", { name: "Read the accounts" }).click();
+    await page.locator("#accounts-list li").first().waitFor();
+    await page.getByText(`called ${provider} and passed the answer on`).waitFor();
+
+    await page.getByRole("button", { name: "Reveal the token" }).click();
+    await page.getByLabel("Why is it read?").fill("a test looks");
+    await page.getByRole("button", { name: "Reveal", exact: true }).click();
+    await page.locator("#revealed").waitFor();
+    const revealed = await page.locator("#access-token").textContent();
+    assert.match(revealed, token);
+    assert.ok(!Buffer.from(sealed, "hex").includes(revealed), "the token lies in the clear");
+    assert.equal(await page.getByText("userSecret").isVisible(), hasUserSecret);
+    await page.locator("#events").getByText("a test looks").waitFor();
+    await page.getByRole("button", { name: "Hide it again" }).click();
+    assert.equal(await page.locator("#access-token").textContent(), "");
+
+    await page.getByRole("button", { name: "Delink" }).click();
+    await page.locator("#pill.delinked").waitFor();
+    await steps(page).filter({ hasText: `${provider} confirmed it` }).waitFor();
+    assert.equal(await page.locator(".sealed").count(), 0);
+    assert.ok(await page.locator("#accounts").isHidden());
+    assert.ok(await page.getByRole("button", { name: "Reveal the token" }).isHidden());
+    await quiet();
+  });
+}
+
+test("Plaid's institution and accounts are shown, and a second link of them is told", async () => {
   const { page, quiet } = await open(browser);
-  await connect(page);
+  const linked = page.locator("#linked-list");
+  await link(page, /Houndstooth/, "bea");
+  await page.getByRole("heading", { name: "Houndstooth Bank" }).waitFor();
+  await linked.getByText("Houndstooth Bank").waitFor();
+  await linked.getByText(/depository ····/).first().waitFor();
+  assert.ok(await page.locator("#duplicate").isHidden());
+  const first = await page.locator("#rows button[aria-current]").getAttribute("data-id");
 
-  for (const name of ["Code received", "Exchanged", "Sealed", "Active"]) {
-    assert.match(await steps(page).filter({ hasText: name }).first().getAttribute("class"), /done/);
-  }
-  const sealed = (await page.locator(".sealed pre").textContent()).replaceAll(" ", "");
-  assert.match(sealed, /^02[0-9a-f]{200,}$/);
-  const key = await page.locator(".sealed figcaption code").nth(1).textContent();
-  assert.equal(sealed.slice(2, 34), key.replaceAll("-", ""));
-
-  await page.getByRole("button", { name: "Reveal the token" }).click();
-  await page.getByLabel("Why is it read?").fill("a test looks");
-  await page.getByRole("button", { name: "Reveal", exact: true }).click();
-  await page.locator("#revealed").waitFor();
-  const token = await page.locator("#access-token").textContent();
-  assert.match(token, /^ey/);
-  assert.ok(!Buffer.from(sealed, "hex").includes(token), "the token lies in the clear");
-  await page.locator("#events").getByText("a test looks").waitFor();
-  await page.getByRole("button", { name: "Hide it again" }).click();
-  assert.equal(await page.locator("#access-token").textContent(), "");
-
-  await page.getByRole("button", { name: "Delink" }).click();
-  await page.locator("#pill.delinked").waitFor();
-  await steps(page).filter({ hasText: "Dapi confirmed it" }).waitFor();
-  assert.equal(await page.locator(".sealed").count(), 0);
-  assert.ok(await page.getByRole("button", { name: "Reveal the token" }).isHidden());
+  await link(page, /Houndstooth/, "bea");
+  await page.getByText("The same accounts were connected before.").waitFor();
+  await page.getByRole("button", { name: "Show that connection" }).click();
+  await page.locator(`#rows button[aria-current][data-id="${first}"]`).waitFor();
+  await page.locator("#duplicate").waitFor({ state: "hidden" });
   await quiet();
 });
 
 test("the page never holds client credentials or an access token of Strongroom's", async () => {
   const { page, quiet } = await open(browser);
+  const secrets = /oauth2|sandbox-plaid-secret|sandbox-app-secret|access-sandbox-/;
   const bearers = new Set();
   page.on("request", (request) => {
-    assert.doesNotMatch(request.url(), /oauth2/);
+    assert.doesNotMatch(`${request.url()} ${request.postData()}`, secrets);
     const bearer = request.headers().authorization;
     if (bearer) bearers.add(`${new URL(request.url()).pathname} ${bearer.slice(0, 11)}`);
   });
   await connect(page);
+  await link(page);
   const [bearer, ...others] = bearers;
   assert.match(bearer, /^\/v1\/connections Bearer /);
   assert.doesNotMatch(bearer, /Bearer ey/, "a session is no JWT");
@@ -72,8 +107,10 @@ test("the page never holds client credentials or an access token of Strongroom's
 test("a result counts only from Connect's own frame", async () => {
   const { page, quiet } = await open(browser);
   await page.evaluate(() => {
-    const result = { success: true, accessCode: "forged" };
-    postMessage({ source: "dapi-sandbox-connect", event: "success", result }, location.origin);
+    for (const source of ["dapi-sandbox-connect", "plaid-sandbox-link"]) {
+      const result = { success: true, accessCode: "forged", public_token: "forged" };
+      postMessage({ source, event: "success", result }, location.origin);
+    }
   });
   const handedIn = page.waitForRequest(/\/v1\/connections/, { timeout: 500 });
   await assert.rejects(handedIn);
@@ -135,16 +172,19 @@ test("the keyboard alone leads through everything", async () => {
   await quiet();
 });
 
-test("leaving Connect gives the focus back and connects nothing", async () => {
-  const { page, quiet } = await open(browser);
-  await page.getByRole("button", { name: "Connect your bank" }).click();
-  const frame = page.frameLocator("#frame");
-  await frame.getByRole("button", { name: "Close without connecting" }).click();
-  await page.locator("dialog").waitFor({ state: "hidden" });
-  assert.equal(await page.evaluate(() => document.activeElement.id), "connect");
-  assert.equal(await page.locator("#status").textContent(), "Nothing was connected.");
-  await quiet();
-});
+for (const name of ["Dapi’s Connect", "Plaid’s Link"]) {
+  test(`leaving ${name} gives the focus back and connects nothing`, async () => {
+    const { page, quiet } = await open(browser);
+    await page.getByRole("radio", { name }).check();
+    await page.getByRole("button", { name: "Connect your bank" }).click();
+    const frame = page.frameLocator("#frame");
+    await frame.getByRole("button", { name: "Close without connecting" }).click();
+    await page.locator("dialog").waitFor({ state: "hidden" });
+    assert.equal(await page.evaluate(() => document.activeElement.id), "connect");
+    assert.equal(await page.locator("#status").textContent(), "Nothing was connected.");
+    await quiet();
+  });
+}
 
 test("a phone shows it all without scrolling sideways", async () => {
   const { page, quiet } = await open(browser, {
@@ -163,13 +203,23 @@ test("a phone shows it all without scrolling sideways", async () => {
   await page.getByRole("button", { name: "Reveal", exact: true }).click();
   await page.locator("#revealed").waitFor();
   await noSidewaysScroll(page, "revealed");
+  await link(page, /Tattersall/);
+  await page.getByRole("button", { name: "Read the accounts" }).click();
+  await page.locator("#accounts-list li").first().waitFor();
+  await noSidewaysScroll(page, "accounts read");
   await quiet();
 });
 
-for (const colorScheme of ["light", "dark"]) {
-  test(`nothing stands in the way of a screen reader or of weak eyes, ${colorScheme}`, async () => {
+const LOOKS = ["light", "dark"].flatMap((colorScheme) =>
+  LINKS.map((each) => ({ colorScheme, ...each })),
+);
+for (const { colorScheme, provider, connect } of LOOKS) {
+  test(`nothing stands in the way of a screen reader or of weak eyes, ${provider}, ${colorScheme}`, async () => {
     const { page, quiet } = await open(browser, { colorScheme, reducedMotion: "reduce" });
-    await connect(page, /Lumen/);
+    // The second of Plaid's is a duplicate, which is told as well.
+    for (const _ of ["first", "second"]) await connect(page);
+    await page.getByRole("button", { name: "Read the accounts" }).click();
+    await page.locator("#accounts-list li").first().waitFor();
     await page.getByRole("button", { name: "Reveal the token" }).click();
     await page.getByRole("button", { name: "Reveal", exact: true }).click();
     await page.locator("#revealed").waitFor();

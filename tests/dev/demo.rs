@@ -19,7 +19,11 @@ async fn a_foreign_host_or_origin_is_refused() {
         assert_eq!(status(rebound).await, 421, "{host}");
     }
     for origin in ["https://evil.example", "null", dev.url("sandboxURL")] {
-        for (method, path) in [(Method::POST, "/api/session"), (Method::GET, "/api/connections")] {
+        for (method, path) in [
+            (Method::POST, "/api/session"),
+            (Method::POST, "/api/link-token"),
+            (Method::GET, "/api/connections?link=plaid"),
+        ] {
             let forged = dev.http.request(method, format!("{demo}{path}")).header(ORIGIN, origin);
             assert_eq!(status(forged).await, 403, "{path} from {origin}");
         }
@@ -57,9 +61,11 @@ async fn the_page_knows_its_neighbours_and_holds_no_secret() {
     let page = answer.text().await.unwrap();
     assert!(page.contains(dev.url("apiURL")) && page.contains(dev.url("sandboxURL")));
     assert!(!page.contains('{'), "a place was not filled in");
-    let kept = std::fs::read_to_string(folder.path().join("room/secrets")).unwrap();
-    for value in kept.lines().filter_map(|line| line.split('\'').nth(1)) {
-        assert!(!page.contains(value));
+    for file in ["secrets", "plaid-client"] {
+        let kept = std::fs::read_to_string(folder.path().join("room").join(file)).unwrap();
+        for value in kept.lines().skip(1).filter_map(|line| line.split('\'').nth(1)) {
+            assert!(!page.contains(value));
+        }
     }
 }
 
@@ -76,10 +82,24 @@ async fn a_connection_of_nobodys_is_not_found() {
 
 #[tokio::test]
 async fn whoever_sends_codes_elsewhere_is_told_that_the_demo_cannot_follow() {
+    for (variable, told, attribute, other) in [
+        ("DAPI_BASE_URL", "foreignDapiURL", "data-foreign-dapi", "data-foreign-plaid"),
+        ("PLAID_BASE_URL", "foreignPlaidURL", "data-foreign-plaid", "data-foreign-dapi"),
+    ] {
+        let folder = temporary();
+        let elsewhere = "http://127.0.0.1:1/v2";
+        let dev = Dev::with(folder.path(), &[(variable, elsewhere)]);
+        assert_eq!(dev.url(told), elsewhere);
+        let page = dev.http.get(dev.url("demoURL")).send().await.unwrap().text().await.unwrap();
+        assert!(page.contains(&format!("{attribute}=\"{elsewhere}\"")));
+        assert!(page.contains(&format!("{other}=\"\"")));
+    }
+}
+
+#[tokio::test]
+async fn a_bank_link_that_does_not_exist_is_refused() {
     let folder = temporary();
-    let elsewhere = "http://127.0.0.1:1/v2";
-    let dev = Dev::with(folder.path(), &[("DAPI_BASE_URL", elsewhere)]);
-    assert_eq!(dev.url("foreignDapiURL"), elsewhere);
-    let page = dev.http.get(dev.url("demoURL")).send().await.unwrap().text().await.unwrap();
-    assert!(page.contains(&format!("data-foreign-dapi=\"{elsewhere}\"")));
+    let dev = Dev::start(folder.path());
+    let answer = dev.ask(Method::GET, "/api/connections?link=other").send().await.unwrap();
+    assert_eq!(answer.status(), 400);
 }

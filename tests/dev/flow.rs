@@ -6,11 +6,33 @@ use serde_json::{Value, json};
 
 use crate::support::{self, Dev, json as sent, temporary};
 
+/// In what the bank links differ.
+struct BankLink {
+    name: &'static str,
+    /// The beginning of its access tokens.
+    token: &'static str,
+}
+
+const DAPI: BankLink = BankLink { name: "dapi", token: "ey" };
+const PLAID: BankLink = BankLink { name: "plaid", token: "access-sandbox-" };
+
+/// Returns what the bank link's page gives to the page that opened it.
+async fn result(dev: &Dev, link: &BankLink) -> Value {
+    let (path, options) = match link.name {
+        "plaid" => {
+            let begun = dev.post("/api/link-token", &json!({})).await;
+            ("plaid/link", json!({ "linkToken": begun["link_token"] }))
+        }
+        _ => ("connect", json!({ "clientUserID": "ada" })),
+    };
+    let linking = dev.http.post(format!("{}/sandbox/{path}", dev.url("sandboxURL")));
+    sent(linking.json(&options)).await
+}
+
 /// Hands in a result as the page does.
-async fn link(dev: &Dev) -> Value {
-    let session = dev.post("/api/session", &json!({})).await;
-    let linking = dev.http.post(format!("{}/sandbox/connect", dev.url("sandboxURL")));
-    let result = sent(linking.json(&json!({ "clientUserID": "ada" }))).await;
+async fn link(dev: &Dev, link: &BankLink) -> Value {
+    let session = dev.post(&format!("/api/session?link={}", link.name), &json!({})).await;
+    let result = result(dev, link).await;
     let handing_in = dev
         .http
         .post(format!("{}/v1/connections", dev.url("apiURL")))
@@ -25,13 +47,21 @@ async fn link(dev: &Dev) -> Value {
 }
 
 #[tokio::test]
-async fn a_connection_is_made_seen_sealed_revealed_and_delinked() {
+async fn a_connection_is_made_seen_sealed_called_revealed_and_delinked() {
     let folder = temporary();
     let dev = Dev::start(folder.path());
-    let connection = link(&dev).await;
-    let path =
-        |what: &str| format!("/api/connections/{}/{what}", connection["id"].as_str().unwrap());
-    assert_eq!(connection["status"], "active");
+    for bank_link in [DAPI, PLAID] {
+        from_link_to_delinked(&dev, &bank_link).await;
+    }
+}
+
+async fn from_link_to_delinked(dev: &Dev, bank_link: &BankLink) {
+    let connection = link(dev, bank_link).await;
+    let path = |what: &str| {
+        let id = connection["id"].as_str().unwrap();
+        format!("/api/connections/{id}/{what}?link={}", bank_link.name)
+    };
+    assert_eq!([&connection["status"], &connection["provider"]], ["active", bank_link.name]);
 
     let inside = dev.get(&path("inside")).await;
     let sealed = &inside["sealed"];
@@ -41,8 +71,12 @@ async fn a_connection_is_made_seen_sealed_revealed_and_delinked() {
     assert_eq!(part(1), sealed["dataKeyID"].as_str().unwrap().replace('-', ""));
     assert_eq!([part(2).len(), part(4).len()], [24, 32]);
 
+    let accounts = dev.get(&path("accounts")).await;
+    assert!(!accounts["accounts"].as_array().unwrap().is_empty(), "{accounts}");
+
     let revealed = dev.post(&path("reveal"), &json!({ "reason": "a test" })).await;
     let token = revealed["accessToken"].as_str().unwrap();
+    assert!(token.starts_with(bank_link.token), "{token}");
     assert!(!part(3).contains(&strongroom_dev::folder::hex(token.as_bytes())));
     let audit = dev.get(&path("inside")).await["audit"].clone();
     let event = audit.as_array().unwrap().last().unwrap().clone();
@@ -59,18 +93,25 @@ async fn a_connection_is_made_seen_sealed_revealed_and_delinked() {
 }
 
 #[tokio::test]
-async fn a_second_start_opens_the_same_data_with_the_same_keys_and_client() {
+async fn a_second_start_opens_the_same_data_with_the_same_keys_and_clients() {
     let folder = temporary();
+    let client = || std::fs::read_to_string(folder.path().join("room/plaid-client")).unwrap();
     let first = Dev::start(folder.path());
-    let connection = link(&first).await;
+    let connections = [link(&first, &DAPI).await, link(&first, &PLAID).await];
+    let created = client();
     assert!(first.interrupt().success());
 
     let second = Dev::start(folder.path());
-    let list = second.get("/api/connections").await;
-    assert_eq!(list["connections"][0]["id"], connection["id"]);
-    let reveal = format!("/api/connections/{}/reveal", connection["id"].as_str().unwrap());
-    let revealed = second.post(&reveal, &json!({ "reason": "after a restart" })).await;
-    assert_eq!(revealed["connectionID"], connection["connectionID"]);
+    assert_eq!(client(), created);
+    for connection in connections {
+        let at = connection["provider"].as_str().unwrap();
+        let list = second.get(&format!("/api/connections?link={at}")).await;
+        assert_eq!(list["connections"][0]["id"], connection["id"]);
+        let id = connection["id"].as_str().unwrap();
+        let reveal = format!("/api/connections/{id}/reveal?link={at}");
+        let revealed = second.post(&reveal, &json!({ "reason": "after a restart" })).await;
+        assert_eq!(revealed["connectionID"], connection["connectionID"]);
+    }
 }
 
 #[tokio::test]
@@ -101,8 +142,19 @@ async fn the_env_file_serves_the_other_commands() {
     let mut shell = Command::new("sh");
     shell.args(["-c", &script, env!("CARGO_BIN_EXE_strongroom")]).current_dir(folder.path());
     let listed = shell.output().unwrap();
-    let clients: Value = serde_json::from_slice(&listed.stdout).unwrap();
-    assert_eq!(clients[0]["bootstrap"], true);
+    let clients: Vec<Value> = serde_json::from_slice(&listed.stdout).unwrap();
+    let of = |app: &str| clients.iter().filter(|client| client["app"] == app).collect::<Vec<_>>();
+    assert_eq!(of("default").iter().map(|client| &client["bootstrap"]).collect::<Vec<_>>(), [true]);
+    assert_eq!(of("plaid").len(), 1, "{clients:?}");
+
+    let script = format!(
+        ". ./{} && curl -s \"$STRONGROOM_PUBLIC_URL/oauth2/token\" -d grant_type=client_credentials \
+         -u \"$DEMO_PLAID_CLIENT_ID:$DEMO_PLAID_CLIENT_SECRET\"",
+        dev.url("envFile")
+    );
+    let asked = Command::new("sh").args(["-c", &script]).current_dir(folder.path()).output();
+    let answer: Value = serde_json::from_slice(&asked.unwrap().stdout).unwrap();
+    assert!(answer["access_token"].is_string(), "{answer}");
 }
 
 #[tokio::test]
@@ -121,5 +173,5 @@ async fn a_code_of_twenty_seconds_stays_pending_while_the_sandbox_answers_503() 
     let inside = format!("/api/connections/{}/inside", pending["id"].as_str().unwrap());
     assert_eq!(dev.get(&inside).await["sealed"]["column"], "code");
     // A login of the user's own is not struck by it.
-    assert_eq!(link(&dev).await["status"], "active");
+    assert_eq!(link(&dev, &DAPI).await["status"], "active");
 }

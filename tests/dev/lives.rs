@@ -34,7 +34,7 @@ async fn ctrl_c_ends_everything_and_leaves_no_server_behind() {
 async fn what_was_made_is_for_its_owner_alone() {
     let folder = temporary();
     let _dev = Dev::start(folder.path());
-    for file in ["env", "secrets", "lock"] {
+    for file in ["env", "secrets", "plaid-client", "lock"] {
         let metadata = folder.path().join(ROOM).join(file).metadata().unwrap();
         assert_eq!(metadata.permissions().mode() & 0o777, 0o600, "{file}");
     }

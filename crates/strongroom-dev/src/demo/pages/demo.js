@@ -1,9 +1,43 @@
-// The demo's page: opens Connect, hands its result to Strongroom with a connect session, and shows
-// what became of it. It never holds client credentials; what needs them goes through the backend.
+// The demo's page: opens Dapi's Connect or Plaid's Link, hands its result to Strongroom with a connect
+// session, and shows what became of it. It never holds client credentials; what needs them goes through the backend.
 "use strict";
 
-const { strongroom, sandbox, user, foreignDapi } = document.body.dataset;
+const { strongroom, sandbox, user, foreignDapi, foreignPlaid } = document.body.dataset;
 const byId = (id) => document.getElementById(id);
+
+// In what the bank links differ. All else on this page is the same for both.
+const LINKS = {
+  dapi: {
+    name: "Dapi",
+    // The provider's page, the messages that it sends, and its URL.
+    page: "Connect",
+    source: "dapi-sandbox-connect",
+    url: async () => `${sandbox}/connect?${new URLSearchParams({ clientUserID: user, origin: location.origin })}`,
+    // Where exchanges go, if that is not the sandbox.
+    elsewhere: foreignDapi,
+    // What is wiped with the code, and destroyed with the token.
+    wiped: "The code is wiped, and so is the user secret",
+    destroyed: "Token and user secret are destroyed",
+    // An account in the provider's answer.
+    account: ({ name, type, iban, number }) => [name, `${type} · ${iban || number}`],
+  },
+  plaid: {
+    name: "Plaid",
+    page: "Link",
+    source: "plaid-sandbox-link",
+    url: async () => {
+      const { link_token: token } = await backend("/link-token", {});
+      return `${sandbox}/plaid/link?${new URLSearchParams({ token, origin: location.origin })}`;
+    },
+    elsewhere: foreignPlaid,
+    wiped: "The code is wiped",
+    destroyed: "The token is destroyed",
+    account: ({ name, subtype, mask, balances }) => [
+      name,
+      `${subtype} ···· ${mask} · ${balances.current} ${balances.iso_currency_code}`,
+    ],
+  },
+};
 
 // How often the list is read while something is under way.
 const LOOK_AGAIN_MILLIS = 1000;
@@ -23,6 +57,8 @@ let handingIn = false;
 let watched = null;
 let expecting = false;
 let session = null;
+// The bank link whose page is open, or was last.
+let opened = null;
 
 function el(tag, properties = {}, ...children) {
   const element = Object.assign(document.createElement(tag), properties);
@@ -39,7 +75,8 @@ function say(text) {
 
 class Refusal extends Error {
   constructor(problem, status) {
-    super(problem.detail || `It answered ${status}.`);
+    // Strongroom's, Plaid's and Dapi's words for what is wrong.
+    super(problem.detail || problem.error_message || problem.msg || `It answered ${status}.`);
     this.code = problem.code;
   }
 }
@@ -63,6 +100,11 @@ function backend(path, body) {
     headers: { "content-type": "application/json" },
     body: JSON.stringify(body),
   });
+}
+
+// The backend's path to what concerns one connection.
+function about({ id, provider }, what) {
+  return `/connections/${id}/${what}?link=${provider}`;
 }
 
 // What a frontend does: the result as it came, with the session of the user who is logged in.
@@ -109,6 +151,12 @@ function short(text) {
   return text.length > 16 ? `${text.slice(0, 8)}…${text.slice(-6)}` : text;
 }
 
+// What a connection is called: by its bank if that is known, by the provider's name for the login otherwise.
+function nameOf({ institution, connectionID }) {
+  if (institution && institution.name) return institution.name;
+  return connectionID ? short(connectionID) : "not known yet";
+}
+
 function pill(status) {
   return el("span", { className: `pill ${status}`, textContent: status });
 }
@@ -145,7 +193,7 @@ const STEPS = {
 };
 
 const WAITING_TEXTS = {
-  received: "This page hands in what Connect gave it. The code is sealed before anything else happens.",
+  received: "This page hands in what the bank link gave it. The code is sealed before anything else happens.",
   exchanged: "Strongroom trades the code for the permanent token, once, inside its 30 minutes.",
   sealed: "The token is encrypted under a key of this user’s own. The code is wiped.",
   active: "Your backends may use it. No browser ever needs it.",
@@ -167,12 +215,12 @@ function milliseconds(connection) {
 }
 
 const READ_ON = {
-  rejected: (c) => ["failed", "Refused", `Dapi refused the code: ${c.failure.detail}`],
+  rejected: (c) => ["failed", "Refused", `${LINKS[c.provider].name} refused the code: ${c.failure.detail}`],
   orphaned: (c) => ["failed", "Answer lost", `${c.failure.detail} The user has to connect again.`],
   expired: (c) => [
     "failed",
     "Expired",
-    `${c.failure.detail} The code is wiped, and so is the user secret: nothing is left to leak.`,
+    `${c.failure.detail} ${LINKS[c.provider].wiped}: nothing is left to leak.`,
   ],
 };
 
@@ -180,13 +228,13 @@ const ENDINGS = {
   revoking: (c) => [
     "now",
     "Revoking",
-    `Unusable here from now on. The delinking is repeated until Dapi confirms; attempts so far: ${c.revocation.attempts}.`,
+    `Unusable here from now on. The delinking is repeated until ${LINKS[c.provider].name} confirms; attempts so far: ${c.revocation.attempts}.`,
     c.revocation.requestedAt,
   ],
   delinked: (c) => [
     "done",
     "Delinked",
-    "Dapi confirmed it. Token and user secret are destroyed; what is left is the record.",
+    `${LINKS[c.provider].name} confirmed it. ${LINKS[c.provider].destroyed}; what is left is the record.`,
     c.revocation.confirmedAt,
   ],
   invalidated: (c) => [
@@ -209,7 +257,7 @@ function pendingSteps(connection, figure) {
     step(
       "now",
       STEPS.exchanged,
-      `Dapi has not given a conclusive answer. Strongroom asks again until ${time.format(new Date(connection.codeExpiresAt))}.`,
+      `${LINKS[connection.provider].name} has not given a conclusive answer. Strongroom asks again until ${time.format(new Date(connection.codeExpiresAt))}.`,
     ),
     step("todo", STEPS.sealed, WAITING_TEXTS.sealed),
     step("todo", STEPS.active, WAITING_TEXTS.active),
@@ -226,9 +274,10 @@ function failedSteps(connection) {
 
 function exchangedSteps(connection, figure) {
   const live = connection.status === "active";
+  const { name, page } = LINKS[connection.provider];
   const steps = [
-    step("done", STEPS.received, "This page handed in Connect’s result. The code was sealed at once.", connection.createdAt),
-    step("done", STEPS.exchanged, `Dapi gave the permanent token, ${milliseconds(connection)} ms after the code came. The code is wiped.`),
+    step("done", STEPS.received, `This page handed in ${page}’s result. The code was sealed at once.`, connection.createdAt),
+    step("done", STEPS.exchanged, `${name} gave the permanent token, ${milliseconds(connection)} ms after the code came. The code is wiped.`),
     step(
       "done",
       STEPS.sealed,
@@ -290,6 +339,16 @@ function sealedFigure(sealed) {
 
 const ACTORS = { client: "a client", session: "this page’s session", operator: "the operator", service: "Strongroom" };
 
+function pair([name, text]) {
+  return el("li", {}, el("b", { textContent: name }), el("span", { textContent: text }));
+}
+
+function linkedLines({ institution, accounts }) {
+  const bank = institution ? [["Institution", institution.name || institution.id]] : [];
+  const each = (accounts || []).map(({ name, type, mask }) => [name || "Account", `${type} ···· ${mask}`]);
+  return [...bank, ...each].map(pair);
+}
+
 function eventLine(event) {
   const by = `${ACTORS[event.actor]}${event.reason ? `: “${event.reason}”` : ""}`;
   return el("li", {}, clock(event.at), el("b", { textContent: event.action }), el("span", { textContent: by }));
@@ -305,12 +364,26 @@ function redraw(place, key, children) {
   place.replaceChildren(...children());
 }
 
+const current = () => connections.find(({ id }) => id === selected);
+
+// The institution, the accounts, and an older connection of theirs. Dapi tells none of it.
+function drawLinked({ institution, accounts, duplicateOf } = {}) {
+  const known = { institution, accounts };
+  byId("linked").hidden = !institution && !accounts;
+  redraw(byId("linked-list"), JSON.stringify(known), () => linkedLines(known));
+  byId("duplicate").hidden = !duplicateOf;
+  byId("older").dataset.id = duplicateOf || "";
+  byId("older").hidden = !connections.some(({ id }) => id === duplicateOf);
+}
+
 function drawInside() {
-  const connection = connections.find(({ id }) => id === selected);
+  const connection = current();
   byId("pill").hidden = !connection;
   byId("deeds").hidden = !connection || connection.status !== "active";
+  drawLinked(connection);
   if (!connection || connection.status !== "active") {
     hideToken();
+    hideAccounts();
     askForReason(false);
   }
   if (!connection) {
@@ -324,10 +397,10 @@ function drawInside() {
     byId("record").hidden = true;
     return;
   }
-  redraw(byId("inside-title"), connection.connectionID, () => [
-    "Bank login ",
-    el("span", { className: "whole", textContent: short(connection.connectionID) }),
-  ]);
+  const name = nameOf(connection);
+  redraw(byId("inside-title"), name, () =>
+    connection.institution ? [name] : ["Bank login ", el("span", { className: "whole", textContent: name })],
+  );
   Object.assign(byId("pill"), { className: `pill ${connection.status}`, textContent: connection.status });
   redraw(byId("steps"), JSON.stringify([connection, inside && inside.sealed]), () => stepsOf(connection));
   const audit = inside ? inside.audit : [];
@@ -337,16 +410,16 @@ function drawInside() {
 
 function drawRows() {
   byId("none").hidden = connections.length > 0;
-  const key = JSON.stringify([selected, connections.map(({ id, status }) => [id, status])]);
+  const key = JSON.stringify([selected, connections.map((each) => [each.id, each.status, nameOf(each)])]);
   const focused = document.activeElement && document.activeElement.dataset.id;
   redraw(byId("rows"), key, () =>
     connections.map((connection) => {
       const button = el(
         "button",
         { type: "button" },
-        el("span", { className: "login", textContent: short(connection.connectionID) }),
+        el("span", { className: "login", textContent: nameOf(connection) }),
         pill(connection.status),
-        el("span", { className: "when" }, clock(connection.createdAt, day)),
+        el("span", { className: "when" }, `${LINKS[connection.provider].name} · `, clock(connection.createdAt, day)),
       );
       button.dataset.id = connection.id;
       if (connection.id === selected) button.setAttribute("aria-current", "true");
@@ -381,7 +454,9 @@ function refresh() {
 async function read() {
   const known = new Set(connections.map(({ id }) => id));
   const before = new Map(connections.map(({ id, status }) => [id, status]));
-  const list = (await backend("/connections")).connections;
+  const lists = Object.keys(LINKS).map((link) => backend(`/connections?link=${link}`));
+  const list = (await Promise.all(lists)).flatMap((answer) => answer.connections);
+  list.sort((a, b) => new Date(b.createdAt) - new Date(a.createdAt));
   const fresh = list.find(({ id }) => !known.has(id));
   if (handingIn && fresh) selected = fresh.id;
   if (expecting && fresh) {
@@ -390,7 +465,7 @@ async function read() {
   }
   connections = list;
   const id = selected;
-  const looked = id && (await backend(`/connections/${id}/inside`));
+  const looked = current() && (await backend(about(current(), "inside")));
   if (id === selected) inside = looked || null;
   for (const { id, status } of connections) {
     if (before.has(id) && before.get(id) !== status) say(`A connection is ${status} now.`);
@@ -403,6 +478,7 @@ function select(id) {
     selected = id;
     inside = null;
     hideToken();
+    hideAccounts();
     askForReason(false);
   }
   return refresh();
@@ -424,14 +500,18 @@ document.addEventListener("visibilitychange", () => {
 
 const dialog = byId("dialog");
 
-async function openConnect() {
-  session = (await backend("/session", {})).token;
-  const query = new URLSearchParams({ clientUserID: user, origin: location.origin });
-  byId("frame").src = `${sandbox}/connect?${query}`;
+const choices = [...byId("links").querySelectorAll("input")];
+
+async function openLink() {
+  const link = choices.find(({ checked }) => checked).value;
+  session = (await backend(`/session?link=${link}`, {})).token;
+  byId("frame").src = await LINKS[link].url();
+  byId("dialog-title").textContent = `${LINKS[link].page}, played by the sandbox`;
+  opened = link;
   dialog.showModal();
 }
 
-function closeConnect() {
+function closeLink() {
   if (dialog.open) dialog.close();
 }
 
@@ -451,33 +531,33 @@ async function follow(result) {
   }
 }
 
-// The only messages that count are Connect's own, from the frame that was opened for it.
+// The only messages that count are those of the page that was opened, from its frame.
 addEventListener("message", (event) => {
   const frame = byId("frame");
   if (event.origin !== sandbox || event.source !== frame.contentWindow) return;
   const { source, event: what, result } = event.data || {};
-  if (source !== "dapi-sandbox-connect") return;
+  if (!opened || source !== LINKS[opened].source) return;
   if (what === "success") {
-    closeConnect();
+    closeLink();
     const title = byId("inside-title");
     title.focus({ preventScroll: true });
     byId("inside").scrollIntoView({ block: "nearest" });
     follow(result).catch(complain);
   }
   if (what === "exit") {
-    closeConnect();
+    closeLink();
     say("Nothing was connected.");
   }
 });
 
-// A keyboard user goes straight into Connect.
+// A keyboard user goes straight into the page.
 byId("frame").addEventListener("load", () => {
   if (dialog.open) byId("frame").focus();
 });
 
 dialog.addEventListener("close", () => byId("frame").removeAttribute("src"));
-byId("close").addEventListener("click", closeConnect);
-byId("connect").addEventListener("click", () => busy(byId("connect"), openConnect));
+byId("close").addEventListener("click", closeLink);
+byId("connect").addEventListener("click", () => busy(byId("connect"), openLink));
 
 byId("rows").addEventListener("click", (event) => {
   const button = event.target.closest("button[data-id]");
@@ -485,8 +565,31 @@ byId("rows").addEventListener("click", (event) => {
   select(button.dataset.id).then(() => byId("inside").scrollIntoView({ block: "nearest" }), complain);
 });
 
+byId("older").addEventListener("click", () => {
+  select(byId("older").dataset.id).then(() => byId("inside-title").focus(), complain);
+});
+
 // ------------------------------------------------------------------------------------------------
-// Revealing and delinking
+// Reading accounts, revealing and delinking
+
+function hideAccounts() {
+  byId("accounts").hidden = true;
+  byId("accounts-list").replaceChildren();
+}
+
+byId("read").addEventListener("click", () => {
+  busy(byId("read"), async () => {
+    const connection = current();
+    const { name, account } = LINKS[connection.provider];
+    const { accounts } = await backend(about(connection, "accounts"));
+    if (connection.id !== selected) return;
+    byId("accounts-list").replaceChildren(...(accounts || []).map(account).map(pair));
+    byId("called").textContent = name;
+    byId("accounts").hidden = false;
+    byId("accounts-title").focus();
+    await refresh();
+  });
+});
 
 let hiding = null;
 
@@ -511,12 +614,13 @@ byId("reveal").addEventListener("click", () => {
 byId("reveal-form").addEventListener("submit", (event) => {
   event.preventDefault();
   busy(event.submitter || byId("reveal"), async () => {
-    const id = selected;
-    const secrets = await backend(`/connections/${id}/reveal`, { reason: byId("reason").value });
-    if (id !== selected) return;
+    const connection = current();
+    const secrets = await backend(about(connection, "reveal"), { reason: byId("reason").value });
+    if (connection.id !== selected) return;
     askForReason(false);
     byId("access-token").textContent = secrets.accessToken;
     byId("user-secret").textContent = secrets.userSecret;
+    byId("user-secret-part").hidden = !secrets.userSecret;
     byId("revealed").hidden = false;
     byId("revealed-title").focus();
     hiding = setTimeout(hideToken, SHOWN_MILLIS);
@@ -532,7 +636,7 @@ byId("hide").addEventListener("click", () => {
 byId("delink").addEventListener("click", () => {
   busy(byId("delink"), async () => {
     hideToken();
-    const { status } = await backend(`/connections/${selected}/delink`, {});
+    const { status } = await backend(about(current(), "delink"), {});
     await refresh();
     say(`The connection is ${status}.`);
     byId("inside-title").focus();
@@ -579,7 +683,7 @@ function drawCountdown() {
 
 byId("expire").addEventListener("click", () => {
   busy(byId("expire"), async () => {
-    session = (await backend("/session", {})).token;
+    session = (await backend("/session?link=dapi", {})).token;
     const result = await backend("/expiry", {});
     watched = null;
     expecting = true;
@@ -590,11 +694,16 @@ byId("expire").addEventListener("click", () => {
 // ------------------------------------------------------------------------------------------------
 // The start
 
-if (foreignDapi) {
-  byId("foreign").hidden = false;
-  byId("connect").hidden = true;
-  byId("expire").hidden = true;
+for (const choice of choices) {
+  const elsewhere = Boolean(LINKS[choice.value].elsewhere);
+  byId(`foreign-${choice.value}`).hidden = !elsewhere;
+  choice.disabled = elsewhere;
 }
+const usable = choices.filter(({ disabled }) => !disabled);
+if (usable.length > 0) usable[0].checked = true;
+byId("links").hidden = usable.length === 0;
+byId("connect").hidden = usable.length === 0;
+byId("expire").hidden = Boolean(foreignDapi);
 
 draw();
 refresh()
