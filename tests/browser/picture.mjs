@@ -10,7 +10,7 @@ const { page, quiet } = await open(browser, {
   reducedMotion: "reduce",
 });
 await connect(page, /Quince/);
-await page.getByRole("button", { name: "Delink" }).click();
+await page.getByRole("button", { name: "Delink", exact: true }).click();
 await page.locator("#pill.delinked").waitFor();
 await connect(page);
 await page.locator("#events").getByText("connection.activated").waitFor();
