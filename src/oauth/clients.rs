@@ -44,6 +44,11 @@ pub enum InvalidTerms {
     NoReveals,
 }
 
+crate::common::text::text_schemas! {
+    /// What people call a client, at most 200 bytes.
+    ClientName, text::TEXT, MAX_NAME, "payroll";
+}
+
 /// Checks the properties of a client to be created.
 pub fn check(new: &NewClient<'_>, terms: &Terms) -> Result<(), InvalidTerms> {
     text::check(new.name, MAX_NAME).map_err(InvalidTerms::Name)?;

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use crate::common::ids::{AppId, ConnectionId};
 use crate::connections::exchange::{Received, Submission};
 use crate::connections::input::{
-    Checked, about, client_user_id, location, login, login_of_another_user, optional_name,
+    Checked, about, client_user_id, location, login, login_of_another_user, optional_name, schema,
 };
 use crate::connections::model::{Connection, Failure, Status};
 use crate::connections::query::wait;
@@ -17,57 +17,90 @@ use crate::connections::{ConnectionError, Context, exchange};
 use crate::http::body::Body;
 use crate::http::caller::{SessionOr, needs};
 use crate::http::detached;
-use crate::http::problem::{Problem, ProblemCode};
+use crate::http::problem::{Problem, ProblemCode, code};
+use crate::http::responses::{ForClients, Problems, WithJson};
 use crate::providers::{AccessCode, UserSecret};
+use crate::users::ClientUserID;
 
 /// Connect's result as it came, with the user where a backend hands it in. Unknown fields are
 /// ignored.
-#[derive(Deserialize, utoipa::ToSchema)]
+#[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ConnectResult {
-    /// Whether Connect succeeded.
     success: bool,
-    /// The single-use code.
-    #[schema(value_type = Option<String>)]
     access_code: Option<AccessCode>,
-    /// Connect's user secret.
-    #[schema(value_type = Option<String>)]
     user_secret: Option<UserSecret>,
-    /// Dapi's name for the bank login.
     #[serde(rename = "connectionID")]
     dapi_connection_id: Option<String>,
-    /// Dapi's name for the user.
     #[serde(rename = "userID")]
     user_id: Option<String>,
-    /// Dapi's name for the token.
     #[serde(rename = "tokenID")]
     dapi_token_id: Option<String>,
-    /// The app's own name for the user. A session knows it already.
     #[serde(rename = "clientUserID")]
     client_user_id: Option<String>,
 }
 
+/// Connect's result as it came, with the user where a backend hands it in. Unknown fields are
+/// ignored.
+#[derive(utoipa::ToSchema)]
+#[schema(as = ConnectResult)]
+#[serde(rename_all = "camelCase")]
+#[expect(dead_code, reason = "describes the request in the OpenAPI document")]
+pub struct ConnectResultShape {
+    /// Whether Connect succeeded. A result that did not is refused with `connect_failed`.
+    #[schema(example = true)]
+    success: bool,
+    /// The single-use code.
+    access_code: schema::AccessCode,
+    /// Connect's user secret.
+    user_secret: schema::UserSecret,
+    /// Dapi's name for the bank login.
+    #[schema(rename = "connectionID")]
+    dapi_connection_id: schema::DapiConnectionID,
+    /// Dapi's name for the user; empty counts as left out.
+    #[schema(
+        rename = "userID",
+        max_length = 1024,
+        example = "3e1d2b6a-9f10-4f0e-8a4b-7f1c2d5e9c57"
+    )]
+    user_id: Option<String>,
+    /// Dapi's name for the token; empty counts as left out.
+    #[schema(
+        rename = "tokenID",
+        max_length = 1024,
+        example = "9c57a2b6-c1d4-4a30-b7c9-5e8f1d2e3f40"
+    )]
+    dapi_token_id: Option<String>,
+    /// The app's own name for the user. A connect session knows it already and refuses any other; a
+    /// client has to name it.
+    #[schema(rename = "clientUserID")]
+    client_user_id: Option<ClientUserID>,
+}
+
+/// Why a result may be refused.
+type Refused = (
+    code::UserMismatch,
+    code::NotFound,
+    (code::CodeAlreadyReceived, code::ConnectionOfAnotherUser, code::CodeOrphaned),
+    code::UserBeingErased,
+    code::CodeExpired,
+    (code::ConnectFailed, code::CodeRejected),
+    code::TooManyRequests,
+);
+
 /// Hands in Connect's result: the code is exchanged and the token sealed.
 ///
 /// The same code from the same user again gives the same connection, so this may be repeated freely.
+/// A connect session may hand in up to ten different results; then it gets `too_many_requests`.
 #[utoipa::path(
-    post, path = "/v1/connections", tag = "Connections",
+    post, path = "/v1/connections", tag = "Connections", operation_id = "createConnection",
     security(("connect_session" = []), ("bearer" = ["connections:write"])),
-    request_body = ConnectResult,
+    request_body = ConnectResultShape,
     responses(
         (status = 201, description = "Exchanged: the connection is `active`", body = Connection, headers(("Location" = String, description = "The connection"))),
         (status = 200, description = "The same code again; the connection is `active`, `revoking`, `delinked` or `invalidated`", body = Connection),
         (status = 202, description = "Received and safe, but Dapi has given no conclusive answer yet; it goes on in the background", body = Connection, headers(("Location" = String, description = "The connection"), ("Retry-After" = u32, description = "Seconds"))),
-        (status = 400, description = "`invalid_request`"),
-        (status = 401, description = "`unauthorized`"),
-        (status = 403, description = "`insufficient_scope`, `user_mismatch`"),
-        (status = 409, description = "`code_already_received`, `connection_of_another_user`, `code_orphaned`"),
-        (status = 410, description = "`code_expired`"),
-        (status = 413, description = "`body_too_large`"),
-        (status = 415, description = "`unsupported_media_type`"),
-        (status = 422, description = "`connect_failed`, `code_rejected`"),
-        (status = 429, description = "`too_many_requests`: the session has handed in ten results"),
-        (status = 503, description = "`unavailable`"),
+        Problems<(ForClients, WithJson, Refused)>,
     )
 )]
 pub async fn create(
