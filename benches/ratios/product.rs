@@ -138,7 +138,7 @@ impl<'a> Product<'a> {
     /// none is usable, and the service's resident memory in MiB before and after.
     pub async fn revocation(&self) -> Revocation {
         const MANY: &str = "INSERT INTO connections (
-                id, app_id, user_id, status, dapi_connection_id, created_at, activated_at, lease_epoch,
+                id, app_id, user_id, status, login_id, created_at, activated_at, lease_epoch,
                 code_hash, code_expires_at, access_token, user_secret)
             SELECT new_uuid_v7(), app_id, user_id, 'active', 'many-' || n, created_at, activated_at, 1,
                    sha256(('many-' || n)::bytea), code_expires_at, access_token, user_secret

@@ -1,18 +1,33 @@
-//! Apps: Dapi applications, the tenant boundary.
+//! Apps: applications registered with a bank link, the tenant boundary.
 //!
 //! May import: audit, common, config, database, providers, vault.
 
 mod store;
 
-pub use store::{App, add, credentials, ensure_default, find, list};
+pub use store::{App, NewApp, Settings, add, change, credentials, ensure, find, list, provider_of};
+
+use sqlx::error::BoxDynError;
+use sqlx::postgres::types::PgRecordDecoder;
+use sqlx::postgres::{PgTypeInfo, PgValueRef};
+use sqlx::{Decode, Postgres};
 
 use crate::common::ids::AppId;
 use crate::common::secret::SecretText;
-use crate::providers::AppCredentials;
+use crate::providers::{AppCredentials, Provider};
 use crate::vault::{AadContext, KeyOwner, Sealed, Vault, VaultError, WrappedKey};
 
-/// The app that the environment describes (`DAPI_APP_KEY`, `DAPI_APP_SECRET`).
-pub const DEFAULT: &str = "default";
+/// The app that the command line means unless it is told another.
+pub const DEFAULT: &str = name_of(Provider::Dapi);
+
+/// Returns the name of the app that the environment describes: `default` (`DAPI_APP_KEY`, `DAPI_APP_SECRET`) or `plaid`
+/// (`PLAID_CLIENT_ID`, `PLAID_SECRET`).
+#[must_use]
+pub const fn name_of(provider: Provider) -> &'static str {
+    match provider {
+        Provider::Dapi => "default",
+        Provider::Plaid => "plaid",
+    }
+}
 
 /// Returns whether `text` can name an app: lower-case letters, digits and hyphens, at most 63.
 #[must_use]
@@ -27,6 +42,20 @@ pub enum AppError {
     /// Another app has the name; the unique constraint of `apps` decides.
     #[error("there is an app named `{0}` already")]
     NameTaken(String),
+    /// The app that the environment describes is there, but of another bank link.
+    #[error("the app `{name}` is registered with {}; add one of another name", .provider.name())]
+    OfAnotherProvider {
+        /// The app's name.
+        name: &'static str,
+        /// What it is registered with.
+        provider: Provider,
+    },
+    /// Plaid's `client_id` was changed while there are tokens of the old one.
+    #[error(
+        "PLAID_CLIENT_ID is another than before, and the app `plaid` holds tokens of the one before; \
+         add an app of another name for the new one"
+    )]
+    TokensOfAnotherClient,
     /// The vault or the database failed.
     #[error(transparent)]
     Vault(#[from] VaultError),
@@ -38,24 +67,49 @@ impl From<sqlx::Error> for AppError {
     }
 }
 
-/// An app's Dapi credentials as a query returns them: still sealed, with the wrapped key that opens them.
+/// An app's credentials as the SQL function `credentials_of` returns them: still sealed, with the wrapped key that opens
+/// them.
 #[derive(Clone, Debug)]
 pub struct SealedCredentials {
     /// The app whose context (AAD) the secret was sealed for.
     pub app: AppId,
-    /// Dapi's application key, which is not a secret.
+    /// The bank link that the credentials are of.
+    pub provider: Provider,
+    /// Dapi's application key, Plaid's `client_id`; not a secret.
     pub app_key: String,
-    /// Dapi's application secret, sealed under the app's data key.
+    /// Dapi's application secret, Plaid's `secret`, sealed under the app's data key.
     pub app_secret: Sealed<SecretText>,
     /// The app's data key, wrapped by a master key.
     pub key: WrappedKey,
+}
+
+impl sqlx::Type<Postgres> for SealedCredentials {
+    fn type_info() -> PgTypeInfo {
+        PgTypeInfo::with_name("sealed_credentials")
+    }
+}
+
+impl<'r> Decode<'r, Postgres> for SealedCredentials {
+    fn decode(value: PgValueRef<'r>) -> Result<Self, BoxDynError> {
+        let mut fields = PgRecordDecoder::new(value)?;
+        let app = fields.try_decode()?;
+        let provider: String = fields.try_decode()?;
+        Ok(Self {
+            app,
+            provider: Provider::parse(&provider).ok_or("an unknown provider")?,
+            app_key: fields.try_decode()?,
+            app_secret: fields.try_decode()?,
+            key: fields.try_decode()?,
+        })
+    }
 }
 
 impl SealedCredentials {
     /// Unwraps the key and opens the secret.
     pub fn open(self, vault: &Vault) -> Result<AppCredentials, VaultError> {
         let app_secret = self.app_secret.open(&vault.unwrap(&self.key)?, &secret_aad(self.app))?;
-        Ok(AppCredentials { app_key: self.app_key, app_secret })
+        let Self { provider, app_key, .. } = self;
+        Ok(AppCredentials { provider, app_key, app_secret })
     }
 }
 

@@ -8,13 +8,14 @@ use clap::{Args, Subcommand};
 use super::Failure;
 use super::output::{Output, table};
 use super::session::Session;
-use crate::apps::{self, App};
+use crate::apps::{self, App, NewApp, Settings};
 use crate::common::actor::Actor;
 use crate::common::secret::SecretText;
 use crate::common::text;
 use crate::config::Environment;
+use crate::providers::Provider;
 
-/// Apps: Dapi applications. Nothing crosses the boundary between two of them.
+/// Apps: applications registered with a bank link. Nothing crosses the boundary between two of them.
 #[derive(Debug, Args)]
 pub(super) struct Apps {
     #[command(subcommand)]
@@ -25,23 +26,52 @@ pub(super) struct Apps {
 enum Command {
     Add(Add),
     List(List),
+    Set(Set),
 }
 
 /// Add an app, its secret from a file or from standard input.
 ///
-/// Example: strongroom apps add shop --app-key 1a2b… --app-secret-file /run/secrets/dapi
+/// At Dapi: strongroom apps add shop --app-key 1a2b… --app-secret-file /run/secrets/dapi
 ///
-/// `DAPI_APP_KEY` and `DAPI_APP_SECRET` describe the app named `default` without this command.
+/// At Plaid: strongroom apps add shop --provider plaid --client-id 5f3c… --app-secret-file /run/secrets/plaid
+///
+/// `DAPI_APP_KEY` and `DAPI_APP_SECRET` describe the app named `default` without this command, `PLAID_CLIENT_ID` and
+/// `PLAID_SECRET` the app named `plaid`.
 #[derive(Debug, Args)]
 struct Add {
     /// What people call it: lower-case letters, digits and hyphens.
     name: String,
+    /// The bank link that it is registered with: `dapi` or `plaid`.
+    #[arg(long, default_value = "dapi", value_parser = provider)]
+    provider: Provider,
     /// Dapi's application key.
+    #[arg(long, conflicts_with = "client_id")]
+    app_key: Option<String>,
+    /// Plaid's `client_id`.
     #[arg(long)]
-    app_key: String,
-    /// The file that holds Dapi's application secret; standard input where it is left out.
-    #[arg(long)]
+    client_id: Option<String>,
+    /// The file that holds the application's secret; standard input if it is left out.
+    #[arg(long, visible_alias = "secret-file")]
     app_secret_file: Option<PathBuf>,
+}
+
+/// Change an app's settings.
+///
+/// Example: strongroom apps set shop --supersede-duplicates true
+#[derive(Debug, Args)]
+struct Set {
+    /// The app's name.
+    name: String,
+    /// Plaid: end a user's older connection to the same accounts when they link them again.
+    #[arg(long)]
+    supersede_duplicates: Option<bool>,
+    /// Plaid: replace a token that was revealed by another when its reader is done, or after a few minutes.
+    #[arg(long)]
+    rotate_after_reveal: Option<bool>,
+}
+
+fn provider(text: &str) -> Result<Provider, &'static str> {
+    Provider::parse(text).ok_or("must be dapi or plaid")
 }
 
 /// List apps, without their secrets.
@@ -57,6 +87,7 @@ impl Apps {
         match self.command {
             Command::Add(add) => add.run(environment, output).await,
             Command::List(_) => list(environment, output).await,
+            Command::Set(set) => set.run(environment, output).await,
         }
     }
 }
@@ -67,12 +98,13 @@ impl Add {
             let message = "an app's name is lower-case letters, digits and hyphens, at most 63";
             return Err(Failure::Usage(message.to_owned()));
         }
-        text::check_line(&self.app_key, 1024)
-            .map_err(|what| Failure::Usage(format!("--app-key {what}")))?;
+        let app_key = self.key()?;
         let secret = self.read_secret()?;
         let Session { mut conn, vault } = Session::open(environment).await?;
         let actor = Actor::operator();
-        let app = apps::add(&mut conn, &vault, &actor, &self.name, &self.app_key, &secret).await;
+        let (name, provider) = (self.name.as_str(), self.provider);
+        let new = NewApp { name, provider, app_key: &app_key, app_secret: &secret };
+        let app = apps::add(&mut conn, &vault, &actor, &new).await;
         let app = app.map_err(Failure::other)?;
         output.result(&app, || {
             format!(
@@ -82,6 +114,20 @@ impl Add {
             )
         });
         Ok(())
+    }
+
+    /// Returns the key under which the provider knows the app.
+    fn key(&self) -> Result<String, Failure> {
+        let (option, other, given) = match self.provider {
+            Provider::Dapi => ("--app-key", "--client-id", &self.app_key),
+            Provider::Plaid => ("--client-id", "--app-key", &self.client_id),
+        };
+        let name = self.provider.name();
+        let key = given.clone().ok_or_else(|| {
+            Failure::Usage(format!("an app at {name} needs {option}, and takes no {other}"))
+        })?;
+        text::check_line(&key, 1024).map_err(|what| Failure::Usage(format!("{option} {what}")))?;
+        Ok(key)
     }
 
     fn read_secret(&self) -> Result<SecretText, Failure> {
@@ -104,6 +150,34 @@ impl Add {
     }
 }
 
+impl Set {
+    async fn run(self, environment: &Environment, output: &Output) -> Result<(), Failure> {
+        let mut session = Session::open(environment).await?;
+        let found = apps::find(&mut session.conn, &self.name).await?;
+        let unknown = || Failure::other(format!("there is no app named `{}`", self.name));
+        let found = found.ok_or_else(unknown)?;
+        if found.provider != Provider::Plaid {
+            let message =
+                format!("these settings are for apps at Plaid; `{}` is at Dapi", self.name);
+            return Err(Failure::Usage(message));
+        }
+        let settings = Settings {
+            supersede_duplicates: self.supersede_duplicates,
+            rotate_after_reveal: self.rotate_after_reveal,
+        };
+        let actor = Actor::operator();
+        let app = apps::change(&mut session.conn, &actor, &self.name, settings).await?;
+        let app = app.ok_or_else(unknown)?;
+        output.result(&app, || {
+            format!(
+                "{}: supersede-duplicates {}, rotate-after-reveal {}",
+                app.name, app.supersede_duplicates, app.rotate_after_reveal
+            )
+        });
+        Ok(())
+    }
+}
+
 async fn list(environment: &Environment, output: &Output) -> Result<(), Failure> {
     let mut session = Session::open(environment).await?;
     let apps = apps::list(&mut session.conn).await?;
@@ -114,12 +188,13 @@ async fn list(environment: &Environment, output: &Output) -> Result<(), Failure>
         let row = |app: &App| {
             [
                 app.name.clone(),
+                app.provider.as_str().to_owned(),
                 app.app_key.clone(),
                 app.id.to_string(),
                 app.created_at.date().to_string(),
             ]
         };
-        table(["NAME", "APP KEY", "ID", "ADDED"], &apps.iter().map(row).collect::<Vec<_>>())
+        table(["NAME", "PROVIDER", "KEY", "ID", "ADDED"], &apps.iter().map(row).collect::<Vec<_>>())
     });
     Ok(())
 }

@@ -146,7 +146,7 @@ fn row(found: &Found) -> [String; 5] {
         connection.id.to_string(),
         needs.unwrap_or_else(|| status.to_owned()),
         connection.client_user_id.clone(),
-        connection.dapi_connection_id.clone(),
+        connection.login_id.clone().unwrap_or_default(),
         moment(Some(connection.created_at), ""),
     ]
 }
@@ -173,7 +173,8 @@ fn describe(detail: &WithHistory) -> String {
         ("id", connection.id.to_string()),
         ("status", connection.status.as_str().to_owned()),
         ("user", format!("{} ({user})", connection.client_user_id)),
-        ("connection ID", connection.dapi_connection_id.clone()),
+        ("provider", connection.provider.name().to_owned()),
+        ("connection ID", connection.login_id.clone().unwrap_or_default()),
         ("received", moment(Some(connection.created_at), "")),
         ("active since", moment(connection.activated_at, "never")),
         ("last used", moment(connection.last_used_at, "never")),

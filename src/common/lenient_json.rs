@@ -48,6 +48,12 @@ fn without_controls(text: Zeroizing<String>) -> Zeroizing<String> {
     Zeroizing::new(replaced.collect())
 }
 
+/// Returns whether a body is one complete JSON object, whatever follows it.
+#[must_use]
+pub fn is_object(body: &[u8]) -> bool {
+    Object::read(&text(body), &[]).is_some_and(|object| object.is_closed())
+}
+
 /// An object of which only the requested members are known.
 #[derive(Debug)]
 pub struct Object<'a> {

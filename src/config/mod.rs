@@ -3,23 +3,22 @@
 //! Each concern reads its own variables. All mistakes are reported together, and no message shows a value.
 //! `.env.example` documents every variable; a test compares the two.
 //!
-//! May import: common, and the vault's master keys.
 //! May import: common and the vault's master keys.
 
-mod dapi;
 mod database;
 mod database_url;
 mod http;
 mod oauth;
+mod providers;
 mod reader;
 
 use std::time::Duration;
 
-pub use dapi::{DapiConfig, DefaultApp};
 pub use database::DatabaseConfig;
 pub use database_url::{DatabaseUrl, SessionAttrs};
 pub use http::{HttpConfig, PublicUrl};
 pub use oauth::OauthConfig;
+pub use providers::{EnvironmentApp, ProviderConfig, ProvidersConfig};
 pub use reader::{ConfigError, Environment, Reader};
 
 use crate::common::secret::SecretText;
@@ -63,6 +62,12 @@ pub const VARIABLES: &[&str] = &[
     "DAPI_GONE_TYPES",
     "DAPI_ATTENTION_TYPES",
     "DAPI_DEAD_TYPES",
+    "PLAID_BASE_URL",
+    "PLAID_CLIENT_ID",
+    "PLAID_SECRET",
+    "PLAID_EXCHANGE_TIMEOUT",
+    "PLAID_EXCHANGE_PROBE",
+    "PLAID_CALL_TIMEOUT",
 ];
 
 /// Everything that `strongroom serve` needs.
@@ -74,10 +79,12 @@ pub struct Config {
     pub master_keys: MasterKeys,
     /// Listeners and their surroundings.
     pub http: HttpConfig,
-    /// The connection to Dapi.
-    pub dapi: DapiConfig,
+    /// The connections to the bank links.
+    pub providers: ProvidersConfig,
     /// The app named `default`, if the environment describes it.
-    pub default_app: Option<DefaultApp>,
+    pub default_app: Option<EnvironmentApp>,
+    /// The app named `plaid`, if the environment describes it.
+    pub plaid_app: Option<EnvironmentApp>,
     /// The bootstrap client, if the environment describes it.
     pub bootstrap: Option<BootstrapClient>,
     /// Whether URLs that come in by API may lead to loopback, link-local or private addresses.
@@ -102,8 +109,9 @@ impl Config {
         let database = DatabaseConfig::read(&mut reader);
         let master_keys = read_master_keys(&mut reader);
         let http = HttpConfig::read(&mut reader);
-        let dapi = DapiConfig::read(&mut reader);
-        let default_app = DefaultApp::read(&mut reader);
+        let providers = ProvidersConfig::read(&mut reader);
+        let default_app = EnvironmentApp::read(&mut reader, "DAPI_APP_KEY", "DAPI_APP_SECRET");
+        let plaid_app = EnvironmentApp::read(&mut reader, "PLAID_CLIENT_ID", "PLAID_SECRET");
         let bootstrap = BootstrapClient::read(&mut reader);
         let allow_private_addresses = read_allow_private_addresses(&mut reader);
         let oauth = OauthConfig::read(&mut reader);
@@ -115,8 +123,9 @@ impl Config {
                 database: database?,
                 master_keys: master_keys?,
                 http,
-                dapi: dapi?,
+                providers: providers?,
                 default_app,
+                plaid_app,
                 bootstrap,
                 allow_private_addresses,
                 oauth,
@@ -131,7 +140,8 @@ impl Config {
 
 fn unknown_names(environment: &Environment) -> Vec<String> {
     let known = |name: &str| VARIABLES.contains(&name.strip_suffix("_FILE").unwrap_or(name));
-    let names = environment.names("STRONGROOM_").chain(environment.names("DAPI_"));
+    let prefixes = ["STRONGROOM_", "DAPI_", "PLAID_"];
+    let names = prefixes.into_iter().flat_map(|prefix| environment.names(prefix));
     names.filter(|name| !known(name)).map(str::to_owned).collect()
 }
 

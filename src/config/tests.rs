@@ -20,11 +20,13 @@ fn a_database_and_a_master_key_are_enough() {
     assert_eq!(config.http.listen.to_string(), "127.0.0.1:8080");
     assert_eq!(config.http.metrics_listen.to_string(), "127.0.0.1:9090");
     assert_eq!(config.http.public_url.as_str(), "http://127.0.0.1:8080");
-    assert_eq!(config.dapi.base_url.as_str(), "https://api.dapi.com/v2");
-    assert_eq!(config.dapi.delink_path, "/users/DelinkUser");
-    assert_eq!(config.dapi.exchange_timeout, Duration::from_mins(2));
+    assert_eq!(config.providers.dapi.base_url.as_str(), "https://api.dapi.com/v2");
+    assert_eq!(config.providers.delink_path, "/users/DelinkUser");
+    assert_eq!(config.providers.dapi.exchange_timeout, Duration::from_mins(2));
     assert_eq!(config.pace.answer_within, Duration::from_secs(10));
-    assert!(config.database.migrate && config.pace.code_exp_cap && config.dapi.exchange_probe);
+    assert!(
+        config.database.migrate && config.pace.code_exp_cap && config.providers.dapi.exchange_probe
+    );
     assert!(config.default_app.is_none() && config.bootstrap.is_none());
     assert!(!config.allow_private_addresses);
 }

@@ -15,6 +15,7 @@ use crate::connections::bulk_revocation::store::mark_locked;
 use crate::connections::model::{BankLogin, Held, RevocationKind, State, Status};
 use crate::connections::sql::parse_status;
 use crate::database::Conn;
+use crate::providers::Provider;
 
 /// A connection that is locked until the transaction ends, with what its transitions depend on.
 #[derive(Debug)]
@@ -23,6 +24,9 @@ pub struct LockedConnection {
     pub app: AppId,
     pub id: ConnectionId,
     pub user: UserId,
+    pub provider: Provider,
+    /// `None` until Plaid's exchange brings it.
+    pub login_id: Option<String>,
     pub state: State,
     pub status: Status,
     pub lease_epoch: i32,
@@ -66,34 +70,51 @@ pub async fn wait_briefly(conn: &mut Conn) -> sqlx::Result<()> {
 
 /// Locks a bank login, with its pending, active and revoking connections and connection `id` in any status.
 ///
+/// A connection whose login is not known yet (`None`, before Plaid's exchange) has no others beside it: its row alone is
+/// locked. If the exchange has brought the login meanwhile, the lock is asked for again with it.
+///
 /// If `id` does not exist (yet), the login is seen as `user`'s newest connection would see it. Connections in the scope
 /// of a bulk revocation in force are marked first, so that no decision treats them as usable.
 pub async fn lock_bank_login(
     conn: &mut Conn,
     app: AppId,
-    dapi_connection_id: &str,
+    login_id: Option<&str>,
     id: Option<ConnectionId>,
     user: UserId,
 ) -> sqlx::Result<LockedBankLogin> {
-    sqlx::query!(
-        "SELECT pg_advisory_xact_lock(hashtextextended($1::uuid::text || $2::text, 0))",
-        app.uuid(),
-        dapi_connection_id,
-    )
-    .execute(&mut *conn)
-    .await?;
-    let (mut all, in_scope) = lock_rows(conn, app, dapi_connection_id, id).await?;
+    if let Some(login_id) = login_id {
+        lock_login(conn, app, login_id).await?;
+    }
+    let (mut all, in_scope) = lock_rows(conn, app, login_id, id).await?;
+    let known = all.iter().find(|row| Some(row.id) == id).and_then(|row| row.login_id.clone());
+    if login_id.is_none() && known.is_some() {
+        return Box::pin(lock_bank_login(conn, app, known.as_deref(), id, user)).await;
+    }
     if !in_scope.is_empty() && mark_locked(conn, &in_scope).await? > 0 {
-        (all, _) = lock_rows(conn, app, dapi_connection_id, id).await?;
+        (all, _) = lock_rows(conn, app, login_id, id).await?;
     }
     let mut me =
         id.and_then(|id| all.iter().position(|row| row.id == id)).map(|at| all.swap_remove(at));
     let mut login = login(&all, me.as_ref(), user);
     if let Some(me) = me.as_mut().filter(|me| me.state == State::Orphaned) {
-        login.newer = has_newer(conn, dapi_connection_id, me).await?;
+        login.newer = match login_id {
+            Some(login_id) => has_newer(conn, login_id, me).await?,
+            None => false,
+        };
         me.revoked_by = revocation_in_force(conn, me).await?;
     }
     Ok(LockedBankLogin { me, login })
+}
+
+async fn lock_login(conn: &mut Conn, app: AppId, login_id: &str) -> sqlx::Result<()> {
+    sqlx::query!(
+        "SELECT pg_advisory_xact_lock(hashtextextended($1::uuid::text || $2::text, 0))",
+        app.uuid(),
+        login_id,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
 }
 
 /// Locks the rows of a login. Returns them, and the ids of those in the scope of a bulk revocation that has not marked
@@ -101,11 +122,12 @@ pub async fn lock_bank_login(
 async fn lock_rows(
     conn: &mut Conn,
     app: AppId,
-    dapi_connection_id: &str,
+    login_id: Option<&str>,
     id: Option<ConnectionId>,
 ) -> sqlx::Result<(Vec<LockedConnection>, Vec<Uuid>)> {
     let rows = sqlx::query!(
-        r#"SELECT id AS "id: ConnectionId", user_id AS "user_id: UserId", status, created_at,
+        r#"SELECT id AS "id: ConnectionId", user_id AS "user_id: UserId", provider AS "provider: Provider",
+                login_id, status, created_at,
                 status IN ('pending', 'active') AND EXISTS (
                     SELECT FROM bulk_revocations_of(app_id, id, user_id, created_at, created_by, ordinal) r
                     WHERE r.marked_at IS NULL) AS "in_scope!",
@@ -114,10 +136,10 @@ async fn lock_rows(
                 leased_until <= strongroom_now() AS lease_died, due_at <= strongroom_now() AS due,
                 code_expires_at > strongroom_now() AS window_open, unproven
          FROM connections
-         WHERE app_id = $1 AND dapi_connection_id = $2 AND (status IN ('pending', 'active', 'revoking') OR id = $3)
+         WHERE app_id = $1 AND (login_id = $2 AND status IN ('pending', 'active', 'revoking') OR id = $3)
          ORDER BY id FOR UPDATE"#,
         app.uuid(),
-        dapi_connection_id,
+        login_id,
         id.map(ConnectionId::uuid),
     )
     .fetch_all(conn)
@@ -130,6 +152,8 @@ async fn lock_rows(
             app,
             id: row.id,
             user: row.user_id,
+            provider: row.provider,
+            login_id: row.login_id,
             state: state(status, row.has_code, row.revocation_kind.as_deref()),
             status,
             lease_epoch: row.lease_epoch,
@@ -216,18 +240,14 @@ fn login(others: &[LockedConnection], me: Option<&LockedConnection>, user: UserI
 
 /// Returns whether the user has a newer connection of the login that did not fail, in any status and not locked: its
 /// result stands, so a late token of an older one is dropped.
-async fn has_newer(
-    conn: &mut Conn,
-    dapi_connection_id: &str,
-    me: &LockedConnection,
-) -> sqlx::Result<bool> {
+async fn has_newer(conn: &mut Conn, login_id: &str, me: &LockedConnection) -> sqlx::Result<bool> {
     sqlx::query_scalar!(
         r#"SELECT EXISTS (
             SELECT FROM connections
-            WHERE app_id = $1 AND dapi_connection_id = $2 AND user_id = $3 AND (created_at, id) > ($4, $5)
+            WHERE app_id = $1 AND login_id = $2 AND user_id = $3 AND (created_at, id) > ($4, $5)
               AND status NOT IN ('rejected', 'expired', 'orphaned')) AS "has_newer!""#,
         me.app.uuid(),
-        dapi_connection_id,
+        login_id,
         me.user.uuid(),
         me.created.0,
         me.id.uuid(),
@@ -236,18 +256,18 @@ async fn has_newer(
     .await
 }
 
-/// Returns the bank login (Dapi's `connectionID`) and the user of a connection, without locking it.
+/// Returns the bank login and the user of a connection, without locking it. The login is `None` if it is not known yet.
 pub async fn login_of(
     conn: &mut Conn,
     app: AppId,
     id: ConnectionId,
-) -> sqlx::Result<Option<(String, UserId)>> {
+) -> sqlx::Result<Option<(Option<String>, UserId)>> {
     let row = sqlx::query!(
-        r#"SELECT dapi_connection_id, user_id AS "user_id: UserId" FROM connections WHERE app_id = $1 AND id = $2"#,
+        r#"SELECT login_id, user_id AS "user_id: UserId" FROM connections WHERE app_id = $1 AND id = $2"#,
         app.uuid(),
         id.uuid(),
     )
     .fetch_optional(conn)
     .await?;
-    Ok(row.map(|row| (row.dapi_connection_id, row.user_id)))
+    Ok(row.map(|row| (row.login_id, row.user_id)))
 }

@@ -9,12 +9,11 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::apps::SealedCredentials;
-use crate::common::ids::{AppId, ConnectionId, DataKeyId, TokenLeaseId, UserId};
-use crate::common::secret::SecretText;
+use crate::common::ids::{AppId, ConnectionId, TokenLeaseId, UserId};
 use crate::connections::sql::WAIT_FOR_DELINKING;
 use crate::database::{Conn, interval};
 use crate::providers::{AccessCode, AccessToken, UserSecret};
-use crate::vault::{Binding, MasterKeyId, Sealed, WrappedKey};
+use crate::vault::{Binding, Sealed, WrappedKey};
 
 /// A connection under a lease, with the sealed secrets that a call to Dapi needs.
 #[derive(Debug)]
@@ -22,7 +21,8 @@ pub struct Claimed<T> {
     pub app: AppId,
     pub id: ConnectionId,
     pub user: UserId,
-    pub dapi_connection_id: String,
+    /// `None` if the exchange is to bring it.
+    pub login_id: Option<String>,
     pub epoch: i32,
     /// The access code or the access token.
     pub secret: Sealed<T>,
@@ -41,42 +41,26 @@ macro_rules! claimed {
             app: $row.app_id,
             id: $row.id,
             user: $row.user_id,
-            dapi_connection_id: $row.dapi_connection_id,
+            login_id: $row.login_id,
             epoch: $row.lease_epoch,
             secret: $row.secret,
             binding: $row.binding,
             user_secret: $row.user_secret,
-            user_key: WrappedKey::of_user(
-                $row.app_id,
-                $row.user_id,
-                $row.user_key_id,
-                $row.user_master,
-                $row.user_wrapped,
-            ),
-            credentials: SealedCredentials {
-                app: $row.app_id,
-                app_key: $row.app_key,
-                app_secret: $row.app_secret,
-                key: WrappedKey::of_app(
-                    $row.app_id,
-                    $row.app_key_id,
-                    $row.app_master,
-                    $row.app_wrapped,
-                ),
-            },
+            user_key: $row.user_key,
+            credentials: $row.credentials,
         }
     };
 }
 
 /// Claims those of these rows of the app whose exchange is due, and postpones those that wait for the delinking of an
-/// older link of their bank login. Without `probe`, leaves out codes whose earlier attempt went unanswered: the code
-/// may have been consumed.
+/// older link of their bank login. Leaves out codes whose earlier attempt went unanswered, except those of the
+/// `probing` providers: the code may have been consumed.
 pub async fn claim_exchanges(
     conn: &mut Conn,
     app: AppId,
     ids: &[Uuid],
     lease: Duration,
-    probe: bool,
+    probing: &[String],
 ) -> sqlx::Result<Vec<Claimed<AccessCode>>> {
     let rows = sqlx::query!(
         r#"WITH
@@ -86,13 +70,13 @@ pub async fn claim_exchanges(
             SELECT c.app_id, c.id,
                    (c.status = 'pending' AND EXISTS (
                        SELECT FROM connections o
-                       WHERE o.app_id = c.app_id AND o.dapi_connection_id = c.dapi_connection_id
+                       WHERE o.app_id = c.app_id AND o.login_id = c.login_id
                          AND o.user_id = c.user_id AND o.status = 'revoking')) AS blocked
             FROM connections c
             WHERE c.id = ANY ($2) AND c.app_id = $1
               AND coalesce(c.due_at <= strongroom_now(), false) AND c.code IS NOT NULL
               AND c.code_expires_at > strongroom_now()
-              AND ($4 OR (c.leased_until IS NULL AND NOT c.unanswered))
+              AND (c.provider = ANY ($4) OR (c.leased_until IS NULL AND NOT c.unanswered))
             ORDER BY c.id FOR UPDATE OF c SKIP LOCKED),
          -- A lease that ran out stays known as an attempt without an answer.
          postponed AS (
@@ -108,16 +92,14 @@ pub async fn claim_exchanges(
                 unanswered = c.unanswered OR c.leased_until IS NOT NULL
             FROM due, (SELECT strongroom_now() AS now) t
             WHERE NOT due.blocked AND c.app_id = due.app_id AND c.id = due.id
-            RETURNING c.app_id, c.id, c.user_id, c.dapi_connection_id, c.lease_epoch, c.code, c.user_secret,
+            RETURNING c.app_id, c.id, c.user_id, c.login_id, c.lease_epoch, c.code, c.user_secret,
                       c.revocation_binding)
          SELECT c.app_id AS "app_id: AppId", c.id AS "id: ConnectionId", c.user_id AS "user_id: UserId",
-                c.dapi_connection_id, c.lease_epoch, c.code AS "secret!: Sealed<AccessCode>",
+                c.login_id, c.lease_epoch, c.code AS "secret!: Sealed<AccessCode>",
                 c.user_secret AS "user_secret: Sealed<UserSecret>",
                 coalesce(c.revocation_binding, b.binding) AS "binding?: Binding",
-                uk.id AS "user_key_id: DataKeyId", uk.master_key_id AS "user_master: MasterKeyId",
-                uk.wrapped AS user_wrapped, a.app_key, a.app_secret AS "app_secret: Sealed<SecretText>",
-                ak.id AS "app_key_id: DataKeyId", ak.master_key_id AS "app_master: MasterKeyId",
-                ak.wrapped AS app_wrapped
+                key_of(uk) AS "user_key!: WrappedKey",
+                credentials_of(a, ak) AS "credentials!: SealedCredentials"
          FROM claimed c
          JOIN data_keys uk ON uk.user_id = c.user_id AND uk.purpose = 'user'
          JOIN apps a ON a.id = c.app_id
@@ -126,7 +108,7 @@ pub async fn claim_exchanges(
         app.uuid(),
         ids,
         interval(lease),
-        probe,
+        probing,
         interval(WAIT_FOR_DELINKING),
     )
     .fetch_all(conn)
@@ -141,8 +123,8 @@ pub struct ClaimedDelink {
     pub claimed: Claimed<AccessToken>,
     /// The token lease that the delinking has acquired.
     pub token_lease: TokenLeaseId,
-    /// Dapi has accepted the user secret in a call, or it came from Connect.
-    pub user_secret_proven: bool,
+    /// The token and all that is sent with it are known to be right.
+    pub proven: bool,
     /// Attempts, this one included.
     pub attempts: i32,
     /// The time for attempts is over, or its bulk revocation was cancelled: it ends unconfirmed, without a call.
@@ -175,13 +157,15 @@ pub async fn claim_delinks(
          -- Locks by ascending id; SKIP LOCKED and `coalesce` as in `claim_exchanges`. A token of a paused bulk
          -- revocation is due only for an erasure or for a new link of the same bank login.
          locked AS MATERIALIZED (
-            SELECT c.app_id, c.id, c.user_secret IS NULL AS secretless,
+            SELECT c.app_id, c.id, c.provider = 'dapi' AND c.user_secret IS NULL AS secretless,
                    coalesce(c.revocation_released_at, c.revocation_requested_at) + $4::interval AS gives_up_at,
                    EXISTS (SELECT FROM bulk_revocations r
                            WHERE r.id = c.bulk_revocation_id AND r.state = 'cancelled') AS cancelled,
                    EXISTS (SELECT FROM token_leases t
                            WHERE t.connection_id = c.id AND t.ends_at > strongroom_now()) AS in_a_call,
-                   EXISTS (SELECT FROM token_leases t WHERE t.connection_id = c.id) AS has_lease
+                   EXISTS (SELECT FROM token_leases t
+                           WHERE t.connection_id = c.id
+                             AND t.slot = '00000000-0000-0000-0000-000000000000') AS has_lease
             FROM connections c
             WHERE c.id = ANY ($2) AND c.app_id = $1
               AND coalesce(c.due_at <= strongroom_now(), false) AND c.status = 'revoking'
@@ -190,7 +174,7 @@ pub async fn claim_delinks(
                                WHERE r.id = c.bulk_revocation_id AND r.state = 'paused')
                    OR EXISTS (SELECT FROM erasures e WHERE e.user_id = c.user_id)
                    OR EXISTS (SELECT FROM connections w
-                              WHERE w.app_id = c.app_id AND w.dapi_connection_id = c.dapi_connection_id
+                              WHERE w.app_id = c.app_id AND w.login_id = c.login_id
                                 AND w.user_id = c.user_id AND w.status = 'pending'))
             ORDER BY c.id FOR UPDATE OF c SKIP LOCKED),
          -- `later` is null for the rows to claim. Evaluated once, so that the CTEs below agree.
@@ -211,7 +195,7 @@ pub async fn claim_delinks(
          -- The INSERT below would wait for a locked lease row; a connection whose lease row is locked is left out.
          free_leases AS MATERIALIZED (
             SELECT t.connection_id FROM token_leases t
-            WHERE t.connection_id IN (SELECT id FROM decided WHERE later IS NULL AND has_lease)
+            WHERE t.slot = '00000000-0000-0000-0000-000000000000' AND t.connection_id IN (SELECT id FROM decided WHERE later IS NULL AND has_lease)
             FOR UPDATE SKIP LOCKED),
          -- Takes over a lease that ran out, but not one that is alive.
          acquired AS (
@@ -219,7 +203,7 @@ pub async fn claim_delinks(
             SELECT id, new_uuid_v7(), strongroom_now() + $3::interval FROM decided
             WHERE later IS NULL
               AND (NOT has_lease OR id IN (SELECT connection_id FROM free_leases)) ORDER BY id
-            ON CONFLICT (connection_id) DO UPDATE SET lease_id = excluded.lease_id, ends_at = excluded.ends_at
+            ON CONFLICT (connection_id, slot) DO UPDATE SET lease_id = excluded.lease_id, ends_at = excluded.ends_at
             WHERE t.ends_at <= strongroom_now()
             RETURNING connection_id, lease_id),
          -- Only with the token's lease: without it, the row stays due and the next round tries again.
@@ -231,19 +215,19 @@ pub async fn claim_delinks(
             WHERE c.app_id = d.app_id AND c.id = d.id AND acquired.connection_id = d.id
             RETURNING c.*, acquired.lease_id, d.given_up)
          SELECT c.app_id AS "app_id: AppId", c.id AS "id: ConnectionId", c.user_id AS "user_id: UserId",
-                c.dapi_connection_id, c.lease_epoch, c.access_token AS "secret!: Sealed<AccessToken>",
+                c.login_id, c.lease_epoch, c.access_token AS "secret!: Sealed<AccessToken>",
                 c.user_secret AS "user_secret: Sealed<UserSecret>",
-                coalesce(c.revocation_binding, b.binding) AS "binding?: Binding", c.user_secret_proven,
+                coalesce(c.revocation_binding, b.binding) AS "binding?: Binding",
+                -- What is sent is known to be right: by Dapi's user secret, by a token that has worked.
+                CASE c.provider WHEN 'dapi' THEN c.user_secret_proven ELSE NOT c.unproven END AS "proven!",
                 c.revocation_attempts,
                 c.lease_id AS "lease_id: TokenLeaseId",
                 c.given_up AS "given_up!",
                 EXISTS (SELECT FROM connections o
-                        WHERE o.app_id = c.app_id AND o.dapi_connection_id = c.dapi_connection_id
+                        WHERE o.app_id = c.app_id AND o.login_id = c.login_id
                           AND o.status = 'active') AS "login_in_use!",
-                uk.id AS "user_key_id: DataKeyId", uk.master_key_id AS "user_master: MasterKeyId",
-                uk.wrapped AS user_wrapped, a.app_key, a.app_secret AS "app_secret: Sealed<SecretText>",
-                ak.id AS "app_key_id: DataKeyId", ak.master_key_id AS "app_master: MasterKeyId",
-                ak.wrapped AS app_wrapped
+                key_of(uk) AS "user_key!: WrappedKey",
+                credentials_of(a, ak) AS "credentials!: SealedCredentials"
          FROM claimed c
          JOIN data_keys uk ON uk.user_id = c.user_id AND uk.purpose = 'user'
          JOIN apps a ON a.id = c.app_id
@@ -259,7 +243,7 @@ pub async fn claim_delinks(
     .await?;
     let claimed = rows.into_iter().map(|row| ClaimedDelink {
         token_lease: row.lease_id,
-        user_secret_proven: row.user_secret_proven,
+        proven: row.proven,
         attempts: row.revocation_attempts,
         given_up: row.given_up,
         login_in_use: row.login_in_use,

@@ -29,13 +29,15 @@ pub enum Reconciler {
     Exchanges,
     /// Claims and begins delinkings.
     Delinks,
+    /// Confirms institutions and accounts.
+    Details,
     /// Deletes rows that have ended.
     Housekeeping,
 }
 
 impl Reconciler {
     /// All of them, to register their metrics.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Expiries,
         Self::BulkRevocations,
         Self::Erasures,
@@ -43,6 +45,7 @@ impl Reconciler {
         Self::HeldTokens,
         Self::Exchanges,
         Self::Delinks,
+        Self::Details,
         Self::Housekeeping,
     ];
 
@@ -57,6 +60,7 @@ impl Reconciler {
             Self::HeldTokens => "held_tokens",
             Self::Exchanges => "exchanges",
             Self::Delinks => "delinks",
+            Self::Details => "details",
             Self::Housekeeping => "housekeeping",
         }
     }

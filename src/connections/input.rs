@@ -9,7 +9,7 @@ use crate::common::text::InvalidText;
 use crate::connections::ConnectionError;
 use crate::connections::model::{Connection, Status};
 use crate::http::problem::{Problem, ProblemCode};
-use crate::providers::{AccessCode, AccessToken, UserSecret};
+use crate::providers::{AccessCode, AccessToken, Provider, UserSecret};
 use crate::vault::VaultError;
 
 /// The longest id of Dapi's (`connectionID`, `userID`, `tokenID`), in bytes. Real ones have 40 to 90.
@@ -69,6 +69,13 @@ pub fn name(field: &str, value: Option<String>) -> Result<String, Problem> {
 pub fn login(value: Option<String>) -> Result<String, Problem> {
     let value = required("connectionID", value)?;
     sound("connectionID", text::check_secret(&value, MAX_NAME))?;
+    Ok(value)
+}
+
+/// Checks Plaid's `item_id` in the same way.
+pub fn item(value: Option<String>) -> Result<String, Problem> {
+    let value = required("itemID", value)?;
+    sound("itemID", text::check_secret(&value, MAX_NAME))?;
     Ok(value)
 }
 
@@ -143,6 +150,15 @@ pub fn not_active(id: ConnectionId, status: Status) -> Problem {
     Problem::new(ProblemCode::ConnectionNotActive, detail)
         .with("id", json!(id))
         .with("connectionStatus", json!(status))
+}
+
+/// The app is of `provider`, and what came is another's.
+pub fn of_another_provider(provider: Provider) -> Problem {
+    let field = match provider {
+        Provider::Dapi => "accessCode",
+        Provider::Plaid => "public_token",
+    };
+    Problem::invalid_field(field, format_args!("is what an app at {} hands in", provider.name()))
 }
 
 pub fn login_of_another_user() -> Problem {

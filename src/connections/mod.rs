@@ -2,7 +2,8 @@
 //!
 //! `model` holds the rules and does no I/O. Each use case has a folder with its statements in `store` and its
 //! HTTP in `routes`: `exchange`, `import`, `reveal`, `revocation`, `bulk_revocation`, `erasure`, `attention`,
-//! `query`. `reconcile` carries on what did not end. `bank_login` and `transitions` are what they share.
+//! `query`. `reconcile` carries on what did not end. `bank_login` and `transitions` are what they share; `shape`
+//! describes bodies for the `OpenAPI` document.
 //!
 //! May import: common, vault, providers, http, audit, apps, users.
 
@@ -13,6 +14,7 @@ mod binding;
 pub(crate) mod bulk_revocation;
 mod claim;
 mod deferred;
+pub(crate) mod details;
 mod effects;
 pub(crate) mod erasure;
 pub(crate) mod exchange;
@@ -26,18 +28,18 @@ pub(crate) mod query;
 pub mod reconcile;
 pub(crate) mod reveal;
 pub(crate) mod revocation;
+mod shape;
 mod sql;
 mod superseded;
 pub(crate) mod token_lease;
 mod transitions;
 
-pub use attention::calls_for_attention;
 pub use batches::Batches;
 pub use deferred::Deferred;
 pub use metrics::Metrics;
 pub use query::ChangeNotifier;
 pub use reveal::{Budgets, LastUses};
-pub use revocation::dapi_reports_dead_token;
+pub use revocation::end_dead_token;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,9 +48,10 @@ use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
 use crate::common::ids::{AppId, ConnectionId, UserId};
-use crate::config::Pace;
+use crate::config::{Pace, ProviderConfig};
 use crate::database::{MaybeDatabase, Pool};
 use crate::providers;
+use crate::providers::Provider;
 use crate::vault::{AadContext, Vault, VaultError};
 
 /// What the use cases work with. Every thread has a pool and a client of its own; the rest is shared.
@@ -60,7 +63,7 @@ pub struct Context {
     pub batches: Batches,
     /// What seals and opens.
     pub vault: Vault,
-    /// Dapi.
+    /// The bank links.
     pub providers: providers::Client,
     /// How long things wait.
     pub pace: Arc<Pace>,
@@ -89,12 +92,25 @@ impl Context {
 
     /// How long a lease on an exchange lives: the call's time limit and a little for the commit.
     fn exchange_lease(&self) -> Duration {
-        self.providers.settings().exchange_timeout + LEASE_MARGIN
+        self.longest(|provider| provider.exchange_timeout) + LEASE_MARGIN
     }
 
     /// How long a lease on a delinking lives.
     fn delink_lease(&self) -> Duration {
-        self.providers.settings().call_timeout + LEASE_MARGIN
+        self.longest(|provider| provider.call_timeout) + LEASE_MARGIN
+    }
+
+    /// The longest time limit of any provider: a claim does not know whose rows it gets.
+    fn longest(&self, limit: fn(&ProviderConfig) -> Duration) -> Duration {
+        let limits = Provider::ALL.map(|provider| limit(self.providers.settings(provider)));
+        limits.into_iter().max().unwrap_or_default()
+    }
+
+    /// The names of the providers at which an unanswered exchange is tried again.
+    fn probing(&self) -> Vec<String> {
+        let probes = |provider: &Provider| self.providers.settings(*provider).exchange_probe;
+        let names = Provider::ALL.into_iter().filter(probes);
+        names.map(|provider| provider.as_str().to_owned()).collect()
     }
 }
 

@@ -232,6 +232,7 @@ pub async fn ensure_bootstrap(
     conn: &mut Conn,
     vault: &Vault,
     wanted: Option<&BootstrapClient>,
+    app: &str,
 ) -> Result<(), ClientError> {
     let mut tx = conn.begin().await?;
     let keep = wanted.map(|wanted| wanted.id.as_str());
@@ -239,7 +240,7 @@ pub async fn ensure_bootstrap(
         record(&mut tx, &Actor::service(), app, "client.disabled", &id).await?;
     }
     if let Some(wanted) = wanted {
-        let app = store::default_app(&mut tx).await?.ok_or(ClientError::NoDefaultApp)?;
+        let app = store::app_named(&mut tx, app).await?.ok_or(ClientError::NoDefaultApp)?;
         let hash = secret_hash(vault.secret_hashes(), &wanted.id, &wanted.secret);
         let lifetime = Duration::from_secs(DEFAULT_TOKEN_LIFETIME.into());
         let new =

@@ -1,4 +1,4 @@
-//! Relayed calls: the caller's fields unchanged, with the secrets inserted, and the answer as a stream.
+//! Calls on a connection's behalf: what they are made of, and the answer as a stream.
 
 use std::io::Read;
 use std::time::Duration;
@@ -6,51 +6,44 @@ use std::time::Duration;
 use bytes::{Buf as _, Bytes, BytesMut};
 use reqwest::header::{CONTENT_ENCODING, HeaderValue};
 use reqwest::{Response, StatusCode};
-use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::value::RawValue;
 
 use super::transport::describe;
-use super::{AppCredentials, UserSecret};
+use super::{AccessToken, AppCredentials, UserSecret};
 use crate::common::coding::{Codings, Unknown};
+use crate::common::trace::TraceContext;
 
 /// The largest encoded body that is decoded, in bytes on the wire: it is buffered whole.
 const MAX_ENCODED: usize = 8 * 1024 * 1024;
 /// The most that is decoded of a body, in bytes: more than any caller forwards.
 const MAX_DECODED: u64 = 65 * 1024 * 1024;
+/// The largest answer that is read whole, in bytes: a little more than a page of accounts.
+const MAX_WHOLE: usize = 1024 * 1024;
 /// The portion in which a body is decoded, in bytes.
 const PIECE: usize = 16 * 1024;
 
 /// A field of a JSON object: its name, and its value byte for byte.
 pub type Field = (String, Box<RawValue>);
 
-/// The body of a call: the caller's fields and the secrets.
-#[derive(Debug)]
-pub struct CallBody<'a> {
-    /// The caller's fields, without any that are inserted here.
-    pub fields: &'a [Field],
-    /// The app whose secret is inserted.
+/// A call on a connection's behalf, or on the app's own.
+#[derive(Clone, Copy, Debug)]
+pub struct Call<'a> {
+    /// The credentials that are put in.
     pub app: &'a AppCredentials,
-    /// The user's secret, if the call uses a token.
+    /// The provider's path, relative to its base URL, without a leading slash.
+    pub path: &'a str,
+    /// The caller's fields, without any that are put in.
+    pub fields: &'a [Field],
+    /// The token, if the call uses one.
+    pub token: Option<&'a AccessToken>,
+    /// The user's secret, if the call uses a token and the provider has one.
     pub user_secret: Option<&'a UserSecret>,
-    /// Whether the app's key is inserted as well.
+    /// Whether Dapi's app key is put in as well.
     pub with_app_key: bool,
-}
-
-impl Serialize for CallBody<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(None)?;
-        for (name, value) in self.fields {
-            map.serialize_entry(name, value)?;
-        }
-        map.serialize_entry("appSecret", self.app.app_secret.expose())?;
-        if self.with_app_key {
-            map.serialize_entry("appKey", &self.app.app_key)?;
-        }
-        if let Some(user_secret) = self.user_secret {
-            map.serialize_entry("userSecret", user_secret.expose())?;
-        }
-        map.end()
-    }
+    /// What the call is a part of.
+    pub trace: &'a TraceContext,
+    /// The time limit, to the last byte of the answer.
+    pub limit: Duration,
 }
 
 /// An answer whose head has arrived.
@@ -122,6 +115,24 @@ impl CallAnswer {
             }
             None => Err(CallLost::because("an answer in an unknown encoding")),
         }
+    }
+
+    /// Reads the body to its end, up to a bound.
+    ///
+    /// # Errors
+    /// If it breaks off, is too large or cannot be decoded.
+    pub async fn read_whole(&mut self) -> Result<Vec<u8>, CallLost> {
+        if self.is_unreadable() {
+            return Err(CallLost::because("an answer in an unknown encoding"));
+        }
+        let mut bytes = Vec::new();
+        while let Some(piece) = self.chunk().await? {
+            bytes.extend_from_slice(&piece);
+            if bytes.len() > MAX_WHOLE {
+                return Err(CallLost::because("an answer of excessive size"));
+            }
+        }
+        Ok(bytes)
     }
 
     /// Reads the encoded body, and why it is incomplete if it is.

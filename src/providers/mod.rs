@@ -1,33 +1,37 @@
-//! Dapi's vocabulary, its wire format, the client that speaks it, and the gate before it.
+//! The bank links: the vocabulary that they share, the client that calls them, and the gate before them.
 //!
-//! Answers are classified here: conclusive or not, and whether the request can have reached Dapi at all.
+//! A [`Provider`] is a value, not a trait (ADR 4): the verbs of [`Client`] (exchange, revoke, call, verify) match on
+//! it, and its facts say in which way the life of a connection differs. `dapi` and `plaid` have the wire format of one
+//! provider each and know nothing of the other.
+//!
+//! Answers are classified here: conclusive or not, and whether the request can have reached the provider at all.
 //! `connections` decides what an answer means for a connection.
 //!
 //! May import: common, config.
 
+mod answers;
 mod call;
 mod client;
+pub mod dapi;
 mod gate;
 mod metrics;
+pub mod plaid;
+mod received;
 mod transport;
-mod wire;
 
-pub use call::{CallAnswer, CallBody, CallLost, Field};
-pub use client::Client;
+pub use answers::{
+    ExchangeAnswer, ExchangedToken, Refusal, RevokeAnswer, Said, Unsettled, VerifyAnswer, scrub,
+};
+pub use call::{Call, CallAnswer, CallLost, Field};
+pub use client::{Client, Exchange, Revoke, Verify, said};
 pub use gate::{Busy, Gate, Lane, Permit};
 pub use metrics::Metrics;
-pub use wire::{Said, said, scrub};
-
-use std::time::Duration;
-
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use time::OffsetDateTime;
+pub use plaid::DetailsError;
 
 use crate::common::secret::{SecretText, secret_text};
 
 secret_text!(
-    /// The single-use code that Connect hands to a frontend.
+    /// The single-use code that the bank link hands to a frontend: Dapi's access code, Plaid's `public_token`.
     AccessCode
 );
 secret_text!(
@@ -35,143 +39,108 @@ secret_text!(
     AccessToken
 );
 secret_text!(
-    /// Connect's `userSecret`, without which nothing can be read or delinked.
+    /// Connect's `userSecret`, without which nothing can be read or delinked at Dapi. Plaid has none.
     UserSecret
 );
 
-impl AccessCode {
-    /// Returns when the code expires if it is a JWT with an `exp` (RFC 7519 §4.1.4): a JOSE header that names an
-    /// algorithm (RFC 7515 §4.1.1), and claims that are an object. Nothing is verified; this is a hint. A code
-    /// of any other form is opaque.
+/// A bank link.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    serde::Serialize,
+    serde::Deserialize,
+    sqlx::Type,
+    utoipa::ToSchema,
+)]
+#[serde(rename_all = "lowercase")]
+#[sqlx(type_name = "text", rename_all = "lowercase")]
+pub enum Provider {
+    /// Dapi (dapi.com).
+    Dapi,
+    /// Plaid (plaid.com).
+    Plaid,
+}
+
+impl Provider {
+    /// Every provider.
+    pub const ALL: [Self; 2] = [Self::Dapi, Self::Plaid];
+
+    /// The name in JSON, in the database and on the command line.
     #[must_use]
-    pub fn expires_at(&self) -> Option<OffsetDateTime> {
-        let mut parts = self.expose().split('.');
-        let (header, claims, _) = (parts.next()?, parts.next()?, parts.next()?);
-        if parts.next().is_some() {
-            return None;
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Dapi => "dapi",
+            Self::Plaid => "plaid",
         }
-        object(header)?.get("alg")?.as_str()?;
-        let exp = object(claims)?.get("exp")?.as_f64()?;
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "out of range is refused by the next call"
-        )]
-        OffsetDateTime::from_unix_timestamp(exp as i64).ok()
+    }
+
+    /// The name as people write it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Dapi => "Dapi",
+            Self::Plaid => "Plaid",
+        }
+    }
+
+    /// The audit trail's action for a call.
+    #[must_use]
+    pub const fn call_action(self) -> &'static str {
+        match self {
+            Self::Dapi => "dapi.call",
+            Self::Plaid => "plaid.call",
+        }
+    }
+
+    /// Returns the provider with this name.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|provider| provider.as_str() == text)
+    }
+
+    /// Whether the provider fails all calls that use one token at the same time, so that they are made one by one.
+    #[must_use]
+    pub const fn has_serial_calls(self) -> bool {
+        matches!(self, Self::Dapi)
+    }
+
+    /// Whether a token can be used and revoked only together with a user secret.
+    #[must_use]
+    pub const fn has_user_secret(self) -> bool {
+        matches!(self, Self::Dapi)
+    }
+
+    /// Whether the bank login is known when a code comes in. Otherwise the exchange brings it with the token.
+    #[must_use]
+    pub const fn knows_login_at_intake(self) -> bool {
+        matches!(self, Self::Dapi)
     }
 }
 
-/// Decodes a part of a JWT that holds a JSON object.
-fn object(part: &str) -> Option<serde_json::Map<String, serde_json::Value>> {
-    let json = URL_SAFE_NO_PAD.decode(part.trim_end_matches('=')).ok()?;
-    serde_json::from_slice(&json).ok()
-}
-
-/// The credentials of a Dapi application, in the clear.
+/// The credentials of an app at its provider, in the clear.
 #[derive(Clone, Debug)]
 pub struct AppCredentials {
-    /// Dapi's application key, which is not a secret.
+    /// Whose credentials they are.
+    pub provider: Provider,
+    /// Dapi's application key, Plaid's `client_id`; not a secret.
     pub app_key: String,
-    /// Dapi's application secret.
+    /// Dapi's application secret, Plaid's `secret`.
     pub app_secret: SecretText,
-}
-
-/// The classified answer to an exchange.
-#[derive(Debug)]
-pub enum ExchangeAnswer {
-    /// Dapi issued a token.
-    Token(ExchangedToken),
-    /// Dapi refused, conclusively.
-    Refused(Refusal),
-    /// The request was sent, or may have been, and no conclusive answer came.
-    Unsettled(Unsettled),
-    /// The request provably was not sent: no DNS, no connection, no TLS.
-    NotSent(String),
-}
-
-/// A token and the ids that came with it.
-#[derive(Debug, Clone)]
-pub struct ExchangedToken {
-    /// The permanent token.
-    pub access_token: AccessToken,
-    /// Dapi's id of the token.
-    pub token_id: Option<String>,
-    /// Dapi's id of the user.
-    pub user_id: Option<String>,
-}
-
-/// A refusal as Dapi words it, scrubbed of secrets.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
-    /// Dapi's `type`, an open set.
-    pub kind: String,
-    /// Dapi's `msg`, cut to a bounded length.
-    pub message: String,
-}
-
-/// An inconclusive answer: the code may or may not be consumed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unsettled {
-    /// What came instead of a conclusive answer.
-    pub what: String,
-    /// Whether Dapi may have consumed the code. Only a 429 proves that it did not look at it.
-    pub may_have_consumed: bool,
-    /// Dapi's `Retry-After`.
-    pub retry_after: Option<Duration>,
-}
-
-/// The classified answer to a delinking.
-#[derive(Debug)]
-pub enum DelinkAnswer {
-    /// Dapi delinked the token.
-    Delinked,
-    /// Dapi says that nothing is left to delink.
-    AlreadyGone(Refusal),
-    /// Neither; to be retried.
-    Failed {
-        /// What happened, without secrets.
-        what: String,
-        /// Dapi's `Retry-After`.
-        retry_after: Option<Duration>,
-    },
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn jwt(payload: &str) -> AccessCode {
-        let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
-        AccessCode::new(format!("{}.{}.c2ln", part(r#"{"alg":"HS256"}"#), part(payload)))
-    }
-
     #[test]
-    fn a_code_that_is_a_jwt_tells_when_it_ends() {
-        let ends = OffsetDateTime::from_unix_timestamp(1_700_000_000).unwrap();
-        assert_eq!(jwt(r#"{"exp":1700000000,"jti":"x"}"#).expires_at(), Some(ends));
-        assert_eq!(jwt(r#"{"exp":1700000000.9}"#).expires_at(), Some(ends));
-    }
-
-    #[test]
-    fn a_code_of_another_form_has_no_end_of_its_own() {
-        for code in ["", "opaque", "a.b.c", "a.b.c.d"] {
-            assert_eq!(AccessCode::new(code.to_owned()).expires_at(), None, "{code}");
+    fn a_provider_is_found_by_its_name() {
+        for provider in Provider::ALL {
+            assert_eq!(Provider::parse(provider.as_str()), Some(provider));
         }
-        for payload in [
-            "{}",
-            r#"{"exp":"soon"}"#,
-            r#"{"exp":1e300}"#,
-            r#"{"exp":null}"#,
-            r#"{"exp":[1]}"#,
-            "[]",
-            "[1]",
-            "1",
-        ] {
-            assert_eq!(jwt(payload).expires_at(), None, "{payload}");
-        }
-        let past = URL_SAFE_NO_PAD.encode(r#"{"exp":1}"#);
-        for header in ["x", "e30", &URL_SAFE_NO_PAD.encode(r#"["HS256"]"#)] {
-            let code = AccessCode::new(format!("{header}.{past}.c2ln"));
-            assert_eq!(code.expires_at(), None, "a header that is none: {header}");
-        }
+        assert_eq!(Provider::parse("Plaid"), None);
     }
 }

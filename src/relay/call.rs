@@ -12,10 +12,12 @@ use crate::common::trace::TraceContext;
 use crate::connections;
 use crate::connections::ConnectionError;
 use crate::connections::token_lease::{CallRequest, Opened, TokenLease};
-use crate::providers::{CallAnswer, CallBody, CallLost, Field, Permit, said};
-use crate::relay::paths::DapiPath;
+use crate::providers::{
+    AccessToken, Call, CallAnswer, CallLost, Field, Permit, Provider, Said, said,
+};
+use crate::relay::paths::RelayPath;
 use crate::relay::redact::Redactor;
-use crate::relay::verdict::{Verdict, VerdictReader};
+use crate::relay::verdict::VerdictReader;
 
 /// The largest answer that is returned whole, in bytes. A larger one is streamed.
 const MAX_WHOLE: usize = 1024 * 1024;
@@ -28,7 +30,7 @@ const CHANNEL_PIECES: usize = 4;
 #[derive(Debug)]
 pub(super) struct Request {
     pub(super) call: CallRequest,
-    pub(super) path: &'static DapiPath,
+    pub(super) path: &'static RelayPath,
     pub(super) fields: Vec<Field>,
     pub(super) trace: TraceContext,
 }
@@ -108,7 +110,8 @@ impl Running {
                 return self.finish(Err(RelayError::Failed(error.into())), None, None).await;
             }
         };
-        if opened.user_secret.is_none() {
+        let provider = self.request.call.provider;
+        if provider.has_user_secret() && opened.user_secret.is_none() {
             return self.finish(Err(RelayError::NoUserSecret), None, None).await;
         }
         let mut answer = match self.send(&opened).await {
@@ -119,9 +122,9 @@ impl Running {
         let mut redactor = redactor(&opened);
         match gather(&mut answer).await {
             Ok(Gathered::Whole(bytes)) => {
-                let whole = whole(bytes, &mut redactor);
+                let whole = whole(provider, status, bytes, &mut redactor);
                 let attention = match &whole {
-                    Ok(whole) => self.learn_from(&whole.verdict).await,
+                    Ok(whole) => self.learn_from(&whole.said, &opened.access_token).await,
                     Err(_) => None,
                 };
                 let answered = whole.map(|whole| Answered {
@@ -131,36 +134,39 @@ impl Running {
                 });
                 self.finish(answered, Some(status), attention).await;
             }
-            Ok(Gathered::More(bytes)) => Box::pin(self.stream(answer, redactor, &bytes)).await,
+            Ok(Gathered::More(bytes)) => {
+                let token = opened.access_token;
+                Box::pin(self.stream(answer, redactor, &bytes, token)).await;
+            }
             Err(error) => self.finish(Err(error), Some(status), None).await,
         }
     }
 
-    /// Records what an answer implies about the token and the user secret. Returns the `type` for which the connection
-    /// needs attention; it is committed with the release of the lease. Failures to record the rest are only logged: the
+    /// Records what an answer implies about the token and the user secret. Returns the kind of refusal for which the
+    /// connection needs attention; it is committed with the release of the lease. Failures to record the rest are only logged: the
     /// next call implies it again.
-    async fn learn_from(&self, verdict: &Verdict) -> Option<String> {
-        if verdict.succeeded {
+    async fn learn_from(&self, said: &Said, token: &AccessToken) -> Option<String> {
+        if said.succeeded {
             let _ = self.lease.prove_user_secret(&self.context).await;
             if let Err(error) = self.lease.prove_token(&self.context).await {
                 tracing::warn!(cause = %error, "a token could not be recorded as proven");
             }
             return None;
         }
-        let kind = verdict.kind.as_ref()?;
-        // With an unproven user secret, the refusal may be about the secret and not about the token.
-        if self.lease.has_proven_user_secret() {
+        let kind = said.kind.as_ref()?;
+        let (provider, providers) = (self.request.call.provider, &self.context.providers);
+        if providers.reports_dead_token(provider, kind, token, self.lease.is_proven()) {
             Box::pin(self.record_dead_token(kind)).await;
         }
-        // Even with an unproven user secret: further calls could lock the account.
-        let stop = !verdict.asks && connections::calls_for_attention(&self.context, kind);
+        // Even if the user secret is not proven: further calls could lock the account.
+        let stop = !said.asks && providers.needs_attention(provider, kind);
         stop.then(|| kind.clone())
     }
 
     async fn record_dead_token(&self, kind: &str) {
-        let (app, id) = (self.request.call.app, self.request.call.id);
-        match connections::dapi_reports_dead_token(&self.context, app, id, kind).await {
-            Ok(true) => tracing::warn!(connection = %id, kind, "Dapi reports a dead token"),
+        let CallRequest { app, id, provider, .. } = self.request.call;
+        match connections::end_dead_token(&self.context, app, id, provider, kind).await {
+            Ok(true) => tracing::warn!(connection = %id, kind, "the provider reports a dead token"),
             Ok(false) => {}
             Err(error) => tracing::warn!(cause = %error, "a dead token could not be recorded"),
         }
@@ -168,15 +174,17 @@ impl Running {
 
     async fn send(&self, opened: &Opened) -> Result<CallAnswer, RelayError> {
         let Request { path, fields, trace, .. } = &*self.request;
-        let body = CallBody {
-            fields,
+        let call = Call {
             app: &opened.credentials,
+            path: path.path,
+            fields,
+            token: Some(&opened.access_token),
             user_secret: opened.user_secret.as_ref(),
             with_app_key: path.with_app_key,
+            trace,
+            limit: self.left(),
         };
-        let (dapi, token) = (&self.context.providers, Some(&opened.access_token));
-        let sent = dapi.call(&self.permit, path.path, token, &body, trace, self.left()).await;
-        usable(sent?)
+        usable(self.context.providers.call(&self.permit, &call).await?)
     }
 
     /// Returns the time that is left of the call's limit.
@@ -191,7 +199,11 @@ impl Running {
     }
 
     async fn end(&self, label: &'static str, status: Option<u16>, attention: Option<String>) {
-        self.context.providers.count_call(label, self.started.elapsed());
+        self.context.providers.count_call(
+            self.request.call.provider,
+            label,
+            self.started.elapsed(),
+        );
         if let Err(error) = self.lease.end(&self.context, label, status, attention).await {
             tracing::warn!(cause = %error, "the end of a call could not be recorded, the background retries");
         }
@@ -199,7 +211,13 @@ impl Running {
 
     /// Streams a large answer to the caller. The lease ends with the answer or with the call's time limit, so that a
     /// caller that reads slowly cannot hold the token for longer.
-    async fn stream(mut self, mut answer: CallAnswer, mut redactor: Redactor, first: &[u8]) {
+    async fn stream(
+        mut self,
+        mut answer: CallAnswer,
+        mut redactor: Redactor,
+        first: &[u8],
+        token: AccessToken,
+    ) {
         let (pieces, rest) = mpsc::channel(CHANNEL_PIECES);
         let status = answer.status().as_u16();
         let body = Body::Streamed(redactor.push(first), rest);
@@ -208,7 +226,7 @@ impl Running {
         let caller = std::mem::replace(&mut self.caller, closed);
         // Goes on if the caller has disconnected: the answer may still say that the token is dead.
         let _ = caller.send(Ok(head));
-        let mut reader = VerdictReader::default();
+        let mut reader = VerdictReader::new(self.request.call.provider, status);
         reader.push(first);
         let pumping = pump(&mut answer, &mut redactor, &mut reader, &pieces, first.len() as u64);
         let pumped = tokio::time::timeout(self.left(), pumping).await;
@@ -218,7 +236,7 @@ impl Running {
             Err(_) => "timeout",
         };
         let attention = match reader.verdict() {
-            Some(verdict) => self.learn_from(verdict).await,
+            Some(said) => self.learn_from(said, &token).await,
             None => None,
         };
         self.end(label, Some(status), attention).await;
@@ -240,14 +258,18 @@ pub(super) fn label(outcome: &Outcome) -> &'static str {
 }
 
 /// Reads a small answer whole and redacts these secrets.
-pub(super) async fn read_whole(answer: CallAnswer, secrets: &[&str]) -> Outcome {
+pub(super) async fn read_whole(
+    provider: Provider,
+    answer: CallAnswer,
+    secrets: &[&str],
+) -> Outcome {
     let mut answer = usable(answer)?;
     let Gathered::Whole(bytes) = gather(&mut answer).await? else {
         return Err(RelayError::TooLarge);
     };
-    let Whole { body, .. } = whole(bytes, &mut Redactor::new(secrets))?;
-    let (status, retry_after) = (answer.status().as_u16(), answer.retry_after);
-    Ok(Answered { status, retry_after, body: Body::Whole(body) })
+    let status = answer.status().as_u16();
+    let Whole { body, .. } = whole(provider, status, bytes, &mut Redactor::new(secrets))?;
+    Ok(Answered { status, retry_after: answer.retry_after, body: Body::Whole(body) })
 }
 
 /// Checks by status and headers that an answer is one of Dapi's and not too large.
@@ -286,7 +308,9 @@ async fn gather(answer: &mut CallAnswer) -> Result<Gathered, RelayError> {
             Ok(Some(piece)) => bytes.extend_from_slice(&piece),
             Ok(None) => return Ok(Gathered::Whole(bytes.freeze())),
             // Complete, if it broke off behind the closing brace of the object.
-            Err(_) if said(&bytes).is_some() => return Ok(Gathered::Whole(bytes.freeze())),
+            Err(_) if lenient_json::is_object(&bytes) => {
+                return Ok(Gathered::Whole(bytes.freeze()));
+            }
             Err(lost) => return Err(lost.into()),
         }
         if bytes.len() > MAX_WHOLE {
@@ -324,14 +348,19 @@ fn in_utf8(bytes: Bytes) -> Bytes {
 struct Whole {
     /// Redacted.
     body: Bytes,
-    verdict: Verdict,
+    said: Said,
 }
 
-fn whole(bytes: Bytes, redactor: &mut Redactor) -> Result<Whole, RelayError> {
-    let verdict = said(&bytes).ok_or(RelayError::Unusable)?.into();
+fn whole(
+    provider: Provider,
+    status: u16,
+    bytes: Bytes,
+    redactor: &mut Redactor,
+) -> Result<Whole, RelayError> {
+    let said = said(provider, status, &bytes).ok_or(RelayError::Unusable)?;
     let mut clean = BytesMut::from(redactor.push(&in_utf8(bytes)));
     clean.extend_from_slice(&redactor.finish());
-    Ok(Whole { body: clean.freeze(), verdict })
+    Ok(Whole { body: clean.freeze(), said })
 }
 
 /// Streams an answer, redacted, piece by piece. Reads it to its end even if the caller has disconnected, because the

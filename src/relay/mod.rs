@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use crate::connections;
 use crate::http::concurrency::ConcurrencyLimit;
-use paths::DapiPath;
+use paths::RelayPath;
 
 /// Calls that may wait or be under way in one replica; a single app gets at most half. Each holds its request's body in
 /// memory.
@@ -48,8 +48,8 @@ pub struct Context {
 
 impl Context {
     /// Returns the time limit of a call, to the last byte of its answer.
-    fn limit(&self, path: &DapiPath) -> Duration {
-        let limit = self.connections.providers.settings().call_timeout;
+    fn limit(&self, path: &RelayPath) -> Duration {
+        let limit = self.connections.providers.settings(path.provider).call_timeout;
         if path.slow { limit * 2 } else { limit }
     }
 }

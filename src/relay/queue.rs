@@ -89,7 +89,8 @@ async fn begin_in_order(
     request: &Arc<Request>,
     arrived: Instant,
 ) -> Result<Begun, LeaseError> {
-    let deadline = arrived + context.connections.providers.settings().call_timeout;
+    let deadline =
+        arrived + context.connections.providers.settings(request.call.provider).call_timeout;
     match attempt(&context.connections, request, None, deadline).await? {
         Attempt::Begun(begun) => return Ok(begun),
         Attempt::Busy(_) if context.connections.providers.gate().is_closed() => {
@@ -113,6 +114,7 @@ async fn check_active(context: &Context, request: &Request) -> Result<(), LeaseE
     let request = &request.call;
     match token_lease::status_of(&context.connections, request.app, request.id).await? {
         None => Err(LeaseError::Unknown),
+        Some((Status::Active, _)) if request.despite_attention => Ok(()),
         Some((Status::Active, None)) => Ok(()),
         Some((Status::Active, Some(attention))) => Err(LeaseError::NeedsAttention(attention)),
         Some((status, _)) => Err(LeaseError::NotActive(status)),

@@ -1,23 +1,23 @@
-//! The one call that Dapi's SDK makes without a token: the status of one of the app's operations.
+//! Calls without a token: the status of one of the app's operations at Dapi, the beginning of a link at Plaid.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::Context;
-use super::call::{self, Outcome};
-use super::paths::DapiPath;
+use super::call::{self, Outcome, read_whole};
+use super::paths::RelayPath;
 use super::queue::{GATE_PATIENCE, LeaseError};
 use crate::common::actor::Actor;
 use crate::common::ids::AppId;
 use crate::common::trace::TraceContext;
-use crate::providers::{CallBody, Field, Lane};
+use crate::providers::{Call, Field, Lane};
 use crate::{apps, audit};
 
-/// Calls Dapi with the app's secret alone. Takes no token lease, because no token is used.
+/// Calls the provider with the app's credentials alone. Takes no token lease, because no token is used.
 pub(super) async fn call(
     context: &Context,
     actor: Actor,
     app: AppId,
-    path: &'static DapiPath,
+    path: &'static RelayPath,
     fields: Vec<Field>,
     trace: TraceContext,
 ) -> Result<Outcome, LeaseError> {
@@ -25,11 +25,14 @@ pub(super) async fn call(
     let permit = context.providers.gate().enter(app, Lane::Call, GATE_PATIENCE).await;
     let permit = permit.map_err(LeaseError::Gate)?;
     let mut conn = context.pool.acquire().await?;
-    let credentials = apps::credentials(&mut conn, app).await?.ok_or(LeaseError::Unknown)?;
+    let credentials = apps::credentials(&mut conn, app).await?;
+    // An app of another provider has no such path.
+    let credentials = credentials.filter(|credentials| credentials.provider == path.provider);
+    let credentials = credentials.ok_or(LeaseError::Unknown)?;
     let credentials = credentials.open(&context.vault)?;
     let event = audit::Event {
         app,
-        action: "dapi.call",
+        action: path.provider.call_action(),
         outcome: "begun",
         user: None,
         connection: None,
@@ -38,17 +41,23 @@ pub(super) async fn call(
     audit::record(&mut conn, &actor, &event).await?;
     // Returns the database connection to the pool before the call to Dapi.
     drop(conn);
-    let body =
-        CallBody { fields: &fields, app: &credentials, user_secret: None, with_app_key: false };
-    let (started, limit): (_, Duration) =
-        (Instant::now(), context.providers.settings().call_timeout);
-    let sent = context.providers.call(&permit, path.path, None, &body, &trace, limit).await;
-    let outcome = match sent {
-        Ok(answer) => call::read_whole(answer, &[credentials.app_secret.expose()]).await,
+    let (started, provider) = (Instant::now(), path.provider);
+    let call = Call {
+        app: &credentials,
+        path: path.path,
+        fields: &fields,
+        token: None,
+        user_secret: None,
+        with_app_key: false,
+        trace: &trace,
+        limit: context.providers.settings(provider).call_timeout,
+    };
+    let outcome = match context.providers.call(&permit, &call).await {
+        Ok(answer) => read_whole(provider, answer, &[credentials.app_secret.expose()]).await,
         Err(lost) => Err(lost.into()),
     };
     let label = call::label(&outcome);
-    context.providers.count_call(label, started.elapsed());
+    context.providers.count_call(provider, label, started.elapsed());
     let event = audit::Event { outcome: label, ..event };
     audit::record(&mut context.pool.acquire().await?, &actor, &event).await?;
     Ok(outcome)

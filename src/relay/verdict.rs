@@ -1,55 +1,55 @@
-//! The verdict of an answer: `success`, `type` and `status` at its top level. The verdict of a streamed answer is read
-//! while its bytes pass, without holding them.
+//! The verdict of a streamed answer, from the fields at its top level (Dapi's `success`, `type` and `status`, Plaid's
+//! `error_code`): read while its bytes pass, without holding them.
 
-use crate::providers::Said;
+use crate::providers::{Provider, Said};
 
 /// The longest name or value of a field that is read, in bytes of JSON, with its quotation marks.
 const MAX_TOKEN: usize = 256;
 
-/// The fields at the top level of an answer's object that decide about the token.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Verdict {
-    /// `success` is `true`, `"true"` or 1.
-    pub(super) succeeded: bool,
-    /// `type`.
-    pub(super) kind: Option<String>,
-    /// `status` is `user_input_required`: the refusal is a question to the user.
-    pub(super) asks: bool,
-}
-
-impl From<Said> for Verdict {
-    fn from(Said { success, kind, asks }: Said) -> Self {
-        Self { succeeded: success == Some(true), kind, asks }
-    }
-}
-
-/// Reads a [`Verdict`] from the pieces of an answer. Anything that is not JSON leaves the default verdict.
-#[derive(Debug, Default)]
+/// Reads what an answer says from its pieces. Anything that is not JSON leaves the default.
+#[derive(Debug)]
 pub(super) struct VerdictReader {
+    provider: Provider,
     /// Number of open objects and arrays.
     depth: usize,
     in_text: bool,
     escaped: bool,
     /// The raw name or value that is being read at the top level, at most [`MAX_TOKEN`] bytes of it.
     token: Vec<u8>,
-    /// The field whose value comes next, if it is one of the three.
+    /// The field whose value comes next, if it is one of those that count.
     field: Option<Field>,
     /// The outermost object is closed.
     ended: bool,
-    verdict: Verdict,
+    said: Said,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Field {
     Success,
-    Type,
+    Kind,
     Status,
 }
 
 impl VerdictReader {
+    /// Creates a reader for an answer of this HTTP status.
+    pub(super) fn new(provider: Provider, status: u16) -> Self {
+        // Plaid's answers do not say that they succeeded; the status does, and no `error_code` denies it.
+        let succeeded = provider == Provider::Plaid && (200..300).contains(&status);
+        Self {
+            provider,
+            depth: 0,
+            in_text: false,
+            escaped: false,
+            token: Vec::new(),
+            field: None,
+            ended: false,
+            said: Said { succeeded, ..Said::default() },
+        }
+    }
+
     /// Returns the verdict, or `None` if the object has not ended yet.
-    pub(super) fn verdict(&self) -> Option<&Verdict> {
-        self.ended.then_some(&self.verdict)
+    pub(super) fn verdict(&self) -> Option<&Said> {
+        self.ended.then_some(&self.said)
     }
 
     /// Reads the next piece.
@@ -112,10 +112,11 @@ impl VerdictReader {
     }
 
     fn name_ends(&mut self) {
-        self.field = match self.text().as_deref() {
-            Some("success") => Some(Field::Success),
-            Some("type") => Some(Field::Type),
-            Some("status") => Some(Field::Status),
+        self.field = match (self.provider, self.text().as_deref()) {
+            (Provider::Dapi, Some("success")) => Some(Field::Success),
+            (Provider::Dapi, Some("type")) => Some(Field::Kind),
+            (Provider::Dapi, Some("status")) => Some(Field::Status),
+            (Provider::Plaid, Some("error_code")) => Some(Field::Kind),
             _ => None,
         };
         self.token.clear();
@@ -126,11 +127,14 @@ impl VerdictReader {
             Some(Field::Success) => {
                 let raw = self.token.strip_prefix(b"\"").unwrap_or(&self.token);
                 let raw = raw.strip_suffix(b"\"").unwrap_or(raw);
-                self.verdict.succeeded = raw == b"1" || raw.eq_ignore_ascii_case(b"true");
+                self.said.succeeded = raw == b"1" || raw.eq_ignore_ascii_case(b"true");
             }
-            Some(Field::Type) => self.verdict.kind = self.text(),
+            Some(Field::Kind) => {
+                self.said.kind = self.text();
+                self.said.succeeded &= self.provider == Provider::Dapi || self.said.kind.is_none();
+            }
             Some(Field::Status) => {
-                self.verdict.asks = self.text().as_deref() == Some("user_input_required");
+                self.said.asks = self.text().as_deref() == Some("user_input_required");
             }
             None => {}
         }
@@ -147,9 +151,9 @@ mod tests {
     use super::*;
 
     fn says(json: &str) -> (bool, Option<String>, bool) {
-        let mut reader = VerdictReader::default();
+        let mut reader = VerdictReader::new(Provider::Dapi, 200);
         reader.push(json.as_bytes());
-        let Verdict { succeeded, kind, asks } = reader.verdict;
+        let Said { succeeded, kind, asks } = reader.said;
         (succeeded, kind, asks)
     }
 
@@ -183,7 +187,7 @@ mod tests {
         let json =
             r#"{"data":["\\",{"x":"}"}],"success":false,"msg":"\\\"","type":"ACCOUNT_LOCKED"}"#;
         for step in 1..json.len() {
-            let mut reader = VerdictReader::default();
+            let mut reader = VerdictReader::new(Provider::Dapi, 200);
             for piece in json.as_bytes().chunks(step) {
                 assert!(reader.verdict().is_none());
                 reader.push(piece);
@@ -195,8 +199,22 @@ mod tests {
 
     #[test]
     fn an_answer_that_breaks_off_has_no_verdict() {
-        let mut reader = VerdictReader::default();
+        let mut reader = VerdictReader::new(Provider::Dapi, 200);
         reader.push(br#"{"type":"X","data":["#);
         assert_eq!(reader.verdict(), None);
+    }
+
+    #[test]
+    fn plaid_says_by_its_status_and_its_error_code() {
+        let says = |status, json: &str| {
+            let mut reader = VerdictReader::new(Provider::Plaid, status);
+            reader.push(json.as_bytes());
+            (reader.said.succeeded, reader.said.kind)
+        };
+        assert_eq!(says(200, r#"{"accounts":[{"error_code":"X"}],"success":false}"#), (true, None));
+        assert_eq!(says(200, r#"{"error_code":null}"#), (true, None));
+        let gone = r#"{"error_type":"ITEM_ERROR","error_code":"ITEM_NOT_FOUND"}"#;
+        assert_eq!(says(400, gone), (false, Some("ITEM_NOT_FOUND".to_owned())));
+        assert_eq!(says(200, gone), (false, Some("ITEM_NOT_FOUND".to_owned())));
     }
 }

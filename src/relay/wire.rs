@@ -11,8 +11,9 @@ use serde_json::json;
 use crate::connections::ConnectionError;
 use crate::http::problem::{Problem, ProblemCode};
 use crate::oauth::OAuthError;
+use crate::providers::Provider;
 use crate::relay::paths;
-use crate::relay::paths::DapiPath;
+use crate::relay::paths::RelayPath;
 
 /// What a request on Dapi's own wire asks for.
 #[derive(Clone, Copy, Debug)]
@@ -22,7 +23,7 @@ pub(super) enum Action {
     /// Delinks the user's connection.
     Delink,
     /// Calls an allowed path.
-    Call(&'static DapiPath),
+    Call(&'static RelayPath),
 }
 
 impl Action {
@@ -37,7 +38,7 @@ impl Action {
         if is("users/DelinkUser") || is("data/DelinkUser") {
             return Some(Self::Delink);
         }
-        paths::find(path).map(Self::Call)
+        paths::find(Provider::Dapi, path).map(Self::Call)
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{audit, connections, http, oauth, providers, relay, telemetry, upstre
 pub(super) struct Metrics {
     pub(super) callers: connection::Metrics,
     pub(super) http: http::metrics::Metrics,
-    pub(super) dapi: providers::Metrics,
+    pub(super) providers: providers::Metrics,
     pub(super) connections: connections::Metrics,
     pub(super) upstreams: upstreams::Metrics,
     pub(super) relay: relay::Metrics,
@@ -28,7 +28,7 @@ pub(super) fn register(pools: &Arc<Pools>) -> (Registry, Metrics) {
     let metrics = Metrics {
         callers: connection::Metrics::register(&mut registry),
         http: http::metrics::Metrics::register(&mut registry),
-        dapi: providers::Metrics::register(&mut registry),
+        providers: providers::Metrics::register(&mut registry),
         connections: connections::Metrics::register(&mut registry),
         upstreams: upstreams::Metrics::register(&mut registry),
         relay: relay::Metrics::register(&mut registry),

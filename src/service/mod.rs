@@ -30,14 +30,14 @@ use tokio_util::task::TaskTracker;
 
 use self::shared::{Parts, Shared, Thread};
 use crate::common::clock::Clock;
-use crate::config::{BootstrapClient, Config, DefaultApp, OauthConfig, PublicUrl};
+use crate::config::{BootstrapClient, Config, EnvironmentApp, OauthConfig, PublicUrl};
 use crate::connections::{Batches, Budgets, ChangeNotifier, Context, Deferred, LastUses};
 use crate::database::{Conn, Pool, Pools};
 use crate::http::connection;
 use crate::http::connection::{Guard, Limits};
 use crate::oauth::{Directory, Issuer};
 use crate::outbound::Reach;
-use crate::providers::Gate;
+use crate::providers::{Gate, Provider};
 use crate::vault::Vault;
 use crate::{audit, background, connections, oauth, providers, upstreams};
 
@@ -75,8 +75,12 @@ impl Service {
         let database = Arc::new(Database::open(&config).await?);
         let mut conn = database.connect().await?;
         let vault = Vault::open(&mut conn, config.master_keys).await?;
-        let (app, client) = (config.default_app.as_ref(), config.bootstrap.as_ref());
-        ensure_configured(&mut conn, &vault, app, client, &config.oauth).await?;
+        let apps = [
+            (Provider::Dapi, config.default_app.as_ref()),
+            (Provider::Plaid, config.plaid_app.as_ref()),
+        ];
+        let client = config.bootstrap.as_ref();
+        ensure_configured(&mut conn, &vault, apps, client, &config.oauth).await?;
         let directory = Directory::load(&mut conn, &vault, clock.clone()).await?;
         drop(conn);
 
@@ -103,7 +107,7 @@ impl Service {
                 metrics,
                 callers,
             },
-            &config.dapi,
+            &config.providers,
             &config.http,
             Arc::new(config.pace),
         );
@@ -225,18 +229,24 @@ impl Service {
     }
 }
 
-/// Ensures what the environment describes: the default app, the bootstrap client and a signing key.
+/// Ensures what the environment describes: its apps, the bootstrap client and a signing key.
 async fn ensure_configured(
     conn: &mut Conn,
     vault: &Vault,
-    default_app: Option<&DefaultApp>,
+    apps: [(Provider, Option<&EnvironmentApp>); 2],
     bootstrap: Option<&BootstrapClient>,
     config: &OauthConfig,
 ) -> Result<(), StartError> {
-    if let Some(app) = default_app {
-        crate::apps::ensure_default(conn, vault, app).await?;
+    let described = apps.into_iter().filter_map(|(provider, app)| Some((provider, app?)));
+    let described: Vec<_> = described.collect();
+    for (provider, app) in &described {
+        crate::apps::ensure(conn, vault, *provider, app).await?;
     }
-    oauth::clients::ensure_bootstrap(conn, vault, bootstrap).await?;
+    // Of `default`, unless the environment describes the other app alone.
+    let only_plaid = matches!(described.as_slice(), [(Provider::Plaid, _)]);
+    let of = if only_plaid { Provider::Plaid } else { Provider::Dapi };
+    let app = crate::apps::name_of(of);
+    oauth::clients::ensure_bootstrap(conn, vault, bootstrap, app).await?;
     oauth::signing_keys::ensure(conn, vault, config.signing_algorithm).await?;
     Ok(())
 }
@@ -248,9 +258,9 @@ pub async fn context_of_one_round(config: Config) -> Result<Context, StartError>
     let vault = Vault::open(&mut database.connect().await?, config.master_keys).await?;
     let mut registry = Registry::default();
     let metrics = providers::Metrics::register(&mut registry);
-    let gate = Gate::new(config.dapi.max_concurrent_calls);
-    let providers =
-        providers::Client::new(Arc::new(config.dapi), gate, metrics).map_err(StartError::Tls)?;
+    let gate = Gate::new(config.providers.max_concurrent_calls);
+    let providers = providers::Client::new(Arc::new(config.providers), gate, metrics)
+        .map_err(StartError::Tls)?;
     let pool = database.pools().background();
     Ok(Context {
         batches: Batches::new(&database.pools().batches()),
@@ -291,7 +301,7 @@ fn public_url(configured: &PublicUrl, listen: SocketAddr, address: SocketAddr) -
 /// Dapi and through upstreams, and everything else; half of the limit at least.
 fn callers(config: &Config) -> usize {
     let number = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
-    let calls = number(config.dapi.max_concurrent_calls).saturating_add(upstreams::MAX_CALLS);
+    let calls = number(config.providers.max_concurrent_calls).saturating_add(upstreams::MAX_CALLS);
     let others =
         calls.saturating_add(number(config.database.connections)).saturating_add(OTHER_FILES);
     let limit = connection::open_files();

@@ -9,7 +9,7 @@ use super::metrics::Metrics;
 use super::{Database, Readiness, StartError};
 use crate::common::clock::Clock;
 use crate::common::signer::Signer;
-use crate::config::{DapiConfig, HttpConfig, Pace, PublicUrl};
+use crate::config::{HttpConfig, Pace, ProvidersConfig, PublicUrl};
 use crate::connections::{Batches, Budgets, ChangeNotifier, Context, Deferred, LastUses};
 use crate::database::Pool;
 use crate::http::body_pool::{self, BodyPool};
@@ -32,7 +32,7 @@ pub(super) struct Shared {
     pub(super) issuer: Issuer,
     pub(super) signer: Signer,
     pub(super) budgets: Budgets,
-    pub(super) dapi: Arc<DapiConfig>,
+    pub(super) providers: Arc<ProvidersConfig>,
     pub(super) gate: Gate,
     pub(super) pace: Arc<Pace>,
     pub(super) tasks: TaskTracker,
@@ -69,7 +69,12 @@ pub(super) struct Parts<'a> {
 }
 
 impl Shared {
-    pub(super) fn new(parts: Parts, dapi: &DapiConfig, http: &HttpConfig, pace: Arc<Pace>) -> Self {
+    pub(super) fn new(
+        parts: Parts,
+        providers: &ProvidersConfig,
+        http: &HttpConfig,
+        pace: Arc<Pace>,
+    ) -> Self {
         let Parts { database, callers, directory, metrics, .. } = parts;
         let (pools, public_url) = (database.pools(), parts.public_url.as_str());
         let signer = oauth::statements::signer(public_url, directory.clone());
@@ -81,8 +86,8 @@ impl Shared {
             issuer,
             signer,
             budgets: parts.budgets,
-            dapi: Arc::new(dapi.clone()),
-            gate: Gate::new(dapi.max_concurrent_calls),
+            providers: Arc::new(providers.clone()),
+            gate: Gate::new(providers.max_concurrent_calls),
             pace,
             tasks: TaskTracker::new(),
             changes: ChangeNotifier::default(),
@@ -103,11 +108,12 @@ impl Shared {
         }
     }
 
-    /// Returns what use cases work with, over `pool`. Dapi's client has its own connections, so
+    /// Returns what use cases work with, over `pool`. The providers' client has its own connections, so
     /// that each thread's stay with it.
     pub(super) fn context(&self, pool: Pool) -> Result<Context, StartError> {
-        let dapi = Arc::clone(&self.dapi);
-        let client = providers::Client::new(dapi, self.gate.clone(), self.metrics.dapi.clone());
+        let settings = Arc::clone(&self.providers);
+        let client =
+            providers::Client::new(settings, self.gate.clone(), self.metrics.providers.clone());
         Ok(Context {
             batches: self.batches.clone(),
             pool,

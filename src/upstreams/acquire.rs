@@ -10,7 +10,7 @@ use crate::audit::AuditActor;
 use crate::common::actor::Actor;
 use crate::common::ids::{AppId, UpstreamId};
 use crate::common::text;
-use crate::vault::{Vault, WrappedKey};
+use crate::vault::Vault;
 
 /// How often the token is looked up before the caller is asked to retry: once, again after the
 /// flight that it joined, and once more if that one was another caller's and brought nothing.
@@ -136,12 +136,7 @@ fn open(
     app: AppId,
     found: Lookup,
 ) -> Result<Option<Box<AcquiredToken>>, UpstreamError> {
-    let key = context.vault.unwrap(&WrappedKey::of_app(
-        app,
-        found.key_id,
-        found.master_key_id,
-        found.wrapped,
-    ))?;
+    let key = context.vault.unwrap(&found.key)?;
     let token = found.token.zip(found.token_epoch).zip(found.expires_in);
     let Some(((sealed, epoch), expires_in)) = token else { return Ok(None) };
     let token = sealed.open(&key, &token_aad(app, found.id))?;

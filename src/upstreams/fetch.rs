@@ -15,7 +15,7 @@ use crate::common::actor::Actor;
 use crate::common::ids::{AppId, UpstreamId};
 use crate::common::trace::TraceContext;
 use crate::outbound::{NoAnswer, OutboundUrl, Unreadable, read_bounded, retry_after};
-use crate::vault::{DataKey, Sealed, WrappedKey};
+use crate::vault::{DataKey, Sealed};
 
 /// The time limit of a token request, everything included.
 const TIME_LIMIT: Duration = Duration::from_secs(20);
@@ -85,12 +85,7 @@ async fn fetch(
     id: UpstreamId,
     lease: &TokenLease,
 ) -> Result<(), UpstreamError> {
-    let key = context.vault.unwrap(&WrappedKey::of_app(
-        app,
-        lease.key_id,
-        lease.master_key_id.clone(),
-        lease.wrapped.clone(),
-    ))?;
+    let key = context.vault.unwrap(&lease.key)?;
     let started = Instant::now();
     let answer = send(context, app, id, lease, &key).await?;
     let outcome = match &answer {

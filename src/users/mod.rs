@@ -5,7 +5,7 @@
 use crate::common::ids::{AppId, DataKeyId, UserId};
 use crate::common::text::{self, InvalidText};
 use crate::database::Conn;
-use crate::vault::{KeyOwner, MasterKeyId, Vault, VaultError, WrappedKey};
+use crate::vault::{KeyOwner, Vault, VaultError, WrappedKey};
 
 /// How often a look-up is repeated for a user who is erased between insert and look-up.
 const ATTEMPTS: u32 = 5;
@@ -35,26 +35,17 @@ pub struct User {
 
 /// Returns the user with this name; `None` if the app never mentioned them.
 pub async fn find(conn: &mut Conn, app: AppId, client_user_id: &str) -> sqlx::Result<Option<User>> {
-    let row = sqlx::query!(
-        r#"SELECT u.id AS "id: UserId", EXISTS (SELECT FROM erasures e WHERE e.user_id = u.id) AS "erasing!", k.id AS "key_id: DataKeyId",
-                k.master_key_id AS "master_key_id: MasterKeyId", k.wrapped
+    sqlx::query_as!(
+        User,
+        r#"SELECT u.id AS "id: UserId", key_of(k) AS "key!: WrappedKey",
+                EXISTS (SELECT FROM erasures e WHERE e.user_id = u.id) AS "erasing!"
          FROM users u JOIN data_keys k ON k.user_id = u.id AND k.purpose = 'user'
          WHERE u.app_id = $1 AND u.client_user_id = $2"#,
         app.uuid(),
         client_user_id,
     )
     .fetch_optional(conn)
-    .await?;
-    Ok(row.map(|row| {
-        let owner = KeyOwner::User { app, user: row.id };
-        let key = WrappedKey {
-            id: row.key_id,
-            owner,
-            master_key_id: row.master_key_id,
-            wrapped: row.wrapped,
-        };
-        User { id: row.id, key, erasing: row.erasing }
-    }))
+    .await
 }
 
 /// Returns the user with this name, and creates user and data key if the name is new.

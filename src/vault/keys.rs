@@ -3,6 +3,10 @@
 use aes_gcm::aead::KeyInit;
 use aes_gcm::{Aes256Gcm, Key};
 use aws_lc_rs::hmac;
+use sqlx::error::BoxDynError;
+use sqlx::postgres::types::PgRecordDecoder;
+use sqlx::postgres::{PgTypeInfo, PgValueRef};
+use sqlx::{Decode, Postgres};
 
 use crate::common::ids::{AppId, DataKeyId, UserId};
 
@@ -119,23 +123,24 @@ pub struct WrappedKey {
     pub wrapped: Vec<u8>,
 }
 
-impl WrappedKey {
-    /// An app's data key, as its row has it.
-    #[must_use]
-    pub fn of_app(app: AppId, id: DataKeyId, master_key_id: MasterKeyId, wrapped: Vec<u8>) -> Self {
-        Self { id, owner: KeyOwner::App(app), master_key_id, wrapped }
+impl sqlx::Type<Postgres> for WrappedKey {
+    fn type_info() -> PgTypeInfo {
+        PgTypeInfo::with_name("wrapped_key")
     }
+}
 
-    /// A user's data key, as its row has it.
-    #[must_use]
-    pub fn of_user(
-        app: AppId,
-        user: UserId,
-        id: DataKeyId,
-        master_key_id: MasterKeyId,
-        wrapped: Vec<u8>,
-    ) -> Self {
-        Self { id, owner: KeyOwner::User { app, user }, master_key_id, wrapped }
+/// An app's or a user's data key, as the SQL function `key_of` returns it.
+impl<'r> Decode<'r, Postgres> for WrappedKey {
+    fn decode(value: PgValueRef<'r>) -> Result<Self, BoxDynError> {
+        let mut fields = PgRecordDecoder::new(value)?;
+        let id = fields.try_decode()?;
+        let (app, user) = (fields.try_decode::<Option<AppId>>()?, fields.try_decode()?);
+        let owner = match (app, user) {
+            (Some(app), None) => KeyOwner::App(app),
+            (Some(app), Some(user)) => KeyOwner::User { app, user },
+            (None, _) => return Err("a data key without an app".into()),
+        };
+        Ok(Self { id, owner, master_key_id: fields.try_decode()?, wrapped: fields.try_decode()? })
     }
 }
 

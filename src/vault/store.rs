@@ -96,19 +96,12 @@ pub async fn insert_key(conn: &mut Conn, key: &WrappedKey) -> Result<(), VaultEr
 
 /// Returns the data key of an app; `None` if the app does not exist.
 pub async fn app_key(conn: &mut Conn, app: AppId) -> sqlx::Result<Option<WrappedKey>> {
-    let row = sqlx::query!(
-        r#"SELECT id AS "id: DataKeyId", master_key_id AS "master_key_id: MasterKeyId", wrapped
-         FROM data_keys WHERE app_id = $1 AND purpose = 'app'"#,
+    sqlx::query_scalar!(
+        r#"SELECT key_of(k) AS "key!: WrappedKey" FROM data_keys k WHERE app_id = $1 AND purpose = 'app'"#,
         app.uuid(),
     )
     .fetch_optional(conn)
-    .await?;
-    Ok(row.map(|row| WrappedKey {
-        id: row.id,
-        owner: KeyOwner::App(app),
-        master_key_id: row.master_key_id,
-        wrapped: row.wrapped,
-    }))
+    .await
 }
 
 /// How many keys depend on a master key.

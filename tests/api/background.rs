@@ -55,7 +55,7 @@ async fn a_large_sweep_is_done_in_batches() {
     app.settled(id(&pending)).await;
     app.database
         .execute(
-            "INSERT INTO connections (app_id, id, user_id, status, dapi_connection_id, code_hash, code, user_secret,
+            "INSERT INTO connections (app_id, id, user_id, status, login_id, code_hash, code, user_secret,
                                       code_expires_at, due_at)
              SELECT app_id, gen_random_uuid(), user_id, status, 'c' || n, sha256(n::text::bytea), code, user_secret,
                     code_expires_at, code_expires_at

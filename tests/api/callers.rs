@@ -202,8 +202,7 @@ async fn a_change_that_arrived_whole_is_made_though_the_caller_has_gone() {
         "userSecret": "secret-of-eve",
     });
     gone(&post("/v1/connections/import", &token, &import)).await;
-    until(&app, "SELECT count(*) FROM connections WHERE dapi_connection_id = 'login-of-eve'", "1")
-        .await;
+    until(&app, "SELECT count(*) FROM connections WHERE login_id = 'login-of-eve'", "1").await;
     gone(&post(&format!("/v1/connections/{}/delink", id(&active)), &token, &json!({}))).await;
     until(&app, "SELECT count(*) FROM connections WHERE status = 'delinked'", "1").await;
     let order =

@@ -1,7 +1,8 @@
 //! Dapi's own word: a token that it calls dead is dead here at once.
 
 use serde_json::json;
-use strongroom::connections::dapi_reports_dead_token;
+use strongroom::connections::end_dead_token;
+use strongroom::providers::{AccessToken, Provider};
 use strongroom_dev::sandbox::{Effect, Fault, Refuse};
 
 use crate::support::{TestApp, id};
@@ -16,16 +17,13 @@ async fn a_type_that_means_dead_invalidates_at_once_and_tells_dapi_nothing() {
     let app = TestApp::by_hand().await;
     let active = app.active("ada").await;
     let (tenant, connection) = (default_app(&app).await, id(&active).parse().unwrap());
-    assert!(
-        dapi_reports_dead_token(&app.context, tenant, connection, "USER_DELINKED").await.unwrap()
-    );
+    let end = || end_dead_token(&app.context, tenant, connection, Provider::Dapi, "USER_DELINKED");
+    assert!(end().await.unwrap());
     let found = app.api.connection(&app.token().await, id(&active)).await;
     assert_eq!((&found["status"], &found["failure"]), (&json!("invalidated"), &json!(null)));
     assert_eq!(found["revocation"]["reason"], "Dapi answered USER_DELINKED");
     assert!(found["revocation"]["confirmedAt"].is_string());
-    assert!(
-        !dapi_reports_dead_token(&app.context, tenant, connection, "USER_DELINKED").await.unwrap()
-    );
+    assert!(!end().await.unwrap());
     app.tick().await;
     assert_eq!(app.sandbox.calls_to("users/DelinkUser"), 0);
     assert_eq!(app.database.audit().await.last().unwrap(), "connection.invalidated invalidated");
@@ -36,19 +34,22 @@ async fn other_types_and_other_apps_say_nothing_about_a_token() {
     let app = TestApp::builder().set("DAPI_DEAD_TYPES", "TOKEN_DEAD").by_hand().spawn().await;
     let active = app.active("ada").await;
     let (tenant, connection) = (default_app(&app).await, id(&active).parse().unwrap());
+    let token = AccessToken::new("t".to_owned());
+    let dapi = Provider::Dapi;
+    let reports =
+        |kind, proven| app.context.providers.reports_dead_token(dapi, kind, &token, proven);
     for kind in ["USER_DELINKED", "INVALID_CREDENTIALS", "", "token_dead"] {
-        assert!(
-            !dapi_reports_dead_token(&app.context, tenant, connection, kind).await.unwrap(),
-            "{kind}"
-        );
+        assert!(!reports(kind, true), "{kind}");
     }
+    assert!(reports("TOKEN_DEAD", true) && !reports("TOKEN_DEAD", false));
     let stranger = strongroom::common::ids::AppId::new();
-    assert!(
-        !dapi_reports_dead_token(&app.context, stranger, connection, "TOKEN_DEAD").await.unwrap()
-    );
+    let end = async |tenant| {
+        end_dead_token(&app.context, tenant, connection, dapi, "TOKEN_DEAD").await.unwrap()
+    };
+    assert!(!end(stranger).await);
     let found = app.api.connection(&app.token().await, id(&active)).await;
     assert_eq!(found["status"], "active");
-    assert!(dapi_reports_dead_token(&app.context, tenant, connection, "TOKEN_DEAD").await.unwrap());
+    assert!(end(tenant).await);
 }
 
 #[tokio::test]

@@ -158,7 +158,7 @@ async fn twenty_thousand_connections_are_unusable_with_the_answer_and_counted_la
     let real = app.active("ada").await;
     app.database
         .execute(
-            "INSERT INTO connections (id, app_id, user_id, status, dapi_connection_id, activated_at,
+            "INSERT INTO connections (id, app_id, user_id, status, login_id, activated_at,
                                       access_token, user_secret)
              SELECT gen_random_uuid(), c.app_id, c.user_id, 'active', 'login ' || n, now(),
                     c.access_token, c.user_secret

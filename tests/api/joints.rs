@@ -107,7 +107,7 @@ async fn an_order_that_cannot_be_marked_holds_up_no_other_apps_order() {
             "CREATE FUNCTION fails() RETURNS trigger LANGUAGE plpgsql AS $$
              BEGIN RAISE EXCEPTION 'this row cannot be written'; END $$;
              CREATE TRIGGER fails BEFORE UPDATE ON connections
-                FOR EACH ROW WHEN (OLD.dapi_connection_id <> 'c') EXECUTE FUNCTION fails()",
+                FOR EACH ROW WHEN (OLD.login_id <> 'c') EXECUTE FUNCTION fails()",
         )
         .await;
     let lock = locked(&app, EVERY_CONNECTION).await;
@@ -150,8 +150,8 @@ async fn dapi_is_told_of_a_link_whose_login_was_in_use_by_another_that_is_revoke
     // As if it had become active while the older one still was a code.
     app.database
         .execute(
-            "UPDATE connections SET dapi_connection_id =
-                (SELECT dapi_connection_id FROM connections WHERE status = 'revoking')",
+            "UPDATE connections SET login_id =
+                (SELECT login_id FROM connections WHERE status = 'revoking')",
         )
         .await;
     let lock = locked(&app, EVERY_CONNECTION).await;

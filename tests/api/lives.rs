@@ -365,7 +365,7 @@ impl World {
                     n.status = 'active' OR n.id IN (SELECT connection_id FROM superseded_tokens)))";
         assert_eq!(self.app.database.value(unreachable).await, "0");
         let two = "SELECT count(*) FROM (SELECT FROM connections WHERE status = 'active'
-                   GROUP BY app_id, dapi_connection_id HAVING count(*) > 1) t";
+                   GROUP BY app_id, login_id HAVING count(*) > 1) t";
         assert_eq!(self.app.database.value(two).await, "0");
     }
 

@@ -202,9 +202,9 @@ async fn a_delinking_that_was_claimed_is_not_sent_once_another_link_of_the_login
              BEGIN
                 INSERT INTO users (id, app_id, client_user_id)
                 SELECT gen_random_uuid(), app_id, 'eve' FROM users LIMIT 1;
-                INSERT INTO connections (id, app_id, user_id, status, dapi_connection_id, access_token,
+                INSERT INTO connections (id, app_id, user_id, status, login_id, access_token,
                                          user_secret, activated_at)
-                SELECT gen_random_uuid(), c.app_id, u.id, 'active', c.dapi_connection_id, '\\x00', '\\x00', now()
+                SELECT gen_random_uuid(), c.app_id, u.id, 'active', c.login_id, '\\x00', '\\x00', now()
                 FROM connections c, users u WHERE c.id = NEW.connection_id AND u.client_user_id = 'eve';
                 RETURN NULL;
              END $$;

@@ -25,6 +25,7 @@ mod audit;
 mod authorization;
 mod background;
 mod bulk;
+mod bulk_rule;
 mod callers;
 mod canary;
 #[cfg(feature = "failpoints")]

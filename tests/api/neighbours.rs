@@ -4,10 +4,12 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use strongroom::apps::NewApp;
 use strongroom::common::actor::Actor;
 use strongroom::common::scope::Scopes;
 use strongroom::common::secret::SecretText;
 use strongroom::oauth::clients::{self, NewClient};
+use strongroom::providers::Provider;
 use strongroom_dev::sandbox::{DEFAULT_APP_KEY, DEFAULT_APP_SECRET, Effect, Fault, Status};
 use tokio::task::JoinHandle;
 
@@ -23,7 +25,9 @@ async fn neighbour(app: &TestApp) -> String {
     let (actor, vault) = (Actor::operator(), &app.context.vault);
     let secret = SecretText::new(DEFAULT_APP_SECRET.to_owned());
     let name = "neighbour";
-    let other = strongroom::apps::add(&mut conn, vault, &actor, name, DEFAULT_APP_KEY, &secret);
+    let (provider, app_key) = (Provider::Dapi, DEFAULT_APP_KEY);
+    let new = NewApp { name, provider, app_key, app_secret: &secret };
+    let other = strongroom::apps::add(&mut conn, vault, &actor, &new);
     let new = NewClient {
         app: other.await.unwrap().id,
         name,
@@ -308,7 +312,7 @@ async fn one_apps_searches_run_one_at_a_time_and_keep_nothing_from_another() {
     let bobs = app.api.hand_in(&other, "bob", &app.connect()).await.json;
     app.database
         .execute(
-            "INSERT INTO connections (app_id, id, user_id, status, dapi_connection_id, activated_at, user_secret,
+            "INSERT INTO connections (app_id, id, user_id, status, login_id, activated_at, user_secret,
                                       access_token, created_by)
              SELECT app_id, new_uuid_v7(), user_id, 'active', 'login-' || n, now(), user_secret, access_token,
                     created_by

@@ -290,7 +290,7 @@ async fn tokens_that_do_not_open_keep_no_other_from_being_bound() {
     unbind(&app, &connection, plain.as_str().unwrap()).await;
     app.database
         .execute(
-            "INSERT INTO connections (id, app_id, user_id, status, dapi_connection_id, activated_at,
+            "INSERT INTO connections (id, app_id, user_id, status, login_id, activated_at,
                                       access_token, user_secret)
              SELECT ('00000000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid, c.app_id, c.user_id,
                     'active', 'login ' || n, now(), c.access_token, c.user_secret

@@ -194,7 +194,7 @@ fn sandbox_of(config: &Config) -> sandbox::Sandbox {
 
 /// Returns the URL of the user's Dapi, if it is not the sandbox.
 fn external_dapi(config: &Config, listeners: &Listeners) -> Option<String> {
-    let base_url = config.dapi.base_url.as_str();
+    let base_url = config.providers.dapi.base_url.as_str();
     (base_url != format!("{}/v2", listeners.sandbox_url)).then(|| base_url.to_owned())
 }
 

@@ -1,4 +1,4 @@
-//! Attention: Dapi refused a call in a way that further calls could lock the user's bank account, so no call is made
+//! Attention: the provider refused a call in a way that further calls could lock the user's bank account, so no call is made
 //! until they link the login again. The statement that releases that call's token lease sets it.
 
 pub mod routes;
@@ -10,12 +10,6 @@ use crate::common::ids::{AppId, ConnectionId};
 use crate::connections::model::Connection;
 use crate::connections::query::store::ViewQuery;
 use crate::connections::{ConnectionError, Context};
-
-/// Returns whether this `type` of Dapi's answer to a call is one of `DAPI_ATTENTION_TYPES`.
-#[must_use]
-pub fn calls_for_attention(context: &Context, kind: &str) -> bool {
-    context.providers.settings().attention_types.iter().any(|known| known == kind)
-}
 
 /// Clears the attention, so that calls are made again. Idempotent. Returns `None` if there is no such connection.
 pub async fn clear(

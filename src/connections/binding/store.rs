@@ -2,10 +2,10 @@
 
 use uuid::Uuid;
 
-use crate::common::ids::{AppId, ConnectionId, DataKeyId, UserId};
+use crate::common::ids::{AppId, ConnectionId, UserId};
 use crate::database::Conn;
 use crate::providers::AccessToken;
-use crate::vault::{Binding, MasterKeyId, Sealed, WrappedKey};
+use crate::vault::{Binding, Sealed, WrappedKey};
 
 /// A token of an earlier release, which is not bound yet.
 #[derive(Debug)]
@@ -21,10 +21,10 @@ pub struct Unbound {
 ///
 /// The first byte of a sealed text is its format; 1 is the one without a binding.
 pub async fn lock_unbound(conn: &mut Conn, after: Uuid, limit: i64) -> sqlx::Result<Vec<Unbound>> {
-    let rows = sqlx::query!(
+    sqlx::query_as!(
+        Unbound,
         r#"SELECT c.app_id AS "app: AppId", c.id AS "id: ConnectionId", c.user_id AS "user: UserId",
-                c.access_token AS "token!: Sealed<AccessToken>", k.id AS "key_id: DataKeyId",
-                k.master_key_id AS "master_key_id: MasterKeyId", k.wrapped
+                c.access_token AS "token!: Sealed<AccessToken>", key_of(k) AS "key!: WrappedKey"
          FROM connections c JOIN data_keys k ON k.user_id = c.user_id AND k.purpose = 'user'
          WHERE c.access_token IS NOT NULL AND c.status = 'active' AND get_byte(c.access_token, 0) = 1
            AND c.id > $2
@@ -33,15 +33,7 @@ pub async fn lock_unbound(conn: &mut Conn, after: Uuid, limit: i64) -> sqlx::Res
         after,
     )
     .fetch_all(conn)
-    .await?;
-    let unbound = rows.into_iter().map(|row| Unbound {
-        app: row.app,
-        id: row.id,
-        user: row.user,
-        token: row.token,
-        key: WrappedKey::of_user(row.app, row.user, row.key_id, row.master_key_id, row.wrapped),
-    });
-    Ok(unbound.collect())
+    .await
 }
 
 /// Writes a token that has been sealed again, with its binding.

@@ -200,7 +200,7 @@ pub async fn delete_connections(conn: &mut Conn, user: UserId) -> sqlx::Result<D
             OR (c.status = 'invalidated' AND c.revocation_confirmed_at IS NULL
                 AND NOT (c.replaced_by IS NOT NULL AND EXISTS (
                     SELECT FROM connections n
-                    WHERE n.user_id = c.user_id AND n.dapi_connection_id = c.dapi_connection_id
+                    WHERE n.user_id = c.user_id AND n.login_id = c.login_id
                       AND n.revocation_confirmed_at IS NOT NULL AND n.created_at >= c.created_at))))"#,
         user.uuid(),
     )

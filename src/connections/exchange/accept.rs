@@ -13,13 +13,13 @@ use crate::common::actor::Actor;
 use crate::common::ids::{AppId, ConnectionId, SessionId};
 use crate::common::trace::TraceContext;
 use crate::connections::exchange::store::{
-    LookUp, NewCode, NewConnection, NewIntent, SessionResultOutcome,
+    ClaimedAccounts, LookUp, NewCode, NewConnection, NewIntent, SessionResultOutcome,
 };
 use crate::connections::exchange::{PendingExchange, store};
 use crate::connections::model::Connection;
 use crate::connections::{ConnectionAad, ConnectionError, Context, sql};
 use crate::database::{BatchQuery as _, Fault, Waits, is_outage, retry_until};
-use crate::providers::{AccessCode, Busy, Lane, Permit, UserSecret};
+use crate::providers::{AccessCode, Busy, Lane, Permit, Provider, UserSecret};
 use crate::users;
 use crate::vault::{Binding, KeyedHash, Sealed, Vault, VaultError};
 
@@ -36,9 +36,13 @@ pub struct Submission {
     pub session: Option<SessionId>,
     pub client_user_id: String,
     pub code: AccessCode,
-    /// `None` if the result came through Dapi's own wire, which does not carry it.
+    /// `None` if the provider has none, or if the result came through Dapi's own wire, which does not carry it.
     pub user_secret: Option<UserSecret>,
-    pub dapi_connection_id: String,
+    pub provider: Provider,
+    /// `None` if the exchange is to bring it.
+    pub login_id: Option<String>,
+    /// What the link's metadata says that the login is of.
+    pub claimed: ClaimedAccounts,
     pub dapi_user_id: Option<String>,
     pub dapi_token_id: Option<String>,
 }
@@ -62,6 +66,8 @@ pub enum Received {
     /// The session has reached [`SESSION_RESULTS`].
     SessionExhausted,
     UserBeingErased,
+    /// The app is of this bank link, and the result is of another.
+    OfAnotherProvider(Provider),
 }
 
 /// Hashes a code with the vault's key, and with the app, so that a code is unique per app without being readable.
@@ -87,13 +93,16 @@ pub async fn receive(
             app: submission.app,
             client_user_id: submission.client_user_id.clone(),
             code_hash: hash,
-            dapi_connection_id: submission.dapi_connection_id.clone(),
+            login_id: submission.login_id.clone(),
         };
         let found = context.batch(look_up).await?;
         let window_cap = window_cap(context, &submission.code);
         let user = found.user.as_ref().map(|(user, _)| *user);
         match found.existing {
             // A session is deleted with its user, so a session whose user is missing belongs to an erased one.
+            _ if found.credentials.provider != submission.provider => {
+                return Ok(Received::OfAnotherProvider(found.credentials.provider));
+            }
             _ if found.erasing || (submission.session.is_some() && user.is_none()) => {
                 return Ok(Received::UserBeingErased);
             }
@@ -171,7 +180,7 @@ async fn commit_intent(
     let exchange = permit.map(|permit| -> Result<_, VaultError> {
         Ok(PendingExchange {
             aad,
-            dapi_connection_id: submission.dapi_connection_id.clone(),
+            login_id: submission.login_id.clone(),
             epoch: 1,
             code: submission.code.clone(),
             user_secret: user_secret.clone(),
@@ -187,7 +196,9 @@ async fn commit_intent(
         app: submission.app,
         id,
         user,
-        dapi_connection_id: submission.dapi_connection_id.clone(),
+        provider: submission.provider,
+        login_id: submission.login_id.clone(),
+        claimed: submission.claimed.clone(),
         dapi_user_id: submission.dapi_user_id.clone(),
         dapi_token_id: submission.dapi_token_id.clone(),
         binding,

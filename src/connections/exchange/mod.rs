@@ -15,6 +15,7 @@ pub mod store;
 
 pub use accept::is_user_gone;
 pub use accept::{Exchanging, Received, Submission, receive};
+pub use store::ClaimedAccounts;
 
 use std::time::Instant;
 
@@ -26,9 +27,9 @@ use crate::connections::claim::Claimed;
 use crate::connections::exchange::outcome::{Outcome, Recorded};
 use crate::connections::model::{Answer, Connection, Failure};
 use crate::connections::transitions::store::SealedToken;
-use crate::connections::{ConnectionAad, Context};
+use crate::connections::{ConnectionAad, Context, details};
 use crate::providers::{
-    AccessCode, AppCredentials, ExchangeAnswer, ExchangedToken, Permit, UserSecret,
+    AccessCode, AppCredentials, Exchange, ExchangeAnswer, ExchangedToken, Permit, UserSecret,
 };
 use crate::vault::{Binding, DataKey, Sealed, Vault, VaultError};
 
@@ -37,7 +38,8 @@ use crate::vault::{Binding, DataKey, Sealed, Vault, VaultError};
 #[must_use = "the lease is held and no other task exchanges this code until it ends"]
 pub struct PendingExchange {
     aad: ConnectionAad,
-    dapi_connection_id: String,
+    /// `None` if the exchange is to bring it.
+    login_id: Option<String>,
     epoch: i32,
     code: AccessCode,
     /// Sealed as it was received: a late token finds it wiped in the row.
@@ -61,7 +63,7 @@ impl PendingExchange {
         let key = vault.unwrap(&claimed.user_key)?;
         Ok(Self {
             aad,
-            dapi_connection_id: claimed.dapi_connection_id,
+            login_id: claimed.login_id,
             epoch: claimed.epoch,
             code: claimed.secret.open(&key, &aad.code())?,
             user_secret: claimed.user_secret,
@@ -88,14 +90,14 @@ impl PendingExchange {
         tracing::Instrument::instrument(async move { self.run(&context).await }, span)
     }
 
-    /// Calls Dapi and commits what comes of it.
+    /// Calls the provider and commits its answer.
     async fn run(self, context: &Context) -> Option<Connection> {
         let started = Instant::now();
-        let id = self.aad.id;
+        let ConnectionAad { app, id, .. } = self.aad;
         fail::fail_point!("exchange::before_call");
-        let Self { permit, code, credentials, dapi_connection_id, trace, .. } = &self;
-        let answer =
-            context.providers.exchange(permit, credentials, code, dapi_connection_id, trace).await;
+        let Self { permit, code, credentials, login_id, trace, .. } = &self;
+        let exchange = Exchange { app: credentials, code, login_id: login_id.as_deref(), trace };
+        let answer = context.providers.exchange(permit, &exchange).await;
         fail::fail_point!("exchange::answered");
         let outcome = match self.outcome(answer) {
             Ok(outcome) => outcome,
@@ -111,7 +113,10 @@ impl PendingExchange {
         let effects = effects.changed(id);
         let effects = if end.needs_follow_up() { effects.wake() } else { effects };
         effects.apply(context);
-        active
+        match active {
+            Some(active) => Some(details::confirm_new(context, app, active).await),
+            None => None,
+        }
     }
 
     /// Seals what came. The permit ends here: what follows is the database's business.
@@ -130,11 +135,18 @@ impl PendingExchange {
             }
             ExchangeAnswer::NotSent(what) => (Answer::NotProcessed(what), None, None),
         };
-        let Self { aad, dapi_connection_id, epoch, .. } = self;
-        Ok(Outcome { aad, dapi_connection_id, epoch, answer, token, retry_after })
+        let Self { aad, epoch, .. } = self;
+        let provider = self.credentials.provider;
+        let brought = token.as_ref().and_then(|token| token.login_id.clone());
+        let login_id = self.login_id.or(brought);
+        Ok(Outcome { aad, provider, login_id, epoch, answer, token, retry_after })
     }
 
-    fn seal(&self, token: ExchangedToken) -> Result<SealedToken, VaultError> {
+    fn seal(&self, mut token: ExchangedToken) -> Result<SealedToken, VaultError> {
+        if self.login_id.is_none() && token.login_id.is_none() {
+            // A token without its login's id must not be lost for it: it gets a login of its own.
+            token.login_id = Some(format!("unknown:{}", self.aad.id.uuid()));
+        }
         let (token_of, aad) = (&token.access_token, self.aad.access_token());
         let access_token = match &self.binding {
             Some(binding) => Sealed::seal_bound(token_of, &self.key, &aad, binding)?,
@@ -143,6 +155,7 @@ impl PendingExchange {
         Ok(SealedToken {
             access_token,
             user_secret: self.user_secret.clone(),
+            login_id: token.login_id,
             dapi_token_id: token.token_id,
             dapi_user_id: token.user_id,
         })

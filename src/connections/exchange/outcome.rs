@@ -9,6 +9,7 @@ use crate::connections::transitions::Fetched;
 use crate::connections::transitions::store::{Activation, SealedToken};
 use crate::connections::{ConnectionAad, Context, backoff, bank_login, model, sql, transitions};
 use crate::database::{Conn, Fault, Waits, retry_until};
+use crate::providers::Provider;
 
 /// The first wait before an exchange is retried, and the longest.
 const RETRY: (Duration, Duration) = (Duration::from_secs(2), Duration::from_mins(2));
@@ -20,7 +21,9 @@ const HOLD_ANSWER: Duration = Duration::from_mins(15);
 /// An exchange's outcome, sealed and ready to be committed, as often as it takes.
 pub struct Outcome {
     pub aad: ConnectionAad,
-    pub dapi_connection_id: String,
+    pub provider: Provider,
+    /// `None` if it was to come with the token and none came.
+    pub login_id: Option<String>,
     /// The epoch of the lease that the call was made under.
     pub epoch: i32,
     pub answer: Answer,
@@ -197,7 +200,7 @@ async fn record_under_lock(
 ) -> sqlx::Result<Recorded> {
     let ConnectionAad { app, user, id } = outcome.aad;
     let locked =
-        bank_login::lock_bank_login(tx, app, &outcome.dapi_connection_id, Some(id), user).await?;
+        bank_login::lock_bank_login(tx, app, outcome.login_id.as_deref(), Some(id), user).await?;
     // The user was erased meanwhile, and with them the key that would open the token.
     let Some(me) = locked.me else { return Ok(Recorded::new(ExchangeEnd::Erased)) };
     if me.settled_epoch == Some(outcome.epoch) {
@@ -207,7 +210,7 @@ async fn record_under_lock(
         current: me.lease_epoch == outcome.epoch,
         unanswered_before: me.unanswered,
         window_open: me.window_open,
-        probe: context.providers.settings().exchange_probe,
+        probe: context.providers.settings(outcome.provider).exchange_probe,
     };
     let transition = model::after_exchange(me.state, attempt, locked.login, outcome.answer.clone());
     if let (Transition::Activate { .. }, Some(in_force), Some(token)) =

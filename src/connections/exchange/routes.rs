@@ -6,75 +6,53 @@ use actix_web::http::header::RETRY_AFTER;
 use actix_web::{HttpResponse, web};
 use serde::Deserialize;
 
+use crate::apps;
 use crate::common::ids::{AppId, ConnectionId};
+use crate::connections::exchange::ClaimedAccounts;
 use crate::connections::exchange::{Received, Submission};
 use crate::connections::input::{
-    Checked, about, client_user_id, location, login, login_of_another_user, optional_name, schema,
+    Checked, about, client_user_id, location, login, login_of_another_user, of_another_provider,
+    optional_name,
 };
 use crate::connections::model::{Connection, Failure, Status};
 use crate::connections::query::wait;
-use crate::connections::{ConnectionError, Context, exchange};
+use crate::connections::{ConnectionError, Context, exchange, shape};
 use crate::http::body::Body;
 use crate::http::caller::{SessionOr, needs};
 use crate::http::detached;
 use crate::http::problem::{Problem, ProblemCode, code};
 use crate::http::responses::{ForClients, Problems, WithJson};
-use crate::providers::{AccessCode, UserSecret};
-use crate::users::ClientUserID;
+use crate::providers::plaid::{Account, Institution};
+use crate::providers::{AccessCode, Provider, UserSecret};
 
 /// Connect's result as it came, with the user where a backend hands it in. Unknown fields are
 /// ignored.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct ConnectResult {
-    success: bool,
+pub struct LinkResult {
+    /// Dapi: whether Connect succeeded.
+    success: Option<bool>,
+    /// Plaid: the single-use token that Link's `onSuccess` brings.
+    #[serde(rename = "public_token")]
+    public_token: Option<AccessCode>,
+    /// Plaid: Link's metadata, of which `institution` and `accounts` are kept until Plaid has confirmed them.
+    metadata: Option<serde_json::Value>,
+    /// Dapi: the single-use code.
     access_code: Option<AccessCode>,
+    /// Dapi: Connect's user secret.
     user_secret: Option<UserSecret>,
+    /// Dapi: its name for the bank login.
     #[serde(rename = "connectionID")]
-    dapi_connection_id: Option<String>,
+    login_id: Option<String>,
+    /// Dapi: its name for the user.
     #[serde(rename = "userID")]
     user_id: Option<String>,
+    /// Dapi: its name for the token.
     #[serde(rename = "tokenID")]
     dapi_token_id: Option<String>,
+    /// The app's own name for the user. A session knows it already.
     #[serde(rename = "clientUserID")]
     client_user_id: Option<String>,
-}
-
-/// Connect's result as it came, with the user where a backend hands it in. Unknown fields are
-/// ignored.
-#[derive(utoipa::ToSchema)]
-#[schema(as = ConnectResult)]
-#[serde(rename_all = "camelCase")]
-#[expect(dead_code, reason = "describes the request in the OpenAPI document")]
-pub struct ConnectResultShape {
-    /// Whether Connect succeeded. A result that did not is refused with `connect_failed`.
-    #[schema(example = true)]
-    success: bool,
-    /// The single-use code.
-    access_code: schema::AccessCode,
-    /// Connect's user secret.
-    user_secret: schema::UserSecret,
-    /// Dapi's name for the bank login.
-    #[schema(rename = "connectionID")]
-    dapi_connection_id: schema::DapiConnectionID,
-    /// Dapi's name for the user; empty counts as left out.
-    #[schema(
-        rename = "userID",
-        max_length = 1024,
-        example = "3e1d2b6a-9f10-4f0e-8a4b-7f1c2d5e9c57"
-    )]
-    user_id: Option<String>,
-    /// Dapi's name for the token; empty counts as left out.
-    #[schema(
-        rename = "tokenID",
-        max_length = 1024,
-        example = "9c57a2b6-c1d4-4a30-b7c9-5e8f1d2e3f40"
-    )]
-    dapi_token_id: Option<String>,
-    /// The app's own name for the user. A connect session knows it already and refuses any other; a
-    /// client has to name it.
-    #[schema(rename = "clientUserID")]
-    client_user_id: Option<ClientUserID>,
 }
 
 /// Why a result may be refused.
@@ -95,7 +73,7 @@ type Refused = (
 #[utoipa::path(
     post, path = "/v1/connections", tag = "Connections", operation_id = "createConnection",
     security(("connect_session" = []), ("bearer" = ["connections:write"])),
-    request_body = ConnectResultShape,
+    request_body = shape::LinkResult,
     responses(
         (status = 201, description = "Exchanged: the connection is `active`", body = Connection, headers(("Location" = String, description = "The connection"))),
         (status = 200, description = "The same code again; the connection is `active`, `revoking`, `delinked` or `invalidated`", body = Connection),
@@ -106,11 +84,11 @@ type Refused = (
 pub async fn create(
     caller: SessionOr<needs::ConnectionsWrite>,
     context: web::Data<Context>,
-    body: Body<ConnectResult>,
+    body: Body<LinkResult>,
 ) -> Result<HttpResponse, Problem> {
     let deadline = Instant::now() + context.pace.answer_within;
     let app = caller.app();
-    let submission = submission(&caller, body.0)?;
+    let submission = submission(&caller, &context, body.0).await?;
     let received = receive(&context, &caller, submission).await?;
     let (id, is_new) = match received {
         Received::New(id, exchange) => {
@@ -142,12 +120,82 @@ async fn receive(
     Ok(detached(&tasks, receiving).await??)
 }
 
-fn submission(
+/// Reads a result by its shape. One that has neither provider's code is told what its app's provider brings.
+async fn submission(
     caller: &SessionOr<needs::ConnectionsWrite>,
-    result: ConnectResult,
+    context: &Context,
+    result: LinkResult,
+) -> Result<Submission, Problem> {
+    let provider = match (&result.public_token, &result.access_code) {
+        (Some(_), None) => Provider::Plaid,
+        (None, Some(_)) => Provider::Dapi,
+        (Some(_), Some(_)) => {
+            let what = "and accessCode are of two bank links; give one";
+            return Err(Problem::invalid_field("public_token", what));
+        }
+        (None, None) => {
+            let mut conn = context.pool.acquire().await?;
+            apps::provider_of(&mut conn, caller.app()).await?.unwrap_or(Provider::Dapi)
+        }
+    };
+    match provider {
+        Provider::Dapi => connect_result(caller, result),
+        Provider::Plaid => link_result(caller, result),
+    }
+}
+
+/// Reads what Plaid's Link handed to `onSuccess`.
+fn link_result(
+    caller: &SessionOr<needs::ConnectionsWrite>,
+    result: LinkResult,
+) -> Result<Submission, Problem> {
+    Ok(Submission {
+        app: caller.app(),
+        session: caller.session().map(|session| session.id),
+        client_user_id: user(caller, result.client_user_id)?,
+        code: AccessCode::checked("public_token", result.public_token)?,
+        user_secret: None,
+        provider: Provider::Plaid,
+        login_id: None,
+        claimed: result.metadata.as_ref().map(claimed).unwrap_or_default(),
+        dapi_user_id: None,
+        dapi_token_id: None,
+    })
+}
+
+/// Reads the institution and accounts of Link's metadata. Nothing about it is required: it is the browser's claim, and
+/// must not cost the token.
+fn claimed(metadata: &serde_json::Value) -> ClaimedAccounts {
+    const MOST: usize = 50;
+    let text = |value: &serde_json::Value, name: &str| {
+        value.get(name).and_then(|text| text.as_str()).map(str::to_owned)
+    };
+    let institution = metadata.get("institution").and_then(|institution| {
+        let id = text(institution, "institution_id")?;
+        Institution::tamed(&id, text(institution, "name").as_deref())
+    });
+    let account = |account: &serde_json::Value| {
+        let field = |name| text(account, name);
+        Account::tamed(
+            &field("id")?,
+            field("name").as_deref(),
+            field("mask").as_deref(),
+            field("type").as_deref(),
+        )
+    };
+    let accounts = metadata.get("accounts").and_then(|accounts| accounts.as_array());
+    let accounts =
+        accounts.map(|accounts| accounts.iter().filter_map(account).take(MOST).collect());
+    ClaimedAccounts { institution, accounts }
+}
+
+/// Reads what Dapi's Connect returned.
+fn connect_result(
+    caller: &SessionOr<needs::ConnectionsWrite>,
+    result: LinkResult,
 ) -> Result<Submission, Problem> {
     let client_user_id = user(caller, result.client_user_id)?;
-    if !result.success {
+    if !crate::connections::input::required("success", result.success)? {
         let detail =
             "Connect's result says that it did not succeed, so there is nothing to exchange.";
         return Err(Problem::new(ProblemCode::ConnectFailed, detail));
@@ -158,7 +206,9 @@ fn submission(
         client_user_id,
         code: AccessCode::checked("accessCode", result.access_code)?,
         user_secret: Some(UserSecret::checked("userSecret", result.user_secret)?),
-        dapi_connection_id: login(result.dapi_connection_id)?,
+        provider: Provider::Dapi,
+        login_id: Some(login(result.login_id)?),
+        claimed: ClaimedAccounts::default(),
         dapi_user_id: optional_name("userID", result.user_id)?,
         dapi_token_id: optional_name("tokenID", result.dapi_token_id)?,
     })
@@ -196,6 +246,7 @@ fn refusal(received: &Received) -> Problem {
             ProblemCode::TooManyRequests,
             "The connect session has handed in ten results; make a new one.",
         ),
+        Received::OfAnotherProvider(provider) => of_another_provider(*provider),
         Received::Expired | Received::New(..) | Received::Repeated(_) => Problem::new(
             ProblemCode::CodeExpired,
             "The code's window was closed before it came here.",

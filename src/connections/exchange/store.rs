@@ -3,16 +3,17 @@
 use std::time::Duration;
 
 use sqlx::postgres::types::PgInterval;
+use sqlx::types::Json;
 use time::OffsetDateTime;
 
 use crate::apps::SealedCredentials;
 use crate::audit::AuditActor;
-use crate::common::ids::{AppId, ConnectionId, DataKeyId, SessionId, UserId};
-use crate::common::secret::SecretText;
+use crate::common::ids::{AppId, ConnectionId, SessionId, UserId};
 use crate::connections::sql::column;
 use crate::database::{BatchQuery, Conn, Inconsistent, interval};
-use crate::providers::{AccessCode, UserSecret};
-use crate::vault::{Binding, KeyOwner, KeyedHash, MasterKeyId, Sealed, WrappedKey};
+use crate::providers::plaid::{Account, Institution};
+use crate::providers::{AccessCode, Provider, UserSecret};
+use crate::vault::{Binding, KeyedHash, Sealed, WrappedKey};
 
 /// What a submission is decided by, and what its exchange needs, in one snapshot.
 #[derive(Debug)]
@@ -37,7 +38,8 @@ pub struct LookUp {
     pub app: AppId,
     pub client_user_id: String,
     pub code_hash: KeyedHash,
-    pub dapi_connection_id: String,
+    /// `None` if the exchange is to bring it: then nothing is known of other connections of the login.
+    pub login_id: Option<String>,
 }
 
 impl BatchQuery for LookUp {
@@ -45,18 +47,16 @@ impl BatchQuery for LookUp {
 
     async fn run(conn: &mut Conn, inputs: &[Self]) -> sqlx::Result<Vec<Found>> {
         let rows = sqlx::query!(
-            r#"SELECT strongroom_now() AS "now!", i.app_id AS "app_id!: AppId",
-                    a.app_key, a.app_secret AS "app_secret: Sealed<SecretText>",
-                    ak.id AS "app_key_id: DataKeyId", ak.master_key_id AS "app_master: MasterKeyId",
-                    ak.wrapped AS app_wrapped,
+            r#"SELECT strongroom_now() AS "now!",
+                    credentials_of(a, ak) AS "credentials!: SealedCredentials",
                     EXISTS (SELECT FROM erasures e WHERE e.user_id = u.id) AS "erasing!",
-                    u.id AS "user_id?: UserId", uk.id AS "user_key_id?: DataKeyId",
-                    uk.master_key_id AS "user_master?: MasterKeyId", uk.wrapped AS "user_wrapped?",
+                    u.id AS "user_id?: UserId",
+                    CASE WHEN uk.id IS NOT NULL THEN key_of(uk) END AS "user_key?: WrappedKey",
                     c.id AS "existing?: ConnectionId", c.user_id AS "existing_user?: UserId",
                     coalesce(o.of_another_user, false) AS "of_another_user!",
                     coalesce(o.revoking, false) AS "revoking!"
              FROM unnest($1::uuid[], $2::text[], $3::bytea[], $4::text[])
-                  WITH ORDINALITY AS i (app_id, client_user_id, code_hash, dapi_connection_id, n)
+                  WITH ORDINALITY AS i (app_id, client_user_id, code_hash, login_id, n)
              JOIN apps a ON a.id = i.app_id
              JOIN data_keys ak ON ak.app_id = a.id AND ak.purpose = 'app'
              LEFT JOIN users u ON u.app_id = i.app_id AND u.client_user_id = i.client_user_id
@@ -67,44 +67,24 @@ impl BatchQuery for LookUp {
                 SELECT bool_or(l.user_id IS DISTINCT FROM u.id) AS of_another_user,
                        bool_or(l.status = 'revoking' AND l.user_id = u.id) AS revoking
                 FROM connections l
-                WHERE l.app_id = i.app_id AND l.dapi_connection_id = i.dapi_connection_id
+                WHERE l.app_id = i.app_id AND l.login_id = i.login_id
                   AND l.status IN ('active', 'revoking')) o ON true
              ORDER BY i.n"#,
             &column(inputs, |input| input.app.uuid()),
             column(inputs, |input| input.client_user_id.as_str()) as Vec<&str>,
             column(inputs, |input| input.code_hash.as_bytes()) as Vec<&[u8]>,
-            column(inputs, |input| input.dapi_connection_id.as_str()) as Vec<&str>,
+            column(inputs, |input| input.login_id.as_deref()) as Vec<Option<&str>>,
         )
         .fetch_all(conn)
         .await?;
-        let found = rows.into_iter().map(|row| {
-            let app = row.app_id;
-            let user_key = |user, id, master_key_id, wrapped| WrappedKey {
-                id,
-                owner: KeyOwner::User { app, user },
-                master_key_id,
-                wrapped,
-            };
-            let user = match (row.user_id, row.user_key_id, row.user_master, row.user_wrapped) {
-                (Some(user), Some(id), Some(master), Some(wrapped)) => {
-                    Some((user, user_key(user, id, master, wrapped)))
-                }
-                _ => None,
-            };
-            Found {
-                now: row.now,
-                user,
-                erasing: row.erasing,
-                existing: row.existing.zip(row.existing_user),
-                of_another_user: row.of_another_user,
-                revoking: row.revoking,
-                credentials: SealedCredentials {
-                    app,
-                    app_key: row.app_key,
-                    app_secret: row.app_secret,
-                    key: WrappedKey::of_app(app, row.app_key_id, row.app_master, row.app_wrapped),
-                },
-            }
+        let found = rows.into_iter().map(|row| Found {
+            now: row.now,
+            user: row.user_id.zip(row.user_key),
+            erasing: row.erasing,
+            existing: row.existing.zip(row.existing_user),
+            of_another_user: row.of_another_user,
+            revoking: row.revoking,
+            credentials: row.credentials,
         });
         let found: Vec<_> = found.collect();
         if found.len() == inputs.len() {
@@ -119,18 +99,44 @@ impl BatchQuery for LookUp {
     }
 }
 
+/// The institution and accounts that a link's metadata names: the browser's claim, until the provider confirms it.
+#[derive(Clone, Debug, Default)]
+pub struct ClaimedAccounts {
+    pub institution: Option<Institution>,
+    pub accounts: Option<Vec<Account>>,
+}
+
+impl ClaimedAccounts {
+    fn institution_id(&self) -> Option<&str> {
+        self.institution.as_ref().map(|institution| institution.id.as_str())
+    }
+
+    fn institution_name(&self) -> Option<&str> {
+        self.institution.as_ref().and_then(|institution| institution.name.as_deref())
+    }
+
+    fn accounts_json(&self) -> Option<Json<&[Account]>> {
+        self.accounts.as_deref().map(Json)
+    }
+}
+
 /// A connection to be inserted, with its code or (if it is imported) with its token.
 #[derive(Clone, Debug)]
 pub struct NewConnection {
     pub app: AppId,
     pub id: ConnectionId,
     pub user: UserId,
-    pub dapi_connection_id: String,
+    pub provider: Provider,
+    /// `None` if the exchange is to bring it.
+    pub login_id: Option<String>,
+    /// What the link's metadata says that the login is of.
+    pub claimed: ClaimedAccounts,
     pub dapi_user_id: Option<String>,
     pub dapi_token_id: Option<String>,
     /// The token opens only with this; a revocation deletes it.
     pub binding: Binding,
-    /// `None` if the connection comes through Dapi's own wire: then the first call brings it.
+    /// `None` if the provider has none, or if the connection comes through Dapi's own wire: then the first call brings
+    /// it.
     pub user_secret: Option<Sealed<UserSecret>>,
 }
 
@@ -167,25 +173,29 @@ impl BatchQuery for NewIntent {
                 FROM unnest(
                     $1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[],
                     $7::bytea[], $8::bytea[], $9::bytea[], $10::timestamptz[], $11::interval[],
-                    $12::interval[], $13::audit_actor[], $14::bytea[])
-                AS i (app_id, id, user_id, dapi_connection_id, dapi_user_id, dapi_token_id,
+                    $12::interval[], $13::audit_actor[], $14::bytea[], $15::text[], $16::text[], $17::text[],
+                    $18::jsonb[])
+                AS i (app_id, id, user_id, login_id, dapi_user_id, dapi_token_id,
                       code_hash, code, user_secret, window_cap, lease, wait,
-                      actor, client_id, session_id, scope, ip, request_id, binding)),
+                      actor, client_id, session_id, scope, ip, request_id, binding,
+                      provider, institution_id, institution_name, accounts)),
              inserted AS (
                 -- Ordered by code, so that two statements that share codes wait for each other in one order and
                 -- cannot deadlock. The trigger `connections_arrive` takes the app's arrival lock, shared, and
                 -- refuses a user who is being erased.
                 INSERT INTO connections (
-                    app_id, id, user_id, status, dapi_connection_id, dapi_user_id, dapi_token_id,
+                    app_id, id, user_id, status, login_id, dapi_user_id, dapi_token_id,
                     code_hash, code, user_secret, by_wire, code_expires_at,
-                    lease_epoch, exchange_attempts, leased_until, due_at, created_by)
-                SELECT app_id, id, user_id, 'pending', dapi_connection_id, dapi_user_id, dapi_token_id,
-                       code_hash, code, user_secret, user_secret IS NULL,
+                    lease_epoch, exchange_attempts, leased_until, due_at, created_by,
+                    provider, institution_id, institution_name, accounts)
+                SELECT app_id, id, user_id, 'pending', login_id, dapi_user_id, dapi_token_id,
+                       code_hash, code, user_secret, provider = 'dapi' AND user_secret IS NULL,
                        least(now + interval '30 minutes', window_cap),
                        (lease IS NOT NULL)::int, (lease IS NOT NULL)::int,
                        now + lease, now + coalesce(lease, wait),
                        coalesce(client_id, (SELECT s.created_by FROM connect_sessions s
-                                            WHERE s.id = intents.session_id))
+                                            WHERE s.id = intents.session_id)),
+                       provider, institution_id, institution_name, accounts
                 FROM intents
                 ORDER BY code_hash
                 ON CONFLICT (app_id, code_hash) DO NOTHING
@@ -207,7 +217,7 @@ impl BatchQuery for NewIntent {
             &column(inputs, |input| input.new.app.uuid()),
             &column(inputs, |input| input.new.id.uuid()),
             &column(inputs, |input| input.new.user.uuid()),
-            column(inputs, |input| input.new.dapi_connection_id.as_str()) as Vec<&str>,
+            column(inputs, |input| input.new.login_id.as_deref()) as Vec<Option<&str>>,
             column(inputs, |input| input.new.dapi_user_id.as_deref()) as Vec<Option<&str>>,
             column(inputs, |input| input.new.dapi_token_id.as_deref()) as Vec<Option<&str>>,
             column(inputs, |input| input.code.hash.as_bytes()) as Vec<&[u8]>,
@@ -218,6 +228,10 @@ impl BatchQuery for NewIntent {
             &column(inputs, |input| interval(input.code.wait)),
             column(inputs, |input| input.actor.clone()) as Vec<AuditActor>,
             column(inputs, |input| input.new.binding.as_bytes()) as Vec<&[u8]>,
+            column(inputs, |input| input.new.provider.as_str()) as Vec<&str>,
+            column(inputs, |input| input.new.claimed.institution_id()) as Vec<Option<&str>>,
+            column(inputs, |input| input.new.claimed.institution_name()) as Vec<Option<&str>>,
+            column(inputs, |input| input.new.claimed.accounts_json()) as Vec<Option<Json<&[Account]>>>,
         )
         .fetch_all(conn)
         .await?;

@@ -18,7 +18,7 @@ use crate::common::secret::Sealable as _;
 use crate::common::trace::TraceContext;
 use crate::connections::effects::Effects;
 use crate::connections::exchange::is_user_gone;
-use crate::connections::exchange::store::NewConnection;
+use crate::connections::exchange::store::{ClaimedAccounts, NewConnection};
 use crate::connections::import::verification::{Candidate, VerificationAnswer};
 use crate::connections::model::{Status, Transition, Verification};
 use crate::connections::token_lease::{CallRequest, TokenLease};
@@ -26,10 +26,10 @@ use crate::connections::{
     ConnectionAad, ConnectionError, Context, bank_login, model, token_lease, transitions,
 };
 use crate::database::Conn;
-use crate::providers::{AccessToken, Busy, Refusal, UserSecret};
-use crate::users;
+use crate::providers::{AccessToken, Busy, Provider, Refusal, UserSecret};
 use crate::users::User;
 use crate::vault::{Binding, DataKey, Sealed};
+use crate::{apps, users};
 
 /// How often an import is tried that conflicts with exchanges of the same login.
 const TRIES: u32 = 4;
@@ -39,9 +39,11 @@ const TRIES: u32 = 4;
 pub struct Import {
     pub app: AppId,
     pub client_user_id: String,
-    pub dapi_connection_id: String,
+    pub provider: Provider,
+    pub login_id: String,
     pub access_token: AccessToken,
-    pub user_secret: UserSecret,
+    /// `None` if the provider has none.
+    pub user_secret: Option<UserSecret>,
     pub dapi_user_id: Option<String>,
     pub dapi_token_id: Option<String>,
     /// If set, the token is verified by a call to Dapi, which carries this trace.
@@ -56,7 +58,9 @@ pub enum Imported {
     Repeated(ConnectionId),
     LoginOfAnotherUser,
     UserBeingErased,
-    /// Dapi refused the token.
+    /// The app is of this bank link, and the token is of another.
+    OfAnotherProvider(Provider),
+    /// The provider refused the token.
     Refused(Refusal),
     /// Dapi gave no usable answer about the token, or none in time (`timeout`).
     Unanswered {
@@ -72,6 +76,13 @@ pub async fn import(
     actor: &Actor,
     import: &Import,
 ) -> Result<Imported, ConnectionError> {
+    let mut conn = context.pool.acquire().await?;
+    match apps::provider_of(&mut conn, import.app).await? {
+        Some(provider) if provider != import.provider => {
+            return Ok(Imported::OfAnotherProvider(provider));
+        }
+        _ => drop(conn),
+    }
     if import.verify.is_none() {
         return insert(context, actor, import, &Verification::Unproven).await;
     }
@@ -130,11 +141,14 @@ async fn try_insert(
     let key = context.vault.unwrap(&user.key)?;
     let binding = Binding::new()?;
     let token = Sealed::seal_bound(&import.access_token, &key, &aad.access_token(), &binding)?;
-    let user_secret = Sealed::seal(&import.user_secret, &key, &aad.user_secret())?;
+    let user_secret = import.user_secret.as_ref();
+    let user_secret =
+        user_secret.map(|secret| Sealed::seal(secret, &key, &aad.user_secret())).transpose()?;
 
     let mut tx = conn.begin().await?;
-    let login = &import.dapi_connection_id;
-    let locked = bank_login::lock_bank_login(&mut tx, import.app, login, None, user.id).await?;
+    let login = &import.login_id;
+    let locked =
+        bank_login::lock_bank_login(&mut tx, import.app, Some(login), None, user.id).await?;
     if let Some(older) = locked.login.older_active
         && holds_token(&mut tx, import, older, user, &key).await?
     {
@@ -157,11 +171,13 @@ async fn try_insert(
         app: import.app,
         id,
         user: user.id,
-        dapi_connection_id: login.clone(),
+        provider: import.provider,
+        login_id: Some(login.clone()),
+        claimed: ClaimedAccounts::default(),
         dapi_user_id: import.dapi_user_id.clone(),
         dapi_token_id: import.dapi_token_id.clone(),
         binding,
-        user_secret: Some(user_secret),
+        user_secret,
     };
     store::insert_imported(&mut tx, &AuditActor::from(actor), &new, &token, active, verification)
         .await?;
@@ -210,7 +226,7 @@ impl VerificationLease {
         let name: [u8; 16] =
             std::array::from_fn(|at| hash.as_bytes().get(at).copied().unwrap_or(0));
         let lease = Self { name: Uuid::from_bytes(name).into(), id: TokenLeaseId::new() };
-        let limit = context.providers.settings().call_timeout;
+        let limit = context.providers.settings(import.provider).call_timeout;
         let give_up_at = Instant::now() + limit;
         loop {
             let mut conn = context.pool.acquire().await?;
@@ -254,8 +270,9 @@ async fn verify(
             Err(not_imported) => return Ok(Err(not_imported)),
         },
     };
-    let Import { app, access_token, user_secret, .. } = import;
-    let candidate = Candidate { app: *app, access_token, user_secret, trace };
+    let Import { app, login_id, access_token, user_secret, .. } = import;
+    let user_secret = user_secret.as_ref();
+    let candidate = Candidate { app: *app, login_id, access_token, user_secret, trace };
     let answer = verification::verify_token(context, &candidate).await;
     if let Some(lease) = lease {
         let (outcome, status) = match &answer {
@@ -284,7 +301,7 @@ async fn holder_of(
     let Some(user) = users::find(&mut conn, import.app, &import.client_user_id).await? else {
         return Ok(None);
     };
-    let found = store::active_of_login(&mut conn, import.app, user.id, &import.dapi_connection_id);
+    let found = store::active_of_login(&mut conn, import.app, user.id, &import.login_id);
     let Some(id) = found.await? else { return Ok(None) };
     let key = context.vault.unwrap(&user.key)?;
     Ok(holds_token(&mut conn, import, id, &user, &key).await?.then_some(id))
@@ -298,9 +315,18 @@ async fn acquire_lease_of(
     import: &Import,
     id: ConnectionId,
 ) -> Result<Result<Option<TokenLease>, Imported>, ConnectionError> {
-    let limit = context.providers.settings().call_timeout;
-    let request =
-        CallRequest { actor: actor.clone(), app: import.app, id, path: verification::PATH, limit };
+    let limit = context.providers.settings(import.provider).call_timeout;
+    let provider = import.provider;
+    let path = context.providers.verification_path(provider);
+    let request = CallRequest {
+        actor: actor.clone(),
+        app: import.app,
+        id,
+        provider,
+        path,
+        despite_attention: false,
+        limit,
+    };
     let give_up_at = Instant::now() + limit;
     loop {
         if let Some(lease) = token_lease::acquire(context, &request, None).await? {

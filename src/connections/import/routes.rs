@@ -6,48 +6,42 @@ use serde_json::json;
 
 use crate::connections::import::{Import, Imported};
 use crate::connections::input::{
-    Checked, client_user_id, location, login, login_of_another_user, optional_name, required,
-    schema,
+    Checked, client_user_id, item, location, login, login_of_another_user, optional_name, required,
 };
 use crate::connections::model::{Connection, Failure, Status};
-use crate::connections::{Context, import, query};
+use crate::connections::{Context, import, query, shape};
 use crate::http::body::Body;
 use crate::http::caller::{Authorized, needs};
 use crate::http::detached;
 use crate::http::problem::{Problem, ProblemCode, code};
 use crate::http::responses::{Calling, ForClients, Problems, WithJson};
-use crate::providers::{AccessToken, Refusal, UserSecret};
-use crate::users::ClientUserID;
+use crate::providers::{AccessToken, Provider, Refusal, UserSecret};
 
 /// A token that the app already holds.
-#[derive(Deserialize, utoipa::ToSchema)]
+#[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ImportRequest {
     /// The app's own name for the user.
     #[serde(rename = "clientUserID")]
-    #[schema(value_type = ClientUserID)]
     client_user_id: Option<String>,
-    /// Dapi's name for the bank login.
+    /// Dapi: its name for the bank login.
     #[serde(rename = "connectionID")]
-    #[schema(value_type = schema::DapiConnectionID)]
-    dapi_connection_id: Option<String>,
+    login_id: Option<String>,
+    /// Plaid: its name for the bank login.
+    #[serde(rename = "itemID")]
+    item_id: Option<String>,
     /// The permanent token.
-    #[schema(value_type = schema::AccessToken)]
     access_token: Option<AccessToken>,
-    /// Connect's user secret.
-    #[schema(value_type = schema::UserSecret)]
+    /// Dapi: Connect's user secret.
     user_secret: Option<UserSecret>,
-    /// Dapi's name for the user; empty counts as left out.
+    /// Dapi's name for the user.
     #[serde(rename = "userID")]
-    #[schema(max_length = 1024, example = "3e1d2b6a-9f10-4f0e-8a4b-7f1c2d5e9c57")]
     user_id: Option<String>,
-    /// Dapi's name for the token; empty counts as left out.
+    /// Dapi's name for the token.
     #[serde(rename = "tokenID")]
-    #[schema(max_length = 1024, example = "9c57a2b6-c1d4-4a30-b7c9-5e8f1d2e3f40")]
     dapi_token_id: Option<String>,
     /// Ask Dapi first whether it takes the token and the user secret, by one call for the account's metadata.
     #[serde(default)]
-    #[schema(default = false)]
     verify: bool,
 }
 
@@ -62,7 +56,7 @@ pub struct ImportRequest {
 #[utoipa::path(
     post, path = "/v1/connections/import", tag = "Connections", operation_id = "importConnection",
     security(("bearer" = ["connections:write"])),
-    request_body = ImportRequest,
+    request_body = shape::ImportRequest,
     responses(
         (status = 201, description = "The connection is `active`", body = Connection, headers(("Location" = String, description = "The connection"))),
         (status = 200, description = "The same token again", body = Connection),
@@ -78,12 +72,20 @@ pub async fn import(
     let request = body.0;
     let user = required("clientUserID", request.client_user_id)?;
     client_user_id(&user)?;
+    let (provider, login_id, user_secret) = if request.item_id.is_some() {
+        (Provider::Plaid, item(request.item_id)?, None)
+    } else {
+        let login_id = login(request.login_id)?;
+        let user_secret = UserSecret::checked("userSecret", request.user_secret)?;
+        (Provider::Dapi, login_id, Some(user_secret))
+    };
     let request = Import {
         app: caller.client.app,
         client_user_id: user,
-        dapi_connection_id: login(request.dapi_connection_id)?,
+        provider,
+        login_id,
         access_token: AccessToken::checked("accessToken", request.access_token)?,
-        user_secret: UserSecret::checked("userSecret", request.user_secret)?,
+        user_secret,
         dapi_user_id: optional_name("userID", request.user_id)?,
         dapi_token_id: optional_name("tokenID", request.dapi_token_id)?,
         verify: request.verify.then(|| caller.trace.clone()),
@@ -95,6 +97,7 @@ pub async fn import(
     let (id, is_new) = match detached(&context.tasks, importing).await?? {
         Imported::New(id) => (id, true),
         Imported::Repeated(id) => (id, false),
+        Imported::OfAnotherProvider(provider) => return Err(import_of_another_provider(provider)),
         Imported::UserBeingErased => return Err(Problem::user_being_erased()),
         Imported::LoginOfAnotherUser => return Err(login_of_another_user()),
         Imported::Refused(refusal) => return Err(refused(refusal)),
@@ -114,6 +117,14 @@ pub async fn import(
         _ => HttpResponse::Ok(),
     };
     Ok(answer.insert_header(location(id)).json(connection))
+}
+
+fn import_of_another_provider(provider: Provider) -> Problem {
+    let field = match provider {
+        Provider::Dapi => "connectionID",
+        Provider::Plaid => "itemID",
+    };
+    Problem::invalid_field(field, format_args!("is what a token of {} comes with", provider.name()))
 }
 
 fn refused(Refusal { kind, message }: Refusal) -> Problem {

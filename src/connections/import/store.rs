@@ -25,14 +25,15 @@ pub async fn insert_imported(
     sqlx::query!(
         "WITH inserted AS (
             INSERT INTO connections (
-                app_id, id, user_id, status, dapi_connection_id, dapi_user_id, dapi_token_id,
+                app_id, id, user_id, status, login_id, dapi_user_id, dapi_token_id,
                 access_token, user_secret, activated_at, due_at, created_by,
-                unproven, attention_type, attention_since)
+                unproven, attention_type, attention_since, provider, details_due_at)
             SELECT $1, $2, $3, CASE WHEN $9 THEN 'active' ELSE 'pending' END, $4, $5, $6, $7, $8,
                    CASE WHEN $9 THEN strongroom_now() END,
                    CASE WHEN NOT $9 THEN strongroom_now() + $10::interval END,
                    ($11::audit_actor).client_id,
-                   $12, $13::text, CASE WHEN $13 IS NOT NULL THEN strongroom_now() END
+                   $12, $13::text, CASE WHEN $13 IS NOT NULL THEN strongroom_now() END, $15,
+                   CASE WHEN $9 AND $15 = 'plaid' THEN strongroom_now() END
             RETURNING app_id, id, user_id, status),
          bound AS (
             INSERT INTO token_bindings (connection_id, binding) SELECT id, $14 FROM inserted)
@@ -45,7 +46,7 @@ pub async fn insert_imported(
         new.app.uuid(),
         new.id.uuid(),
         new.user.uuid(),
-        new.dapi_connection_id,
+        new.login_id,
         new.dapi_user_id,
         new.dapi_token_id,
         token.as_bytes(),
@@ -56,6 +57,7 @@ pub async fn insert_imported(
         *verification == Verification::Unproven,
         attention,
         new.binding.as_bytes(),
+        new.provider.as_str(),
     )
     .execute(conn)
     .await?;
@@ -67,13 +69,13 @@ pub async fn active_of_login(
     conn: &mut Conn,
     app: AppId,
     user: UserId,
-    dapi_connection_id: &str,
+    login_id: &str,
 ) -> sqlx::Result<Option<ConnectionId>> {
     sqlx::query_scalar!(
         r#"SELECT id AS "id: ConnectionId" FROM connections
-         WHERE app_id = $1 AND dapi_connection_id = $2 AND user_id = $3 AND status = 'active'"#,
+         WHERE app_id = $1 AND login_id = $2 AND user_id = $3 AND status = 'active'"#,
         app.uuid(),
-        dapi_connection_id,
+        login_id,
         user.uuid(),
     )
     .fetch_optional(conn)

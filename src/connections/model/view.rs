@@ -6,6 +6,8 @@ use utoipa::ToSchema;
 
 use crate::common::ids::ConnectionId;
 use crate::connections::model::{Failure, RevocationKind, Status};
+use crate::providers::Provider;
+use crate::providers::plaid::{Account, Institution};
 
 /// Why a connection needs its user: Dapi refused a call in a way by which going on could lock their bank
 /// account.
@@ -58,10 +60,13 @@ pub struct Connection {
     #[serde(rename = "clientUserID")]
     #[schema(example = "user-42")]
     pub client_user_id: String,
-    /// Dapi's name for the bank login.
+    /// The bank link that it was made with.
+    pub provider: Provider,
+    /// The provider's name for the bank login: Dapi's `connectionID`, Plaid's `item_id`, which is `null` until the
+    /// exchange.
     #[serde(rename = "connectionID")]
     #[schema(example = "a2b6c1d4-5e8f-4a30-b7c9-1d2e3f405162")]
-    pub dapi_connection_id: String,
+    pub login_id: Option<String>,
     /// Dapi's name for the user.
     #[serde(rename = "userID")]
     #[schema(example = "3e1d2b6a-9f10-4f0e-8a4b-7f1c2d5e9c57")]
@@ -87,6 +92,12 @@ pub struct Connection {
     pub replaced_by: Option<ConnectionId>,
     /// Why no call is made until the user links the login again, if so.
     pub attention: Option<Attention>,
+    /// The bank. As the link's metadata has it until the provider confirms it.
+    pub institution: Option<Institution>,
+    /// The accounts that the user chose. As the link's metadata has them until the provider confirms them.
+    pub accounts: Option<Vec<Account>>,
+    /// An older connection of the same user to the same accounts.
+    pub duplicate_of: Option<ConnectionId>,
     /// When its token was last used, by a call or by being revealed; up to a minute behind.
     #[serde(with = "time::serde::rfc3339::option")]
     pub last_used_at: Option<OffsetDateTime>,

@@ -1,12 +1,12 @@
 //! The table `proxy_tokens`.
 
 use crate::audit::AuditActor;
-use crate::common::ids::{AppId, ConnectionId, DataKeyId, UserId};
+use crate::common::ids::{AppId, ConnectionId, UserId};
 use crate::connections::model::{RevocationKind, Status};
 use crate::connections::proxy_token::ProxyToken;
 use crate::connections::sql::parse_status;
 use crate::database::Conn;
-use crate::vault::{KeyedHash, MasterKeyId, Sealed, WrappedKey};
+use crate::vault::{KeyedHash, Sealed, WrappedKey};
 
 /// An active connection's proxy token, if it has one yet, and the user's key.
 #[derive(Debug)]
@@ -23,9 +23,9 @@ pub async fn proxy_token_of(
     app: AppId,
     id: ConnectionId,
 ) -> sqlx::Result<Option<HeldProxyToken>> {
-    let row = sqlx::query!(
-        r#"SELECT c.user_id AS "user: UserId", k.id AS "key_id: DataKeyId",
-                k.master_key_id AS "master_key_id: MasterKeyId", k.wrapped,
+    sqlx::query_as!(
+        HeldProxyToken,
+        r#"SELECT c.user_id AS "user: UserId", key_of(k) AS "key!: WrappedKey",
                 s.token AS "token?: Sealed<ProxyToken>"
          FROM connections c
          JOIN data_keys k ON k.user_id = c.user_id AND k.purpose = 'user'
@@ -38,12 +38,7 @@ pub async fn proxy_token_of(
         id.uuid(),
     )
     .fetch_optional(conn)
-    .await?;
-    Ok(row.map(|row| HeldProxyToken {
-        user: row.user,
-        key: WrappedKey::of_user(app, row.user, row.key_id, row.master_key_id, row.wrapped),
-        token: row.token,
-    }))
+    .await
 }
 
 /// A proxy token to insert.
@@ -106,7 +101,7 @@ pub async fn find_by_proxy_token(
                 coalesce(c.revocation_kind, o.kind) AS revocation_kind, c.user_id AS "user: UserId",
                 c.by_wire AND c.status IN ('active', 'revoking')
                     AND (c.user_secret IS NULL OR NOT c.user_secret_proven) AS "wants_user_secret!",
-                k.id AS "key_id: DataKeyId", k.master_key_id AS "master_key_id: MasterKeyId", k.wrapped
+                key_of(k) AS "key!: WrappedKey"
          FROM proxy_tokens s
          JOIN connections c ON c.id = s.connection_id
          JOIN data_keys k ON k.user_id = c.user_id AND k.purpose = 'user'
@@ -126,7 +121,7 @@ pub async fn find_by_proxy_token(
         status: parse_status(&row.status)?,
         revocation: row.revocation_kind.as_deref().and_then(RevocationKind::parse),
         user: row.user,
-        key: WrappedKey::of_user(app, row.user, row.key_id, row.master_key_id, row.wrapped),
+        key: row.key,
         wants_user_secret: row.wants_user_secret,
     }))
 }

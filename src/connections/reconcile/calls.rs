@@ -53,16 +53,15 @@ impl Kind for Claimed<AccessCode> {
     const LANE: Lane = Lane::Exchange;
 
     async fn due(context: &Context, except: &[Uuid]) -> sqlx::Result<Vec<Candidate>> {
-        let probe = context.providers.settings().exchange_probe;
+        let probing = context.probing();
         let mut conn = context.pool.acquire().await?;
-        store::due_exchanges(&mut conn, PORTION, except, probe).await
+        store::due_exchanges(&mut conn, PORTION, except, &probing).await
     }
 
     async fn claim(context: &Context, app: AppId, rows: &[Uuid]) -> sqlx::Result<Vec<Self>> {
-        let (lease, probe) =
-            (context.exchange_lease(), context.providers.settings().exchange_probe);
+        let (lease, probing) = (context.exchange_lease(), context.probing());
         let mut conn = context.pool.acquire().await?;
-        claim::claim_exchanges(&mut conn, app, rows, lease, probe).await
+        claim::claim_exchanges(&mut conn, app, rows, lease, &probing).await
     }
 
     fn id(&self) -> ConnectionId {

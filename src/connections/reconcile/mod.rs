@@ -24,10 +24,11 @@ use crate::connections::model::{Answer, Attempt, State, Transition};
 use crate::connections::reconcile::calls::{claim_and_run, leave_locked};
 use crate::connections::reconcile::store::Due;
 use crate::connections::{
-    ConnectionError, Context, bank_login, bulk_revocation, erasure, model, reveal, sql, superseded,
-    token_lease, transitions,
+    ConnectionError, Context, bank_login, bulk_revocation, details, erasure, model, reveal, sql,
+    superseded, token_lease, transitions,
 };
 use crate::database::{Conn, is_outage};
+use crate::providers::Provider;
 
 /// How many rows one statement takes at most.
 const BATCH: i64 = 500;
@@ -55,6 +56,9 @@ pub struct Round {
     pub released: usize,
     /// Users whose erasure was concluded.
     pub erased: usize,
+    /// Institutions and accounts that were asked for.
+    #[serde(skip)]
+    pub details: usize,
     /// Connections that were looked at one by one: held tokens, revocations that end.
     #[serde(rename = "settled")]
     pub decided: usize,
@@ -80,13 +84,15 @@ impl Round {
     #[must_use]
     pub fn found_work(&self) -> bool {
         let in_bulk = self.marked + self.released;
-        self.expired + self.exchanges + self.delinks + self.decided + in_bulk + self.erased > 0
+        let called = self.exchanges + self.delinks + self.details;
+        self.expired + called + self.decided + in_bulk + self.erased > 0
     }
 
     fn add(&mut self, other: Self) {
         self.expired += other.expired;
         self.exchanges += other.exchanges;
         self.delinks += other.delinks;
+        self.details += other.details;
         self.decided += other.decided;
         self.marked += other.marked;
         self.released += other.released;
@@ -103,13 +109,15 @@ pub enum Part {
     Exchanges,
     /// Delinkings that are due.
     Delinks,
+    /// Institutions and accounts to be confirmed.
+    Details,
     /// What is done in the database alone.
     Rows,
 }
 
 impl Part {
     /// Every part.
-    pub const ALL: [Self; 3] = [Self::Exchanges, Self::Delinks, Self::Rows];
+    pub const ALL: [Self; 4] = [Self::Exchanges, Self::Delinks, Self::Details, Self::Rows];
 }
 
 /// Runs the reconcilers of one part until nothing is due that this process can take up.
@@ -118,6 +126,7 @@ pub async fn part(context: &Context, part: Part) -> Round {
     match part {
         Part::Exchanges => claim_and_run::<Claimed<_>>(context, &mut round).boxed().await,
         Part::Delinks => claim_and_run::<ClaimedDelink>(context, &mut round).boxed().await,
+        Part::Details => details::reconcile(context, &mut round).boxed().await,
         Part::Rows => loop {
             let once = rows(context).boxed().await;
             let more = once.found_work();
@@ -144,6 +153,7 @@ pub async fn round(context: &Context) -> Result<Round, ConnectionError> {
         let mut once = part(context, Part::Rows).await;
         once.add(part(context, Part::Exchanges).await);
         once.add(part(context, Part::Delinks).await);
+        once.add(part(context, Part::Details).await);
         let more = once.found_work() && !once.gate_full;
         total.gate_full = false;
         total.add(once);
@@ -217,13 +227,13 @@ async fn expire_rows(context: &Context, rows: &[Uuid]) -> sqlx::Result<Vec<Uuid>
 /// Ends what no attempt will follow: a revoked code whose window closed, or a lease that died where
 /// unanswered attempts are not repeated. The dead lease counts as an attempt without an answer.
 async fn end_without_attempt(context: &Context) -> usize {
-    let probe = context.providers.settings().exchange_probe;
+    let probing = context.probing();
     let except = context.deferred.rows(Reconciler::Ends, Instant::now());
     let due = async {
         let mut conn = context.pool.acquire().await?;
         let mut due = store::due_revoked_codes(&mut conn, BATCH, &except).await?;
-        if !probe {
-            due.extend(store::due_in_doubt(&mut conn, DECIDED_AT_ONCE, &except).await?);
+        if probing.len() < Provider::ALL.len() {
+            due.extend(store::due_in_doubt(&mut conn, DECIDED_AT_ONCE, &except, &probing).await?);
         }
         Ok(due)
     };
@@ -234,7 +244,7 @@ async fn end_without_attempt(context: &Context) -> usize {
             current: true,
             unanswered_before: me.unanswered,
             window_open: me.window_open,
-            probe,
+            probe: context.providers.settings(me.provider).exchange_probe,
         };
         let what = "the process that made the attempt ended before an answer came".to_owned();
         let answer = if in_doubt { Answer::Unanswered(what) } else { Answer::NotProcessed(what) };
@@ -308,7 +318,7 @@ async fn apply_one(
 ) -> sqlx::Result<bool> {
     let mut tx = context.pool.begin().await?;
     bank_login::wait_briefly(&mut tx).await?;
-    let login = &due.dapi_connection_id;
+    let login = due.login_id.as_deref();
     let locked =
         bank_login::lock_bank_login(&mut tx, due.app, login, Some(due.id), due.user).await?;
     // Another replica may have been here since the row was found.

@@ -27,7 +27,7 @@ pub struct Due {
     pub app: AppId,
     pub id: ConnectionId,
     pub user: UserId,
-    pub dapi_connection_id: String,
+    pub login_id: Option<String>,
 }
 
 /// Selects the first `$1` due rows of each app, the first row of every app before the second row of any. `$2` holds the
@@ -48,7 +48,7 @@ macro_rules! portions {
         portions!(
             @select Due,
             r#"d.app_id AS "app!: AppId", d.id AS "id!: ConnectionId", d.user_id AS "user!: UserId",
-         d.dapi_connection_id AS "dapi_connection_id!""#,
+         d.login_id AS "login_id?""#,
             $($rest)+
         )
     };
@@ -68,7 +68,7 @@ macro_rules! portions {
              SELECT " + $columns + "
              FROM apps a CROSS JOIN LATERAL (
                 SELECT n.*, row_number() OVER (ORDER BY n.due_at) AS rank
-                FROM (SELECT c.app_id, c.id, c.user_id, c.dapi_connection_id, c.due_at
+                FROM (SELECT c.app_id, c.id, c.user_id, c.login_id, c.due_at
                       FROM connections c
                       WHERE c.due_at IS NOT NULL AND " + $indexed + "
                         AND (c.app_id, c.due_at) >= (a.app_id, '-infinity'::timestamptz)
@@ -82,21 +82,22 @@ macro_rules! portions {
     };
 }
 
-/// Returns codes whose exchange is due. Without `probe`, leaves out codes whose earlier attempt went unanswered.
+/// Returns codes whose exchange is due. Leaves out codes whose earlier attempt went unanswered, except those of the
+/// `probing` providers.
 pub async fn due_exchanges(
     conn: &mut Conn,
     portion: i64,
     except: &[Uuid],
-    probe: bool,
+    probing: &[String],
 ) -> sqlx::Result<Vec<Candidate>> {
     portions!(
         Candidate,
         "c.code IS NOT NULL",
         "coalesce(c.code_expires_at > (SELECT strongroom_now()), false)
-         AND ($3::boolean OR (c.leased_until IS NULL AND NOT c.unanswered))",
+         AND (c.provider = ANY ($3::text[]) OR (c.leased_until IS NULL AND NOT c.unanswered))",
         portion,
         except,
-        probe,
+        probing,
     )
     .fetch_all(conn)
     .await
@@ -138,11 +139,12 @@ pub async fn due_in_doubt(
     conn: &mut Conn,
     portion: i64,
     except: &[Uuid],
+    probing: &[String],
 ) -> sqlx::Result<Vec<Due>> {
     portions!(
         Due,
         "c.code IS NOT NULL",
-        "(c.leased_until IS NOT NULL OR c.unanswered)
+        "(c.leased_until IS NOT NULL OR c.unanswered) AND c.provider <> ALL ($3::text[])
          AND coalesce(c.code_expires_at > (SELECT strongroom_now()), false)
          AND (c.app_id, c.due_at) <= (a.app_id, coalesce((
             SELECT f.due_at FROM connections f
@@ -152,6 +154,7 @@ pub async fn due_in_doubt(
             ORDER BY f.app_id, f.due_at OFFSET 1000 LIMIT 1), 'infinity'))",
         portion,
         except,
+        probing,
     )
     .fetch_all(conn)
     .await
@@ -165,7 +168,7 @@ pub async fn due_revoked_codes(
 ) -> sqlx::Result<Vec<Due>> {
     sqlx::query_as!(
         Due,
-        r#"SELECT app_id AS "app: AppId", id AS "id: ConnectionId", user_id AS "user: UserId", dapi_connection_id
+        r#"SELECT app_id AS "app: AppId", id AS "id: ConnectionId", user_id AS "user: UserId", login_id
          FROM connections
          WHERE due_at IS NOT NULL AND code IS NOT NULL AND code_expires_at <= (SELECT strongroom_now())
            AND coalesce(due_at <= (SELECT strongroom_now()), false) AND status = 'revoking' AND id <> ALL ($2::uuid[])

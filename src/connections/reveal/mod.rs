@@ -17,7 +17,6 @@ use crate::connections::model::Status;
 use crate::connections::query::store::ViewQuery;
 use crate::connections::{ConnectionAad, ConnectionError, Context};
 use crate::providers::{AccessToken, UserSecret};
-use crate::vault::{KeyOwner, WrappedKey};
 
 /// For how long a locked row is retried: a revocation or a supersession holds it for one commit. Limited by time and
 /// not by count, because a slow database makes each try long.
@@ -29,7 +28,7 @@ const LOCKED_PAUSE: Duration = Duration::from_millis(5);
 #[derive(Debug)]
 pub struct RevealedSecrets {
     pub client_user_id: String,
-    pub dapi_connection_id: String,
+    pub login_id: Option<String>,
     pub dapi_user_id: Option<String>,
     pub dapi_token_id: Option<String>,
     pub access_token: AccessToken,
@@ -86,13 +85,7 @@ fn open(
     row: store::Revealed,
 ) -> Result<RevealedSecrets, ConnectionError> {
     let aad = ConnectionAad { app, user: row.user, id };
-    let owner = KeyOwner::User { app, user: row.user };
-    let key = context.vault.unwrap(&WrappedKey {
-        id: row.key_id,
-        owner,
-        master_key_id: row.master_key_id,
-        wrapped: row.wrapped,
-    })?;
+    let key = context.vault.unwrap(&row.user_key)?;
     Ok(RevealedSecrets {
         access_token: row.access_token.open_bound(
             &key,
@@ -104,7 +97,7 @@ fn open(
             .map(|sealed| sealed.open(&key, &aad.user_secret()))
             .transpose()?,
         client_user_id: row.client_user_id,
-        dapi_connection_id: row.dapi_connection_id,
+        login_id: row.login_id,
         dapi_user_id: row.dapi_user_id,
         dapi_token_id: row.dapi_token_id,
     })

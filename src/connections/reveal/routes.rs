@@ -24,7 +24,7 @@ pub struct RevealRequest {
     reason: String,
 }
 
-/// The token and what calls to Dapi need with it.
+/// The token and what calls to the provider need with it.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RevealedToken<'a> {
@@ -33,18 +33,18 @@ pub struct RevealedToken<'a> {
     /// The permanent token.
     #[schema(example = "eyJhbGciOiJIUzI1NiJ9.token.c2lnbmF0dXJl")]
     access_token: &'a str,
-    /// Connect's user secret; `null` where the connection came through Dapi's own wire and no call has
-    /// brought it yet.
+    /// Connect's user secret; `null` at Plaid, which has none, and if the connection came through Dapi's own wire and no
+    /// call has brought it yet.
     #[schema(example = "zD0kHc1qXhV3t4bY8mWn2g==")]
     user_secret: Option<&'a str>,
     /// The app's own name for the user.
     #[serde(rename = "clientUserID")]
     #[schema(example = "user-42")]
     client_user_id: &'a str,
-    /// Dapi's name for the bank login.
+    /// The provider's name for the bank login.
     #[serde(rename = "connectionID")]
     #[schema(example = "a2b6c1d4-5e8f-4a30-b7c9-1d2e3f405162")]
-    dapi_connection_id: &'a str,
+    login_id: Option<&'a str>,
     /// Dapi's name for the user.
     #[serde(rename = "userID")]
     #[schema(example = "3e1d2b6a-9f10-4f0e-8a4b-7f1c2d5e9c57")]
@@ -95,7 +95,7 @@ pub async fn token(
         access_token: secrets.access_token.expose(),
         user_secret: secrets.user_secret.as_ref().map(UserSecret::expose),
         client_user_id: &secrets.client_user_id,
-        dapi_connection_id: &secrets.dapi_connection_id,
+        login_id: secrets.login_id.as_deref(),
         user_id: secrets.dapi_user_id.as_deref(),
         dapi_token_id: secrets.dapi_token_id.as_deref(),
     }))

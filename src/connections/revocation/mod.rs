@@ -7,7 +7,7 @@
 mod dead_token;
 pub mod routes;
 
-pub use dead_token::dapi_reports_dead_token;
+pub use dead_token::end_dead_token;
 
 use std::time::{Duration, Instant};
 
@@ -27,7 +27,7 @@ use crate::connections::{
     transitions,
 };
 use crate::database::{Waits, retry, retry_until};
-use crate::providers::{AccessToken, AppCredentials, DelinkAnswer, Permit, UserSecret};
+use crate::providers::{AccessToken, AppCredentials, Permit, Revoke, RevokeAnswer, UserSecret};
 use crate::vault::{Vault, VaultError};
 
 /// The first wait before a delinking is retried, and the longest.
@@ -74,11 +74,11 @@ async fn revoke_once(
     request: Request<'_>,
 ) -> Result<RevokeOutcome, ConnectionError> {
     let mut tx = context.pool.begin().await?;
-    let Some((dapi_connection_id, user)) = bank_login::login_of(&mut tx, app, id).await? else {
+    let Some((login_id, user)) = bank_login::login_of(&mut tx, app, id).await? else {
         return Ok(RevokeOutcome::Unknown);
     };
     let locked =
-        bank_login::lock_bank_login(&mut tx, app, &dapi_connection_id, Some(id), user).await?;
+        bank_login::lock_bank_login(&mut tx, app, login_id.as_deref(), Some(id), user).await?;
     let Some(me) = locked.me else { return Ok(RevokeOutcome::Unknown) };
     let actor = AuditActor::from(actor);
     let new = NewRevocation { kind: request.kind, reason: request.reason };
@@ -110,13 +110,13 @@ async fn revoke_once(
 #[must_use = "the lease is held and no other task delinks until it ends"]
 pub struct PendingDelink {
     aad: ConnectionAad,
-    dapi_connection_id: String,
+    login_id: Option<String>,
     epoch: i32,
     token_lease: TokenLeaseId,
     attempts: i32,
     token: AccessToken,
-    user_secret: UserSecret,
-    user_secret_proven: bool,
+    user_secret: Option<UserSecret>,
+    proven: bool,
     credentials: AppCredentials,
     permit: Permit,
 }
@@ -128,26 +128,25 @@ impl PendingDelink {
         delink: ClaimedDelink,
         permit: Permit,
     ) -> Result<Self, VaultError> {
-        let ClaimedDelink { claimed, attempts, token_lease, user_secret_proven, .. } = delink;
+        let ClaimedDelink { claimed, attempts, token_lease, proven, .. } = delink;
         let aad = ConnectionAad { app: claimed.app, user: claimed.user, id: claimed.id };
         let key = vault.unwrap(&claimed.user_key)?;
         Ok(Self {
             aad,
-            dapi_connection_id: claimed.dapi_connection_id,
+            login_id: claimed.login_id,
             epoch: claimed.epoch,
             token_lease,
             attempts,
-            user_secret_proven,
+            proven,
             token: claimed.secret.open_bound(
                 &key,
                 &aad.access_token(),
                 claimed.binding.as_ref(),
             )?,
-            // A row without a user secret is claimed only to end it without Dapi.
             user_secret: claimed
                 .user_secret
-                .ok_or(VaultError::DoesNotOpen)?
-                .open(&key, &aad.user_secret())?,
+                .map(|sealed| sealed.open(&key, &aad.user_secret()))
+                .transpose()?,
             credentials: claimed.credentials.open(vault)?,
             permit,
         })
@@ -172,10 +171,12 @@ impl PendingDelink {
             }
         }
         let trace = TraceContext::fresh();
-        let Self { permit, credentials, token, user_secret, .. } = &self;
+        let Self { permit, credentials, token, user_secret, proven, .. } = &self;
+        let user_secret = user_secret.as_ref();
+        let revoke =
+            Revoke { app: credentials, token, user_secret, proven: *proven, trace: &trace };
         fail::fail_point!("delink::before_call");
-        let answer =
-            context.providers.delink(permit, credentials, token, user_secret, &trace).await;
+        let answer = context.providers.revoke(permit, &revoke).await;
         fail::fail_point!("delink::answered");
         // Retrying only until the lease ends is enough: delinking is idempotent and another attempt follows.
         let lease_end = Instant::now() + context.delink_lease();
@@ -200,7 +201,7 @@ impl PendingDelink {
         let mut tx = context.pool.begin().await?;
         bank_login::wait_briefly(&mut tx).await?;
         let locked =
-            bank_login::lock_bank_login(&mut tx, app, &self.dapi_connection_id, Some(id), user)
+            bank_login::lock_bank_login(&mut tx, app, self.login_id.as_deref(), Some(id), user)
                 .await?;
         let Some(me) = locked.me.filter(|me| me.lease_epoch == self.epoch) else {
             return Ok(false);
@@ -219,23 +220,18 @@ impl PendingDelink {
     async fn record_outcome(
         &self,
         context: &Context,
-        answer: &DelinkAnswer,
+        answer: &RevokeAnswer,
     ) -> Result<(), sqlx::Error> {
         let ConnectionAad { app, user, id } = self.aad;
         let (what, retry_after) = match answer {
-            DelinkAnswer::Delinked => return self.confirm(context, None).await,
-            DelinkAnswer::AlreadyGone(refusal) => {
+            RevokeAnswer::Revoked => return self.confirm(context, None).await,
+            RevokeAnswer::AlreadyGone(refusal) => {
                 let gone = format!("{}: {}", refusal.kind, refusal.message);
-                if self.user_secret_proven {
-                    return self.confirm(context, Some(gone)).await;
-                }
-                // Dapi's answer to a wrong user secret says nothing about the token. To take it as a confirmation
-                // would give up a live token because of a mistyped secret.
-                (format!("{gone} (the user secret is not proven)"), None)
+                return self.confirm(context, Some(gone)).await;
             }
-            DelinkAnswer::Failed { what, retry_after } => (what.clone(), *retry_after),
+            RevokeAnswer::Failed { what, retry_after } => (what.clone(), *retry_after),
         };
-        tracing::warn!(what, attempts = self.attempts, %user, "Dapi did not confirm a delinking");
+        tracing::warn!(what, attempts = self.attempts, %user, "the provider did not confirm a revocation");
         let wait = backoff(RETRY.0, RETRY.1, self.attempts, retry_after);
         let mut tx = context.pool.begin().await?;
         bank_login::wait_briefly(&mut tx).await?;
@@ -251,7 +247,7 @@ impl PendingDelink {
         // A long lock is retried instead of waited for, so that it does not occupy a connection of the pool.
         bank_login::wait_briefly(&mut tx).await?;
         let locked =
-            bank_login::lock_bank_login(&mut tx, app, &self.dapi_connection_id, Some(id), user)
+            bank_login::lock_bank_login(&mut tx, app, self.login_id.as_deref(), Some(id), user)
                 .await?;
         let mut effects = Effects::default();
         if let Some(me) = locked.me.filter(|me| me.status == Status::Revoking) {
@@ -289,7 +285,7 @@ async fn end_unconfirmed(context: &Context, delink: &ClaimedDelink) -> Result<()
     let locked = bank_login::lock_bank_login(
         &mut tx,
         claimed.app,
-        &claimed.dapi_connection_id,
+        claimed.login_id.as_deref(),
         Some(claimed.id),
         claimed.user,
     )

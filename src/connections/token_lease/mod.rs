@@ -1,5 +1,5 @@
-//! Token leases: at most one call at a time with a connection's token, across replicas, because Dapi fails all
-//! calls that use one token at the same time.
+//! Token leases: what a call with a connection's token holds, across replicas, so that a revocation waits for it. Dapi
+//! fails all calls that use one token at the same time, so there a token has one lease at most.
 //!
 //! This module has the lease and the positions in its queue. Waiting, and for how long, is up to the caller.
 
@@ -15,7 +15,7 @@ use crate::connections::query::store::ViewQuery;
 use crate::connections::token_lease::store::{AcquireLease, AcquiredLease, ReleaseLease};
 use crate::connections::{ConnectionAad, ConnectionError, Context, superseded};
 use crate::database::{Waits, retry_until};
-use crate::providers::{AccessToken, AppCredentials, UserSecret};
+use crate::providers::{AccessToken, AppCredentials, Provider, UserSecret};
 use crate::vault::{Sealed, Vault, VaultError};
 
 /// Between two tries to release a lease.
@@ -27,8 +27,12 @@ pub struct CallRequest {
     pub actor: Actor,
     pub app: AppId,
     pub id: ConnectionId,
-    /// Dapi's path, for the audit trail.
+    /// The bank link that the call is made at.
+    pub provider: Provider,
+    /// The provider's path, for the audit trail.
     pub path: &'static str,
+    /// Whether the call is made although the connection needs attention.
+    pub despite_attention: bool,
     /// Time limit of the call. The lease ends by itself after it, so that a crash blocks no token for longer.
     pub limit: Duration,
 }
@@ -46,7 +50,7 @@ pub struct TokenLease {
 #[derive(Debug)]
 pub struct Opened {
     pub access_token: AccessToken,
-    /// `None` if the connection came through Dapi's own wire and no call has brought it yet.
+    /// `None` if the provider has none, or if the connection came through Dapi's own wire and no call has brought it yet.
     pub user_secret: Option<UserSecret>,
     pub credentials: AppCredentials,
 }
@@ -61,9 +65,19 @@ pub async fn acquire(
     position: Option<i64>,
 ) -> Result<Option<TokenLease>, ConnectionError> {
     let lease_id = TokenLeaseId::new();
-    let CallRequest { app, id, path, limit, .. } = *request;
+    let CallRequest { app, id, provider, path, despite_attention, limit, .. } = *request;
     let actor = AuditActor::from(&request.actor);
-    let query = AcquireLease { actor, app, id, lease_id, position, limit, path };
+    let query = AcquireLease {
+        actor,
+        app,
+        id,
+        lease_id,
+        position,
+        despite_attention,
+        limit,
+        provider,
+        path,
+    };
     match context.batch(query).await {
         Ok(acquired) => Ok(acquired.map(|acquired| TokenLease {
             request: request.clone(),
@@ -90,9 +104,20 @@ fn release_of(
     outcome: &'static str,
     reason: String,
 ) -> ReleaseLease {
-    let CallRequest { app, id, .. } = *request;
+    let CallRequest { app, id, provider, .. } = *request;
     let actor = AuditActor::from(&request.actor);
-    ReleaseLease { actor, app, id, user, lease_id, outcome, reason, used: true, attention: None }
+    ReleaseLease {
+        actor,
+        app,
+        id,
+        user,
+        lease_id,
+        outcome,
+        provider,
+        reason,
+        used: true,
+        attention: None,
+    }
 }
 
 impl TokenLease {
@@ -112,7 +137,7 @@ impl TokenLease {
     }
 
     /// Releases the lease and records the outcome of the call. Retries in the background for as long as the lease
-    /// lasts. With `attention`, Dapi's `type`, no further lease is given until the user links the login again.
+    /// lasts. With `attention`, a kind of refusal, no further lease is given until the user links the login again.
     /// Notifies the subscribers of the connection in this process.
     pub async fn end(
         &self,
@@ -136,10 +161,15 @@ impl TokenLease {
         Ok(ended?)
     }
 
-    /// Returns whether the user secret of this call is known to be right: Dapi has accepted it in a call, or it came
-    /// from Connect.
-    pub fn has_proven_user_secret(&self) -> bool {
-        self.acquired.user_secret_proven
+    /// Returns whether what this call sends is known to be right, so that a refusal is about the token: at Dapi, whether
+    /// the user secret is (Dapi has accepted it in a call, or it came from Connect); elsewhere, whether a call with the
+    /// token has succeeded or an exchange brought it.
+    pub fn is_proven(&self) -> bool {
+        if self.request.provider.has_user_secret() {
+            self.acquired.user_secret_proven
+        } else {
+            !self.acquired.unproven
+        }
     }
 
     /// Records that Dapi accepted the user secret of this call. No later call replaces a proven one.

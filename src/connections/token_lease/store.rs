@@ -11,12 +11,11 @@ use uuid::Uuid;
 
 use crate::apps::SealedCredentials;
 use crate::audit::AuditActor;
-use crate::common::ids::{AppId, ConnectionId, DataKeyId, TokenLeaseId, UserId};
-use crate::common::secret::SecretText;
+use crate::common::ids::{AppId, ConnectionId, TokenLeaseId, UserId};
 use crate::connections::sql::{column, output_of};
 use crate::database::{BatchQuery, Conn, interval};
-use crate::providers::{AccessToken, UserSecret};
-use crate::vault::{Binding, MasterKeyId, Sealed, WrappedKey};
+use crate::providers::{AccessToken, Provider, UserSecret};
+use crate::vault::{Binding, Sealed, WrappedKey};
 
 /// Time after which a position that is not renewed counts as abandoned.
 const POSITION_TTL: Duration = Duration::from_secs(15);
@@ -32,10 +31,22 @@ pub struct AcquireLease {
     pub lease_id: TokenLeaseId,
     /// The caller's position in the queue, if it has waited.
     pub position: Option<i64>,
+    /// Whether a connection that needs attention gives a lease too.
+    pub despite_attention: bool,
     /// Time after which the lease ends by itself.
     pub limit: Duration,
-    /// Dapi's path, for the audit trail.
+    /// The bank link that the call is made at; a connection of another has no lease to give.
+    pub provider: Provider,
+    /// The provider's path, for the audit trail.
     pub path: &'static str,
+}
+
+impl AcquireLease {
+    /// Calls of a provider that takes one at a time share a slot, of which there is one lease; others get slots of
+    /// their own.
+    fn slot(&self) -> Uuid {
+        if self.provider.has_serial_calls() { Uuid::nil() } else { self.lease_id.uuid() }
+    }
 }
 
 /// What the call of an acquired lease needs, sealed.
@@ -56,26 +67,29 @@ impl BatchQuery for AcquireLease {
     type Output = Option<AcquiredLease>;
 
     async fn run(conn: &mut Conn, inputs: &[Self]) -> sqlx::Result<Vec<Self::Output>> {
-        let rows = sqlx::query_as!(
-            LeaseRow,
+        let rows = sqlx::query!(
             r#"WITH
              -- `n` maps each row of the result to its input.
              requests AS (
                 SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bigint[], $5::interval[],
-                                     $6::text[], $7::audit_actor[]) WITH ORDINALITY
+                                     $6::text[], $7::audit_actor[], $8::uuid[], $9::text[], $10::bool[])
+                     WITH ORDINALITY
                 AS i (app_id, id, lease_id, position, lasts, path,
-                      actor, client_id, session_id, scope, ip, request_id, n)),
-             -- At most one request per token: the first in the queue. A request without a position passes only an
+                      actor, client_id, session_id, scope, ip, request_id, slot, provider, despite_attention, n)),
+             -- At most one request per slot of a token: the first in the queue. A request without a position passes only an
              -- empty queue, and one whose position was deleted as abandoned does not pass at all.
              next AS (
-                SELECT DISTINCT ON (w.id) w.* FROM requests w
-                WHERE NOT EXISTS (
-                        SELECT FROM token_lease_queue q
-                        WHERE q.connection_id = w.id AND q.alive_until > strongroom_now()
-                          AND (w.position IS NULL OR q.position < w.position))
-                  AND (w.position IS NULL OR EXISTS (
-                        SELECT FROM token_lease_queue q WHERE q.connection_id = w.id AND q.position = w.position))
-                ORDER BY w.id, w.position, w.n),
+                SELECT DISTINCT ON (w.id, w.slot) w.* FROM requests w
+                -- A slot of its own has no queue.
+                WHERE w.slot <> '00000000-0000-0000-0000-000000000000'
+                   OR (NOT EXISTS (
+                            SELECT FROM token_lease_queue q
+                            WHERE q.connection_id = w.id AND q.alive_until > strongroom_now()
+                              AND (w.position IS NULL OR q.position < w.position))
+                       AND (w.position IS NULL OR EXISTS (
+                            SELECT FROM token_lease_queue q
+                            WHERE q.connection_id = w.id AND q.position = w.position)))
+                ORDER BY w.id, w.slot, w.position, w.n),
              -- Takes the usage lock of each app, shared, before any row is locked, by ascending app against
              -- deadlocks. MATERIALIZED: `begin_use` is volatile and has to run once for each app. `asks` says
              -- whether a bulk revocation is in force, which spares the check below as a rule.
@@ -86,10 +100,11 @@ impl BatchQuery for AcquireLease {
              -- not waited for, the caller asks again. `is_bulk_revoked` is volatile, so that it sees what
              -- committed while this statement waited for the usage lock; CASE, so that it runs after the lock.
              held AS MATERIALIZED (
-                SELECT x.n, x.lease_id, x.position, x.lasts, c.* FROM next x
+                SELECT x.n, x.lease_id, x.slot, x.position, x.lasts, c.* FROM next x
                 JOIN uses e ON e.app_id = x.app_id
                 JOIN connections c ON c.app_id = x.app_id AND c.id = x.id
-                WHERE c.status = 'active' AND c.attention_type IS NULL
+                WHERE c.status = 'active' AND c.provider = x.provider
+                  AND (c.attention_type IS NULL OR x.despite_attention)
                   AND CASE WHEN e.asks
                            THEN NOT is_bulk_revoked(c.app_id, c.id, c.user_id, c.created_at,
                                                         c.created_by, c.ordinal)
@@ -98,9 +113,9 @@ impl BatchQuery for AcquireLease {
              -- Inserts by ascending connection, so that two statements with common tokens cannot deadlock. Takes
              -- over a lease that ran out; one that is alive keeps its row, which then does not return here.
              acquired AS (
-                INSERT INTO token_leases AS t (connection_id, lease_id, ends_at)
-                SELECT id, lease_id, strongroom_now() + lasts FROM held ORDER BY id
-                ON CONFLICT (connection_id) DO UPDATE SET lease_id = excluded.lease_id, ends_at = excluded.ends_at
+                INSERT INTO token_leases AS t (connection_id, slot, lease_id, ends_at)
+                SELECT id, slot, lease_id, strongroom_now() + lasts FROM held ORDER BY id, slot
+                ON CONFLICT (connection_id, slot) DO UPDATE SET lease_id = excluded.lease_id, ends_at = excluded.ends_at
                 WHERE t.ends_at <= strongroom_now()
                 RETURNING lease_id),
              -- The calls that have begun; everything below is for them alone.
@@ -114,17 +129,14 @@ impl BatchQuery for AcquireLease {
                 INSERT INTO audit_events (
                     app_id, action, outcome, actor, client_id, session_id, scope, ip, request_id,
                     user_id, connection_id, reason)
-                SELECT b.app_id, 'dapi.call', 'begun', w.actor, w.client_id, w.session_id, w.scope,
+                SELECT b.app_id, b.provider || '.call', 'begun', w.actor, w.client_id, w.session_id, w.scope,
                        w.ip, w.request_id, b.user_id, b.id, w.path
                 FROM begun b JOIN requests w USING (n))
-             SELECT b.n AS "n!", b.user_id AS "user: UserId", b.app_id AS "app: AppId",
-                    b.access_token AS "access_token!: Sealed<AccessToken>",
+             SELECT b.n AS "n!", b.user_id AS "user: UserId", b.access_token AS "access_token!: Sealed<AccessToken>",
                     tb.binding AS "binding?: Binding",
                     b.user_secret AS "user_secret: Sealed<UserSecret>", b.user_secret_proven,
-                    b.unproven, uk.id AS "user_key_id: DataKeyId", uk.master_key_id AS "user_master: MasterKeyId",
-                    uk.wrapped AS user_wrapped, a.app_key, a.app_secret AS "app_secret: Sealed<SecretText>",
-                    ak.id AS "app_key_id: DataKeyId", ak.master_key_id AS "app_master: MasterKeyId",
-                    ak.wrapped AS app_wrapped
+                    b.unproven, key_of(uk) AS "user_key!: WrappedKey",
+                    credentials_of(a, ak) AS "credentials!: SealedCredentials"
              FROM begun b
              JOIN data_keys uk ON uk.user_id = b.user_id AND uk.purpose = 'user'
              JOIN apps a ON a.id = b.app_id
@@ -137,61 +149,26 @@ impl BatchQuery for AcquireLease {
             &column(inputs, |input| interval(input.limit)),
             column(inputs, |input| input.path) as Vec<&str>,
             column(inputs, |input| input.actor.clone()) as Vec<AuditActor>,
+            &column(inputs, AcquireLease::slot),
+            column(inputs, |input| input.provider.as_str()) as Vec<&str>,
+            &column(inputs, |input| input.despite_attention),
         )
         .fetch_all(conn)
         .await?;
         let mut acquired: Vec<_> = inputs.iter().map(|_| None).collect();
         for row in rows {
-            let n = row.n;
-            *output_of(&mut acquired, n)? = Some(row.into());
+            *output_of(&mut acquired, row.n)? = Some(AcquiredLease {
+                user: row.user,
+                access_token: row.access_token,
+                binding: row.binding,
+                user_secret: row.user_secret,
+                user_secret_proven: row.user_secret_proven,
+                unproven: row.unproven,
+                user_key: row.user_key,
+                credentials: row.credentials,
+            });
         }
         Ok(acquired)
-    }
-}
-
-struct LeaseRow {
-    /// The ordinality of the input.
-    n: i64,
-    user: UserId,
-    app: AppId,
-    access_token: Sealed<AccessToken>,
-    binding: Option<Binding>,
-    user_secret: Option<Sealed<UserSecret>>,
-    user_secret_proven: bool,
-    unproven: bool,
-    user_key_id: DataKeyId,
-    user_master: MasterKeyId,
-    user_wrapped: Vec<u8>,
-    app_key: String,
-    app_secret: Sealed<SecretText>,
-    app_key_id: DataKeyId,
-    app_master: MasterKeyId,
-    app_wrapped: Vec<u8>,
-}
-
-impl From<LeaseRow> for AcquiredLease {
-    fn from(row: LeaseRow) -> Self {
-        Self {
-            user: row.user,
-            access_token: row.access_token,
-            binding: row.binding,
-            user_secret: row.user_secret,
-            user_secret_proven: row.user_secret_proven,
-            unproven: row.unproven,
-            user_key: WrappedKey::of_user(
-                row.app,
-                row.user,
-                row.user_key_id,
-                row.user_master,
-                row.user_wrapped,
-            ),
-            credentials: SealedCredentials {
-                app: row.app,
-                app_key: row.app_key,
-                app_secret: row.app_secret,
-                key: WrappedKey::of_app(row.app, row.app_key_id, row.app_master, row.app_wrapped),
-            },
-        }
     }
 }
 
@@ -204,11 +181,13 @@ pub struct ReleaseLease {
     pub user: Option<UserId>,
     pub lease_id: TokenLeaseId,
     pub outcome: &'static str,
-    /// Dapi's path, and the HTTP status if there was an answer.
+    /// The bank link that the call was made at.
+    pub provider: Provider,
+    /// The provider's path, and the HTTP status if there was an answer.
     pub reason: String,
     /// The call may have reached Dapi, so that `last_used_at` advances.
     pub used: bool,
-    /// Dapi's `type` for which the connection needs attention from now on.
+    /// The kind of refusal for which the connection needs attention from now on.
     pub attention: Option<String>,
 }
 
@@ -223,9 +202,9 @@ impl BatchQuery for ReleaseLease {
              -- One row per call that ended.
              ended AS (
                 SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::text[],
-                                     $7::bool[], $8::text[], $9::audit_actor[])
+                                     $7::bool[], $8::text[], $9::audit_actor[], $10::text[])
                 AS i (app_id, id, user_id, lease_id, outcome, reason, used, attention,
-                      actor, client_id, session_id, scope, ip, request_id)),
+                      actor, client_id, session_id, scope, ip, request_id, provider)),
              -- One change per connection; attention before a mere use (NULLs sort last).
              marks AS (
                 SELECT DISTINCT ON (id) app_id, id, attention FROM ended
@@ -265,7 +244,7 @@ impl BatchQuery for ReleaseLease {
              INSERT INTO audit_events (
                  app_id, action, outcome, actor, client_id, session_id, scope, ip, request_id,
                  user_id, connection_id, reason)
-             SELECT app_id, 'dapi.call', outcome, actor, client_id, session_id, scope, ip, request_id,
+             SELECT app_id, provider || '.call', outcome, actor, client_id, session_id, scope, ip, request_id,
                     user_id, id, reason
              FROM ended
              UNION ALL
@@ -281,6 +260,7 @@ impl BatchQuery for ReleaseLease {
             &column(inputs, |input| input.used),
             column(inputs, |input| input.attention.as_deref()) as Vec<Option<&str>>,
             column(inputs, |input| input.actor.clone()) as Vec<AuditActor>,
+            column(inputs, |input| input.provider.as_str()) as Vec<&str>,
         )
         .execute(conn)
         .await?;
@@ -316,7 +296,7 @@ pub async fn acquire_lease_by_name(
     let done = sqlx::query!(
         "INSERT INTO token_leases AS t (connection_id, lease_id, ends_at)
          VALUES ($1, $2, strongroom_now() + $3::interval)
-         ON CONFLICT (connection_id) DO UPDATE SET lease_id = excluded.lease_id, ends_at = excluded.ends_at
+         ON CONFLICT (connection_id, slot) DO UPDATE SET lease_id = excluded.lease_id, ends_at = excluded.ends_at
          WHERE t.ends_at <= strongroom_now()",
         name.uuid(),
         lease.uuid(),

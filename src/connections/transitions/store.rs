@@ -24,9 +24,14 @@ pub struct SealedToken {
     pub access_token: Sealed<AccessToken>,
     /// Sealed as it was received: if the token is late, the row's copy is already destroyed.
     pub user_secret: Option<Sealed<UserSecret>>,
+    /// The bank login, if the exchange brought it.
+    pub login_id: Option<String>,
     pub dapi_token_id: Option<String>,
     pub dapi_user_id: Option<String>,
 }
+
+/// How long the task of an exchange has to ask for the item's institution and accounts before the background work does.
+const DETAILS_DELAY: Duration = Duration::from_mins(1);
 
 /// Activates a pending connection under its lease: the ordinary case, in one statement that waits for no lock.
 ///
@@ -50,25 +55,27 @@ impl BatchQuery for Activation {
             "WITH tokens AS MATERIALIZED (
                 -- Locks what can be activated, ordered by login, so that two batches cannot deadlock. A locked
                 -- row is skipped: its holder may be revoking it. MATERIALIZED, so that the rows are locked once.
-                SELECT c.id, i.epoch, i.access_token, i.dapi_token_id, i.dapi_user_id
-                FROM unnest($1::uuid[], $2::uuid[], $3::int[], $4::bytea[], $5::text[], $6::text[])
-                     AS i (app_id, id, epoch, access_token, dapi_token_id, dapi_user_id)
+                SELECT c.id, i.epoch, i.access_token, i.dapi_token_id, i.dapi_user_id,
+                       coalesce(i.login_id, c.login_id) AS login_id
+                FROM unnest($1::uuid[], $2::uuid[], $3::int[], $4::bytea[], $5::text[], $6::text[], $7::text[])
+                     AS i (app_id, id, epoch, access_token, dapi_token_id, dapi_user_id, login_id)
                 JOIN connections c ON c.app_id = i.app_id AND c.id = i.id
                 WHERE c.status = 'pending' AND c.code IS NOT NULL AND c.lease_epoch = i.epoch
                   AND NOT EXISTS (
                       SELECT FROM connections o
-                      WHERE o.app_id = c.app_id AND o.dapi_connection_id = c.dapi_connection_id
+                      WHERE o.app_id = c.app_id AND o.login_id = coalesce(i.login_id, c.login_id)
                         AND o.id <> c.id AND o.status IN ('active', 'revoking'))
                   AND NOT EXISTS (
                       SELECT FROM bulk_revocations_of(c.app_id, c.id, c.user_id, c.created_at, c.created_by,
                                                  c.ordinal) r WHERE r.marked_at IS NULL)
-                ORDER BY c.dapi_connection_id
+                ORDER BY coalesce(i.login_id, c.login_id)
                 FOR UPDATE OF c SKIP LOCKED),
              changed AS (
                 -- `settled_epoch` lets a writer whose COMMIT went unanswered recognise its own outcome.
                 UPDATE connections c
                 SET status = 'active', access_token = t.access_token, code = NULL,
-                    activated_at = strongroom_now(),
+                    activated_at = strongroom_now(), login_id = t.login_id,
+                    details_due_at = CASE c.provider WHEN 'plaid' THEN strongroom_now() + $8::interval END,
                     dapi_token_id = coalesce(t.dapi_token_id, c.dapi_token_id),
                     dapi_user_id = coalesce(t.dapi_user_id, c.dapi_user_id),
                     leased_until = NULL, due_at = NULL, settled_epoch = t.epoch
@@ -88,6 +95,8 @@ impl BatchQuery for Activation {
             column(inputs, |input| input.token.access_token.as_bytes()) as Vec<&[u8]>,
             column(inputs, |input| input.token.dapi_token_id.as_deref()) as Vec<Option<&str>>,
             column(inputs, |input| input.token.dapi_user_id.as_deref()) as Vec<Option<&str>>,
+            column(inputs, |input| input.token.login_id.as_deref()) as Vec<Option<&str>>,
+            interval(DETAILS_DELAY),
         )
         .fetch_all(conn)
         .await?;
@@ -113,7 +122,9 @@ pub async fn activate(
                 user_secret = coalesce(user_secret, $4), code = NULL,
                 dapi_token_id = coalesce($5, dapi_token_id), dapi_user_id = coalesce($6, dapi_user_id),
                 activated_at = strongroom_now(), leased_until = NULL, due_at = NULL,
-                failure_type = NULL, failure_detail = NULL, settled_epoch = coalesce($7, settled_epoch)
+                failure_type = NULL, failure_detail = NULL, settled_epoch = coalesce($7, settled_epoch),
+                login_id = coalesce($10, login_id),
+                details_due_at = CASE provider WHEN 'plaid' THEN strongroom_now() END
             WHERE app_id = $1 AND id = $2
             RETURNING app_id, id, user_id)
          SELECT record_audit(app_id, $8, 'connection.activated', 'active', user_id, id, $9) FROM changed",
@@ -126,6 +137,7 @@ pub async fn activate(
         epoch,
         AuditActor::from(&Actor::service()) as AuditActor,
         (me.status == Status::Orphaned).then_some("a late answer"),
+        token.and_then(|token| token.login_id.as_deref()),
     )
     .execute(conn)
     .await?;
@@ -148,14 +160,14 @@ pub async fn store_token(
             UPDATE connections c
             SET access_token = $3, code = NULL,
                 dapi_token_id = coalesce($4, dapi_token_id), dapi_user_id = coalesce($5, dapi_user_id),
-                leased_until = NULL, settled_epoch = $7,
+                leased_until = NULL, settled_epoch = $7, login_id = coalesce($9, login_id),
                 due_at = CASE WHEN status = 'revoking' AND EXISTS (
                                   SELECT FROM bulk_revocations r
                                   WHERE r.id = c.bulk_revocation_id AND r.state = 'paused')
                                 AND NOT EXISTS (SELECT FROM erasures e WHERE e.user_id = c.user_id)
                                 AND NOT EXISTS (
                                     SELECT FROM connections w
-                                    WHERE w.app_id = c.app_id AND w.dapi_connection_id = c.dapi_connection_id
+                                    WHERE w.app_id = c.app_id AND w.login_id = coalesce($9, c.login_id)
                                       AND w.user_id = c.user_id AND w.status = 'pending')
                               THEN NULL ELSE strongroom_now() + $6::interval END
             WHERE app_id = $1 AND id = $2
@@ -169,6 +181,7 @@ pub async fn store_token(
         interval(wait),
         epoch,
         AuditActor::from(&Actor::service()) as AuditActor,
+        token.login_id,
     )
     .execute(conn)
     .await?;
@@ -189,7 +202,8 @@ pub async fn store_revoked_token(
             SET status = 'revoking', access_token = $3, user_secret = coalesce(user_secret, $4),
                 dapi_token_id = coalesce($5, dapi_token_id), dapi_user_id = coalesce($6, dapi_user_id),
                 failure_type = NULL, failure_detail = NULL, due_at = strongroom_now(), settled_epoch = $7,
-                revocation_kind = $8, revocation_reason = $9, revocation_requested_at = $10
+                revocation_kind = $8, revocation_reason = $9, revocation_requested_at = $10,
+                login_id = coalesce($12, login_id)
             WHERE app_id = $1 AND id = $2
             RETURNING app_id, id, user_id)
          SELECT record_audit(app_id, $11, 'connection.' || $8, 'revoking', user_id, id, $9) FROM changed",
@@ -204,6 +218,7 @@ pub async fn store_revoked_token(
         in_force.reason,
         in_force.decided_at,
         AuditActor::from(&Actor::service()) as AuditActor,
+        token.login_id,
     )
     .execute(conn)
     .await?;
@@ -296,17 +311,17 @@ pub async fn end(
             UPDATE connections
             SET status = $3, code = NULL, access_token = NULL, user_secret = NULL,
                 due_at = NULL, leased_until = NULL,
-                failure_type = $4, failure_detail = $5, replaced_by = $6,
+                failure_type = $4, failure_detail = $5, replaced_by = coalesce($6, replaced_by),
                 revocation_confirmed_at =
                     CASE WHEN $7 AND revocation_kind IS NOT NULL THEN strongroom_now() END,
                 revocation_last_error = coalesce($8, revocation_last_error)
             WHERE app_id = $1 AND id = $2
-            RETURNING app_id, id, user_id, dapi_connection_id),
+            RETURNING app_id, id, user_id, login_id),
          woken AS (
             -- Locks rows of the same login only, which the caller has locked already.
             UPDATE connections w SET due_at = strongroom_now()
             FROM changed
-            WHERE w.app_id = changed.app_id AND w.dapi_connection_id = changed.dapi_connection_id
+            WHERE w.app_id = changed.app_id AND w.login_id = changed.login_id
               AND w.id <> changed.id AND w.status = 'pending' AND w.leased_until IS NULL
               AND w.due_at > strongroom_now())
          SELECT record_audit(app_id, $9, 'connection.' || $3, $3, user_id, id, $10) FROM changed",
@@ -407,7 +422,7 @@ pub async fn delink_failed(
                              AND NOT EXISTS (SELECT FROM erasures e WHERE e.user_id = c.user_id)
                              AND NOT EXISTS (
                                  SELECT FROM connections w
-                                 WHERE w.app_id = c.app_id AND w.dapi_connection_id = c.dapi_connection_id
+                                 WHERE w.app_id = c.app_id AND w.login_id = c.login_id
                                    AND w.user_id = c.user_id AND w.status = 'pending')
                            THEN NULL ELSE strongroom_now() + $4::interval END
          WHERE app_id = $1 AND id = $2 AND status = 'revoking' AND lease_epoch = $3",

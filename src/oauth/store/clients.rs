@@ -310,8 +310,11 @@ pub(in crate::oauth) async fn enable_bootstrap(
     .await
 }
 
-pub(in crate::oauth) async fn default_app(conn: &mut Conn) -> sqlx::Result<Option<AppId>> {
-    sqlx::query_scalar!(r#"SELECT id AS "id: AppId" FROM apps WHERE name = 'default'"#)
+pub(in crate::oauth) async fn app_named(
+    conn: &mut Conn,
+    name: &str,
+) -> sqlx::Result<Option<AppId>> {
+    sqlx::query_scalar!(r#"SELECT id AS "id: AppId" FROM apps WHERE name = $1"#, name)
         .fetch_optional(conn)
         .await
 }

@@ -8,6 +8,7 @@ use crate::http::body::{Id, read_passed};
 use crate::http::caller::{Authorized, needs};
 use crate::http::problem::{Problem, ProblemCode, code};
 use crate::http::responses::{AnyObject, Calling, ForClients, Problems, WithBody};
+use crate::providers::Provider;
 use crate::relay::body::Fields;
 use crate::relay::call::Request;
 use crate::relay::routes::{MAX_REQUEST, relay};
@@ -45,7 +46,8 @@ pub async fn call(
     req: HttpRequest,
     payload: web::Payload,
 ) -> Result<HttpResponse, Problem> {
-    let path = req.match_info().get("path").and_then(paths::find);
+    let path = req.match_info().get("path");
+    let path = path.and_then(|path| paths::find(Provider::Dapi, path));
     let path = path.ok_or_else(|| {
         Problem::new(ProblemCode::NotFound, "There is no such path of Dapi's for calling.")
     })?;
@@ -55,7 +57,9 @@ pub async fn call(
         actor: caller.actor,
         app: caller.client.app,
         id: id.0,
+        provider: path.provider,
         path: path.path,
+        despite_attention: path.repairs,
         limit: context.limit(path),
     };
     let fields = fields.passed(path.with_app_key);

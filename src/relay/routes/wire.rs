@@ -18,6 +18,7 @@ use crate::common::scope::Scope;
 use crate::common::secret::SecretText;
 use crate::common::text;
 use crate::common::trace::TraceContext;
+use crate::connections::exchange::ClaimedAccounts;
 use crate::connections::exchange::{Received, Submission};
 use crate::connections::model::{Connection, Failure, RevocationKind, Status};
 use crate::connections::proxy_token::Holder;
@@ -33,10 +34,10 @@ use crate::http::problem::Problem;
 use crate::http::{caller, detached};
 use crate::oauth;
 use crate::oauth::Issuer;
-use crate::providers::AccessCode;
+use crate::providers::{AccessCode, Provider};
 use crate::relay::body::Fields;
 use crate::relay::call::Request;
-use crate::relay::paths::{DapiPath, OPERATION_STATUS};
+use crate::relay::paths::{OPERATION_STATUS, RelayPath};
 use crate::relay::routes::{MAX_REQUEST, answer, relay, relay_problem};
 use crate::relay::wire::{Action, DapiError};
 use crate::relay::{Context, tokenless};
@@ -292,7 +293,7 @@ impl AuthorizedRequest {
     async fn call(
         self,
         req: &HttpRequest,
-        path: &'static DapiPath,
+        path: &'static RelayPath,
         actor: Actor,
         trace: TraceContext,
     ) -> Result<HttpResponse, DapiError> {
@@ -302,7 +303,15 @@ impl AuthorizedRequest {
         }
         let Self { context, app, fields, .. } = self;
         let limit = context.limit(path);
-        let request = CallRequest { actor, app, id: holder.id, path: path.path, limit };
+        let request = CallRequest {
+            actor,
+            app,
+            id: holder.id,
+            provider: path.provider,
+            path: path.path,
+            despite_attention: path.repairs,
+            limit,
+        };
         let fields = fields.passed(path.with_app_key);
         Ok(relay(req, &context, Request { call: request, path, fields, trace }).await?)
     }
@@ -342,7 +351,7 @@ impl AuthorizedRequest {
         let submission = self.submission(req)?;
         let (app, context) = (self.app, self.context.connections.clone());
         // Dapi's SDKs wait as long as Dapi may take, and do not retry.
-        let deadline = Instant::now() + context.providers.settings().exchange_timeout;
+        let deadline = Instant::now() + context.providers.settings(Provider::Dapi).exchange_timeout;
         let by = actor.clone();
         let receiving = {
             let context = context.clone();
@@ -369,10 +378,10 @@ impl AuthorizedRequest {
             Ok::<_, DapiError>(value)
         };
         let code = AccessCode::new(required("accessCode", LONGEST.0)?);
-        let dapi_connection_id = required("connectionID", LONGEST.1)?;
+        let login_id = required("connectionID", LONGEST.1)?;
         let named = req.headers().get(CLIENT_USER_ID).map(|value| str::from_utf8(value.as_bytes()));
         let client_user_id = match named {
-            None => format!("dapi:{dapi_connection_id}"),
+            None => format!("dapi:{login_id}"),
             Some(Ok(name)) => name.to_owned(),
             Some(Err(_)) => return Err(DapiError::parameter("X-Client-User-ID is not UTF-8")),
         };
@@ -384,7 +393,9 @@ impl AuthorizedRequest {
             client_user_id,
             code,
             user_secret: None,
-            dapi_connection_id,
+            provider: Provider::Dapi,
+            login_id: Some(login_id),
+            claimed: ClaimedAccounts::default(),
             dapi_user_id: None,
             dapi_token_id: None,
         })
@@ -420,6 +431,7 @@ fn refusal(received: &Received) -> DapiError {
         Received::UserBeingErased => {
             ("USER_BEING_ERASED", "the user is being erased; send it again once that is done")
         }
+        Received::OfAnotherProvider(_) => ("PARAMETER_ERROR", "this app is not one of Dapi's"),
         Received::Expired
         | Received::SessionExhausted
         | Received::New(..)

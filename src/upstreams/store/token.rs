@@ -5,11 +5,11 @@ use std::time::Duration;
 use time::OffsetDateTime;
 
 use crate::audit::AuditActor;
-use crate::common::ids::{AppId, DataKeyId, UpstreamId};
+use crate::common::ids::{AppId, UpstreamId};
 use crate::database::{Conn, interval};
 use crate::upstreams::wire::TokenError;
 use crate::upstreams::{ClientSecret, UpstreamToken};
-use crate::vault::{MasterKeyId, Sealed};
+use crate::vault::{Sealed, WrappedKey};
 
 /// An upstream as `acquire` finds it.
 #[derive(Debug)]
@@ -28,9 +28,7 @@ pub(in crate::upstreams) struct Lookup {
     pub(in crate::upstreams) failure: Option<String>,
     pub(in crate::upstreams) failure_detail: Option<String>,
     pub(in crate::upstreams) oauth_error: Option<String>,
-    pub(in crate::upstreams) key_id: DataKeyId,
-    pub(in crate::upstreams) master_key_id: MasterKeyId,
-    pub(in crate::upstreams) wrapped: Vec<u8>,
+    pub(in crate::upstreams) key: WrappedKey,
 }
 
 /// Reads an upstream and, if its token is valid, the token, whose use the same statement records:
@@ -69,8 +67,7 @@ pub(in crate::upstreams) async fn acquire(
                 CASE WHEN f.retry_at > f.moment
                     THEN ceil(extract(epoch FROM f.retry_at - f.moment))::bigint END AS cooling,
                 f.failure, f.failure_detail, f.oauth_error,
-                k.id AS "key_id: DataKeyId", k.master_key_id AS "master_key_id: MasterKeyId",
-                k.wrapped
+                key_of(k) AS "key!: WrappedKey"
          FROM found f
          JOIN data_keys k ON k.app_id = f.app_id AND k.purpose = 'app'
          LEFT JOIN valid v ON true"#,
@@ -97,9 +94,7 @@ pub(in crate::upstreams) struct TokenLease {
     pub(in crate::upstreams) auth: String,
     pub(in crate::upstreams) scope: Option<String>,
     pub(in crate::upstreams) parameters: String,
-    pub(in crate::upstreams) key_id: DataKeyId,
-    pub(in crate::upstreams) master_key_id: MasterKeyId,
-    pub(in crate::upstreams) wrapped: Vec<u8>,
+    pub(in crate::upstreams) key: WrappedKey,
 }
 
 /// Claims the lease if a token is due and the lease is free: this statement alone decides which
@@ -127,8 +122,7 @@ pub(in crate::upstreams) async fn claim_lease(
                    u.token_url, u.client_id,
                    u.client_secret AS "client_secret: Sealed<ClientSecret>", u.auth, u.scope,
                    u.parameters::text AS "parameters!",
-                   k.id AS "key_id: DataKeyId",
-                   k.master_key_id AS "master_key_id: MasterKeyId", k.wrapped"#,
+                   key_of(k) AS "key!: WrappedKey""#,
         app.uuid(),
         id.uuid(),
         interval(time),

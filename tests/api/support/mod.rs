@@ -291,9 +291,15 @@ impl TestApp {
         let vault = &self.context.vault;
         let app = match strongroom::apps::find(&mut conn, "other").await.unwrap() {
             Some(app) => app,
-            None => strongroom::apps::add(&mut conn, vault, &actor, "other", "other-key", &secret)
-                .await
-                .unwrap(),
+            None => {
+                let new = strongroom::apps::NewApp {
+                    name: "other",
+                    provider: strongroom::providers::Provider::Dapi,
+                    app_key: "other-key",
+                    app_secret: &secret,
+                };
+                strongroom::apps::add(&mut conn, vault, &actor, &new).await.unwrap()
+            }
         };
         let new = strongroom::oauth::clients::NewClient {
             app: app.id,

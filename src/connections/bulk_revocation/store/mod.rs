@@ -38,7 +38,7 @@ pub async fn count_usable(
             SELECT c.id FROM connections c WHERE $2::uuid[] IS NOT NULL AND c.id = ANY ($2)
             UNION ALL
             SELECT c.id FROM connections c
-            WHERE $3::text[] IS NOT NULL AND c.dapi_connection_id = ANY ($3) AND c.app_id = $1
+            WHERE $3::text[] IS NOT NULL AND c.login_id = ANY ($3) AND c.app_id = $1
             UNION ALL
             SELECT c.id FROM users u JOIN connections c ON c.user_id = u.id
             WHERE $2::uuid[] IS NULL AND $4::text[] IS NOT NULL
@@ -134,7 +134,7 @@ pub async fn insert_targets(
          UNION
          SELECT $1, c.id FROM connections c WHERE c.app_id = $2 AND c.id = ANY ($4::uuid[])
          UNION
-         SELECT $1, c.id FROM connections c WHERE c.app_id = $2 AND c.dapi_connection_id = ANY ($5::text[])",
+         SELECT $1, c.id FROM connections c WHERE c.app_id = $2 AND c.login_id = ANY ($5::text[])",
         id.uuid(),
         app.uuid(),
         matching.client_user_ids.as_deref(),

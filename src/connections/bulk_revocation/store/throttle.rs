@@ -70,7 +70,7 @@ pub async fn hold_paused(conn: &mut Conn, limit: i64) -> sqlx::Result<()> {
               AND NOT EXISTS (SELECT FROM erasures e WHERE e.user_id = c.user_id)
               AND NOT EXISTS (
                   SELECT FROM connections w
-                  WHERE w.app_id = c.app_id AND w.dapi_connection_id = c.dapi_connection_id
+                  WHERE w.app_id = c.app_id AND w.login_id = c.login_id
                     AND w.user_id = c.user_id AND w.status = 'pending')
             LIMIT $1 FOR UPDATE OF c SKIP LOCKED)
          UPDATE connections c SET due_at = NULL, leased_until = NULL FROM held WHERE c.id = held.id",
@@ -151,7 +151,7 @@ pub async fn release_awaited(conn: &mut Conn, limit: i64) -> sqlx::Result<u64> {
         "WITH awaited AS MATERIALIZED (
             SELECT h.id
             FROM connections w
-            JOIN connections h ON h.app_id = w.app_id AND h.dapi_connection_id = w.dapi_connection_id
+            JOIN connections h ON h.app_id = w.app_id AND h.login_id = w.login_id
             WHERE w.due_at <= (SELECT strongroom_now() + $2::interval) AND w.status = 'pending'
               AND h.user_id = w.user_id AND h.status = 'revoking' AND h.due_at IS NULL
             LIMIT $1 FOR UPDATE OF h SKIP LOCKED)

@@ -33,7 +33,7 @@ macro_rules! select_found {
                AND ($4::timestamptz IS NULL OR c.created_at >= $4)
                AND ($5::text IS NULL
                     OR position(lower($5) IN lower(concat_ws(' ', 'conn_' || c.id::text,
-                        'usr_' || c.user_id::text, c.dapi_connection_id, c.dapi_user_id, c.dapi_token_id,
+                        'usr_' || c.user_id::text, c.login_id, c.dapi_user_id, c.dapi_token_id,
                         u.client_user_id))) > 0)
                AND ($9::bool IS NULL OR $9 = (c.attention_type IS NOT NULL AND c.status = 'active'))
                AND "# + $rest + " DESC LIMIT $7",
@@ -188,7 +188,7 @@ async fn older_by_name(
         r#"WITH named AS (
             SELECT c.id FROM connections c WHERE c.id = $3 AND c.app_id = $1
             UNION
-            SELECT c.id FROM connections c WHERE c.dapi_connection_id = $2 AND c.app_id = $1
+            SELECT c.id FROM connections c WHERE c.login_id = $2 AND c.app_id = $1
             UNION
             SELECT c.id FROM connections c WHERE c.user_id = $4
             UNION

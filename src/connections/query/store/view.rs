@@ -1,5 +1,6 @@
 //! The view of a connection: the columns that the API returns, and their conversion.
 
+use sqlx::types::Json;
 use time::OffsetDateTime;
 
 use crate::common::ids::{AppId, ConnectionId};
@@ -7,6 +8,8 @@ use crate::connections::model::{
     Attention, Connection, Failure, Revocation, RevocationKind, Status,
 };
 use crate::connections::sql::parse_status;
+use crate::providers::Provider;
+use crate::providers::plaid::{Account, Institution};
 
 /// The columns of the view.
 pub struct Row {
@@ -14,7 +17,8 @@ pub struct Row {
     pub id: ConnectionId,
     pub status: String,
     pub client_user_id: String,
-    pub dapi_connection_id: String,
+    pub provider: Provider,
+    pub login_id: Option<String>,
     pub dapi_user_id: Option<String>,
     pub dapi_token_id: Option<String>,
     pub created_at: OffsetDateTime,
@@ -33,6 +37,10 @@ pub struct Row {
     pub attention_type: Option<String>,
     pub attention_since: Option<OffsetDateTime>,
     pub last_used_at: Option<OffsetDateTime>,
+    pub institution_id: Option<String>,
+    pub institution_name: Option<String>,
+    pub accounts: Option<Json<Vec<Account>>>,
+    pub duplicate_of: Option<ConnectionId>,
 }
 
 impl TryFrom<Row> for Connection {
@@ -60,7 +68,8 @@ impl TryFrom<Row> for Connection {
             id: row.id,
             status,
             client_user_id: row.client_user_id,
-            dapi_connection_id: row.dapi_connection_id,
+            provider: row.provider,
+            login_id: row.login_id,
             dapi_user_id: row.dapi_user_id,
             dapi_token_id: row.dapi_token_id,
             created_at: row.created_at,
@@ -71,6 +80,11 @@ impl TryFrom<Row> for Connection {
             replaced_by: row.replaced_by,
             attention: attention.map(|(kind, since)| Attention { kind, since }),
             last_used_at: row.last_used_at,
+            institution: row
+                .institution_id
+                .map(|id| Institution { id, name: row.institution_name }),
+            accounts: row.accounts.map(|accounts| accounts.0),
+            duplicate_of: row.duplicate_of,
         })
     }
 }
@@ -83,7 +97,7 @@ macro_rules! select_effective_view {
             Row,
             r#"SELECT c.app_id AS "app_id: AppId", c.id AS "id: ConnectionId",
                     CASE WHEN o.id IS NULL THEN c.status ELSE 'revoking' END AS "status!",
-                    u.client_user_id, c.dapi_connection_id, c.dapi_user_id, c.dapi_token_id, c.created_at,
+                    u.client_user_id, c.login_id, c.dapi_user_id, c.dapi_token_id, c.created_at,
                     c.code_expires_at, c.activated_at, c.failure_type, c.failure_detail,
                     coalesce(c.revocation_kind, o.kind) AS revocation_kind,
                     coalesce(c.revocation_reason, o.reason) AS revocation_reason,
@@ -91,7 +105,9 @@ macro_rules! select_effective_view {
                     c.revocation_confirmed_at, c.revocation_attempts, c.revocation_last_error,
                     CASE WHEN o.id IS NULL THEN c.due_at END AS due_at,
                     c.replaced_by AS "replaced_by: ConnectionId",
-                    c.attention_type, c.attention_since, c.last_used_at
+                    c.attention_type, c.attention_since, c.last_used_at,
+                    c.provider AS "provider: _", c.institution_id, c.institution_name,
+                    c.accounts AS "accounts: _", c.duplicate_of AS "duplicate_of: ConnectionId"
              FROM connections c JOIN users u ON u.id = c.user_id
              LEFT JOIN LATERAL (
                 SELECT f.id, f.kind, f.reason, f.created_at
@@ -112,12 +128,14 @@ macro_rules! select_view {
     ($with:tt, $from:tt, $rest:tt; $($argument:expr),* $(,)?) => {
         sqlx::query_as!(
             Row,
-            $with + r#"SELECT c.app_id AS "app_id: AppId", c.id AS "id: ConnectionId", c.status, u.client_user_id, c.dapi_connection_id,
+            $with + r#"SELECT c.app_id AS "app_id: AppId", c.id AS "id: ConnectionId", c.status, u.client_user_id, c.login_id,
                     c.dapi_user_id, c.dapi_token_id, c.created_at, c.code_expires_at, c.activated_at,
                     c.failure_type, c.failure_detail, c.revocation_kind, c.revocation_reason,
                     c.revocation_requested_at, c.revocation_confirmed_at, c.revocation_attempts,
                     c.revocation_last_error, c.due_at, c.replaced_by AS "replaced_by: ConnectionId",
-                    c.attention_type, c.attention_since, c.last_used_at
+                    c.attention_type, c.attention_since, c.last_used_at,
+                    c.provider AS "provider: _", c.institution_id, c.institution_name,
+                    c.accounts AS "accounts: _", c.duplicate_of AS "duplicate_of: ConnectionId"
              FROM "# + $from + " c JOIN users u ON u.id = c.user_id " + $rest,
             $($argument),*
         )

@@ -5,26 +5,24 @@ mod budget;
 pub use budget::*;
 
 use crate::audit::AuditActor;
-use crate::common::ids::{AppId, ConnectionId, DataKeyId, UserId};
+use crate::common::ids::{AppId, ConnectionId, UserId};
 use crate::connections::sql::{column, output_of};
 use crate::database::{BatchQuery, Conn};
 use crate::providers::{AccessToken, UserSecret};
-use crate::vault::{Binding, MasterKeyId, Sealed};
+use crate::vault::{Binding, Sealed, WrappedKey};
 
 /// The row of a revealed connection, its secrets still sealed.
 #[derive(Debug)]
 pub struct Revealed {
     pub user: UserId,
     pub client_user_id: String,
-    pub dapi_connection_id: String,
+    pub login_id: Option<String>,
     pub dapi_user_id: Option<String>,
     pub dapi_token_id: Option<String>,
     pub access_token: Sealed<AccessToken>,
     pub binding: Option<Binding>,
     pub user_secret: Option<Sealed<UserSecret>>,
-    pub key_id: DataKeyId,
-    pub master_key_id: MasterKeyId,
-    pub wrapped: Vec<u8>,
+    pub user_key: WrappedKey,
 }
 
 /// Reads an active connection's secrets and records that in the audit trail, in one statement. Until its commit the
@@ -76,13 +74,12 @@ impl BatchQuery for Reveal {
                 SELECT c.app_id, 'token.revealed', 'ok', r.actor, r.client_id, r.session_id, r.scope,
                        r.ip, r.request_id, c.user_id, c.id, r.reason
                 FROM locked c JOIN requests r USING (n))
-             SELECT c.n AS "n!", c.user_id AS "user: UserId", u.client_user_id, c.dapi_connection_id,
+             SELECT c.n AS "n!", c.user_id AS "user: UserId", u.client_user_id, c.login_id,
                     c.dapi_user_id, c.dapi_token_id,
                     c.access_token AS "access_token!: Sealed<AccessToken>",
                     b.binding AS "binding?: Binding",
                     c.user_secret AS "user_secret: Sealed<UserSecret>",
-                    k.id AS "key_id: DataKeyId", k.master_key_id AS "master_key_id: MasterKeyId",
-                    k.wrapped
+                    key_of(k) AS "user_key!: WrappedKey"
              FROM locked c
              JOIN users u ON u.id = c.user_id
              JOIN data_keys k ON k.user_id = c.user_id AND k.purpose = 'user'
@@ -99,15 +96,13 @@ impl BatchQuery for Reveal {
             *output_of(&mut revealed, row.n)? = Some(Revealed {
                 user: row.user,
                 client_user_id: row.client_user_id,
-                dapi_connection_id: row.dapi_connection_id,
+                login_id: row.login_id,
                 dapi_user_id: row.dapi_user_id,
                 dapi_token_id: row.dapi_token_id,
                 access_token: row.access_token,
                 binding: row.binding,
                 user_secret: row.user_secret,
-                key_id: row.key_id,
-                master_key_id: row.master_key_id,
-                wrapped: row.wrapped,
+                user_key: row.user_key,
             });
         }
         Ok(revealed)

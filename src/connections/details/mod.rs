@@ -1,0 +1,236 @@
+//! What a login is of: the institution and the accounts, confirmed with the provider.
+//!
+//! A link's metadata is the browser's claim. The task of an exchange confirms it with one call once the token is sealed;
+//! the background work does so after a crash or a failure. A link whose accounts the same user has connected before is a
+//! duplicate: it names the older connection, and supersedes it if the app wants that.
+
+pub mod store;
+
+use std::time::{Duration, Instant};
+
+use crate::common::actor::Actor;
+use crate::common::ids::{AppId, ConnectionId};
+use crate::common::trace::TraceContext;
+use crate::connections::deferred::Reconciler;
+use crate::connections::details::store::{Confirmed, DueDetails};
+use crate::connections::effects::Effects;
+use crate::connections::isolation::{failed, isolated};
+use crate::connections::model::{Connection, PredecessorEvent, RevocationKind, State, Status};
+use crate::connections::query::store::ViewQuery;
+use crate::connections::reconcile::Round;
+use crate::connections::token_lease::{CallRequest, TokenLease};
+use crate::connections::transitions::store::NewRevocation;
+use crate::connections::{
+    ConnectionError, Context, backoff, bank_login, end_dead_token, superseded, token_lease,
+    transitions,
+};
+use crate::database::{Conn, retry};
+use crate::providers::plaid::{ItemDetails, fingerprint};
+use crate::providers::{DetailsError, Lane, Permit, Provider};
+
+/// The call that confirms.
+const PATH: &str = "accounts/get";
+/// How long the answer to a new connection waits for its details.
+const WAIT_FOR_NEW: Duration = Duration::from_secs(3);
+/// How long a confirmation waits for a permit of the gate.
+const GATE_PATIENCE: Duration = Duration::from_secs(1);
+/// The first wait before a confirmation is tried again, and the longest.
+const RETRY: (Duration, Duration) = (Duration::from_mins(1), Duration::from_hours(6));
+/// How many due confirmations one pass takes up, and how many it makes at once.
+const PORTION: (i64, usize) = (100, 8);
+/// The reason in the audit trail and on the older connection.
+const SUPERSEDED: &str = "superseded by a link of the same accounts";
+
+/// Confirms a connection that has just become active, and returns it as it is then; as it was if that takes long.
+pub async fn confirm_new(context: &Context, app: AppId, active: Connection) -> Connection {
+    if active.provider != Provider::Plaid {
+        return active;
+    }
+    let id = active.id;
+    let confirming = {
+        let context = context.clone();
+        async move { confirm(&context, app, id, 0).await }
+    };
+    let confirmed = tokio::time::timeout(WAIT_FOR_NEW, context.tasks.spawn(confirming)).await;
+    if !matches!(confirmed, Ok(Ok(Ok(())))) {
+        return active;
+    }
+    match context.batch(ViewQuery { app, id }).await {
+        Ok(Some(now)) if now.status == Status::Active => now,
+        _ => active,
+    }
+}
+
+/// Confirms the details that are due. Returns when all of them have been tried once.
+pub async fn reconcile(context: &Context, round: &mut Round) {
+    use futures_util::StreamExt as _;
+    const DETAILS: Reconciler = Reconciler::Details;
+    let except = context.deferred.rows(DETAILS, Instant::now());
+    let due = async {
+        let mut conn = context.pool.acquire().await?;
+        store::due(&mut conn, PORTION.0, &except).await
+    };
+    let due = match due.await {
+        Ok(due) => due,
+        Err(error) => return failed(context, DETAILS, &error),
+    };
+    round.details += due.len();
+    let confirming = futures_util::stream::iter(due).map(|due: DueDetails| async move {
+        let confirm = confirm(context, due.app, due.id, due.attempts);
+        isolated(context, DETAILS, due.id.uuid(), Box::pin(confirm)).await;
+    });
+    confirming.buffer_unordered(PORTION.1).collect::<Vec<_>>().await;
+}
+
+/// Asks the provider once. Without a usable answer, another attempt becomes due.
+async fn confirm(
+    context: &Context,
+    app: AppId,
+    id: ConnectionId,
+    attempts: i32,
+) -> Result<(), ConnectionError> {
+    let postpone = async |what: &str| {
+        tracing::debug!(connection = %id, what, "institution and accounts are asked for later");
+        let wait = backoff(RETRY.0, RETRY.1, attempts.saturating_add(1), None);
+        let mut conn = context.pool.acquire().await?;
+        Ok(store::postpone(&mut conn, app, id, wait).await?)
+    };
+    let Ok(permit) = context.providers.gate().enter(app, Lane::Call, GATE_PATIENCE).await else {
+        return postpone("no permit").await;
+    };
+    let limit = context.providers.settings(Provider::Plaid).call_timeout;
+    let (actor, provider) = (Actor::service(), Provider::Plaid);
+    let request =
+        CallRequest { actor, app, id, provider, path: PATH, despite_attention: false, limit };
+    let Some(lease) = token_lease::acquire(context, &request, None).await? else {
+        return postpone("no lease").await;
+    };
+    match ask(context, &permit, &lease).await? {
+        Ok(details) => {
+            lease.end(context, "answered", Some(200), None).await?;
+            drop(permit);
+            record(context, app, id, &details).await
+        }
+        Err(error) => {
+            let DetailsError { what, kind, status, dead } = error;
+            let attention = kind.clone();
+            let attention =
+                attention.filter(|kind| context.providers.needs_attention(provider, kind));
+            let outcome = if status.is_some() { "answered" } else { "unreachable" };
+            lease.end(context, outcome, status, attention).await?;
+            if let Some(kind) = kind.filter(|_| dead) {
+                end_dead_token(context, app, id, provider, &kind).await?;
+                return Ok(());
+            }
+            postpone(&what).await
+        }
+    }
+}
+
+async fn ask(
+    context: &Context,
+    permit: &Permit,
+    lease: &TokenLease,
+) -> Result<Result<ItemDetails, DetailsError>, ConnectionError> {
+    let opened = lease.open(&context.vault)?;
+    let started = Instant::now();
+    let (app, token) = (&opened.credentials, &opened.access_token);
+    let trace = TraceContext::fresh();
+    let asked = context.providers.item_details(permit, app, token, lease.is_proven(), &trace).await;
+    let outcome = match &asked {
+        Ok(_) => "answered",
+        Err(error) if error.status.is_some() => "answered",
+        Err(_) => "unreachable",
+    };
+    context.providers.count_call(Provider::Plaid, outcome, started.elapsed());
+    Ok(asked)
+}
+
+async fn record(
+    context: &Context,
+    app: AppId,
+    id: ConnectionId,
+    details: &ItemDetails,
+) -> Result<(), ConnectionError> {
+    let effects = retry(|| record_once(context, app, id, details)).await?;
+    effects.changed(id).apply(context);
+    Ok(())
+}
+
+/// Records the details, and finds duplicates among the user's other confirmed connections. One confirmation of a user at
+/// a time: of two links that are confirmed at the same moment, the second finds the first.
+async fn record_once(
+    context: &Context,
+    app: AppId,
+    id: ConnectionId,
+    details: &ItemDetails,
+) -> Result<Effects, ConnectionError> {
+    let mut tx = context.pool.begin().await?;
+    bank_login::wait_briefly(&mut tx).await?;
+    let Some(me) = store::lock_user_of(&mut tx, app, id).await? else {
+        return Ok(Effects::default());
+    };
+    let others = match (&details.institution, fingerprint(&details.accounts)) {
+        (Some(institution), Some(mine)) => {
+            let others = store::confirmed_of(&mut tx, app, me.user, id, &institution.id).await?;
+            others
+                .into_iter()
+                .filter(|other| fingerprint(&other.accounts).as_ref() == Some(&mine))
+                .collect()
+        }
+        _ => Vec::new(),
+    };
+    let (older, newer): (Vec<Confirmed>, Vec<Confirmed>) =
+        others.into_iter().partition(|other| (other.created_at, other.id) < (me.created_at, id));
+    let duplicate_of = older.last().map(|older| older.id);
+    let mut effects = Effects::default();
+    if me.supersedes {
+        // The newest of them stays; whichever was confirmed first.
+        let newest = newer.last().map_or(id, |newer| newer.id);
+        let superseded = older.iter().chain(&newer).filter(|other| other.id != newest);
+        for other in superseded {
+            effects = effects.and(supersede(&mut tx, app, other, newest).await?);
+        }
+        store::record(&mut tx, app, id, details, duplicate_of).await?;
+        if newest != id {
+            let me = Confirmed {
+                id,
+                login_id: me.login_id,
+                created_at: me.created_at,
+                accounts: Vec::new(),
+            };
+            effects = effects.and(supersede(&mut tx, app, &me, newest).await?);
+        }
+    } else {
+        store::record(&mut tx, app, id, details, duplicate_of).await?;
+    }
+    for newer in newer {
+        store::mark_duplicate(&mut tx, app, newer.id, id).await?;
+        effects = effects.changed(newer.id);
+    }
+    fail::fail_point!("details::before_commit");
+    tx.commit().await?;
+    Ok(effects)
+}
+
+/// Begins the revocation of a duplicate. It is another item at the provider and would stay alive there.
+async fn supersede(
+    tx: &mut Conn,
+    app: AppId,
+    duplicate: &Confirmed,
+    by: ConnectionId,
+) -> Result<Effects, ConnectionError> {
+    let Confirmed { id, login_id, .. } = duplicate;
+    let user = bank_login::login_of(tx, app, *id).await?.map(|(_, user)| user);
+    let Some(user) = user else { return Ok(Effects::default()) };
+    let locked = bank_login::lock_bank_login(tx, app, login_id.as_deref(), Some(*id), user).await?;
+    if locked.me.is_none_or(|me| me.state != State::Active) {
+        return Ok(Effects::default());
+    }
+    let revocation = NewRevocation { kind: RevocationKind::Invalidate, reason: Some(SUPERSEDED) };
+    let actor = (&Actor::service()).into();
+    transitions::store::begin_revocation(tx, &actor, app, *id, &revocation).await?;
+    store::replaced_by(tx, app, *id, by).await?;
+    superseded::after(tx, app, *id, PredecessorEvent::Revoked).await?;
+    Ok(Effects::default().changed(*id).wake())
+}

@@ -1,0 +1,215 @@
+//! Reads and writes the institution and accounts of connections.
+
+use std::time::Duration;
+
+use sqlx::types::Json;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::audit::AuditActor;
+use crate::common::actor::Actor;
+use crate::common::ids::{AppId, ConnectionId, UserId};
+use crate::database::{Conn, interval};
+use crate::providers::plaid::{Account, Institution, ItemDetails};
+
+/// A connection whose details are to be confirmed.
+#[derive(Clone, Copy, Debug)]
+pub struct DueDetails {
+    pub app: AppId,
+    pub id: ConnectionId,
+    pub attempts: i32,
+}
+
+/// Returns connections whose details are due, the first of every app before the second of any.
+pub async fn due(conn: &mut Conn, limit: i64, except: &[Uuid]) -> sqlx::Result<Vec<DueDetails>> {
+    sqlx::query_as!(
+        DueDetails,
+        r#"SELECT d.app_id AS "app: AppId", d.id AS "id: ConnectionId", d.details_attempts AS attempts
+         FROM (SELECT app_id, id, details_attempts, details_due_at,
+                      row_number() OVER (PARTITION BY app_id ORDER BY details_due_at) AS rank
+               FROM connections
+               WHERE details_due_at IS NOT NULL AND details_due_at <= (SELECT strongroom_now())
+                 AND id <> ALL ($2::uuid[])) d
+         ORDER BY d.rank, d.details_due_at LIMIT $1"#,
+        limit,
+        except,
+    )
+    .fetch_all(conn)
+    .await
+}
+
+/// Postpones the next attempt.
+pub async fn postpone(
+    conn: &mut Conn,
+    app: AppId,
+    id: ConnectionId,
+    wait: Duration,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "UPDATE connections
+         SET details_due_at = strongroom_now() + $3::interval, details_attempts = details_attempts + 1
+         WHERE app_id = $1 AND id = $2 AND details_due_at IS NOT NULL",
+        app.uuid(),
+        id.uuid(),
+        interval(wait),
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// An active connection, and what its app wants of duplicates.
+#[derive(Debug)]
+pub struct Unconfirmed {
+    pub user: UserId,
+    pub login_id: Option<String>,
+    pub created_at: OffsetDateTime,
+    pub supersedes: bool,
+}
+
+/// Takes the lock of a connection's user for confirmations, until the transaction ends. Returns `None` if the connection
+/// is not active any more.
+pub async fn lock_user_of(
+    conn: &mut Conn,
+    app: AppId,
+    id: ConnectionId,
+) -> sqlx::Result<Option<Unconfirmed>> {
+    sqlx::query!(
+        "SELECT pg_advisory_xact_lock(hashtextextended('details ' || c.user_id::text, 0))
+         FROM connections c WHERE c.app_id = $1 AND c.id = $2",
+        app.uuid(),
+        id.uuid(),
+    )
+    .fetch_optional(&mut *conn)
+    .await?;
+    sqlx::query_as!(
+        Unconfirmed,
+        r#"SELECT c.user_id AS "user: UserId", c.login_id, c.created_at, a.supersede_duplicates AS supersedes
+         FROM connections c JOIN apps a ON a.id = c.app_id
+         WHERE c.app_id = $1 AND c.id = $2 AND c.status = 'active'"#,
+        app.uuid(),
+        id.uuid(),
+    )
+    .fetch_optional(conn)
+    .await
+}
+
+/// An active connection whose details are confirmed.
+#[derive(Debug)]
+pub struct Confirmed {
+    pub id: ConnectionId,
+    pub login_id: Option<String>,
+    pub created_at: OffsetDateTime,
+    pub accounts: Vec<Account>,
+}
+
+/// Returns the user's other confirmed connections to an institution, in the order of their arrival.
+pub async fn confirmed_of(
+    conn: &mut Conn,
+    app: AppId,
+    user: UserId,
+    except: ConnectionId,
+    institution: &str,
+) -> sqlx::Result<Vec<Confirmed>> {
+    let rows = sqlx::query!(
+        r#"SELECT id AS "id: ConnectionId", login_id, created_at, accounts AS "accounts: Json<Vec<Account>>"
+         FROM connections
+         WHERE app_id = $1 AND user_id = $2 AND id <> $3 AND status = 'active'
+           AND institution_id = $4 AND details_due_at IS NULL
+         ORDER BY created_at, id"#,
+        app.uuid(),
+        user.uuid(),
+        except.uuid(),
+        institution,
+    )
+    .fetch_all(conn)
+    .await?;
+    let confirmed = rows.into_iter().map(|row| Confirmed {
+        id: row.id,
+        login_id: row.login_id,
+        created_at: row.created_at,
+        accounts: row.accounts.map(|accounts| accounts.0).unwrap_or_default(),
+    });
+    Ok(confirmed.collect())
+}
+
+/// Records what the provider confirmed. A name that the provider leaves out stays as claimed, if the claim was right
+/// about the institution.
+pub async fn record(
+    conn: &mut Conn,
+    app: AppId,
+    id: ConnectionId,
+    details: &ItemDetails,
+    duplicate_of: Option<ConnectionId>,
+) -> sqlx::Result<()> {
+    let institution = details.institution.as_ref();
+    sqlx::query!(
+        "WITH changed AS (
+            UPDATE connections c
+            SET institution_id = $3,
+                institution_name = coalesce($4, CASE WHEN c.institution_id = $3 THEN c.institution_name END),
+                accounts = $5, duplicate_of = $6, details_due_at = NULL, details_attempts = 0,
+                -- An exchange that did not name its item: the item names itself here.
+                login_id = CASE WHEN c.login_id LIKE 'unknown:%' AND NOT EXISTS (
+                                    SELECT FROM connections o
+                                    WHERE o.app_id = c.app_id AND o.login_id = $7 AND o.status = 'active')
+                                THEN coalesce($7, c.login_id) ELSE c.login_id END
+            WHERE c.app_id = $1 AND c.id = $2 AND c.status = 'active'
+            RETURNING c.app_id, c.user_id, c.id)
+         SELECT record_audit(app_id, $8, 'connection.duplicate_found', 'ok', user_id, id, $6::uuid::text)
+         FROM changed WHERE $6 IS NOT NULL",
+        app.uuid(),
+        id.uuid(),
+        institution.map(|institution| institution.id.as_str()),
+        institution.and_then(|institution: &Institution| institution.name.as_deref()),
+        Json(&details.accounts) as Json<&Vec<Account>>,
+        duplicate_of.map(ConnectionId::uuid),
+        details.item_id,
+        AuditActor::from(&Actor::service()) as AuditActor,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Records that a newer connection, which was confirmed first, is a duplicate of an older one.
+pub async fn mark_duplicate(
+    conn: &mut Conn,
+    app: AppId,
+    newer: ConnectionId,
+    older: ConnectionId,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "WITH changed AS (
+            UPDATE connections SET duplicate_of = $3
+            WHERE app_id = $1 AND id = $2 AND duplicate_of IS NULL
+            RETURNING app_id, user_id, id)
+         SELECT record_audit(app_id, $4, 'connection.duplicate_found', 'ok', user_id, id, $3::uuid::text)
+         FROM changed",
+        app.uuid(),
+        newer.uuid(),
+        older.uuid(),
+        AuditActor::from(&Actor::service()) as AuditActor,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Records which connection superseded a duplicate that is being revoked.
+pub async fn replaced_by(
+    conn: &mut Conn,
+    app: AppId,
+    id: ConnectionId,
+    by: ConnectionId,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "UPDATE connections SET replaced_by = $3 WHERE app_id = $1 AND id = $2",
+        app.uuid(),
+        id.uuid(),
+        by.uuid(),
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}

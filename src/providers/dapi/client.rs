@@ -1,0 +1,115 @@
+//! The calls to Dapi.
+
+use reqwest::header::{AUTHORIZATION, HeaderMap};
+use serde::ser::{Serialize, SerializeMap, Serializer};
+
+use super::wire;
+use crate::providers::client::Link;
+use crate::providers::transport::{NoAnswer, Outgoing, sensitive};
+use crate::providers::{
+    AccessToken, Call, CallAnswer, CallLost, Exchange, ExchangeAnswer, Revoke, RevokeAnswer,
+    Unsettled, UserSecret,
+};
+
+/// Exchanges a code for a token: `POST /auth/ExchangeToken`.
+pub async fn exchange(link: Link<'_>, exchange: &Exchange<'_>) -> ExchangeAnswer {
+    #[derive(serde::Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Request<'a> {
+        app_secret: &'a str,
+        access_code: &'a str,
+        #[serde(rename = "connectionID")]
+        connection_id: &'a str,
+    }
+    let Exchange { app, code, login_id, trace } = exchange;
+    let body = Request {
+        app_secret: app.app_secret.expose(),
+        access_code: code.expose(),
+        connection_id: login_id.unwrap_or_default(),
+    };
+    let outgoing = Outgoing {
+        path: "/auth/ExchangeToken",
+        headers: HeaderMap::new(),
+        body: &body,
+        trace,
+        limit: link.settings.exchange_timeout,
+    };
+    // Each exchange has a connection of its own (ADR 16).
+    match link.transport.post_on_fresh_connection(link.permit, &outgoing).await {
+        Ok(received) => wire::exchange(&received, &[app.app_secret.expose(), code.expose()]),
+        Err(none) => none.into(),
+    }
+}
+
+/// Delinks a token: `POST /users/DelinkUser`, or the configured path.
+pub async fn delink(link: Link<'_>, path: &str, revoke: &Revoke<'_>) -> RevokeAnswer {
+    #[derive(serde::Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Request<'a> {
+        app_secret: &'a str,
+        user_secret: &'a str,
+    }
+    let Revoke { app, token, user_secret, proven, trace } = *revoke;
+    let user_secret = user_secret.map_or("", UserSecret::expose);
+    let body = Request { app_secret: app.app_secret.expose(), user_secret };
+    let headers = authorization(Some(token));
+    let limit = link.settings.call_timeout;
+    let outgoing = Outgoing { path, headers, body: &body, trace, limit };
+    match link.transport.post(link.permit, &outgoing).await {
+        Ok(received) => {
+            let secrets = [app.app_secret.expose(), user_secret, token.expose()];
+            wire::delink(&received, &link.settings.gone_types, proven, &secrets)
+        }
+        Err(none) => RevokeAnswer::Failed { what: none.what(), retry_after: None },
+    }
+}
+
+/// Makes a call on a connection's behalf.
+pub async fn call(link: Link<'_>, call: &Call<'_>) -> Result<CallAnswer, CallLost> {
+    let outgoing = Outgoing {
+        path: &format!("/{}", call.path),
+        headers: authorization(call.token),
+        body: &Body(call),
+        trace: call.trace,
+        limit: call.limit,
+    };
+    link.transport.call(link.permit, &outgoing).await
+}
+
+/// The body of a call: the caller's fields and the secrets.
+struct Body<'a>(&'a Call<'a>);
+
+impl Serialize for Body<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Call { app, fields, user_secret, with_app_key, .. } = self.0;
+        let mut map = serializer.serialize_map(None)?;
+        for (name, value) in *fields {
+            map.serialize_entry(name, value)?;
+        }
+        map.serialize_entry("appSecret", app.app_secret.expose())?;
+        if *with_app_key {
+            map.serialize_entry("appKey", &app.app_key)?;
+        }
+        if let Some(user_secret) = user_secret {
+            map.serialize_entry("userSecret", user_secret.expose())?;
+        }
+        map.end()
+    }
+}
+
+/// The header that carries the token. Tokens that no header can carry are refused when they come in.
+fn authorization(token: Option<&AccessToken>) -> HeaderMap {
+    let value = token.and_then(|token| sensitive(&format!("Bearer {}", token.expose())));
+    value.map(|value| (AUTHORIZATION, value)).into_iter().collect()
+}
+
+impl From<NoAnswer> for ExchangeAnswer {
+    fn from(none: NoAnswer) -> Self {
+        match none {
+            NoAnswer::NotSent(what) => Self::NotSent(what),
+            NoAnswer::Lost(what) => {
+                Self::Unsettled(Unsettled { what, may_have_consumed: true, retry_after: None })
+            }
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! The calls to Plaid.
+
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use serde::ser::{Serialize, SerializeMap, Serializer};
+
+use super::{DetailsError, ItemDetails, wire};
+use crate::common::trace::TraceContext;
+use crate::providers::client::Link;
+use crate::providers::transport::{Outgoing, sensitive};
+use crate::providers::{
+    AccessToken, AppCredentials, Call, CallAnswer, CallLost, Exchange, ExchangeAnswer, Revoke,
+    RevokeAnswer,
+};
+
+/// The version of Plaid's API that is spoken here.
+const VERSION: HeaderValue = HeaderValue::from_static("2020-09-14");
+
+/// Exchanges a `public_token` for an access token: `POST /item/public_token/exchange`.
+pub async fn exchange(link: Link<'_>, exchange: &Exchange<'_>) -> ExchangeAnswer {
+    #[derive(serde::Serialize)]
+    struct Request<'a> {
+        public_token: &'a str,
+    }
+    let Exchange { app, code, trace, .. } = exchange;
+    let body = Request { public_token: code.expose() };
+    let outgoing = Outgoing {
+        path: "/item/public_token/exchange",
+        headers: credentials(app),
+        body: &body,
+        trace,
+        limit: link.settings.exchange_timeout,
+    };
+    // Each exchange has a connection of its own (ADR 16).
+    match link.transport.post_on_fresh_connection(link.permit, &outgoing).await {
+        Ok(received) => wire::exchange(&received, &[app.app_secret.expose(), code.expose()]),
+        Err(none) => none.into(),
+    }
+}
+
+#[derive(serde::Serialize)]
+struct OfToken<'a> {
+    access_token: &'a str,
+}
+
+/// Replaces a token by another of the same item: `POST /item/access_token/invalidate`. The new one exists once, as an
+/// exchange's does.
+pub async fn invalidate(
+    link: Link<'_>,
+    app: &AppCredentials,
+    token: &AccessToken,
+    trace: &TraceContext,
+) -> ExchangeAnswer {
+    let outgoing = Outgoing {
+        path: "/item/access_token/invalidate",
+        headers: credentials(app),
+        body: &OfToken { access_token: token.expose() },
+        trace,
+        limit: link.settings.exchange_timeout,
+    };
+    match link.transport.post_on_fresh_connection(link.permit, &outgoing).await {
+        Ok(received) => wire::invalidated(&received, &[app.app_secret.expose(), token.expose()]),
+        Err(none) => none.into(),
+    }
+}
+
+/// Removes an item, and with it its token: `POST /item/remove`.
+pub async fn remove(link: Link<'_>, revoke: &Revoke<'_>) -> RevokeAnswer {
+    let outgoing = Outgoing {
+        path: "/item/remove",
+        headers: credentials(revoke.app),
+        body: &OfToken { access_token: revoke.token.expose() },
+        trace: revoke.trace,
+        limit: link.settings.call_timeout,
+    };
+    match link.transport.post(link.permit, &outgoing).await {
+        Ok(received) => wire::removed(&received, link.settings, revoke),
+        Err(none) => RevokeAnswer::Failed { what: none.what(), retry_after: None },
+    }
+}
+
+/// Reads an item's institution and accounts: `POST /accounts/get`.
+pub async fn details(
+    link: Link<'_>,
+    app: &AppCredentials,
+    token: &AccessToken,
+    trace: &TraceContext,
+) -> Result<ItemDetails, DetailsError> {
+    let outgoing = Outgoing {
+        path: "/accounts/get",
+        headers: credentials(app),
+        body: &OfToken { access_token: token.expose() },
+        trace,
+        limit: link.settings.call_timeout,
+    };
+    let received = link.transport.post(link.permit, &outgoing).await;
+    let received = received.map_err(|none| DetailsError::unanswered(none.what()))?;
+    let success = received.status.is_success();
+    ItemDetails::read(success, &received.body).ok_or_else(|| {
+        let error = wire::error(&received, &[app.app_secret.expose(), token.expose()]);
+        let what =
+            error.as_ref().map_or_else(|| received.unreadable().to_owned(), ToString::to_string);
+        let conclusive = received.may_be_conclusive() && !success;
+        let kind = error.filter(|_| conclusive).map(|error| error.code);
+        DetailsError { what, kind, status: Some(received.status.as_u16()), dead: false }
+    })
+}
+
+/// Makes a call on a connection's behalf, or on the app's own.
+pub async fn call(link: Link<'_>, call: &Call<'_>) -> Result<CallAnswer, CallLost> {
+    let outgoing = Outgoing {
+        path: &format!("/{}", call.path),
+        headers: credentials(call.app),
+        body: &Body(call),
+        trace: call.trace,
+        limit: call.limit,
+    };
+    link.transport.call(link.permit, &outgoing).await
+}
+
+/// The body of a call: the caller's fields and the token.
+struct Body<'a>(&'a Call<'a>);
+
+impl Serialize for Body<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Call { fields, token, .. } = self.0;
+        let mut map = serializer.serialize_map(None)?;
+        for (name, value) in *fields {
+            map.serialize_entry(name, value)?;
+        }
+        if let Some(token) = token {
+            map.serialize_entry("access_token", token.expose())?;
+        }
+        map.end()
+    }
+}
+
+/// The headers that carry the app's credentials. Those that no header can carry are refused when they are set.
+fn credentials(app: &AppCredentials) -> HeaderMap {
+    let client_id = HeaderName::from_static("plaid-client-id");
+    let secret = HeaderName::from_static("plaid-secret");
+    let mut headers = HeaderMap::new();
+    headers.insert(HeaderName::from_static("plaid-version"), VERSION);
+    headers.extend(HeaderValue::from_str(&app.app_key).ok().map(|value| (client_id, value)));
+    headers.extend(sensitive(app.app_secret.expose()).map(|value| (secret, value)));
+    headers
+}
