@@ -17,7 +17,7 @@ macro_rules! flags {
         impl PartialSchema for $name {
             fn schema() -> RefOr<Schema> {
                 let flag = ObjectBuilder::new().schema_type(Type::Boolean);
-                flag.enum_values(Some([$value])).build().into()
+                flag.description(Some(concat!($($doc),+).trim())).enum_values(Some([$value])).build().into()
             }
         }
 
@@ -57,7 +57,6 @@ pub enum LinkResult {
 #[derive(ToSchema)]
 #[schema(rename_all = "camelCase")]
 pub struct ConnectResult {
-    /// Whether Connect succeeded.
     #[schema(inline)]
     success: Succeeded,
     /// The single-use code.
@@ -82,7 +81,6 @@ pub struct ConnectResult {
 /// A result of Dapi's Connect without a code.
 #[derive(ToSchema)]
 pub struct FailedConnectResult {
-    /// Whether Connect succeeded.
     #[schema(inline)]
     success: Failed,
     /// The app's own name for the user.
