@@ -34,7 +34,7 @@ const ACTORS: [&str; 4] = ["client", "session", "operator", "service"];
 
 text::text_schemas! {
     /// A text that a filter compares with, at most 256 bytes.
-    AuditFilterText, text::TEXT, MAX_TEXT, "token.revealed";
+    AuditFilterText, text::TEXT, 1 to MAX_TEXT, "token.revealed";
 }
 
 /// What kind of actor.

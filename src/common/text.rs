@@ -35,7 +35,7 @@ pub const BEARER: &str = r"^[\u0021-\u007e]+$";
 ///
 /// `maxLength` counts characters, so that a text with others than ASCII may be refused below it.
 macro_rules! text_schemas {
-    ($($(#[doc = $doc:literal])+ $name:ident, $pattern:expr, $max:expr, $example:expr;)+) => { $(
+    ($($(#[doc = $doc:literal])+ $name:ident, $pattern:expr, $min:literal to $max:expr, $example:expr;)+) => { $(
         $(#[doc = $doc])+
         #[derive(Debug)]
         pub struct $name;
@@ -45,7 +45,7 @@ macro_rules! text_schemas {
                 utoipa::openapi::ObjectBuilder::new()
                     .schema_type(utoipa::openapi::schema::Type::String)
                     .description(Some(concat!($($doc),+).trim()))
-                    .min_length(Some(1))
+                    .min_length(Some($min))
                     .max_length(Some($max))
                     .pattern(Some($pattern))
                     .examples([$example])

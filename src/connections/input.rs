@@ -25,17 +25,17 @@ pub mod schema {
 
     text::text_schemas! {
         /// Dapi's name for something, at most 1024 bytes.
-        DapiName, text::TEXT, MAX_NAME, "7f1c2d5e-8a4b-4f0e-9c57-3e1d2b6a9f10";
+        DapiName, text::TEXT, 1 to MAX_NAME, "7f1c2d5e-8a4b-4f0e-9c57-3e1d2b6a9f10";
         /// Dapi's name for a bank login, at most 1024 bytes.
-        DapiConnectionID, text::SECRET, MAX_NAME, "a2b6c1d4-5e8f-4a30-b7c9-1d2e3f405162";
+        DapiConnectionID, text::SECRET, 1 to MAX_NAME, "a2b6c1d4-5e8f-4a30-b7c9-1d2e3f405162";
         /// The single-use code that Connect hands out.
-        AccessCode, text::SECRET, MAX_SECRET, "eyJhbGciOiJIUzI1NiJ9.code.c2lnbmF0dXJl";
+        AccessCode, text::SECRET, 1 to MAX_SECRET, "eyJhbGciOiJIUzI1NiJ9.code.c2lnbmF0dXJl";
         /// A permanent access token of Dapi's.
-        AccessToken, text::BEARER, MAX_SECRET, "eyJhbGciOiJIUzI1NiJ9.token.c2lnbmF0dXJl";
+        AccessToken, text::BEARER, 1 to MAX_SECRET, "eyJhbGciOiJIUzI1NiJ9.token.c2lnbmF0dXJl";
         /// Connect's user secret, without which a token cannot be used.
-        UserSecret, text::SECRET, MAX_SECRET, "zD0kHc1qXhV3t4bY8mWn2g==";
+        UserSecret, text::SECRET, 1 to MAX_SECRET, "zD0kHc1qXhV3t4bY8mWn2g==";
         /// A reason, for the audit trail, at most 500 bytes.
-        Reason, text::TEXT, MAX_REASON, "nightly balance run";
+        Reason, text::TEXT, 1 to MAX_REASON, "nightly balance run";
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod complete;
 mod example;
+mod links;
 
 use serde_json::Value;
 use utoipa::openapi::security::{

@@ -14,7 +14,7 @@ use utoipa::openapi::{ObjectBuilder, RefOr};
 
 use super::ClientSecret;
 use crate::common::text;
-use crate::outbound::{OutboundUrl, Reach};
+use crate::outbound::{MAX_URL, OutboundUrl, Reach};
 
 /// The maximum length of a client id, client secret, scope or parameter, in bytes.
 const MAX_TEXT: usize = 4096;
@@ -30,15 +30,17 @@ const OWN_PARAMETERS: [&str; 4] = ["grant_type", "client_id", "client_secret", "
 /// The pattern of a client id or secret: `*VSCHAR` (RFC 6749 appendix A) that is not blank.
 const VISIBLE: &str = r"^[\u0020-\u007e]*[\u0021-\u007e][\u0020-\u007e]*$";
 /// The pattern of [`scope`].
-const SCOPE: &str = r"^[!#-\[\]-~]+( [!#-\[\]-~]+)*$";
+const SCOPE: &str = r"^([!#-\[\]-~]+( [!#-\[\]-~]+)*)?$";
 
 text::text_schemas! {
     /// What an upstream is called in paths.
-    UpstreamName, "^[a-z0-9][a-z0-9-]*$", MAX_UPSTREAM_NAME, "danaconnect";
+    UpstreamName, "^[a-z0-9][a-z0-9-]*$", 1 to MAX_UPSTREAM_NAME, "danaconnect";
     /// A client id or secret that an upstream gave.
-    UpstreamCredential, VISIBLE, MAX_TEXT, "9f3c2ab1";
-    /// Scopes with a space between them.
-    UpstreamScope, SCOPE, MAX_TEXT, "conversation:access2api";
+    UpstreamCredential, VISIBLE, 1 to MAX_TEXT, "9f3c2ab1";
+    /// A URL without credentials or fragment: https, or http if private addresses are allowed. Empty counts as left out.
+    UpstreamURL, "^(https?://[^\\s]+)?$", 0 to MAX_URL, "https://auth.danaconnect.com/oauth2/token";
+    /// Scopes with a space between them; none counts as left out.
+    UpstreamScope, SCOPE, 0 to MAX_TEXT, "conversation:access2api";
 }
 
 /// Further parameters of a token request.
@@ -154,11 +156,7 @@ pub struct Draft {
     pub preset: Option<Preset>,
     /// Where tokens come from: https, without credentials or fragment.
     #[serde(rename = "tokenURL")]
-    #[schema(
-        format = "uri",
-        max_length = 2048,
-        example = "https://auth.danaconnect.com/oauth2/token"
-    )]
+    #[schema(value_type = Option<UpstreamURL>)]
     pub token_url: Option<String>,
     /// The id by which the upstream knows this app.
     #[serde(rename = "clientID")]
@@ -177,11 +175,7 @@ pub struct Draft {
     pub parameters: Option<BTreeMap<String, String>>,
     /// Where calls go; without it only the token can be had.
     #[serde(rename = "baseURL")]
-    #[schema(
-        format = "uri",
-        max_length = 2048,
-        example = "https://appserv.danaconnect.com/api/2.0"
-    )]
+    #[schema(value_type = Option<UpstreamURL>)]
     pub base_url: Option<String>,
 }
 
@@ -192,11 +186,7 @@ pub struct Draft {
 pub struct Change {
     /// The token URL. Needs `clientSecret` beside it: only a caller that knows a secret may redirect it.
     #[serde(rename = "tokenURL")]
-    #[schema(
-        format = "uri",
-        max_length = 2048,
-        example = "https://auth.danaconnect.com/oauth2/token"
-    )]
+    #[schema(value_type = Option<UpstreamURL>)]
     pub token_url: Option<String>,
     /// The id by which the upstream knows this app.
     #[serde(rename = "clientID")]
@@ -216,7 +206,7 @@ pub struct Change {
     pub parameters: Option<BTreeMap<String, String>>,
     /// Where calls go. Needs `clientSecret` beside it, as the token goes there.
     #[serde(rename = "baseURL", default)]
-    #[schema(value_type = Option<String>, format = "uri", max_length = 2048, example = "https://appserv.danaconnect.com/api/2.0")]
+    #[schema(value_type = Option<UpstreamURL>)]
     pub base_url: Edit,
 }
 

@@ -14,7 +14,7 @@ pub const MAX_CLIENT_USER_ID: usize = 256;
 
 text::text_schemas! {
     /// The app's own name for a user, at most 256 bytes.
-    ClientUserID, text::TEXT, MAX_CLIENT_USER_ID, "user-42";
+    ClientUserID, text::TEXT, 1 to MAX_CLIENT_USER_ID, "user-42";
 }
 
 /// Checks the app's name for a user.

@@ -7,7 +7,7 @@
 //! cargo run -- openapi > docs/openapi.json
 //! ```
 //!
-//! `tests/contract/released.json` is the document of the last release, and moves with a release alone: docs/operating.md.
+//! `tests/contract/released.json` is the document of the last release, and moves with a release alone: CONTRIBUTING.md.
 
 #![expect(clippy::unwrap_used, reason = "a test that panics says where")]
 #![expect(

@@ -13,7 +13,7 @@ use utoipa::{IntoParams, ToSchema};
 use crate::common::external_scopes::ExternalScopes;
 use crate::common::ids::ClientSecretId;
 use crate::common::paging::{DEFAULT_LIMIT, MAX_LIMIT, PageCursor};
-use crate::common::scope::Scopes;
+use crate::common::scope::{Scope, Scopes};
 use crate::database::Pool;
 use crate::http::body::{Body, OptionalBody, UrlQuery};
 use crate::http::caller::{Authorized, Client, needs};
@@ -29,13 +29,32 @@ use crate::vault::Vault;
 type Admin = Authorized<needs::Admin>;
 
 /// Names of scopes: a list, or one text with a space between them as OAuth writes it.
-#[derive(Deserialize, ToSchema)]
+#[derive(Deserialize)]
 #[serde(untagged)]
-#[schema(as = ScopeNames, example = json!(["connections:read", "tokens:read"]))]
 pub enum Names {
     /// A list.
     List(Vec<String>),
     /// As OAuth writes it.
+    Text(String),
+}
+
+/// Names of Strongroom's own scopes: a list, or one text with a space between them as OAuth writes it.
+#[derive(ToSchema)]
+#[serde(untagged)]
+#[schema(example = json!(["connections:read", "tokens:read"]))]
+#[expect(dead_code, reason = "describes the request in the OpenAPI document")]
+enum ScopeNames {
+    List(Vec<Scope>),
+    Text(String),
+}
+
+/// Names of scopes: a list, or one text with a space between them as OAuth writes it.
+#[derive(ToSchema)]
+#[serde(untagged)]
+#[schema(example = json!([]))]
+#[expect(dead_code, reason = "describes the request in the OpenAPI document")]
+enum OtherScopeNames {
+    List(Vec<String>),
     Text(String),
 }
 
@@ -62,21 +81,21 @@ pub struct CreateClient {
     #[schema(value_type = clients::ClientName)]
     name: String,
     /// The most that its tokens may allow of Strongroom's own scopes.
-    #[schema(example = json!(["connections:read", "tokens:read"]))]
+    #[schema(value_type = ScopeNames)]
     scopes: Names,
     /// Scopes of other APIs that its tokens may carry; Strongroom honours none of them.
     #[serde(default, rename = "otherScopes")]
-    #[schema(example = json!([]))]
+    #[schema(value_type = OtherScopeNames)]
     external_scopes: Names,
     /// Scopes that its token requests have to name.
     #[serde(default)]
-    #[schema(example = json!([]))]
+    #[schema(value_type = OtherScopeNames)]
     required_scopes: Names,
     /// How long its tokens live, in seconds.
     #[schema(minimum = 60, maximum = 86400, default = 3600)]
     token_lifetime: Option<u32>,
     /// Tokens that it may read in the clear within a minute; the service's setting if left out.
-    #[schema(minimum = 1)]
+    #[schema(minimum = 1, maximum = 1_000_000, example = 600)]
     reveals_per_minute: Option<u32>,
 }
 
@@ -104,7 +123,7 @@ pub struct ListQuery {
     #[param(value_type = u8, required = false, minimum = 1, maximum = 100, default = 50)]
     limit: Option<u8>,
     /// The `nextCursor` of the page before.
-    #[param(value_type = PageCursor, required = false)]
+    #[param(value_type = PageCursor, required = false, example = "MTc2NDE3MDQwMDAwMDAwMDAwMCBwYXlyb2xsN1FtMlh2OQ")]
     cursor: Option<String>,
 }
 
@@ -200,7 +219,7 @@ impl From<InvalidTerms> for Problem {
             InvalidTerms::NoScope => "scopes",
             InvalidTerms::Lifetime => "tokenLifetime",
             InvalidTerms::RequiredIsMissing(_) => "requiredScopes",
-            InvalidTerms::NoReveals => "revealsPerMinute",
+            InvalidTerms::Reveals => "revealsPerMinute",
         };
         Self::invalid_field(field, what)
     }
@@ -374,7 +393,7 @@ pub async fn delete(
     post, path = "/v1/admin/clients/{clientID}/secrets", tag = "Administration", operation_id = "createClientSecret",
     security(("bearer" = ["admin"])),
     params(("clientID" = String, Path, description = "The client", pattern = "^[A-Za-z0-9]{1,64}$", example = "payroll7Qm2Xv9")),
-    request_body = AddSecret,
+    request_body = Option<AddSecret>,
     responses(
         (status = 201, description = "The secret, shown this once, and the secrets as they are now", body = CreatedSecret),
         Problems<(ForClients, WithJson, code::NotFound, code::TwoSecrets)>,

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::example;
+use super::{example, links};
 
 /// The header that every response of the API has.
 const REQUEST_ID: &str = "X-Request-ID";
@@ -15,6 +15,7 @@ pub(super) fn complete(document: &mut Value) {
         "description": "The request's id, under which the log has details",
         "schema": { "type": "string", "format": "uuid" },
     }});
+    links::add(&mut document["paths"]);
     for (path, item) in members(&mut document["paths"]) {
         // Another listener than the API's, without its layers.
         let is_apart = path == "/metrics";
@@ -26,11 +27,8 @@ pub(super) fn complete(document: &mut Value) {
         }
         let operations = members(item).filter(|(name, _)| *name != "servers");
         for (_, operation) in operations {
-            // A call through an upstream may go without a body.
-            if operation.pointer("/requestBody/content/*~1*").is_some() {
-                operation["requestBody"]["required"] = json!(false);
-            }
             if let Some(content) = operation.pointer_mut("/requestBody/content") {
+                members(content).for_each(|(_, media)| take_as_it_is(&mut media["schema"]));
                 illustrate(content, &schemas, example::Side::Request);
             }
             for (_, response) in members(&mut operation["responses"]) {
@@ -43,6 +41,18 @@ pub(super) fn complete(document: &mut Value) {
                 }
             }
         }
+    }
+}
+
+/// Reduces an optional body to its schema: it may be left out, which is not `null`.
+fn take_as_it_is(schema: &mut Value) {
+    let parts = schema.get("oneOf").and_then(Value::as_array);
+    let is_null = |part: &&Value| part["type"] == "null";
+    if let Some(parts) =
+        parts.filter(|parts| parts.len() == 2 && parts.iter().any(|part| is_null(&part)))
+        && let Some(rest) = parts.iter().find(|part| !is_null(part))
+    {
+        *schema = rest.clone();
     }
 }
 

@@ -40,7 +40,7 @@ macro_rules! operations {
             security(("bearer" = ["upstreams:use"])),
             params(
                 ("name" = UpstreamName, Path, description = "The upstream"),
-                ("path" = String, Path, description = "The path under its base URL; may hold slashes", example = "v1/contacts"),
+                ("path" = String, Path, description = "The path under its base URL; may hold slashes", example = "contacts"),
             ),
             $($body)*
             responses(
@@ -61,10 +61,10 @@ macro_rules! operations {
 }
 operations! {
     get "getThroughUpstream" {}
-    post "postThroughUpstream" { request_body(content = Anything, content_type = "*/*", description = "Anything, up to 1 MiB"), }
-    put "putThroughUpstream" { request_body(content = Anything, content_type = "*/*", description = "Anything, up to 1 MiB"), }
-    patch "patchThroughUpstream" { request_body(content = Anything, content_type = "*/*", description = "Anything, up to 1 MiB"), }
-    delete "deleteThroughUpstream" { request_body(content = Anything, content_type = "*/*", description = "Anything, up to 1 MiB"), }
+    post "postThroughUpstream" { request_body(content = Option<Anything>, content_type = "*/*", description = "Anything, up to 1 MiB"), }
+    put "putThroughUpstream" { request_body(content = Option<Anything>, content_type = "*/*", description = "Anything, up to 1 MiB"), }
+    patch "patchThroughUpstream" { request_body(content = Option<Anything>, content_type = "*/*", description = "Anything, up to 1 MiB"), }
+    delete "deleteThroughUpstream" { request_body(content = Option<Anything>, content_type = "*/*", description = "Anything, up to 1 MiB"), }
 }
 
 /// Passes one call of any method.

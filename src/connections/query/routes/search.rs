@@ -26,7 +26,7 @@ const MAX_TEXT: usize = 256;
 
 text::text_schemas! {
     /// A text to search for, at most 256 bytes.
-    SearchText, text::TEXT, MAX_TEXT, "user-42";
+    SearchText, text::TEXT, 1 to MAX_TEXT, "user-42";
 }
 
 /// What is looked for, and which page of it.
