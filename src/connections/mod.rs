@@ -39,7 +39,7 @@ pub use deferred::Deferred;
 pub use metrics::Metrics;
 pub use query::ChangeNotifier;
 pub use reveal::{Budgets, LastUses};
-pub use revocation::end_dead_token;
+pub use revocation::{end_dead_token, restore_predecessor};
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -213,6 +213,17 @@ impl Client {
             }
     }
 
+    /// Returns whether a refusal of this kind leaves open if the token is dead or was never right: one that means a dead
+    /// token, in answer to an imported token that has not worked yet (not `proven`). Of a provider with a user secret,
+    /// that decides.
+    #[must_use]
+    pub fn doubts_token(&self, provider: Provider, kind: &str, proven: bool) -> bool {
+        let settings = self.settings(provider);
+        !provider.has_user_secret()
+            && !proven
+            && settings.dead_types.iter().any(|dead| dead == kind)
+    }
+
     /// Counts a relayed call.
     pub fn count_call(&self, provider: Provider, outcome: &'static str, took: Duration) {
         self.metrics.count(provider, "call", outcome, took);
