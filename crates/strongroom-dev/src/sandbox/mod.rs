@@ -24,6 +24,7 @@ mod batch;
 mod body;
 mod bounded;
 mod calls;
+mod common;
 mod connect;
 mod control;
 mod cut;
@@ -34,21 +35,29 @@ mod handle;
 mod mint;
 mod model;
 mod operations;
+mod page;
 mod payees;
 mod payment;
+mod plaid;
+mod problem;
 mod settings;
+mod single_use;
 mod systems;
 mod systems_wire;
+mod visit;
 mod wire;
 
+pub use bank::FAILING_USERNAME;
 pub use calls::{CallRecord, CallReport, CodeCount};
 pub use faults::{Effect, Fault, Huge, InvalidFault, Refuse, SetFault, Status, When};
-pub use handle::{
-    ConnectOptions, ConnectResult, FAILING_USERNAME, InvalidConnect, Sandbox, TokenInfo,
+pub use handle::{ConnectOptions, ConnectResult, InvalidConnect, Sandbox, TokenInfo};
+pub use plaid::{
+    AccessTokenInfo, Delivery, Forgery, InvalidLink, ItemInfo, LinkOptions, LinkResult, Plaid,
+    Webhook, WebhookOptions,
 };
 pub use settings::{
-    App, DEFAULT_APP_KEY, DEFAULT_APP_SECRET, DelinkCuts, Mfa, Rules, RulesChange, SecondExchange,
-    Settings,
+    App, DEFAULT_APP_KEY, DEFAULT_APP_SECRET, DEFAULT_PLAID_CLIENT_ID, DEFAULT_PLAID_SECRET,
+    DelinkCuts, Mfa, RemovedItem, Rules, RulesChange, SecondExchange, Settings,
 };
 
 pub use systems::{SYSTEMS_CLIENT_ID, SYSTEMS_CLIENT_SECRET};
@@ -71,9 +80,12 @@ pub fn server(sandbox: &Sandbox, listener: TcpListener) -> io::Result<Server> {
     let app = move || {
         WebApp::new()
             .app_data(ThinData(sandbox.clone()))
+            .app_data(ThinData(sandbox.plaid()))
             .app_data(PayloadConfig::new(wire::LONGEST_BODY))
+            .configure(plaid::control_routes)
             .configure(control::routes)
             .configure(connect::routes)
+            .configure(plaid::routes)
             .configure(systems_wire::routes)
             .service(web::resource("/").get(control::index).default_service(web::to(wire::dapi)))
             .default_service(web::to(wire::dapi))
