@@ -31,13 +31,15 @@ pub enum Reconciler {
     Delinks,
     /// Confirms institutions and accounts.
     Details,
+    /// Applies Plaid's webhooks that came before their item was known.
+    Webhooks,
     /// Deletes rows that have ended.
     Housekeeping,
 }
 
 impl Reconciler {
     /// All of them, to register their metrics.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Expiries,
         Self::BulkRevocations,
         Self::Erasures,
@@ -46,6 +48,7 @@ impl Reconciler {
         Self::Exchanges,
         Self::Delinks,
         Self::Details,
+        Self::Webhooks,
         Self::Housekeeping,
     ];
 
@@ -61,6 +64,7 @@ impl Reconciler {
             Self::Exchanges => "exchanges",
             Self::Delinks => "delinks",
             Self::Details => "details",
+            Self::Webhooks => "webhooks",
             Self::Housekeeping => "housekeeping",
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! `model` holds the rules and does no I/O. Each use case has a folder with its statements in `store` and its
 //! HTTP in `routes`: `exchange`, `import`, `reveal`, `revocation`, `bulk_revocation`, `erasure`, `attention`,
-//! `query`. `reconcile` carries on what did not end. `bank_login` and `transitions` are what they share.
+//! `query`, `webhooks`. `reconcile` carries on what did not end. `bank_login` and `transitions` are what they share.
 //!
 //! May import: common, vault, providers, http, audit, apps, users.
 
@@ -31,6 +31,7 @@ mod sql;
 mod superseded;
 pub(crate) mod token_lease;
 mod transitions;
+pub(crate) mod webhooks;
 
 pub use batches::Batches;
 pub use deferred::Deferred;
@@ -38,6 +39,7 @@ pub use metrics::Metrics;
 pub use query::ChangeNotifier;
 pub use reveal::{Budgets, LastUses};
 pub use revocation::end_dead_token;
+pub use webhooks::Receiver as WebhookReceiver;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -44,6 +44,7 @@ use crate::upstreams::routes as upstream;
         connections::reveal::routes::token,
         connections::revocation::routes::delink,
         connections::revocation::routes::invalidate,
+        connections::webhooks::routes::plaid,
         connections::query::routes::search::search,
         connections::query::routes::search::get,
         connections::query::routes::search::stats,
@@ -78,6 +79,7 @@ use crate::upstreams::routes as upstream;
     tags(
         (name = "Connections", description = "Linked bank logins"),
         (name = "Dapi's wire", description = "For apps that use Dapi's SDKs"),
+        (name = "Webhooks", description = "What Plaid tells"),
         (name = "Upstreams", description = "Other APIs' tokens, and calls with them"),
         (name = "Admin", description = "Of the caller's own app"),
         (name = "OAuth", description = "Access tokens by client credentials"),

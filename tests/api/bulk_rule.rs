@@ -66,7 +66,8 @@ const STATES: [(&str, &str); 15] = [
 ];
 
 /// What a revocation decides about a row: everything but times and the bulk revocation's own id.
-const OUTCOME: &str = "SELECT concat_ws(' ', status, revocation_kind, revocation_reason, code IS NOT NULL,
+const OUTCOME: &str =
+    "SELECT concat_ws(' ', status, revocation_kind, revocation_reason, code IS NOT NULL,
         access_token IS NOT NULL, user_secret IS NOT NULL, revocation_confirmed_at IS NOT NULL,
         leased_until IS NOT NULL, failure_type, replaced_by IS NOT NULL)
     FROM connections WHERE login_id IS NOT DISTINCT FROM $1 OR id::text = $1";

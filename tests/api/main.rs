@@ -56,6 +56,7 @@ mod oauth;
 mod oauth_crate;
 mod odd_answers;
 mod outages;
+mod plaid_webhooks;
 mod relay;
 mod reveal_budget;
 mod revocation;

@@ -25,7 +25,7 @@ use crate::connections::reconcile::calls::{claim_and_run, leave_locked};
 use crate::connections::reconcile::store::Due;
 use crate::connections::{
     ConnectionError, Context, bank_login, bulk_revocation, details, erasure, model, reveal, sql,
-    superseded, token_lease, transitions,
+    superseded, token_lease, transitions, webhooks,
 };
 use crate::database::{Conn, is_outage};
 use crate::providers::Provider;
@@ -126,7 +126,7 @@ pub async fn part(context: &Context, part: Part) -> Round {
     match part {
         Part::Exchanges => claim_and_run::<Claimed<_>>(context, &mut round).boxed().await,
         Part::Delinks => claim_and_run::<ClaimedDelink>(context, &mut round).boxed().await,
-        Part::Details => details::reconcile(context, &mut round).boxed().await,
+        Part::Details => round.details += details::reconcile(context).boxed().await,
         Part::Rows => loop {
             let once = rows(context).boxed().await;
             let more = once.found_work();
@@ -165,16 +165,24 @@ pub async fn round(context: &Context) -> Result<Round, ConnectionError> {
 }
 
 async fn rows(context: &Context) -> Round {
-    let (expired, in_bulk, erased, ended, activated) = tokio::join!(
+    let (expired, in_bulk, erased, ended, activated, told) = tokio::join!(
         // Each apart from the others, which together would be too large for a stack.
         expire(context).boxed(),
         bulk_revocation::reconcile(context, BATCH).boxed(),
         erasure::reconcile(context, BATCH).boxed(),
         end_without_attempt(context).boxed(),
-        activate_held(context).boxed()
+        activate_held(context).boxed(),
+        webhooks::reconcile(context).boxed()
     );
     let bulk_revocation::Reconciled { marked, released } = in_bulk;
-    Round { expired, marked, released, erased, decided: ended + activated, ..Round::default() }
+    Round {
+        expired,
+        marked,
+        released,
+        erased,
+        decided: ended + activated + told,
+        ..Round::default()
+    }
 }
 
 /// Ends codes whose window closed and whose lease is not alive.
@@ -353,13 +361,14 @@ pub async fn next_due(context: &Context) -> Result<Option<Duration>, ConnectionE
 type Forget = for<'a> fn(&'a mut Conn) -> BoxFuture<'a, sqlx::Result<u64>>;
 
 /// Secrets first.
-const FORGET: [Forget; 6] = [
+const FORGET: [Forget; 7] = [
     |conn| superseded::store::destroy_superseded_due(conn).boxed(),
     |conn| store::delete_ended_sessions(conn).boxed(),
     |conn| reveal::store::delete_spent_budgets(conn).boxed(),
     |conn| erasure::store::delete_erased_names(conn).boxed(),
     |conn| token_lease::store::delete_expired_leases(conn).boxed(),
     |conn| bulk_revocation::store::delete_targets(conn).boxed(),
+    |conn| webhooks::store::delete_old(conn).boxed(),
 ];
 
 /// Forgets what has ended, and brings the gauges up to date. Where a row is locked, that part is

@@ -4,6 +4,7 @@
 mod client;
 mod database;
 mod oauth;
+mod plaid;
 mod process;
 mod proxy;
 mod trouble;
@@ -104,6 +105,9 @@ impl Builder {
         tokio::spawn(sandbox::server(&sandbox, listener).unwrap());
         if self.environment.get("DAPI_BASE_URL").is_none() {
             self.environment.set("DAPI_BASE_URL", format!("{sandbox_url}/v2"));
+        }
+        if self.environment.get("PLAID_BASE_URL").is_none() {
+            self.environment.set("PLAID_BASE_URL", format!("{sandbox_url}/plaid"));
         }
         if self.environment.get("DATABASE_URL").is_none() {
             self.environment.set("DATABASE_URL", database.url());
