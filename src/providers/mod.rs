@@ -87,6 +87,12 @@ impl Provider {
         }
     }
 
+    /// Whether the provider says which institution and accounts a token is of.
+    #[must_use]
+    pub const fn has_details(self) -> bool {
+        matches!(self, Self::Plaid)
+    }
+
     /// The audit trail's action for a call.
     #[must_use]
     pub const fn call_action(self) -> &'static str {

@@ -40,12 +40,14 @@ const PORTION: (i64, usize) = (100, 8);
 /// The reason in the audit trail and on the older connection.
 const SUPERSEDED: &str = "superseded by a link of the same accounts";
 
-/// Confirms a connection that has just become active, and returns it as it is then; as it was if that takes long.
-pub async fn confirm_new(context: &Context, app: AppId, active: Connection) -> Connection {
-    if active.provider != Provider::Plaid {
-        return active;
-    }
-    let id = active.id;
+/// Confirms a connection that has just become active, and returns it as it is then; as it was (`active`) if that takes
+/// long.
+pub async fn confirm_new(
+    context: &Context,
+    app: AppId,
+    id: ConnectionId,
+    active: Option<Connection>,
+) -> Option<Connection> {
     let confirming = {
         let context = context.clone();
         async move { confirm(&context, app, id, 0).await }
@@ -55,7 +57,7 @@ pub async fn confirm_new(context: &Context, app: AppId, active: Connection) -> C
         return active;
     }
     match context.batch(ViewQuery { app, id }).await {
-        Ok(Some(now)) if now.status == Status::Active => now,
+        Ok(Some(now)) if now.status == Status::Active => Some(now),
         _ => active,
     }
 }
