@@ -31,6 +31,8 @@ pub enum Reconciler {
     Delinks,
     /// Confirms institutions and accounts.
     Details,
+    /// Replaces tokens that were revealed.
+    Rotations,
     /// Applies Plaid's webhooks that came before their item was known.
     Webhooks,
     /// Deletes rows that have ended.
@@ -39,7 +41,7 @@ pub enum Reconciler {
 
 impl Reconciler {
     /// All of them, to register their metrics.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Expiries,
         Self::BulkRevocations,
         Self::Erasures,
@@ -48,6 +50,7 @@ impl Reconciler {
         Self::Exchanges,
         Self::Delinks,
         Self::Details,
+        Self::Rotations,
         Self::Webhooks,
         Self::Housekeeping,
     ];
@@ -64,6 +67,7 @@ impl Reconciler {
             Self::Exchanges => "exchanges",
             Self::Delinks => "delinks",
             Self::Details => "details",
+            Self::Rotations => "rotations",
             Self::Webhooks => "webhooks",
             Self::Housekeeping => "housekeeping",
         }

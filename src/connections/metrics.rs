@@ -13,7 +13,7 @@ use crate::connections::deferred::Reconciler;
 use crate::connections::effects::RevocationEnd;
 use crate::connections::exchange::outcome::ExchangeEnd;
 use crate::connections::reconcile::store::Backlog;
-use crate::connections::webhooks;
+use crate::connections::{rotation, webhooks};
 use crate::http::metrics::LATENCY_BUCKETS;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -35,6 +35,7 @@ pub struct Metrics {
     exchange_duration: Histogram,
     revocations: Family<Outcome, Counter>,
     webhooks: Family<Outcome, Counter>,
+    rotations: Family<Outcome, Counter>,
     pub(crate) tokens_dropped: Counter,
     pub(crate) answers_waiting: Gauge,
     pub(crate) answers_lost: Counter,
@@ -60,6 +61,7 @@ impl Metrics {
             exchange_duration: Histogram::new(LATENCY_BUCKETS),
             revocations: Family::default(),
             webhooks: Family::default(),
+            rotations: Family::default(),
             tokens_dropped: Counter::default(),
             answers_waiting: Gauge::default(),
             answers_lost: Counter::default(),
@@ -95,6 +97,9 @@ impl Metrics {
         }
         for outcome in webhooks::Outcome::ALL.map(webhooks::Outcome::label) {
             drop(self.webhooks.get_or_create(&Outcome { outcome }));
+        }
+        for outcome in rotation::Outcome::ALL.map(rotation::Outcome::label) {
+            drop(self.rotations.get_or_create(&Outcome { outcome }));
         }
         for reconciler in Reconciler::ALL {
             let reconciler = reconciler.as_str();
@@ -146,6 +151,11 @@ impl Metrics {
     }
 
     fn register_reveals(&self, registry: &mut Registry) {
+        registry.register(
+            "token_rotations",
+            "Attempts to replace a token that was revealed, by what became of them",
+            self.rotations.clone(),
+        );
         registry.register("token_reveals", "Tokens read in the clear", self.reveals.clone());
         registry.register(
             "token_reveals_refused",
@@ -207,6 +217,10 @@ impl Metrics {
     pub(crate) fn exchange(&self, end: ExchangeEnd, took: std::time::Duration) {
         self.exchanges.get_or_create(&Outcome { outcome: end.label() }).inc();
         self.exchange_duration.observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn rotation(&self, outcome: rotation::Outcome) {
+        self.rotations.get_or_create(&Outcome { outcome: outcome.label() }).inc();
     }
 
     pub(crate) fn webhook(&self, outcome: webhooks::Outcome) {

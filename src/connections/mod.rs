@@ -1,7 +1,7 @@
 //! Connections: the main job.
 //!
 //! `model` holds the rules and does no I/O. Each use case has a folder with its statements in `store` and its
-//! HTTP in `routes`: `exchange`, `import`, `reveal`, `revocation`, `bulk_revocation`, `erasure`, `attention`,
+//! HTTP in `routes`: `exchange`, `import`, `reveal`, `rotation`, `revocation`, `bulk_revocation`, `erasure`, `attention`,
 //! `query`, `webhooks`. `reconcile` carries on what did not end. `bank_login` and `transitions` are what they share.
 //!
 //! May import: common, vault, providers, http, audit, apps, users.
@@ -27,6 +27,7 @@ pub(crate) mod query;
 pub mod reconcile;
 pub(crate) mod reveal;
 pub(crate) mod revocation;
+pub(crate) mod rotation;
 mod sql;
 mod superseded;
 pub(crate) mod token_lease;

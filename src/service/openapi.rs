@@ -42,6 +42,7 @@ use crate::upstreams::routes as upstream;
         connections::query::routes::read::get,
         connections::attention::routes::clear,
         connections::reveal::routes::token,
+        connections::rotation::routes::release,
         connections::revocation::routes::delink,
         connections::revocation::routes::invalidate,
         connections::webhooks::routes::plaid,

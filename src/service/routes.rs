@@ -83,8 +83,9 @@ pub(super) fn all(config: &mut web::ServiceConfig, cors_origins: &[String]) {
                         .route(web::delete().to(connections::attention::routes::clear)),
                 )
                 .service(
-                    at("/connections/{id}/token", "POST")
-                        .route(web::post().to(connections::reveal::routes::token)),
+                    at("/connections/{id}/token", "POST, DELETE")
+                        .route(web::post().to(connections::reveal::routes::token))
+                        .route(web::delete().to(connections::rotation::routes::release)),
                 )
                 .service(
                     at("/connections/{id}/delink", "POST")

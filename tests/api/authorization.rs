@@ -68,6 +68,7 @@ fn table() -> Vec<(&'static str, &'static str, Needs)> {
         ("get", "/v1/connections/{id}", ScopeOrSession(Scope::ConnectionsRead)),
         ("delete", "/v1/connections/{id}/attention", S(Scope::DapiCall)),
         ("post", "/v1/connections/{id}/token", S(Scope::TokensRead)),
+        ("delete", "/v1/connections/{id}/token", S(Scope::TokensRead)),
         ("post", "/v1/connections/{id}/delink", S(Scope::ConnectionsRevoke)),
         ("post", "/v1/connections/{id}/invalidate", S(Scope::ConnectionsRevoke)),
         ("post", "/v1/connections/{id}/dapi/{path}", S(Scope::DapiCall)),

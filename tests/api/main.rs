@@ -61,6 +61,9 @@ mod relay;
 mod reveal_budget;
 mod revocation;
 mod revoked_tokens;
+mod rotation;
+#[cfg(feature = "failpoints")]
+mod rotation_crashes;
 mod sealing;
 mod server_metadata;
 mod sessions;

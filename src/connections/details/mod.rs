@@ -124,7 +124,7 @@ async fn confirm(
             let outcome = if status.is_some() { "answered" } else { "unreachable" };
             lease.end(context, outcome, status, attention).await?;
             if let Some(kind) = kind.filter(|_| dead) {
-                end_dead_token(context, app, id, provider, &kind).await?;
+                end_dead_token(context, app, id, provider, &kind, Some(lease.token())).await?;
                 return Ok(());
             }
             postpone(&what).await

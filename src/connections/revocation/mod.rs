@@ -6,6 +6,7 @@
 
 mod dead_token;
 pub mod routes;
+pub mod store;
 
 pub use dead_token::end_dead_token;
 
