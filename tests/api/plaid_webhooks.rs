@@ -353,6 +353,21 @@ async fn a_body_that_is_too_large_is_refused() {
 }
 
 #[tokio::test]
+async fn webhooks_about_a_users_items_are_forgotten_with_the_user() {
+    let app = plaid().await;
+    let (_, item) = app.active_item("ada").await;
+    let (_, other) = app.active_item("bob").await;
+    for item in [&item, &other] {
+        taken(&app, &webhook(&app, item, "PENDING_EXPIRATION"), "applied").await;
+    }
+    let request = app.api.request(Method::DELETE, "/v1/users/ada");
+    app.api.send(request.bearer_auth(app.token().await)).await;
+    app.tick().await;
+    app.tick().await;
+    assert_eq!(app.database.value("SELECT item_id FROM plaid_webhooks").await, other);
+}
+
+#[tokio::test]
 async fn webhooks_are_forgotten_after_a_day() {
     let app = plaid().await;
     let (_, item) = app.active_item("ada").await;

@@ -78,13 +78,11 @@ pub async fn reconcile(context: &Context) -> usize {
             return 0;
         }
     };
-    let count = due.len();
     let confirming = futures_util::stream::iter(due).map(|due: DueDetails| async move {
         let confirm = confirm(context, due.app, due.id, due.attempts);
         isolated(context, DETAILS, due.id.uuid(), Box::pin(confirm)).await;
     });
-    confirming.buffer_unordered(PORTION.1).collect::<Vec<_>>().await;
-    count
+    confirming.buffer_unordered(PORTION.1).count().await
 }
 
 /// Asks the provider once. Without a usable answer, another attempt becomes due.

@@ -293,17 +293,17 @@ impl TestApp {
         let actor = strongroom::common::actor::Actor::operator();
         let secret = strongroom::common::secret::SecretText::new("other-secret".to_owned());
         let vault = &self.context.vault;
-        let app = match strongroom::apps::find(&mut conn, "other").await.unwrap() {
-            Some(app) => app,
-            None => {
-                let new = strongroom::apps::NewApp {
-                    name: "other",
-                    provider: strongroom::providers::Provider::Dapi,
-                    app_key: "other-key",
-                    app_secret: &secret,
-                };
-                strongroom::apps::add(&mut conn, vault, &actor, &new).await.unwrap()
-            }
+        let found = strongroom::apps::find(&mut conn, "other").await.unwrap();
+        let app = if let Some(app) = found {
+            app
+        } else {
+            let new = strongroom::apps::NewApp {
+                name: "other",
+                provider: strongroom::providers::Provider::Dapi,
+                app_key: "other-key",
+                app_secret: &secret,
+            };
+            strongroom::apps::add(&mut conn, vault, &actor, &new).await.unwrap()
         };
         let new = strongroom::oauth::clients::NewClient {
             app: app.id,

@@ -1,6 +1,6 @@
 //! The control API under `/sandbox`: what tests and developers can do to a sandbox over HTTP.
 //!
-//! May import: actix, api, endpoint, handle and its types, problem.
+//! May import: actix, api, endpoint, handle and its types, plaid, problem.
 
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use super::api::spelling;
 use super::endpoint::ENDPOINTS;
 use super::faults::Fault;
 use super::handle::ConnectOptions;
+use super::plaid;
 use super::problem::{Handled, Problem, ok, query, read};
 use super::settings::RulesChange;
 
@@ -47,11 +48,13 @@ pub(super) fn routes(config: &mut ServiceConfig) {
 
 /// Lists what can be done, for people.
 pub(super) async fn index(request: HttpRequest) -> impl Responder {
-    let paths: Vec<_> =
+    let dapi: Vec<_> =
         ENDPOINTS.iter().map(|endpoint| format!("  POST /v2/{}", endpoint.path)).collect();
+    let plaid: Vec<_> = plaid::paths().map(|path| format!("  POST /{path}")).collect();
     HttpResponse::Ok().insert_header((CONTENT_TYPE, "text/plain; charset=utf-8")).body(
         INDEX
-            .replace("{endpoints}", &paths.join("\n"))
+            .replace("{endpoints}", &dapi.join("\n"))
+            .replace("{plaid}", &plaid.join("\n"))
             .replace("localhost:PORT", request.connection_info().host()),
     )
 }

@@ -96,8 +96,14 @@ async fn a_link_token_carries_what_link_needs() {
     assert_eq!(got["metadata"]["initial_products"], json!(["auth"]));
     assert_eq!(got["metadata"]["redirect_uri"], "https://app.example/back");
     let options = LinkOptions { link_token: Some(link_token.to_owned()), ..LinkOptions::default() };
-    let item = test.plaid().link(&options).unwrap().item_id;
-    let item = test.plaid().item(&item).unwrap();
+    let linked = test.plaid().link(&options).unwrap();
+    let got = test.call_plaid("link/token/get", &json!({"link_token": link_token})).await.fine();
+    let session = &got["link_sessions"][0];
+    assert_eq!(session["on_success"]["public_token"], linked.public_token);
+    let added = &session["results"]["item_add_results"][0];
+    assert_eq!(added["public_token"], linked.public_token);
+    assert_eq!(added["accounts"], linked.metadata["accounts"]);
+    let item = test.plaid().item(&linked.item_id).unwrap();
     assert_eq!(item.client_user_id.as_deref(), Some("ada"));
     assert_eq!(item.webhook.as_deref(), Some("https://app.example/hook"));
     test.sandbox.clock().advance(std::time::Duration::from_hours(4));

@@ -2,7 +2,7 @@
 //!
 //! May import: every module of Plaid's side that holds rules or state, calls, common, settings.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 use time::Duration;
@@ -175,6 +175,7 @@ impl State {
             country_codes: body.some_texts("country_codes")?,
             language: body.text("language")?.to_owned(),
             redirect_uri: body.value("redirect_uri"),
+            sessions: Mutex::default(),
         };
         let expiration = moment(link_token.expires_at);
         let text = format!("link-sandbox-{}", self.vault.mint.uuid());

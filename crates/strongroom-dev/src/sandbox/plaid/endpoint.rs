@@ -65,6 +65,11 @@ impl Endpoint {
     }
 }
 
+/// Returns the paths of all endpoints, without a leading slash.
+pub(in crate::sandbox) fn paths() -> impl Iterator<Item = &'static str> {
+    ENDPOINTS.iter().map(|endpoint| endpoint.path)
+}
+
 /// Returns the journal's spelling of a path, with or without the prefix `plaid/`.
 pub(in crate::sandbox) fn spelling(path: &str) -> Option<&'static str> {
     let path = path.trim_matches('/');

@@ -52,6 +52,7 @@ impl Institution {
             "routing_numbers": [self.routing],
             "dtc_numbers": [],
             "oauth": false,
+            "connection_availability": "SUPPORTED",
         })
     }
 }

@@ -130,7 +130,11 @@ impl Plaid {
             }
             None => state.vault.link(self.request(options, token.as_deref(), lifetime)?, now),
         };
-        Ok(self.result(linked))
+        let result = self.result(linked);
+        if let Some(token) = token {
+            token.succeeded(&result.public_token, &result.metadata, now);
+        }
+        Ok(result)
     }
 
     /// Returns a link token that can be used.

@@ -34,5 +34,5 @@ pub use linking::{InvalidLink, LinkOptions, LinkResult};
 pub use webhooks::{Delivery, Forgery, Webhook, WebhookOptions};
 
 pub(super) use control::control_routes;
-pub(super) use endpoint::spelling;
+pub(super) use endpoint::{paths, spelling};
 pub(super) use wire::routes;
