@@ -19,6 +19,8 @@ enum Needs {
     Credentials,
     /// Client id and secret as Dapi's `appSecret`, in Dapi's own shape.
     AppSecret,
+    /// Plaid's signature.
+    Signature,
     /// An access token with this scope.
     Scope(Scope),
     /// An access token with this scope, or a connect session.
@@ -28,7 +30,9 @@ enum Needs {
 /// One row: method, path as in the document, needs. `{id}` is a connection of the app, `{clientID}` a
 /// client that nobody has.
 fn table() -> Vec<(&'static str, &'static str, Needs)> {
-    use Needs::{AppSecret, Credentials, Elsewhere, Nothing, Scope as S, ScopeOrSession};
+    use Needs::{
+        AppSecret, Credentials, Elsewhere, Nothing, Scope as S, ScopeOrSession, Signature,
+    };
     vec![
         ("get", "/healthz", Nothing),
         ("get", "/readyz", Nothing),
@@ -39,6 +43,7 @@ fn table() -> Vec<(&'static str, &'static str, Needs)> {
         ("post", "/oauth2/token", Credentials),
         ("post", "/oauth2/revoke", Credentials),
         ("post", "/oauth2/introspect", Credentials),
+        ("post", "/hooks/plaid/{app}", Signature),
         ("post", "/dapi", AppSecret),
         ("post", "/dapi/v2/{path}", AppSecret),
         ("get", "/v1/admin/clients", S(Scope::Admin)),
@@ -68,6 +73,7 @@ fn table() -> Vec<(&'static str, &'static str, Needs)> {
         ("get", "/v1/connections/{id}", ScopeOrSession(Scope::ConnectionsRead)),
         ("delete", "/v1/connections/{id}/attention", S(Scope::DapiCall)),
         ("post", "/v1/connections/{id}/token", S(Scope::TokensRead)),
+        ("delete", "/v1/connections/{id}/token", S(Scope::TokensRead)),
         ("post", "/v1/connections/{id}/delink", S(Scope::ConnectionsRevoke)),
         ("post", "/v1/connections/{id}/invalidate", S(Scope::ConnectionsRevoke)),
         ("post", "/v1/connections/{id}/dapi/{path}", S(Scope::DapiCall)),
@@ -148,6 +154,7 @@ async fn without_a_token_there_is_a_challenge_and_no_error() {
                 let told = (answer.status, &answer.json["type"]);
                 assert_eq!(told, (401, &json!("INVALID_APP_SECRET")), "{path}");
             }
+            Needs::Signature => assert_eq!(answer.problem(), (400, "invalid_request"), "{path}"),
             Needs::Scope(_) | Needs::ScopeOrSession(_) => {
                 assert_eq!(answer.problem(), (401, "unauthorized"), "{path}");
                 assert_eq!(
@@ -166,10 +173,7 @@ async fn a_bad_token_is_told_apart_from_none() {
     let connection = app.active("ada").await;
     let session_of_nobody = format!("cs_{}", "x".repeat(43));
     for (method, path, needs) in table() {
-        if matches!(
-            needs,
-            Needs::Nothing | Needs::Elsewhere | Needs::Credentials | Needs::AppSecret
-        ) {
+        if !matches!(needs, Needs::Scope(_) | Needs::ScopeOrSession(_)) {
             continue;
         }
         for token in ["x", "a.b.c", &session_of_nobody] {
@@ -191,10 +195,8 @@ async fn each_scope_opens_what_it_is_for_and_nothing_else() {
         for (method, path, needs) in table() {
             let operation = Operation::new(method, path, id(&connection));
             let needed = match needs {
-                Needs::Nothing | Needs::Elsewhere | Needs::Credentials | Needs::AppSecret => {
-                    continue;
-                }
                 Needs::Scope(needed) | Needs::ScopeOrSession(needed) => needed,
+                _ => continue,
             };
             let answer = operation.call(&app, Some(&token)).await;
             if scope == needed {
@@ -226,7 +228,6 @@ async fn a_session_opens_only_what_a_browser_needs() {
     for (method, path, needs) in table() {
         let operation = Operation::new(method, path, id(&connection));
         match needs {
-            Needs::Nothing | Needs::Elsewhere | Needs::Credentials | Needs::AppSecret => {}
             Needs::Scope(_) => {
                 let answer = operation.call(&app, Some(&session)).await;
                 assert_eq!(answer.problem(), (403, "insufficient_scope"), "{method} {path}");
@@ -235,6 +236,7 @@ async fn a_session_opens_only_what_a_browser_needs() {
                 let answer = operation.call(&app, Some(&session)).await;
                 assert!(![401, 403].contains(&answer.status), "{method} {path}: {}", answer.text);
             }
+            _ => {}
         }
     }
 }
