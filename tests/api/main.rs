@@ -56,6 +56,8 @@ mod oauth;
 mod oauth_crate;
 mod odd_answers;
 mod outages;
+mod plaid;
+mod plaid_apps;
 mod relay;
 mod reveal_budget;
 mod revocation;
