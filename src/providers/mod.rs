@@ -13,20 +13,23 @@ mod answers;
 mod call;
 mod client;
 pub mod dapi;
+mod describe;
 mod gate;
 mod metrics;
 pub mod plaid;
 mod received;
+mod requests;
 mod transport;
 
 pub use answers::{
     ExchangeAnswer, ExchangedToken, Refusal, RevokeAnswer, Said, Unsettled, VerifyAnswer, scrub,
 };
 pub use call::{Call, CallAnswer, CallLost, Field};
-pub use client::{Client, Exchange, Revoke, Verify, said};
+pub use client::{Client, said};
 pub use gate::{Busy, Gate, Lane, Permit};
 pub use metrics::Metrics;
 pub use plaid::DetailsError;
+pub use requests::{Exchange, Revoke, Verify};
 
 use crate::common::secret::{SecretText, secret_text};
 

@@ -17,7 +17,6 @@ use crate::connections::effects::Effects;
 use crate::connections::isolation::{failed, isolated};
 use crate::connections::model::{Connection, PredecessorEvent, RevocationKind, State, Status};
 use crate::connections::query::store::ViewQuery;
-use crate::connections::reconcile::Round;
 use crate::connections::token_lease::{CallRequest, TokenLease};
 use crate::connections::transitions::store::NewRevocation;
 use crate::connections::{
@@ -63,8 +62,8 @@ pub async fn confirm_new(
     }
 }
 
-/// Confirms the details that are due. Returns when all of them have been tried once.
-pub async fn reconcile(context: &Context, round: &mut Round) {
+/// Confirms the details that are due. Returns how many, when all of them have been tried once.
+pub async fn reconcile(context: &Context) -> usize {
     use futures_util::StreamExt as _;
     const DETAILS: Reconciler = Reconciler::Details;
     let except = context.deferred.rows(DETAILS, Instant::now());
@@ -74,14 +73,16 @@ pub async fn reconcile(context: &Context, round: &mut Round) {
     };
     let due = match due.await {
         Ok(due) => due,
-        Err(error) => return failed(context, DETAILS, &error),
+        Err(error) => {
+            failed(context, DETAILS, &error);
+            return 0;
+        }
     };
-    round.details += due.len();
     let confirming = futures_util::stream::iter(due).map(|due: DueDetails| async move {
         let confirm = confirm(context, due.app, due.id, due.attempts);
         isolated(context, DETAILS, due.id.uuid(), Box::pin(confirm)).await;
     });
-    confirming.buffer_unordered(PORTION.1).collect::<Vec<_>>().await;
+    confirming.buffer_unordered(PORTION.1).count().await
 }
 
 /// Asks the provider once. Without a usable answer, another attempt becomes due.
