@@ -57,6 +57,8 @@ mod oauth_crate;
 mod odd_answers;
 mod outages;
 mod plaid_webhooks;
+mod plaid;
+mod plaid_apps;
 mod relay;
 mod reveal_budget;
 mod revocation;

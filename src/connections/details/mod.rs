@@ -199,6 +199,9 @@ async fn record_once(
     if me.supersedes {
         // The newest of them stays; whichever was confirmed first.
         let newest = newer.last().map_or(id, |newer| newer.id);
+        if newest != id && !store::hold_active(&mut tx, app, newest).await? {
+            return Err(ConnectionError::Contended);
+        }
         let superseded = older.iter().chain(&newer).filter(|other| other.id != newest);
         for other in superseded {
             effects = effects.and(supersede(&mut tx, app, other, newest).await?);
