@@ -21,6 +21,7 @@ pub(crate) mod exchange;
 pub(crate) mod import;
 mod input;
 mod isolation;
+pub(crate) mod link_tokens;
 mod metrics;
 pub(crate) mod model;
 pub(crate) mod proxy_token;

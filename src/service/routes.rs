@@ -48,9 +48,10 @@ pub(super) fn all(config: &mut web::ServiceConfig, cors_origins: &[String]) {
         .service(read("/readyz", status::readyz))
         .service(read("/problems/{code}", status::problem))
         .configure(oauth_endpoints)
-        .service(at("/dapi/v2/{path:.*}", "POST").route(web::post().to(relay::wire::by_path)))
-        .service(at("/dapi", "POST").route(web::post().to(relay::wire::by_action)))
-        .service(at("/dapi/", "POST").route(web::post().to(relay::wire::by_action)))
+        .service(at("/dapi/v2/{path:.*}", "POST").route(web::post().to(relay::wire::dapi::by_path)))
+        .service(at("/plaid/{path:.*}", "POST").route(web::post().to(relay::wire::plaid::by_path)))
+        .service(at("/dapi", "POST").route(web::post().to(relay::wire::dapi::by_action)))
+        .service(at("/dapi/", "POST").route(web::post().to(relay::wire::dapi::by_action)))
         .service(
             at("/hooks/plaid/{app}", "POST")
                 .route(web::post().to(connections::webhooks::routes::plaid)),
@@ -97,8 +98,13 @@ pub(super) fn all(config: &mut web::ServiceConfig, cors_origins: &[String]) {
                 )
                 .service(
                     at("/connections/{id}/dapi/{path:.*}", "POST")
-                        .route(web::post().to(relay::call::call)),
+                        .route(web::post().to(relay::call::dapi)),
                 )
+                .service(
+                    at("/connections/{id}/plaid/{path:.*}", "POST")
+                        .route(web::post().to(relay::call::plaid)),
+                )
+                .service(at("/plaid/link-token", "POST").route(web::post().to(relay::link::create)))
                 .configure(upstreams)
                 .configure(admin_clients)
                 .configure(admin_audit)

@@ -48,6 +48,7 @@ pub(super) struct Shared {
     pub(super) reach: Reach,
     pub(super) line: relay::Line,
     pub(super) relay_limit: ConcurrencyLimit,
+    pub(super) public_url: Arc<str>,
     pub(super) body_pool: BodyPool,
     pub(super) webhooks: WebhookReceiver,
     pub(super) metrics: Metrics,
@@ -102,6 +103,7 @@ impl Shared {
             upstream_calls: ConcurrencyLimit::new(upstreams::MAX_CALLS.min(callers)),
             line: relay::Line::default(),
             relay_limit: ConcurrencyLimit::new(relay::MAX_CALLS.min(callers)),
+            public_url: public_url.into(),
             body_pool: BodyPool::new(body_pool::Limits::DEFAULT),
             webhooks,
             reach: parts.reach,
@@ -155,6 +157,7 @@ impl Shared {
             connections: context.clone(),
             line: self.line.clone(),
             limit: self.relay_limit.clone(),
+            public_url: self.public_url.clone(),
             metrics: self.metrics.relay.clone(),
         };
         Ok(Thread { context, upstreams, relay })

@@ -21,6 +21,8 @@ enum Needs {
     AppSecret,
     /// Plaid's signature.
     Signature,
+    /// Client id and secret as Plaid's, in Plaid's own shape.
+    PlaidSecret,
     /// An access token with this scope.
     Scope(Scope),
     /// An access token with this scope, or a connect session.
@@ -31,7 +33,8 @@ enum Needs {
 /// client that nobody has.
 fn table() -> Vec<(&'static str, &'static str, Needs)> {
     use Needs::{
-        AppSecret, Credentials, Elsewhere, Nothing, Scope as S, ScopeOrSession, Signature,
+        AppSecret, Credentials, Elsewhere, Nothing, PlaidSecret, Scope as S, ScopeOrSession,
+        Signature,
     };
     vec![
         ("get", "/healthz", Nothing),
@@ -46,6 +49,7 @@ fn table() -> Vec<(&'static str, &'static str, Needs)> {
         ("post", "/hooks/plaid/{app}", Signature),
         ("post", "/dapi", AppSecret),
         ("post", "/dapi/v2/{path}", AppSecret),
+        ("post", "/plaid/{path}", PlaidSecret),
         ("get", "/v1/admin/clients", S(Scope::Admin)),
         ("post", "/v1/admin/clients", S(Scope::Admin)),
         ("get", "/v1/admin/clients/{clientID}", S(Scope::Admin)),
@@ -77,6 +81,8 @@ fn table() -> Vec<(&'static str, &'static str, Needs)> {
         ("post", "/v1/connections/{id}/delink", S(Scope::ConnectionsRevoke)),
         ("post", "/v1/connections/{id}/invalidate", S(Scope::ConnectionsRevoke)),
         ("post", "/v1/connections/{id}/dapi/{path}", S(Scope::DapiCall)),
+        ("post", "/v1/connections/{id}/plaid/{path}", S(Scope::DapiCall)),
+        ("post", "/v1/plaid/link-token", S(Scope::DapiCall)),
         ("post", "/v1/upstreams/{name}/token", S(Scope::UpstreamsUse)),
         ("get", "/v1/upstreams/{name}/proxy/{path}", S(Scope::UpstreamsUse)),
         ("post", "/v1/upstreams/{name}/proxy/{path}", S(Scope::UpstreamsUse)),
@@ -155,6 +161,10 @@ async fn without_a_token_there_is_a_challenge_and_no_error() {
                 assert_eq!(told, (401, &json!("INVALID_APP_SECRET")), "{path}");
             }
             Needs::Signature => assert_eq!(answer.problem(), (400, "invalid_request"), "{path}"),
+            Needs::PlaidSecret => {
+                let told = (answer.status, &answer.json["error_code"]);
+                assert_eq!(told, (400, &json!("INVALID_API_KEYS")), "{path}");
+            }
             Needs::Scope(_) | Needs::ScopeOrSession(_) => {
                 assert_eq!(answer.problem(), (401, "unauthorized"), "{path}");
                 assert_eq!(

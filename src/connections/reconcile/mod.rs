@@ -24,8 +24,8 @@ use crate::connections::model::{Answer, Attempt, State, Transition};
 use crate::connections::reconcile::calls::{claim_and_run, leave_locked};
 use crate::connections::reconcile::store::Due;
 use crate::connections::{
-    ConnectionError, Context, bank_login, bulk_revocation, details, erasure, model, reveal,
-    rotation, sql, superseded, token_lease, transitions, webhooks,
+    ConnectionError, Context, bank_login, bulk_revocation, details, erasure, link_tokens, model,
+    reveal, rotation, sql, superseded, token_lease, transitions, webhooks,
 };
 use crate::database::{Conn, is_outage};
 use crate::providers::Provider;
@@ -370,12 +370,13 @@ pub async fn next_due(context: &Context) -> Result<Option<Duration>, ConnectionE
 type Forget = for<'a> fn(&'a mut Conn) -> BoxFuture<'a, sqlx::Result<u64>>;
 
 /// Secrets first.
-const FORGET: [Forget; 7] = [
+const FORGET: [Forget; 8] = [
     |conn| superseded::store::destroy_superseded_due(conn).boxed(),
     |conn| store::delete_ended_sessions(conn).boxed(),
     |conn| reveal::store::delete_spent_budgets(conn).boxed(),
     |conn| erasure::store::delete_erased_names(conn).boxed(),
     |conn| token_lease::store::delete_expired_leases(conn).boxed(),
+    |conn| link_tokens::store::delete_expired(conn).boxed(),
     |conn| bulk_revocation::store::delete_targets(conn).boxed(),
     |conn| webhooks::store::delete_old(conn).boxed(),
 ];
