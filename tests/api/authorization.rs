@@ -19,6 +19,8 @@ enum Needs {
     Credentials,
     /// Client id and secret as Dapi's `appSecret`, in Dapi's own shape.
     AppSecret,
+    /// Plaid's signature.
+    Signature,
     /// Client id and secret as Plaid's, in Plaid's own shape.
     PlaidSecret,
     /// An access token with this scope.
@@ -32,6 +34,7 @@ enum Needs {
 fn table() -> Vec<(&'static str, &'static str, Needs)> {
     use Needs::{
         AppSecret, Credentials, Elsewhere, Nothing, PlaidSecret, Scope as S, ScopeOrSession,
+        Signature,
     };
     vec![
         ("get", "/healthz", Nothing),
@@ -43,6 +46,7 @@ fn table() -> Vec<(&'static str, &'static str, Needs)> {
         ("post", "/oauth2/token", Credentials),
         ("post", "/oauth2/revoke", Credentials),
         ("post", "/oauth2/introspect", Credentials),
+        ("post", "/hooks/plaid/{app}", Signature),
         ("post", "/dapi", AppSecret),
         ("post", "/dapi/v2/{path}", AppSecret),
         ("post", "/plaid/{path}", PlaidSecret),
@@ -73,6 +77,7 @@ fn table() -> Vec<(&'static str, &'static str, Needs)> {
         ("get", "/v1/connections/{id}", ScopeOrSession(Scope::ConnectionsRead)),
         ("delete", "/v1/connections/{id}/attention", S(Scope::DapiCall)),
         ("post", "/v1/connections/{id}/token", S(Scope::TokensRead)),
+        ("delete", "/v1/connections/{id}/token", S(Scope::TokensRead)),
         ("post", "/v1/connections/{id}/delink", S(Scope::ConnectionsRevoke)),
         ("post", "/v1/connections/{id}/invalidate", S(Scope::ConnectionsRevoke)),
         ("post", "/v1/connections/{id}/dapi/{path}", S(Scope::DapiCall)),
@@ -155,6 +160,7 @@ async fn without_a_token_there_is_a_challenge_and_no_error() {
                 let told = (answer.status, &answer.json["type"]);
                 assert_eq!(told, (401, &json!("INVALID_APP_SECRET")), "{path}");
             }
+            Needs::Signature => assert_eq!(answer.problem(), (400, "invalid_request"), "{path}"),
             Needs::PlaidSecret => {
                 let told = (answer.status, &answer.json["error_code"]);
                 assert_eq!(told, (400, &json!("INVALID_API_KEYS")), "{path}");
@@ -177,14 +183,7 @@ async fn a_bad_token_is_told_apart_from_none() {
     let connection = app.active("ada").await;
     let session_of_nobody = format!("cs_{}", "x".repeat(43));
     for (method, path, needs) in table() {
-        if matches!(
-            needs,
-            Needs::Nothing
-                | Needs::Elsewhere
-                | Needs::Credentials
-                | Needs::AppSecret
-                | Needs::PlaidSecret
-        ) {
+        if !matches!(needs, Needs::Scope(_) | Needs::ScopeOrSession(_)) {
             continue;
         }
         for token in ["x", "a.b.c", &session_of_nobody] {
@@ -206,14 +205,8 @@ async fn each_scope_opens_what_it_is_for_and_nothing_else() {
         for (method, path, needs) in table() {
             let operation = Operation::new(method, path, id(&connection));
             let needed = match needs {
-                Needs::Nothing
-                | Needs::Elsewhere
-                | Needs::Credentials
-                | Needs::AppSecret
-                | Needs::PlaidSecret => {
-                    continue;
-                }
                 Needs::Scope(needed) | Needs::ScopeOrSession(needed) => needed,
+                _ => continue,
             };
             let answer = operation.call(&app, Some(&token)).await;
             if scope == needed {
@@ -245,11 +238,6 @@ async fn a_session_opens_only_what_a_browser_needs() {
     for (method, path, needs) in table() {
         let operation = Operation::new(method, path, id(&connection));
         match needs {
-            Needs::Nothing
-            | Needs::Elsewhere
-            | Needs::Credentials
-            | Needs::AppSecret
-            | Needs::PlaidSecret => {}
             Needs::Scope(_) => {
                 let answer = operation.call(&app, Some(&session)).await;
                 assert_eq!(answer.problem(), (403, "insufficient_scope"), "{method} {path}");
@@ -258,6 +246,7 @@ async fn a_session_opens_only_what_a_browser_needs() {
                 let answer = operation.call(&app, Some(&session)).await;
                 assert!(![401, 403].contains(&answer.status), "{method} {path}: {}", answer.text);
             }
+            _ => {}
         }
     }
 }

@@ -121,6 +121,11 @@ fn release_of(
 }
 
 impl TokenLease {
+    /// Returns the token of the call, sealed.
+    pub fn token(&self) -> &Sealed<AccessToken> {
+        &self.acquired.access_token
+    }
+
     /// Unseals what the call needs.
     pub fn open(&self, vault: &Vault) -> Result<Opened, VaultError> {
         let AcquiredLease {
