@@ -35,6 +35,7 @@ pub(super) fn data(config: &mut web::ServiceConfig, shared: &Shared, thread: Opt
         .app_data(web::Data::new(shared.operators.clone()))
         .app_data(web::Data::new(shared.proxies.clone()))
         .app_data(web::Data::new(shared.body_pool.clone()))
+        .app_data(web::Data::new(shared.webhooks.clone()))
         .app_data(web::Data::new(shared.metrics.http.clone()));
 }
 
@@ -51,6 +52,10 @@ pub(super) fn all(config: &mut web::ServiceConfig, cors_origins: &[String]) {
         .service(at("/plaid/{path:.*}", "POST").route(web::post().to(relay::wire::plaid::by_path)))
         .service(at("/dapi", "POST").route(web::post().to(relay::wire::dapi::by_action)))
         .service(at("/dapi/", "POST").route(web::post().to(relay::wire::dapi::by_action)))
+        .service(
+            at("/hooks/plaid/{app}", "POST")
+                .route(web::post().to(connections::webhooks::routes::plaid)),
+        )
         .service(web::redirect("/docs", "/docs/"))
         .service(read("/docs/{_:.*}", documents::page))
         .service(read(documents::OPENAPI, documents::document))
@@ -79,8 +84,9 @@ pub(super) fn all(config: &mut web::ServiceConfig, cors_origins: &[String]) {
                         .route(web::delete().to(connections::attention::routes::clear)),
                 )
                 .service(
-                    at("/connections/{id}/token", "POST")
-                        .route(web::post().to(connections::reveal::routes::token)),
+                    at("/connections/{id}/token", "POST, DELETE")
+                        .route(web::post().to(connections::reveal::routes::token))
+                        .route(web::delete().to(connections::rotation::routes::release)),
                 )
                 .service(
                     at("/connections/{id}/delink", "POST")

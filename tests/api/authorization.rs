@@ -13,10 +13,16 @@ use crate::support::{Answer, BOOTSTRAP_ID, TestApp, id};
 enum Needs {
     /// Nothing.
     Nothing,
+    /// Nothing, and it is on another listener than the API.
+    Elsewhere,
     /// Client credentials, in OAuth's own way.
     Credentials,
     /// Client id and secret as Dapi's `appSecret`, in Dapi's own shape.
     AppSecret,
+    /// Plaid's signature.
+    Signature,
+    /// Client id and secret as Plaid's, in Plaid's own shape.
+    PlaidSecret,
     /// An access token with this scope.
     Scope(Scope),
     /// An access token with this scope, or a connect session.
@@ -26,18 +32,24 @@ enum Needs {
 /// One row: method, path as in the document, needs. `{id}` is a connection of the app, `{clientID}` a
 /// client that nobody has.
 fn table() -> Vec<(&'static str, &'static str, Needs)> {
-    use Needs::{AppSecret, Credentials, Nothing, Scope as S, ScopeOrSession};
+    use Needs::{
+        AppSecret, Credentials, Elsewhere, Nothing, PlaidSecret, Scope as S, ScopeOrSession,
+        Signature,
+    };
     vec![
         ("get", "/healthz", Nothing),
         ("get", "/readyz", Nothing),
         ("get", "/problems/{code}", Nothing),
+        ("get", "/metrics", Elsewhere),
         ("get", "/.well-known/oauth-authorization-server", Nothing),
         ("get", "/.well-known/jwks.json", Nothing),
         ("post", "/oauth2/token", Credentials),
         ("post", "/oauth2/revoke", Credentials),
         ("post", "/oauth2/introspect", Credentials),
+        ("post", "/hooks/plaid/{app}", Signature),
         ("post", "/dapi", AppSecret),
         ("post", "/dapi/v2/{path}", AppSecret),
+        ("post", "/plaid/{path}", PlaidSecret),
         ("get", "/v1/admin/clients", S(Scope::Admin)),
         ("post", "/v1/admin/clients", S(Scope::Admin)),
         ("get", "/v1/admin/clients/{clientID}", S(Scope::Admin)),
@@ -65,9 +77,12 @@ fn table() -> Vec<(&'static str, &'static str, Needs)> {
         ("get", "/v1/connections/{id}", ScopeOrSession(Scope::ConnectionsRead)),
         ("delete", "/v1/connections/{id}/attention", S(Scope::DapiCall)),
         ("post", "/v1/connections/{id}/token", S(Scope::TokensRead)),
+        ("delete", "/v1/connections/{id}/token", S(Scope::TokensRead)),
         ("post", "/v1/connections/{id}/delink", S(Scope::ConnectionsRevoke)),
         ("post", "/v1/connections/{id}/invalidate", S(Scope::ConnectionsRevoke)),
         ("post", "/v1/connections/{id}/dapi/{path}", S(Scope::DapiCall)),
+        ("post", "/v1/connections/{id}/plaid/{path}", S(Scope::DapiCall)),
+        ("post", "/v1/plaid/link-token", S(Scope::DapiCall)),
         ("post", "/v1/upstreams/{name}/token", S(Scope::UpstreamsUse)),
         ("get", "/v1/upstreams/{name}/proxy/{path}", S(Scope::UpstreamsUse)),
         ("post", "/v1/upstreams/{name}/proxy/{path}", S(Scope::UpstreamsUse)),
@@ -136,6 +151,7 @@ async fn without_a_token_there_is_a_challenge_and_no_error() {
         let answer = Operation::new(method, path, id(&connection)).call(&app, None).await;
         match needs {
             Needs::Nothing => assert_eq!(answer.status, 200, "{path}"),
+            Needs::Elsewhere => assert_eq!(answer.problem(), (404, "not_found"), "{path}"),
             Needs::Credentials => {
                 assert_eq!((answer.status, &answer.json["error"]), (401, &json!("invalid_client")));
                 assert!(answer.header("www-authenticate").starts_with("Basic realm="), "{path}");
@@ -143,6 +159,11 @@ async fn without_a_token_there_is_a_challenge_and_no_error() {
             Needs::AppSecret => {
                 let told = (answer.status, &answer.json["type"]);
                 assert_eq!(told, (401, &json!("INVALID_APP_SECRET")), "{path}");
+            }
+            Needs::Signature => assert_eq!(answer.problem(), (400, "invalid_request"), "{path}"),
+            Needs::PlaidSecret => {
+                let told = (answer.status, &answer.json["error_code"]);
+                assert_eq!(told, (400, &json!("INVALID_API_KEYS")), "{path}");
             }
             Needs::Scope(_) | Needs::ScopeOrSession(_) => {
                 assert_eq!(answer.problem(), (401, "unauthorized"), "{path}");
@@ -162,7 +183,7 @@ async fn a_bad_token_is_told_apart_from_none() {
     let connection = app.active("ada").await;
     let session_of_nobody = format!("cs_{}", "x".repeat(43));
     for (method, path, needs) in table() {
-        if matches!(needs, Needs::Nothing | Needs::Credentials | Needs::AppSecret) {
+        if !matches!(needs, Needs::Scope(_) | Needs::ScopeOrSession(_)) {
             continue;
         }
         for token in ["x", "a.b.c", &session_of_nobody] {
@@ -184,8 +205,8 @@ async fn each_scope_opens_what_it_is_for_and_nothing_else() {
         for (method, path, needs) in table() {
             let operation = Operation::new(method, path, id(&connection));
             let needed = match needs {
-                Needs::Nothing | Needs::Credentials | Needs::AppSecret => continue,
                 Needs::Scope(needed) | Needs::ScopeOrSession(needed) => needed,
+                _ => continue,
             };
             let answer = operation.call(&app, Some(&token)).await;
             if scope == needed {
@@ -217,7 +238,6 @@ async fn a_session_opens_only_what_a_browser_needs() {
     for (method, path, needs) in table() {
         let operation = Operation::new(method, path, id(&connection));
         match needs {
-            Needs::Nothing | Needs::Credentials | Needs::AppSecret => {}
             Needs::Scope(_) => {
                 let answer = operation.call(&app, Some(&session)).await;
                 assert_eq!(answer.problem(), (403, "insufficient_scope"), "{method} {path}");
@@ -226,6 +246,7 @@ async fn a_session_opens_only_what_a_browser_needs() {
                 let answer = operation.call(&app, Some(&session)).await;
                 assert!(![401, 403].contains(&answer.status), "{method} {path}: {}", answer.text);
             }
+            _ => {}
         }
     }
 }

@@ -5,7 +5,8 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use crate::common::ids::ConnectionId;
 use crate::http::body::{Id, read_passed};
 use crate::http::caller::{Authorized, needs};
-use crate::http::problem::{Problem, ProblemCode};
+use crate::http::problem::{Problem, ProblemCode, code};
+use crate::http::responses::{AnyObject, Calling, ForClients, Problems, WithBody};
 use crate::providers::Provider;
 use crate::relay::body::Fields;
 use crate::relay::routes::{MAX_REQUEST, OnBehalf, answer};
@@ -20,27 +21,20 @@ use crate::relay::{Context, paths};
 ///
 /// Dapi takes one call at a time with a token. Calls on one connection wait for each other in the order of
 /// their arrival, whichever replica they came to. A call that has begun runs to its end though its caller
-/// goes away.
+/// goes away. If too many wait for the token already, the answer is `too_many_requests`; if the user has to link the
+/// login again first, `connection_needs_attention` with `attention`.
 #[utoipa::path(
-    post, path = "/v1/connections/{id}/dapi/{path}", tag = "Connections",
+    post, path = "/v1/connections/{id}/dapi/{path}", tag = "Connections", operation_id = "callDapi",
     security(("bearer" = ["dapi:call"])),
     params(
         ("id" = ConnectionId, Path, description = "The connection"),
-        ("path" = String, Path, description = "Dapi's path, such as `data/accounts/get`; holds slashes"),
+        ("path" = String, Path, description = "Dapi's path, such as `data/accounts/get`; holds slashes", example = "data/accounts/get"),
     ),
-    request_body(content = serde_json::Value, description = "A JSON object as Dapi takes it, without the secrets"),
+    request_body(content = AnyObject, description = "A JSON object as Dapi takes it, without the secrets"),
     responses(
-        (status = 200, description = "Dapi's answer, with its own status", body = serde_json::Value, headers(("Strongroom-Upstream" = String, description = "`dapi`"))),
-        (status = 400, description = "`invalid_request`: the body is not a JSON object"),
-        (status = 401, description = "`unauthorized`"),
-        (status = 403, description = "`insufficient_scope`"),
-        (status = 404, description = "`not_found`: no such connection, or a path that is not for calling"),
-        (status = 409, description = "`connection_not_active`, with `connectionStatus`; `connection_needs_attention`, with `attention`; `user_secret_missing`"),
-        (status = 413, description = "`body_too_large`"),
-        (status = 429, description = "`too_many_requests`: too many wait for this token already; with `Retry-After`"),
-        (status = 502, description = "`upstream_failed`"),
-        (status = 503, description = "`unavailable`"),
-        (status = 504, description = "`upstream_timeout`"),
+        (status = 200, description = "Dapi's answer", body = AnyObject, headers(("Strongroom-Upstream" = String, description = "`dapi`"))),
+        (status = "default", description = "Dapi's answer with any other status", body = AnyObject, headers(("Strongroom-Upstream" = String, description = "`dapi`"))),
+        Problems<(ForClients, WithBody, Calling, code::NotFound, code::ConnectionNotActive, code::ConnectionNeedsAttention, code::UserSecretMissing)>,
     )
 )]
 pub async fn dapi(
@@ -64,25 +58,17 @@ pub async fn dapi(
 /// `user.client_user_id` and `webhook` are put in if they are left out. Calls on one connection run side by side. A call
 /// that has begun runs to its end though its caller goes away.
 #[utoipa::path(
-    post, path = "/v1/connections/{id}/plaid/{path}", tag = "Connections",
+    post, path = "/v1/connections/{id}/plaid/{path}", tag = "Connections", operation_id = "callPlaid",
     security(("bearer" = ["dapi:call"])),
     params(
         ("id" = ConnectionId, Path, description = "The connection"),
-        ("path" = String, Path, description = "Plaid's path, such as `transactions/sync`; holds slashes"),
+        ("path" = String, Path, description = "Plaid's path, such as `transactions/sync`; holds slashes", example = "accounts/get"),
     ),
-    request_body(content = serde_json::Value, description = "A JSON object as Plaid takes it, without the secrets"),
+    request_body(content = AnyObject, description = "A JSON object as Plaid takes it, without the secrets"),
     responses(
-        (status = 200, description = "Plaid's answer, with its own status", body = serde_json::Value, headers(("Strongroom-Upstream" = String, description = "`plaid`"))),
-        (status = 400, description = "`invalid_request`: the body is not a JSON object"),
-        (status = 401, description = "`unauthorized`"),
-        (status = 403, description = "`insufficient_scope`"),
-        (status = 404, description = "`not_found`: no such connection, or a path that is not for calling"),
-        (status = 409, description = "`connection_not_active`, with `connectionStatus`; `connection_needs_attention`, with `attention`; `user_being_erased`"),
-        (status = 413, description = "`body_too_large`"),
-        (status = 429, description = "`too_many_requests`; with `Retry-After`"),
-        (status = 502, description = "`upstream_failed`"),
-        (status = 503, description = "`unavailable`"),
-        (status = 504, description = "`upstream_timeout`"),
+        (status = 200, description = "Plaid's answer", body = AnyObject, headers(("Strongroom-Upstream" = String, description = "`plaid`"))),
+        (status = "default", description = "Plaid's answer with any other status", body = AnyObject, headers(("Strongroom-Upstream" = String, description = "`plaid`"))),
+        Problems<(ForClients, WithBody, Calling, code::NotFound, code::ConnectionNotActive, code::ConnectionNeedsAttention, code::UserBeingErased)>,
     )
 )]
 pub async fn plaid(

@@ -4,7 +4,8 @@ use actix_web::{HttpRequest, HttpResponse, web};
 
 use crate::http::body::read_passed;
 use crate::http::caller::{Authorized, needs};
-use crate::http::problem::Problem;
+use crate::http::problem::{Problem, code};
+use crate::http::responses::{AnyObject, Calling, ForClients, Problems, WithBody};
 use crate::providers::Provider;
 use crate::relay::body::Fields;
 use crate::relay::routes::{MAX_REQUEST, answer, begin_link};
@@ -22,21 +23,13 @@ const CLIENT_USER_ID: &str = "clientUserID";
 /// status, with the header `Strongroom-Upstream: plaid`. For a login in trouble use
 /// `POST /v1/connections/{id}/plaid/link/token/create`.
 #[utoipa::path(
-    post, path = "/v1/plaid/link-token", tag = "Connections",
+    post, path = "/v1/plaid/link-token", tag = "Connections", operation_id = "createPlaidLinkToken",
     security(("bearer" = ["dapi:call"])),
-    request_body(content = serde_json::Value, description = "A JSON object as Plaid takes it, without the secrets, and `clientUserID`"),
+    request_body(content = AnyObject, description = "A JSON object as Plaid takes it, without the secrets, and `clientUserID`"),
     responses(
-        (status = 200, description = "Plaid's answer, with its own status: `link_token`, `expiration`, `request_id`", body = serde_json::Value, headers(("Strongroom-Upstream" = String, description = "`plaid`"))),
-        (status = 400, description = "`invalid_request`: the body is not a JSON object, or names no user"),
-        (status = 401, description = "`unauthorized`"),
-        (status = 403, description = "`insufficient_scope`"),
-        (status = 404, description = "`not_found`: the app is not registered with Plaid"),
-        (status = 409, description = "`user_being_erased`"),
-        (status = 413, description = "`body_too_large`"),
-        (status = 429, description = "`too_many_requests`; with `Retry-After`"),
-        (status = 502, description = "`upstream_failed`"),
-        (status = 503, description = "`unavailable`"),
-        (status = 504, description = "`upstream_timeout`"),
+        (status = 200, description = "Plaid's answer: `link_token`, `expiration`, `request_id`", body = AnyObject, headers(("Strongroom-Upstream" = String, description = "`plaid`"))),
+        (status = "default", description = "Plaid's answer with any other status", body = AnyObject, headers(("Strongroom-Upstream" = String, description = "`plaid`"))),
+        Problems<(ForClients, WithBody, Calling, code::NotFound, code::UserBeingErased)>,
     )
 )]
 pub async fn create(

@@ -1,8 +1,11 @@
 //! `POST /plaid/{path}`: Plaid's own wire.
 
+use std::collections::BTreeMap;
+
 use actix_web::{HttpMessage as _, HttpRequest, HttpResponse, web};
 use serde_json::json;
 use tracing_actix_web::RequestId;
+use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
 
 use super::{Credentials, Exchanged, LONGEST_SECRET, Services, WireRequest};
 use crate::common::actor::Actor;
@@ -23,18 +26,17 @@ use crate::relay::routes::{OnBehalf, answer, begin_link};
 use crate::relay::wire::plaid::{Action, PlaidError};
 use crate::users::check_client_user_id;
 
-/// An answer in Plaid's shape.
+/// An answer in Plaid's shape. Calls add what they ask for.
 #[derive(utoipa::ToSchema)]
 #[expect(dead_code, reason = "describes the answer in the OpenAPI document")]
 #[schema(as = PlaidAnswer)]
 pub struct AnswerShape {
     /// The id of the request: Plaid's own if the answer is Plaid's.
-    request_id: String,
+    #[schema(example = "HNTDNrA8F1shFEW")]
+    request_id: Option<String>,
     /// The class of an error.
-    #[schema(example = "ITEM_ERROR")]
     error_type: Option<String>,
     /// The kind of error, if there was one.
-    #[schema(example = "ITEM_NOT_FOUND")]
     error_code: Option<String>,
     /// A description of the error.
     error_message: Option<String>,
@@ -42,6 +44,72 @@ pub struct AnswerShape {
     access_token: Option<String>,
     /// Of an exchange: Plaid's name for the bank login.
     item_id: Option<String>,
+}
+
+/// A request as Plaid's SDKs send it: these fields, and those of the call.
+#[derive(utoipa::ToSchema)]
+#[expect(dead_code, reason = "describes the request in the OpenAPI document")]
+#[schema(as = PlaidRequest)]
+pub struct RequestShape {
+    /// A client's id, unless the header has it.
+    #[schema(example = "payroll7Qm2Xv9")]
+    client_id: Option<String>,
+    /// A client's secret, unless the header has it.
+    #[schema(example = "n3Vd8sK1pZ6tY0wQ4rB7mX2cJ5hG9fLa")]
+    secret: Option<String>,
+    /// A proxy token, from `item/public_token/exchange`.
+    access_token: Option<String>,
+    /// Of an exchange: the single-use token that Link brings.
+    #[schema(max_length = 16384)]
+    public_token: Option<String>,
+    /// Of an exchange: the link token that led to it, which names the user; no field of Plaid's.
+    link_token: Option<String>,
+}
+
+/// Errors in Plaid's shape.
+pub struct Refusals;
+
+impl utoipa::IntoResponses for Refusals {
+    fn responses() -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
+        let each = [
+            (
+                "400",
+                "INVALID_ACCESS_TOKEN",
+                "The client, a field, the public token, the proxy token or the user's login is refused; after `ITEM_LOGIN_REQUIRED` without a call, until the user repairs the login",
+            ),
+            ("404", "NOT_FOUND", "There is no such path for calling"),
+            ("408", "INVALID_BODY", "The body did not arrive in time"),
+            ("409", "USER_BEING_ERASED", "The user is being erased"),
+            ("413", "INVALID_BODY", "The body is too large"),
+            (
+                "429",
+                "RATE_LIMIT_EXCEEDED",
+                "Too many requests or wrong secrets; with `Retry-After`",
+            ),
+            ("500", "INTERNAL_SERVER_ERROR", "A defect of the service"),
+            ("502", "INTERNAL_SERVER_ERROR", "Plaid gave no usable answer"),
+            (
+                "503",
+                "INTERNAL_SERVER_ERROR",
+                "The exchange has not ended, or the service cannot work; with `Retry-After`",
+            ),
+            ("504", "INTERNAL_SERVER_ERROR", "Plaid did not answer in time"),
+        ];
+        let response = |code: &str, what: &str| {
+            let example = json!({
+                "error_type": "INVALID_INPUT", "error_code": code, "error_message": what,
+                "display_message": null, "request_id": "0199f3a2-7c1e-7d3b-9a54-3f2b8c0d6e71",
+                "suggested_action": null,
+            });
+            let schema = Some(Ref::from_schema_name("PlaidAnswer"));
+            let content = ContentBuilder::new().schema(schema).example(Some(example)).build();
+            let response =
+                ResponseBuilder::new().description(format!("{what}: `{code}` and others."));
+            response.content("application/json", content).build().into()
+        };
+        let each = each.map(|(status, code, what)| (status.to_owned(), response(code, what)));
+        each.into_iter().collect()
+    }
 }
 
 /// Plaid's own wire, for its SDKs: the same paths, the same shapes.
@@ -52,24 +120,19 @@ pub struct AnswerShape {
 /// created here (named by `link_token` in the request, else asked for at Plaid). `item/remove` revokes the connection
 /// here, and the removal is repeated until Plaid confirms. Errors have Plaid's shape too.
 #[utoipa::path(
-    post, path = "/plaid/{path}", tag = "Plaid's wire",
+    post, path = "/plaid/{path}", tag = "Plaid's wire", operation_id = "callPlaidWire",
+    security(()),
     params(
-        ("path" = String, Path, description = "Plaid's path, such as `item/public_token/exchange`; holds slashes"),
-        ("PLAID-CLIENT-ID" = Option<String>, Header, description = "The client's id"),
-        ("PLAID-SECRET" = Option<String>, Header, description = "The client's secret"),
+        ("path" = String, Path, description = "Plaid's path, such as `item/public_token/exchange`; holds slashes", example = "accounts/get"),
+        ("PLAID-CLIENT-ID" = Option<String>, Header, description = "A client's id"),
+        ("PLAID-SECRET" = Option<String>, Header, description = "A client's secret"),
         ("X-Client-User-ID" = Option<String>, Header, description = "The app's own name for the user, with a link token or an exchange"),
     ),
-    request_body(content = serde_json::Value, description = "As Plaid's SDKs send it"),
+    request_body(content = RequestShape, description = "As Plaid's SDKs send it"),
     responses(
         (status = 200, description = "Plaid's answer, or Strongroom's in its shape", body = AnswerShape),
-        (status = 400, description = "In Plaid's shape: `INVALID_API_KEYS`, `UNAUTHORIZED_ROUTE_ACCESS`, `INVALID_BODY`, `MISSING_FIELDS`, `INVALID_FIELD`, `INVALID_PUBLIC_TOKEN`, `INVALID_ACCESS_TOKEN`, `ITEM_NOT_FOUND`; `ITEM_LOGIN_REQUIRED` again, without a call, until the user repairs the login", body = AnswerShape),
-        (status = 404, description = "`NOT_FOUND`", body = AnswerShape),
-        (status = 409, description = "`USER_BEING_ERASED`", body = AnswerShape),
-        (status = 413, description = "`INVALID_BODY`", body = AnswerShape),
-        (status = 429, description = "`RATE_LIMIT_EXCEEDED`; with `Retry-After`", body = AnswerShape),
-        (status = 502, description = "`INTERNAL_SERVER_ERROR`: Plaid gave no usable answer", body = AnswerShape),
-        (status = 503, description = "`INTERNAL_SERVER_ERROR`: the exchange has not ended, or the service cannot work; with `Retry-After`", body = AnswerShape),
-        (status = 504, description = "`INTERNAL_SERVER_ERROR`: Plaid did not answer in time", body = AnswerShape),
+        (status = "default", description = "Plaid's answer with any other status", body = AnswerShape),
+        Refusals,
     )
 )]
 pub async fn by_path(req: HttpRequest, payload: web::Payload) -> HttpResponse {
