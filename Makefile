@@ -1,4 +1,4 @@
-.PHONY: test test-production test-docs test-browser soak fmt lint sqlx doc bench bench-peers
+.PHONY: test test-production test-docs test-api-document test-browser soak fmt lint sqlx doc bench bench-peers
 
 ## Everything that has to hold; needs Rust, a C compiler and PostgreSQL's programs.
 test:
@@ -11,6 +11,10 @@ test-production:
 ## The lines of every document, against a `strongroom dev`; needs node with npm, Python 3, psql and curl.
 test-docs:
 	scripts/test-documents
+
+## The OpenAPI document against Redocly, Spectral and schemathesis; needs node with npm and Python 3.
+test-api-document:
+	scripts/test-api-document
 
 ## The demo page in headless Chromium; needs node with npm and Chromium.
 test-browser:

@@ -29,18 +29,23 @@ pub struct AuditEvent {
     #[schema(example = "token.revealed")]
     pub action: String,
     /// How it ended: `ok`, `failed`, or the connection's status.
+    #[schema(example = "ok")]
     pub outcome: String,
     /// Who: `client`, `session` (a browser), `operator` (the command line) or `service`.
+    #[schema(example = "client")]
     pub actor: String,
     /// The client, if the actor is one.
     #[serde(rename = "clientID")]
+    #[schema(example = "payroll7Qm2Xv9")]
     pub client_id: Option<String>,
     /// The connect session, if the actor is one.
     #[serde(rename = "sessionID")]
     pub session_id: Option<SessionId>,
     /// The scope that let the client do it.
+    #[schema(example = "tokens:read")]
     pub scope: Option<String>,
     /// The address of the caller.
+    #[schema(example = "192.0.2.7")]
     pub ip: Option<String>,
     /// The request, as its answer's `X-Request-ID` and the log have it.
     #[serde(rename = "requestID")]
@@ -50,10 +55,13 @@ pub struct AuditEvent {
     /// The connection that it concerns.
     pub connection: Option<ConnectionId>,
     /// The caller's reason, or a detail of the action.
+    #[schema(example = "nightly balance run")]
     pub reason: Option<String>,
     /// Its position in the app's chain; `null` for about a second, until it is linked.
+    #[schema(minimum = 1, example = 1042)]
     pub seq: Option<i64>,
     /// The hash of its link, in hexadecimal.
+    #[schema(example = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08")]
     pub hash: Option<String>,
 }
 

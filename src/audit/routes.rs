@@ -13,14 +13,15 @@ use super::checkpoint as points;
 use super::model::AuditEvent;
 use super::store::{self, Filter};
 use crate::common::ids::{AppId, AuditEventId, ConnectionId};
-use crate::common::paging::{Cursor, DEFAULT_LIMIT, MAX_LIMIT, Page};
+use crate::common::paging::{Cursor, DEFAULT_LIMIT, MAX_LIMIT, Page, PageCursor};
 use crate::common::signer::Signer;
 use crate::common::text;
 use crate::database::{Conn, Pool};
 use crate::http::body::UrlQuery;
 use crate::http::caller::{Authorized, needs};
 use crate::http::operators::{Operators, query_problem};
-use crate::http::problem::Problem;
+use crate::http::problem::{Problem, code};
+use crate::http::responses::{ForClients, Problems};
 
 /// The media type of an export: one JSON object a line.
 const JSON_LINES: &str = "application/x-ndjson";
@@ -31,38 +32,64 @@ const MAX_TEXT: usize = 256;
 /// The kinds of actors that the filter accepts.
 const ACTORS: [&str; 4] = ["client", "session", "operator", "service"];
 
+text::text_schemas! {
+    /// A text that a filter compares with, at most 256 bytes.
+    AuditFilterText, text::TEXT, 1 to MAX_TEXT, "token.revealed";
+}
+
+/// What kind of actor.
+#[derive(Debug)]
+pub struct ActorKind;
+
+impl utoipa::PartialSchema for ActorKind {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+        let object = utoipa::openapi::ObjectBuilder::new()
+            .schema_type(utoipa::openapi::schema::Type::String);
+        object.enum_values(Some(ACTORS)).build().into()
+    }
+}
+
+impl ToSchema for ActorKind {}
+
 /// Which events, and which page of them.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct EventQuery {
     /// Only this action, such as `token.revealed`.
+    #[param(value_type = AuditFilterText, required = false)]
     action: Option<String>,
     /// Only events of this user.
     #[serde(rename = "clientUserID")]
+    #[param(value_type = AuditFilterText, required = false)]
     client_user_id: Option<String>,
     /// Only events of this connection, by its id `conn_…`.
-    #[param(value_type = Option<ConnectionId>)]
+    #[param(value_type = ConnectionId, required = false)]
     connection: Option<String>,
     /// Only what this client did.
     #[serde(rename = "clientID")]
+    #[param(value_type = AuditFilterText, required = false)]
     client_id: Option<String>,
     /// Only what this kind of actor did: `client`, `session`, `operator` or `service`.
+    #[param(value_type = ActorKind, required = false)]
     actor: Option<String>,
     /// Only what was written before this time (RFC 3339).
+    #[param(value_type = String, required = false, format = DateTime, example = "2026-11-21T15:20:00Z")]
     before: Option<String>,
     /// Only what was written at this time or later (RFC 3339).
+    #[param(value_type = String, required = false, format = DateTime, example = "2026-11-21T15:20:00Z")]
     after: Option<String>,
     /// The size of a page: 50 by default, at most 100. JSON lines return all events.
-    #[param(value_type = Option<u8>, minimum = 1, maximum = 100)]
+    #[param(value_type = u8, required = false, minimum = 1, maximum = 100, default = 50)]
     limit: Option<String>,
     /// The `nextCursor` of the page before.
+    #[param(value_type = PageCursor, required = false)]
     cursor: Option<String>,
 }
 
 /// One page of the trail, newest first.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct EventList {
+pub struct AuditEventList {
     /// The events.
     events: Vec<AuditEvent>,
     /// Where the next page starts; `null` on the last.
@@ -72,34 +99,36 @@ pub struct EventList {
 /// A signed statement of the end of the app's chain.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct CheckpointAnswer {
+pub struct AuditCheckpoint {
     /// The app.
     app: AppId,
     /// How many links the chain has.
+    #[schema(minimum = 0, example = 1042)]
     seq: i64,
     /// The hash of the last, in hexadecimal.
+    #[schema(
+        pattern = "^[0-9a-f]{64}$",
+        example = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+    )]
     hash: String,
     /// When the statement was made.
     #[serde(with = "time::serde::rfc3339")]
     at: OffsetDateTime,
     /// The same as a JWS that verifies with `/.well-known/jwks.json`: this is what to keep.
+    #[schema(example = "eyJhbGciOiJFUzI1NiJ9.claims.c2lnbmF0dXJl")]
     checkpoint: String,
 }
 
 /// The audit trail of the app, newest first; with `Accept: application/x-ndjson` all of it that the
 /// filters let through, one event a line.
 #[utoipa::path(
-    get, path = "/v1/admin/audit-events", tag = "Administration",
+    get, path = "/v1/admin/audit-events", tag = "Administration", operation_id = "listAuditEvents",
     security(("bearer" = ["admin"])),
     params(EventQuery),
     responses(
         (status = 200, description = "One page, or everything", content(
-            (EventList = "application/json"), (String = "application/x-ndjson"))),
-        (status = 400, description = "`invalid_request`"),
-        (status = 401, description = "`unauthorized`"),
-        (status = 403, description = "`insufficient_scope`"),
-        (status = 429, description = "`too_many_requests`: another query of the app is under way"),
-        (status = 503, description = "`unavailable`"),
+            (AuditEventList = "application/json"), (String = "application/x-ndjson", example = json!("{\"action\": \"token.revealed\"}\n")))),
+        Problems<(ForClients, code::TooManyRequests)>,
     )
 )]
 pub async fn list(
@@ -117,7 +146,7 @@ pub async fn list(
     }
     let mut conn = operators.begin(filter.app).await?;
     let page = page(&mut conn, &filter, cursor, limit).await?;
-    Ok(HttpResponse::Ok().insert_header((VARY, "Accept")).json(EventList {
+    Ok(HttpResponse::Ok().insert_header((VARY, "Accept")).json(AuditEventList {
         events: page.items,
         next_cursor: page.next.map(|cursor| cursor.to_string()),
     }))
@@ -125,13 +154,11 @@ pub async fn list(
 
 /// A signed statement of the end of the app's chain, to be kept elsewhere.
 #[utoipa::path(
-    get, path = "/v1/admin/audit-checkpoint", tag = "Administration",
+    get, path = "/v1/admin/audit-checkpoint", tag = "Administration", operation_id = "getAuditCheckpoint",
     security(("bearer" = ["admin"])),
     responses(
-        (status = 200, description = "The checkpoint", body = CheckpointAnswer),
-        (status = 401, description = "`unauthorized`"),
-        (status = 403, description = "`insufficient_scope`"),
-        (status = 503, description = "`unavailable`"),
+        (status = 200, description = "The checkpoint", body = AuditCheckpoint),
+        Problems<ForClients>,
     )
 )]
 pub async fn checkpoint(
@@ -144,7 +171,7 @@ pub async fn checkpoint(
     let point = point.ok_or_else(|| Problem::unavailable("no key signs"))?;
     let points::SignedCheckpoint { claims, jws } = point;
     let at = OffsetDateTime::from_unix_timestamp(claims.iat).map_err(Problem::internal)?;
-    Ok(HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).json(CheckpointAnswer {
+    Ok(HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).json(AuditCheckpoint {
         app: claims.sub,
         seq: claims.seq,
         hash: claims.hash,

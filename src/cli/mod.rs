@@ -12,6 +12,7 @@ mod connections;
 mod dev;
 mod keys;
 mod migrate;
+mod openapi;
 mod output;
 mod revocations;
 #[cfg(feature = "dev")]
@@ -71,6 +72,8 @@ enum Command {
     Keys(keys::Keys),
     Audit(audit::Audit),
     Sweep(sweep::Sweep),
+    #[command(name = "openapi")]
+    OpenApi(openapi::OpenApi),
 }
 
 /// Why a command failed.
@@ -166,6 +169,7 @@ impl Command {
             Self::Keys(command) => command.run(environment, output).await,
             Self::Audit(command) => command.run(environment, output).await,
             Self::Sweep(command) => command.run(environment, output).await,
+            Self::OpenApi(_) => openapi::OpenApi::run(output),
         }
     }
 }

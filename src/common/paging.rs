@@ -32,6 +32,24 @@ impl Cursor {
     }
 }
 
+/// A cursor in the `OpenAPI` document.
+#[derive(Debug)]
+pub struct PageCursor;
+
+impl utoipa::PartialSchema for PageCursor {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+        utoipa::openapi::ObjectBuilder::new()
+            .schema_type(utoipa::openapi::schema::Type::String)
+            .description(Some("The `nextCursor` of the page before; opaque"))
+            .pattern(Some("^[A-Za-z0-9_-]+$"))
+            .examples(["AZnzonwefTuaVD8rjA1ucQ"])
+            .build()
+            .into()
+    }
+}
+
+impl utoipa::ToSchema for PageCursor {}
+
 impl std::fmt::Display for Cursor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&URL_SAFE_NO_PAD.encode(self.0.as_bytes()))

@@ -23,6 +23,46 @@ pub enum InvalidText {
     NotVisible,
 }
 
+/// The pattern of what [`check`] accepts, in the ECMA-262 dialect of JSON Schema.
+pub const TEXT: &str = r"^[^\u0000]*[^\s\u0000][^\u0000]*$";
+/// The pattern of what [`check_secret`] accepts.
+pub const SECRET: &str = r"^[^\u0000-\u001f\u007f-\u009f]*[^\s\u0000-\u001f\u007f-\u009f][^\u0000-\u001f\u007f-\u009f]*$";
+/// The pattern of what [`check_bearer`] accepts.
+pub const BEARER: &str = r"^[\u0021-\u007e]+$";
+
+/// Declares types that stand for a checked text in the `OpenAPI` document: its pattern, its maximum
+/// length in bytes and an example, from the constants that the check itself uses.
+///
+/// `maxLength` counts characters, so that a text with others than ASCII may be refused below it.
+macro_rules! text_schemas {
+    ($($(#[doc = $doc:literal])+ $name:ident, $pattern:expr, $min:literal to $max:expr, $example:expr;)+) => { $(
+        $(#[doc = $doc])+
+        #[derive(Debug)]
+        pub struct $name;
+
+        impl utoipa::PartialSchema for $name {
+            fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
+                utoipa::openapi::ObjectBuilder::new()
+                    .schema_type(utoipa::openapi::schema::Type::String)
+                    .description(Some(concat!($($doc),+).trim()))
+                    .min_length(Some($min))
+                    .max_length(Some($max))
+                    .pattern(Some($pattern))
+                    .examples([$example])
+                    .build()
+                    .into()
+            }
+        }
+
+        impl utoipa::ToSchema for $name {
+            fn name() -> std::borrow::Cow<'static, str> {
+                stringify!($name).into()
+            }
+        }
+    )+ };
+}
+pub(crate) use text_schemas;
+
 /// Accepts text that PostgreSQL can store and that is not blank, up to `max_bytes`.
 pub fn check(text: &str, max_bytes: usize) -> Result<(), InvalidText> {
     if text.trim().is_empty() {

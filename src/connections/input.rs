@@ -19,6 +19,26 @@ pub const MAX_SECRET: usize = 16 * 1024;
 /// The longest reason, in bytes.
 pub const MAX_REASON: usize = 500;
 
+/// The checked texts in the `OpenAPI` document.
+pub mod schema {
+    use super::{MAX_NAME, MAX_REASON, MAX_SECRET, text};
+
+    text::text_schemas! {
+        /// Dapi's name for something, at most 1024 bytes.
+        DapiName, text::TEXT, 1 to MAX_NAME, "7f1c2d5e-8a4b-4f0e-9c57-3e1d2b6a9f10";
+        /// Dapi's name for a bank login, at most 1024 bytes.
+        DapiConnectionID, text::SECRET, 1 to MAX_NAME, "a2b6c1d4-5e8f-4a30-b7c9-1d2e3f405162";
+        /// The single-use code that Connect hands out.
+        AccessCode, text::SECRET, 1 to MAX_SECRET, "eyJhbGciOiJIUzI1NiJ9.code.c2lnbmF0dXJl";
+        /// A permanent access token of Dapi's.
+        AccessToken, text::BEARER, 1 to MAX_SECRET, "eyJhbGciOiJIUzI1NiJ9.token.c2lnbmF0dXJl";
+        /// Connect's user secret, without which a token cannot be used.
+        UserSecret, text::SECRET, 1 to MAX_SECRET, "zD0kHc1qXhV3t4bY8mWn2g==";
+        /// A reason, for the audit trail, at most 500 bytes.
+        Reason, text::TEXT, 1 to MAX_REASON, "nightly balance run";
+    }
+}
+
 impl From<ConnectionError> for Problem {
     fn from(error: ConnectionError) -> Self {
         match error {

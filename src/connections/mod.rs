@@ -2,7 +2,8 @@
 //!
 //! `model` holds the rules and does no I/O. Each use case has a folder with its statements in `store` and its
 //! HTTP in `routes`: `exchange`, `import`, `reveal`, `revocation`, `bulk_revocation`, `erasure`, `attention`,
-//! `query`. `reconcile` carries on what did not end. `bank_login` and `transitions` are what they share.
+//! `query`. `reconcile` carries on what did not end. `bank_login` and `transitions` are what they share; `shape`
+//! describes bodies for the `OpenAPI` document.
 //!
 //! May import: common, vault, providers, http, audit, apps, users.
 
@@ -27,6 +28,7 @@ pub(crate) mod query;
 pub mod reconcile;
 pub(crate) mod reveal;
 pub(crate) mod revocation;
+mod shape;
 mod sql;
 mod superseded;
 pub(crate) mod token_lease;
@@ -37,7 +39,7 @@ pub use deferred::Deferred;
 pub use metrics::Metrics;
 pub use query::ChangeNotifier;
 pub use reveal::{Budgets, LastUses};
-pub use revocation::end_dead_token;
+pub use revocation::{end_dead_token, restore_predecessor};
 
 use std::sync::Arc;
 use std::time::Duration;

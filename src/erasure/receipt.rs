@@ -11,6 +11,7 @@ use crate::oauth::Issuer;
 /// The status of an erasure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = ErasureStatus)]
 pub enum State {
     /// None of the user's connections is usable; Dapi has not confirmed all revocations yet.
     Pending,
@@ -21,6 +22,7 @@ pub enum State {
 /// What was destroyed.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = ErasureCounts)]
 pub struct Destroyed {
     /// The user's data key: no copy of a sealed value elsewhere, such as in a backup, can be unsealed without it.
     data_key: DataKeyId,
@@ -37,6 +39,7 @@ pub struct Destroyed {
 /// An erasure, and once it has ended its signed receipt.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = ErasureReceipt)]
 pub struct Receipt {
     /// The erasure's id.
     pub id: ErasureId,
@@ -57,6 +60,7 @@ pub struct Receipt {
     /// What was destroyed.
     pub destroyed: Option<Destroyed>,
     /// The same as a JWT (RFC 7519), signed by one of the keys at `/.well-known/jwks.json`.
+    #[schema(example = "eyJhbGciOiJFUzI1NiJ9.claims.c2lnbmF0dXJl")]
     pub receipt: Option<String>,
 }
 

@@ -12,9 +12,10 @@ use crate::erasure::receipt::Receipt;
 use crate::http::body::Id;
 use crate::http::caller::{Authorized, needs};
 use crate::http::detached;
-use crate::http::problem::Problem;
+use crate::http::problem::{Problem, code};
+use crate::http::responses::{ForClients, Problems};
 use crate::oauth::Issuer;
-use crate::users;
+use crate::users::{self, ClientUserID};
 
 type Erase = Authorized<needs::UsersErase>;
 
@@ -24,18 +25,16 @@ const POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// Erases a user. When this is answered, none of the user's connections is usable any more; once Dapi has confirmed,
 /// everything is destroyed but the audit trail, which holds only a random id of the user.
 ///
-/// Repeatable: the same erasure is answered, for thirty days after its end.
+/// Repeatable: the same erasure is answered, for thirty days after its end. A user whom the app never named is
+/// `not_found`.
 #[utoipa::path(
-    delete, path = "/v1/users/{clientUserID}", tag = "Connections", operation_id = "erase_user",
+    delete, path = "/v1/users/{clientUserID}", tag = "Users", operation_id = "eraseUser",
     security(("bearer" = ["users:erase"])),
-    params(("clientUserID" = String, Path, description = "The app's own name for the user")),
+    params(("clientUserID" = ClientUserID, Path, description = "The app's own name for the user")),
     responses(
         (status = 200, description = "Erased, with the receipt", body = Receipt),
-        (status = 202, description = "Pending: `GET` the `Location` for the receipt", body = Receipt, headers(("Location" = String, description = "The erasure"))),
-        (status = 401, description = "`unauthorized`"),
-        (status = 403, description = "`insufficient_scope`"),
-        (status = 404, description = "`not_found`: the app has never had a user of this name"),
-        (status = 503, description = "`unavailable`"),
+        (status = 202, description = "Pending: `GET` the `Location` for the receipt", body = Receipt, headers(("Location" = String, description = "The erasure"), ("Retry-After" = u32, description = "Seconds"))),
+        Problems<(ForClients, code::NotFound)>,
     )
 )]
 pub async fn erase(
@@ -100,16 +99,13 @@ fn answer(issuer: &Issuer, erasure: &erasure::Erasure) -> Result<HttpResponse, P
 
 /// An erasure, with its receipt once it has ended.
 #[utoipa::path(
-    get, path = "/v1/users/erasures/{id}", tag = "Connections", operation_id = "get_erasure",
+    get, path = "/v1/users/erasures/{id}", tag = "Users", operation_id = "getErasure",
     security(("bearer" = ["users:erase"])),
     params(("id" = ErasureId, Path, description = "The erasure")),
     responses(
         (status = 200, description = "Erased, with the receipt", body = Receipt),
-        (status = 202, description = "Pending", body = Receipt),
-        (status = 401, description = "`unauthorized`"),
-        (status = 403, description = "`insufficient_scope`"),
-        (status = 404, description = "`not_found`"),
-        (status = 503, description = "`unavailable`"),
+        (status = 202, description = "Pending", body = Receipt, headers(("Location" = String, description = "The erasure"), ("Retry-After" = u32, description = "Seconds"))),
+        Problems<(ForClients, code::NotFound)>,
     )
 )]
 pub async fn get(

@@ -14,5 +14,6 @@ pub mod metrics;
 pub mod operators;
 pub mod peer;
 pub mod problem;
+pub mod responses;
 
 pub use detached::detached;

@@ -43,6 +43,22 @@ macro_rules! codes {
                 match self { $(Self::$variant => $title,)* }
             }
         }
+
+        /// The codes as types, for the responses of an operation in the `OpenAPI` document:
+        /// [`Problems`](super::responses::Problems).
+        pub mod code {
+            $(
+                #[doc = concat!("Responds with `", $code, "`.")]
+                #[derive(Debug)]
+                pub struct $variant;
+
+                impl crate::http::responses::Codes for $variant {
+                    fn add_to(codes: &mut Vec<super::ProblemCode>) {
+                        codes.push(super::ProblemCode::$variant);
+                    }
+                }
+            )*
+        }
     };
 }
 
@@ -108,6 +124,20 @@ codes! {
     /// Another API did not answer in time.
     UpstreamTimeout "upstream_timeout" GATEWAY_TIMEOUT "The API behind did not answer in time";
 }
+
+impl utoipa::PartialSchema for ProblemCode {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+        let codes = Self::ALL.iter().map(|code| code.as_str());
+        utoipa::openapi::ObjectBuilder::new()
+            .schema_type(utoipa::openapi::schema::Type::String)
+            .enum_values(Some(codes))
+            .examples([Self::NotFound.as_str()])
+            .build()
+            .into()
+    }
+}
+
+impl utoipa::ToSchema for ProblemCode {}
 
 impl ProblemCode {
     /// Returns the code for a status that the framework chose.

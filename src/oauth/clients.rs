@@ -19,6 +19,8 @@ use crate::vault::{Vault, VaultError};
 
 /// The lifetimes that an access token may have, in seconds.
 pub const TOKEN_LIFETIMES: RangeInclusive<u32> = 60..=86_400;
+/// How many tokens a client may reveal per minute.
+pub const REVEALS_PER_MINUTE: RangeInclusive<u32> = 1..=1_000_000;
 /// The lifetime of a client's access tokens by default, in seconds.
 pub const DEFAULT_TOKEN_LIFETIME: u32 = 3600;
 /// The maximum length of a client's name, in bytes.
@@ -39,9 +41,14 @@ pub enum InvalidTerms {
     /// A required scope is not among the client's scopes.
     #[error("`{0}` is required and not among the client's scopes")]
     RequiredIsMissing(String),
-    /// The limit of reveals per minute is zero.
-    #[error("reveals per minute are at least 1")]
-    NoReveals,
+    /// The limit of reveals per minute is outside of [`REVEALS_PER_MINUTE`].
+    #[error("reveals per minute are 1 to 1000000")]
+    Reveals,
+}
+
+crate::common::text::text_schemas! {
+    /// What people call a client, at most 200 bytes.
+    ClientName, text::TEXT, 1 to MAX_NAME, "payroll";
 }
 
 /// Checks the properties of a client to be created.
@@ -59,7 +66,10 @@ pub fn check(new: &NewClient<'_>, terms: &Terms) -> Result<(), InvalidTerms> {
     if let Some(missing) = terms.required_scopes.iter().find(|name| !to_be_had(name)) {
         return Err(InvalidTerms::RequiredIsMissing(missing.clone()));
     }
-    if terms.reveals_per_minute == Some(0) { Err(InvalidTerms::NoReveals) } else { Ok(()) }
+    if terms.reveals_per_minute.is_some_and(|count| !REVEALS_PER_MINUTE.contains(&count)) {
+        return Err(InvalidTerms::Reveals);
+    }
+    Ok(())
 }
 
 /// A new client's id and secret. The secret cannot be read again.

@@ -31,6 +31,17 @@ pub enum OAuthErrorCode {
 }
 
 impl OAuthErrorCode {
+    /// Every code.
+    pub const ALL: [Self; 7] = [
+        Self::InvalidRequest,
+        Self::InvalidClient,
+        Self::InvalidGrant,
+        Self::InvalidScope,
+        Self::UnsupportedGrantType,
+        Self::ServerError,
+        Self::TemporarilyUnavailable,
+    ];
+
     /// The code as the wire format has it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -5,32 +5,41 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 use time::OffsetDateTime;
+use utoipa::ToSchema;
 
 use crate::common::external_scopes::ExternalScopes;
 use crate::common::ids::{AppId, ClientSecretId};
 use crate::common::scope::{Scope, Scopes};
 
 /// The view of a client: without secrets.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = Client)]
 pub struct ClientInfo {
     /// The client's id.
     #[serde(rename = "clientID")]
+    #[schema(example = "payroll7Qm2Xv9")]
     pub id: String,
     /// The name of the app that the client belongs to.
     #[serde(rename = "app")]
+    #[schema(example = "default")]
     pub app_name: String,
     /// The name that people know it by.
+    #[schema(example = "payroll")]
     pub name: String,
     /// Strongroom's scopes that its tokens may carry.
     #[serde(serialize_with = "as_names")]
+    #[schema(value_type = Vec<Scope>)]
     pub scopes: Scopes,
     /// External scopes that its tokens may carry.
     #[serde(rename = "otherScopes")]
+    #[schema(value_type = Vec<String>, example = json!([]))]
     pub external_scopes: ExternalScopes,
     /// Scopes that each of its token requests has to name.
+    #[schema(example = json!([]))]
     pub required_scopes: Vec<String>,
     /// The lifetime of its tokens, in seconds.
+    #[schema(example = 3600)]
     pub token_lifetime: u32,
     /// How many tokens it may reveal per minute, if that differs from the service's own setting.
     pub reveals_per_minute: Option<u32>,
@@ -87,8 +96,9 @@ pub struct Terms {
 }
 
 /// The view of a live secret: everything but the secret.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = ClientSecret)]
 pub struct SecretInfo {
     /// The secret's id.
     pub id: ClientSecretId,

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::clients::{ClientError, ClientInfo, lock, record};
 pub use super::model::SecretInfo;
@@ -21,18 +22,21 @@ pub const MAX_OVERLAP: u32 = 30 * 86_400;
 const MAX_LIVE: usize = 2;
 
 /// A new client with its secret, as the API and the command line return it this once.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = CreatedClient)]
 pub struct Made<'a> {
     /// The client's properties.
     #[serde(flatten)]
     pub client: &'a ClientInfo,
     /// The secret in clear text.
+    #[schema(example = "n3Vd8sK1pZ6tY0wQ4rB7mX2cJ5hG9fLa")]
     pub client_secret: &'a str,
 }
 
 /// A client with the views of its live secrets.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = ClientWithSecrets)]
 pub struct Shown<'a> {
     /// The client's properties.
     #[serde(flatten)]

@@ -14,7 +14,7 @@ mod url;
 
 pub use address::is_public;
 pub use client::{Client, NoAnswer, Unreadable, read_bounded, retry_after};
-pub use url::{InvalidUrl, OutboundUrl};
+pub use url::{InvalidUrl, MAX_URL, OutboundUrl};
 
 /// Which addresses outbound calls may reach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

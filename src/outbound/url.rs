@@ -7,7 +7,7 @@ use url::{Host, Url};
 use super::Reach;
 
 /// The maximum length of a URL, in bytes.
-const MAX_URL: usize = 2048;
+pub const MAX_URL: usize = 2048;
 
 /// Why a URL is invalid. Repeats no part of it, which may hold a password.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

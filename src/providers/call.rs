@@ -8,7 +8,7 @@ use reqwest::header::{CONTENT_ENCODING, HeaderValue};
 use reqwest::{Response, StatusCode};
 use serde_json::value::RawValue;
 
-use super::transport::describe;
+use super::describe::describe;
 use super::{AccessToken, AppCredentials, UserSecret};
 use crate::common::coding::{Codings, Unknown};
 use crate::common::trace::TraceContext;

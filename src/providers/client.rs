@@ -3,58 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::transport::Transport;
+use super::transport::{Link, Transport};
 use super::{
-    AccessCode, AccessToken, AppCredentials, Call, CallAnswer, CallLost, ExchangeAnswer, Gate,
-    Metrics, Permit, Provider, RevokeAnswer, Said, UserSecret, VerifyAnswer, dapi, plaid,
+    AccessToken, AppCredentials, Call, CallAnswer, CallLost, Exchange, ExchangeAnswer, Gate,
+    Metrics, Permit, Provider, Revoke, RevokeAnswer, Said, Verify, VerifyAnswer, dapi, plaid,
 };
 use crate::common::trace::TraceContext;
 use crate::config::{ProviderConfig, ProvidersConfig};
 use crate::providers::plaid::{DetailsError, ItemDetails};
-
-/// A code to exchange.
-#[derive(Clone, Copy, Debug)]
-pub struct Exchange<'a> {
-    /// The app's credentials.
-    pub app: &'a AppCredentials,
-    /// The single-use code.
-    pub code: &'a AccessCode,
-    /// The bank login, if it is known before the exchange.
-    pub login_id: Option<&'a str>,
-    /// What the call is a part of.
-    pub trace: &'a TraceContext,
-}
-
-/// A token to revoke.
-#[derive(Clone, Copy, Debug)]
-pub struct Revoke<'a> {
-    /// The app's credentials.
-    pub app: &'a AppCredentials,
-    /// The token.
-    pub token: &'a AccessToken,
-    /// Its user secret, if the provider has one.
-    pub user_secret: Option<&'a UserSecret>,
-    /// Whether the token and all that is sent with it have worked before, so that "already gone" is no mistake of
-    /// ours.
-    pub proven: bool,
-    /// What the call is a part of.
-    pub trace: &'a TraceContext,
-}
-
-/// A token to verify.
-#[derive(Clone, Copy, Debug)]
-pub struct Verify<'a> {
-    /// The app's credentials.
-    pub app: &'a AppCredentials,
-    /// The bank login that the token is said to be of.
-    pub login_id: &'a str,
-    /// The token.
-    pub token: &'a AccessToken,
-    /// Its user secret, if the provider has one.
-    pub user_secret: Option<&'a UserSecret>,
-    /// What the call is a part of.
-    pub trace: &'a TraceContext,
-}
 
 /// Reads an answer to a call; returns `None` if the body is not one complete JSON object.
 #[must_use]
@@ -63,14 +19,6 @@ pub fn said(provider: Provider, status: u16, body: &[u8]) -> Option<Said> {
         Provider::Dapi => dapi::said(body),
         Provider::Plaid => plaid::said(status, body),
     }
-}
-
-/// The connections to one provider, and its settings.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Link<'a> {
-    pub(super) transport: &'a Transport,
-    pub(super) settings: &'a ProviderConfig,
-    pub(super) permit: &'a Permit,
 }
 
 /// Calls the providers. Clones share connections and limits.
@@ -263,6 +211,17 @@ impl Client {
                 Provider::Dapi => proven,
                 Provider::Plaid => plaid::is_certain(settings, kind, token, proven),
             }
+    }
+
+    /// Returns whether a refusal of this kind leaves open if the token is dead or was never right: one that means a dead
+    /// token, in answer to an imported token that has not worked yet (not `proven`). Of a provider with a user secret,
+    /// that decides.
+    #[must_use]
+    pub fn doubts_token(&self, provider: Provider, kind: &str, proven: bool) -> bool {
+        let settings = self.settings(provider);
+        !provider.has_user_secret()
+            && !proven
+            && settings.dead_types.iter().any(|dead| dead == kind)
     }
 
     /// Counts a relayed call.

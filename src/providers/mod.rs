@@ -13,20 +13,23 @@ mod answers;
 mod call;
 mod client;
 pub mod dapi;
+mod describe;
 mod gate;
 mod metrics;
 pub mod plaid;
 mod received;
+mod requests;
 mod transport;
 
 pub use answers::{
     ExchangeAnswer, ExchangedToken, Refusal, RevokeAnswer, Said, Unsettled, VerifyAnswer, scrub,
 };
 pub use call::{Call, CallAnswer, CallLost, Field};
-pub use client::{Client, Exchange, Revoke, Verify, said};
+pub use client::{Client, said};
 pub use gate::{Busy, Gate, Lane, Permit};
 pub use metrics::Metrics;
 pub use plaid::DetailsError;
+pub use requests::{Exchange, Revoke, Verify};
 
 use crate::common::secret::{SecretText, secret_text};
 
@@ -85,6 +88,12 @@ impl Provider {
             Self::Dapi => "Dapi",
             Self::Plaid => "Plaid",
         }
+    }
+
+    /// Whether the provider says which institution and accounts a token is of.
+    #[must_use]
+    pub const fn has_details(self) -> bool {
+        matches!(self, Self::Plaid)
     }
 
     /// The audit trail's action for a call.

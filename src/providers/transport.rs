@@ -12,15 +12,15 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use super::call::{self, CallAnswer, CallLost};
+use super::describe::{TIME_RAN_OUT, describe};
 use super::gate::Permit;
 use super::received::Received;
+use super::{ExchangeAnswer, Unsettled};
 use crate::common::coding::Spoilt;
 use crate::common::retry_after;
 use crate::common::trace::TraceContext;
 use crate::config::ProviderConfig;
 
-/// The beginning of the message about a time limit.
-const TIME_RAN_OUT: &str = "time ran out";
 /// The largest answer that is read whole, in bytes: to an exchange or a revocation.
 const MAX_ANSWER: usize = 256 * 1024;
 /// How long connecting may take: DNS, TCP and TLS together.
@@ -57,6 +57,17 @@ impl From<NoAnswer> for CallLost {
     }
 }
 
+impl From<NoAnswer> for ExchangeAnswer {
+    fn from(none: NoAnswer) -> Self {
+        match none {
+            NoAnswer::NotSent(what) => Self::NotSent(what),
+            NoAnswer::Lost(what) => {
+                Self::Unsettled(Unsettled { what, may_have_consumed: true, retry_after: None })
+            }
+        }
+    }
+}
+
 /// A request to a provider.
 #[derive(Debug)]
 pub(super) struct Outgoing<'a, B> {
@@ -78,6 +89,14 @@ pub(super) struct Transport {
     /// Keeps no idle connections: an exchange must never meet a stale one (ADR 16).
     fresh: reqwest::Client,
     base_url: Url,
+}
+
+/// The connections to one provider, and its settings.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Link<'a> {
+    pub(super) transport: &'a Transport,
+    pub(super) settings: &'a ProviderConfig,
+    pub(super) permit: &'a Permit,
 }
 
 fn http(settings: &ProviderConfig) -> reqwest::ClientBuilder {
@@ -184,19 +203,6 @@ pub(super) fn sensitive(value: &str) -> Option<HeaderValue> {
     let mut value = HeaderValue::from_str(value).ok()?;
     value.set_sensitive(true);
     Some(value)
-}
-
-/// Returns reqwest's error and its causes, without the URL.
-pub(super) fn describe(error: &reqwest::Error) -> String {
-    if error.is_timeout() {
-        let phase = if error.is_connect() { "connecting" } else { "waiting for the answer" };
-        return format!("{TIME_RAN_OUT} while {phase}");
-    }
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    crate::common::text::tame(&cause.to_string(), 200)
 }
 
 async fn receive(permit: &Permit, response: reqwest::Response) -> Received {

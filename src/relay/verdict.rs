@@ -114,9 +114,10 @@ impl VerdictReader {
     fn name_ends(&mut self) {
         self.field = match (self.provider, self.text().as_deref()) {
             (Provider::Dapi, Some("success")) => Some(Field::Success),
-            (Provider::Dapi, Some("type")) => Some(Field::Kind),
             (Provider::Dapi, Some("status")) => Some(Field::Status),
-            (Provider::Plaid, Some("error_code")) => Some(Field::Kind),
+            (Provider::Dapi, Some("type")) | (Provider::Plaid, Some("error_code")) => {
+                Some(Field::Kind)
+            }
             _ => None,
         };
         self.token.clear();

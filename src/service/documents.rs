@@ -21,8 +21,7 @@ const PIECE: usize = 16 * 1024;
 pub(super) const OPENAPI: &str = "/openapi.json";
 
 /// Serialized once: it is large and public.
-static DOCUMENT: LazyLock<Bytes> =
-    LazyLock::new(|| openapi::document().to_json().unwrap_or_default().into());
+static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| openapi::document().to_string().into());
 static PAGES: LazyLock<Arc<Config<'static>>> = LazyLock::new(|| Arc::new(Config::from(OPENAPI)));
 
 /// The front page: links.

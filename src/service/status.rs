@@ -6,14 +6,15 @@ use std::time::{Duration, Instant};
 
 use actix_web::{HttpResponse, web};
 use prometheus_client::registry::Registry;
-use serde_json::json;
+use serde::Serialize;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::store;
 use crate::common::ids::ReplicaId;
 use crate::database::Pool;
-use crate::http::problem::{Problem, ProblemCode};
+use crate::http::problem::{Problem, ProblemCode, code};
+use crate::http::responses::Problems;
 use crate::oauth::Directory;
 
 /// How long one result of the probe serves every request.
@@ -82,21 +83,29 @@ impl Readiness {
     }
 }
 
+/// How the service stands.
+#[derive(Serialize, utoipa::ToSchema)]
+pub struct Health {
+    /// `alive` or `ready`.
+    #[schema(example = "ready")]
+    status: &'static str,
+}
+
 /// Whether the process is alive.
 #[utoipa::path(
-    get, path = "/healthz", tag = "Status", security(()),
-    responses((status = 200, description = "Alive", body = inline(serde_json::Value)))
+    get, path = "/healthz", tag = "Status", operation_id = "getHealth", security(()),
+    responses((status = 200, description = "Alive", body = Health))
 )]
 pub async fn healthz() -> HttpResponse {
-    HttpResponse::Ok().json(json!({ "status": "alive" }))
+    HttpResponse::Ok().json(Health { status: "alive" })
 }
 
 /// Whether the service can work: database, migrations, keys.
 #[utoipa::path(
-    get, path = "/readyz", tag = "Status", security(()),
+    get, path = "/readyz", tag = "Status", operation_id = "getReadiness", security(()),
     responses(
-        (status = 200, description = "Ready", body = inline(serde_json::Value)),
-        (status = 503, description = "`unavailable`"),
+        (status = 200, description = "Ready", body = Health),
+        Problems<code::Unavailable>,
     )
 )]
 pub async fn readyz(readiness: web::Data<Readiness>) -> Result<HttpResponse, Problem> {
@@ -110,16 +119,16 @@ pub async fn readyz(readiness: web::Data<Readiness>) -> Result<HttpResponse, Pro
     if !readiness.directory.is_fresh() {
         return not_ready("Clients, keys and revocations could not be read for too long.");
     }
-    Ok(HttpResponse::Ok().json(json!({ "status": "ready" })))
+    Ok(HttpResponse::Ok().json(Health { status: "ready" }))
 }
 
 /// What a problem's code means: where a problem's `type` leads.
 #[utoipa::path(
-    get, path = "/problems/{code}", tag = "Status", security(()),
-    params(("code" = String, Path, description = "The `code` of a problem")),
+    get, path = "/problems/{code}", tag = "Status", operation_id = "getProblemType", security(()),
+    params(("code" = String, Path, description = "The `code` of a problem", example = "not_found")),
     responses(
-        (status = 200, description = "What it means", content_type = "text/plain", body = String),
-        (status = 404, description = "`not_found`"),
+        (status = 200, description = "What it means", content_type = "text/plain", body = String, example = json!("not_found (404)\n\nThere is no such thing here.\n")),
+        Problems<code::NotFound>,
     )
 )]
 pub async fn problem(code: web::Path<String>) -> Result<HttpResponse, Problem> {
@@ -130,6 +139,16 @@ pub async fn problem(code: web::Path<String>) -> Result<HttpResponse, Problem> {
 }
 
 /// Everything that is counted, in the text format of `OpenMetrics` 1.0.
+///
+/// Served on a listener of its own, `STRONGROOM_METRICS_LISTEN`; the API's own address has nothing here.
+#[utoipa::path(
+    get, path = "/metrics", tag = "Status", operation_id = "getMetrics", security(()),
+    responses(
+        (status = 200, description = "The metrics", body = String, content_type = "application/openmetrics-text", example = json!("# EOF\n")),
+        (status = 500, description = "The metrics could not be encoded"),
+        Problems<code::NotFound>,
+    )
+)]
 pub async fn metrics(registry: web::Data<Registry>) -> HttpResponse {
     let mut text = String::new();
     match prometheus_client::encoding::text::encode(&mut text, &registry) {

@@ -11,7 +11,8 @@ use crate::common::ids::SessionId;
 use crate::database::Pool;
 use crate::http::body::Body;
 use crate::http::caller::{Authorized, needs};
-use crate::http::problem::Problem;
+use crate::http::problem::{Problem, code};
+use crate::http::responses::{ForClients, Problems, WithJson};
 use crate::users;
 use crate::vault::{Vault, VaultError};
 
@@ -20,7 +21,7 @@ use crate::vault::{Vault, VaultError};
 pub struct SessionRequest {
     /// The app's own name for the user.
     #[serde(rename = "clientUserID")]
-    #[schema(example = "user-42", max_length = 256)]
+    #[schema(value_type = users::ClientUserID)]
     client_user_id: String,
 }
 
@@ -29,12 +30,14 @@ pub struct SessionRequest {
 #[serde(rename_all = "camelCase")]
 pub struct SessionResponse<'a> {
     /// The token, shown once.
+    #[schema(example = "strs_0r8Y2mVq4Jc7pWn1Xh5Tz9Kd3Lb6Gf8s")]
     token: &'a str,
     /// When it ends: 30 minutes from now.
     #[serde(with = "time::serde::rfc3339")]
     expires_at: OffsetDateTime,
     /// The user.
     #[serde(rename = "clientUserID")]
+    #[schema(example = "user-42")]
     client_user_id: &'a str,
 }
 
@@ -52,17 +55,12 @@ fn failed(error: VaultError) -> Problem {
 /// Makes a connect session: its bearer may hand in up to ten results of this user's and read the
 /// connections that they became.
 #[utoipa::path(
-    post, path = "/v1/connect-sessions", tag = "Connections",
+    post, path = "/v1/connect-sessions", tag = "Connections", operation_id = "createConnectSession",
     security(("bearer" = ["sessions:create"])),
     request_body = SessionRequest,
     responses(
         (status = 201, description = "A session", body = SessionResponse),
-        (status = 400, description = "`invalid_request`"),
-        (status = 401, description = "`unauthorized`"),
-        (status = 403, description = "`insufficient_scope`"),
-        (status = 409, description = "`user_being_erased`"),
-        (status = 415, description = "`unsupported_media_type`"),
-        (status = 503, description = "`unavailable`"),
+        Problems<(ForClients, WithJson, code::UserBeingErased)>,
     )
 )]
 pub async fn create(

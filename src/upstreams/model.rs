@@ -9,21 +9,73 @@ use std::fmt::Display;
 
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
+use utoipa::openapi::schema::Type;
+use utoipa::openapi::{ObjectBuilder, RefOr};
 
 use super::ClientSecret;
 use crate::common::text;
-use crate::outbound::{OutboundUrl, Reach};
+use crate::outbound::{MAX_URL, OutboundUrl, Reach};
 
 /// The maximum length of a client id, client secret, scope or parameter, in bytes.
 const MAX_TEXT: usize = 4096;
 /// The maximum number of extra parameters in a token request.
 const MAX_PARAMETERS: usize = 16;
+/// The maximum length of the name of an extra parameter, in bytes.
+const MAX_PARAMETER_NAME: usize = 256;
+/// The maximum length of a name, in bytes.
+const MAX_UPSTREAM_NAME: usize = 63;
 /// Parameters that every token request has, and that extra ones may not replace.
 const OWN_PARAMETERS: [&str; 4] = ["grant_type", "client_id", "client_secret", "scope"];
+
+/// The pattern of a client id or secret: `*VSCHAR` (RFC 6749 appendix A) that is not blank.
+const VISIBLE: &str = r"^[\u0020-\u007e]*[\u0021-\u007e][\u0020-\u007e]*$";
+/// The pattern of [`scope`].
+const SCOPE: &str = r"^([!#-\[\]-~]+( [!#-\[\]-~]+)*)?$";
+
+text::text_schemas! {
+    /// What an upstream is called in paths.
+    UpstreamName, "^[a-z0-9][a-z0-9-]*$", 1 to MAX_UPSTREAM_NAME, "danaconnect";
+    /// A client id or secret that an upstream gave.
+    UpstreamCredential, VISIBLE, 1 to MAX_TEXT, "9f3c2ab1";
+    /// A URL without credentials or fragment: https, or http if private addresses are allowed. Empty counts as left out.
+    UpstreamURL, "^(https?://[^\\s]+)?$", 0 to MAX_URL, "https://auth.danaconnect.com/oauth2/token";
+    /// Scopes with a space between them; none counts as left out.
+    UpstreamScope, SCOPE, 0 to MAX_TEXT, "conversation:access2api";
+}
+
+/// Further parameters of a token request.
+#[derive(Debug)]
+pub struct UpstreamParameters;
+
+impl utoipa::PartialSchema for UpstreamParameters {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+        let value = ObjectBuilder::new()
+            .schema_type(Type::String)
+            .min_length(Some(1))
+            .max_length(Some(MAX_TEXT))
+            .pattern(Some(text::TEXT));
+        let name = ObjectBuilder::new()
+            .schema_type(Type::String)
+            .min_length(Some(1))
+            .max_length(Some(MAX_PARAMETER_NAME))
+            .pattern(Some(text::TEXT));
+        ObjectBuilder::new()
+            .schema_type(Type::Object)
+            .property_names(Some(name.build()))
+            .additional_properties(Some(RefOr::T(utoipa::openapi::Schema::from(value.build()))))
+            .max_properties(Some(MAX_PARAMETERS))
+            .examples([serde_json::json!({ "audience": "https://api.example.com" })])
+            .build()
+            .into()
+    }
+}
+
+impl ToSchema for UpstreamParameters {}
 
 /// How client id and secret reach the token endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = UpstreamAuth)]
 pub enum Auth {
     /// HTTP Basic, both halves form-encoded (RFC 6749 §2.3.1).
     Basic,
@@ -52,6 +104,7 @@ impl Auth {
 /// Settings of a system that is known; whatever is given beside it goes before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = UpstreamPreset)]
 pub enum Preset {
     /// DANAConnect: its token URL, Basic, scope `conversation:access2api`, its API v2.
     Danaconnect,
@@ -94,56 +147,66 @@ impl Preset {
 /// An upstream to be added.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = UpstreamRequest)]
 pub struct Draft {
     /// What it is called in paths: lower-case letters, digits and hyphens.
-    #[schema(example = "danaconnect", max_length = 63)]
+    #[schema(value_type = UpstreamName)]
     pub name: Option<String>,
     /// A system whose settings are known.
     pub preset: Option<Preset>,
     /// Where tokens come from: https, without credentials or fragment.
     #[serde(rename = "tokenURL")]
+    #[schema(value_type = Option<UpstreamURL>)]
     pub token_url: Option<String>,
     /// The id by which the upstream knows this app.
     #[serde(rename = "clientID")]
+    #[schema(value_type = UpstreamCredential)]
     pub client_id: Option<String>,
     /// The secret; never shown again.
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = UpstreamCredential)]
     pub client_secret: Option<ClientSecret>,
     /// How id and secret are sent; `basic` by default.
     pub auth: Option<Auth>,
     /// The scope to ask for.
+    #[schema(value_type = Option<UpstreamScope>)]
     pub scope: Option<String>,
     /// Further parameters of the token request, such as `audience`. Nothing secret: they are shown.
+    #[schema(value_type = Option<UpstreamParameters>)]
     pub parameters: Option<BTreeMap<String, String>>,
     /// Where calls go; without it only the token can be had.
     #[serde(rename = "baseURL")]
+    #[schema(value_type = Option<UpstreamURL>)]
     pub base_url: Option<String>,
 }
 
 /// What changes about an upstream. What is left out stays; `null` removes `scope` and `baseURL`.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = UpstreamChange)]
 pub struct Change {
     /// The token URL. Needs `clientSecret` beside it: only a caller that knows a secret may redirect it.
     #[serde(rename = "tokenURL")]
+    #[schema(value_type = Option<UpstreamURL>)]
     pub token_url: Option<String>,
     /// The id by which the upstream knows this app.
     #[serde(rename = "clientID")]
+    #[schema(value_type = Option<UpstreamCredential>)]
     pub client_id: Option<String>,
     /// The new secret.
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<UpstreamCredential>)]
     pub client_secret: Option<ClientSecret>,
     /// How id and secret are sent.
     pub auth: Option<Auth>,
     /// The scope to ask for.
     #[serde(default)]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<UpstreamScope>)]
     pub scope: Edit,
     /// Further parameters, all of them.
+    #[schema(value_type = Option<UpstreamParameters>)]
     pub parameters: Option<BTreeMap<String, String>>,
     /// Where calls go. Needs `clientSecret` beside it, as the token goes there.
     #[serde(rename = "baseURL", default)]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<UpstreamURL>)]
     pub base_url: Edit,
 }
 
@@ -277,7 +340,10 @@ impl Change {
 #[must_use]
 pub fn is_name(text: &str) -> bool {
     let inside = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    text.len() <= 63 && text.chars().all(inside) && !text.is_empty() && !text.starts_with('-')
+    text.len() <= MAX_UPSTREAM_NAME
+        && text.chars().all(inside)
+        && !text.is_empty()
+        && !text.starts_with('-')
 }
 
 fn url(field: &'static str, text: &str, reach: Reach) -> Result<OutboundUrl, Invalid> {
@@ -321,7 +387,8 @@ fn parameters(given: BTreeMap<String, String>) -> Result<BTreeMap<String, String
         return Err(invalid(FIELD, format_args!("must be {MAX_PARAMETERS} at most")));
     }
     for (name, value) in &given {
-        let checked = text::check(name, 256).and_then(|()| text::check(value, MAX_TEXT));
+        let checked =
+            text::check(name, MAX_PARAMETER_NAME).and_then(|()| text::check(value, MAX_TEXT));
         checked.map_err(|what| invalid(FIELD, format_args!("names and values {what}")))?;
         if OWN_PARAMETERS.contains(&name.as_str()) {
             let own = OWN_PARAMETERS.join(", ");

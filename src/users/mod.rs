@@ -12,6 +12,11 @@ const ATTEMPTS: u32 = 5;
 /// The longest `clientUserID`, in bytes.
 pub const MAX_CLIENT_USER_ID: usize = 256;
 
+text::text_schemas! {
+    /// The app's own name for a user, at most 256 bytes.
+    ClientUserID, text::TEXT, 1 to MAX_CLIENT_USER_ID, "user-42";
+}
+
 /// Checks the app's name for a user.
 pub fn check_client_user_id(text: &str) -> Result<(), InvalidText> {
     text::check(text, MAX_CLIENT_USER_ID)

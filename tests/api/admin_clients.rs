@@ -95,6 +95,8 @@ async fn what_makes_no_client_is_refused_by_field() {
         (json!({ "tokenLifetime": 59 }), "tokenLifetime"),
         (json!({ "tokenLifetime": 86_401 }), "tokenLifetime"),
         (json!({ "revealsPerMinute": 0 }), "revealsPerMinute"),
+        (json!({ "revealsPerMinute": 1_000_001 }), "revealsPerMinute"),
+        (json!({ "revealsPerMinute": 4_294_967_295_u32 }), "revealsPerMinute"),
         (json!({ "requiredScopes": ["tokens:read"] }), "requiredScopes"),
         (json!({ "otherScopes": ["a b"] }), "otherScopes"),
         (json!({ "otherScopes": ["admin"] }), "otherScopes"),

@@ -13,6 +13,8 @@ use crate::support::{Answer, BOOTSTRAP_ID, TestApp, id};
 enum Needs {
     /// Nothing.
     Nothing,
+    /// Nothing, and it is on another listener than the API.
+    Elsewhere,
     /// Client credentials, in OAuth's own way.
     Credentials,
     /// Client id and secret as Dapi's `appSecret`, in Dapi's own shape.
@@ -26,11 +28,12 @@ enum Needs {
 /// One row: method, path as in the document, needs. `{id}` is a connection of the app, `{clientID}` a
 /// client that nobody has.
 fn table() -> Vec<(&'static str, &'static str, Needs)> {
-    use Needs::{AppSecret, Credentials, Nothing, Scope as S, ScopeOrSession};
+    use Needs::{AppSecret, Credentials, Elsewhere, Nothing, Scope as S, ScopeOrSession};
     vec![
         ("get", "/healthz", Nothing),
         ("get", "/readyz", Nothing),
         ("get", "/problems/{code}", Nothing),
+        ("get", "/metrics", Elsewhere),
         ("get", "/.well-known/oauth-authorization-server", Nothing),
         ("get", "/.well-known/jwks.json", Nothing),
         ("post", "/oauth2/token", Credentials),
@@ -136,6 +139,7 @@ async fn without_a_token_there_is_a_challenge_and_no_error() {
         let answer = Operation::new(method, path, id(&connection)).call(&app, None).await;
         match needs {
             Needs::Nothing => assert_eq!(answer.status, 200, "{path}"),
+            Needs::Elsewhere => assert_eq!(answer.problem(), (404, "not_found"), "{path}"),
             Needs::Credentials => {
                 assert_eq!((answer.status, &answer.json["error"]), (401, &json!("invalid_client")));
                 assert!(answer.header("www-authenticate").starts_with("Basic realm="), "{path}");
@@ -162,7 +166,10 @@ async fn a_bad_token_is_told_apart_from_none() {
     let connection = app.active("ada").await;
     let session_of_nobody = format!("cs_{}", "x".repeat(43));
     for (method, path, needs) in table() {
-        if matches!(needs, Needs::Nothing | Needs::Credentials | Needs::AppSecret) {
+        if matches!(
+            needs,
+            Needs::Nothing | Needs::Elsewhere | Needs::Credentials | Needs::AppSecret
+        ) {
             continue;
         }
         for token in ["x", "a.b.c", &session_of_nobody] {
@@ -184,7 +191,9 @@ async fn each_scope_opens_what_it_is_for_and_nothing_else() {
         for (method, path, needs) in table() {
             let operation = Operation::new(method, path, id(&connection));
             let needed = match needs {
-                Needs::Nothing | Needs::Credentials | Needs::AppSecret => continue,
+                Needs::Nothing | Needs::Elsewhere | Needs::Credentials | Needs::AppSecret => {
+                    continue;
+                }
                 Needs::Scope(needed) | Needs::ScopeOrSession(needed) => needed,
             };
             let answer = operation.call(&app, Some(&token)).await;
@@ -217,7 +226,7 @@ async fn a_session_opens_only_what_a_browser_needs() {
     for (method, path, needs) in table() {
         let operation = Operation::new(method, path, id(&connection));
         match needs {
-            Needs::Nothing | Needs::Credentials | Needs::AppSecret => {}
+            Needs::Nothing | Needs::Elsewhere | Needs::Credentials | Needs::AppSecret => {}
             Needs::Scope(_) => {
                 let answer = operation.call(&app, Some(&session)).await;
                 assert_eq!(answer.problem(), (403, "insufficient_scope"), "{method} {path}");

@@ -21,7 +21,7 @@ export function launch() {
 }
 
 // A page of its own for one test, in an English browser. `quiet` fails where the console complained.
-export async function open(browser, options = {}) {
+export async function open(browser, options = {}, url = demo) {
   const context = await browser.newContext({
     viewport: { width: 1280, height: 900 },
     locale: "en-GB",
@@ -38,7 +38,7 @@ export async function open(browser, options = {}) {
       console.error(`policy: ${event.violatedDirective} ${event.blockedURI}`);
     });
   });
-  await page.goto(demo);
+  await page.goto(url);
   const quiet = async () => {
     await context.close();
     assert.deepEqual(complaints, []);

@@ -7,23 +7,20 @@ use crate::connections::model::Connection;
 use crate::connections::{Context, attention};
 use crate::http::body::Id;
 use crate::http::caller::{Authorized, needs};
-use crate::http::problem::Problem;
+use crate::http::problem::{Problem, code};
+use crate::http::responses::{ForClients, Problems};
 
 /// Says that calls may be made again, although the user has not linked the login again: they say that
 /// they changed nothing, or that their bank unlocked the account. Repeatable.
 ///
 /// Going on after `INVALID_CREDENTIALS` can lock the user's bank account.
 #[utoipa::path(
-    delete, path = "/v1/connections/{id}/attention", tag = "Connections",
-    operation_id = "clear_attention",
+    delete, path = "/v1/connections/{id}/attention", tag = "Connections", operation_id = "clearAttention",
     security(("bearer" = ["dapi:call"])),
     params(("id" = ConnectionId, Path, description = "The connection")),
     responses(
         (status = 200, description = "The connection, whose `attention` is null", body = Connection),
-        (status = 401, description = "`unauthorized`"),
-        (status = 403, description = "`insufficient_scope`"),
-        (status = 404, description = "`not_found`"),
-        (status = 503, description = "`unavailable`"),
+        Problems<(ForClients, code::NotFound)>,
     )
 )]
 pub async fn clear(

@@ -19,7 +19,10 @@ pub async fn clear_attention(
             WHERE app_id = $1 AND id = $2 AND status = 'active' AND attention_type IS NOT NULL
             FOR UPDATE),
          cleared AS (
-            UPDATE connections c SET attention_type = NULL, attention_since = NULL
+            UPDATE connections c
+            SET attention_type = NULL, attention_since = NULL,
+                -- What could not be asked for meanwhile.
+                details_due_at = CASE WHEN c.details_due_at IS NOT NULL THEN strongroom_now() END
             FROM before b WHERE c.app_id = b.app_id AND c.id = b.id
             RETURNING c.app_id, c.id, c.user_id, b.attention_type)
          SELECT record_audit(app_id, $3, 'connection.attention_cleared', 'ok', user_id, id, attention_type)

@@ -73,6 +73,7 @@ pub enum BulkRevocationStatus {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ErrorCount {
     /// The last answer that did not confirm.
+    #[schema(example = "HTTP 503")]
     pub error: String,
     /// How many connections have it as their last error.
     pub count: i64,
@@ -90,12 +91,16 @@ pub struct BulkRevocation {
     /// How the connections are revoked.
     pub kind: RevocationKind,
     /// The reason that was given.
+    #[schema(example = "client secret leaked")]
     pub reason: String,
     /// The filter that was given; of lists, their lengths.
+    #[schema(value_type = serde_json::Map<String, Value>, example = json!({ "all": true }))]
     pub filter: Value,
     /// How many connections a second are delinked, at most.
+    #[schema(minimum = 1, maximum = 1000, example = 20)]
     pub per_second: i32,
     /// The client that created it; `null` for the operator.
+    #[schema(example = "payroll7Qm2Xv9")]
     pub created_by: Option<String>,
     /// When it was created: since then every connection that it matches is unusable.
     #[serde(with = "time::serde::rfc3339")]

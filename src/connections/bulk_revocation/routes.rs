@@ -7,13 +7,14 @@ use time::OffsetDateTime;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::common::ids::BulkRevocationId;
-use crate::common::paging::DEFAULT_LIMIT;
+use crate::common::paging::{DEFAULT_LIMIT, PageCursor};
 use crate::common::text;
 use crate::connections::bulk_revocation::{
     BulkRevocation, Change, ChangeOutcome, CreateOutcome, DEFAULT_PER_SECOND, DryRun,
     MAX_PER_SECOND, NewBulkRevocation, RevocationFilter,
 };
 use crate::connections::effects::RevocationEnd;
+use crate::connections::input::schema::{DapiName, Reason};
 use crate::connections::input::{client_user_id, reason};
 use crate::connections::model::RevocationKind;
 use crate::connections::query::routes::read::{cursor, limit};
@@ -22,7 +23,9 @@ use crate::http::body::{Body, Id, UrlQuery};
 use crate::http::caller::{Authorized, needs};
 use crate::http::detached;
 use crate::http::operators::{Operators, query_problem};
-use crate::http::problem::{Problem, ProblemCode};
+use crate::http::problem::{Problem, ProblemCode, code};
+use crate::http::responses::{ForClients, Problems, WithJson};
+use crate::users::ClientUserID;
 
 type Admin = Authorized<needs::Admin>;
 
@@ -32,12 +35,15 @@ const MAX_KEY: usize = 255;
 /// Which connections: those for which everything holds that is given.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schema(as = RevocationFilter, min_properties = 1)]
 pub struct Filter {
     /// Of one of these users.
     #[serde(rename = "clientUserIDs")]
+    #[schema(value_type = Option<Vec<ClientUserID>>, min_items = 1)]
     client_user_ids: Option<Vec<String>>,
     /// One of these: `conn_…`, or Dapi's `connectionID`.
     #[serde(rename = "connectionIDs")]
+    #[schema(value_type = Option<Vec<DapiName>>, min_items = 1)]
     connection_ids: Option<Vec<String>>,
     /// Received before this.
     #[serde(default, with = "time::serde::rfc3339::option")]
@@ -47,6 +53,7 @@ pub struct Filter {
     created_after: Option<OffsetDateTime>,
     /// Handed in by this OAuth client, or in a connect session that it made.
     #[serde(rename = "clientID")]
+    #[schema(value_type = Option<DapiName>)]
     client_id: Option<String>,
     /// Every connection of the app. Stands alone.
     #[serde(default)]
@@ -58,10 +65,10 @@ pub struct Filter {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BulkRevocationRequest {
     /// `delink` or `invalidate`.
-    #[schema(value_type = RevocationKind)]
+    #[schema(value_type = RevocationKind, example = "invalidate")]
     kind: String,
     /// Recorded in the audit trail.
-    #[schema(example = "client secret leaked", max_length = 500)]
+    #[schema(value_type = Reason, example = "client secret leaked")]
     reason: String,
     /// Only count.
     #[serde(default)]
@@ -146,21 +153,14 @@ fn idempotency_key(req: &HttpRequest) -> Result<Option<String>, Problem> {
 /// until then lists and counts may show them as they were. They are delinked at Dapi in the background, `perSecond`
 /// at a time. The same request under the same `Idempotency-Key` creates nothing new.
 #[utoipa::path(
-    post, path = "/v1/admin/revocations", tag = "Admin", operation_id = "order_revocations",
+    post, path = "/v1/admin/revocations", tag = "Administration", operation_id = "createRevocation",
     security(("bearer" = ["admin"])),
-    params(("Idempotency-Key" = Option<String>, Header, description = "Makes the request safe to repeat")),
+    params(("Idempotency-Key" = Option<String>, Header, description = "Makes the request safe to repeat: one string of up to 255 printable characters", min_length = 1, max_length = 255, pattern = "^[!#-\\[\\]-~]+$", example = "incident-2026-11-21")),
     request_body = BulkRevocationRequest,
     responses(
         (status = 200, description = "`dryRun`: what would be revoked", body = DryRun),
         (status = 202, description = "In force; the connections are being delinked at Dapi", body = BulkRevocation, headers(("Location" = String, description = "The bulk revocation"))),
-        (status = 400, description = "`invalid_request`: also for a filter that says nothing"),
-        (status = 401, description = "`unauthorized`"),
-        (status = 403, description = "`insufficient_scope`"),
-        (status = 409, description = "`request_in_progress`: the first request under this key is not answered yet"),
-        (status = 415, description = "`unsupported_media_type`"),
-        (status = 422, description = "`idempotency_key_reused`"),
-        (status = 429, description = "`too_many_requests`: another query of the app is under way"),
-        (status = 503, description = "`unavailable`"),
+        Problems<(ForClients, WithJson, code::RequestInProgress, code::IdempotencyKeyReused, code::TooManyRequests)>,
     )
 )]
 pub async fn create(
@@ -238,9 +238,10 @@ fn created_id(context: &Context, outcome: &CreateOutcome) -> Result<BulkRevocati
 #[into_params(parameter_in = Query)]
 pub struct PageQuery {
     /// How many at most: 50 by default, up to 100.
-    #[param(value_type = Option<u8>, minimum = 1, maximum = 100)]
+    #[param(value_type = u8, required = false, minimum = 1, maximum = 100, default = 50)]
     limit: Option<String>,
     /// The `nextCursor` of the page before.
+    #[param(value_type = PageCursor, required = false)]
     cursor: Option<String>,
 }
 
@@ -256,15 +257,12 @@ pub struct BulkRevocationList {
 
 /// Lists the app's bulk revocations, newest first.
 #[utoipa::path(
-    get, path = "/v1/admin/revocations", tag = "Admin", operation_id = "list_revocations",
+    get, path = "/v1/admin/revocations", tag = "Administration", operation_id = "listRevocations",
     security(("bearer" = ["admin"])),
     params(PageQuery),
     responses(
         (status = 200, description = "One page", body = BulkRevocationList),
-        (status = 400, description = "`invalid_request`"),
-        (status = 401, description = "`unauthorized`"),
-        (status = 403, description = "`insufficient_scope`"),
-        (status = 503, description = "`unavailable`"),
+        Problems<ForClients>,
     )
 )]
 pub async fn list(
@@ -284,15 +282,12 @@ pub async fn list(
 
 /// One bulk revocation and its progress.
 #[utoipa::path(
-    get, path = "/v1/admin/revocations/{id}", tag = "Admin", operation_id = "get_revocations",
+    get, path = "/v1/admin/revocations/{id}", tag = "Administration", operation_id = "getRevocation",
     security(("bearer" = ["admin"])),
     params(("id" = BulkRevocationId, Path, description = "The bulk revocation")),
     responses(
         (status = 200, description = "The bulk revocation", body = BulkRevocation),
-        (status = 401, description = "`unauthorized`"),
-        (status = 403, description = "`insufficient_scope`"),
-        (status = 404, description = "`not_found`"),
-        (status = 503, description = "`unavailable`"),
+        Problems<(ForClients, code::NotFound)>,
     )
 )]
 pub async fn get(
@@ -309,16 +304,12 @@ macro_rules! change {
     ($(#[$doc:meta])* $name:ident, $path:literal, $operation:literal, $change:ident) => {
         $(#[$doc])*
         #[utoipa::path(
-            post, path = $path, tag = "Admin", operation_id = $operation,
+            post, path = $path, tag = "Administration", operation_id = $operation,
             security(("bearer" = ["admin"])),
             params(("id" = BulkRevocationId, Path, description = "The bulk revocation")),
             responses(
                 (status = 200, description = "The bulk revocation as it is now", body = BulkRevocation),
-                (status = 401, description = "`unauthorized`"),
-                (status = 403, description = "`insufficient_scope`"),
-                (status = 404, description = "`not_found`"),
-                (status = 409, description = "`order_ended`"),
-                (status = 503, description = "`unavailable`"),
+                Problems<(ForClients, code::NotFound, code::OrderEnded)>,
             )
         )]
         pub async fn $name(
@@ -334,16 +325,16 @@ macro_rules! change {
 change!(
     /// Stops delinking. The connections stay unusable, with their secrets sealed, until the
     /// bulk revocation is resumed or cancelled. Repeatable.
-    pause, "/v1/admin/revocations/{id}/pause", "pause_revocations", Pause
+    pause, "/v1/admin/revocations/{id}/pause", "pauseRevocation", Pause
 );
 change!(
     /// Goes on delinking. Repeatable.
-    resume, "/v1/admin/revocations/{id}/resume", "resume_revocations", Resume
+    resume, "/v1/admin/revocations/{id}/resume", "resumeRevocation", Resume
 );
 change!(
     /// Gives up every delinking that Dapi has not confirmed: the connection ends `invalidated`, unconfirmed, and its
     /// secrets are destroyed, so that it can never be delinked. Nothing becomes usable again. Repeatable.
-    cancel, "/v1/admin/revocations/{id}/cancel", "cancel_revocations", Cancel
+    cancel, "/v1/admin/revocations/{id}/cancel", "cancelRevocation", Cancel
 );
 
 async fn change(

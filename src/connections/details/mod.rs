@@ -17,12 +17,11 @@ use crate::connections::effects::Effects;
 use crate::connections::isolation::{failed, isolated};
 use crate::connections::model::{Connection, PredecessorEvent, RevocationKind, State, Status};
 use crate::connections::query::store::ViewQuery;
-use crate::connections::reconcile::Round;
 use crate::connections::token_lease::{CallRequest, TokenLease};
 use crate::connections::transitions::store::NewRevocation;
 use crate::connections::{
-    ConnectionError, Context, backoff, bank_login, end_dead_token, superseded, token_lease,
-    transitions,
+    ConnectionError, Context, backoff, bank_login, end_dead_token, restore_predecessor, superseded,
+    token_lease, transitions,
 };
 use crate::database::{Conn, retry};
 use crate::providers::plaid::{ItemDetails, fingerprint};
@@ -41,12 +40,14 @@ const PORTION: (i64, usize) = (100, 8);
 /// The reason in the audit trail and on the older connection.
 const SUPERSEDED: &str = "superseded by a link of the same accounts";
 
-/// Confirms a connection that has just become active, and returns it as it is then; as it was if that takes long.
-pub async fn confirm_new(context: &Context, app: AppId, active: Connection) -> Connection {
-    if active.provider != Provider::Plaid {
-        return active;
-    }
-    let id = active.id;
+/// Confirms a connection that has just become active, and returns it as it is then; as it was (`active`) if that takes
+/// long.
+pub async fn confirm_new(
+    context: &Context,
+    app: AppId,
+    id: ConnectionId,
+    active: Option<Connection>,
+) -> Option<Connection> {
     let confirming = {
         let context = context.clone();
         async move { confirm(&context, app, id, 0).await }
@@ -56,13 +57,13 @@ pub async fn confirm_new(context: &Context, app: AppId, active: Connection) -> C
         return active;
     }
     match context.batch(ViewQuery { app, id }).await {
-        Ok(Some(now)) if now.status == Status::Active => now,
+        Ok(Some(now)) if now.status == Status::Active => Some(now),
         _ => active,
     }
 }
 
-/// Confirms the details that are due. Returns when all of them have been tried once.
-pub async fn reconcile(context: &Context, round: &mut Round) {
+/// Confirms the details that are due. Returns how many, when all of them have been tried once.
+pub async fn reconcile(context: &Context) -> usize {
     use futures_util::StreamExt as _;
     const DETAILS: Reconciler = Reconciler::Details;
     let except = context.deferred.rows(DETAILS, Instant::now());
@@ -72,14 +73,16 @@ pub async fn reconcile(context: &Context, round: &mut Round) {
     };
     let due = match due.await {
         Ok(due) => due,
-        Err(error) => return failed(context, DETAILS, &error),
+        Err(error) => {
+            failed(context, DETAILS, &error);
+            return 0;
+        }
     };
-    round.details += due.len();
     let confirming = futures_util::stream::iter(due).map(|due: DueDetails| async move {
         let confirm = confirm(context, due.app, due.id, due.attempts);
         isolated(context, DETAILS, due.id.uuid(), Box::pin(confirm)).await;
     });
-    confirming.buffer_unordered(PORTION.1).collect::<Vec<_>>().await;
+    confirming.buffer_unordered(PORTION.1).count().await
 }
 
 /// Asks the provider once. Without a usable answer, another attempt becomes due.
@@ -107,7 +110,8 @@ async fn confirm(
     };
     match ask(context, &permit, &lease).await? {
         Ok(details) => {
-            lease.end(context, "answered", Some(200), None).await?;
+            lease.prove_token(context).await?;
+            lease.end_unused(context, "answered", Some(200), None).await?;
             drop(permit);
             record(context, app, id, &details).await
         }
@@ -117,9 +121,16 @@ async fn confirm(
             let attention =
                 attention.filter(|kind| context.providers.needs_attention(provider, kind));
             let outcome = if status.is_some() { "answered" } else { "unreachable" };
-            lease.end(context, outcome, status, attention).await?;
-            if let Some(kind) = kind.filter(|_| dead) {
-                end_dead_token(context, app, id, provider, &kind).await?;
+            lease.end_unused(context, outcome, status, attention).await?;
+            if let Some(kind) = kind.as_ref().filter(|_| dead) {
+                end_dead_token(context, app, id, provider, kind).await?;
+                return Ok(());
+            }
+            let doubts =
+                |kind: &&String| context.providers.doubts_token(provider, kind, lease.is_proven());
+            if let Some(kind) = kind.as_ref().filter(doubts)
+                && restore_predecessor(context, app, id, provider, kind).await?
+            {
                 return Ok(());
             }
             postpone(&what).await

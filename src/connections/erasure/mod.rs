@@ -35,6 +35,7 @@ const SESSIONS_AT_ONCE: i64 = 5000;
 /// Whether Dapi confirmed that it holds nothing usable of the user any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = ErasureConfirmation)]
 pub enum Upstream {
     /// For every token, or none was ever had.
     Confirmed,

@@ -211,7 +211,7 @@ async fn commit_intent(
     fail::fail_point!("exchange::before_intent");
     let commit =
         IntentCommit { context: context.clone(), session: submission.session, new, exchange };
-    commit.run(intent.received_at).await
+    Box::pin(commit.run(intent.received_at)).await
 }
 
 /// Takes a permit for the exchange, if one is free and no older link of the login has to be delinked first.

@@ -24,7 +24,7 @@ use tokio::task::JoinHandle;
 
 use crate::common::trace::TraceContext;
 use crate::connections::claim::Claimed;
-use crate::connections::exchange::outcome::{Outcome, Recorded};
+use crate::connections::exchange::outcome::{ExchangeEnd, Outcome, Recorded};
 use crate::connections::model::{Answer, Connection, Failure};
 use crate::connections::transitions::store::SealedToken;
 use crate::connections::{ConnectionAad, Context, details};
@@ -93,7 +93,7 @@ impl PendingExchange {
     /// Calls the provider and commits its answer.
     async fn run(self, context: &Context) -> Option<Connection> {
         let started = Instant::now();
-        let ConnectionAad { app, id, .. } = self.aad;
+        let (ConnectionAad { app, id, .. }, provider) = (self.aad, self.credentials.provider);
         fail::fail_point!("exchange::before_call");
         let Self { permit, code, credentials, login_id, trace, .. } = &self;
         let exchange = Exchange { app: credentials, code, login_id: login_id.as_deref(), trace };
@@ -113,10 +113,10 @@ impl PendingExchange {
         let effects = effects.changed(id);
         let effects = if end.needs_follow_up() { effects.wake() } else { effects };
         effects.apply(context);
-        match active {
-            Some(active) => Some(details::confirm_new(context, app, active).await),
-            None => None,
+        if end == ExchangeEnd::Active && provider.has_details() {
+            return details::confirm_new(context, app, id, active).await;
         }
+        active
     }
 
     /// Seals what came. The permit ends here: what follows is the database's business.
@@ -143,7 +143,8 @@ impl PendingExchange {
     }
 
     fn seal(&self, mut token: ExchangedToken) -> Result<SealedToken, VaultError> {
-        if self.login_id.is_none() && token.login_id.is_none() {
+        let knows_login = self.credentials.provider.knows_login_at_intake();
+        if !knows_login && token.login_id.is_none() {
             // A token without its login's id must not be lost for it: it gets a login of its own.
             token.login_id = Some(format!("unknown:{}", self.aad.id.uuid()));
         }

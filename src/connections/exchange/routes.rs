@@ -16,33 +16,30 @@ use crate::connections::input::{
 };
 use crate::connections::model::{Connection, Failure, Status};
 use crate::connections::query::wait;
-use crate::connections::{ConnectionError, Context, exchange};
+use crate::connections::{ConnectionError, Context, exchange, shape};
 use crate::http::body::Body;
 use crate::http::caller::{SessionOr, needs};
 use crate::http::detached;
-use crate::http::problem::{Problem, ProblemCode};
+use crate::http::problem::{Problem, ProblemCode, code};
+use crate::http::responses::{ForClients, Problems, WithJson};
 use crate::providers::plaid::{Account, Institution};
 use crate::providers::{AccessCode, Provider, UserSecret};
 
 /// Connect's result as it came, with the user where a backend hands it in. Unknown fields are
 /// ignored.
-#[derive(Deserialize, utoipa::ToSchema)]
+#[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LinkResult {
     /// Dapi: whether Connect succeeded.
     success: Option<bool>,
     /// Plaid: the single-use token that Link's `onSuccess` brings.
     #[serde(rename = "public_token")]
-    #[schema(value_type = Option<String>, example = "public-production-b0e2c4ee-a763-4df5-bfe9-46a46bce993d")]
     public_token: Option<AccessCode>,
     /// Plaid: Link's metadata, of which `institution` and `accounts` are kept until Plaid has confirmed them.
-    #[schema(value_type = Option<Object>)]
     metadata: Option<serde_json::Value>,
     /// Dapi: the single-use code.
-    #[schema(value_type = Option<String>)]
     access_code: Option<AccessCode>,
     /// Dapi: Connect's user secret.
-    #[schema(value_type = Option<String>)]
     user_secret: Option<UserSecret>,
     /// Dapi: its name for the bank login.
     #[serde(rename = "connectionID")]
@@ -58,27 +55,30 @@ pub struct LinkResult {
     client_user_id: Option<String>,
 }
 
+/// Why a result may be refused.
+type Refused = (
+    code::UserMismatch,
+    code::NotFound,
+    (code::CodeAlreadyReceived, code::ConnectionOfAnotherUser, code::CodeOrphaned),
+    code::UserBeingErased,
+    code::CodeExpired,
+    (code::ConnectFailed, code::CodeRejected),
+    code::TooManyRequests,
+);
+
 /// Hands in Connect's result: the code is exchanged and the token sealed.
 ///
 /// The same code from the same user again gives the same connection, so this may be repeated freely.
+/// A connect session may hand in up to ten different results; then it gets `too_many_requests`.
 #[utoipa::path(
-    post, path = "/v1/connections", tag = "Connections",
+    post, path = "/v1/connections", tag = "Connections", operation_id = "createConnection",
     security(("connect_session" = []), ("bearer" = ["connections:write"])),
-    request_body = LinkResult,
+    request_body = shape::LinkResult,
     responses(
         (status = 201, description = "Exchanged: the connection is `active`", body = Connection, headers(("Location" = String, description = "The connection"))),
         (status = 200, description = "The same code again; the connection is `active`, `revoking`, `delinked` or `invalidated`", body = Connection),
         (status = 202, description = "Received and safe, but Dapi has given no conclusive answer yet; it goes on in the background", body = Connection, headers(("Location" = String, description = "The connection"), ("Retry-After" = u32, description = "Seconds"))),
-        (status = 400, description = "`invalid_request`"),
-        (status = 401, description = "`unauthorized`"),
-        (status = 403, description = "`insufficient_scope`, `user_mismatch`"),
-        (status = 409, description = "`code_already_received`, `connection_of_another_user`, `code_orphaned`"),
-        (status = 410, description = "`code_expired`"),
-        (status = 413, description = "`body_too_large`"),
-        (status = 415, description = "`unsupported_media_type`"),
-        (status = 422, description = "`connect_failed`, `code_rejected`"),
-        (status = 429, description = "`too_many_requests`: the session has handed in ten results"),
-        (status = 503, description = "`unavailable`"),
+        Problems<(ForClients, WithJson, Refused)>,
     )
 )]
 pub async fn create(

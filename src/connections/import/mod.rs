@@ -182,6 +182,8 @@ async fn try_insert(
     store::insert_imported(&mut tx, &AuditActor::from(actor), &new, &token, active, verification)
         .await?;
     tx.commit().await?;
+    // The background work asks for its institution and accounts.
+    let effects = if import.provider.has_details() { effects.wake() } else { effects };
     effects.apply(context);
     Ok(Imported::New(id))
 }

@@ -9,15 +9,16 @@ use crate::connections::input::{
     Checked, client_user_id, item, location, login, login_of_another_user, optional_name, required,
 };
 use crate::connections::model::{Connection, Failure, Status};
-use crate::connections::{Context, import, query};
+use crate::connections::{Context, import, query, shape};
 use crate::http::body::Body;
 use crate::http::caller::{Authorized, needs};
 use crate::http::detached;
-use crate::http::problem::{Problem, ProblemCode};
+use crate::http::problem::{Problem, ProblemCode, code};
+use crate::http::responses::{Calling, ForClients, Problems, WithJson};
 use crate::providers::{AccessToken, Provider, Refusal, UserSecret};
 
 /// A token that the app already holds.
-#[derive(Deserialize, utoipa::ToSchema)]
+#[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ImportRequest {
     /// The app's own name for the user.
@@ -30,10 +31,8 @@ pub struct ImportRequest {
     #[serde(rename = "itemID")]
     item_id: Option<String>,
     /// The permanent token.
-    #[schema(value_type = Option<String>)]
     access_token: Option<AccessToken>,
     /// Dapi: Connect's user secret.
-    #[schema(value_type = Option<String>)]
     user_secret: Option<UserSecret>,
     /// Dapi's name for the user.
     #[serde(rename = "userID")]
@@ -43,7 +42,6 @@ pub struct ImportRequest {
     dapi_token_id: Option<String>,
     /// Ask Dapi first whether it takes the token and the user secret, by one call for the account's metadata.
     #[serde(default)]
-    #[schema(default = false)]
     verify: bool,
 }
 
@@ -52,26 +50,18 @@ pub struct ImportRequest {
 /// A token that supersedes an active connection of the login without `verify` does so provisionally: the
 /// older one is `invalidated` and unusable at once, but becomes `active` again if Dapi calls the newer token
 /// dead before a call with it has succeeded, within an hour. With `verify` nothing changes unless Dapi takes
-/// the token; a login that Dapi cannot use (`INVALID_CREDENTIALS`) is imported and needs `attention`.
+/// the token; a login that Dapi cannot use (`INVALID_CREDENTIALS`) is imported and needs `attention`;
+/// `token_rejected` comes with Dapi's words as `failure`. What a call to Dapi may end with (429, 502, 504) comes with
+/// `verify` alone.
 #[utoipa::path(
-    post, path = "/v1/connections/import", tag = "Connections",
+    post, path = "/v1/connections/import", tag = "Connections", operation_id = "importConnection",
     security(("bearer" = ["connections:write"])),
-    request_body = ImportRequest,
+    request_body = shape::ImportRequest,
     responses(
         (status = 201, description = "The connection is `active`", body = Connection, headers(("Location" = String, description = "The connection"))),
         (status = 200, description = "The same token again", body = Connection),
         (status = 202, description = "Safe; becomes `active` when an older link of the login has been delinked", body = Connection),
-        (status = 400, description = "`invalid_request`"),
-        (status = 401, description = "`unauthorized`"),
-        (status = 403, description = "`insufficient_scope`"),
-        (status = 409, description = "`connection_of_another_user`"),
-        (status = 413, description = "`body_too_large`"),
-        (status = 415, description = "`unsupported_media_type`"),
-        (status = 422, description = "`token_rejected`, with Dapi's words as `failure`; only with `verify`"),
-        (status = 429, description = "`too_many_requests`: no call to Dapi may be made now; only with `verify`"),
-        (status = 502, description = "`upstream_failed`: Dapi gave no conclusive answer; only with `verify`"),
-        (status = 503, description = "`unavailable`"),
-        (status = 504, description = "`upstream_timeout`; only with `verify`"),
+        Problems<(ForClients, WithJson, Calling, code::ConnectionOfAnotherUser, code::UserBeingErased, code::TokenRejected)>,
     )
 )]
 pub async fn import(

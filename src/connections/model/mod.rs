@@ -19,6 +19,7 @@ use crate::common::ids::ConnectionId;
 /// Where a connection stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, serde::Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = ConnectionStatus)]
 pub enum Status {
     /// Result received, token not yet usable.
     Pending,
@@ -73,13 +74,15 @@ impl Status {
 
 /// Why an exchange failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = ConnectionFailure)]
 pub struct Failure {
     /// Dapi's `type`, or one of Strongroom's own: `answer_lost`, `code_expired`, `outcome_unknown`,
     /// `connection_of_another_user`.
     #[serde(rename = "type")]
     #[schema(example = "INVALID_CONNECTION")]
     pub kind: String,
-    /// In words.
+    /// What happened.
+    #[schema(example = "Dapi refused the access code.")]
     pub detail: String,
 }
 

@@ -29,6 +29,7 @@ pub struct Revocation {
     /// What was asked for.
     pub kind: RevocationKind,
     /// The reason that was given, if any.
+    #[schema(example = "user asked")]
     pub reason: Option<String>,
     /// When it was acknowledged; since then the token is unusable here.
     #[serde(with = "time::serde::rfc3339")]
@@ -37,6 +38,7 @@ pub struct Revocation {
     #[serde(with = "time::serde::rfc3339::option")]
     pub confirmed_at: Option<OffsetDateTime>,
     /// How many delinkings Dapi was sent.
+    #[schema(minimum = 0, example = 1)]
     pub attempts: i32,
     /// Why the last attempt was not confirmed.
     pub last_error: Option<String>,
@@ -52,21 +54,26 @@ pub struct Connection {
     /// Its id.
     pub id: ConnectionId,
     /// Where it stands.
+    #[schema(example = "active")]
     pub status: Status,
     /// The app's own name for the user.
     #[serde(rename = "clientUserID")]
+    #[schema(example = "user-42")]
     pub client_user_id: String,
     /// The bank link that it was made with.
     pub provider: Provider,
     /// The provider's name for the bank login: Dapi's `connectionID`, Plaid's `item_id`, which is `null` until the
     /// exchange.
     #[serde(rename = "connectionID")]
+    #[schema(example = "a2b6c1d4-5e8f-4a30-b7c9-1d2e3f405162")]
     pub login_id: Option<String>,
     /// Dapi's name for the user.
     #[serde(rename = "userID")]
+    #[schema(example = "3e1d2b6a-9f10-4f0e-8a4b-7f1c2d5e9c57")]
     pub dapi_user_id: Option<String>,
     /// Dapi's name for the token.
     #[serde(rename = "tokenID")]
+    #[schema(example = "9c57a2b6-c1d4-4a30-b7c9-5e8f1d2e3f40")]
     pub dapi_token_id: Option<String>,
     /// When the result was received.
     #[serde(with = "time::serde::rfc3339")]

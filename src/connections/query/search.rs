@@ -30,6 +30,7 @@ pub struct Search<'a> {
 
 /// A connection as an operator sees it.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = AdminConnection)]
 pub struct Found {
     /// The connection, as clients see it.
     #[serde(flatten)]
@@ -38,17 +39,20 @@ pub struct Found {
     pub user: UserId,
     /// The client that submitted it, or that created the session which did.
     #[serde(rename = "createdBy")]
+    #[schema(example = "payroll7Qm2Xv9")]
     pub created_by: Option<String>,
     /// The bulk revocation that revoked it.
     #[serde(rename = "revocationOrder")]
     pub bulk_revocation: Option<BulkRevocationId>,
     /// How often its code was sent to Dapi.
     #[serde(rename = "exchangeAttempts")]
+    #[schema(minimum = 0, example = 1)]
     pub exchange_attempts: i32,
 }
 
 /// A connection with all its events in the audit trail, oldest first.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = AdminConnectionWithHistory)]
 pub struct WithHistory {
     /// The connection.
     #[serde(flatten)]
@@ -60,6 +64,7 @@ pub struct WithHistory {
 /// How many connections are how old.
 #[derive(Debug, Default, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = ConnectionAges)]
 pub struct Ages {
     /// Less than an hour.
     pub hour: i64,

@@ -126,7 +126,7 @@ pub async fn part(context: &Context, part: Part) -> Round {
     match part {
         Part::Exchanges => claim_and_run::<Claimed<_>>(context, &mut round).boxed().await,
         Part::Delinks => claim_and_run::<ClaimedDelink>(context, &mut round).boxed().await,
-        Part::Details => details::reconcile(context, &mut round).boxed().await,
+        Part::Details => round.details += details::reconcile(context).boxed().await,
         Part::Rows => loop {
             let once = rows(context).boxed().await;
             let more = once.found_work();

@@ -249,6 +249,8 @@ pub async fn due_summary(conn: &mut Conn) -> sqlx::Result<DueSummary> {
         "WITH t AS MATERIALIZED (SELECT strongroom_now() AS now)
          SELECT extract(epoch FROM least(
                 (SELECT min(due_at) FROM connections WHERE due_at IS NOT NULL AND due_at > (SELECT now FROM t)),
+                (SELECT min(details_due_at) FROM connections
+                 WHERE details_due_at IS NOT NULL AND details_due_at > (SELECT now FROM t)),
                 (SELECT min(next_release_at) FROM bulk_revocations
                  WHERE finished_at IS NULL AND state <> 'paused' AND erasure_id IS NULL
                    AND next_release_at > (SELECT now FROM t)),

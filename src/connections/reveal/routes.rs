@@ -6,19 +6,21 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::common::ids::ConnectionId;
+use crate::connections::input::schema::Reason;
 use crate::connections::input::{not_active, reason};
 use crate::connections::reveal::Reveal;
 use crate::connections::{Budgets, Context, reveal};
 use crate::http::body::{Body, Id};
 use crate::http::caller::{Authorized, Client, needs};
-use crate::http::problem::{Problem, ProblemCode};
+use crate::http::problem::{Problem, ProblemCode, code};
+use crate::http::responses::{ForClients, Problems, WithJson};
 use crate::providers::UserSecret;
 
 /// Why the token is read.
 #[derive(Deserialize, ToSchema)]
 pub struct RevealRequest {
-    /// In words, for the audit trail.
-    #[schema(example = "nightly balance run", max_length = 500)]
+    /// For the audit trail.
+    #[schema(value_type = Reason, example = "nightly balance run")]
     reason: String,
 }
 
@@ -29,40 +31,41 @@ pub struct RevealedToken<'a> {
     /// The connection.
     id: ConnectionId,
     /// The permanent token.
+    #[schema(example = "eyJhbGciOiJIUzI1NiJ9.token.c2lnbmF0dXJl")]
     access_token: &'a str,
     /// Connect's user secret; `null` at Plaid, which has none, and if the connection came through Dapi's own wire and no
     /// call has brought it yet.
+    #[schema(example = "zD0kHc1qXhV3t4bY8mWn2g==")]
     user_secret: Option<&'a str>,
     /// The app's own name for the user.
     #[serde(rename = "clientUserID")]
+    #[schema(example = "user-42")]
     client_user_id: &'a str,
     /// The provider's name for the bank login.
     #[serde(rename = "connectionID")]
+    #[schema(example = "a2b6c1d4-5e8f-4a30-b7c9-1d2e3f405162")]
     login_id: Option<&'a str>,
     /// Dapi's name for the user.
     #[serde(rename = "userID")]
+    #[schema(example = "3e1d2b6a-9f10-4f0e-8a4b-7f1c2d5e9c57")]
     user_id: Option<&'a str>,
     /// Dapi's name for the token.
     #[serde(rename = "tokenID")]
+    #[schema(example = "9c57a2b6-c1d4-4a30-b7c9-5e8f1d2e3f40")]
     dapi_token_id: Option<&'a str>,
 }
 
 /// Reads a token in the clear. That it was read is on record before it leaves.
+///
+/// A client may read a limited number of tokens a minute; beyond it, it gets `too_many_requests`.
 #[utoipa::path(
-    post, path = "/v1/connections/{id}/token", tag = "Connections",
+    post, path = "/v1/connections/{id}/token", tag = "Connections", operation_id = "revealToken",
     security(("bearer" = ["tokens:read"])),
     params(("id" = ConnectionId, Path, description = "The connection")),
     request_body = RevealRequest,
     responses(
         (status = 200, description = "The token; never cached", body = RevealedToken),
-        (status = 400, description = "`invalid_request`"),
-        (status = 401, description = "`unauthorized`"),
-        (status = 403, description = "`insufficient_scope`"),
-        (status = 404, description = "`not_found`"),
-        (status = 409, description = "`connection_not_active`, with `connectionStatus`"),
-        (status = 415, description = "`unsupported_media_type`"),
-        (status = 429, description = "`too_many_requests`: the client's budget for this minute is spent; with `Retry-After`"),
-        (status = 503, description = "`unavailable`"),
+        Problems<(ForClients, WithJson, code::NotFound, code::ConnectionNotActive, code::TooManyRequests)>,
     )
 )]
 pub async fn token(

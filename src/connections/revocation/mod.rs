@@ -7,7 +7,7 @@
 mod dead_token;
 pub mod routes;
 
-pub use dead_token::end_dead_token;
+pub use dead_token::{end_dead_token, restore_predecessor};
 
 use std::time::{Duration, Instant};
 

@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 
 use crate::common::actor::Actor;
 use crate::common::ids::{AppId, ConnectionId};
+use crate::connections::input::schema::Reason;
 use crate::connections::input::{location, not_active, reason};
 use crate::connections::model::{Connection, RevocationKind, Status};
 use crate::connections::query::wait::wait_until;
@@ -16,23 +17,20 @@ use crate::connections::{Context, revocation};
 use crate::http::body::{Body, Id};
 use crate::http::caller::{Authorized, needs};
 use crate::http::detached;
-use crate::http::problem::Problem;
+use crate::http::problem::{Problem, code};
+use crate::http::responses::{ForClients, Problems, WithJson};
 
 /// Delinks: the user unlinks the bank. No body is needed.
 ///
 /// When this is answered, the token is not usable here any more, whatever the answer says about Dapi.
 #[utoipa::path(
-    post, path = "/v1/connections/{id}/delink", tag = "Connections",
+    post, path = "/v1/connections/{id}/delink", tag = "Connections", operation_id = "delinkConnection",
     security(("bearer" = ["connections:revoke"])),
     params(("id" = ConnectionId, Path, description = "The connection")),
     responses(
         (status = 200, description = "Ended: `delinked`, or `invalidated` where it was before", body = Connection),
         (status = 202, description = "`revoking`: Dapi has not confirmed in time; the delinking is repeated until it does", body = Connection),
-        (status = 401, description = "`unauthorized`"),
-        (status = 403, description = "`insufficient_scope`"),
-        (status = 404, description = "`not_found`"),
-        (status = 409, description = "`connection_not_active`, with `connectionStatus`"),
-        (status = 503, description = "`unavailable`"),
+        Problems<(ForClients, code::NotFound, code::ConnectionNotActive)>,
     )
 )]
 pub async fn delink(
@@ -49,7 +47,7 @@ pub async fn delink(
 #[serde(rename_all = "camelCase")]
 pub struct InvalidateRequest {
     /// For the audit trail.
-    #[schema(example = "device reported stolen", max_length = 500)]
+    #[schema(value_type = Reason, example = "device reported stolen")]
     reason: String,
     /// Whether the token is to be delinked at Dapi. `false` also ends a `revoking` that can never be confirmed.
     #[serde(default = "yes")]
@@ -63,20 +61,14 @@ const fn yes() -> bool {
 
 /// Invalidates: declares the token dead.
 #[utoipa::path(
-    post, path = "/v1/connections/{id}/invalidate", tag = "Connections",
+    post, path = "/v1/connections/{id}/invalidate", tag = "Connections", operation_id = "invalidateConnection",
     security(("bearer" = ["connections:revoke"])),
     params(("id" = ConnectionId, Path, description = "The connection")),
     request_body = InvalidateRequest,
     responses(
         (status = 200, description = "Ended: `invalidated`, or `delinked` where it was before", body = Connection),
         (status = 202, description = "`revoking`: Dapi has not confirmed in time; the delinking is repeated until it does", body = Connection),
-        (status = 400, description = "`invalid_request`"),
-        (status = 401, description = "`unauthorized`"),
-        (status = 403, description = "`insufficient_scope`"),
-        (status = 404, description = "`not_found`"),
-        (status = 409, description = "`connection_not_active`, with `connectionStatus`"),
-        (status = 415, description = "`unsupported_media_type`"),
-        (status = 503, description = "`unavailable`"),
+        Problems<(ForClients, WithJson, code::NotFound, code::ConnectionNotActive)>,
     )
 )]
 pub async fn invalidate(

@@ -146,12 +146,34 @@ impl TokenLease {
         status: Option<u16>,
         attention: Option<String>,
     ) -> Result<(), ConnectionError> {
+        self.release(context, outcome, status, attention, outcome != "failed").await
+    }
+
+    /// The same after a call of Strongroom's own, which is no use of the connection.
+    pub async fn end_unused(
+        &self,
+        context: &Context,
+        outcome: &'static str,
+        status: Option<u16>,
+        attention: Option<String>,
+    ) -> Result<(), ConnectionError> {
+        self.release(context, outcome, status, attention, false).await
+    }
+
+    async fn release(
+        &self,
+        context: &Context,
+        outcome: &'static str,
+        status: Option<u16>,
+        attention: Option<String>,
+        used: bool,
+    ) -> Result<(), ConnectionError> {
         let reason = status.map_or_else(
             || self.request.path.to_owned(),
             |code| format!("{}: {code}", self.request.path),
         );
         let end = release_of(&self.request, self.id, Some(self.acquired.user), outcome, reason);
-        let end = ReleaseLease { used: outcome != "failed", attention, ..end };
+        let end = ReleaseLease { used, attention, ..end };
         let ended = context.batch(end.clone()).await;
         if ended.is_err() {
             let (context, limit) = (context.clone(), self.request.limit);

@@ -6,34 +6,55 @@ use actix_web::http::header::LOCATION;
 use actix_web::{HttpResponse, web};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::common::external_scopes::ExternalScopes;
 use crate::common::ids::ClientSecretId;
-use crate::common::paging::{DEFAULT_LIMIT, MAX_LIMIT};
-use crate::common::scope::Scopes;
+use crate::common::paging::{DEFAULT_LIMIT, MAX_LIMIT, PageCursor};
+use crate::common::scope::{Scope, Scopes};
 use crate::database::Pool;
 use crate::http::body::{Body, OptionalBody, UrlQuery};
 use crate::http::caller::{Authorized, Client, needs};
-use crate::http::problem::{Problem, ProblemCode};
+use crate::http::problem::{Problem, ProblemCode, code};
+use crate::http::responses::{ForClients, Problems, WithJson};
 use crate::oauth::clients::{
     self, After, ClientError, ClientInfo, DEFAULT_TOKEN_LIFETIME, InvalidTerms, NewClient, Terms,
 };
-use crate::oauth::secrets::{self, DEFAULT_OVERLAP, MAX_OVERLAP, Made, Shown};
+use crate::oauth::secrets::{self, DEFAULT_OVERLAP, MAX_OVERLAP, Made, SecretInfo, Shown};
 use crate::oauth::tokens::Issuer;
 use crate::vault::Vault;
 
 type Admin = Authorized<needs::Admin>;
 
 /// Names of scopes: a list, or one text with a space between them as OAuth writes it.
-#[derive(Deserialize, ToSchema)]
+#[derive(Deserialize)]
 #[serde(untagged)]
 pub enum Names {
     /// A list.
     List(Vec<String>),
     /// As OAuth writes it.
+    Text(String),
+}
+
+/// Names of Strongroom's own scopes: a list, or one text with a space between them as OAuth writes it.
+#[derive(ToSchema)]
+#[serde(untagged)]
+#[schema(example = json!(["connections:read", "tokens:read"]))]
+#[expect(dead_code, reason = "describes the request in the OpenAPI document")]
+enum ScopeNames {
+    List(Vec<Scope>),
+    Text(String),
+}
+
+/// Names of scopes: a list, or one text with a space between them as OAuth writes it.
+#[derive(ToSchema)]
+#[serde(untagged)]
+#[schema(example = json!([]))]
+#[expect(dead_code, reason = "describes the request in the OpenAPI document")]
+enum OtherScopeNames {
+    List(Vec<String>),
     Text(String),
 }
 
@@ -57,23 +78,24 @@ impl Names {
 #[serde(rename_all = "camelCase")]
 pub struct CreateClient {
     /// What people call it.
-    #[schema(example = "payroll", max_length = 200)]
+    #[schema(value_type = clients::ClientName)]
     name: String,
     /// The most that its tokens may allow of Strongroom's own scopes.
-    #[schema(example = json!(["connections:read", "tokens:read"]))]
+    #[schema(value_type = ScopeNames)]
     scopes: Names,
     /// Scopes of other APIs that its tokens may carry; Strongroom honours none of them.
-    #[serde(default)]
-    #[serde(rename = "otherScopes")]
+    #[serde(default, rename = "otherScopes")]
+    #[schema(value_type = OtherScopeNames)]
     external_scopes: Names,
     /// Scopes that its token requests have to name.
     #[serde(default)]
+    #[schema(value_type = OtherScopeNames)]
     required_scopes: Names,
     /// How long its tokens live, in seconds.
     #[schema(minimum = 60, maximum = 86400, default = 3600)]
     token_lifetime: Option<u32>,
     /// Tokens that it may read in the clear within a minute; the service's setting if left out.
-    #[schema(minimum = 1)]
+    #[schema(minimum = 1, maximum = 1_000_000, example = 600)]
     reveals_per_minute: Option<u32>,
 }
 
@@ -98,10 +120,38 @@ pub struct AddSecret {
 #[into_params(parameter_in = Query)]
 pub struct ListQuery {
     /// At most so many.
-    #[param(minimum = 1, maximum = 100, default = 50)]
+    #[param(value_type = u8, required = false, minimum = 1, maximum = 100, default = 50)]
     limit: Option<u8>,
     /// The `nextCursor` of the page before.
+    #[param(value_type = PageCursor, required = false, example = "MTc2NDE3MDQwMDAwMDAwMDAwMCBwYXlyb2xsN1FtMlh2OQ")]
     cursor: Option<String>,
+}
+
+/// One page of clients, newest first.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ClientList {
+    /// The clients, without their secrets.
+    clients: Vec<ClientInfo>,
+    /// Where the next page starts; `null` on the last.
+    next_cursor: Option<String>,
+}
+
+/// A new secret, shown this once.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CreatedSecret<'a> {
+    /// The client.
+    #[serde(rename = "clientID")]
+    #[schema(example = "payroll7Qm2Xv9")]
+    client_id: &'a str,
+    /// The secret's id.
+    id: ClientSecretId,
+    /// The secret in clear text.
+    #[schema(example = "n3Vd8sK1pZ6tY0wQ4rB7mX2cJ5hG9fLa")]
+    client_secret: &'a str,
+    /// All live secrets of the client, this one included.
+    secrets: Vec<SecretInfo>,
 }
 
 impl From<ClientError> for Problem {
@@ -169,24 +219,22 @@ impl From<InvalidTerms> for Problem {
             InvalidTerms::NoScope => "scopes",
             InvalidTerms::Lifetime => "tokenLifetime",
             InvalidTerms::RequiredIsMissing(_) => "requiredScopes",
-            InvalidTerms::NoReveals => "revealsPerMinute",
+            InvalidTerms::Reveals => "revealsPerMinute",
         };
         Self::invalid_field(field, what)
     }
 }
 
 /// Makes a client of the caller's app. Its secret is in this answer and nowhere else.
+///
+/// A caller grants no scope that it lacks itself: `insufficient_scope`.
 #[utoipa::path(
-    post, path = "/v1/admin/clients", tag = "Administration",
+    post, path = "/v1/admin/clients", tag = "Administration", operation_id = "createClient",
     security(("bearer" = ["admin"])),
     request_body = CreateClient,
     responses(
-        (status = 201, description = "The client with its secret, shown this once", body = inline(serde_json::Value)),
-        (status = 400, description = "`invalid_request`"),
-        (status = 401, description = "`unauthorized`"),
-        (status = 403, description = "`insufficient_scope`: also for a scope that the caller lacks itself"),
-        (status = 415, description = "`unsupported_media_type`"),
-        (status = 503, description = "`unavailable`"),
+        (status = 201, description = "The client with its secret, shown this once", body = Made, headers(("Location" = String, description = "The client"))),
+        Problems<(ForClients, WithJson)>,
     )
 )]
 pub async fn create(
@@ -217,15 +265,12 @@ pub async fn create(
 
 /// The clients of the caller's app, newest first, without their secrets.
 #[utoipa::path(
-    get, path = "/v1/admin/clients", tag = "Administration",
+    get, path = "/v1/admin/clients", tag = "Administration", operation_id = "listClients",
     security(("bearer" = ["admin"])),
     params(ListQuery),
     responses(
-        (status = 200, description = "`clients` and `nextCursor`", body = inline(serde_json::Value)),
-        (status = 400, description = "`invalid_request`"),
-        (status = 401, description = "`unauthorized`"),
-        (status = 403, description = "`insufficient_scope`"),
-        (status = 503, description = "`unavailable`"),
+        (status = 200, description = "One page", body = ClientList),
+        Problems<ForClients>,
     )
 )]
 pub async fn list(
@@ -248,7 +293,7 @@ pub async fn list(
     let more = found.len() > usize::from(limit);
     found.truncate(limit.into());
     let next = found.last().filter(|_| more).map(cursor_behind);
-    Ok(HttpResponse::Ok().json(serde_json::json!({ "clients": found, "nextCursor": next })))
+    Ok(HttpResponse::Ok().json(ClientList { clients: found, next_cursor: next }))
 }
 
 fn cursor_behind(client: &ClientInfo) -> String {
@@ -265,15 +310,12 @@ fn read_cursor(text: &str) -> Option<After> {
 
 /// One client of the caller's app, and since when its secrets live.
 #[utoipa::path(
-    get, path = "/v1/admin/clients/{clientID}", tag = "Administration",
+    get, path = "/v1/admin/clients/{clientID}", tag = "Administration", operation_id = "getClient",
     security(("bearer" = ["admin"])),
-    params(("clientID" = String, Path, description = "The client")),
+    params(("clientID" = String, Path, description = "The client", pattern = "^[A-Za-z0-9]{1,64}$", example = "payroll7Qm2Xv9")),
     responses(
-        (status = 200, description = "The client", body = inline(serde_json::Value)),
-        (status = 401, description = "`unauthorized`"),
-        (status = 403, description = "`insufficient_scope`"),
-        (status = 404, description = "`not_found`"),
-        (status = 503, description = "`unavailable`"),
+        (status = 200, description = "The client", body = Shown),
+        Problems<(ForClients, code::NotFound)>,
     )
 )]
 pub async fn show(
@@ -288,19 +330,16 @@ pub async fn show(
 }
 
 /// Refuses a client and its tokens from now on, or lets it in again.
+///
+/// A caller lets in no client that may do more than itself: `insufficient_scope`.
 #[utoipa::path(
-    patch, path = "/v1/admin/clients/{clientID}", tag = "Administration",
+    patch, path = "/v1/admin/clients/{clientID}", tag = "Administration", operation_id = "updateClient",
     security(("bearer" = ["admin"])),
-    params(("clientID" = String, Path, description = "The client")),
+    params(("clientID" = String, Path, description = "The client", pattern = "^[A-Za-z0-9]{1,64}$", example = "payroll7Qm2Xv9")),
     request_body = ChangeClient,
     responses(
-        (status = 200, description = "The client", body = inline(serde_json::Value)),
-        (status = 400, description = "`invalid_request`"),
-        (status = 401, description = "`unauthorized`"),
-        (status = 403, description = "`insufficient_scope`: also where it would let in a client that may do more than the caller"),
-        (status = 404, description = "`not_found`"),
-        (status = 415, description = "`unsupported_media_type`"),
-        (status = 503, description = "`unavailable`"),
+        (status = 200, description = "The client", body = Shown),
+        Problems<(ForClients, WithJson, code::NotFound)>,
     )
 )]
 pub async fn change(
@@ -325,17 +364,15 @@ pub async fn change(
 }
 
 /// Deletes a client with its secrets; its tokens end within five seconds on every replica.
+///
+/// The bootstrap client follows the environment: `invalid_request`.
 #[utoipa::path(
-    delete, path = "/v1/admin/clients/{clientID}", tag = "Administration",
+    delete, path = "/v1/admin/clients/{clientID}", tag = "Administration", operation_id = "deleteClient",
     security(("bearer" = ["admin"])),
-    params(("clientID" = String, Path, description = "The client")),
+    params(("clientID" = String, Path, description = "The client", pattern = "^[A-Za-z0-9]{1,64}$", example = "payroll7Qm2Xv9")),
     responses(
         (status = 204, description = "Deleted"),
-        (status = 400, description = "`invalid_request`: the bootstrap client follows the environment"),
-        (status = 401, description = "`unauthorized`"),
-        (status = 403, description = "`insufficient_scope`"),
-        (status = 404, description = "`not_found`"),
-        (status = 503, description = "`unavailable`"),
+        Problems<(ForClients, code::NotFound)>,
     )
 )]
 pub async fn delete(
@@ -349,20 +386,17 @@ pub async fn delete(
 }
 
 /// Gives a client a second secret and the first an end.
+///
+/// The bootstrap client's secret follows the environment: `invalid_request`. A client that may do more than the caller
+/// gets none: `insufficient_scope`.
 #[utoipa::path(
-    post, path = "/v1/admin/clients/{clientID}/secrets", tag = "Administration",
+    post, path = "/v1/admin/clients/{clientID}/secrets", tag = "Administration", operation_id = "createClientSecret",
     security(("bearer" = ["admin"])),
-    params(("clientID" = String, Path, description = "The client")),
-    request_body = AddSecret,
+    params(("clientID" = String, Path, description = "The client", pattern = "^[A-Za-z0-9]{1,64}$", example = "payroll7Qm2Xv9")),
+    request_body = Option<AddSecret>,
     responses(
-        (status = 201, description = "`clientSecret`, shown this once, and `secrets` as they are now", body = inline(serde_json::Value)),
-        (status = 400, description = "`invalid_request`: also for the bootstrap client, whose secret follows the environment"),
-        (status = 401, description = "`unauthorized`"),
-        (status = 403, description = "`insufficient_scope`: also where the client may do more than the caller"),
-        (status = 404, description = "`not_found`"),
-        (status = 409, description = "`two_secrets`"),
-        (status = 415, description = "`unsupported_media_type`"),
-        (status = 503, description = "`unavailable`"),
+        (status = 201, description = "The secret, shown this once, and the secrets as they are now", body = CreatedSecret),
+        Problems<(ForClients, WithJson, code::NotFound, code::TwoSecrets)>,
     )
 )]
 pub async fn add_secret(
@@ -383,29 +417,27 @@ pub async fn add_secret(
     let client = clients::find(&mut conn, app, id).await?;
     may_grant(&caller.client, &issuer, client.scopes, &client.external_scopes)?;
     let new = secrets::rotate(&mut conn, &vault, &caller.actor, app, id, overlap).await?;
-    Ok(HttpResponse::Created().json(serde_json::json!({
-        "clientID": id,
-        "id": new.id,
-        "clientSecret": new.secret.expose(),
-        "secrets": new.live,
-    })))
+    Ok(HttpResponse::Created().json(CreatedSecret {
+        client_id: id,
+        id: new.id,
+        client_secret: new.secret.expose(),
+        secrets: new.live,
+    }))
 }
 
 /// Ends one of a client's secrets now.
+///
+/// The bootstrap client's secret follows the environment: `invalid_request`.
 #[utoipa::path(
-    delete, path = "/v1/admin/clients/{clientID}/secrets/{secretID}", tag = "Administration",
+    delete, path = "/v1/admin/clients/{clientID}/secrets/{secretID}", tag = "Administration", operation_id = "deleteClientSecret",
     security(("bearer" = ["admin"])),
     params(
-        ("clientID" = String, Path, description = "The client"),
+        ("clientID" = String, Path, description = "The client", pattern = "^[A-Za-z0-9]{1,64}$", example = "payroll7Qm2Xv9"),
         ("secretID" = ClientSecretId, Path, description = "The secret"),
     ),
     responses(
         (status = 204, description = "Ended"),
-        (status = 400, description = "`invalid_request`: the bootstrap client follows the environment"),
-        (status = 401, description = "`unauthorized`"),
-        (status = 403, description = "`insufficient_scope`"),
-        (status = 404, description = "`not_found`"),
-        (status = 503, description = "`unavailable`"),
+        Problems<(ForClients, code::NotFound)>,
     )
 )]
 pub async fn end_secret(

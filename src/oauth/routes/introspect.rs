@@ -6,6 +6,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
 use uuid::Uuid;
 
+use super::responses::IntrospectionErrors;
 use super::{ExistingToken, uncached};
 use crate::database::Pool;
 use crate::oauth::credentials::{Authenticated, OAuthState};
@@ -15,53 +16,74 @@ use crate::oauth::tokens::{Issuer, Validity, Verified};
 use crate::vault::Vault;
 
 /// Whether a token is valid (RFC 7662 §2.2). An invalid one has `active` alone.
-#[derive(Serialize, utoipa::ToSchema)]
+#[derive(Serialize)]
 pub struct Introspection {
-    /// Whether it counts at this moment.
     active: bool,
     #[serde(flatten)]
     token: Option<ActiveToken>,
 }
 
-/// A token that counts.
-#[derive(Serialize, utoipa::ToSchema)]
-pub struct ActiveToken {
-    /// What it allows, as far as its client may still have it.
+#[derive(Serialize)]
+struct ActiveToken {
     scope: String,
-    /// Whose it is.
-    #[schema(value_type = String)]
     client_id: Arc<str>,
-    /// Always `Bearer`.
     token_type: &'static str,
-    /// When it ends, in seconds since 1970.
     exp: i64,
-    /// When it was issued, in seconds since 1970.
     iat: i64,
-    /// Its subject, the client.
-    #[schema(value_type = String)]
     sub: Arc<str>,
-    /// For whom it is: this service.
     aud: String,
-    /// Who issued it: this service.
     iss: String,
-    /// Its id.
     jti: Uuid,
+}
+
+/// Whether a token is valid (RFC 7662 §2.2). An invalid one has `active` alone.
+#[derive(utoipa::ToSchema)]
+#[schema(as = Introspection)]
+#[expect(dead_code, reason = "describes the response in the OpenAPI document")]
+pub struct IntrospectionShape {
+    /// Whether it counts at this moment.
+    #[schema(example = true)]
+    active: bool,
+    /// What it allows, as far as its client may still have it.
+    #[schema(nullable = false, example = "connections:read")]
+    scope: Option<String>,
+    /// Whose it is.
+    #[schema(nullable = false, example = "payroll7Qm2Xv9")]
+    client_id: Option<String>,
+    /// Always `Bearer`.
+    #[schema(nullable = false, example = "Bearer")]
+    token_type: Option<String>,
+    /// When it ends, in seconds since 1970.
+    #[schema(nullable = false, example = 1_764_187_200)]
+    exp: Option<i64>,
+    /// When it was issued, in seconds since 1970.
+    #[schema(nullable = false, example = 1_764_183_600)]
+    iat: Option<i64>,
+    /// Its subject, the client.
+    #[schema(nullable = false, example = "payroll7Qm2Xv9")]
+    sub: Option<String>,
+    /// For whom it is: this service.
+    #[schema(nullable = false, example = "https://strongroom.example.com")]
+    aud: Option<String>,
+    /// Who issued it: this service.
+    #[schema(nullable = false, example = "https://strongroom.example.com")]
+    iss: Option<String>,
+    /// Its id.
+    #[schema(nullable = false, example = "0199f3a2-7c1e-7d3b-9a54-3f2b8c0d6e71")]
+    jti: Option<String>,
 }
 
 /// Whether a token is valid at this moment. A client may ask about the tokens of its own app.
 #[utoipa::path(
-    post, path = "/oauth2/introspect", tag = "OAuth",
+    post, path = "/oauth2/introspect", tag = "OAuth", operation_id = "introspectToken",
     security((), ("client_basic" = [])),
     request_body(
         description = "HTTP Basic, a form or JSON; exactly one way of authenticating",
         content((ExistingToken = "application/x-www-form-urlencoded"), (ExistingToken = "application/json")),
     ),
     responses(
-        (status = 200, description = "What it is worth; exactly `{\"active\": false}` where that is nothing", body = Introspection),
-        (status = 400, description = "`invalid_request`"),
-        (status = 401, description = "`invalid_client`"),
-        (status = 429, description = "`invalid_client`, too often; with `Retry-After`"),
-        (status = 503, description = "`temporarily_unavailable`: this replica does not know at the moment"),
+        (status = 200, description = "What it is worth; exactly `{\"active\": false}` where that is nothing", body = IntrospectionShape),
+        IntrospectionErrors,
     )
 )]
 pub async fn introspect(

@@ -4,7 +4,6 @@
 use actix_web::http::header::CACHE_CONTROL;
 use actix_web::{HttpResponse, web};
 use serde::Serialize;
-use serde_json::json;
 
 use crate::common::scope::Scope;
 use crate::oauth::signing_keys::KEY_SET_MAX_AGE;
@@ -15,36 +14,49 @@ const METHODS: [&str; 2] = ["client_secret_basic", "client_secret_post"];
 
 /// What the authorization server offers (RFC 8414 §2).
 #[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = ServerMetadata)]
 pub struct Metadata {
     /// The `iss` of its tokens.
+    #[schema(format = "uri", example = "https://strongroom.example.com")]
     issuer: String,
     /// Where tokens are issued.
+    #[schema(format = "uri", example = "https://strongroom.example.com/oauth2/token")]
     token_endpoint: String,
     /// Where they are revoked.
+    #[schema(format = "uri", example = "https://strongroom.example.com/oauth2/revoke")]
     revocation_endpoint: String,
     /// Where tokens are introspected.
+    #[schema(format = "uri", example = "https://strongroom.example.com/oauth2/introspect")]
     introspection_endpoint: String,
     /// Where the keys are that verify them.
+    #[schema(format = "uri", example = "https://strongroom.example.com/.well-known/jwks.json")]
     jwks_uri: String,
     /// Where the documentation is.
+    #[schema(format = "uri", example = "https://strongroom.example.com/docs/")]
     service_documentation: String,
     /// Strongroom's own scopes. A client may have others, of other APIs.
+    #[schema(example = json!(["connections:read"]))]
     scopes_supported: Vec<&'static str>,
     /// None: there is no authorization endpoint.
+    #[schema(value_type = Vec<String>, max_items = 0, example = json!([]))]
     response_types_supported: [&'static str; 0],
     /// Client credentials alone.
+    #[schema(value_type = Vec<String>, example = json!(["client_credentials"]))]
     grant_types_supported: [&'static str; 1],
     /// How clients authenticate.
+    #[schema(value_type = Vec<String>, example = json!(["client_secret_basic", "client_secret_post"]))]
     token_endpoint_auth_methods_supported: [&'static str; 2],
     /// How clients authenticate.
+    #[schema(value_type = Vec<String>, example = json!(["client_secret_basic", "client_secret_post"]))]
     revocation_endpoint_auth_methods_supported: [&'static str; 2],
     /// How clients authenticate.
+    #[schema(value_type = Vec<String>, example = json!(["client_secret_basic", "client_secret_post"]))]
     introspection_endpoint_auth_methods_supported: [&'static str; 2],
 }
 
 /// What the authorization server offers.
 #[utoipa::path(
-    get, path = "/.well-known/oauth-authorization-server", tag = "OAuth", security(()),
+    get, path = "/.well-known/oauth-authorization-server", tag = "OAuth", operation_id = "getServerMetadata", security(()),
     responses((status = 200, description = "What it offers; may be cached", body = Metadata))
 )]
 pub async fn metadata(issuer: web::Data<Issuer>) -> HttpResponse {
@@ -65,15 +77,28 @@ pub async fn metadata(issuer: web::Data<Issuer>) -> HttpResponse {
     })
 }
 
+/// A JWK set (RFC 7517 §5).
+#[derive(Serialize, utoipa::ToSchema)]
+pub struct KeySet {
+    /// The keys, each a JWK with `kid`, `use`, `alg` and its public members.
+    #[schema(example = json!([{
+        "kty": "EC", "use": "sig", "alg": "ES256", "crv": "P-256",
+        "kid": "V1StGXR8Z5jdHi6B",
+        "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",
+        "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0",
+    }]))]
+    keys: Vec<serde_json::Map<String, serde_json::Value>>,
+}
+
 /// The public halves of the keys that sign, have signed and will sign next.
 #[utoipa::path(
-    get, path = "/.well-known/jwks.json", tag = "OAuth", security(()),
-    responses((status = 200, description = "A JWK set; may be cached", body = inline(serde_json::Value)))
+    get, path = "/.well-known/jwks.json", tag = "OAuth", operation_id = "getKeySet", security(()),
+    responses((status = 200, description = "A JWK set; may be cached", body = KeySet))
 )]
 pub async fn jwks(issuer: web::Data<Issuer>) -> HttpResponse {
     let keys = issuer.directory().keys();
-    let keys: Vec<_> = keys.iter().map(|key| key.jwk()).collect();
-    cached().json(json!({ "keys": keys }))
+    let keys: Vec<_> = keys.iter().filter_map(|key| key.jwk().as_object().cloned()).collect();
+    cached().json(KeySet { keys })
 }
 
 fn cached() -> actix_web::HttpResponseBuilder {

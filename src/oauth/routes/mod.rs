@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod introspect;
 pub mod metadata;
+pub mod responses;
 pub mod revoke;
 pub mod token;
 
@@ -22,12 +23,15 @@ fn uncached() -> HttpResponseBuilder {
 #[expect(dead_code, reason = "describes the request in the OpenAPI document")]
 pub struct ExistingToken {
     /// The access token.
+    #[schema(min_length = 1, example = "eyJhbGciOiJFUzI1NiJ9.claims.c2lnbmF0dXJl")]
     token: String,
     /// What kind of token it is; only access tokens exist, so that it makes no difference.
     #[schema(example = "access_token")]
     token_type_hint: Option<String>,
     /// The client's id, where it does not come by HTTP Basic.
+    #[schema(example = "payroll7Qm2Xv9")]
     client_id: Option<String>,
     /// The client's secret, where it does not come by HTTP Basic.
+    #[schema(format = Password, example = "n3Vd8sK1pZ6tY0wQ4rB7mX2cJ5hG9fLa")]
     client_secret: Option<String>,
 }

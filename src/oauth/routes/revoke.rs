@@ -3,6 +3,7 @@
 use actix_web::{HttpRequest, HttpResponse, web};
 use time::OffsetDateTime;
 
+use super::responses::RevocationErrors;
 use super::{ExistingToken, uncached};
 use crate::common::actor::Actor;
 use crate::database::Pool;
@@ -14,22 +15,23 @@ use crate::oauth::store;
 use crate::oauth::tokens::{Issuer, Verified};
 use crate::vault::Vault;
 
+/// An empty object.
+#[derive(serde::Serialize, utoipa::ToSchema)]
+pub struct RevocationResponse {}
+
 /// Ends an access token: refused here from now on, and within five seconds on every replica.
 ///
 /// A token that this service does not know, or that has ended, gets the same answer (RFC 7009 §2.2).
 #[utoipa::path(
-    post, path = "/oauth2/revoke", tag = "OAuth",
+    post, path = "/oauth2/revoke", tag = "OAuth", operation_id = "revokeToken",
     security((), ("client_basic" = [])),
     request_body(
         description = "HTTP Basic, a form or JSON; exactly one way of authenticating",
         content((ExistingToken = "application/x-www-form-urlencoded"), (ExistingToken = "application/json")),
     ),
     responses(
-        (status = 200, description = "The token does not count (any more); an empty object, to be ignored"),
-        (status = 400, description = "`invalid_request`, or `invalid_grant` where the token is another client's"),
-        (status = 401, description = "`invalid_client`"),
-        (status = 429, description = "`invalid_client`, too often; with `Retry-After`"),
-        (status = 503, description = "`temporarily_unavailable`: the token still counts; try again"),
+        (status = 200, description = "The token does not count (any more); an empty object, to be ignored", body = RevocationResponse),
+        RevocationErrors,
     )
 )]
 pub async fn revoke(
@@ -51,7 +53,7 @@ pub async fn revoke(
         end(&issuer, &pool, &client, &actor, &verified).await?;
     }
     // Clients ignore the body (§2.2), but simple-oauth2 accepts nothing that is not JSON.
-    Ok(uncached().json(serde_json::json!({})))
+    Ok(uncached().json(RevocationResponse {}))
 }
 
 async fn end(

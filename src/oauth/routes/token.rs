@@ -3,6 +3,7 @@
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
 
+use super::responses::TokenErrors;
 use super::uncached;
 use crate::common::external_scopes::{ExternalScopes, is_scope_token};
 use crate::common::scope::Scope;
@@ -17,8 +18,10 @@ use crate::vault::Vault;
 #[derive(Serialize, utoipa::ToSchema)]
 pub struct TokenResponse {
     /// The access token, a JWT (RFC 9068).
+    #[schema(example = "eyJhbGciOiJFUzI1NiJ9.claims.c2lnbmF0dXJl")]
     access_token: String,
     /// Always `Bearer`.
+    #[schema(example = "Bearer")]
     token_type: &'static str,
     /// Its lifetime in seconds.
     #[schema(example = 3600)]
@@ -28,24 +31,37 @@ pub struct TokenResponse {
     scope: String,
 }
 
+/// The one grant (RFC 6749 §4.4).
+#[derive(utoipa::ToSchema)]
+#[schema(rename_all = "snake_case")]
+pub enum GrantType {
+    /// By the client's own credentials.
+    ClientCredentials,
+}
+
 /// What the endpoint takes as a form or as JSON; id and secret may come by HTTP Basic instead.
 #[derive(utoipa::ToSchema)]
 #[expect(dead_code, reason = "describes the request in the OpenAPI document")]
 pub struct TokenRequest {
     /// `client_credentials`.
-    #[schema(example = "client_credentials")]
-    grant_type: String,
+    grant_type: GrantType,
     /// What the token should allow; everything that the client may do where it is left out.
+    #[schema(
+        example = "connections:write connections:read",
+        pattern = "^ *[!#-\\[\\]-~]+( +[!#-\\[\\]-~]+)* *$"
+    )]
     scope: Option<String>,
     /// The client's id, where it does not come by HTTP Basic.
+    #[schema(example = "payroll7Qm2Xv9")]
     client_id: Option<String>,
     /// The client's secret, where it does not come by HTTP Basic.
+    #[schema(format = Password, example = "n3Vd8sK1pZ6tY0wQ4rB7mX2cJ5hG9fLa")]
     client_secret: Option<String>,
 }
 
 /// Client credentials for an access token.
 #[utoipa::path(
-    post, path = "/oauth2/token", tag = "OAuth",
+    post, path = "/oauth2/token", tag = "OAuth", operation_id = "issueToken",
     security((), ("client_basic" = [])),
     request_body(
         description = "HTTP Basic, a form or JSON; exactly one way of authenticating",
@@ -53,10 +69,7 @@ pub struct TokenRequest {
     ),
     responses(
         (status = 200, description = "An access token", body = TokenResponse),
-        (status = 400, description = "`invalid_request`, `invalid_scope` or `unsupported_grant_type` (RFC 6749 §5.2)"),
-        (status = 401, description = "`invalid_client`"),
-        (status = 429, description = "`invalid_client`, too often; with `Retry-After`"),
-        (status = 503, description = "`temporarily_unavailable`"),
+        TokenErrors,
     )
 )]
 pub async fn token(

@@ -4,11 +4,10 @@ use reqwest::header::{AUTHORIZATION, HeaderMap};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use super::wire;
-use crate::providers::client::Link;
-use crate::providers::transport::{NoAnswer, Outgoing, sensitive};
+use crate::providers::transport::{Link, Outgoing, sensitive};
 use crate::providers::{
     AccessToken, Call, CallAnswer, CallLost, Exchange, ExchangeAnswer, Revoke, RevokeAnswer,
-    Unsettled, UserSecret,
+    UserSecret,
 };
 
 /// Exchanges a code for a token: `POST /auth/ExchangeToken`.
@@ -101,15 +100,4 @@ impl Serialize for Body<'_> {
 fn authorization(token: Option<&AccessToken>) -> HeaderMap {
     let value = token.and_then(|token| sensitive(&format!("Bearer {}", token.expose())));
     value.map(|value| (AUTHORIZATION, value)).into_iter().collect()
-}
-
-impl From<NoAnswer> for ExchangeAnswer {
-    fn from(none: NoAnswer) -> Self {
-        match none {
-            NoAnswer::NotSent(what) => Self::NotSent(what),
-            NoAnswer::Lost(what) => {
-                Self::Unsettled(Unsettled { what, may_have_consumed: true, retry_after: None })
-            }
-        }
-    }
 }

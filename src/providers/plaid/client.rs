@@ -5,8 +5,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use super::{DetailsError, ItemDetails, wire};
 use crate::common::trace::TraceContext;
-use crate::providers::client::Link;
-use crate::providers::transport::{Outgoing, sensitive};
+use crate::providers::transport::{Link, Outgoing, sensitive};
 use crate::providers::{
     AccessToken, AppCredentials, Call, CallAnswer, CallLost, Exchange, ExchangeAnswer, Revoke,
     RevokeAnswer,

@@ -6,7 +6,8 @@ use crate::common::ids::ConnectionId;
 use crate::connections::token_lease::CallRequest;
 use crate::http::body::{Id, read_passed};
 use crate::http::caller::{Authorized, needs};
-use crate::http::problem::{Problem, ProblemCode};
+use crate::http::problem::{Problem, ProblemCode, code};
+use crate::http::responses::{AnyObject, Calling, ForClients, Problems, WithBody};
 use crate::providers::Provider;
 use crate::relay::body::Fields;
 use crate::relay::call::Request;
@@ -22,27 +23,20 @@ use crate::relay::{Context, paths};
 ///
 /// Dapi takes one call at a time with a token. Calls on one connection wait for each other in the order of
 /// their arrival, whichever replica they came to. A call that has begun runs to its end though its caller
-/// goes away.
+/// goes away. If too many wait for the token already, the answer is `too_many_requests`; if the user has to link the
+/// login again first, `connection_needs_attention` with `attention`.
 #[utoipa::path(
-    post, path = "/v1/connections/{id}/dapi/{path}", tag = "Connections",
+    post, path = "/v1/connections/{id}/dapi/{path}", tag = "Connections", operation_id = "callDapi",
     security(("bearer" = ["dapi:call"])),
     params(
         ("id" = ConnectionId, Path, description = "The connection"),
-        ("path" = String, Path, description = "Dapi's path, such as `data/accounts/get`; holds slashes"),
+        ("path" = String, Path, description = "Dapi's path, such as `data/accounts/get`; holds slashes", example = "data/accounts/get"),
     ),
-    request_body(content = serde_json::Value, description = "A JSON object as Dapi takes it, without the secrets"),
+    request_body(content = AnyObject, description = "A JSON object as Dapi takes it, without the secrets"),
     responses(
-        (status = 200, description = "Dapi's answer, with its own status", body = serde_json::Value, headers(("Strongroom-Upstream" = String, description = "`dapi`"))),
-        (status = 400, description = "`invalid_request`: the body is not a JSON object"),
-        (status = 401, description = "`unauthorized`"),
-        (status = 403, description = "`insufficient_scope`"),
-        (status = 404, description = "`not_found`: no such connection, or a path that is not for calling"),
-        (status = 409, description = "`connection_not_active`, with `connectionStatus`; `connection_needs_attention`, with `attention`; `user_secret_missing`"),
-        (status = 413, description = "`body_too_large`"),
-        (status = 429, description = "`too_many_requests`: too many wait for this token already; with `Retry-After`"),
-        (status = 502, description = "`upstream_failed`"),
-        (status = 503, description = "`unavailable`"),
-        (status = 504, description = "`upstream_timeout`"),
+        (status = 200, description = "Dapi's answer", body = AnyObject, headers(("Strongroom-Upstream" = String, description = "`dapi`"))),
+        (status = "default", description = "Dapi's answer with any other status", body = AnyObject, headers(("Strongroom-Upstream" = String, description = "`dapi`"))),
+        Problems<(ForClients, WithBody, Calling, code::NotFound, code::ConnectionNotActive, code::ConnectionNeedsAttention, code::UserSecretMissing)>,
     )
 )]
 pub async fn call(

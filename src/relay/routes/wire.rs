@@ -3,12 +3,14 @@
 //! An app that uses Dapi's SDK moves here by changing the base URL and its `appSecret`. The access token that it gets is
 //! a proxy token.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::json;
+use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
 
 use crate::common::actor::Actor;
 use crate::common::ids::{AppId, ConnectionId};
@@ -47,16 +49,17 @@ const LONGEST: (usize, usize) = (16 * 1024, 1024);
 /// Optional header with the app's own name for the user.
 const CLIENT_USER_ID: &str = "x-client-user-id";
 
-/// An answer in Dapi's shape.
+/// An answer in Dapi's shape. Calls add what they ask for.
 #[derive(utoipa::ToSchema)]
 #[expect(dead_code, reason = "describes the answer in the OpenAPI document")]
 #[schema(as = DapiAnswer)]
 pub struct AnswerShape {
     /// Whether it worked.
-    success: bool,
+    #[schema(example = true)]
+    success: Option<bool>,
     /// `done`, `failed`, `user_input_required` or `initialized`.
     #[schema(example = "done")]
-    status: String,
+    status: Option<String>,
     /// The kind of error, if there was one.
     r#type: Option<String>,
     /// A description of the error.
@@ -66,6 +69,69 @@ pub struct AnswerShape {
     access_token: Option<String>,
 }
 
+/// A request as Dapi's SDKs send it: these fields, and those of the call.
+#[derive(utoipa::ToSchema)]
+#[expect(dead_code, reason = "describes the request in the OpenAPI document")]
+#[schema(as = DapiRequest, rename_all = "camelCase")]
+pub struct RequestShape {
+    /// A client's id and its secret, joined by a dot.
+    #[schema(example = "payroll7Qm2Xv9.n3Vd8sK1pZ6tY0wQ4rB7mX2cJ5hG9fLa")]
+    app_secret: String,
+    /// At `/dapi`: Dapi's path.
+    #[schema(example = "data/accounts/get")]
+    action: Option<String>,
+    /// Of an exchange: the single-use code.
+    #[schema(max_length = 16384)]
+    access_code: Option<String>,
+    /// Of an exchange: Dapi's name for the bank login.
+    #[schema(rename = "connectionID", max_length = 1024)]
+    dapi_connection_id: Option<String>,
+    /// Connect's user secret.
+    #[schema(max_length = 16384)]
+    user_secret: Option<String>,
+}
+
+/// Errors in Dapi's shape.
+pub struct Refusals;
+
+impl utoipa::IntoResponses for Refusals {
+    fn responses() -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
+        let each = [
+            ("400", "PARAMETER_ERROR", "A field or the body is wrong, or the code was refused"),
+            (
+                "401",
+                "INVALID_APP_SECRET",
+                "The client, the token or the user's login is refused; after `INVALID_CREDENTIALS` and `ACCOUNT_LOCKED` without a call, until the user links the login again",
+            ),
+            ("403", "INSUFFICIENT_SCOPE", "The client lacks a scope"),
+            ("404", "NOT_FOUND", "There is no such path for calling"),
+            ("408", "REQUEST_TIMEOUT", "The body did not arrive in time"),
+            ("413", "BODY_TOO_LARGE", "The body is too large"),
+            ("422", "PARAMETER_MISSING", "A field is missing"),
+            ("429", "TOO_MANY_REQUESTS", "Too many requests or wrong secrets; with `Retry-After`"),
+            ("500", "INTERNAL", "A defect of the service"),
+            ("502", "UPSTREAM_FAILED", "Dapi gave no usable answer"),
+            (
+                "503",
+                "EXCHANGE_PENDING",
+                "Dapi has not answered yet, or the service cannot work; with `Retry-After`",
+            ),
+            ("504", "UPSTREAM_TIMEOUT", "Dapi did not answer in time"),
+        ];
+        let response = |kind: &str, what: &str| {
+            let example =
+                json!({ "success": false, "status": "failed", "type": kind, "msg": what });
+            let schema = Some(Ref::from_schema_name("DapiAnswer"));
+            let content = ContentBuilder::new().schema(schema).example(Some(example)).build();
+            let response =
+                ResponseBuilder::new().description(format!("{what}: `{kind}` and others."));
+            response.content("application/json", content).build().into()
+        };
+        let each = each.map(|(status, kind, what)| (status.to_owned(), response(kind, what)));
+        each.into_iter().collect()
+    }
+}
+
 /// Dapi's own wire, for its SDKs: the same paths, the same shapes.
 ///
 /// `appSecret` is `client_id.client_secret` of a client with the scopes `connections:write` and `dapi:call`.
@@ -73,23 +139,17 @@ pub struct AnswerShape {
 /// `X-Client-User-ID`, else `dapi:` and the `connectionID`. `users/DelinkUser` revokes the connection here,
 /// and the delinking is repeated until Dapi confirms. Errors have Dapi's shape too.
 #[utoipa::path(
-    post, path = "/dapi/v2/{path}", tag = "Dapi's wire",
+    post, path = "/dapi/v2/{path}", tag = "Dapi's wire", operation_id = "callDapiWire",
+    security((), ("proxy_token" = [])),
     params(
-        ("path" = String, Path, description = "Dapi's path, such as `auth/ExchangeToken`; holds slashes"),
+        ("path" = String, Path, description = "Dapi's path, such as `auth/ExchangeToken`; holds slashes", example = "data/accounts/get"),
         ("X-Client-User-ID" = Option<String>, Header, description = "The app's own name for the user, with an exchange"),
     ),
-    request_body(content = serde_json::Value, description = "As Dapi's SDKs send it"),
+    request_body(content = RequestShape, description = "As Dapi's SDKs send it"),
     responses(
         (status = 200, description = "Dapi's answer, or Strongroom's in its shape", body = AnswerShape),
-        (status = 400, description = "In Dapi's shape: `PARAMETER_ERROR`, or why a code was refused", body = AnswerShape),
-        (status = 401, description = "`INVALID_APP_SECRET`, `INVALID_CONNECTION`, `USER_DELINKED`; `INVALID_CREDENTIALS` or `ACCOUNT_LOCKED` again, without a call, until the user links the login again", body = AnswerShape),
-        (status = 403, description = "`INSUFFICIENT_SCOPE`", body = AnswerShape),
-        (status = 404, description = "`NOT_FOUND`", body = AnswerShape),
-        (status = 422, description = "`PARAMETER_MISSING`", body = AnswerShape),
-        (status = 429, description = "`TOO_MANY_REQUESTS`; with `Retry-After`", body = AnswerShape),
-        (status = 502, description = "`UPSTREAM_FAILED`", body = AnswerShape),
-        (status = 503, description = "`EXCHANGE_PENDING`, `UNAVAILABLE`; with `Retry-After`", body = AnswerShape),
-        (status = 504, description = "`UPSTREAM_TIMEOUT`", body = AnswerShape),
+        (status = "default", description = "Dapi's answer with any other status", body = AnswerShape),
+        Refusals,
     )
 )]
 pub async fn by_path(
@@ -104,12 +164,14 @@ pub async fn by_path(
 
 /// The pass-through that SDKs inside apps use: the same by the body's `action`.
 #[utoipa::path(
-    post, path = "/dapi", tag = "Dapi's wire",
+    post, path = "/dapi", tag = "Dapi's wire", operation_id = "callDapiWireByAction",
+    security((), ("proxy_token" = [])),
     params(("X-Client-User-ID" = Option<String>, Header, description = "The app's own name for the user, with an exchange")),
-    request_body(content = serde_json::Value, description = "As Dapi's SDKs send it, with `action` naming the path"),
+    request_body(content = RequestShape, description = "As Dapi's SDKs send it, with `action` naming the path"),
     responses(
         (status = 200, description = "As at `/dapi/v2/{path}`", body = AnswerShape),
-        (status = 401, description = "`INVALID_APP_SECRET`, `INVALID_CONNECTION`, `USER_DELINKED`", body = AnswerShape),
+        (status = "default", description = "Dapi's answer with any other status", body = AnswerShape),
+        Refusals,
     )
 )]
 pub async fn by_action(

@@ -21,18 +21,23 @@ pub struct Upstream {
     pub name: String,
     /// Where tokens come from.
     #[serde(rename = "tokenURL")]
+    #[schema(example = "https://auth.danaconnect.com/oauth2/token")]
     pub token_url: String,
     /// The id by which the upstream knows this app.
     #[serde(rename = "clientID")]
+    #[schema(example = "9f3c2ab1")]
     pub client_id: String,
     /// How id and secret are sent.
     pub auth: Auth,
     /// The scope that is asked for.
+    #[schema(example = "conversation:access2api")]
     pub scope: Option<String>,
     /// Further parameters of the token request.
+    #[schema(example = json!({}))]
     pub parameters: BTreeMap<String, String>,
     /// Where calls go.
     #[serde(rename = "baseURL")]
+    #[schema(example = "https://appserv.danaconnect.com/api/2.0")]
     pub base_url: Option<String>,
     /// When it was added.
     #[serde(with = "time::serde::rfc3339")]
@@ -49,6 +54,7 @@ pub struct Upstream {
 /// The times of a cached token.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = UpstreamTokenTimes)]
 pub struct TokenTimes {
     /// When it was asked for.
     #[serde(with = "time::serde::rfc3339")]
@@ -64,6 +70,7 @@ pub struct TokenTimes {
 /// A token request that failed.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = UpstreamFailure)]
 pub struct LastFailure {
     /// What kind of failure.
     pub kind: Failure,
@@ -71,8 +78,10 @@ pub struct LastFailure {
     #[schema(example = "invalid_client")]
     pub oauth_error: Option<String>,
     /// What happened, in Strongroom's words.
+    #[schema(example = "The upstream refused the client.")]
     pub detail: String,
     /// How many failed in a row.
+    #[schema(minimum = 1, example = 3)]
     pub attempts: i32,
     /// The earliest time of the next token request.
     #[serde(with = "time::serde::rfc3339")]
@@ -82,6 +91,7 @@ pub struct LastFailure {
 /// How a token request failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = UpstreamFailureKind)]
 pub enum Failure {
     /// The upstream said no.
     Refused,

@@ -8,8 +8,9 @@ use utoipa::ToSchema;
 use super::{name, unknown};
 use crate::http::body::Body;
 use crate::http::caller::{Authorized, needs};
-use crate::http::problem::Problem;
-use crate::upstreams::model::{Change, Draft, Upstream};
+use crate::http::problem::{Problem, code};
+use crate::http::responses::{ForClients, Problems, WithJson};
+use crate::upstreams::model::{Change, Draft, Upstream, UpstreamName};
 use crate::upstreams::{Context, admin, store};
 
 /// The upstreams of an app, by name.
@@ -21,17 +22,12 @@ pub struct UpstreamList {
 
 /// Adds an upstream. Nothing is asked of it before its first token is.
 #[utoipa::path(
-    post, path = "/v1/admin/upstreams", tag = "Admin", operation_id = "add_upstream",
+    post, path = "/v1/admin/upstreams", tag = "Administration", operation_id = "createUpstream",
     security(("bearer" = ["admin"])),
     request_body = Draft,
     responses(
         (status = 201, description = "Added", body = Upstream, headers(("Location" = String, description = "The upstream"))),
-        (status = 400, description = "`invalid_request`, with `field`"),
-        (status = 401, description = "`unauthorized`"),
-        (status = 403, description = "`insufficient_scope`"),
-        (status = 409, description = "`upstream_exists`"),
-        (status = 415, description = "`unsupported_media_type`"),
-        (status = 503, description = "`unavailable`"),
+        Problems<(ForClients, WithJson, code::UpstreamExists)>,
     )
 )]
 pub async fn add(
@@ -48,13 +44,11 @@ pub async fn add(
 
 /// Lists the app's upstreams.
 #[utoipa::path(
-    get, path = "/v1/admin/upstreams", tag = "Admin", operation_id = "list_upstreams",
+    get, path = "/v1/admin/upstreams", tag = "Administration", operation_id = "listUpstreams",
     security(("bearer" = ["admin"])),
     responses(
         (status = 200, description = "All of them, by name", body = UpstreamList),
-        (status = 401, description = "`unauthorized`"),
-        (status = 403, description = "`insufficient_scope`"),
-        (status = 503, description = "`unavailable`"),
+        Problems<ForClients>,
     )
 )]
 pub async fn list(
@@ -68,15 +62,12 @@ pub async fn list(
 
 /// One upstream, with the times of its token and its last failure.
 #[utoipa::path(
-    get, path = "/v1/admin/upstreams/{name}", tag = "Admin", operation_id = "get_upstream",
+    get, path = "/v1/admin/upstreams/{name}", tag = "Administration", operation_id = "getUpstream",
     security(("bearer" = ["admin"])),
-    params(("name" = String, Path, description = "The upstream")),
+    params(("name" = UpstreamName, Path, description = "The upstream")),
     responses(
         (status = 200, description = "The upstream", body = Upstream),
-        (status = 401, description = "`unauthorized`"),
-        (status = 403, description = "`insufficient_scope`"),
-        (status = 404, description = "`not_found`"),
-        (status = 503, description = "`unavailable`"),
+        Problems<(ForClients, code::NotFound)>,
     )
 )]
 pub async fn get(
@@ -91,18 +82,13 @@ pub async fn get(
 
 /// Changes an upstream: its cached token is dropped, and a failure's wait ends. What is left out stays.
 #[utoipa::path(
-    patch, path = "/v1/admin/upstreams/{name}", tag = "Admin", operation_id = "change_upstream",
+    patch, path = "/v1/admin/upstreams/{name}", tag = "Administration", operation_id = "updateUpstream",
     security(("bearer" = ["admin"])),
-    params(("name" = String, Path, description = "The upstream")),
+    params(("name" = UpstreamName, Path, description = "The upstream")),
     request_body = Change,
     responses(
         (status = 200, description = "Changed", body = Upstream),
-        (status = 400, description = "`invalid_request`, with `field`"),
-        (status = 401, description = "`unauthorized`"),
-        (status = 403, description = "`insufficient_scope`"),
-        (status = 404, description = "`not_found`"),
-        (status = 415, description = "`unsupported_media_type`"),
-        (status = 503, description = "`unavailable`"),
+        Problems<(ForClients, WithJson, code::NotFound)>,
     )
 )]
 pub async fn change(
@@ -121,15 +107,12 @@ pub async fn change(
 /// Removes an upstream with its secret and its cached token. The token lives on at the upstream until it
 /// runs out: client credentials know no way back.
 #[utoipa::path(
-    delete, path = "/v1/admin/upstreams/{name}", tag = "Admin", operation_id = "remove_upstream",
+    delete, path = "/v1/admin/upstreams/{name}", tag = "Administration", operation_id = "deleteUpstream",
     security(("bearer" = ["admin"])),
-    params(("name" = String, Path, description = "The upstream")),
+    params(("name" = UpstreamName, Path, description = "The upstream")),
     responses(
         (status = 204, description = "Removed"),
-        (status = 401, description = "`unauthorized`"),
-        (status = 403, description = "`insufficient_scope`"),
-        (status = 404, description = "`not_found`"),
-        (status = 503, description = "`unavailable`"),
+        Problems<(ForClients, code::NotFound)>,
     )
 )]
 pub async fn remove(

@@ -13,8 +13,10 @@ use super::{name, no_token, unknown};
 use crate::http::body::read_passed;
 use crate::http::caller::{Authorized, needs};
 use crate::http::concurrency::ConcurrencyPermit;
-use crate::http::problem::{Problem, ProblemCode};
+use crate::http::problem::{Problem, ProblemCode, code};
+use crate::http::responses::{Anything, Calling, ForClients, Problems, WithBody};
 use crate::outbound::NoAnswer;
+use crate::upstreams::model::UpstreamName;
 use crate::upstreams::proxy::{self, Call, CallOutcome};
 use crate::upstreams::{Context, headers, path};
 
@@ -26,7 +28,7 @@ const MAX_ANSWER: u64 = 64 * 1024 * 1024;
 const ANSWERED_BY: HeaderName = HeaderName::from_static("strongroom-upstream");
 
 macro_rules! operations {
-    ($($method:ident $id:literal),*) => { $(
+    ($($method:ident $id:literal { $($body:tt)* })*) => { $(
         /// A call through an upstream: method, path, query, headers and body as they come, with the
         /// upstream's bearer token, which the caller never sees.
         ///
@@ -37,19 +39,14 @@ macro_rules! operations {
             $method, path = "/v1/upstreams/{name}/proxy/{path}", tag = "Upstreams", operation_id = $id,
             security(("bearer" = ["upstreams:use"])),
             params(
-                ("name" = String, Path, description = "The upstream"),
-                ("path" = String, Path, description = "The path under its base URL; may hold slashes"),
+                ("name" = UpstreamName, Path, description = "The upstream"),
+                ("path" = String, Path, description = "The path under its base URL; may hold slashes", example = "contacts"),
             ),
+            $($body)*
             responses(
-                (status = 200, description = "The upstream's answer, with its own status", headers(("Strongroom-Upstream" = String, description = "The upstream's name"))),
-                (status = 400, description = "`invalid_request`"),
-                (status = 401, description = "`unauthorized`"),
-                (status = 403, description = "`insufficient_scope`"),
-                (status = 404, description = "`not_found`"),
-                (status = 413, description = "`body_too_large`"),
-                (status = 502, description = "`upstream_failed`"),
-                (status = 503, description = "`unavailable`"),
-                (status = 504, description = "`upstream_timeout`"),
+                (status = 200, description = "The upstream's answer, with the headers and the body that it sent", content_type = "*/*", body = Anything, headers(("Strongroom-Upstream" = String, description = "The upstream's name"))),
+                (status = "default", description = "The upstream's answer with any other status", content_type = "*/*", body = Anything, headers(("Strongroom-Upstream" = String, description = "The upstream's name"))),
+                Problems<(ForClients, WithBody, Calling, code::NotFound)>,
             )
         )]
         pub async fn $method(
@@ -62,13 +59,13 @@ macro_rules! operations {
         }
     )* };
 }
-operations!(
-    get "get_through_upstream",
-    post "post_through_upstream",
-    put "put_through_upstream",
-    patch "patch_through_upstream",
-    delete "delete_through_upstream"
-);
+operations! {
+    get "getThroughUpstream" {}
+    post "postThroughUpstream" { request_body(content = Option<Anything>, content_type = "*/*", description = "Anything, up to 1 MiB"), }
+    put "putThroughUpstream" { request_body(content = Option<Anything>, content_type = "*/*", description = "Anything, up to 1 MiB"), }
+    patch "patchThroughUpstream" { request_body(content = Option<Anything>, content_type = "*/*", description = "Anything, up to 1 MiB"), }
+    delete "deleteThroughUpstream" { request_body(content = Option<Anything>, content_type = "*/*", description = "Anything, up to 1 MiB"), }
+}
 
 /// Passes one call of any method.
 pub async fn pass(

@@ -6,16 +6,20 @@ use serde::Serialize;
 
 use super::{name, no_token};
 use crate::http::caller::{Authorized, needs};
-use crate::http::problem::Problem;
+use crate::http::problem::{Problem, code};
+use crate::http::responses::{Calling, ForClients, Problems};
 use crate::upstreams::Context;
 use crate::upstreams::acquire::{AcquireOutcome, Purpose, acquire};
+use crate::upstreams::model::UpstreamName;
 
 /// An upstream's access token (RFC 6749 §5.1).
 #[derive(Serialize, utoipa::ToSchema)]
 pub struct UpstreamTokenResponse<'a> {
     /// The token.
+    #[schema(example = "2YotnFZFEjr1zCsicMWpAA")]
     access_token: &'a str,
     /// Always `Bearer`.
+    #[schema(example = "Bearer")]
     token_type: &'static str,
     /// Seconds of life that it has left.
     #[schema(example = 3412)]
@@ -24,18 +28,15 @@ pub struct UpstreamTokenResponse<'a> {
 
 /// Reads an upstream's token from the cache that all replicas share. The audit trail records that
 /// before the token leaves. If no token is valid, the request waits for the one that fetches it.
+///
+/// `upstream_failed` comes with `failure` and the upstream's `oauthError`, and with `Retry-After` until it is asked again.
 #[utoipa::path(
-    post, path = "/v1/upstreams/{name}/token", tag = "Upstreams",
+    post, path = "/v1/upstreams/{name}/token", tag = "Upstreams", operation_id = "getUpstreamToken",
     security(("bearer" = ["upstreams:use"])),
-    params(("name" = String, Path, description = "The upstream")),
+    params(("name" = UpstreamName, Path, description = "The upstream")),
     responses(
         (status = 200, description = "A token that is valid; never cached", body = UpstreamTokenResponse),
-        (status = 401, description = "`unauthorized`"),
-        (status = 403, description = "`insufficient_scope`"),
-        (status = 404, description = "`not_found`"),
-        (status = 502, description = "`upstream_failed`, with `failure` and the upstream's `oauthError`", headers(("Retry-After" = u32, description = "Seconds until the upstream is asked again"))),
-        (status = 503, description = "`unavailable`"),
-        (status = 504, description = "`upstream_timeout`"),
+        Problems<(ForClients, Calling, code::NotFound)>,
     )
 )]
 pub async fn token(

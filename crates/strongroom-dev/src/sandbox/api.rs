@@ -2,7 +2,7 @@
 //!
 //! May import: every module of the sandbox that holds rules or state.
 
-use std::sync::{PoisonError, RwLock};
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -12,14 +12,16 @@ use super::batch;
 use super::body::Body;
 use super::bounded::locked;
 use super::calls::Calls;
+use super::common::Common;
 use super::data;
 use super::endpoint::{Deed, Endpoint, PULL_PATH};
 use super::faults::Faults;
 use super::model::{self, Links, TokenUse};
 use super::operations::{Gate, Operations, Step};
 use super::payment::{self, Work};
+use super::plaid::{self, Plaid};
 use super::settings::{Rules, Settings};
-use super::systems::Grants;
+use super::systems::{Grants, System};
 use strongroom_common::clock::Clock;
 
 /// A request to Dapi's API, parsed but not checked.
@@ -31,15 +33,20 @@ pub(super) struct Call {
 
 /// All state of a sandbox.
 pub(super) struct State {
-    pub(super) clock: Clock,
+    pub(super) common: Arc<Common>,
     pub(super) links: Links,
-    pub(super) faults: Faults,
-    pub(super) calls: Calls,
     /// Access tokens of the other systems.
     pub(super) grants: Grants,
     pub(super) workers: usize,
+    pub(super) plaid: Plaid,
     operations: Operations,
-    rules: RwLock<Rules>,
+}
+
+/// Returns the journal's spelling of an endpoint of any of the sandbox's APIs.
+pub(super) fn spelling(path: &str) -> Option<&'static str> {
+    plaid::spelling(path)
+        .or_else(|| Endpoint::at(path).map(|endpoint| endpoint.path))
+        .or_else(|| System::path_of(path))
 }
 
 /// A call's answer and its effect.
@@ -51,25 +58,17 @@ pub(super) struct Done {
 
 impl State {
     pub(super) fn new(settings: Settings, clock: Clock) -> Self {
+        let faults = Faults::new(spelling);
+        let calls = Calls::new(settings.capacity);
+        let common = Arc::new(Common::new(clock, faults, calls, settings.rules));
         Self {
-            clock,
             links: Links::new(settings.apps, settings.capacity),
-            faults: Faults::default(),
-            calls: Calls::new(settings.capacity),
+            plaid: Plaid::new(Arc::clone(&common), settings.plaid_apps, settings.capacity),
+            common,
             grants: Grants::new(),
             workers: settings.workers.max(1),
             operations: Operations::new(),
-            rules: RwLock::new(settings.rules),
         }
-    }
-
-    pub(super) fn rules(&self) -> Rules {
-        *self.rules.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn set_rules(&self, change: impl FnOnce(Rules) -> Rules) {
-        let mut rules = self.rules.write().unwrap_or_else(PoisonError::into_inner);
-        *rules = change(*rules);
     }
 
     /// Creates an operation id in Dapi's form: the bank and a UUID.
@@ -81,7 +80,7 @@ impl State {
 
     /// Carries out a call. `token_use` is the caller's use of the token, if the token is known.
     pub(super) fn perform(&self, call: &Call, token_use: Option<&TokenUse>) -> Done {
-        let (now, rules) = (self.clock.now(), self.rules());
+        let (now, rules) = (self.common.clock.now(), self.common.rules());
         let new_id = self.new_operation_id(token_use);
         let body = Body::new(&call.fields);
         let mut step = Step {

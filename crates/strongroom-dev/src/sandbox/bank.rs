@@ -11,6 +11,9 @@ use time::macros::date;
 
 use super::mint;
 
+/// The user name whose login at the bank always fails.
+pub const FAILING_USERNAME: &str = "denied";
+
 /// A currency as Dapi writes it.
 #[derive(Debug)]
 pub(super) struct Currency {
@@ -137,7 +140,7 @@ impl Dice {
         f64::from(cents) / 100.0
     }
 
-    fn digits(&mut self, count: usize) -> String {
+    pub(super) fn digits(&mut self, count: usize) -> String {
         (0..count).map(|_| self.roll(10).to_string()).collect()
     }
 }
@@ -177,6 +180,11 @@ const NAMES: [&str; 8] = [
     "Ingrid Moreau",
 ];
 
+/// Picks a person's name.
+pub(super) fn person(dice: &mut Dice) -> &'static str {
+    pick(dice, &NAMES).copied().unwrap_or("Sam Sandbox")
+}
+
 /// The person behind one `connectionID`.
 #[derive(Debug)]
 pub(super) struct Holder {
@@ -200,7 +208,7 @@ impl Holder {
     }
 
     pub(super) fn name(&self) -> &'static str {
-        pick(&mut self.dice("name"), &NAMES).copied().unwrap_or("Sam Sandbox")
+        person(&mut self.dice("name"))
     }
 
     /// Returns the two accounts: current and savings.

@@ -19,13 +19,13 @@ use super::bounded::{Bounded, locked};
 /// How many calls are kept.
 const MOST_CALLS: usize = 10_000;
 
-/// One call to Dapi's API.
+/// One call to an API of the sandbox.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CallRecord {
     /// The call's number, counted from 1.
     pub number: u64,
-    /// The endpoint in Dapi's spelling; `(unknown)` if there is none.
+    /// The endpoint in its API's spelling; `(unknown)` if there is none.
     pub path: &'static str,
     /// When the call arrived.
     #[serde(with = "time::serde::rfc3339")]
@@ -38,6 +38,9 @@ pub struct CallRecord {
     pub token_id: Option<Uuid>,
     /// The caller's `traceparent` header.
     pub traceparent: Option<String>,
+    /// The body of a call to Plaid, secrets excluded; longer ones are left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub body: Option<serde_json::Value>,
     /// Whether it was sent to the root path, as SDKs in apps do.
     pub pass_through: bool,
     /// The effect of the fault that was applied.
@@ -101,6 +104,7 @@ pub(super) struct Arrival {
     pub(super) fault: Option<&'static str>,
     /// Whether it is an exchange of a known code.
     pub(super) exchange: bool,
+    pub(super) body: Option<serde_json::Value>,
 }
 
 impl Calls {
@@ -183,6 +187,7 @@ impl Journal {
             connection_id: arrival.connection_id,
             token_id: arrival.token_id,
             traceparent: arrival.traceparent,
+            body: arrival.body,
             pass_through: arrival.pass_through,
             fault: arrival.fault,
             outcome: None,

@@ -1,28 +1,26 @@
 //! Connect's page: what a user sees between "connect your bank" and the access code.
 //!
-//! The page is plain HTML with its own style sheet and script, embedded in the binary. The script requests the
-//! result from the control API and posts it to the page that opened it, at the `origin` in the query and no
-//! other; the content security policy allows only that origin to frame the page.
-//!
-//! May import: actix.
+//! May import: actix, page.
 
-use actix_web::http::header;
 use actix_web::web::{self, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse};
 use serde::Deserialize;
-use url::Url;
+
+use super::page::{asset, framed_by, html, refused};
 
 const PAGE: &str = include_str!("pages/connect.html");
 const STYLE: &str = include_str!("pages/connect.css");
 const SCRIPT: &str = include_str!("pages/connect.js");
-const REFUSED: &str = include_str!("pages/refused.html");
+/// What Link's page uses too.
+const SHARED_SCRIPT: &str = include_str!("pages/page.js");
 
 pub(super) fn routes(config: &mut ServiceConfig) {
     config.service(
         web::scope("/connect")
             .route("", web::get().to(page))
             .route("/connect.css", web::get().to(style))
-            .route("/connect.js", web::get().to(script)),
+            .route("/connect.js", web::get().to(script))
+            .route("/page.js", web::get().to(shared_script)),
     );
 }
 
@@ -34,27 +32,10 @@ struct Query {
     code_lifetime: Option<String>,
 }
 
-/// Returns the origin if it is spelled as a browser spells it: with a trailing slash or a path, `postMessage`
-/// would silently miss its target.
-fn exact_origin(text: &str) -> Result<&str, String> {
-    let spelled = Url::parse(text)
-        .ok()
-        .filter(|url| matches!(url.scheme(), "http" | "https"))
-        .map(|url| url.origin().ascii_serialization());
-    match spelled {
-        Some(spelled) if spelled == text => Ok(text),
-        Some(spelled) => Err(format!("write the origin as a browser does: {spelled}")),
-        None => Err("the origin has to be a web page's, such as http://localhost:8080".to_owned()),
-    }
-}
-
 async fn page(request: HttpRequest) -> HttpResponse {
     match read(&request) {
         Ok(origin) => html(HttpResponse::Ok(), &origin, PAGE.to_owned()),
-        Err(problem) => {
-            let page = REFUSED.replace("{problem}", &escaped(&problem));
-            html(HttpResponse::BadRequest(), "'none'", page)
-        }
+        Err(problem) => refused(&problem),
     }
 }
 
@@ -65,32 +46,7 @@ fn read(request: &HttpRequest) -> Result<String, String> {
     if query.code_lifetime.is_some_and(|seconds| seconds.parse::<u64>().is_err()) {
         return Err("codeLifetime has to be a number of seconds".to_owned());
     }
-    match query.origin {
-        Some(origin) => exact_origin(&origin).map(str::to_owned),
-        None => Ok("'none'".to_owned()),
-    }
-}
-
-fn html(
-    mut builder: actix_web::HttpResponseBuilder,
-    framed_by: &str,
-    page: String,
-) -> HttpResponse {
-    let policy = format!(
-        "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; \
-         img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors {framed_by}"
-    );
-    builder
-        .insert_header((header::CONTENT_TYPE, "text/html; charset=utf-8"))
-        .insert_header((header::CONTENT_SECURITY_POLICY, policy))
-        .insert_header((header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
-        .insert_header((header::REFERRER_POLICY, "no-referrer"))
-        .insert_header((header::CACHE_CONTROL, "no-store"))
-        .body(page)
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+    framed_by(query.origin.as_deref())
 }
 
 async fn style() -> HttpResponse {
@@ -101,42 +57,15 @@ async fn script() -> HttpResponse {
     asset("text/javascript; charset=utf-8", SCRIPT)
 }
 
-fn asset(kind: &'static str, content: &'static str) -> HttpResponse {
-    HttpResponse::Ok()
-        .insert_header((header::CONTENT_TYPE, kind))
-        .insert_header((header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
-        .insert_header((header::CACHE_CONTROL, "no-cache"))
-        .body(content)
+async fn shared_script() -> HttpResponse {
+    asset("text/javascript; charset=utf-8", SHARED_SCRIPT)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::sandbox::answer::RIGHT_OTP;
-    use crate::sandbox::bank::BANKS;
-    use crate::sandbox::handle::FAILING_USERNAME;
-
-    #[test]
-    fn an_origin_counts_only_as_browsers_spell_it() {
-        for origin in ["http://localhost:8080", "https://app.example", "http://[::1]:3000"] {
-            assert_eq!(exact_origin(origin), Ok(origin));
-        }
-        for other in [
-            "*",
-            "null",
-            "",
-            "app.example",
-            "https://app.example/",
-            "https://App.example",
-            "https://app.example:443",
-            "https://app.example/path",
-            "javascript:alert(1)",
-            "https://app.example; script-src *",
-            "https://a.example https://b.example",
-        ] {
-            assert!(exact_origin(other).is_err(), "{other}");
-        }
-    }
+    use crate::sandbox::bank::{BANKS, FAILING_USERNAME};
 
     #[test]
     fn the_page_offers_the_banks_that_the_sandbox_has() {
@@ -150,9 +79,9 @@ mod tests {
 
     #[test]
     fn the_page_names_the_user_who_fails_and_the_code_that_is_right() {
-        for word in [FAILING_USERNAME, RIGHT_OTP] {
+        for (word, script) in [(FAILING_USERNAME, SHARED_SCRIPT), (RIGHT_OTP, SCRIPT)] {
             assert!(PAGE.contains(&format!("<code>{word}</code>")), "{word}");
-            assert!(SCRIPT.contains(&format!("\"{word}\"")), "{word}");
+            assert!(script.contains(&format!("\"{word}\"")), "{word}");
         }
     }
 }

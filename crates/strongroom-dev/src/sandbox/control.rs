@@ -1,25 +1,23 @@
 //! The control API under `/sandbox`: what tests and developers can do to a sandbox over HTTP.
 //!
-//! It reads JSON whatever the `Content-Type`, so that `curl -d` works as it is, and reports errors as problem+json
-//! (RFC 9457).
-//!
-//! May import: actix, endpoint, handle and its types.
+//! May import: actix, api, endpoint, handle and its types, plaid, problem.
 
 use std::time::Duration;
 
-use actix_web::http::StatusCode;
 use actix_web::http::header::CONTENT_TYPE;
 use actix_web::web::{self, ServiceConfig, ThinData};
 use actix_web::{HttpRequest, HttpResponse, Responder};
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::json;
 use uuid::Uuid;
 
 use super::Sandbox;
-use super::endpoint::{ENDPOINTS, Endpoint};
+use super::api::spelling;
+use super::endpoint::ENDPOINTS;
 use super::faults::Fault;
 use super::handle::ConnectOptions;
+use super::plaid;
+use super::problem::{Handled, Problem, ok, query, read};
 use super::settings::RulesChange;
 
 const INDEX: &str = include_str!("pages/index.txt");
@@ -30,48 +28,6 @@ const FARTHEST_ADVANCE: u64 = 10 * 365 * 24 * 60 * 60;
 const LONGEST_KIND: usize = 100;
 
 type Control = ThinData<Sandbox>;
-type Handled = Result<HttpResponse, Problem>;
-
-/// An error as problem+json (RFC 9457).
-#[derive(Debug, thiserror::Error)]
-#[error("{detail}")]
-struct Problem {
-    status: StatusCode,
-    detail: String,
-}
-
-impl Problem {
-    fn bad_request(detail: impl Into<String>) -> Self {
-        Self { status: StatusCode::BAD_REQUEST, detail: detail.into() }
-    }
-
-    /// Creates the problem of an invalid request.
-    fn refused(error: &impl std::fmt::Display) -> Self {
-        Self::bad_request(error.to_string())
-    }
-
-    fn not_found(detail: impl Into<String>) -> Self {
-        Self { status: StatusCode::NOT_FOUND, detail: detail.into() }
-    }
-}
-
-impl actix_web::ResponseError for Problem {
-    fn status_code(&self) -> StatusCode {
-        self.status
-    }
-
-    fn error_response(&self) -> HttpResponse {
-        let body = json!({
-            "type": "about:blank",
-            "title": self.status.canonical_reason(),
-            "status": self.status.as_u16(),
-            "detail": self.detail,
-        });
-        HttpResponse::build(self.status)
-            .insert_header((CONTENT_TYPE, "application/problem+json"))
-            .body(body.to_string())
-    }
-}
 
 pub(super) fn routes(config: &mut ServiceConfig) {
     config.service(
@@ -90,32 +46,15 @@ pub(super) fn routes(config: &mut ServiceConfig) {
     );
 }
 
-/// Parses a body; an empty one counts as `{}`.
-fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
-    let body = if body.trim_ascii().is_empty() { b"{}" } else { body };
-    let mut json = serde_json::Deserializer::from_slice(body);
-    let value: T = serde_path_to_error::deserialize(&mut json).map_err(|error| {
-        let place = error.path().to_string();
-        match place.as_str() {
-            "." => Problem::refused(error.inner()),
-            _ => Problem::bad_request(format!("`{place}`: {}", error.inner())),
-        }
-    })?;
-    json.end().map_err(|error| Problem::refused(&error))?;
-    Ok(value)
-}
-
-fn ok(value: impl serde::Serialize) -> HttpResponse {
-    HttpResponse::Ok().json(value)
-}
-
 /// Lists what can be done, for people.
 pub(super) async fn index(request: HttpRequest) -> impl Responder {
-    let paths: Vec<_> =
+    let dapi: Vec<_> =
         ENDPOINTS.iter().map(|endpoint| format!("  POST /v2/{}", endpoint.path)).collect();
+    let plaid: Vec<_> = plaid::paths().map(|path| format!("  POST /{path}")).collect();
     HttpResponse::Ok().insert_header((CONTENT_TYPE, "text/plain; charset=utf-8")).body(
         INDEX
-            .replace("{endpoints}", &paths.join("\n"))
+            .replace("{endpoints}", &dapi.join("\n"))
+            .replace("{plaid}", &plaid.join("\n"))
             .replace("localhost:PORT", request.connection_info().host()),
     )
 }
@@ -175,23 +114,16 @@ struct CallQuery {
     limit: Option<usize>,
 }
 
-fn query<T: DeserializeOwned>(request: &HttpRequest) -> Result<T, Problem> {
-    let read = web::Query::<T>::from_query(request.query_string());
-    let read = read.map_err(|error| Problem::refused(&error))?;
-    Ok(read.into_inner())
-}
-
 async fn calls(sandbox: Control, request: HttpRequest) -> Handled {
     let wanted: CallQuery = query(&request)?;
     let path = match &wanted.path {
         Some(path) => Some(
-            Endpoint::spelling(path)
-                .ok_or_else(|| Problem::bad_request(format!("no endpoint `{path}`")))?,
+            spelling(path).ok_or_else(|| Problem::bad_request(format!("no endpoint `{path}`")))?,
         ),
         None => None,
     };
     let limit = wanted.limit.unwrap_or(DEFAULT_LIMIT).min(MOST_LISTED);
-    let report = sandbox.0.0.calls.report(limit, |call| {
+    let report = sandbox.0.0.common.calls.report(limit, |call| {
         path.is_none_or(|path| path == call.path)
             && (wanted.token_id.is_none() || wanted.token_id == call.token_id)
             && (wanted.connection_id.is_none() || wanted.connection_id == call.connection_id)

@@ -145,18 +145,18 @@ pub(super) fn date_range(body: Body<'_>, today: Date) -> Result<(Date, Date), Re
     Err(reason::INVALID_DATE_RANGE.because(problem))
 }
 
-struct Merchant {
-    name: &'static str,
-    category: &'static str,
-    from: u32,
-    to: u32,
+pub(super) struct Merchant {
+    pub(super) name: &'static str,
+    pub(super) category: &'static str,
+    pub(super) from: u32,
+    pub(super) to: u32,
 }
 
 const fn merchant(name: &'static str, category: &'static str, from: u32, to: u32) -> Merchant {
     Merchant { name, category, from, to }
 }
 
-const MERCHANTS: [Merchant; 8] = [
+pub(super) static MERCHANTS: [Merchant; 8] = [
     merchant("Fig & Fennel Grocers", "groceries", 12, 140),
     merchant("Tramline Transit", "transport", 2, 15),
     merchant("Copper Kettle Cafe", "food_and_drink", 4, 28),
@@ -185,13 +185,14 @@ pub(super) fn transactions(
     Ok(field("transactions", json!(list)))
 }
 
+pub(super) static SALARY: Merchant = merchant("Tessellate Studios Payroll", "salary", 3_000, 9_000);
+
 /// Generates the transactions of one day: up to two purchases, and the salary on the 25th.
 fn transactions_of_day(holder: &Holder, source: &str, day: Date, detail: Detail) -> Vec<Value> {
     let mut dice = holder.dice(&format!("{source}/{day}"));
     let mut booked = Vec::new();
     if day.day() == 25 {
-        let salary = merchant("Tessellate Studios Payroll", "salary", 3_000, 9_000);
-        booked.push(transaction(holder, &mut dice, &salary, day, detail));
+        booked.push(transaction(holder, &mut dice, &SALARY, day, detail));
     }
     for _ in 0..dice.roll(3) {
         if let Some(merchant) = pick(&mut dice, &MERCHANTS) {

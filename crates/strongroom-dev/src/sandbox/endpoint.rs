@@ -1,12 +1,11 @@
 //! The endpoints of Dapi's API, by their paths.
 //!
-//! May import: data, payees, payment, settings, systems.
+//! May import: data, payees, payment, settings.
 
 use super::data::Detail;
 use super::payees::Rail;
 use super::payment::Receiver;
 use super::settings::Mfa;
-use super::systems::System;
 
 /// The effect of an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,11 +87,6 @@ impl Endpoint {
             _ => path,
         };
         ENDPOINTS.iter().find(|endpoint| endpoint.path.eq_ignore_ascii_case(path))
-    }
-
-    /// Returns the journal's spelling of an endpoint of Dapi's or of another system.
-    pub(super) fn spelling(path: &str) -> Option<&'static str> {
-        Self::at(path).map(|endpoint| endpoint.path).or_else(|| System::path_of(path))
     }
 
     /// Returns whether a call asks the user for a one-time password.

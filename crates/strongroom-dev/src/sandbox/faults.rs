@@ -3,7 +3,7 @@
 //! The last question matters most. A 502 or a cut connection looks the same to the caller whether the code was
 //! consumed or not; here a test decides which it was.
 //!
-//! May import: bounded, endpoint, settings.
+//! May import: bounded, settings.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -14,7 +14,6 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use super::bounded::locked;
-use super::endpoint::Endpoint;
 use super::settings::LONGEST_DELAY;
 
 /// The most faults that can be set at once.
@@ -48,7 +47,7 @@ pub enum Effect {
     Huge(Huge),
     /// Another HTTP status.
     Status(Status),
-    /// A refusal in Dapi's form.
+    /// A refusal in the form of the API that is called.
     Refuse(Refuse),
 }
 
@@ -78,14 +77,16 @@ pub struct Status {
     pub body: String,
 }
 
-/// `{"success": false, "status": "failed", "type": …, "msg": …}`.
+/// A refusal on demand: Dapi's `{"success": false, "status": "failed", "type": …, "msg": …}`, or Plaid's
+/// `{"error_type": …, "error_code": …, "error_message": …, "display_message": null, "request_id": …}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Refuse {
-    /// Dapi's `type`.
+    /// Dapi's `type`, or Plaid's `error_code`. `ERROR_TYPE/ERROR_CODE` sets Plaid's `error_type` too; without it
+    /// the sandbox takes the one that Plaid documents for the code.
     #[serde(rename = "type")]
     pub kind: String,
-    /// Dapi's `msg`.
+    /// Dapi's `msg` or Plaid's `error_message`.
     #[serde(default)]
     pub msg: String,
     /// The HTTP status.
@@ -101,10 +102,10 @@ const fn bad_request() -> u16 {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Fault {
-    /// The endpoint, such as `auth/ExchangeToken`; any if absent.
+    /// The endpoint, such as `auth/ExchangeToken` or `plaid/item/remove`; any if absent.
     #[serde(default)]
     pub path: Option<String>,
-    /// The affected login; any if absent.
+    /// The affected login, a `connectionID` of Dapi's or an `item_id` of Plaid's; any if absent.
     #[serde(default, rename = "connectionID")]
     pub connection_id: Option<String>,
     /// How many calls it affects; all until it is cleared if absent.
@@ -135,6 +136,35 @@ impl Fault {
             code,
             headers: BTreeMap::new(),
             body: format!("sandbox: status {code} on demand\n"),
+        }))
+    }
+
+    /// Creates a refusal in Plaid's form.
+    #[must_use]
+    pub fn plaid_error(status: u16, error_type: &str, error_code: &str) -> Self {
+        Self::new(Effect::Refuse(Refuse {
+            kind: format!("{error_type}/{error_code}"),
+            msg: format!("sandbox: {error_code} on demand"),
+            status,
+        }))
+    }
+
+    /// Creates Plaid's rate limit: 429 in Plaid's form, with `Retry-After` in seconds if given.
+    #[must_use]
+    pub fn plaid_rate_limit(retry_after: Option<u64>) -> Self {
+        let kind = ("Content-Type".to_owned(), "application/json".to_owned());
+        let after = retry_after.map(|seconds| ("Retry-After".to_owned(), seconds.to_string()));
+        let body = serde_json::json!({
+            "error_type": "RATE_LIMIT_EXCEEDED",
+            "error_code": "RATE_LIMIT",
+            "error_message": "sandbox: rate limit on demand",
+            "display_message": null,
+            "request_id": "sandboxfault000",
+        });
+        Self::new(Effect::Status(Status {
+            code: 429,
+            headers: [kind].into_iter().chain(after).collect(),
+            body: body.to_string(),
         }))
     }
 
@@ -212,10 +242,10 @@ impl Fault {
         here && (asked.is_none() || asked == connection_id)
     }
 
-    /// Refuses what could never apply or never be sent, and normalises the path to Dapi's spelling.
-    fn checked(mut self) -> Result<Self, InvalidFault> {
+    /// Refuses what could never apply or never be sent, and normalises the path.
+    fn checked(mut self, spelling: Spelling) -> Result<Self, InvalidFault> {
         if let Some(path) = &self.path {
-            let known = Endpoint::spelling(path);
+            let known = spelling(path);
             let known = known.ok_or_else(|| InvalidFault::Path(path.clone()))?;
             self.path = Some(known.to_owned());
         }
@@ -294,10 +324,13 @@ struct List {
     release: CancellationToken,
 }
 
+/// Returns the spelling of a known endpoint's path.
+pub(super) type Spelling = fn(&str) -> Option<&'static str>;
+
 /// The faults that are set; the first that matches a call is applied.
-#[derive(Default)]
 pub(super) struct Faults {
     list: Mutex<List>,
+    spelling: Spelling,
     /// The number of faults, so that a call takes no lock when there are none.
     count: AtomicUsize,
 }
@@ -310,9 +343,14 @@ pub(super) struct Strike {
 }
 
 impl Faults {
+    /// Creates a list without faults; `spelling` knows the endpoints that can fail.
+    pub(super) fn new(spelling: Spelling) -> Self {
+        Self { list: Mutex::default(), spelling, count: AtomicUsize::new(0) }
+    }
+
     /// Adds a fault after those that are set.
     pub(super) fn set(&self, fault: Fault) -> Result<SetFault, InvalidFault> {
-        let fault = fault.checked()?;
+        let fault = fault.checked(self.spelling)?;
         let mut list = locked(&self.list);
         if list.set.len() >= MOST_FAULTS {
             return Err(InvalidFault::TooMany);
@@ -362,6 +400,11 @@ impl Faults {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sandbox::endpoint::Endpoint;
+
+    fn no_faults() -> Faults {
+        Faults::new(|path| Endpoint::at(path).map(|endpoint| endpoint.path))
+    }
 
     fn struck(faults: &Faults, path: &str) -> Option<&'static str> {
         faults.take(path, Some("c1")).map(|strike| strike.fault.name())
@@ -369,7 +412,7 @@ mod tests {
 
     #[test]
     fn a_fault_strikes_as_often_as_it_was_told() {
-        let faults = Faults::default();
+        let faults = no_faults();
         faults.set(Fault::new(Effect::Drop).times(2)).unwrap();
         let seen = [(); 3].map(|()| struck(&faults, "auth/ExchangeToken"));
         assert_eq!(seen, [Some("drop"), Some("drop"), None]);
@@ -377,7 +420,7 @@ mod tests {
 
     #[test]
     fn the_first_fault_that_fits_strikes() {
-        let faults = Faults::default();
+        let faults = no_faults();
         faults.set(Fault::new(Effect::Hang).on("data/cards/get")).unwrap();
         faults.set(Fault::new(Effect::Garbage).of_connection("c2")).unwrap();
         faults.set(Fault::new(Effect::Drop)).unwrap();
@@ -389,7 +432,7 @@ mod tests {
 
     #[test]
     fn what_could_never_strike_is_refused() {
-        let faults = Faults::default();
+        let faults = no_faults();
         let set = |fault: Fault| faults.set(fault).map(|_| ()).unwrap_err();
         assert_eq!(set(Fault::status(503).on("nowhere")), InvalidFault::Path("nowhere".into()));
         assert_eq!(set(Fault::status(99)), InvalidFault::Status(99));
@@ -409,7 +452,7 @@ mod tests {
 
     #[test]
     fn clearing_lets_go_what_hangs() {
-        let faults = Faults::default();
+        let faults = no_faults();
         faults.set(Fault::new(Effect::Hang).times(1)).unwrap();
         let strike = faults.take("data/cards/get", None).unwrap();
         assert!(!strike.release.is_cancelled());

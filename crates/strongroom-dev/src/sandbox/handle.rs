@@ -1,6 +1,6 @@
 //! [`Sandbox`]: the in-process handle, with the same capabilities as the control API over HTTP.
 //!
-//! May import: api, bank, calls, endpoint, faults, mint, model, settings.
+//! May import: api, bank, calls, faults, mint, model, plaid, settings.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -10,20 +10,18 @@ use serde_json::{Value, json};
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
-use super::api::State;
-use super::bank::Bank;
+use super::api::{State, spelling};
+use super::bank::{Bank, FAILING_USERNAME};
 use super::calls::{CallReport, CodeCount};
-use super::endpoint::Endpoint;
 use super::faults::{Fault, InvalidFault, SetFault};
 use super::mint;
 use super::model::{LinkRequest, Linked, Token};
+use super::plaid::Plaid;
 use super::settings::{LONGEST_CODE_LIFETIME, Rules, RulesChange, Settings};
 use strongroom_common::clock::Clock;
 
 /// The longest `connectionID`, `clientUserID` or user name, in bytes.
 const LONGEST_NAME: usize = 200;
-/// The user name whose login at the bank always fails.
-pub const FAILING_USERNAME: &str = "denied";
 
 /// A sandbox. Clones share its state.
 #[derive(Clone)]
@@ -160,25 +158,25 @@ impl Sandbox {
     /// Returns the clock that determines a code's window; tests advance it.
     #[must_use]
     pub fn clock(&self) -> &Clock {
-        &self.0.clock
+        &self.0.common.clock
     }
 
     /// Returns the current rules.
     #[must_use]
     pub fn rules(&self) -> Rules {
-        self.0.rules()
+        self.0.common.rules()
     }
 
     /// Changes some of the rules, for calls that arrive from now on.
     pub fn change_rules(&self, change: RulesChange) {
-        self.0.set_rules(|rules| change.applied_to(rules));
+        self.0.common.set_rules(|rules| change.applied_to(rules));
     }
 
     /// Links a login as Connect does, always successfully: the caller handles `options.success`.
     pub fn connect(&self, options: &ConnectOptions) -> Result<ConnectResult, InvalidConnect> {
         let request = self.link_request(options)?;
         let Linked { access_code, connection_id, user_secret, user_id, token_id } =
-            self.0.links.link(request, self.0.clock.now());
+            self.0.links.link(request, self.0.common.clock.now());
         Ok(ConnectResult { access_code, connection_id, user_secret, user_id, token_id })
     }
 
@@ -216,49 +214,55 @@ impl Sandbox {
         })
     }
 
+    /// Returns the handle of Plaid's side.
+    #[must_use]
+    pub fn plaid(&self) -> Plaid {
+        self.0.plaid.clone()
+    }
+
     /// Adds a fault after those that are set.
     pub fn set_fault(&self, fault: Fault) -> Result<SetFault, InvalidFault> {
-        self.0.faults.set(fault)
+        self.0.common.faults.set(fault)
     }
 
     /// Returns the faults that are set and have applications left.
     #[must_use]
     pub fn faults(&self) -> Vec<SetFault> {
-        self.0.faults.all()
+        self.0.common.faults.all()
     }
 
     /// Clears all faults; hanging calls are cut off.
     pub fn clear_faults(&self) {
-        self.0.faults.clear();
+        self.0.common.faults.clear();
     }
 
-    /// Returns the number of calls to an endpoint, such as `auth/ExchangeToken`.
+    /// Returns the number of calls to an endpoint, such as `auth/ExchangeToken` or `plaid/item/remove`.
     #[must_use]
     pub fn calls_to(&self, path: &str) -> u64 {
-        Endpoint::spelling(path).map_or(0, |path| self.0.calls.count(path))
+        spelling(path).map_or(0, |path| self.0.common.calls.count(path))
     }
 
     /// Waits until an endpoint was called `count` times. Forever, if there is no such endpoint.
     pub async fn calls_reached(&self, path: &str, count: u64) {
-        let path = Endpoint::spelling(path).unwrap_or(path);
-        self.0.calls.reached(path, count).await;
+        let path = spelling(path).unwrap_or(path);
+        self.0.common.calls.reached(path, count).await;
     }
 
-    /// Returns how often the code of this `tokenID` was presented for exchange.
+    /// Returns how often the code of this `tokenID`, Dapi's or Plaid's, was presented for exchange.
     #[must_use]
     pub fn calls_of_code(&self, token_id: Uuid) -> CodeCount {
-        self.0.calls.code(token_id)
+        self.0.common.calls.code(token_id)
     }
 
     /// Returns the journal with its newest calls.
     #[must_use]
     pub fn calls(&self, limit: usize) -> CallReport {
-        self.0.calls.report(limit, |_| true)
+        self.0.common.calls.report(limit, |_| true)
     }
 
     /// Clears the journal.
     pub fn forget_calls(&self) {
-        self.0.calls.forget();
+        self.0.common.calls.forget();
     }
 
     /// Returns the newest tokens.

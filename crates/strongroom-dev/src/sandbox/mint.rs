@@ -20,6 +20,10 @@ const JWT_HEADER: &str = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9";
 const USER_SECRET_BYTES: usize = 512;
 const OPAQUE_CODE_BYTES: usize = 48;
 const CONNECTION_ID_BYTES: usize = 20;
+const PLAID_ID_LENGTH: usize = 37;
+const REQUEST_ID_LENGTH: usize = 15;
+/// The letters and digits that cannot be confused with each other.
+const ALPHABET: &[u8] = b"123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
 
 /// The SHA-256 digest by which a secret is remembered.
 pub(super) type Digest = [u8; 32];
@@ -72,6 +76,36 @@ impl Mint {
     /// Creates a UUID (version 4), the form of Dapi's `tokenID` and the end of its `operationID`.
     pub(super) fn uuid(&self) -> Uuid {
         uuid::Builder::from_random_bytes(self.draw()).into_uuid()
+    }
+
+    /// Returns the UUID (version 4) that belongs to `id`: unguessable, and the same for the same id.
+    pub(super) fn uuid_of(&self, id: Uuid) -> Uuid {
+        let mut bytes = [0; 16];
+        let tag = hmac::sign(&self.key, id.as_bytes());
+        for (to, from) in bytes.iter_mut().zip(tag.as_ref()) {
+            *to = *from;
+        }
+        uuid::Builder::from_random_bytes(bytes).into_uuid()
+    }
+
+    /// Creates 37 letters and digits: the form of Plaid's ids of items and accounts.
+    pub(super) fn plaid_id(&self) -> String {
+        self.letters::<PLAID_ID_LENGTH>()
+    }
+
+    /// Creates 15 letters and digits: the form of Plaid's `request_id`.
+    pub(super) fn request_id(&self) -> String {
+        self.letters::<REQUEST_ID_LENGTH>()
+    }
+
+    fn letters<const N: usize>(&self) -> String {
+        let letters = self.draw::<N>().into_iter().map(|byte| {
+            // Some letters are a little likelier than others, which matters to nobody here.
+            ALPHABET
+                .get(usize::from(byte) % ALPHABET.len())
+                .map_or('A', |letter| char::from(*letter))
+        });
+        letters.collect()
     }
 
     /// Creates 512 bytes in base64, as Connect issues them.
@@ -161,7 +195,7 @@ pub(super) fn connection_id_of(name: &str) -> String {
     hex(digest.get(..CONNECTION_ID_BYTES).unwrap_or_default())
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
     bytes.iter().fold(String::new(), |mut text, byte| {
         // Writing to a String cannot fail.

@@ -1,9 +1,12 @@
-//! The sandbox: a fake Dapi, to develop and to test against.
+//! The sandbox: a fake Dapi and a fake Plaid, to develop and to test against.
 //!
 //! It speaks Dapi's wire format as far as that is known (`/v2/…`, and `POST /` for SDKs inside apps), has its own
 //! Connect (`/connect`), and does on demand what no test can make the real one do: lose an answer, issue a second
 //! token for one code, take a minute, send a gigabyte (`/sandbox/…`). All state is in memory and follows a clock
 //! that tests can advance.
+//!
+//! [`Plaid`] stands beside it, under `/plaid`: its API, Link's page and signed webhooks. What both need is common:
+//! codes of single use, faults, the journal, rules, the clock, and the way of a call from arrival to answer.
 //!
 //! It also has token endpoints of other systems that an app reaches with OAuth 2.0 client credentials, each with a
 //! small protected API.
@@ -12,10 +15,11 @@
 //! type with the service's client: two sides that share their structs hide a drift of the contract. It cannot,
 //! because this package does not depend on the service.
 //!
-//! Limits: 100,000 logins, codes and tokens each ([`Settings::capacity`]), 10,000 operations and calls, 1,000
+//! Limits: 100,000 logins or items, codes and tokens each ([`Settings::capacity`]), 10,000 operations and calls, 1,000
 //! faults, 50 added beneficiaries per login; the oldest is evicted first.
 //!
-//! Imports no other module of this package. Only the wire, the control API and Connect's page import actix.
+//! Imports no other module of this package. Only the wires, the control APIs and
+//! the pages import actix.
 
 mod answer;
 mod api;
@@ -24,6 +28,7 @@ mod batch;
 mod body;
 mod bounded;
 mod calls;
+mod common;
 mod connect;
 mod control;
 mod cut;
@@ -34,21 +39,29 @@ mod handle;
 mod mint;
 mod model;
 mod operations;
+mod page;
 mod payees;
 mod payment;
+mod plaid;
+mod problem;
 mod settings;
+mod single_use;
 mod systems;
 mod systems_wire;
+mod visit;
 mod wire;
 
+pub use bank::FAILING_USERNAME;
 pub use calls::{CallRecord, CallReport, CodeCount};
 pub use faults::{Effect, Fault, Huge, InvalidFault, Refuse, SetFault, Status, When};
-pub use handle::{
-    ConnectOptions, ConnectResult, FAILING_USERNAME, InvalidConnect, Sandbox, TokenInfo,
+pub use handle::{ConnectOptions, ConnectResult, InvalidConnect, Sandbox, TokenInfo};
+pub use plaid::{
+    AccessTokenInfo, Delivery, Forgery, InvalidLink, ItemInfo, LinkOptions, LinkResult, Plaid,
+    Webhook, WebhookOptions,
 };
 pub use settings::{
-    App, DEFAULT_APP_KEY, DEFAULT_APP_SECRET, DelinkCuts, Mfa, Rules, RulesChange, SecondExchange,
-    Settings,
+    App, DEFAULT_APP_KEY, DEFAULT_APP_SECRET, DEFAULT_PLAID_CLIENT_ID, DEFAULT_PLAID_SECRET,
+    DelinkCuts, Mfa, RemovedItem, Rules, RulesChange, SecondExchange, Settings,
 };
 
 pub use systems::{SYSTEMS_CLIENT_ID, SYSTEMS_CLIENT_SECRET};
@@ -71,9 +84,12 @@ pub fn server(sandbox: &Sandbox, listener: TcpListener) -> io::Result<Server> {
     let app = move || {
         WebApp::new()
             .app_data(ThinData(sandbox.clone()))
+            .app_data(ThinData(sandbox.plaid()))
             .app_data(PayloadConfig::new(wire::LONGEST_BODY))
+            .configure(plaid::control_routes)
             .configure(control::routes)
             .configure(connect::routes)
+            .configure(plaid::routes)
             .configure(systems_wire::routes)
             .service(web::resource("/").get(control::index).default_service(web::to(wire::dapi)))
             .default_service(web::to(wire::dapi))

@@ -4,7 +4,7 @@
 //! No I/O; only digests of secrets are kept. Each kind is bounded: beyond the capacity the oldest is evicted,
 //! which to a caller looks like a code or token that never existed.
 //!
-//! May import: answer, bank, bounded, mint, payees, settings.
+//! May import: answer, bank, bounded, mint, payees, settings, `single_use`.
 
 use std::borrow::Cow;
 use std::sync::{Arc, Mutex, Weak};
@@ -17,7 +17,8 @@ use super::bank::{Bank, Holder};
 use super::bounded::{Bounded, locked};
 use super::mint::{self, Digest, Mint};
 use super::payees::Payees;
-use super::settings::{App, DelinkCuts, Rules, SecondExchange};
+use super::settings::{App, DelinkCuts, Rules};
+use super::single_use::{SingleUse, Spent, Turn};
 
 /// One bank login of one user of one app.
 pub(super) struct Login {
@@ -39,10 +40,7 @@ struct Link {
 struct Code {
     link: Arc<Link>,
     token_id: Uuid,
-    expires_at: OffsetDateTime,
-    /// The token of the first exchange. Locked while an exchange decides, so that of two concurrent ones one is
-    /// second.
-    exchanged: Mutex<Option<Arc<Token>>>,
+    once: SingleUse<Arc<Token>>,
 }
 
 pub(super) struct Token {
@@ -182,7 +180,7 @@ impl Links {
         let login = self.login(request);
         let (connection_id, user_id) = (login.connection_id.clone(), login.user_id.clone());
         let link = Arc::new(Link { login, user_secret: mint::digest_of(&user_secret) });
-        let code = Code { link, token_id, expires_at, exchanged: Mutex::new(None) };
+        let code = Code { link, token_id, once: SingleUse::until(expires_at) };
         locked(&self.codes).insert(mint::digest_of(&access_code), Arc::new(code));
         Linked { access_code, connection_id, user_secret, user_id, token_id }
     }
@@ -234,21 +232,14 @@ impl Links {
             let msg = "connectionID is not the one that came with the code";
             return Err(reason::INVALID_CONNECTION.because(msg));
         }
-        if now >= code.expires_at {
-            return Err(reason::ACCESS_CODE_EXPIRED.because("the code has expired"));
-        }
-        let mut exchanged = locked(&code.exchanged);
-        let token = match (exchanged.as_ref(), rules.second_exchange) {
-            (None, _) => {
-                let token = self.issue(&code, code.token_id, now);
-                Arc::clone(exchanged.insert(token))
-            }
-            (Some(first), SecondExchange::SameToken) => Arc::clone(first),
-            (Some(_), SecondExchange::MintAnother) => self.issue(&code, self.mint.uuid(), now),
-            (Some(_), SecondExchange::Refuse) => {
-                return Err(reason::ACCESS_CODE_USED.because("the code was exchanged before"));
-            }
-        };
+        let exchanged = code.once.exchange(rules.second_exchange, now, |turn| match turn {
+            Turn::First => self.issue(&code, code.token_id, now),
+            Turn::Another => self.issue(&code, self.mint.uuid(), now),
+        });
+        let token = exchanged.map_err(|spent| match spent {
+            Spent::Expired => reason::ACCESS_CODE_EXPIRED.because("the code has expired"),
+            Spent::Used => reason::ACCESS_CODE_USED.because("the code was exchanged before"),
+        })?;
         let issued_at = token.issued_at.unix_timestamp();
         Ok(Exchanged { access_token: self.mint.token(&app.key, token.id, issued_at), token })
     }

@@ -13,6 +13,11 @@ pub const DEFAULT_APP_KEY: &str = "sandbox-app-key";
 /// The secret of the app that a sandbox has by default. It guards nothing.
 pub const DEFAULT_APP_SECRET: &str = "sandbox-app-secret";
 
+/// The client id that a sandbox knows at Plaid's side by default.
+pub const DEFAULT_PLAID_CLIENT_ID: &str = "sandbox-plaid-client-id";
+/// The secret of the default client at Plaid's side. It guards nothing.
+pub const DEFAULT_PLAID_SECRET: &str = "sandbox-plaid-secret";
+
 const DEFAULT_CAPACITY: usize = 100_000;
 const DEFAULT_WORKERS: usize = 2;
 const HALF_AN_HOUR: Duration = Duration::from_mins(30);
@@ -21,12 +26,12 @@ pub(super) const LONGEST_CODE_LIFETIME: Duration = Duration::from_hours(10 * 365
 /// Dapi's own time limit is at most 240 s.
 pub(super) const LONGEST_DELAY: Duration = Duration::from_mins(10);
 
-/// An application, as Dapi's dashboard would list it.
+/// An application, as the dashboard of Dapi or Plaid would list it.
 #[derive(Clone, Debug)]
 pub struct App {
-    /// The app's public id: in codes, in tokens, in `operation/get`.
+    /// The app's public id: Dapi's app key, in codes, in tokens, in `operation/get`; Plaid's client id.
     pub key: String,
-    /// What the app's backends send as `appSecret`.
+    /// What the app's backends send as Dapi's `appSecret` or Plaid's `secret`.
     pub secret: SecretText,
 }
 
@@ -35,6 +40,8 @@ pub struct App {
 pub struct Settings {
     /// The apps. Connect uses the first unless another is requested.
     pub apps: Vec<App>,
+    /// The apps at Plaid's side. Link uses the first unless another is requested.
+    pub plaid_apps: Vec<App>,
     /// The rules at the start.
     pub rules: Rules,
     /// How many logins, codes and tokens are kept, each; beyond that the oldest is evicted. One of each takes about
@@ -51,6 +58,10 @@ impl Default for Settings {
                 key: DEFAULT_APP_KEY.to_owned(),
                 secret: SecretText::new(DEFAULT_APP_SECRET.to_owned()),
             }],
+            plaid_apps: vec![App {
+                key: DEFAULT_PLAID_CLIENT_ID.to_owned(),
+                secret: SecretText::new(DEFAULT_PLAID_SECRET.to_owned()),
+            }],
             rules: Rules::default(),
             capacity: DEFAULT_CAPACITY,
             workers: DEFAULT_WORKERS,
@@ -58,8 +69,8 @@ impl Default for Settings {
     }
 }
 
-/// The answer to a second exchange of one code. Dapi documents none of the three, so callers must be ready for
-/// all.
+/// The answer to a second exchange of one code. Neither Dapi nor Plaid documents which of the three, so callers
+/// must be ready for all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum SecondExchange {
@@ -83,6 +94,18 @@ pub enum DelinkCuts {
     Login,
 }
 
+/// The `error_code` of a call with the access token of an item that Plaid no longer has. Its documentation names
+/// both.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum RemovedItem {
+    /// `ITEM_NOT_FOUND`.
+    #[default]
+    ItemNotFound,
+    /// `INVALID_ACCESS_TOKEN`.
+    InvalidAccessToken,
+}
+
 /// Which calls ask the user for a one-time password. Auth, metadata and operation calls never do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -103,6 +126,8 @@ pub struct Rules {
     pub second_exchange: SecondExchange,
     /// What a delink ends.
     pub delink_cuts: DelinkCuts,
+    /// What calls with the token of a removed item answer at Plaid's side.
+    pub removed_item: RemovedItem,
     /// Which calls ask for a one-time password.
     pub mfa: Mfa,
     /// Whether concurrent calls with one token all fail, as they do at Dapi.
@@ -118,6 +143,7 @@ impl Default for Rules {
         Self {
             second_exchange: SecondExchange::default(),
             delink_cuts: DelinkCuts::default(),
+            removed_item: RemovedItem::default(),
             mfa: Mfa::default(),
             one_call_per_token: true,
             code_lifetime: HALF_AN_HOUR,
@@ -132,6 +158,7 @@ impl Rules {
         serde_json::json!({
             "secondExchange": self.second_exchange,
             "delinkCuts": self.delink_cuts,
+            "removedItem": self.removed_item,
             "mfa": self.mfa,
             "oneCallPerToken": self.one_call_per_token,
             "codeLifetime": self.code_lifetime.as_secs(),
@@ -148,6 +175,8 @@ pub struct RulesChange {
     pub second_exchange: Option<SecondExchange>,
     /// See [`Rules::delink_cuts`].
     pub delink_cuts: Option<DelinkCuts>,
+    /// See [`Rules::removed_item`].
+    pub removed_item: Option<RemovedItem>,
     /// See [`Rules::mfa`].
     pub mfa: Option<Mfa>,
     /// See [`Rules::one_call_per_token`].
@@ -166,6 +195,7 @@ impl RulesChange {
         Rules {
             second_exchange: self.second_exchange.unwrap_or(rules.second_exchange),
             delink_cuts: self.delink_cuts.unwrap_or(rules.delink_cuts),
+            removed_item: self.removed_item.unwrap_or(rules.removed_item),
             mfa: self.mfa.unwrap_or(rules.mfa),
             one_call_per_token: self.one_call_per_token.unwrap_or(rules.one_call_per_token),
             code_lifetime: self.code_lifetime.map_or(rules.code_lifetime, seconds),

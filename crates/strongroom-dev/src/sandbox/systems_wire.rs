@@ -19,7 +19,8 @@ use super::Sandbox;
 use super::calls::Arrival;
 use super::faults::{Effect, Strike, When};
 use super::systems::{SYSTEMS, SYSTEMS_CLIENT_ID, SYSTEMS_CLIENT_SECRET, System, Worth};
-use super::wire::{bearer, hang_if_told, spoil_text, traceparent, wait};
+use super::visit::{self, hang_if_told, spoil, traceparent, wait};
+use super::wire::{bearer, refusal_on_demand};
 
 /// An answer before a fault corrupts it.
 struct Reply {
@@ -55,6 +56,16 @@ impl Reply {
     }
 }
 
+impl From<Reply> for visit::Reply {
+    fn from(reply: Reply) -> Self {
+        Self {
+            status: reply.status,
+            outcome: reply.outcome.into(),
+            body: reply.body.to_string().into_bytes(),
+        }
+    }
+}
+
 pub(super) fn routes(config: &mut ServiceConfig) {
     for system in &SYSTEMS {
         let token = move |request: HttpRequest, sandbox: ThinData<Sandbox>, body: Bytes| {
@@ -82,16 +93,17 @@ async fn visit(
 ) -> HttpResponse {
     let state = &sandbox.0;
     let path = System::path_of(request.path()).unwrap_or("(unknown)");
-    let strike = state.faults.take(path, None);
-    let entry = state.calls.note(Arrival {
+    let strike = state.common.faults.take(path, None);
+    let entry = state.common.calls.note(Arrival {
         path,
-        at: state.clock.now(),
+        at: state.common.clock.now(),
         connection_id: None,
         token_id: None,
         traceparent: traceparent(&request),
         pass_through: false,
         fault: strike.as_ref().map(|strike| strike.fault.name()),
         exchange: false,
+        body: None,
     });
     let do_it = || {
         let reply = work(&sandbox, system, &request, &body);
@@ -104,11 +116,7 @@ async fn visit(
     hang_if_told(&fault, &release).await;
     match (&fault.effect, done) {
         (Effect::Answer, done) => done.unwrap_or_else(do_it).send(),
-        (_, done) => {
-            let (status, text) =
-                done.map_or((200, "{}".to_owned()), |reply| (reply.status, reply.body.to_string()));
-            spoil_text(fault.effect, status, text.into())
-        }
+        (_, done) => spoil(fault.effect, done.map(visit::Reply::from), refusal_on_demand),
     }
 }
 
@@ -142,7 +150,7 @@ fn give_token(
         return Reply::refused(400, "invalid_scope", "no such scope, or none where one is needed");
     };
     let state = &sandbox.0;
-    let token = state.grants.issue(&state.links.mint, system, scope, state.clock.now());
+    let token = state.grants.issue(&state.links.mint, system, scope, state.common.clock.now());
     Reply::ok(json!({
         "access_token": token, "token_type": "Bearer", "expires_in": system.lifetime,
     }))
@@ -183,7 +191,8 @@ fn protected(
 ) -> Reply {
     let state = &sandbox.0;
     let token = bearer(request);
-    let worth = token.as_deref().map(|token| state.grants.worth(system, token, state.clock.now()));
+    let worth =
+        token.as_deref().map(|token| state.grants.worth(system, token, state.common.clock.now()));
     match worth {
         Some(Worth::Good) => Reply::ok(echo(system, request, body)),
         Some(Worth::NoScope) => {

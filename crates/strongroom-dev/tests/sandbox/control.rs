@@ -123,6 +123,7 @@ async fn rules_are_changed_one_by_one() {
     assert_eq!(after["secondExchange"], "mintAnother");
     assert_eq!(after["codeLifetime"], 60);
     assert_eq!(after["delinkCuts"], before["delinkCuts"]);
+    assert_eq!(after["removedItem"], before["removedItem"]);
     // What GET returns can be sent back unchanged.
     let restored = test.send(Method::PUT, "/sandbox/settings", &before).await.body;
     assert_eq!(restored, before);
@@ -170,7 +171,8 @@ async fn the_index_tells_what_there_is() {
         let shown = response.text().await.unwrap();
         assert!(shown.contains("POST /v2/auth/ExchangeToken"), "{path}");
         assert!(shown.contains(&format!("{}/sandbox/connect", test.address)), "{path}");
-        assert!(!shown.contains("{endpoints}"), "{path}");
+        assert!(shown.contains("POST /plaid/item/public_token/exchange"), "{path}");
+        assert!(!shown.contains("{endpoints}") && !shown.contains("{plaid}"), "{path}");
     }
     detail(&test.get("/sandbox/nowhere").await, 404);
 }

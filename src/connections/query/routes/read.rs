@@ -5,14 +5,16 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::common::ids::ConnectionId;
-use crate::common::paging::{Cursor, DEFAULT_LIMIT, MAX_LIMIT};
+use crate::common::paging::{Cursor, DEFAULT_LIMIT, MAX_LIMIT, PageCursor};
 use crate::connections::Context;
 use crate::connections::model::{Connection, Status};
 use crate::connections::query::store;
 use crate::connections::query::store::{Filter, ViewQuery};
 use crate::http::body::{Id, UrlQuery};
 use crate::http::caller::{SessionOr, needs};
-use crate::http::problem::Problem;
+use crate::http::problem::{Problem, code};
+use crate::http::responses::{ForClients, Problems};
+use crate::users::ClientUserID;
 
 /// Which connections, and which page of them.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -20,17 +22,19 @@ use crate::http::problem::Problem;
 pub struct ListQuery {
     /// Only this user's.
     #[serde(rename = "clientUserID")]
+    #[param(value_type = ClientUserID, required = false)]
     client_user_id: Option<String>,
     /// Only in this status.
-    #[param(value_type = Option<Status>)]
+    #[param(value_type = Status, required = false)]
     status: Option<String>,
     /// Only those that need attention (`true`), or only those that do not (`false`).
-    #[param(value_type = Option<bool>)]
+    #[param(value_type = bool, required = false, example = true)]
     attention: Option<String>,
     /// How many at most: 50 by default, up to 100.
-    #[param(value_type = Option<u8>, minimum = 1, maximum = 100)]
+    #[param(value_type = u8, required = false, minimum = 1, maximum = 100, default = 50)]
     limit: Option<String>,
     /// The `nextCursor` of the page before.
+    #[param(value_type = PageCursor, required = false)]
     cursor: Option<String>,
 }
 
@@ -46,15 +50,12 @@ pub struct ConnectionList {
 
 /// Lists connections, newest first. A session sees those that it handed in.
 #[utoipa::path(
-    get, path = "/v1/connections", tag = "Connections",
+    get, path = "/v1/connections", tag = "Connections", operation_id = "listConnections",
     security(("connect_session" = []), ("bearer" = ["connections:read"])),
     params(ListQuery),
     responses(
         (status = 200, description = "One page", body = ConnectionList),
-        (status = 400, description = "`invalid_request`"),
-        (status = 401, description = "`unauthorized`"),
-        (status = 403, description = "`insufficient_scope`"),
-        (status = 503, description = "`unavailable`"),
+        Problems<ForClients>,
     )
 )]
 pub async fn list(
@@ -110,15 +111,12 @@ pub fn cursor(text: &str) -> Result<Cursor, Problem> {
 
 /// One connection. A session sees those that it handed in.
 #[utoipa::path(
-    get, path = "/v1/connections/{id}", tag = "Connections",
+    get, path = "/v1/connections/{id}", tag = "Connections", operation_id = "getConnection",
     security(("connect_session" = []), ("bearer" = ["connections:read"])),
     params(("id" = ConnectionId, Path, description = "The connection")),
     responses(
         (status = 200, description = "The connection", body = Connection),
-        (status = 401, description = "`unauthorized`"),
-        (status = 403, description = "`insufficient_scope`"),
-        (status = 404, description = "`not_found`"),
-        (status = 503, description = "`unavailable`"),
+        Problems<(ForClients, code::NotFound)>,
     )
 )]
 pub async fn get(

@@ -7,7 +7,7 @@ use time::format_description::well_known::Rfc3339;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::common::ids::ConnectionId;
-use crate::common::paging::DEFAULT_LIMIT;
+use crate::common::paging::{DEFAULT_LIMIT, PageCursor};
 use crate::common::text;
 use crate::connections::Context;
 use crate::connections::model::Status;
@@ -17,10 +17,17 @@ use crate::connections::query::search::{Found, Search, StatusCount, WithHistory}
 use crate::http::body::{Id, UrlQuery};
 use crate::http::caller::{Authorized, needs};
 use crate::http::operators::{Operators, query_problem};
-use crate::http::problem::Problem;
+use crate::http::problem::{Problem, code};
+use crate::http::responses::{ForClients, Problems};
+use crate::users::ClientUserID;
 
 /// The longest search text, in bytes.
 const MAX_TEXT: usize = 256;
+
+text::text_schemas! {
+    /// A text to search for, at most 256 bytes.
+    SearchText, text::TEXT, 1 to MAX_TEXT, "user-42";
+}
 
 /// What is looked for, and which page of it.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -29,33 +36,36 @@ const MAX_TEXT: usize = 256;
 pub struct SearchQuery {
     /// Only this user's.
     #[serde(rename = "clientUserID")]
+    #[param(value_type = ClientUserID, required = false)]
     client_user_id: Option<String>,
     /// Only in this status.
-    #[param(value_type = Option<Status>)]
+    #[param(value_type = Status, required = false)]
     status: Option<String>,
     /// Only those that need attention (`true`), or only those that do not (`false`).
-    #[param(value_type = Option<bool>)]
+    #[param(value_type = bool, required = false, example = true)]
     attention: Option<String>,
     /// Received before this time.
-    #[param(value_type = Option<String>, format = DateTime)]
+    #[param(value_type = String, required = false, format = DateTime, example = "2026-11-21T15:20:00Z")]
     created_before: Option<String>,
     /// Received at this time or after it.
-    #[param(value_type = Option<String>, format = DateTime)]
+    #[param(value_type = String, required = false, format = DateTime, example = "2026-11-21T15:20:00Z")]
     created_after: Option<String>,
     /// Text that one of the ids contains, ignoring case: `conn_…`, `usr_…`, `connectionID`,
     /// `userID`, `tokenID`, `clientUserID`.
-    #[param(max_length = 256)]
+    #[param(value_type = SearchText, required = false)]
     text: Option<String>,
     /// How many at most: 50 by default, up to 100.
-    #[param(value_type = Option<u8>, minimum = 1, maximum = 100)]
+    #[param(value_type = u8, required = false, minimum = 1, maximum = 100, default = 50)]
     limit: Option<String>,
     /// The `nextCursor` of the page before.
+    #[param(value_type = PageCursor, required = false)]
     cursor: Option<String>,
 }
 
 /// One page of connections, newest first.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = AdminConnectionList)]
 pub struct FoundList {
     /// The connections.
     connections: Vec<Found>,
@@ -74,16 +84,12 @@ fn moment(field: &str, text: &str) -> Result<OffsetDateTime, Problem> {
 /// and have a `nextCursor` from which the search goes on. A connection whose id, `connectionID` or user is the
 /// text, or whose user begins with it, is found on the first page whatever its age, and again on the page of its age.
 #[utoipa::path(
-    get, path = "/v1/admin/connections", tag = "Admin", operation_id = "search_connections",
+    get, path = "/v1/admin/connections", tag = "Administration", operation_id = "searchConnections",
     security(("bearer" = ["admin"])),
     params(SearchQuery),
     responses(
         (status = 200, description = "One page", body = FoundList),
-        (status = 400, description = "`invalid_request`"),
-        (status = 401, description = "`unauthorized`"),
-        (status = 403, description = "`insufficient_scope`"),
-        (status = 429, description = "`too_many_requests`: another query of the app is under way"),
-        (status = 503, description = "`unavailable`; also for a query that takes too long"),
+        Problems<(ForClients, code::TooManyRequests)>,
     )
 )]
 pub async fn search(
@@ -121,15 +127,12 @@ pub async fn search(
 
 /// One connection with its whole history: every change, and every reading of its token.
 #[utoipa::path(
-    get, path = "/v1/admin/connections/{id}", tag = "Admin", operation_id = "connection_history",
+    get, path = "/v1/admin/connections/{id}", tag = "Administration", operation_id = "getConnectionHistory",
     security(("bearer" = ["admin"])),
     params(("id" = ConnectionId, Path, description = "The connection")),
     responses(
         (status = 200, description = "The connection and its history", body = WithHistory),
-        (status = 401, description = "`unauthorized`"),
-        (status = 403, description = "`insufficient_scope`"),
-        (status = 404, description = "`not_found`"),
-        (status = 503, description = "`unavailable`"),
+        Problems<(ForClients, code::NotFound)>,
     )
 )]
 pub async fn get(
@@ -145,6 +148,7 @@ pub async fn get(
 /// How many connections the app has.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = ConnectionStats)]
 pub struct Stats {
     /// All of them.
     total: i64,
@@ -163,14 +167,11 @@ impl Stats {
 
 /// Counts the app's connections by status and age.
 #[utoipa::path(
-    get, path = "/v1/admin/stats", tag = "Admin", operation_id = "stats",
+    get, path = "/v1/admin/stats", tag = "Administration", operation_id = "getConnectionStats",
     security(("bearer" = ["admin"])),
     responses(
         (status = 200, description = "The counts", body = Stats),
-        (status = 401, description = "`unauthorized`"),
-        (status = 403, description = "`insufficient_scope`"),
-        (status = 429, description = "`too_many_requests`: another query of the app is under way"),
-        (status = 503, description = "`unavailable`; also for a query that takes too long"),
+        Problems<(ForClients, code::TooManyRequests)>,
     )
 )]
 pub async fn stats(
