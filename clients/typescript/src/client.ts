@@ -176,8 +176,8 @@ export class Strongroom {
     return this.#relay<T>(id, "plaid", path, body, options);
   }
 
-  /** Makes a `link_token` for Plaid's Link; the body is Plaid's without `client_id` and `secret`. */
-  createLinkToken<T = { link_token: string; expiration: string }>(
+  /** Makes a `link_token` for Plaid's Link; the body is Plaid's without `client_id` and `secret`, with `clientUserID`. */
+  createPlaidLinkToken<T = { link_token: string; expiration: string }>(
     request: object,
     options?: RequestOptions,
   ): Promise<t.RelayAnswer<T>> {

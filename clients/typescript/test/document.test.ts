@@ -7,7 +7,7 @@ const DOCUMENT = process.env["STRONGROOM_OPENAPI"] ?? new URL("../../../docs/ope
 const NOT_HERE = [
   /^(issue|revoke|introspect)Token$/,
   /^get(KeySet|ServerMetadata|Health|Readiness|Metrics|ProblemType)$/,
-  /Wire/,
+  /Wire|webhook/i,
 ];
 
 it("has a method for each operation of the document", () => {

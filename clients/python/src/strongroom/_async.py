@@ -142,7 +142,7 @@ class AsyncStrongroom:
     clear_attention = _method(calls.clear_attention)
     call_dapi = _method(calls.call_dapi)
     call_plaid = _method(calls.call_plaid)
-    create_link_token = _method(calls.create_link_token)
+    create_plaid_link_token = _method(calls.create_plaid_link_token)
     erase_user = _method(calls.erase_user)
     get_erasure = _method(calls.get_erasure)
     get_upstream_token = _method(calls.get_upstream_token)

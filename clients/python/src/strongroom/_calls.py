@@ -154,8 +154,9 @@ def call_plaid(id: str, path: str, body: Mapping[str, Any] | str | bytes | None 
     return _relayed(f"/v1/connections/{segment(id)}/plaid/{segments(path)}", body)
 
 
-def create_link_token(request: Mapping[str, Any]) -> Call[RelayAnswer]:
-    """Makes a `link_token` for Plaid's Link; the body is Plaid's without `client_id` and `secret`."""
+def create_plaid_link_token(request: Mapping[str, Any]) -> Call[RelayAnswer]:
+    """Makes a `link_token` for Plaid's Link; the body is Plaid's without `client_id` and `secret`,
+    with `clientUserID`."""
     return _relayed("/v1/plaid/link-token", request)
 
 
