@@ -251,7 +251,7 @@ async fn a_probe_comes_after_two_seconds_at_the_earliest_and_then_ever_later(ban
     app.sandbox.set_fault(status(bank, 503, &[])).unwrap();
     first_attempt(&app, &app.connect()).await;
     assert_eq!(app.tick().await.exchanges, 0);
-    let wait = "SELECT round(extract(epoch FROM due_at - strongroom_now())) FROM connections";
+    let wait = "SELECT ceil(extract(epoch FROM due_at - strongroom_now())) FROM connections";
     let mut waits = Vec::new();
     for _ in 0..8 {
         let seconds: u64 = app.database.value(wait).await.parse().unwrap();

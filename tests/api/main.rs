@@ -56,10 +56,16 @@ mod oauth;
 mod oauth_crate;
 mod odd_answers;
 mod outages;
+mod plaid;
+mod plaid_apps;
+mod plaid_webhooks;
 mod relay;
 mod reveal_budget;
 mod revocation;
 mod revoked_tokens;
+mod rotation;
+#[cfg(feature = "failpoints")]
+mod rotation_crashes;
 mod sealing;
 mod server_metadata;
 mod sessions;

@@ -123,7 +123,8 @@ async fn confirm(
             let outcome = if status.is_some() { "answered" } else { "unreachable" };
             lease.end_unused(context, outcome, status, attention).await?;
             if let Some(kind) = kind.as_ref().filter(|_| dead) {
-                end_dead_token(context, app, id, provider, kind).await?;
+                let token = Some(lease.token());
+                end_dead_token(context, app, id, provider, kind, token).await?;
                 return Ok(());
             }
             let doubts =
@@ -198,6 +199,9 @@ async fn record_once(
     if me.supersedes {
         // The newest of them stays; whichever was confirmed first.
         let newest = newer.last().map_or(id, |newer| newer.id);
+        if newest != id && !store::hold_active(&mut tx, app, newest).await? {
+            return Err(ConnectionError::Contended);
+        }
         let superseded = older.iter().chain(&newer).filter(|other| other.id != newest);
         for other in superseded {
             effects = effects.and(supersede(&mut tx, app, other, newest).await?);
