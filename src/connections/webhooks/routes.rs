@@ -39,9 +39,9 @@ pub async fn plaid(
     receiver: web::Data<Receiver>,
     bodies: web::Data<BodyPool>,
 ) -> Result<HttpResponse, Problem> {
-    let received = receive(&req, payload, &app, &context, &receiver, &bodies).await?;
-    context.metrics.webhook(received);
-    match received {
+    let outcome = receive(&req, payload, &app, &context, &receiver, &bodies).await?;
+    context.metrics.webhook(outcome);
+    match outcome {
         Outcome::Applied | Outcome::Kept | Outcome::Ignored | Outcome::Repeated => {
             Ok(HttpResponse::Ok().finish())
         }
