@@ -10,7 +10,7 @@ use super::{
 };
 use crate::common::trace::TraceContext;
 use crate::config::{ProviderConfig, ProvidersConfig};
-use crate::providers::plaid::{DetailsError, ItemDetails};
+use crate::providers::plaid::{DetailsError, ItemDetails, KeyAnswer};
 
 /// Reads an answer to a call; returns `None` if the body is not one complete JSON object.
 #[must_use]
@@ -127,6 +127,23 @@ impl Client {
         let link = self.link(permit, Provider::Plaid);
         let answer = plaid::invalidate(link, app, token, trace).await;
         self.metrics.count(Provider::Plaid, "exchange", answer.label(), started.elapsed());
+        answer
+    }
+
+    /// Looks up a key with which Plaid signs its webhooks.
+    pub async fn webhook_key(
+        &self,
+        permit: &Permit,
+        app: &AppCredentials,
+        key_id: &str,
+        trace: &TraceContext,
+    ) -> KeyAnswer {
+        let started = Instant::now();
+        let link = self.link(permit, Provider::Plaid);
+        let answer = plaid::webhook_key(link, app, key_id, trace).await;
+        let unanswered = matches!(answer, KeyAnswer::Unanswered(_));
+        let outcome = if unanswered { "unreachable" } else { "answered" };
+        self.count_call(Provider::Plaid, outcome, started.elapsed());
         answer
     }
 

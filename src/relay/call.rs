@@ -167,7 +167,8 @@ impl Running {
 
     async fn record_dead_token(&self, kind: &str) {
         let CallRequest { app, id, provider, .. } = self.request.call;
-        match connections::end_dead_token(&self.context, app, id, provider, kind).await {
+        let token = Some(self.lease.token());
+        match connections::end_dead_token(&self.context, app, id, provider, kind, token).await {
             Ok(true) => tracing::warn!(connection = %id, kind, "the provider reports a dead token"),
             Ok(false) => {}
             Err(error) => tracing::warn!(cause = %error, "a dead token could not be recorded"),

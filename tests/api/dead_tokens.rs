@@ -23,7 +23,7 @@ async fn a_type_that_means_dead_invalidates_at_once_and_tells_the_provider_nothi
     let active = app.active("ada").await;
     let (tenant, connection) = (default_app(&app).await, id(&active).parse().unwrap());
     let (provider, kind) = (bank.provider(), bank.gone()[0]);
-    let end = || end_dead_token(&app.context, tenant, connection, provider, kind);
+    let end = || end_dead_token(&app.context, tenant, connection, provider, kind, None);
     assert!(end().await.unwrap());
     let found = app.api.connection(&app.token().await, id(&active)).await;
     assert_eq!((&found["status"], &found["failure"]), (&json!("invalidated"), &json!(null)));
@@ -50,7 +50,7 @@ async fn other_types_and_other_apps_say_nothing_about_a_token() {
     assert!(reports("TOKEN_DEAD", true) && !reports("TOKEN_DEAD", false));
     let stranger = strongroom::common::ids::AppId::new();
     let end = async |tenant| {
-        end_dead_token(&app.context, tenant, connection, dapi, "TOKEN_DEAD").await.unwrap()
+        end_dead_token(&app.context, tenant, connection, dapi, "TOKEN_DEAD", None).await.unwrap()
     };
     assert!(!end(stranger).await);
     let found = app.api.connection(&app.token().await, id(&active)).await;

@@ -123,7 +123,8 @@ async fn confirm(
             let outcome = if status.is_some() { "answered" } else { "unreachable" };
             lease.end_unused(context, outcome, status, attention).await?;
             if let Some(kind) = kind.as_ref().filter(|_| dead) {
-                end_dead_token(context, app, id, provider, kind).await?;
+                let token = Some(lease.token());
+                end_dead_token(context, app, id, provider, kind, token).await?;
                 return Ok(());
             }
             let doubts =

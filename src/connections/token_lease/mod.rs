@@ -121,6 +121,11 @@ fn release_of(
 }
 
 impl TokenLease {
+    /// Returns the token of the call, sealed.
+    pub fn token(&self) -> &Sealed<AccessToken> {
+        &self.acquired.access_token
+    }
+
     /// Unseals what the call needs.
     pub fn open(&self, vault: &Vault) -> Result<Opened, VaultError> {
         let AcquiredLease {
@@ -229,13 +234,16 @@ async fn release_later(context: &Context, end: ReleaseLease, limit: Duration) {
     }
 }
 
-/// Returns a connection's status and whether it needs attention, or `None` if the app has no such connection.
+/// Returns a connection's status and whether it needs attention, or `None` if the app has no such connection at this
+/// provider.
 pub async fn status_of(
     context: &Context,
     app: AppId,
     id: ConnectionId,
+    provider: Provider,
 ) -> Result<Option<(Status, Option<Attention>)>, ConnectionError> {
     let found = context.batch(ViewQuery { app, id }).await?;
+    let found = found.filter(|connection| connection.provider == provider);
     Ok(found.map(|connection| (connection.status, connection.attention)))
 }
 

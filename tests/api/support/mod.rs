@@ -5,6 +5,7 @@ mod bank;
 mod client;
 mod database;
 mod oauth;
+mod plaid;
 mod process;
 mod proxy;
 mod trouble;

@@ -17,7 +17,7 @@ use crate::relay::paths::RelayPath;
 
 /// What a request on Dapi's own wire asks for.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Action {
+pub(in crate::relay) enum Action {
     /// Exchanges an access code for a (proxy) token.
     Exchange,
     /// Delinks the user's connection.
@@ -29,7 +29,7 @@ pub(super) enum Action {
 impl Action {
     /// Parses a path under `/v2` or the value of `action`, ignoring case. Delinking has two paths, because Dapi's SDKs
     /// disagree.
-    pub(super) fn named(path: &str) -> Option<Self> {
+    pub(in crate::relay) fn named(path: &str) -> Option<Self> {
         let path = path.trim_matches('/');
         let is = |name: &str| path.eq_ignore_ascii_case(name);
         if is("auth/ExchangeToken") {
@@ -52,7 +52,7 @@ pub struct DapiError {
 }
 
 impl DapiError {
-    pub(super) fn new(
+    pub(in crate::relay) fn new(
         status: StatusCode,
         kind: impl Into<Cow<'static, str>>,
         msg: impl Into<String>,
@@ -61,35 +61,35 @@ impl DapiError {
     }
 
     /// A required field is missing.
-    pub(super) fn missing(field: &str) -> Self {
+    pub(in crate::relay) fn missing(field: &str) -> Self {
         let msg = format!("{field} is missing");
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "PARAMETER_MISSING", msg)
     }
 
     /// A field has an invalid value.
-    pub(super) fn parameter(msg: impl Into<String>) -> Self {
+    pub(in crate::relay) fn parameter(msg: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "PARAMETER_ERROR", msg)
     }
 
     /// The path or the action does not exist or is not allowed.
-    pub(super) fn not_found() -> Self {
+    pub(in crate::relay) fn not_found() -> Self {
         Self::new(StatusCode::NOT_FOUND, "NOT_FOUND", "there is no such path for calling")
     }
 
     /// `appSecret` is not the id and the secret of an OAuth client.
-    pub(super) fn app_secret() -> Self {
+    pub(in crate::relay) fn app_secret() -> Self {
         let msg = "appSecret has to be a client's id and its secret, joined by a dot";
         Self::new(StatusCode::UNAUTHORIZED, "INVALID_APP_SECRET", msg)
     }
 
     /// The proxy token belongs to no connection.
-    pub(super) fn unknown_token() -> Self {
+    pub(in crate::relay) fn unknown_token() -> Self {
         let msg = "the access token is not known";
         Self::new(StatusCode::UNAUTHORIZED, "INVALID_CONNECTION", msg)
     }
 
     /// The proxy token belongs to a connection that was revoked.
-    pub(super) fn revoked(delinked: bool) -> Self {
+    pub(in crate::relay) fn revoked(delinked: bool) -> Self {
         let (kind, msg) = if delinked {
             ("USER_DELINKED", "the user has unlinked this bank")
         } else {
@@ -99,7 +99,7 @@ impl DapiError {
     }
 
     /// Adds `Retry-After`, in seconds.
-    pub(super) fn retry_after(mut self, seconds: u64) -> Self {
+    pub(in crate::relay) fn retry_after(mut self, seconds: u64) -> Self {
         self.headers.push((RETRY_AFTER, HeaderValue::from(seconds)));
         self
     }

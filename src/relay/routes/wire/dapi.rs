@@ -1,53 +1,32 @@
 //! `POST /dapi/v2/{path}` and `POST /dapi`: Dapi's own wire.
-//!
-//! An app that uses Dapi's SDK moves here by changing the base URL and its `appSecret`. The access token that it gets is
-//! a proxy token.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::time::Instant;
 
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::json;
 use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
 
+use super::{Credentials, Exchanged, LONGEST_SECRET, Services, WireRequest};
 use crate::common::actor::Actor;
-use crate::common::ids::{AppId, ConnectionId};
 use crate::common::scope::Scope;
 use crate::common::secret::SecretText;
 use crate::common::text;
 use crate::common::trace::TraceContext;
-use crate::connections::exchange::ClaimedAccounts;
-use crate::connections::exchange::{Received, Submission};
+use crate::connections::exchange::{ClaimedAccounts, Received, Submission};
 use crate::connections::model::{Connection, Failure, RevocationKind, Status};
-use crate::connections::proxy_token::Holder;
-use crate::connections::query::wait::wait_until;
-use crate::connections::revocation::{Request as Revocation, RevokeOutcome};
-use crate::connections::token_lease::CallRequest;
-use crate::connections::{exchange, proxy_token, revocation};
-use crate::database::Pool;
-use crate::http::body_pool::BodyPool;
+use crate::connections::proxy_token::{Holder, ProxyToken};
 use crate::http::caller::bearer;
-use crate::http::concurrency::ConcurrencyPermit;
-use crate::http::problem::Problem;
-use crate::http::{caller, detached};
-use crate::oauth;
-use crate::oauth::Issuer;
 use crate::providers::{AccessCode, Provider};
 use crate::relay::body::Fields;
-use crate::relay::call::Request;
 use crate::relay::paths::{OPERATION_STATUS, RelayPath};
-use crate::relay::routes::{MAX_REQUEST, answer, relay, relay_problem};
-use crate::relay::wire::{Action, DapiError};
-use crate::relay::{Context, tokenless};
+use crate::relay::routes::{OnBehalf, answer, lease_problem, relay_problem};
+use crate::relay::tokenless;
+use crate::relay::wire::dapi::{Action, DapiError};
 use crate::users::check_client_user_id;
-use crate::vault::Vault;
 
-/// The longest code or user secret and the longest `connectionID`, in bytes.
-const LONGEST: (usize, usize) = (16 * 1024, 1024);
-/// Optional header with the app's own name for the user.
-const CLIENT_USER_ID: &str = "x-client-user-id";
+/// The longest `connectionID`, in bytes.
+const LONGEST_LOGIN: usize = 1024;
 
 /// An answer in Dapi's shape. Calls add what they ask for.
 #[derive(utoipa::ToSchema)]
@@ -152,12 +131,8 @@ impl utoipa::IntoResponses for Refusals {
         Refusals,
     )
 )]
-pub async fn by_path(
-    req: HttpRequest,
-    payload: web::Payload,
-    state: ProxyState,
-) -> Result<HttpResponse, DapiError> {
-    let request = state.receive(&req, payload).await?;
+pub async fn by_path(req: HttpRequest, payload: web::Payload) -> Result<HttpResponse, DapiError> {
+    let request = DapiRequest::receive(&req, payload).await?;
     let action = req.match_info().get("path").and_then(Action::named);
     request.perform(&req, action.ok_or_else(DapiError::not_found)?).await
 }
@@ -174,118 +149,62 @@ pub async fn by_path(
         Refusals,
     )
 )]
-pub async fn by_action(
-    req: HttpRequest,
-    payload: web::Payload,
-    state: ProxyState,
-) -> Result<HttpResponse, DapiError> {
-    let request = state.receive(&req, payload).await?;
-    let action = request.fields.text("action");
+pub async fn by_action(req: HttpRequest, payload: web::Payload) -> Result<HttpResponse, DapiError> {
+    let request = DapiRequest::receive(&req, payload).await?;
+    let action = request.0.fields.text("action");
     let action = action.ok_or_else(|| DapiError::missing("action"))?;
     request.perform(&req, Action::named(&action).ok_or_else(DapiError::not_found)?).await
 }
 
-/// What these routes work with, from the application's data.
-pub struct ProxyState {
-    context: web::Data<Context>,
-    issuer: web::Data<Issuer>,
-    pool: web::Data<Pool>,
-    vault: web::Data<Vault>,
-    bodies: web::Data<BodyPool>,
+/// Reads a client's id and secret from `appSecret`, `client_id.client_secret`.
+fn credentials(fields: &Fields) -> Result<Credentials, DapiError> {
+    let app_secret = fields.text("appSecret").map(SecretText::new);
+    let app_secret = app_secret.ok_or_else(DapiError::app_secret)?;
+    let halves = app_secret.expose().split_once('.');
+    let (id, secret) = halves.ok_or_else(DapiError::app_secret)?;
+    Ok((id.to_owned(), SecretText::new(secret.to_owned())))
 }
 
-impl actix_web::FromRequest for ProxyState {
-    type Error = DapiError;
-    type Future = std::future::Ready<Result<Self, DapiError>>;
+/// A request on Dapi's wire.
+struct DapiRequest(WireRequest);
 
-    fn from_request(req: &HttpRequest, _: &mut actix_web::dev::Payload) -> Self::Future {
-        let state = || {
-            Some(Self {
-                context: req.app_data::<web::Data<Context>>()?.clone(),
-                issuer: req.app_data::<web::Data<Issuer>>()?.clone(),
-                pool: req.app_data::<web::Data<Pool>>()?.clone(),
-                vault: req.app_data::<web::Data<Vault>>()?.clone(),
-                bodies: req.app_data::<web::Data<BodyPool>>()?.clone(),
-            })
-        };
-        std::future::ready(state().ok_or_else(|| Problem::internal("no relay").into()))
+impl DapiRequest {
+    async fn receive(req: &HttpRequest, payload: web::Payload) -> Result<Self, DapiError> {
+        Services::of(req)?.receive(req, payload, credentials).await.map(Self)
     }
-}
 
-/// A request whose client is authenticated and authorized.
-struct AuthorizedRequest {
-    context: web::Data<Context>,
-    app: AppId,
-    client: Arc<str>,
-    fields: Fields,
-    _permit: ConcurrencyPermit,
-}
-
-impl ProxyState {
-    /// Reads the body and authenticates the client by its `appSecret`, `client_id.client_secret`.
-    async fn receive(
-        self,
-        req: &HttpRequest,
-        payload: web::Payload,
-    ) -> Result<AuthorizedRequest, DapiError> {
-        let from = caller::address(req);
-        let body = self.bodies.read(req, from, payload, MAX_REQUEST).await?;
-        let fields = Fields::read(&body)?;
-        let app_secret = fields.text("appSecret").map(SecretText::new);
-        let app_secret = app_secret.ok_or_else(DapiError::app_secret)?;
-        let halves = app_secret.expose().split_once('.');
-        let (id, secret) = halves.ok_or_else(DapiError::app_secret)?;
-        let secret = SecretText::new(secret.to_owned());
-        let Self { context, issuer, pool, vault, .. } = self;
-        let client = oauth::client_by_secret(&issuer, &pool, &vault, id, secret, from).await?;
-        for scope in [Scope::ConnectionsWrite, Scope::DapiCall] {
-            if !client.scopes.contains(scope) {
-                return Err(Problem::insufficient_scope(scope).into());
-            }
-        }
-        let permit = context.limit.take(client.app)?;
-        drop(body);
-        Ok(AuthorizedRequest {
-            context,
-            app: client.app,
-            client: client.id,
-            fields,
-            _permit: permit,
-        })
-    }
-}
-
-impl AuthorizedRequest {
     async fn perform(self, req: &HttpRequest, action: Action) -> Result<HttpResponse, DapiError> {
         let scope = if matches!(action, Action::Exchange) {
             Scope::ConnectionsWrite
         } else {
             Scope::DapiCall
         };
-        let (actor, trace) = caller::by_secret_for(req, Arc::clone(&self.client), scope);
+        let (actor, trace) = self.0.actor(req, scope);
         match action {
-            Action::Exchange => self.exchange(req, actor, trace).await,
+            Action::Exchange => self.exchange_token(req, actor, trace).await,
             Action::Delink => self.delink(req, &actor).await,
             Action::Call(path) if path.path == OPERATION_STATUS && bearer(req)?.is_none() => {
-                let Self { context, app, fields, .. } = self;
-                let outcome =
-                    tokenless::call(&context, actor, app, path, fields.passed(false), trace);
-                let outcome = outcome.await.map_err(super::lease_problem)?;
-                Ok(answer(outcome.map_err(relay_problem)?)?)
+                let WireRequest { context, app, fields, .. } = self.0;
+                let provider = Provider::Dapi;
+                let fields = fields.passed(provider, false);
+                let outcome = tokenless::call(&context, actor, app, path, fields, trace).await;
+                let outcome = outcome.map_err(|error| lease_problem(provider, error))?;
+                let answered = outcome.map_err(|error| relay_problem(provider, error))?;
+                Ok(answer(provider, answered)?)
             }
             Action::Call(path) => self.call(req, path, actor, trace).await,
         }
     }
 
     /// Finds the connection of the request's bearer token, and stores the user secret that the request brought.
-    async fn holder(&self, req: &HttpRequest, actor: &Actor) -> Result<Holder, DapiError> {
+    async fn bearer(&self, req: &HttpRequest, actor: &Actor) -> Result<Holder, DapiError> {
         let proxy_token = bearer(req)?.ok_or_else(DapiError::unknown_token)?;
-        let holder = proxy_token::holder(&self.context.connections, self.app, proxy_token).await?;
+        let holder = self.0.holder(Provider::Dapi, proxy_token).await?;
         let holder = holder.ok_or_else(DapiError::unknown_token)?;
-        if let Some(user_secret) = self.fields.user_secret() {
-            text::check_secret(user_secret.expose(), LONGEST.0)
+        if let Some(user_secret) = self.0.fields.user_secret() {
+            text::check_secret(user_secret.expose(), LONGEST_SECRET)
                 .map_err(|what| DapiError::parameter(format!("userSecret {what}")))?;
-            holder.bring(&self.context.connections, actor, &user_secret).await?;
+            holder.bring(&self.0.context.connections, actor, &user_secret).await?;
         }
         Ok(holder)
     }
@@ -297,98 +216,60 @@ impl AuthorizedRequest {
         actor: Actor,
         trace: TraceContext,
     ) -> Result<HttpResponse, DapiError> {
-        let holder = self.holder(req, &actor).await?;
+        let holder = self.bearer(req, &actor).await?;
         if holder.status != Status::Active {
             return Err(DapiError::revoked(holder.revocation == Some(RevocationKind::Delink)));
         }
-        let Self { context, app, fields, .. } = self;
-        let limit = context.limit(path);
-        let request = CallRequest {
-            actor,
-            app,
-            id: holder.id,
-            provider: path.provider,
-            path: path.path,
-            despite_attention: path.repairs,
-            limit,
-        };
-        let fields = fields.passed(path.with_app_key);
-        Ok(relay(req, &context, Request { call: request, path, fields, trace }).await?)
+        let WireRequest { context, app, fields, .. } = self.0;
+        let on_behalf = OnBehalf { actor, app, id: holder.id, path, trace };
+        let answered = on_behalf.relay(req, &context, fields).await?;
+        Ok(answer(path.provider, answered)?)
     }
 
     /// Revokes the connection, which takes effect at once, and waits a little for Dapi to confirm. Answers with success
     /// either way: the delinking is retried in the background.
     async fn delink(self, req: &HttpRequest, actor: &Actor) -> Result<HttpResponse, DapiError> {
-        let holder = self.holder(req, actor).await?;
+        let holder = self.bearer(req, actor).await?;
         if !matches!(holder.status, Status::Active | Status::Revoking) {
             return Err(DapiError::revoked(holder.revocation == Some(RevocationKind::Delink)));
         }
-        let context = &self.context.connections;
-        let deadline = Instant::now() + context.pace.answer_within;
-        let request =
-            Revocation { kind: RevocationKind::Delink, reason: None, revoke_upstream: true };
-        let revoking = {
-            let (context, actor, app) = (context.clone(), actor.clone(), self.app);
-            async move { revocation::revoke(&context, &actor, app, holder.id, request).await }
-        };
-        match detached(&context.tasks, revoking).await?? {
-            RevokeOutcome::Acknowledged => {}
-            RevokeOutcome::NotActive | RevokeOutcome::Unknown => {
-                return Err(DapiError::unknown_token());
-            }
+        if self.0.revoke(actor, holder.id).await? {
+            Ok(HttpResponse::Ok().json(json!({ "success": true, "status": "done" })))
+        } else {
+            Err(DapiError::unknown_token())
         }
-        let done = |status| status != Status::Revoking;
-        wait_until(context, self.app, holder.id, deadline, done).await?;
-        Ok(HttpResponse::Ok().json(json!({ "success": true, "status": "done" })))
     }
 
-    async fn exchange(
+    async fn exchange_token(
         self,
         req: &HttpRequest,
         actor: Actor,
         trace: TraceContext,
     ) -> Result<HttpResponse, DapiError> {
         let submission = self.submission(req)?;
-        let (app, context) = (self.app, self.context.connections.clone());
-        // Dapi's SDKs wait as long as Dapi may take, and do not retry.
-        let deadline = Instant::now() + context.providers.settings(Provider::Dapi).exchange_timeout;
-        let by = actor.clone();
-        let receiving = {
-            let context = context.clone();
-            async move { exchange::receive(&context, &by, &trace, submission).await }
-        };
-        let id = match detached(&context.tasks, receiving).await?? {
-            Received::New(id, _) | Received::Repeated(id) => id,
-            refused => return Err(refusal(&refused)),
-        };
-        let done = |status| status != Status::Pending;
-        let found = wait_until(&context, app, id, deadline, done).await?;
-        let connection = found.ok_or_else(DapiError::unknown_token)?;
-        if connection.status != Status::Active {
-            return Err(not_exchanged(&connection));
+        match self.0.exchange(&actor, trace, submission).await? {
+            Exchanged::Active(connection, proxy_token) => Ok(exchanged(&connection, &proxy_token)),
+            Exchanged::NotActive(connection) => Err(not_exchanged(&connection)),
+            Exchanged::Revoked => Err(DapiError::revoked(true)),
+            Exchanged::Refused(received) => Err(refusal(&received)),
         }
-        self.exchanged(&actor, id, &connection).await
     }
 
     fn submission(&self, req: &HttpRequest) -> Result<Submission, DapiError> {
         let required = |field: &str, longest| {
-            let value = self.fields.text(field).ok_or_else(|| DapiError::missing(field))?;
+            let value = self.0.fields.text(field).ok_or_else(|| DapiError::missing(field))?;
             let valid = text::check_secret(&value, longest);
             valid.map_err(|what| DapiError::parameter(format!("{field} {what}")))?;
             Ok::<_, DapiError>(value)
         };
-        let code = AccessCode::new(required("accessCode", LONGEST.0)?);
-        let login_id = required("connectionID", LONGEST.1)?;
-        let named = req.headers().get(CLIENT_USER_ID).map(|value| str::from_utf8(value.as_bytes()));
-        let client_user_id = match named {
-            None => format!("dapi:{login_id}"),
-            Some(Ok(name)) => name.to_owned(),
-            Some(Err(_)) => return Err(DapiError::parameter("X-Client-User-ID is not UTF-8")),
-        };
+        let code = AccessCode::new(required("accessCode", LONGEST_SECRET)?);
+        let login_id = required("connectionID", LONGEST_LOGIN)?;
+        let named = WireRequest::named_user(req)?;
+        let client_user_id = named.unwrap_or_else(|| format!("dapi:{login_id}"));
         check_client_user_id(&client_user_id)
             .map_err(|what| DapiError::parameter(format!("X-Client-User-ID {what}")))?;
         Ok(Submission {
-            app: self.app,
+            app: self.0.app,
             session: None,
             client_user_id,
             code,
@@ -400,24 +281,16 @@ impl AuthorizedRequest {
             dapi_token_id: None,
         })
     }
+}
 
-    async fn exchanged(
-        &self,
-        actor: &Actor,
-        id: ConnectionId,
-        connection: &Connection,
-    ) -> Result<HttpResponse, DapiError> {
-        let proxy_token = proxy_token::of(&self.context.connections, actor, self.app, id).await?;
-        // `None`: it was revoked since.
-        let proxy_token = proxy_token.ok_or_else(|| DapiError::revoked(true))?;
-        Ok(HttpResponse::Ok().json(json!({
-            "success": true,
-            "status": "done",
-            "accessToken": proxy_token.expose(),
-            "tokenID": connection.dapi_token_id,
-            "userID": connection.dapi_user_id,
-        })))
-    }
+fn exchanged(connection: &Connection, proxy_token: &ProxyToken) -> HttpResponse {
+    HttpResponse::Ok().json(json!({
+        "success": true,
+        "status": "done",
+        "accessToken": proxy_token.expose(),
+        "tokenID": connection.dapi_token_id,
+        "userID": connection.dapi_user_id,
+    }))
 }
 
 fn refusal(received: &Received) -> DapiError {
