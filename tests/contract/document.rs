@@ -25,7 +25,7 @@ impl Operation {
 fn operations(document: &Value) -> Vec<Operation> {
     let paths = document["paths"].as_object().unwrap();
     let each = paths.iter().flat_map(|(path, item)| {
-        let methods = item.as_object().unwrap().iter().filter(|(name, _)| *name != "servers");
+        let methods = item.as_object().unwrap().iter();
         methods.map(move |(method, value)| Operation {
             name: format!("{method} {path}"),
             path: path.clone(),
