@@ -4,7 +4,9 @@
 
 mod store;
 
-pub use store::{App, NewApp, Settings, add, change, credentials, ensure, find, list, provider_of};
+pub use store::{
+    App, NewApp, Settings, add, change, credentials, ensure, find, list, name, provider_of,
+};
 
 use sqlx::error::BoxDynError;
 use sqlx::postgres::types::PgRecordDecoder;

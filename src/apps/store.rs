@@ -59,6 +59,11 @@ pub async fn find(conn: &mut Conn, name: &str) -> sqlx::Result<Option<App>> {
     .await
 }
 
+/// Returns the name of the app with this id.
+pub async fn name(conn: &mut Conn, id: AppId) -> sqlx::Result<Option<String>> {
+    sqlx::query_scalar!("SELECT name FROM apps WHERE id = $1", id.uuid()).fetch_optional(conn).await
+}
+
 /// An app to add.
 #[derive(Debug)]
 pub struct NewApp<'a> {

@@ -150,6 +150,10 @@ id!(
     TokenLeaseId, "turn"
 );
 id!(
+    /// One of Plaid's link tokens.
+    LinkTokenId, "link"
+);
+id!(
     /// One secret of an OAuth client.
     ClientSecretId, "sec"
 );

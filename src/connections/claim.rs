@@ -145,6 +145,7 @@ const LEASE_RETRY: Duration = Duration::from_millis(500);
 /// [`hold_paused`](crate::connections::bulk_revocation::store::hold_paused) holds again.
 ///
 /// Lock order: connections, token leases.
+#[expect(clippy::too_many_lines, reason = "one statement, which makes most of it")]
 pub async fn claim_delinks(
     conn: &mut Conn,
     app: AppId,
@@ -219,7 +220,9 @@ pub async fn claim_delinks(
                 c.user_secret AS "user_secret: Sealed<UserSecret>",
                 coalesce(c.revocation_binding, b.binding) AS "binding?: Binding",
                 -- What is sent is known to be right: by Dapi's user secret, by a token that has worked.
-                CASE c.provider WHEN 'dapi' THEN c.user_secret_proven ELSE NOT c.unproven END AS "proven!",
+                -- A token that may have been replaced by another is refused although its item lives.
+                CASE c.provider WHEN 'dapi' THEN c.user_secret_proven
+                     ELSE NOT c.unproven AND coalesce(c.rotation NOT IN ('sent', 'unanswered'), true) END AS "proven!",
                 c.revocation_attempts,
                 c.lease_id AS "lease_id: TokenLeaseId",
                 c.given_up AS "given_up!",

@@ -31,13 +31,17 @@ pub enum Reconciler {
     Delinks,
     /// Confirms institutions and accounts.
     Details,
+    /// Replaces tokens that were revealed.
+    Rotations,
+    /// Applies Plaid's webhooks that came before their item was known.
+    Webhooks,
     /// Deletes rows that have ended.
     Housekeeping,
 }
 
 impl Reconciler {
     /// All of them, to register their metrics.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Expiries,
         Self::BulkRevocations,
         Self::Erasures,
@@ -46,6 +50,8 @@ impl Reconciler {
         Self::Exchanges,
         Self::Delinks,
         Self::Details,
+        Self::Rotations,
+        Self::Webhooks,
         Self::Housekeeping,
     ];
 
@@ -61,6 +67,8 @@ impl Reconciler {
             Self::Exchanges => "exchanges",
             Self::Delinks => "delinks",
             Self::Details => "details",
+            Self::Rotations => "rotations",
+            Self::Webhooks => "webhooks",
             Self::Housekeeping => "housekeeping",
         }
     }

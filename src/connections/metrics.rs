@@ -13,6 +13,7 @@ use crate::connections::deferred::Reconciler;
 use crate::connections::effects::RevocationEnd;
 use crate::connections::exchange::outcome::ExchangeEnd;
 use crate::connections::reconcile::store::Backlog;
+use crate::connections::{rotation, webhooks};
 use crate::http::metrics::LATENCY_BUCKETS;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -33,6 +34,8 @@ pub struct Metrics {
     exchanges: Family<Outcome, Counter>,
     exchange_duration: Histogram,
     revocations: Family<Outcome, Counter>,
+    webhooks: Family<Outcome, Counter>,
+    rotations: Family<Outcome, Counter>,
     pub(crate) tokens_dropped: Counter,
     pub(crate) answers_waiting: Gauge,
     pub(crate) answers_lost: Counter,
@@ -57,6 +60,8 @@ impl Metrics {
             exchanges: Family::default(),
             exchange_duration: Histogram::new(LATENCY_BUCKETS),
             revocations: Family::default(),
+            webhooks: Family::default(),
+            rotations: Family::default(),
             tokens_dropped: Counter::default(),
             answers_waiting: Gauge::default(),
             answers_lost: Counter::default(),
@@ -76,6 +81,7 @@ impl Metrics {
         m.create_labels();
         m.register_outcomes(registry);
         m.register_rounds(registry);
+        m.register_webhooks(registry);
         m.register_reveals(registry);
         m.register_backlog(registry);
         m
@@ -88,6 +94,12 @@ impl Metrics {
         }
         for outcome in RevocationEnd::ALL.map(RevocationEnd::label) {
             drop(self.revocations.get_or_create(&Outcome { outcome }));
+        }
+        for outcome in webhooks::Outcome::ALL.map(webhooks::Outcome::label) {
+            drop(self.webhooks.get_or_create(&Outcome { outcome }));
+        }
+        for outcome in rotation::Outcome::ALL.map(rotation::Outcome::label) {
+            drop(self.rotations.get_or_create(&Outcome { outcome }));
         }
         for reconciler in Reconciler::ALL {
             let reconciler = reconciler.as_str();
@@ -130,7 +142,20 @@ impl Metrics {
         );
     }
 
+    fn register_webhooks(&self, registry: &mut Registry) {
+        registry.register(
+            "plaid_webhooks",
+            "Webhooks at Plaid's address by what became of them",
+            self.webhooks.clone(),
+        );
+    }
+
     fn register_reveals(&self, registry: &mut Registry) {
+        registry.register(
+            "token_rotations",
+            "Attempts to replace a token that was revealed, by what became of them",
+            self.rotations.clone(),
+        );
         registry.register("token_reveals", "Tokens read in the clear", self.reveals.clone());
         registry.register(
             "token_reveals_refused",
@@ -192,6 +217,14 @@ impl Metrics {
     pub(crate) fn exchange(&self, end: ExchangeEnd, took: std::time::Duration) {
         self.exchanges.get_or_create(&Outcome { outcome: end.label() }).inc();
         self.exchange_duration.observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn rotation(&self, outcome: rotation::Outcome) {
+        self.rotations.get_or_create(&Outcome { outcome: outcome.label() }).inc();
+    }
+
+    pub(crate) fn webhook(&self, outcome: webhooks::Outcome) {
+        self.webhooks.get_or_create(&Outcome { outcome: outcome.label() }).inc();
     }
 
     pub(crate) fn revocation(&self, end: RevocationEnd) {

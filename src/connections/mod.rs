@@ -1,9 +1,9 @@
 //! Connections: the main job.
 //!
 //! `model` holds the rules and does no I/O. Each use case has a folder with its statements in `store` and its
-//! HTTP in `routes`: `exchange`, `import`, `reveal`, `revocation`, `bulk_revocation`, `erasure`, `attention`,
-//! `query`. `reconcile` carries on what did not end. `bank_login` and `transitions` are what they share; `shape`
-//! describes bodies for the `OpenAPI` document.
+//! HTTP in `routes`: `exchange`, `import`, `reveal`, `rotation`, `revocation`, `bulk_revocation`, `erasure`, `attention`,
+//! `query`, `webhooks`. `reconcile` carries on what did not end. `bank_login` and `transitions` are what they share;
+//! `shape` describes bodies for the `OpenAPI` document.
 //!
 //! May import: common, vault, providers, http, audit, apps, users.
 
@@ -21,6 +21,7 @@ pub(crate) mod exchange;
 pub(crate) mod import;
 mod input;
 mod isolation;
+pub(crate) mod link_tokens;
 mod metrics;
 pub(crate) mod model;
 pub(crate) mod proxy_token;
@@ -28,18 +29,21 @@ pub(crate) mod query;
 pub mod reconcile;
 pub(crate) mod reveal;
 pub(crate) mod revocation;
+pub(crate) mod rotation;
 mod shape;
 mod sql;
 mod superseded;
 pub(crate) mod token_lease;
 mod transitions;
+pub(crate) mod webhooks;
 
 pub use batches::Batches;
 pub use deferred::Deferred;
 pub use metrics::Metrics;
 pub use query::ChangeNotifier;
 pub use reveal::{Budgets, LastUses};
-pub use revocation::end_dead_token;
+pub use revocation::{end_dead_token, restore_predecessor};
+pub use webhooks::Receiver as WebhookReceiver;
 
 use std::sync::Arc;
 use std::time::Duration;

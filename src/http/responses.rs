@@ -130,7 +130,7 @@ impl utoipa::PartialSchema for AnyObject {
     fn schema() -> RefOr<utoipa::openapi::Schema> {
         let object = ObjectBuilder::new().schema_type(Type::Object);
         object
-            .description(Some("A JSON object whose fields are Dapi's"))
+            .description(Some("A JSON object whose fields are the provider's"))
             .examples([json!({ "accountID": "ntV7rbYoexYaGDRfSCzo" })])
             .build()
             .into()

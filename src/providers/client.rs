@@ -10,7 +10,7 @@ use super::{
 };
 use crate::common::trace::TraceContext;
 use crate::config::{ProviderConfig, ProvidersConfig};
-use crate::providers::plaid::{DetailsError, ItemDetails};
+use crate::providers::plaid::{DetailsError, ItemDetails, KeyAnswer};
 
 /// Reads an answer to a call; returns `None` if the body is not one complete JSON object.
 #[must_use]
@@ -130,6 +130,23 @@ impl Client {
         answer
     }
 
+    /// Looks up a key with which Plaid signs its webhooks.
+    pub async fn webhook_key(
+        &self,
+        permit: &Permit,
+        app: &AppCredentials,
+        key_id: &str,
+        trace: &TraceContext,
+    ) -> KeyAnswer {
+        let started = Instant::now();
+        let link = self.link(permit, Provider::Plaid);
+        let answer = plaid::webhook_key(link, app, key_id, trace).await;
+        let unanswered = matches!(answer, KeyAnswer::Unanswered(_));
+        let outcome = if unanswered { "unreachable" } else { "answered" };
+        self.count_call(Provider::Plaid, outcome, started.elapsed());
+        answer
+    }
+
     /// Makes a call on a connection's behalf and returns before the body arrives. The call's limit covers all of it,
     /// to the body's last byte.
     ///
@@ -211,6 +228,17 @@ impl Client {
                 Provider::Dapi => proven,
                 Provider::Plaid => plaid::is_certain(settings, kind, token, proven),
             }
+    }
+
+    /// Returns whether a refusal of this kind leaves open if the token is dead or was never right: one that means a dead
+    /// token, in answer to an imported token that has not worked yet (not `proven`). Of a provider with a user secret,
+    /// that decides.
+    #[must_use]
+    pub fn doubts_token(&self, provider: Provider, kind: &str, proven: bool) -> bool {
+        let settings = self.settings(provider);
+        !provider.has_user_secret()
+            && !proven
+            && settings.dead_types.iter().any(|dead| dead == kind)
     }
 
     /// Counts a relayed call.

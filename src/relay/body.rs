@@ -5,15 +5,23 @@ use std::fmt;
 use serde::de::{Deserializer as _, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use serde::Serialize;
+use serde::ser::{SerializeMap as _, Serializer};
+
 use crate::http::problem::{Problem, ProblemCode};
-use crate::providers::{Field, UserSecret};
+use crate::providers::{Field, Provider, UserSecret};
 
 /// The fields of a request's JSON object, in their order, with unparsed values.
 #[derive(Debug, Default)]
 pub(super) struct Fields(Vec<Field>);
 
-/// Fields that only Strongroom fills, in lower case.
-const RESERVED: [&str; 2] = ["appsecret", "usersecret"];
+/// Returns the fields that only Strongroom fills, folded.
+const fn reserved(provider: Provider) -> &'static [&'static str] {
+    match provider {
+        Provider::Dapi => &["appsecret", "usersecret"],
+        Provider::Plaid => &["accesstoken", "clientid", "secret"],
+    }
+}
 
 impl Fields {
     /// Parses a JSON object.
@@ -38,10 +46,33 @@ impl Fields {
         })
     }
 
+    /// Returns the value of a field, unless it is `null`.
+    pub(super) fn value(&self, name: &str) -> Option<&RawValue> {
+        let (_, value) = self.0.iter().find(|(field, _)| field == name)?;
+        (value.get() != "null").then_some(value)
+    }
+
     /// Returns the value of a field, if it is a string.
     pub(super) fn text(&self, name: &str) -> Option<String> {
-        let (_, value) = self.0.iter().find(|(field, _)| field == name)?;
-        serde_json::from_str(value.get()).ok()
+        serde_json::from_str(self.value(name)?.get()).ok()
+    }
+
+    /// Sets a field to a value, in the place of the one that it had.
+    ///
+    /// # Errors
+    /// If the value has no JSON.
+    pub(super) fn set(&mut self, name: &str, value: &impl Serialize) -> serde_json::Result<()> {
+        let value = serde_json::value::to_raw_value(value)?;
+        match self.0.iter_mut().find(|(field, _)| field == name) {
+            Some((_, present)) => *present = value,
+            None => self.0.push((name.to_owned(), value)),
+        }
+        Ok(())
+    }
+
+    /// Removes a field.
+    pub(super) fn remove(&mut self, name: &str) {
+        self.0.retain(|(field, _)| field != name);
     }
 
     /// Returns the user secret that the request brought, if it is a string that is not empty.
@@ -49,25 +80,36 @@ impl Fields {
         self.text("userSecret").filter(|text| !text.is_empty()).map(UserSecret::new)
     }
 
-    /// Returns the fields to pass on: all except the reserved ones, in any spelling, because Dapi may ignore case. With
-    /// `app_key`, `appKey` is reserved as well.
-    pub(super) fn passed(self, app_key: bool) -> Vec<Field> {
-        let reserved = |name: &str| {
+    /// Returns the fields to pass on: all except the reserved ones, in any spelling, because the provider may ignore
+    /// case. With `app_key`, `appKey` is reserved as well.
+    pub(super) fn passed(self, provider: Provider, app_key: bool) -> Vec<Field> {
+        let is_reserved = |name: &str| {
             let folded = fold(name);
-            RESERVED.contains(&folded.as_str()) || (app_key && folded == "appkey")
+            reserved(provider).contains(&folded.as_str()) || (app_key && folded == "appkey")
         };
-        self.0.into_iter().filter(|(name, _)| !reserved(name)).collect()
+        self.0.into_iter().filter(|(name, _)| !is_reserved(name)).collect()
     }
 }
 
-/// Folds a name like JSON parsers that ignore case. Go's also folds the long s (U+017F) and the Kelvin sign (U+212A).
+impl Serialize for Fields {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for (name, value) in &self.0 {
+            map.serialize_entry(name, value)?;
+        }
+        map.end()
+    }
+}
+
+/// Folds a name like JSON parsers that ignore case and the style in which words are joined. Go's also folds the long s
+/// (U+017F) and the Kelvin sign (U+212A).
 fn fold(name: &str) -> String {
     let plain = |c: char| match c {
         '\u{17f}' => 's',
         '\u{212a}' => 'k',
         c => c.to_ascii_lowercase(),
     };
-    name.chars().map(plain).collect()
+    name.chars().filter(|c| !matches!(c, '_' | '-')).map(plain).collect()
 }
 
 struct Object;
@@ -94,7 +136,7 @@ impl<'de> Visitor<'de> for Object {
     }
 }
 
-/// Dapi's calls have a dozen. The limit bounds the search for duplicates, which is quadratic.
+/// The providers' calls have a dozen. The limit bounds the search for duplicates, which is quadratic.
 const MAX_FIELDS: usize = 256;
 
 #[cfg(test)]
@@ -102,7 +144,11 @@ mod tests {
     use super::*;
 
     fn passed(json: &str) -> Vec<(String, String)> {
-        let fields = Fields::read(json.as_bytes()).unwrap().passed(false);
+        passed_to(Provider::Dapi, json)
+    }
+
+    fn passed_to(provider: Provider, json: &str) -> Vec<(String, String)> {
+        let fields = Fields::read(json.as_bytes()).unwrap().passed(provider, false);
         fields.into_iter().map(|(name, value)| (name, value.get().to_owned())).collect()
     }
 
@@ -122,7 +168,23 @@ mod tests {
         let json = r#"{"APPSECRET":2,"app\u0053ecret":"x","uſerSecret":3,"userSecret":4,"x":5}"#;
         assert_eq!(passed(json), [("x".to_owned(), "5".to_owned())]);
         let fields = Fields::read(br#"{"appKey":"k","x":1}"#).unwrap();
-        assert_eq!(fields.passed(true).len(), 1);
+        assert_eq!(fields.passed(Provider::Dapi, true).len(), 1);
+        let json = r#"{"access_token":1,"accessToken":2,"ACCESS\u005fTOKEN":3,"acceſs-token":4,"client_id":5,
+                       "Client-ID":6,"secret":7,"\u0053ECRET":8,"x":9,"user":{"secret":1},"client_name":"n"}"#;
+        let left: Vec<_> =
+            passed_to(Provider::Plaid, json).into_iter().map(|(name, _)| name).collect();
+        assert_eq!(left, ["x", "user", "client_name"]);
+    }
+
+    #[test]
+    fn a_field_is_set_in_its_place_and_null_counts_as_absent() {
+        let mut fields = Fields::read(br#"{"a":null,"b":1.50}"#).unwrap();
+        assert!(fields.value("a").is_none() && fields.value("c").is_none());
+        fields.set("a", &"x").unwrap();
+        fields.set("c", &"y").unwrap();
+        assert_eq!(serde_json::to_string(&fields).unwrap(), r#"{"a":"x","b":1.50,"c":"y"}"#);
+        fields.remove("b");
+        assert_eq!(serde_json::to_string(&fields).unwrap(), r#"{"a":"x","c":"y"}"#);
     }
 
     #[test]

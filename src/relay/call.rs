@@ -157,6 +157,8 @@ impl Running {
         let (provider, providers) = (self.request.call.provider, &self.context.providers);
         if providers.reports_dead_token(provider, kind, token, self.lease.is_proven()) {
             Box::pin(self.record_dead_token(kind)).await;
+        } else if providers.doubts_token(provider, kind, self.lease.is_proven()) {
+            Box::pin(self.record_doubtful_token(kind)).await;
         }
         // Even if the user secret is not proven: further calls could lock the account.
         let stop = !said.asks && providers.needs_attention(provider, kind);
@@ -165,10 +167,19 @@ impl Running {
 
     async fn record_dead_token(&self, kind: &str) {
         let CallRequest { app, id, provider, .. } = self.request.call;
-        match connections::end_dead_token(&self.context, app, id, provider, kind).await {
+        let token = Some(self.lease.token());
+        match connections::end_dead_token(&self.context, app, id, provider, kind, token).await {
             Ok(true) => tracing::warn!(connection = %id, kind, "the provider reports a dead token"),
             Ok(false) => {}
             Err(error) => tracing::warn!(cause = %error, "a dead token could not be recorded"),
+        }
+    }
+
+    async fn record_doubtful_token(&self, kind: &str) {
+        let CallRequest { app, id, provider, .. } = self.request.call;
+        let restored = connections::restore_predecessor(&self.context, app, id, provider, kind);
+        if let Err(error) = restored.await {
+            tracing::warn!(cause = %error, "a superseded token could not be restored");
         }
     }
 

@@ -1,15 +1,16 @@
-//! Calls to Dapi on a connection's behalf, with a token that the caller never sees, and Dapi's own wire for apps that use
-//! its SDKs.
+//! Calls to a provider on a connection's behalf, with a token that the caller never sees, and the providers' own wires for
+//! apps that use their SDKs.
 //!
 //! A request passes `routes`, `paths` (the allow-list), `body`, `queue` (waits for the token's lease) and `call`, which
 //! runs in its own task, takes secrets out of the answer (`redact`) and reads from it whether the token still works
-//! (`verdict`). `tokenless` is the one call without a token, `wire` has Dapi's formats. The lease itself belongs to
-//! `connections`, whose delinkings acquire it too.
+//! (`verdict`). `tokenless` makes calls without a token, `link` begins links at Plaid, `wire` has the providers' formats.
+//! The lease itself belongs to `connections`, whose delinkings acquire it too.
 //!
 //! May import: common, vault, providers, http, audit, apps, users, oauth, connections.
 
 mod body;
 mod call;
+mod link;
 mod metrics;
 mod paths;
 mod queue;
@@ -22,6 +23,7 @@ mod wire;
 pub use metrics::Metrics;
 pub use queue::Line;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::connections;
@@ -42,6 +44,8 @@ pub struct Context {
     pub line: Line,
     /// Bounds the calls that wait or are under way to [`MAX_CALLS`].
     pub limit: ConcurrencyLimit,
+    /// The URL by which callers and providers know this service, without a trailing slash.
+    pub public_url: Arc<str>,
     /// Metrics of the queue.
     pub metrics: Metrics,
 }

@@ -78,6 +78,9 @@ static PLAID: [RelayPath; 16] = [
     plaid("transactions/sync"),
 ];
 
+/// Plaid's call that says what a link led to. Strongroom alone makes it: its answer holds codes.
+pub(super) static LINK_TOKEN_GET: RelayPath = plaid("link/token/get");
+
 /// Plaid's call that begins a link; made without a token too.
 pub(super) const LINK_TOKEN_CREATE: &str = "link/token/create";
 

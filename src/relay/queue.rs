@@ -14,6 +14,7 @@ use tokio::sync::{Notify, oneshot};
 use crate::common::ids::ConnectionId;
 use crate::connections;
 use crate::connections::model::{Attention, Status};
+use crate::connections::token_lease::CallRequest;
 use crate::connections::{ConnectionError, token_lease};
 use crate::providers::{Busy, Lane};
 use crate::relay::Context;
@@ -35,7 +36,7 @@ pub(super) type Begun = oneshot::Receiver<Outcome>;
 /// Why no lease was acquired.
 #[derive(Debug)]
 pub(super) enum LeaseError {
-    /// The app has no such connection.
+    /// The app has no such connection, or it is another provider's.
     Unknown,
     NotActive(Status),
     /// The user has to link the bank login again.
@@ -44,7 +45,7 @@ pub(super) enum LeaseError {
     Full,
     /// The deadline passed before the lease was free.
     TooLong,
-    /// The gate allows no call to Dapi now.
+    /// The gate allows no call to the provider now.
     Gate(Busy),
     /// This replica is shutting down.
     Draining,
@@ -112,7 +113,8 @@ async fn begin_in_order(
 
 async fn check_active(context: &Context, request: &Request) -> Result<(), LeaseError> {
     let request = &request.call;
-    match token_lease::status_of(&context.connections, request.app, request.id).await? {
+    let CallRequest { app, id, provider, .. } = *request;
+    match token_lease::status_of(&context.connections, app, id, provider).await? {
         None => Err(LeaseError::Unknown),
         Some((Status::Active, _)) if request.despite_attention => Ok(()),
         Some((Status::Active, None)) => Ok(()),
@@ -147,7 +149,7 @@ async fn wait(
                     position.used = true;
                     return Ok(Some(begun));
                 }
-                // Dapi's `Retry-After` ends behind the deadline.
+                // The provider's `Retry-After` ends behind the deadline.
                 Attempt::Busy(busy)
                     if busy.held && Instant::now() + busy.retry_after > deadline =>
                 {

@@ -35,6 +35,7 @@ pub(super) fn data(config: &mut web::ServiceConfig, shared: &Shared, thread: Opt
         .app_data(web::Data::new(shared.operators.clone()))
         .app_data(web::Data::new(shared.proxies.clone()))
         .app_data(web::Data::new(shared.body_pool.clone()))
+        .app_data(web::Data::new(shared.webhooks.clone()))
         .app_data(web::Data::new(shared.metrics.http.clone()));
 }
 
@@ -47,9 +48,14 @@ pub(super) fn all(config: &mut web::ServiceConfig, cors_origins: &[String]) {
         .service(read("/readyz", status::readyz))
         .service(read("/problems/{code}", status::problem))
         .configure(oauth_endpoints)
-        .service(at("/dapi/v2/{path:.*}", "POST").route(web::post().to(relay::wire::by_path)))
-        .service(at("/dapi", "POST").route(web::post().to(relay::wire::by_action)))
-        .service(at("/dapi/", "POST").route(web::post().to(relay::wire::by_action)))
+        .service(at("/dapi/v2/{path:.*}", "POST").route(web::post().to(relay::wire::dapi::by_path)))
+        .service(at("/plaid/{path:.*}", "POST").route(web::post().to(relay::wire::plaid::by_path)))
+        .service(at("/dapi", "POST").route(web::post().to(relay::wire::dapi::by_action)))
+        .service(at("/dapi/", "POST").route(web::post().to(relay::wire::dapi::by_action)))
+        .service(
+            at("/hooks/plaid/{app}", "POST")
+                .route(web::post().to(connections::webhooks::routes::plaid)),
+        )
         .service(web::redirect("/docs", "/docs/"))
         .service(read("/docs/{_:.*}", documents::page))
         .service(read(documents::OPENAPI, documents::document))
@@ -78,8 +84,9 @@ pub(super) fn all(config: &mut web::ServiceConfig, cors_origins: &[String]) {
                         .route(web::delete().to(connections::attention::routes::clear)),
                 )
                 .service(
-                    at("/connections/{id}/token", "POST")
-                        .route(web::post().to(connections::reveal::routes::token)),
+                    at("/connections/{id}/token", "POST, DELETE")
+                        .route(web::post().to(connections::reveal::routes::token))
+                        .route(web::delete().to(connections::rotation::routes::release)),
                 )
                 .service(
                     at("/connections/{id}/delink", "POST")
@@ -91,8 +98,13 @@ pub(super) fn all(config: &mut web::ServiceConfig, cors_origins: &[String]) {
                 )
                 .service(
                     at("/connections/{id}/dapi/{path:.*}", "POST")
-                        .route(web::post().to(relay::call::call)),
+                        .route(web::post().to(relay::call::dapi)),
                 )
+                .service(
+                    at("/connections/{id}/plaid/{path:.*}", "POST")
+                        .route(web::post().to(relay::call::plaid)),
+                )
+                .service(at("/plaid/link-token", "POST").route(web::post().to(relay::link::create)))
                 .configure(upstreams)
                 .configure(admin_clients)
                 .configure(admin_audit)

@@ -10,7 +10,9 @@ use super::{Database, Readiness, StartError};
 use crate::common::clock::Clock;
 use crate::common::signer::Signer;
 use crate::config::{HttpConfig, Pace, ProvidersConfig, PublicUrl};
-use crate::connections::{Batches, Budgets, ChangeNotifier, Context, Deferred, LastUses};
+use crate::connections::{
+    Batches, Budgets, ChangeNotifier, Context, Deferred, LastUses, WebhookReceiver,
+};
 use crate::database::Pool;
 use crate::http::body_pool::{self, BodyPool};
 use crate::http::concurrency::ConcurrencyLimit;
@@ -46,7 +48,9 @@ pub(super) struct Shared {
     pub(super) reach: Reach,
     pub(super) line: relay::Line,
     pub(super) relay_limit: ConcurrencyLimit,
+    pub(super) public_url: Arc<str>,
     pub(super) body_pool: BodyPool,
+    pub(super) webhooks: WebhookReceiver,
     pub(super) metrics: Metrics,
     pub(super) readiness: Readiness,
     pub(super) proxies: TrustedProxies,
@@ -78,6 +82,7 @@ impl Shared {
         let Parts { database, callers, directory, metrics, .. } = parts;
         let (pools, public_url) = (database.pools(), parts.public_url.as_str());
         let signer = oauth::statements::signer(public_url, directory.clone());
+        let webhooks = WebhookReceiver::new(parts.clock.clone());
         let issuer = Issuer::new(public_url, directory, parts.clock, metrics.oauth.clone());
         Self {
             batches: Batches::new(&pools.batches()),
@@ -98,7 +103,9 @@ impl Shared {
             upstream_calls: ConcurrencyLimit::new(upstreams::MAX_CALLS.min(callers)),
             line: relay::Line::default(),
             relay_limit: ConcurrencyLimit::new(relay::MAX_CALLS.min(callers)),
+            public_url: public_url.into(),
             body_pool: BodyPool::new(body_pool::Limits::DEFAULT),
+            webhooks,
             reach: parts.reach,
             metrics,
             readiness: parts.readiness,
@@ -150,6 +157,7 @@ impl Shared {
             connections: context.clone(),
             line: self.line.clone(),
             limit: self.relay_limit.clone(),
+            public_url: self.public_url.clone(),
             metrics: self.metrics.relay.clone(),
         };
         Ok(Thread { context, upstreams, relay })

@@ -8,7 +8,15 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use strongroom_dev::sandbox::{Effect, Fault, Refuse, Status};
 
-use crate::support::{Answer, Api, BOOTSTRAP_ID, BOOTSTRAP_SECRET, TestApp, id};
+use crate::for_each_bank;
+use crate::support::{Answer, Api, BOOTSTRAP_ID, BOOTSTRAP_SECRET, Bank, TestApp, id};
+
+for_each_bank! {; dapi:
+    after_wrong_credentials_no_call_reaches_the_provider_until_somebody_says_otherwise,
+    a_connection_that_needs_attention_is_read_and_revoked_as_ever,
+    linking_the_login_again_clears_it,
+    a_call_and_a_reading_tell_when_a_connection_was_used_last,
+}
 
 const ACCOUNTS: &str = "data/accounts/get";
 const CARDS: &str = "data/cards/get";
@@ -16,6 +24,11 @@ const CARDS: &str = "data/cards/get";
 fn refusal(kind: &str, status: u16) -> Fault {
     let refuse = Refuse { kind: kind.to_owned(), msg: "no".to_owned(), status };
     Fault::new(Effect::Refuse(refuse)).on(ACCOUNTS).times(1)
+}
+
+/// The next call is refused because the user has to link the login again.
+fn link_again(bank: Bank) -> Fault {
+    bank.refusal(bank.needs_attention()).on(bank.read()).times(1)
 }
 
 fn answer(code: u16, body: String) -> Fault {
@@ -28,7 +41,7 @@ async fn call(api: &Api, token: &str, connection: &Value, path: &str) -> Answer 
 }
 
 async fn calls(app: &TestApp, connection: &Value) -> Answer {
-    call(&app.api, &app.token().await, connection, ACCOUNTS).await
+    app.api.read(&app.token().await, app.bank, connection).await
 }
 
 async fn shown(app: &TestApp, connection: &Value) -> Value {
@@ -43,26 +56,28 @@ async fn clear(app: &TestApp, token: &str, connection: &Value) -> Answer {
 /// An active connection whose last call was refused for the user's credentials.
 async fn refused(app: &TestApp, user: &str) -> Value {
     let active = app.active(user).await;
-    app.sandbox.set_fault(refusal("INVALID_CREDENTIALS", 401)).unwrap();
-    assert_eq!(calls(app, &active).await.json["type"], "INVALID_CREDENTIALS");
+    app.sandbox.set_fault(link_again(app.bank)).unwrap();
+    assert_eq!(calls(app, &active).await.json[app.bank.error()], app.bank.needs_attention());
     active
 }
 
-#[tokio::test]
-async fn after_wrong_credentials_no_call_reaches_dapi_until_somebody_says_otherwise() {
-    let app = TestApp::spawn().await;
+async fn after_wrong_credentials_no_call_reaches_the_provider_until_somebody_says_otherwise(
+    bank: Bank,
+) {
+    let app = bank.spawn().await;
     let replica = app.replica().await;
     let active = app.active("ada").await;
     assert_eq!(active["attention"], Value::Null);
-    app.sandbox.set_fault(refusal("ACCOUNT_LOCKED", 403)).unwrap();
+    app.sandbox.set_fault(link_again(bank)).unwrap();
     let told = calls(&app, &active).await;
-    assert_eq!((told.status, &told.json["type"]), (403, &json!("ACCOUNT_LOCKED")), "as it came");
+    let kind = bank.needs_attention();
+    assert_eq!((told.status, &told.json[bank.error()]), (400, &json!(kind)), "as it came");
     let before = app.sandbox.calls(1).total;
     let token = app.token().await;
     let attention = shown(&app, &active).await["attention"].clone();
-    assert_eq!(attention["type"], "ACCOUNT_LOCKED");
+    assert_eq!(attention["type"], kind);
     for api in [&app.api, &replica] {
-        let refused = call(api, &token, &active, CARDS).await;
+        let refused = api.read(&token, bank, &active).await;
         assert_eq!(refused.problem(), (409, "connection_needs_attention"));
         assert_eq!(refused.json["attention"], attention);
     }
@@ -75,7 +90,7 @@ async fn after_wrong_credentials_no_call_reaches_dapi_until_somebody_says_otherw
         assert_eq!((cleared.status, &cleared.json["attention"]), (200, &Value::Null));
         assert_eq!(id(&cleared.json), id(&active));
     }
-    assert_eq!(call(&replica, &token, &active, ACCOUNTS).await.status, 200);
+    assert_eq!(replica.read(&token, bank, &active).await.status, 200);
     let trail = app.database.trail().await;
     let expected = ["connection.attention_set ok", "connection.attention_cleared ok"];
     assert_eq!(trail[trail.len() - 2..], expected);
@@ -181,9 +196,8 @@ async fn which_types_need_attention_can_be_set() {
     assert_eq!(calls(&app, &active).await.problem(), (409, "connection_needs_attention"));
 }
 
-#[tokio::test]
-async fn a_connection_that_needs_attention_is_read_and_revoked_as_ever() {
-    let app = TestApp::spawn().await;
+async fn a_connection_that_needs_attention_is_read_and_revoked_as_ever(bank: Bank) {
+    let app = bank.spawn().await;
     let active = refused(&app, "ada").await;
     let token = app.token().await;
     assert_eq!(app.api.reveal(&token, id(&active)).await.status, 200);
@@ -194,12 +208,11 @@ async fn a_connection_that_needs_attention_is_read_and_revoked_as_ever() {
     assert_eq!(clear(&app, &token, &active).await.connection_status(), "delinked");
 }
 
-#[tokio::test]
-async fn linking_the_login_again_clears_it() {
-    let app = TestApp::spawn().await;
+async fn linking_the_login_again_clears_it(bank: Bank) {
+    let app = bank.spawn().await;
     let result = app.connect();
     let active = app.active_from("ada", &result).await;
-    app.sandbox.set_fault(refusal("INVALID_CREDENTIALS", 401)).unwrap();
+    app.sandbox.set_fault(link_again(bank)).unwrap();
     calls(&app, &active).await;
     let again = app.active_from("ada", &app.connect_again(&result)).await;
     assert_eq!(again["attention"], Value::Null);
@@ -268,9 +281,8 @@ async fn on_dapis_own_wire_the_refusal_is_repeated_in_dapis_shape() {
     assert_eq!(app.sandbox.calls(1).total, before);
 }
 
-#[tokio::test]
-async fn a_call_and_a_reading_tell_when_a_connection_was_used_last() {
-    let app = TestApp::by_hand().await;
+async fn a_call_and_a_reading_tell_when_a_connection_was_used_last(bank: Bank) {
+    let app = bank.by_hand().await;
     let active = app.active("ada").await;
     assert_eq!(active["lastUsedAt"], Value::Null);
     calls(&app, &active).await;

@@ -19,6 +19,10 @@ enum Needs {
     Credentials,
     /// Client id and secret as Dapi's `appSecret`, in Dapi's own shape.
     AppSecret,
+    /// Plaid's signature.
+    Signature,
+    /// Client id and secret as Plaid's, in Plaid's own shape.
+    PlaidSecret,
     /// An access token with this scope.
     Scope(Scope),
     /// An access token with this scope, or a connect session.
@@ -28,7 +32,10 @@ enum Needs {
 /// One row: method, path as in the document, needs. `{id}` is a connection of the app, `{clientID}` a
 /// client that nobody has.
 fn table() -> Vec<(&'static str, &'static str, Needs)> {
-    use Needs::{AppSecret, Credentials, Elsewhere, Nothing, Scope as S, ScopeOrSession};
+    use Needs::{
+        AppSecret, Credentials, Elsewhere, Nothing, PlaidSecret, Scope as S, ScopeOrSession,
+        Signature,
+    };
     vec![
         ("get", "/healthz", Nothing),
         ("get", "/readyz", Nothing),
@@ -39,8 +46,10 @@ fn table() -> Vec<(&'static str, &'static str, Needs)> {
         ("post", "/oauth2/token", Credentials),
         ("post", "/oauth2/revoke", Credentials),
         ("post", "/oauth2/introspect", Credentials),
+        ("post", "/hooks/plaid/{app}", Signature),
         ("post", "/dapi", AppSecret),
         ("post", "/dapi/v2/{path}", AppSecret),
+        ("post", "/plaid/{path}", PlaidSecret),
         ("get", "/v1/admin/clients", S(Scope::Admin)),
         ("post", "/v1/admin/clients", S(Scope::Admin)),
         ("get", "/v1/admin/clients/{clientID}", S(Scope::Admin)),
@@ -68,9 +77,12 @@ fn table() -> Vec<(&'static str, &'static str, Needs)> {
         ("get", "/v1/connections/{id}", ScopeOrSession(Scope::ConnectionsRead)),
         ("delete", "/v1/connections/{id}/attention", S(Scope::DapiCall)),
         ("post", "/v1/connections/{id}/token", S(Scope::TokensRead)),
+        ("delete", "/v1/connections/{id}/token", S(Scope::TokensRead)),
         ("post", "/v1/connections/{id}/delink", S(Scope::ConnectionsRevoke)),
         ("post", "/v1/connections/{id}/invalidate", S(Scope::ConnectionsRevoke)),
         ("post", "/v1/connections/{id}/dapi/{path}", S(Scope::DapiCall)),
+        ("post", "/v1/connections/{id}/plaid/{path}", S(Scope::DapiCall)),
+        ("post", "/v1/plaid/link-token", S(Scope::DapiCall)),
         ("post", "/v1/upstreams/{name}/token", S(Scope::UpstreamsUse)),
         ("get", "/v1/upstreams/{name}/proxy/{path}", S(Scope::UpstreamsUse)),
         ("post", "/v1/upstreams/{name}/proxy/{path}", S(Scope::UpstreamsUse)),
@@ -148,6 +160,11 @@ async fn without_a_token_there_is_a_challenge_and_no_error() {
                 let told = (answer.status, &answer.json["type"]);
                 assert_eq!(told, (401, &json!("INVALID_APP_SECRET")), "{path}");
             }
+            Needs::Signature => assert_eq!(answer.problem(), (400, "invalid_request"), "{path}"),
+            Needs::PlaidSecret => {
+                let told = (answer.status, &answer.json["error_code"]);
+                assert_eq!(told, (400, &json!("INVALID_API_KEYS")), "{path}");
+            }
             Needs::Scope(_) | Needs::ScopeOrSession(_) => {
                 assert_eq!(answer.problem(), (401, "unauthorized"), "{path}");
                 assert_eq!(
@@ -166,10 +183,7 @@ async fn a_bad_token_is_told_apart_from_none() {
     let connection = app.active("ada").await;
     let session_of_nobody = format!("cs_{}", "x".repeat(43));
     for (method, path, needs) in table() {
-        if matches!(
-            needs,
-            Needs::Nothing | Needs::Elsewhere | Needs::Credentials | Needs::AppSecret
-        ) {
+        if !matches!(needs, Needs::Scope(_) | Needs::ScopeOrSession(_)) {
             continue;
         }
         for token in ["x", "a.b.c", &session_of_nobody] {
@@ -190,12 +204,7 @@ async fn each_scope_opens_what_it_is_for_and_nothing_else() {
         let token = app.token_for(scope.as_str()).await;
         for (method, path, needs) in table() {
             let operation = Operation::new(method, path, id(&connection));
-            let needed = match needs {
-                Needs::Nothing | Needs::Elsewhere | Needs::Credentials | Needs::AppSecret => {
-                    continue;
-                }
-                Needs::Scope(needed) | Needs::ScopeOrSession(needed) => needed,
-            };
+            let (Needs::Scope(needed) | Needs::ScopeOrSession(needed)) = needs else { continue };
             let answer = operation.call(&app, Some(&token)).await;
             if scope == needed {
                 assert!(
@@ -226,7 +235,6 @@ async fn a_session_opens_only_what_a_browser_needs() {
     for (method, path, needs) in table() {
         let operation = Operation::new(method, path, id(&connection));
         match needs {
-            Needs::Nothing | Needs::Elsewhere | Needs::Credentials | Needs::AppSecret => {}
             Needs::Scope(_) => {
                 let answer = operation.call(&app, Some(&session)).await;
                 assert_eq!(answer.problem(), (403, "insufficient_scope"), "{method} {path}");
@@ -235,6 +243,7 @@ async fn a_session_opens_only_what_a_browser_needs() {
                 let answer = operation.call(&app, Some(&session)).await;
                 assert!(![401, 403].contains(&answer.status), "{method} {path}: {}", answer.text);
             }
+            _ => {}
         }
     }
 }

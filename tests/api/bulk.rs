@@ -5,12 +5,21 @@ use std::time::{Duration, Instant};
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use strongroom_dev::sandbox::{Effect, Fault};
 
-use crate::support::{Answer, BOOTSTRAP_ID, TestApp, id};
+use crate::for_each_bank;
+use crate::support::{Answer, BOOTSTRAP_ID, Bank, TestApp, id};
 
-const EXCHANGE: &str = "auth/ExchangeToken";
-const DELINK: &str = "users/DelinkUser";
+for_each_bank! {
+    everything_that_is_meant_is_unusable_with_the_answer_and_told_to_the_provider_at_the_orders_rate,
+    each_part_of_a_filter_narrows_it,
+    a_paused_order_tells_the_provider_nothing_until_it_is_resumed_and_is_not_given_up_meanwhile,
+    a_cancelled_order_gives_up_what_the_provider_was_not_told_of_and_nothing_becomes_usable,
+    what_the_provider_is_being_told_of_while_an_order_is_cancelled_ends_with_the_answer,
+    a_code_that_was_never_sent_ends_at_once_and_one_under_way_brings_a_token_to_be_delinked,
+    no_reading_that_begins_after_the_acknowledgement_succeeds,
+    links_that_are_made_while_everything_is_revoked_are_met_or_left_whole,
+}
+
 const ORDERS: &str = "/v1/admin/revocations";
 
 async fn order(app: &TestApp, body: &Value) -> Answer {
@@ -66,10 +75,10 @@ async fn held_secrets(app: &TestApp) -> String {
     app.database.value(held).await
 }
 
-#[tokio::test]
-async fn everything_that_is_meant_is_unusable_with_the_answer_and_told_to_dapi_at_the_orders_rate()
-{
-    let app = TestApp::by_hand().await;
+async fn everything_that_is_meant_is_unusable_with_the_answer_and_told_to_the_provider_at_the_orders_rate(
+    bank: Bank,
+) {
+    let app = bank.by_hand().await;
     let active = some_active(&app, 5).await;
     let answer = order(&app, &all()).await;
     assert_eq!((answer.status, &answer.json["status"]), (202, &json!("running")));
@@ -84,7 +93,7 @@ async fn everything_that_is_meant_is_unusable_with_the_answer_and_told_to_dapi_a
     for told in [2, 4, 5] {
         app.tick().await;
         app.tick().await;
-        assert_eq!(app.sandbox.calls_to(DELINK), told);
+        assert_eq!(app.revocations(), told);
         app.turn_clock(Duration::from_secs(1)).await;
     }
     let done = look(&app, &answer.json).await;
@@ -161,9 +170,8 @@ async fn a_filter_that_says_nothing_or_is_mistyped_is_refused_and_revokes_nothin
     assert_eq!(status(&app, &active).await, "active");
 }
 
-#[tokio::test]
-async fn each_part_of_a_filter_narrows_it() {
-    let app = TestApp::by_hand().await;
+async fn each_part_of_a_filter_narrows_it(bank: Bank) {
+    let app = bank.by_hand().await;
     let ada = app.active("ada").await;
     app.turn_clock(Duration::from_secs(100)).await;
     let bob = app.active("bob").await;
@@ -256,14 +264,15 @@ async fn one_key_sent_many_times_at_once_is_one_order() {
     assert!(answers.iter().all(|answer| answer.json["id"] == answers[0].json["id"]));
 }
 
-#[tokio::test]
-async fn a_paused_order_tells_dapi_nothing_until_it_is_resumed_and_is_not_given_up_meanwhile() {
-    let app = TestApp::by_hand().await;
+async fn a_paused_order_tells_the_provider_nothing_until_it_is_resumed_and_is_not_given_up_meanwhile(
+    bank: Bank,
+) {
+    let app = bank.by_hand().await;
     let active = some_active(&app, 3).await;
-    app.sandbox.set_fault(Fault::status(503).on(DELINK)).unwrap();
+    app.sandbox.set_fault(app.revocation_fails()).unwrap();
     let made = order(&app, &all()).await.json;
     app.tick().await;
-    assert_eq!(app.sandbox.calls_to(DELINK), 2);
+    assert_eq!(app.revocations(), 2);
     let paused = change(&app, &made, "pause").await;
     assert_eq!((paused.status, &paused.json["status"]), (200, &json!("paused")));
     assert_eq!(paused.json["waiting"], 3, "what was let through in vain is held back as well");
@@ -271,7 +280,7 @@ async fn a_paused_order_tells_dapi_nothing_until_it_is_resumed_and_is_not_given_
     app.sandbox.clear_faults();
     app.turn_clock(Duration::from_hours(24 * 8)).await;
     app.tick().await;
-    assert_eq!(app.sandbox.calls_to(DELINK), 2);
+    assert_eq!(app.revocations(), 2);
     assert_eq!(change(&app, &made, "pause").await.json["status"], "paused");
     let metric =
         app.database.value("SELECT count(*) FROM connections WHERE status = 'revoking'").await;
@@ -286,9 +295,10 @@ async fn a_paused_order_tells_dapi_nothing_until_it_is_resumed_and_is_not_given_
     assert_eq!(status(&app, &active[2]).await, "delinked");
 }
 
-#[tokio::test]
-async fn a_cancelled_order_gives_up_what_dapi_was_not_told_of_and_nothing_becomes_usable() {
-    let app = TestApp::by_hand().await;
+async fn a_cancelled_order_gives_up_what_the_provider_was_not_told_of_and_nothing_becomes_usable(
+    bank: Bank,
+) {
+    let app = bank.by_hand().await;
     let active = some_active(&app, 5).await;
     let made = order(&app, &all()).await.json;
     app.tick().await;
@@ -298,7 +308,7 @@ async fn a_cancelled_order_gives_up_what_dapi_was_not_told_of_and_nothing_become
     assert_eq!(held_secrets(&app).await, "0");
     app.turn_clock(Duration::from_hours(1)).await;
     app.tick().await;
-    assert_eq!(app.sandbox.calls_to(DELINK), 2);
+    assert_eq!(app.revocations(), 2);
     let token = app.token().await;
     for connection in &active {
         let refused = app.api.reveal(&token, id(connection)).await;
@@ -316,15 +326,16 @@ async fn a_cancelled_order_gives_up_what_dapi_was_not_told_of_and_nothing_become
     assert_eq!(app.metric("strongroom_revocations_total{outcome=\"unconfirmed\"}").await, 3.0);
 }
 
-#[tokio::test]
-async fn what_dapi_is_being_told_of_while_an_order_is_cancelled_ends_with_the_answer() {
-    let app = TestApp::by_hand().await;
+async fn what_the_provider_is_being_told_of_while_an_order_is_cancelled_ends_with_the_answer(
+    bank: Bank,
+) {
+    let app = bank.by_hand().await;
     let active = app.active("ada").await;
-    let slow = Fault::status(503).on(DELINK).delayed(Duration::from_secs(300));
+    let slow = app.revocation_fails().delayed(Duration::from_secs(300));
     app.sandbox.set_fault(slow.times(1)).unwrap();
     let made = order(&app, &all()).await.json;
     let calls = strongroom::connections::reconcile::round(&app.context).await.unwrap();
-    app.sandbox.calls_reached(DELINK, 1).await;
+    app.sandbox.calls_reached(bank.revoke(), 1).await;
     assert_eq!(change(&app, &made, "cancel").await.json["telling"], 1);
     app.sandbox.clear_faults();
     calls.finish().await;
@@ -332,17 +343,18 @@ async fn what_dapi_is_being_told_of_while_an_order_is_cancelled_ends_with_the_an
     app.turn_clock(Duration::from_secs(10)).await;
     app.tick().await;
     assert_eq!(status(&app, &active).await, "invalidated");
-    assert_eq!(app.sandbox.calls_to(DELINK), 1, "nobody tells Dapi again");
+    assert_eq!(app.revocations(), 1, "nobody tells it again");
 }
 
-#[tokio::test]
-async fn a_code_that_was_never_sent_ends_at_once_and_one_under_way_brings_a_token_to_be_delinked() {
-    let app = TestApp::builder().by_hand().set("DAPI_MAX_CONCURRENT_CALLS", "1").spawn().await;
+async fn a_code_that_was_never_sent_ends_at_once_and_one_under_way_brings_a_token_to_be_delinked(
+    bank: Bank,
+) {
+    let app = bank.builder().by_hand().set("DAPI_MAX_CONCURRENT_CALLS", "1").spawn().await;
     let result = app.connect();
-    let slow = Fault::new(Effect::Answer).on(EXCHANGE).delayed(Duration::from_secs(300));
+    let slow = app.exchange_is_slow();
     app.sandbox.set_fault(slow.times(1)).unwrap();
     let sent = app.hand_in("ada", &result).await.json;
-    app.sandbox.calls_reached(EXCHANGE, 1).await;
+    app.sandbox.calls_reached(bank.exchange(), 1).await;
     let unsent = app.hand_in("bob", &app.connect()).await.json;
     let made = order(&app, &all()).await.json;
     assert_eq!(
@@ -357,7 +369,7 @@ async fn a_code_that_was_never_sent_ends_at_once_and_one_under_way_brings_a_toke
     app.settled(id(&sent)).await;
     app.tick().await;
     assert_eq!(status(&app, &sent).await, "delinked");
-    assert_eq!((app.sandbox.calls_to(EXCHANGE), app.sandbox.calls_to(DELINK)), (1, 1));
+    assert_eq!((app.exchanges(), app.revocations()), (1, 1));
     assert_eq!(held_secrets(&app).await, "0");
 }
 
@@ -404,9 +416,8 @@ async fn orders_are_listed_newest_first() {
 }
 
 /// Readings that began after the acknowledgement never succeed, whatever is going on meanwhile.
-#[tokio::test]
-async fn no_reading_that_begins_after_the_acknowledgement_succeeds() {
-    let app = TestApp::spawn().await;
+async fn no_reading_that_begins_after_the_acknowledgement_succeeds(bank: Bank) {
+    let app = bank.spawn().await;
     let active = some_active(&app, 8).await;
     let token = app.token().await;
     let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
@@ -449,9 +460,8 @@ async fn no_reading_that_begins_after_the_acknowledgement_succeeds() {
 }
 
 /// Links that are being made while everything is revoked: each is either met, and ends, or came later.
-#[tokio::test]
-async fn links_that_are_made_while_everything_is_revoked_are_met_or_left_whole() {
-    let app = TestApp::spawn().await;
+async fn links_that_are_made_while_everything_is_revoked_are_met_or_left_whole(bank: Bank) {
+    let app = bank.spawn().await;
     let token = app.token().await;
     let links = (0..24).map(|n| {
         let (api, token, result) = (app.api.clone(), token.clone(), app.connect());

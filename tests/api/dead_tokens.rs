@@ -3,29 +3,35 @@
 use serde_json::json;
 use strongroom::connections::end_dead_token;
 use strongroom::providers::{AccessToken, Provider};
-use strongroom_dev::sandbox::{Effect, Fault, Refuse};
 
-use crate::support::{TestApp, id};
+use crate::for_each_bank;
+use crate::support::{Bank, TestApp, id};
+
+for_each_bank! {
+    a_type_that_means_dead_invalidates_at_once_and_tells_the_provider_nothing;
+    dapi:
+    a_call_that_the_provider_refuses_because_the_token_is_dead_ends_the_connection,
+}
 
 async fn default_app(app: &TestApp) -> strongroom::common::ids::AppId {
     let mut conn = app.context.pool.acquire().await.unwrap();
-    strongroom::apps::find(&mut conn, "default").await.unwrap().unwrap().id
+    strongroom::apps::find(&mut conn, app.bank.app()).await.unwrap().unwrap().id
 }
 
-#[tokio::test]
-async fn a_type_that_means_dead_invalidates_at_once_and_tells_dapi_nothing() {
-    let app = TestApp::by_hand().await;
+async fn a_type_that_means_dead_invalidates_at_once_and_tells_the_provider_nothing(bank: Bank) {
+    let app = bank.by_hand().await;
     let active = app.active("ada").await;
     let (tenant, connection) = (default_app(&app).await, id(&active).parse().unwrap());
-    let end = || end_dead_token(&app.context, tenant, connection, Provider::Dapi, "USER_DELINKED");
+    let (provider, kind) = (bank.provider(), bank.gone()[0]);
+    let end = || end_dead_token(&app.context, tenant, connection, provider, kind, None);
     assert!(end().await.unwrap());
     let found = app.api.connection(&app.token().await, id(&active)).await;
     assert_eq!((&found["status"], &found["failure"]), (&json!("invalidated"), &json!(null)));
-    assert_eq!(found["revocation"]["reason"], "Dapi answered USER_DELINKED");
+    assert_eq!(found["revocation"]["reason"], format!("{} answered {kind}", provider.name()));
     assert!(found["revocation"]["confirmedAt"].is_string());
     assert!(!end().await.unwrap());
     app.tick().await;
-    assert_eq!(app.sandbox.calls_to("users/DelinkUser"), 0);
+    assert_eq!(app.revocations(), 0);
     assert_eq!(app.database.audit().await.last().unwrap(), "connection.invalidated invalidated");
 }
 
@@ -44,7 +50,7 @@ async fn other_types_and_other_apps_say_nothing_about_a_token() {
     assert!(reports("TOKEN_DEAD", true) && !reports("TOKEN_DEAD", false));
     let stranger = strongroom::common::ids::AppId::new();
     let end = async |tenant| {
-        end_dead_token(&app.context, tenant, connection, dapi, "TOKEN_DEAD").await.unwrap()
+        end_dead_token(&app.context, tenant, connection, dapi, "TOKEN_DEAD", None).await.unwrap()
     };
     assert!(!end(stranger).await);
     let found = app.api.connection(&app.token().await, id(&active)).await;
@@ -52,22 +58,22 @@ async fn other_types_and_other_apps_say_nothing_about_a_token() {
     assert!(end(tenant).await);
 }
 
-#[tokio::test]
-async fn a_call_that_dapi_refuses_because_the_token_is_dead_ends_the_connection() {
-    let app = TestApp::spawn().await;
+async fn a_call_that_the_provider_refuses_because_the_token_is_dead_ends_the_connection(
+    bank: Bank,
+) {
+    let app = bank.spawn().await;
     let active = app.active("ada").await;
-    let path = format!("/v1/connections/{}/dapi/data/accounts/get", id(&active));
+    let path = bank.relayed(&active);
     let call = async |kind: &str| {
-        let refuse = Refuse { kind: kind.to_owned(), msg: "no".to_owned(), status: 400 };
-        app.sandbox.set_fault(Fault::new(Effect::Refuse(refuse)).times(1)).unwrap();
+        app.sandbox.set_fault(bank.refusal(kind).times(1)).unwrap();
         app.api.post(&app.token().await, &path, &json!({})).await
     };
-    assert_eq!(call("INVALID_FIELD").await.json["type"], "INVALID_FIELD");
+    assert_eq!(call("INVALID_FIELD").await.json[bank.error()], "INVALID_FIELD");
     assert_eq!(app.api.connection(&app.token().await, id(&active)).await["status"], "active");
     assert_eq!(
-        call("USER_DELINKED").await.json["type"],
-        "USER_DELINKED",
-        "Dapi's answer as it came"
+        call(bank.gone()[0]).await.json[bank.error()],
+        bank.gone()[0],
+        "the provider's answer as it came"
     );
     let found = app.api.connection(&app.token().await, id(&active)).await;
     assert_eq!(found["status"], "invalidated");

@@ -9,9 +9,19 @@ use sqlx::{Postgres, Transaction};
 use strongroom::connections::reconcile;
 use strongroom_dev::sandbox::{Effect, Fault};
 
-use crate::support::{Answer, TestApp, for_user, id, with};
+use crate::for_each_bank;
+use crate::support::{Answer, Bank, TestApp, for_user, id, with};
 
-const EXCHANGE: &str = "auth/ExchangeToken";
+for_each_bank! {
+    what_somebody_has_locked_is_unusable_with_the_answer_and_told_to_the_provider_once_it_is_free,
+    each_kind_of_filter_is_in_force_while_everything_is_locked,
+    a_token_that_comes_while_its_connection_cannot_be_marked_is_never_usable,
+    an_orphan_that_an_order_meant_is_delinked_should_its_token_come_after_all,
+    what_is_imported_after_an_order_is_not_met_though_the_order_is_still_in_force,
+    a_pause_holds_what_was_locked_and_what_a_dead_replica_had_begun,
+    an_erasure_begins_whatever_of_the_user_is_locked,
+}
+
 const DELINK: &str = "users/DelinkUser";
 const ORDERS: &str = "/v1/admin/revocations";
 
@@ -76,18 +86,21 @@ async fn assert_unusable(app: &TestApp, connection: &Value) {
     let refused = app.api.reveal(&token, id(connection)).await;
     assert_eq!(refused.problem(), (409, "connection_not_active"));
     assert_eq!(refused.json["connectionStatus"], "revoking");
-    let call = format!("/v1/connections/{}/dapi/data/accounts/get", id(connection));
-    let refused = app.api.post(&token, &call, &json!({})).await;
-    assert_eq!(refused.problem(), (409, "connection_not_active"));
+    let call = app.bank.relayed(connection);
+    if app.bank == Bank::Dapi {
+        let refused = app.api.post(&token, &call, &json!({})).await;
+        assert_eq!(refused.problem(), (409, "connection_not_active"));
+    }
     let shown = app.api.connection(&token, id(connection)).await;
     assert_eq!(shown["status"], "revoking");
     assert_eq!(shown["revocation"]["reason"], "incident 7");
     assert!(shown["revocation"]["requestedAt"].is_string());
 }
 
-#[tokio::test]
-async fn what_somebody_has_locked_is_unusable_with_the_answer_and_told_to_dapi_once_it_is_free() {
-    let app = TestApp::by_hand().await;
+async fn what_somebody_has_locked_is_unusable_with_the_answer_and_told_to_the_provider_once_it_is_free(
+    bank: Bank,
+) {
+    let app = bank.by_hand().await;
     let held = app.active("ada").await;
     let free = app.active("bob").await;
     let lock = locked(&app, EVERY_CONNECTION).await;
@@ -99,12 +112,12 @@ async fn what_somebody_has_locked_is_unusable_with_the_answer_and_told_to_dapi_o
     }
     app.tick().await;
     assert_eq!(look(&app, &answer.json).await["matched"], Value::Null);
-    assert_eq!(app.sandbox.calls_to(DELINK), 0);
+    assert_eq!(app.revocations(), 0);
     lock.commit().await.unwrap();
     assert_eq!(counted(&app, &answer.json).await["matched"], 2);
     app.turn_clock(Duration::from_secs(5)).await;
     app.tick().await;
-    assert_eq!(app.sandbox.calls_to(DELINK), 2);
+    assert_eq!(app.revocations(), 2);
     assert_eq!(app.api.connection(&app.token().await, id(&held)).await["status"], "delinked");
 }
 
@@ -126,9 +139,8 @@ async fn one_apps_order_and_locks_leave_another_apps_connections_as_they_are() {
     assert_eq!(app.api.connection(&stranger, id(&theirs)).await["status"], "active");
 }
 
-#[tokio::test]
-async fn each_kind_of_filter_is_in_force_while_everything_is_locked() {
-    let app = TestApp::by_hand().await;
+async fn each_kind_of_filter_is_in_force_while_everything_is_locked(bank: Bank) {
+    let app = bank.by_hand().await;
     let before = app.active("ada").await;
     app.turn_clock(Duration::from_secs(100)).await;
     let meant = app.active("bob").await;
@@ -191,13 +203,12 @@ async fn an_order_waits_for_the_readings_that_have_begun_and_for_nothing_else() 
     assert_unusable(&app, &active).await;
 }
 
-#[tokio::test]
-async fn a_token_that_comes_while_its_connection_cannot_be_marked_is_never_usable() {
-    let app = TestApp::by_hand().await;
-    let held_up = Fault::new(Effect::Answer).on(EXCHANGE).delayed(Duration::from_secs(300));
+async fn a_token_that_comes_while_its_connection_cannot_be_marked_is_never_usable(bank: Bank) {
+    let app = bank.by_hand().await;
+    let held_up = app.exchange_is_slow();
     app.sandbox.set_fault(held_up.times(1)).unwrap();
     let pending = app.hand_in("ada", &app.connect()).await.json;
-    app.sandbox.calls_reached(EXCHANGE, 1).await;
+    app.sandbox.calls_reached(bank.exchange(), 1).await;
     let lock = locked(&app, EVERY_CONNECTION).await;
     let made = order(&app, &all()).await;
     app.sandbox.clear_faults();
@@ -209,16 +220,16 @@ async fn a_token_that_comes_while_its_connection_cannot_be_marked_is_never_usabl
     app.tick().await;
     assert_eq!(app.api.connection(&app.token().await, id(&pending)).await["status"], "delinked");
     assert!(!app.database.trail().await.contains(&"connection.activated active".to_owned()));
-    assert_eq!(app.sandbox.tokens(10).iter().filter(|token| token.live).count(), 0);
+    assert_eq!(app.live_tokens(), 0);
 }
 
-#[tokio::test]
-async fn an_orphan_that_an_order_meant_is_delinked_should_its_token_come_after_all() {
-    let app = TestApp::by_hand().await;
-    let held_up = Fault::new(Effect::Answer).on(EXCHANGE).after().delayed(Duration::from_secs(600));
+async fn an_orphan_that_an_order_meant_is_delinked_should_its_token_come_after_all(bank: Bank) {
+    let app = bank.by_hand().await;
+    let held_up =
+        Fault::new(Effect::Answer).on(bank.exchange()).after().delayed(Duration::from_secs(600));
     app.sandbox.set_fault(held_up.times(1)).unwrap();
     let pending = app.hand_in("ada", &app.connect()).await.json;
-    app.sandbox.calls_reached(EXCHANGE, 1).await;
+    app.sandbox.calls_reached(bank.exchange(), 1).await;
     app.turn_clock(Duration::from_secs(131)).await;
     app.tick().await;
     let token = app.token().await;
@@ -234,14 +245,13 @@ async fn an_orphan_that_an_order_meant_is_delinked_should_its_token_come_after_a
     assert_eq!(app.api.connection(&token, id(&pending)).await["status"], "delinked");
 }
 
-#[tokio::test]
-async fn what_is_imported_after_an_order_is_not_met_though_the_order_is_still_in_force() {
-    let app = TestApp::by_hand().await;
+async fn what_is_imported_after_an_order_is_not_met_though_the_order_is_still_in_force(bank: Bank) {
+    let app = bank.by_hand().await;
     let before = app.active("ada").await;
     let lock = locked(&app, EVERY_CONNECTION).await;
     let made = order(&app, &all()).await.json;
     let token = app.token().await;
-    let import = json!({ "clientUserID": "ada", "connectionID": "c", "accessToken": "t", "userSecret": "s" });
+    let import = bank.import("ada", "c", "t");
     let after = app.api.post(&token, "/v1/connections/import", &import).await;
     assert_eq!(after.status, 201, "{}", after.text);
     assert_eq!(app.api.reveal(&token, id(&after.json)).await.json["accessToken"], "t");
@@ -275,15 +285,14 @@ async fn a_retry_that_fails_after_the_pause_is_not_repeated_until_the_order_is_r
     assert_eq!(app.api.connection(&app.token().await, id(&active)).await["status"], "delinked");
 }
 
-#[tokio::test]
-async fn a_pause_holds_what_was_locked_and_what_a_dead_replica_had_begun() {
-    let app = TestApp::by_hand().await;
+async fn a_pause_holds_what_was_locked_and_what_a_dead_replica_had_begun(bank: Bank) {
+    let app = bank.by_hand().await;
     app.active("ada").await;
     app.active("bob").await;
-    app.sandbox.set_fault(Fault::status(503).on(DELINK)).unwrap();
+    app.sandbox.set_fault(app.revocation_fails()).unwrap();
     let made = order(&app, &all()).await.json;
     app.tick().await;
-    assert_eq!(app.sandbox.calls_to(DELINK), 2);
+    assert_eq!(app.revocations(), 2);
     app.database
         .execute(
             "UPDATE connections SET leased_until = due_at
@@ -296,9 +305,9 @@ async fn a_pause_holds_what_was_locked_and_what_a_dead_replica_had_begun() {
     app.turn_clock(Duration::from_hours(2)).await;
     // Not even where the delinkings are looked at before anything holds what is due.
     reconcile::part(&app.context, reconcile::Part::Delinks).await.finish().await;
-    assert_eq!(app.sandbox.calls_to(DELINK), 2);
+    assert_eq!(app.revocations(), 2);
     app.tick().await;
-    assert_eq!(app.sandbox.calls_to(DELINK), 2);
+    assert_eq!(app.revocations(), 2);
     assert_eq!(look(&app, &made).await["waiting"], 2);
 }
 
@@ -417,15 +426,14 @@ async fn erased(app: &TestApp, erasure: &Value) -> Value {
     panic!("an erasure never ends");
 }
 
-#[tokio::test]
-async fn an_erasure_begins_whatever_of_the_user_is_locked() {
+async fn an_erasure_begins_whatever_of_the_user_is_locked(bank: Bank) {
     for lock in [
         EVERY_CONNECTION,
         "SELECT id FROM users FOR UPDATE",
         "SELECT id FROM connect_sessions FOR UPDATE",
         "SELECT id FROM apps FOR UPDATE",
     ] {
-        let app = TestApp::by_hand().await;
+        let app = bank.by_hand().await;
         let active = app.active("ada").await;
         let token = app.token().await;
         let session = app.api.session(&token, "ada").await;

@@ -4,12 +4,17 @@ use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use strongroom_dev::sandbox::{Effect, Fault};
 
-use crate::support::{Answer, TestApp, for_user, id};
+use crate::for_each_bank;
+use crate::support::{Answer, Bank, TestApp, for_user, id};
 
-const EXCHANGE: &str = "auth/ExchangeToken";
-const DELINK: &str = "users/DelinkUser";
+for_each_bank! {
+    an_erased_user_is_gone_here_and_at_the_provider_and_the_receipt_proves_it,
+    the_users_name_stands_nowhere_any_more,
+    as_long_as_the_provider_has_not_confirmed_it_is_pending_and_nothing_is_usable_or_received,
+    what_the_provider_never_confirms_ends_unconfirmed_and_the_receipt_says_so,
+    an_exchange_under_way_is_waited_for_and_its_token_delinked,
+}
 
 async fn erase(app: &TestApp, user: &str) -> Answer {
     let request = app.api.request(Method::DELETE, &format!("/v1/users/{user}"));
@@ -35,9 +40,8 @@ async fn verified(app: &TestApp, receipt: &str) -> (jsonwebtoken::Header, Value)
     (header, data.claims)
 }
 
-#[tokio::test]
-async fn an_erased_user_is_gone_here_and_at_dapi_and_the_receipt_proves_it() {
-    let app = TestApp::spawn().await;
+async fn an_erased_user_is_gone_here_and_at_the_provider_and_the_receipt_proves_it(bank: Bank) {
+    let app = bank.spawn().await;
     let first = app.active("ada").await;
     app.active("ada").await;
     let bob = app.active("bob").await;
@@ -51,7 +55,8 @@ async fn an_erased_user_is_gone_here_and_at_dapi_and_the_receipt_proves_it() {
         (&answer.json["upstream"], &answer.json["unconfirmed"]),
         (&json!("confirmed"), &json!(0))
     );
-    let destroyed = json!({ "dataKey": format!("key_{key}"), "sealedValues": 4, "connections": 2, "sessions": 1, "mapping": true });
+    let sealed = if bank.provider().has_user_secret() { 4 } else { 2 };
+    let destroyed = json!({ "dataKey": format!("key_{key}"), "sealedValues": sealed, "connections": 2, "sessions": 1, "mapping": true });
     assert_eq!(answer.json["destroyed"], destroyed);
 
     let (header, claims) = verified(&app, answer.json["receipt"].as_str().unwrap()).await;
@@ -63,7 +68,7 @@ async fn an_erased_user_is_gone_here_and_at_dapi_and_the_receipt_proves_it() {
     assert_eq!((&claims["destroyed"], &claims["upstream"]), (&destroyed, &json!("confirmed")));
     assert_eq!(claims["erasedAt"], answer.json["erasedAt"]);
 
-    assert_eq!(app.sandbox.calls_to(DELINK), 2);
+    assert_eq!(app.revocations(), 2);
     let left = app.api.get(&app.token().await, &format!("/v1/connections/{}", id(&first))).await;
     assert_eq!(left.problem(), (404, "not_found"));
     let stays = app.api.connection(&app.token().await, id(&bob)).await;
@@ -85,9 +90,8 @@ async fn a_receipt_opens_nothing() {
     assert_eq!(refused.problem(), (401, "unauthorized"));
 }
 
-#[tokio::test]
-async fn the_users_name_stands_nowhere_any_more() {
-    let app = TestApp::spawn().await;
+async fn the_users_name_stands_nowhere_any_more(bank: Bank) {
+    let app = bank.spawn().await;
     let name = "ada-canary-lovelace";
     let connection = app.active(name).await;
     let body = json!({ "kind": "delink", "reason": "x", "filter": { "clientUserIDs": [name] } });
@@ -98,7 +102,7 @@ async fn the_users_name_stands_nowhere_any_more() {
     let gone = [
         name,
         connection["connectionID"].as_str().unwrap(),
-        connection["userID"].as_str().unwrap(),
+        connection["userID"].as_str().unwrap_or(name),
     ];
     for table in app.database.values(tables).await {
         let sql = format!("SELECT t::text FROM {table} t");
@@ -112,13 +116,14 @@ async fn the_users_name_stands_nowhere_any_more() {
     }
 }
 
-#[tokio::test]
-async fn as_long_as_dapi_has_not_confirmed_it_is_pending_and_nothing_is_usable_or_received() {
-    let app = TestApp::by_hand().await;
+async fn as_long_as_the_provider_has_not_confirmed_it_is_pending_and_nothing_is_usable_or_received(
+    bank: Bank,
+) {
+    let app = bank.by_hand().await;
     let active = app.active("ada").await;
     let token = app.token().await;
     let session = app.api.session(&token, "ada").await;
-    app.sandbox.set_fault(Fault::status(503).on(DELINK)).unwrap();
+    app.sandbox.set_fault(app.revocation_fails()).unwrap();
     let pending = erase(&app, "ada").await;
     assert_eq!((pending.status, &pending.json["status"]), (202, &json!("pending")));
     assert_eq!((&pending.json["outstanding"], &pending.json["receipt"]), (&json!(1), &Value::Null));
@@ -129,7 +134,7 @@ async fn as_long_as_dapi_has_not_confirmed_it_is_pending_and_nothing_is_usable_o
     let refused = app.api.get(&session, "/v1/connections").await;
     assert_eq!(refused.problem(), (401, "unauthorized"));
     let body = json!({ "clientUserID": "ada" });
-    let import = json!({ "clientUserID": "ada", "connectionID": "c", "accessToken": "t", "userSecret": "s" });
+    let import = bank.import("ada", "c", "t");
     for (path, body) in [
         ("/v1/connect-sessions", body),
         ("/v1/connections", for_user(&app.connect(), "ada")),
@@ -151,11 +156,10 @@ async fn as_long_as_dapi_has_not_confirmed_it_is_pending_and_nothing_is_usable_o
     assert!(done.json["receipt"].is_string());
 }
 
-#[tokio::test]
-async fn what_dapi_never_confirms_ends_unconfirmed_and_the_receipt_says_so() {
-    let app = TestApp::by_hand().await;
+async fn what_the_provider_never_confirms_ends_unconfirmed_and_the_receipt_says_so(bank: Bank) {
+    let app = bank.by_hand().await;
     app.active("ada").await;
-    app.sandbox.set_fault(Fault::status(503).on(DELINK)).unwrap();
+    app.sandbox.set_fault(app.revocation_fails()).unwrap();
     let pending = erase(&app, "ada").await.json;
     app.turn_clock(Duration::from_hours(24 * 8)).await;
     app.tick().await;
@@ -168,13 +172,11 @@ async fn what_dapi_never_confirms_ends_unconfirmed_and_the_receipt_says_so() {
     assert_eq!(app.database.audit().await.last().unwrap(), "user.erased unconfirmed");
 }
 
-#[tokio::test]
-async fn an_exchange_under_way_is_waited_for_and_its_token_delinked() {
-    let app = TestApp::by_hand().await;
-    let slow = Fault::new(Effect::Answer).on(EXCHANGE).delayed(Duration::from_secs(300));
-    app.sandbox.set_fault(slow.times(1)).unwrap();
+async fn an_exchange_under_way_is_waited_for_and_its_token_delinked(bank: Bank) {
+    let app = bank.by_hand().await;
+    app.sandbox.set_fault(app.exchange_is_slow().times(1)).unwrap();
     let sent = app.hand_in("ada", &app.connect()).await.json;
-    app.sandbox.calls_reached(EXCHANGE, 1).await;
+    app.sandbox.calls_reached(bank.exchange(), 1).await;
     let pending = erase(&app, "ada").await;
     assert_eq!(pending.status, 202);
     app.tick().await;
@@ -186,7 +188,7 @@ async fn an_exchange_under_way_is_waited_for_and_its_token_delinked() {
     }
     app.tick().await;
     assert_eq!(poll(&app, &pending.json).await.json["upstream"], "confirmed");
-    assert_eq!(app.sandbox.tokens(10).iter().filter(|token| token.live).count(), 0);
+    assert_eq!(app.live_tokens(), 0);
 }
 
 #[tokio::test]

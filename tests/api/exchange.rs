@@ -1,29 +1,54 @@
-//! The main job: a Connect result becomes an active connection, or a truthful account of why not.
+//! The main job: a bank link's result becomes an active connection, or a truthful account of why not.
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use strongroom_dev::sandbox::{
-    ConnectOptions, Effect, Fault, Huge, Refuse, RulesChange, SecondExchange, Status,
+    ConnectOptions, Effect, Fault, Huge, RulesChange, SecondExchange, Status,
 };
 
-use crate::support::{Answer, TestApp, for_user, id, with};
+use crate::for_each_bank;
+use crate::support::{Answer, Bank, TestApp, for_user, id, with};
 
-const EXCHANGE: &str = "auth/ExchangeToken";
+for_each_bank! {
+    a_result_becomes_an_active_connection,
+    the_same_code_again_gives_the_same_connection,
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    a_code_posted_two_hundred_times_at_once_to_two_replicas_is_exchanged_once,
+    a_refused_code_is_told_in_the_providers_words_and_stays_as_rejected,
+    a_code_of_another_user_is_refused_before_anything_else_is_looked_at,
+    a_slow_provider_makes_a_pending_connection_that_becomes_active_by_itself,
+    whatever_settles_nothing_leaves_the_connection_pending_until_the_provider_settles_it,
+    a_probe_comes_after_two_seconds_at_the_earliest_and_then_ever_later,
+    a_retry_after_of_the_providers_is_honoured,
+    a_refusal_after_an_unanswered_attempt_makes_an_orphan,
+    a_refusal_after_too_many_requests_is_a_plain_rejection,
+    a_lost_answer_is_fetched_again_where_the_provider_gives_a_token_twice,
+    without_probing_the_first_unanswered_attempt_makes_an_orphan,
+    a_code_that_the_provider_never_settles_expires_with_its_window,
+    a_provider_that_cannot_be_reached_consumes_nothing,
+    the_sweep_does_not_end_a_code_whose_lease_is_alive,
+    more_than_may_be_called_at_once_waits_safely_for_its_turn,
+    a_client_that_hangs_up_changes_nothing,
+    a_callers_trace_reaches_the_provider,
+    an_exchange_leaves_its_trail,
+}
 
 fn code_lives(seconds: u64) -> ConnectOptions {
     ConnectOptions { code_lifetime: Some(seconds), ..ConnectOptions::default() }
 }
 
-fn status(code: u16, headers: &[(&str, &str)]) -> Fault {
+fn status(bank: Bank, code: u16, headers: &[(&str, &str)]) -> Fault {
     let headers = headers.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-    Fault::new(Effect::Status(Status { code, headers, body: String::new() })).on(EXCHANGE)
+    let status = Status { code, headers, body: String::new() };
+    Fault::new(Effect::Status(status)).on(bank.exchange())
 }
 
-fn refused() -> Fault {
-    let refuse =
-        Refuse { kind: "CODE_UNKNOWN".to_owned(), msg: "no such code".to_owned(), status: 400 };
-    Fault::new(Effect::Refuse(refuse)).on(EXCHANGE)
+/// The codes' windows close in 20 seconds.
+async fn windows_close_soon(app: &TestApp) {
+    let soon = "UPDATE connections SET code_expires_at = strongroom_now() + interval '20 seconds'
+                WHERE code IS NOT NULL";
+    app.database.execute(soon).await;
 }
 
 /// Hands in a result while the background work waits for its tick, and lets the first attempt end.
@@ -33,16 +58,17 @@ async fn first_attempt(app: &TestApp, result: &Value) -> Value {
     app.settled(id(&answer.json)).await
 }
 
-#[tokio::test]
-async fn a_result_becomes_an_active_connection() {
-    let app = TestApp::spawn().await;
+async fn a_result_becomes_an_active_connection(bank: Bank) {
+    let app = bank.spawn().await;
     let result = app.connect();
     let answer = app.hand_in("ada", &result).await;
     assert_eq!(answer.status, 201, "{}", answer.text);
     let connection = &answer.json;
     assert_eq!(connection["status"], "active");
     assert_eq!(connection["clientUserID"], "ada");
-    for name in ["connectionID", "userID", "tokenID"] {
+    assert_eq!(connection["provider"], bank.provider().as_str());
+    assert_eq!(connection["connectionID"], app.login_of(&result));
+    for name in ["userID", "tokenID"] {
         assert_eq!(connection[name], result[name], "{name}");
     }
     for name in ["failure", "revocation", "replacedBy"] {
@@ -50,14 +76,14 @@ async fn a_result_becomes_an_active_connection() {
     }
     assert_eq!(answer.header("location"), format!("/v1/connections/{}", id(connection)));
     assert!(connection["activatedAt"].is_string() && connection["codeExpiresAt"].is_string());
-    assert_eq!(app.sandbox.calls_to(EXCHANGE), 1);
+    assert_eq!(app.exchanges(), 1);
     let found = app.api.get(&app.token().await, answer.header("location")).await;
     assert_eq!(found.json, *connection);
+    assert_eq!(app.live_tokens(), 1);
 }
 
-#[tokio::test]
-async fn the_same_code_again_gives_the_same_connection() {
-    let app = TestApp::spawn().await;
+async fn the_same_code_again_gives_the_same_connection(bank: Bank) {
+    let app = bank.spawn().await;
     let result = app.connect();
     let first = app.hand_in("ada", &result).await;
     let again = app.hand_in("ada", &result).await;
@@ -66,17 +92,18 @@ async fn the_same_code_again_gives_the_same_connection() {
     let other_fields = with(&result, json!({ "userSecret": "other", "connectionID": "other" }));
     let again = app.hand_in("ada", &other_fields).await;
     assert_eq!((again.status, &again.json), (200, &first.json), "the first body's fields stand");
-    assert_eq!(app.sandbox.calls_to(EXCHANGE), 1);
+    assert_eq!(app.exchanges(), 1);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_code_posted_two_hundred_times_at_once_to_two_replicas_is_exchanged_once() {
+async fn a_code_posted_two_hundred_times_at_once_to_two_replicas_is_exchanged_once(bank: Bank) {
     // However busy the machine is, what is looked at is how they end.
-    let app = TestApp::builder().set("STRONGROOM_ANSWER_WITHIN", "60").spawn().await;
+    let app = bank.builder().set("STRONGROOM_ANSWER_WITHIN", "60").spawn().await;
     let other = app.replica().await;
     let token = app.token().await;
     app.sandbox
-        .set_fault(Fault::new(Effect::Answer).on(EXCHANGE).delayed(Duration::from_millis(300)))
+        .set_fault(
+            Fault::new(Effect::Answer).on(bank.exchange()).delayed(Duration::from_millis(300)),
+        )
         .unwrap();
     let body = for_user(&app.connect(), "ada");
     let mut posts = tokio::task::JoinSet::new();
@@ -94,24 +121,23 @@ async fn a_code_posted_two_hundred_times_at_once_to_two_replicas_is_exchanged_on
     let expected: Vec<_> = std::iter::repeat_n(200, 199).chain([201]).collect();
     assert_eq!(statuses, expected);
     assert!(answers.iter().all(|answer| answer.json == answers[0].json));
-    assert_eq!(app.sandbox.calls_to(EXCHANGE), 1);
+    assert_eq!(app.exchanges(), 1);
     assert_eq!(app.database.value("SELECT count(*) FROM connections").await, "1");
 }
 
-#[tokio::test]
-async fn a_refused_code_is_told_in_dapis_words_and_stays_as_rejected() {
-    let app = TestApp::spawn().await;
-    app.sandbox.set_fault(refused().times(1)).unwrap();
+async fn a_refused_code_is_told_in_the_providers_words_and_stays_as_rejected(bank: Bank) {
+    let app = bank.spawn().await;
+    app.sandbox.set_fault(bank.code_refused().times(1)).unwrap();
     let result = app.connect();
     let answer = app.hand_in("ada", &result).await;
     assert_eq!(answer.problem(), (422, "code_rejected"));
-    assert_eq!(answer.json["failure"], json!({ "type": "CODE_UNKNOWN", "detail": "no such code" }));
+    assert_eq!(answer.json["failure"], json!({ "type": bank.bad_code(), "detail": "no" }));
     let connection = app.api.connection(&app.token().await, id(&answer.json)).await;
     assert_eq!(connection["status"], "rejected");
-    assert_eq!(connection["failure"]["type"], "CODE_UNKNOWN");
+    assert_eq!(connection["failure"]["type"], bank.bad_code());
     let again = app.hand_in("ada", &result).await;
     assert_eq!(again.problem(), (422, "code_rejected"));
-    assert_eq!(app.sandbox.calls_to(EXCHANGE), 1, "a settled refusal is not asked again");
+    assert_eq!(app.exchanges(), 1, "a settled refusal is not asked again");
 }
 
 #[tokio::test]
@@ -125,9 +151,8 @@ async fn a_connect_that_failed_has_nothing_to_exchange() {
     assert_eq!(app.database.value("SELECT count(*) FROM connections").await, "0");
 }
 
-#[tokio::test]
-async fn a_code_of_another_user_is_refused_before_anything_else_is_looked_at() {
-    let app = TestApp::spawn().await;
+async fn a_code_of_another_user_is_refused_before_anything_else_is_looked_at(bank: Bank) {
+    let app = bank.spawn().await;
     let result = app.connect();
     app.hand_in("ada", &result).await;
     // The login is another user's as well, and this is told first.
@@ -142,7 +167,7 @@ async fn a_code_whose_window_is_closed_is_refused_without_a_call() {
     let result = app.connect_with(&code_lives(20));
     app.turn_clock(Duration::from_secs(81)).await;
     assert_eq!(app.hand_in("ada", &result).await.problem(), (410, "code_expired"));
-    assert_eq!(app.sandbox.calls_to(EXCHANGE), 0);
+    assert_eq!(app.exchanges(), 0);
     assert_eq!(app.database.value("SELECT count(*) FROM connections").await, "0");
 }
 
@@ -167,10 +192,9 @@ async fn the_cap_by_the_codes_own_end_can_be_turned_off() {
     assert_eq!(app.database.value(minutes).await, "30.0");
 }
 
-#[tokio::test]
-async fn a_slow_dapi_makes_a_pending_connection_that_becomes_active_by_itself() {
-    let app = TestApp::builder().set("STRONGROOM_ANSWER_WITHIN", "1").spawn().await;
-    app.sandbox.set_fault(Fault::new(Effect::Hang).on(EXCHANGE).before()).unwrap();
+async fn a_slow_provider_makes_a_pending_connection_that_becomes_active_by_itself(bank: Bank) {
+    let app = bank.builder().set("STRONGROOM_ANSWER_WITHIN", "1").spawn().await;
+    app.sandbox.set_fault(Fault::new(Effect::Hang).on(bank.exchange()).before()).unwrap();
     let result = app.connect();
     let answer = app.hand_in("ada", &result).await;
     assert_eq!((answer.status, answer.connection_status()), (202, "pending"));
@@ -190,25 +214,26 @@ async fn a_slow_dapi_makes_a_pending_connection_that_becomes_active_by_itself() 
     panic!("it stays pending");
 }
 
-#[tokio::test]
-async fn whatever_settles_nothing_leaves_the_connection_pending_until_dapi_settles_it() {
+async fn whatever_settles_nothing_leaves_the_connection_pending_until_the_provider_settles_it(
+    bank: Bank,
+) {
     let faults = [
-        status(408, &[]),
-        status(429, &[]),
-        status(302, &[("Location", "/v2/elsewhere")]),
-        status(500, &[]),
-        status(503, &[]),
-        Fault::new(Effect::Garbage).on(EXCHANGE).before(),
-        Fault::new(Effect::HalfAnswer).on(EXCHANGE).before(),
-        Fault::new(Effect::Drop).on(EXCHANGE),
+        status(bank, 408, &[]),
+        status(bank, 429, &[]),
+        status(bank, 302, &[("Location", "/v2/elsewhere")]),
+        status(bank, 500, &[]),
+        status(bank, 503, &[]),
+        Fault::new(Effect::Garbage).on(bank.exchange()).before(),
+        Fault::new(Effect::HalfAnswer).on(bank.exchange()).before(),
+        Fault::new(Effect::Drop).on(bank.exchange()),
         Fault::new(Effect::Huge(Huge { bytes: 50 << 20, content_length: false }))
-            .on(EXCHANGE)
+            .on(bank.exchange())
             .before(),
         Fault::new(Effect::Huge(Huge { bytes: 50 << 20, content_length: true }))
-            .on(EXCHANGE)
+            .on(bank.exchange())
             .before(),
     ];
-    let app = TestApp::by_hand().await;
+    let app = bank.by_hand().await;
     for fault in faults {
         let name = format!("{:?}", fault.effect);
         app.sandbox.set_fault(fault.times(1)).unwrap();
@@ -221,13 +246,12 @@ async fn whatever_settles_nothing_leaves_the_connection_pending_until_dapi_settl
     }
 }
 
-#[tokio::test]
-async fn a_probe_comes_after_two_seconds_at_the_earliest_and_then_ever_later() {
-    let app = TestApp::by_hand().await;
-    app.sandbox.set_fault(status(503, &[])).unwrap();
+async fn a_probe_comes_after_two_seconds_at_the_earliest_and_then_ever_later(bank: Bank) {
+    let app = bank.by_hand().await;
+    app.sandbox.set_fault(status(bank, 503, &[])).unwrap();
     first_attempt(&app, &app.connect()).await;
     assert_eq!(app.tick().await.exchanges, 0);
-    let wait = "SELECT round(extract(epoch FROM due_at - strongroom_now())) FROM connections";
+    let wait = "SELECT ceil(extract(epoch FROM due_at - strongroom_now())) FROM connections";
     let mut waits = Vec::new();
     for _ in 0..8 {
         let seconds: u64 = app.database.value(wait).await.parse().unwrap();
@@ -240,10 +264,9 @@ async fn a_probe_comes_after_two_seconds_at_the_earliest_and_then_ever_later() {
     assert_eq!(waits, [2, 4, 8, 16, 32, 64, 120, 120]);
 }
 
-#[tokio::test]
-async fn a_retry_after_of_dapis_is_honoured() {
-    let app = TestApp::by_hand().await;
-    app.sandbox.set_fault(status(503, &[("Retry-After", "40")]).times(1)).unwrap();
+async fn a_retry_after_of_the_providers_is_honoured(bank: Bank) {
+    let app = bank.by_hand().await;
+    app.sandbox.set_fault(status(bank, 503, &[("Retry-After", "40")]).times(1)).unwrap();
     first_attempt(&app, &app.connect()).await;
     app.turn_clock(Duration::from_secs(39)).await;
     assert_eq!(app.tick().await.exchanges, 0);
@@ -251,14 +274,19 @@ async fn a_retry_after_of_dapis_is_honoured() {
     assert_eq!(app.tick().await.exchanges, 1);
 }
 
-#[tokio::test]
-async fn a_refusal_after_an_unanswered_attempt_makes_an_orphan() {
+async fn a_refusal_after_an_unanswered_attempt_makes_an_orphan(bank: Bank) {
+    let half = Fault::new(Effect::HalfAnswer).on(bank.exchange()).after();
     let lost = [
-        Fault::new(Effect::Drop).on(EXCHANGE).after(),
-        Fault::new(Effect::HalfAnswer).on(EXCHANGE).after(),
-        status(502, &[]).after(),
+        Fault::new(Effect::Drop).on(bank.exchange()).after(),
+        // Half of Plaid's answer has the whole token in it.
+        if bank == Bank::Dapi {
+            half
+        } else {
+            Fault::new(Effect::Drop).on(bank.exchange()).after()
+        },
+        status(bank, 502, &[]).after(),
     ];
-    let app = TestApp::by_hand().await;
+    let app = bank.by_hand().await;
     for fault in lost {
         app.sandbox.set_fault(fault.times(1)).unwrap();
         let result = app.connect();
@@ -274,25 +302,25 @@ async fn a_refusal_after_an_unanswered_attempt_makes_an_orphan() {
     }
 }
 
-#[tokio::test]
-async fn a_refusal_after_too_many_requests_is_a_plain_rejection() {
-    let app = TestApp::by_hand().await;
-    app.sandbox.set_fault(status(429, &[]).times(1)).unwrap();
+async fn a_refusal_after_too_many_requests_is_a_plain_rejection(bank: Bank) {
+    let app = bank.by_hand().await;
+    app.sandbox.set_fault(status(bank, 429, &[]).times(1)).unwrap();
     let pending = first_attempt(&app, &app.connect()).await;
-    app.sandbox.set_fault(refused().times(1)).unwrap();
+    app.sandbox.set_fault(bank.code_refused().times(1)).unwrap();
     app.turn_clock(Duration::from_secs(2)).await;
     app.tick().await;
     let connection = app.api.connection(&app.token().await, id(&pending)).await;
     assert_eq!(connection["status"], "rejected");
 }
 
-#[tokio::test]
-async fn a_lost_answer_is_fetched_again_where_dapi_gives_a_token_twice() {
-    let app = TestApp::by_hand().await;
+async fn a_lost_answer_is_fetched_again_where_the_provider_gives_a_token_twice(bank: Bank) {
+    let app = bank.by_hand().await;
     for truth in [SecondExchange::SameToken, SecondExchange::MintAnother] {
         app.sandbox
             .change_rules(RulesChange { second_exchange: Some(truth), ..RulesChange::default() });
-        app.sandbox.set_fault(Fault::new(Effect::Drop).on(EXCHANGE).after().times(1)).unwrap();
+        app.sandbox
+            .set_fault(Fault::new(Effect::Drop).on(bank.exchange()).after().times(1))
+            .unwrap();
         let pending = first_attempt(&app, &app.connect()).await;
         app.turn_clock(Duration::from_secs(2)).await;
         app.tick().await;
@@ -301,14 +329,13 @@ async fn a_lost_answer_is_fetched_again_where_dapi_gives_a_token_twice() {
     }
 }
 
-#[tokio::test]
-async fn without_probing_the_first_unanswered_attempt_makes_an_orphan() {
-    let app = TestApp::builder().set("DAPI_EXCHANGE_PROBE", "false").by_hand().spawn().await;
-    app.sandbox.set_fault(Fault::new(Effect::Drop).on(EXCHANGE).times(1)).unwrap();
+async fn without_probing_the_first_unanswered_attempt_makes_an_orphan(bank: Bank) {
+    let app = bank.builder().set(&bank.variable("EXCHANGE_PROBE"), "false").by_hand().spawn().await;
+    app.sandbox.set_fault(Fault::new(Effect::Drop).on(bank.exchange()).times(1)).unwrap();
     let orphan = first_attempt(&app, &app.connect()).await;
     assert_eq!(orphan["status"], "orphaned");
     // Too many requests is an answer: nothing was looked at, so asking again is safe.
-    app.sandbox.set_fault(status(429, &[]).times(1)).unwrap();
+    app.sandbox.set_fault(status(bank, 429, &[]).times(1)).unwrap();
     let pending = first_attempt(&app, &app.connect()).await;
     assert_eq!(pending["status"], "pending");
     app.turn_clock(Duration::from_secs(2)).await;
@@ -317,14 +344,15 @@ async fn without_probing_the_first_unanswered_attempt_makes_an_orphan() {
     assert_eq!(connection["status"], "active");
 }
 
-#[tokio::test]
-async fn a_code_that_dapi_never_settles_expires_with_its_window() {
-    let app = TestApp::by_hand().await;
-    for (fault, told) in [(status(503, &[]), "outcome_unknown"), (status(429, &[]), "code_expired")]
+async fn a_code_that_the_provider_never_settles_expires_with_its_window(bank: Bank) {
+    let app = bank.by_hand().await;
+    for (fault, told) in
+        [(status(bank, 503, &[]), "outcome_unknown"), (status(bank, 429, &[]), "code_expired")]
     {
         app.sandbox.set_fault(fault).unwrap();
-        let result = app.connect_with(&code_lives(20));
+        let result = app.connect();
         let pending = first_attempt(&app, &result).await;
+        windows_close_soon(&app).await;
         app.turn_clock(Duration::from_secs(81)).await;
         assert_eq!(app.tick().await.expired, 1);
         let connection = app.api.connection(&app.token().await, id(&pending)).await;
@@ -339,42 +367,52 @@ async fn a_code_that_dapi_never_settles_expires_with_its_window() {
     assert_eq!(app.database.value(held).await, "0");
 }
 
-#[tokio::test]
-async fn a_dapi_that_cannot_be_reached_consumes_nothing() {
+async fn a_provider_that_cannot_be_reached_consumes_nothing(bank: Bank) {
     // Nothing listens on port 1.
-    let app =
-        TestApp::builder().set("DAPI_BASE_URL", "http://127.0.0.1:1/v2").by_hand().spawn().await;
-    let pending = first_attempt(&app, &app.connect_with(&code_lives(20))).await;
+    let app = bank
+        .builder()
+        .set(&bank.variable("BASE_URL"), "http://127.0.0.1:1/v2")
+        .by_hand()
+        .spawn()
+        .await;
+    let pending = first_attempt(&app, &app.connect()).await;
     assert_eq!(pending["status"], "pending");
+    windows_close_soon(&app).await;
     app.turn_clock(Duration::from_secs(81)).await;
     app.tick().await;
     let connection = app.api.connection(&app.token().await, id(&pending)).await;
     assert_eq!(connection["failure"]["type"], "code_expired");
 }
 
-#[tokio::test]
-async fn the_sweep_does_not_end_a_code_whose_lease_is_alive() {
-    let app = TestApp::by_hand().await;
+async fn the_sweep_does_not_end_a_code_whose_lease_is_alive(bank: Bank) {
+    let app = bank.by_hand().await;
     app.sandbox
         .set_fault(
-            Fault::new(Effect::Answer).on(EXCHANGE).before().delayed(Duration::from_secs(60)),
+            Fault::new(Effect::Answer)
+                .on(bank.exchange())
+                .before()
+                .delayed(Duration::from_secs(60)),
         )
         .unwrap();
-    let answer = app.hand_in("ada", &app.connect_with(&code_lives(20))).await;
-    app.sandbox.calls_reached(EXCHANGE, 1).await;
+    let lasting = RulesChange { code_lifetime: Some(20), ..RulesChange::default() };
+    app.sandbox.change_rules(lasting);
+    let answer = app.hand_in("ada", &app.connect()).await;
+    app.sandbox.calls_reached(bank.exchange(), 1).await;
+    windows_close_soon(&app).await;
     app.turn_clock(Duration::from_secs(81)).await;
     assert_eq!(app.tick().await.expired, 0);
     app.sandbox.clear_faults();
     let connection = app.settled(id(&answer.json)).await;
-    // The sandbox's clock was turned as well, so that Dapi itself refuses the code by now.
+    // The sandbox's clock was turned as well, so that it refuses the code itself by now.
     assert_eq!(connection["status"], "rejected");
 }
 
-#[tokio::test]
-async fn more_than_may_be_called_at_once_waits_safely_for_its_turn() {
-    let app = TestApp::builder().set("DAPI_MAX_CONCURRENT_CALLS", "1").spawn().await;
+async fn more_than_may_be_called_at_once_waits_safely_for_its_turn(bank: Bank) {
+    let app = bank.builder().set("DAPI_MAX_CONCURRENT_CALLS", "1").spawn().await;
     app.sandbox
-        .set_fault(Fault::new(Effect::Answer).on(EXCHANGE).delayed(Duration::from_millis(100)))
+        .set_fault(
+            Fault::new(Effect::Answer).on(bank.exchange()).delayed(Duration::from_millis(100)),
+        )
         .unwrap();
     let (one, two, three) = (app.connect(), app.connect(), app.connect());
     let answers = tokio::join!(
@@ -387,28 +425,29 @@ async fn more_than_may_be_called_at_once_waits_safely_for_its_turn() {
     }
 }
 
-#[tokio::test]
-async fn a_client_that_hangs_up_changes_nothing() {
-    let app = TestApp::spawn().await;
+async fn a_client_that_hangs_up_changes_nothing(bank: Bank) {
+    let app = bank.spawn().await;
     app.sandbox
         .set_fault(
-            Fault::new(Effect::Answer).on(EXCHANGE).delayed(Duration::from_millis(200)).times(1),
+            Fault::new(Effect::Answer)
+                .on(bank.exchange())
+                .delayed(Duration::from_millis(200))
+                .times(1),
         )
         .unwrap();
     let (token, body) = (app.token().await, for_user(&app.connect(), "ada"));
     let request =
         app.api.request(reqwest::Method::POST, "/v1/connections").bearer_auth(&token).json(&body);
     let hung_up = tokio::spawn(request.send());
-    app.sandbox.calls_reached(EXCHANGE, 1).await;
+    app.sandbox.calls_reached(bank.exchange(), 1).await;
     hung_up.abort();
     let again = app.api.post(&token, "/v1/connections", &body).await;
     assert_eq!((again.status, again.connection_status()), (200, "active"));
-    assert_eq!(app.sandbox.calls_to(EXCHANGE), 1);
+    assert_eq!(app.exchanges(), 1);
 }
 
-#[tokio::test]
-async fn a_callers_trace_reaches_dapi() {
-    let app = TestApp::spawn().await;
+async fn a_callers_trace_reaches_the_provider(bank: Bank) {
+    let app = bank.spawn().await;
     let body = for_user(&app.connect(), "ada");
     let request = app
         .api
@@ -422,9 +461,8 @@ async fn a_callers_trace_reaches_dapi() {
     assert!(!calls.contains("00f067aa0ba902b7"), "the position is Strongroom's own: {calls}");
 }
 
-#[tokio::test]
-async fn an_exchange_leaves_its_trail() {
-    let app = TestApp::spawn().await;
+async fn an_exchange_leaves_its_trail(bank: Bank) {
+    let app = bank.spawn().await;
     app.active("zoe@example.com").await;
     assert_eq!(
         app.database.trail().await,

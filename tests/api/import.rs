@@ -1,66 +1,52 @@
 //! Importing tokens that the app already holds.
 
 use serde_json::{Value, json};
-use strongroom_dev::sandbox::Fault;
 
-use crate::support::{Answer, TestApp, id, with};
+use crate::for_each_bank;
+use crate::support::{Answer, Bank, TestApp, id, with};
+
+for_each_bank! {
+    an_imported_token_is_active_usable_and_revocable,
+    importing_the_same_token_again_gives_the_same_connection,
+    another_token_of_the_same_login_supersedes_the_older_one,
+    imports_of_one_login_at_once_leave_one_active,
+    a_login_of_another_user_is_not_imported,
+    an_import_waits_for_the_delinking_of_an_older_link,
+}
 
 async fn import(app: &TestApp, body: &Value) -> Answer {
     app.api.post(&app.token().await, "/v1/connections/import", body).await
 }
 
-/// A token that an app got by itself.
-async fn held_by_an_app(app: &TestApp, user: &str) -> Value {
-    let result = app.connect();
-    let exchange = json!({
-        "appSecret": strongroom_dev::sandbox::DEFAULT_APP_SECRET,
-        "accessCode": result["accessCode"],
-        "connectionID": result["connectionID"],
-    });
-    let call = reqwest::Client::new()
-        .post(format!("{}/v2/auth/ExchangeToken", app.sandbox_url))
-        .json(&exchange);
-    let token: Value =
-        serde_json::from_str(&call.send().await.unwrap().text().await.unwrap()).unwrap();
-    json!({
-        "clientUserID": user,
-        "connectionID": result["connectionID"],
-        "accessToken": token["accessToken"],
-        "userSecret": result["userSecret"],
-        "userID": result["userID"],
-        "tokenID": token["tokenID"],
-    })
-}
-
-#[tokio::test]
-async fn an_imported_token_is_active_usable_and_revocable() {
-    let app = TestApp::spawn().await;
-    let held = held_by_an_app(&app, "ada").await;
+async fn an_imported_token_is_active_usable_and_revocable(bank: Bank) {
+    let app = bank.spawn().await;
+    let held = app.held_by_an_app("ada").await;
     let answer = import(&app, &held).await;
     assert_eq!((answer.status, answer.connection_status()), (201, "active"), "{}", answer.text);
     assert!(answer.json["codeExpiresAt"].is_null() && answer.json["activatedAt"].is_string());
     let token = app.token().await;
     let revealed = app.api.reveal(&token, id(&answer.json)).await.json;
-    for name in ["accessToken", "userSecret", "connectionID", "userID", "tokenID"] {
+    for name in ["accessToken", "userSecret", "userID", "tokenID"] {
         assert_eq!(revealed[name], held[name], "{name}");
     }
+    let login = if bank == Bank::Dapi { "connectionID" } else { "itemID" };
+    assert_eq!(revealed["connectionID"], held[login]);
     assert_eq!(app.api.delink(&token, id(&answer.json)).await.connection_status(), "delinked");
-    assert_eq!(app.sandbox.tokens(10).iter().filter(|token| token.live).count(), 0);
+    assert_eq!(app.live_tokens(), 0);
 }
 
-#[tokio::test]
-async fn importing_the_same_token_again_gives_the_same_connection() {
-    let app = TestApp::spawn().await;
-    let held = held_by_an_app(&app, "ada").await;
+async fn importing_the_same_token_again_gives_the_same_connection(bank: Bank) {
+    let app = bank.spawn().await;
+    let held = app.held_by_an_app("ada").await;
     let first = import(&app, &held).await;
     let again = import(&app, &held).await;
-    assert_eq!((again.status, &again.json), (200, &first.json));
+    assert_eq!((again.status, &again.json["id"]), (200, &first.json["id"]));
+    assert_eq!(app.live_tokens(), 1);
 }
 
-#[tokio::test]
-async fn another_token_of_the_same_login_supersedes_the_older_one() {
-    let app = TestApp::spawn().await;
-    let held = held_by_an_app(&app, "ada").await;
+async fn another_token_of_the_same_login_supersedes_the_older_one(bank: Bank) {
+    let app = bank.spawn().await;
+    let held = app.held_by_an_app("ada").await;
     let first = import(&app, &held).await;
     let second = import(&app, &with(&held, json!({ "accessToken": "another" }))).await;
     assert_eq!(second.status, 201);
@@ -71,10 +57,9 @@ async fn another_token_of_the_same_login_supersedes_the_older_one() {
     );
 }
 
-#[tokio::test]
-async fn imports_of_one_login_at_once_leave_one_active() {
-    let app = TestApp::spawn().await;
-    let held = held_by_an_app(&app, "ada").await;
+async fn imports_of_one_login_at_once_leave_one_active(bank: Bank) {
+    let app = bank.spawn().await;
+    let held = app.held_by_an_app("ada").await;
     let imports = (0..10).map(|n| {
         let body = with(&held, json!({ "accessToken": format!("token-{n}") }));
         let app = &app;
@@ -86,21 +71,19 @@ async fn imports_of_one_login_at_once_leave_one_active() {
     assert_eq!(app.database.value(active).await, "1");
 }
 
-#[tokio::test]
-async fn a_login_of_another_user_is_not_imported() {
-    let app = TestApp::spawn().await;
-    let held = held_by_an_app(&app, "ada").await;
+async fn a_login_of_another_user_is_not_imported(bank: Bank) {
+    let app = bank.spawn().await;
+    let held = app.held_by_an_app("ada").await;
     import(&app, &held).await;
     let answer = import(&app, &with(&held, json!({ "clientUserID": "bob" }))).await;
     assert_eq!(answer.problem(), (409, "connection_of_another_user"));
 }
 
-#[tokio::test]
-async fn an_import_waits_for_the_delinking_of_an_older_link() {
-    let app = TestApp::by_hand().await;
-    let held = held_by_an_app(&app, "ada").await;
+async fn an_import_waits_for_the_delinking_of_an_older_link(bank: Bank) {
+    let app = bank.by_hand().await;
+    let held = app.held_by_an_app("ada").await;
     let older = import(&app, &held).await.json;
-    app.sandbox.set_fault(Fault::status(503).on("users/DelinkUser").times(1)).unwrap();
+    app.sandbox.set_fault(app.revocation_fails().times(1)).unwrap();
     app.api.delink(&app.token().await, id(&older)).await;
     app.tick().await;
     let newer = import(&app, &with(&held, json!({ "accessToken": "another" }))).await;
@@ -115,7 +98,7 @@ async fn an_import_waits_for_the_delinking_of_an_older_link() {
 #[tokio::test]
 async fn a_body_that_lacks_something_is_refused_by_name() {
     let app = TestApp::spawn().await;
-    let held = held_by_an_app(&app, "ada").await;
+    let held = app.held_by_an_app("ada").await;
     for (field, value) in [
         ("clientUserID", json!(null)),
         ("connectionID", json!(null)),

@@ -3,23 +3,29 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use strongroom_dev::sandbox::{ConnectOptions, Effect, Fault};
+use strongroom_dev::sandbox::{ConnectOptions, Fault};
 
-use crate::support::{TestApp, id};
+use crate::for_each_bank;
+use crate::support::{Bank, TestApp, id};
 
-const EXCHANGE: &str = "auth/ExchangeToken";
-const DELINK: &str = "users/DelinkUser";
-
-fn held_up(result: &Value) -> Fault {
-    Fault::new(Effect::Answer)
-        .on(EXCHANGE)
-        .of_connection(result["connectionID"].as_str().unwrap())
-        .delayed(Duration::from_secs(300))
+for_each_bank! {
+    linking_the_same_login_again_supersedes_the_older_connection_without_delinking_it,
+    a_user_may_hold_several_logins,
+    an_older_result_whose_token_comes_after_a_newer_one_gives_way,
+    a_login_whose_connection_ended_is_free_for_another_user,
+    of_two_users_who_link_one_login_at_once_the_loser_is_rejected_and_its_token_dropped,
+    a_token_that_comes_while_the_older_link_is_being_delinked_is_held_and_then_used,
+    a_delinking_that_was_claimed_is_not_sent_once_another_link_of_the_login_is_active,
 }
 
-#[tokio::test]
-async fn linking_the_same_login_again_supersedes_the_older_connection_without_delinking_it() {
-    let app = TestApp::spawn().await;
+fn held_up(app: &TestApp, result: &Value) -> Fault {
+    app.exchange_is_slow().of_connection(&app.login_of(result))
+}
+
+async fn linking_the_same_login_again_supersedes_the_older_connection_without_delinking_it(
+    bank: Bank,
+) {
+    let app = bank.spawn().await;
     let result = app.connect();
     let older = app.active_from("ada", &result).await;
     let newer = app.active_from("ada", &app.connect_again(&result)).await;
@@ -27,34 +33,32 @@ async fn linking_the_same_login_again_supersedes_the_older_connection_without_de
     assert_eq!(older["status"], "invalidated");
     assert_eq!(older["replacedBy"], newer["id"]);
     assert!(older["revocation"].is_null());
-    assert_eq!(app.sandbox.calls_to(DELINK), 0, "it could have cut the new link");
+    assert_eq!(app.revocations(), 0, "it could have cut the new link");
     let held = "SELECT access_token IS NULL AND user_secret IS NULL FROM connections WHERE status = 'invalidated'";
     assert_eq!(app.database.value(held).await, "true");
 }
 
-#[tokio::test]
-async fn a_user_may_hold_several_logins() {
-    let app = TestApp::spawn().await;
+async fn a_user_may_hold_several_logins(bank: Bank) {
+    let app = bank.spawn().await;
     app.active("ada").await;
     app.active("ada").await;
     let active = "SELECT count(*) FROM connections WHERE status = 'active'";
     assert_eq!(app.database.value(active).await, "2");
 }
 
-#[tokio::test]
-async fn an_older_result_whose_token_comes_after_a_newer_one_gives_way() {
-    let app = TestApp::by_hand().await;
+async fn an_older_result_whose_token_comes_after_a_newer_one_gives_way(bank: Bank) {
+    let app = bank.by_hand().await;
     let result = app.connect();
-    app.sandbox.set_fault(held_up(&result).times(1)).unwrap();
+    app.sandbox.set_fault(held_up(&app, &result).times(1)).unwrap();
     let older = app.hand_in("ada", &result).await.json;
-    app.sandbox.calls_reached(EXCHANGE, 1).await;
+    app.sandbox.calls_reached(bank.exchange(), 1).await;
     let newer = app.active_from("ada", &app.connect_again(&result)).await;
     app.sandbox.clear_faults();
     let older = app.settled(id(&older)).await;
     assert_eq!((&older["status"], &older["replacedBy"]), (&json!("invalidated"), &newer["id"]));
     let newer = app.api.connection(&app.token().await, id(&newer)).await;
     assert_eq!(newer["status"], "active");
-    assert_eq!(app.sandbox.calls_to(DELINK), 0);
+    assert_eq!(app.revocations(), 0);
 }
 
 #[tokio::test]
@@ -65,7 +69,7 @@ async fn a_login_of_another_user_is_refused() {
     let answer = app.hand_in("bob", &app.connect_again(&result)).await;
     assert_eq!(answer.problem(), (409, "connection_of_another_user"));
     assert!(!answer.text.contains("ada"));
-    assert_eq!(app.sandbox.calls_to(EXCHANGE), 1);
+    assert_eq!(app.exchanges(), 1);
 }
 
 #[tokio::test]
@@ -73,28 +77,31 @@ async fn a_login_of_another_user_is_refused_while_it_is_being_revoked() {
     let app = TestApp::by_hand().await;
     let result = app.connect();
     let connection = app.active_from("ada", &result).await;
-    app.sandbox.set_fault(Fault::status(503).on(DELINK)).unwrap();
+    app.sandbox.set_fault(app.revocation_fails()).unwrap();
     app.api.delink(&app.token().await, id(&connection)).await;
     let answer = app.hand_in("bob", &app.connect_again(&result)).await;
     assert_eq!(answer.problem(), (409, "connection_of_another_user"));
 }
 
-#[tokio::test]
-async fn a_login_whose_connection_ended_is_free_for_another_user() {
-    let app = TestApp::spawn().await;
+async fn a_login_whose_connection_ended_is_free_for_another_user(bank: Bank) {
+    let app = bank.spawn().await;
     let result = app.connect();
     let connection = app.active_from("ada", &result).await;
-    assert_eq!(app.api.delink(&app.token().await, id(&connection)).await.status, 200);
+    // Not told to the bank link, which at Plaid would end the login itself.
+    let body = json!({ "reason": "x", "revokeUpstream": false });
+    let ended = app.api.invalidate(&app.token().await, id(&connection), &body).await;
+    assert_eq!(ended.connection_status(), "invalidated");
     app.active_from("bob", &app.connect_again(&result)).await;
 }
 
-#[tokio::test]
-async fn of_two_users_who_link_one_login_at_once_the_loser_is_rejected_and_its_token_dropped() {
-    let app = TestApp::by_hand().await;
+async fn of_two_users_who_link_one_login_at_once_the_loser_is_rejected_and_its_token_dropped(
+    bank: Bank,
+) {
+    let app = bank.by_hand().await;
     let result = app.connect();
-    app.sandbox.set_fault(held_up(&result).times(1)).unwrap();
+    app.sandbox.set_fault(held_up(&app, &result).times(1)).unwrap();
     let loser = app.hand_in("bob", &result).await.json;
-    app.sandbox.calls_reached(EXCHANGE, 1).await;
+    app.sandbox.calls_reached(bank.exchange(), 1).await;
     app.active_from("ada", &app.connect_again(&result)).await;
     app.sandbox.clear_faults();
     let loser = app.settled(id(&loser)).await;
@@ -112,7 +119,7 @@ async fn a_new_link_waits_until_the_older_ones_delinking_is_through() {
     let app = TestApp::by_hand().await;
     let result = app.connect();
     let older = app.active_from("ada", &result).await;
-    app.sandbox.set_fault(Fault::status(503).on(DELINK)).unwrap();
+    app.sandbox.set_fault(app.revocation_fails()).unwrap();
     app.api.delink(&app.token().await, id(&older)).await;
     app.tick().await;
     let newer = app.hand_in("ada", &app.connect_again(&result)).await;
@@ -121,7 +128,7 @@ async fn a_new_link_waits_until_the_older_ones_delinking_is_through() {
         app.turn_clock(Duration::from_secs(10)).await;
         app.tick().await;
     }
-    assert_eq!(app.sandbox.calls_to(EXCHANGE), 1, "the new code has to wait");
+    assert_eq!(app.exchanges(), 1, "the new code has to wait");
     app.sandbox.clear_faults();
     app.turn_clock(Duration::from_secs(60)).await;
     app.tick().await;
@@ -131,19 +138,20 @@ async fn a_new_link_waits_until_the_older_ones_delinking_is_through() {
     assert_eq!(app.api.connection(&token, id(&newer.json)).await["status"], "active");
 }
 
-#[tokio::test]
-async fn a_token_that_comes_while_the_older_link_is_being_delinked_is_held_and_then_used() {
-    let app = TestApp::by_hand().await;
+async fn a_token_that_comes_while_the_older_link_is_being_delinked_is_held_and_then_used(
+    bank: Bank,
+) {
+    let app = bank.by_hand().await;
     let result = app.connect();
     let older = app.active_from("ada", &result).await;
-    app.sandbox.set_fault(Fault::status(503).on(DELINK)).unwrap();
-    app.sandbox.set_fault(held_up(&result).times(1)).unwrap();
+    app.sandbox.set_fault(app.revocation_fails()).unwrap();
+    app.sandbox.set_fault(held_up(&app, &result).times(1)).unwrap();
     let newer = app.hand_in("ada", &app.connect_again(&result)).await.json;
-    app.sandbox.calls_reached(EXCHANGE, 2).await;
+    app.sandbox.calls_reached(bank.exchange(), 2).await;
     let token = app.token().await;
     app.api.delink(&token, id(&older)).await;
     app.sandbox.clear_faults();
-    app.sandbox.set_fault(Fault::status(503).on(DELINK)).unwrap();
+    app.sandbox.set_fault(app.revocation_fails()).unwrap();
     let held = app.settled(id(&newer)).await;
     assert_eq!(held["status"], "pending");
     let kept = "SELECT access_token IS NOT NULL AND code IS NULL FROM connections WHERE status = 'pending'";
@@ -163,7 +171,15 @@ async fn a_token_that_comes_while_the_older_link_is_being_delinked_is_held_and_t
     app.tick().await;
     let token = app.token().await;
     assert_eq!(app.api.connection(&token, id(&older)).await["status"], "delinked");
-    assert_eq!(app.api.connection(&token, id(&newer)).await["status"], "active");
+    let ends = match bank {
+        Bank::Dapi => "active",
+        // With the item every token of it is gone, and Plaid says so when its accounts are asked for.
+        Bank::Plaid => {
+            app.tick().await;
+            "invalidated"
+        }
+    };
+    assert_eq!(app.api.connection(&token, id(&newer)).await["status"], ends);
 }
 
 #[tokio::test]
@@ -188,9 +204,10 @@ async fn a_code_belongs_to_its_app() {
     assert_eq!(answer.problem(), (422, "code_rejected"), "not code_already_received");
 }
 
-#[tokio::test]
-async fn a_delinking_that_was_claimed_is_not_sent_once_another_link_of_the_login_is_active() {
-    let app = TestApp::by_hand().await;
+async fn a_delinking_that_was_claimed_is_not_sent_once_another_link_of_the_login_is_active(
+    bank: Bank,
+) {
+    let app = bank.by_hand().await;
     let result = app.connect();
     let old = app.active_from("ada", &result).await;
     app.api.delink(&app.token().await, id(&old)).await;
@@ -203,8 +220,9 @@ async fn a_delinking_that_was_claimed_is_not_sent_once_another_link_of_the_login
                 INSERT INTO users (id, app_id, client_user_id)
                 SELECT gen_random_uuid(), app_id, 'eve' FROM users LIMIT 1;
                 INSERT INTO connections (id, app_id, user_id, status, login_id, access_token,
-                                         user_secret, activated_at)
-                SELECT gen_random_uuid(), c.app_id, u.id, 'active', c.login_id, '\\x00', '\\x00', now()
+                                         user_secret, activated_at, provider)
+                SELECT gen_random_uuid(), c.app_id, u.id, 'active', c.login_id, '\\x00', '\\x00', now(),
+                       c.provider
                 FROM connections c, users u WHERE c.id = NEW.connection_id AND u.client_user_id = 'eve';
                 RETURN NULL;
              END $$;
@@ -213,7 +231,7 @@ async fn a_delinking_that_was_claimed_is_not_sent_once_another_link_of_the_login
         )
         .await;
     app.tick().await;
-    assert_eq!(app.sandbox.calls_to(DELINK), 0);
+    assert_eq!(app.revocations(), 0);
     let ended = app.api.connection(&app.token().await, id(&old)).await;
     assert_eq!(ended["status"], "invalidated");
     assert_eq!(ended["revocation"]["confirmedAt"], Value::Null);

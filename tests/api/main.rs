@@ -56,10 +56,18 @@ mod oauth;
 mod oauth_crate;
 mod odd_answers;
 mod outages;
+mod plaid;
+mod plaid_apps;
+mod plaid_relay;
+mod plaid_webhooks;
+mod plaid_wire;
 mod relay;
 mod reveal_budget;
 mod revocation;
 mod revoked_tokens;
+mod rotation;
+#[cfg(feature = "failpoints")]
+mod rotation_crashes;
 mod sealing;
 mod server_metadata;
 mod sessions;

@@ -12,7 +12,15 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::support::{Answer, BOOTSTRAP_ID, BOOTSTRAP_SECRET, TestApp, id, with};
+use crate::for_each_bank;
+use crate::support::{Answer, BOOTSTRAP_ID, BOOTSTRAP_SECRET, Bank, Builder, TestApp, id, with};
+
+for_each_bank! {
+    a_token_survives_whatever_its_answer_is_wrapped_in,
+    what_cannot_be_read_for_sure_settles_nothing,
+    a_delinking_is_confirmed_by_an_answer_that_is_encoded_or_marked,
+    an_exchange_never_meets_a_connection_that_was_kept,
+}
 
 const ACCOUNTS: &str = "data/accounts/get";
 const TOKEN: &str = r#"{"success":true,"status":"done","accessToken":"CANARY/token=="}"#;
@@ -50,7 +58,18 @@ impl Odd {
 
     /// A service with this in Dapi's place.
     async fn service(&self) -> TestApp {
-        TestApp::builder().set("DAPI_BASE_URL", format!("{}/v2", self.base)).by_hand().spawn().await
+        self.builder(Bank::Dapi).by_hand().spawn().await
+    }
+
+    /// The same, in this bank link's place.
+    fn builder(&self, bank: Bank) -> Builder {
+        bank.builder().set(&bank.variable("BASE_URL"), self.base.clone())
+    }
+
+    /// How many exchanges were asked for, and their heads.
+    fn exchanges(&self) -> Vec<String> {
+        let heads = self.heads.lock().unwrap();
+        heads.iter().filter(|head| is_exchange(head)).cloned().collect()
     }
 }
 
@@ -114,7 +133,30 @@ fn raw_deflate(text: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-/// A result as Connect hands it over, for a Dapi that is not the sandbox.
+/// Whether this is an exchange's path, or the head of one.
+fn is_exchange(path: &str) -> bool {
+    path.contains("exchange")
+}
+
+/// An answer with a token.
+fn token(bank: Bank) -> &'static str {
+    match bank {
+        Bank::Dapi => TOKEN,
+        Bank::Plaid => {
+            r#"{"access_token":"CANARY/token==","item_id":"item","request_id":"done","x":true}"#
+        }
+    }
+}
+
+/// A result as the link hands it over, for a bank link that is not the sandbox.
+fn result_of(bank: Bank, number: usize) -> Value {
+    match bank {
+        Bank::Dapi => result(number),
+        Bank::Plaid => json!({ "public_token": format!("public-sandbox-{number}") }),
+    }
+}
+
+/// One of Dapi's.
 fn result(number: usize) -> Value {
     json!({
         "success": true, "accessCode": format!("code-{number}"), "userSecret": "CANARY-secret",
@@ -141,44 +183,47 @@ fn utf16(text: &str) -> Vec<u8> {
     std::iter::once(0xfeff).chain(text.encode_utf16()).flat_map(u16::to_le_bytes).collect()
 }
 
-#[tokio::test]
-async fn a_token_survives_whatever_its_answer_is_wrapped_in() {
-    let short = TOKEN.len() + 100;
+async fn a_token_survives_whatever_its_answer_is_wrapped_in(bank: Bank) {
+    let token = token(bank);
+    let short = token.len() + 100;
     let answers = vec![
-        encoded("gzip", &gzip(TOKEN.as_bytes())),
-        encoded("X-GZIP", &gzip(TOKEN.as_bytes())),
-        encoded("deflate", &zlib(TOKEN.as_bytes())),
-        encoded("deflate", &raw_deflate(TOKEN.as_bytes())),
-        encoded("deflate, gzip", &gzip(&zlib(TOKEN.as_bytes()))),
-        encoded("gzip", TOKEN.as_bytes()),
-        http("200 OK", &[b"\xef\xbb\xbf", TOKEN.as_bytes()].concat()),
-        http("200 OK", &utf16(TOKEN)),
-        http("200 OK", &TOKEN.replace("done", "d\u{1}ne").into_bytes()),
-        http("200 OK\r\ncontent-type: text/html", &TOKEN.as_bytes().replace_byte(b"done", 0xe9)),
-        http("200 OK", TOKEN.replace("true", "\"true\",\"tokenID\":7,\"x\":1,\"x\":2").as_bytes()),
-        http("200 OK", format!("\r\n {TOKEN}\n\0<!-- -->").as_bytes()),
-        http("200 OK\r\nodd header\r\nx: \x01", TOKEN.as_bytes()),
+        encoded("gzip", &gzip(token.as_bytes())),
+        encoded("X-GZIP", &gzip(token.as_bytes())),
+        encoded("deflate", &zlib(token.as_bytes())),
+        encoded("deflate", &raw_deflate(token.as_bytes())),
+        encoded("deflate, gzip", &gzip(&zlib(token.as_bytes()))),
+        encoded("gzip", token.as_bytes()),
+        http("200 OK", &[b"\xef\xbb\xbf", token.as_bytes()].concat()),
+        http("200 OK", &utf16(token)),
+        http("200 OK", &token.replace("done", "d\u{1}ne").into_bytes()),
+        http("200 OK\r\ncontent-type: text/html", &token.as_bytes().replace_byte(b"done", 0xe9)),
+        http("200 OK", token.replace("true", "\"true\",\"tokenID\":7,\"x\":1,\"x\":2").as_bytes()),
+        http("200 OK", format!("\r\n {token}\n\0<!-- -->").as_bytes()),
+        http("200 OK\r\nodd header\r\nx: \x01", token.as_bytes()),
         // It promises more than it sends.
-        format!("HTTP/1.1 200 OK\r\ncontent-length: {short}\r\nconnection: close\r\n\r\n{TOKEN}")
+        format!("HTTP/1.1 200 OK\r\ncontent-length: {short}\r\nconnection: close\r\n\r\n{token}")
             .into_bytes(),
     ];
     let mine = answers.clone();
     let asked = Mutex::new(0);
-    let dapi = Odd::new(move |_, _| {
+    let odd = Odd::new(move |path, _| {
+        if !is_exchange(path) {
+            return Some(http("503 X", b""));
+        }
         let mut asked = asked.lock().unwrap();
         *asked += 1;
         mine.get(*asked - 1).cloned()
     })
     .await;
-    let app = TestApp::builder().set("DAPI_BASE_URL", format!("{}/v2", dapi.base)).spawn().await;
+    let app = odd.builder(bank).spawn().await;
     for (number, answer) in answers.iter().enumerate() {
-        let told = app.hand_in("ada", &result(number)).await;
+        let told = app.hand_in("ada", &result_of(bank, number)).await;
         let answer = String::from_utf8_lossy(answer);
         assert_eq!(told.status, 201, "{answer}: {}", told.text);
         let revealed = app.api.reveal(&app.token().await, id(&told.json)).await;
         assert_eq!(revealed.json["accessToken"], "CANARY/token==", "{answer}");
     }
-    let heads = dapi.heads.lock().unwrap();
+    let heads = odd.exchanges();
     assert!(heads.iter().all(|head| head.contains("accept-encoding: identity")), "{heads:?}");
 }
 
@@ -196,36 +241,41 @@ impl ReplaceByte for [u8] {
     }
 }
 
-#[tokio::test]
-async fn what_cannot_be_read_for_sure_settles_nothing() {
-    let damaged = TOKEN.as_bytes().replace_byte(b"token", 0xff);
+async fn what_cannot_be_read_for_sure_settles_nothing(bank: Bank) {
+    let token = token(bank);
+    let damaged = token.as_bytes().replace_byte(b"token", 0xff);
     let bomb = gzip(format!("{{\"x\":\"{}\"}}", " ".repeat(50_000_000)).as_bytes());
     for answer in [
-        encoded("zstd", TOKEN.as_bytes()),
+        encoded("zstd", token.as_bytes()),
         encoded("gzip", &bomb),
         http("200 OK", &damaged),
-        http("200 OK", TOKEN.replace("CANARY", "CANARY\\r\\nx: y").as_bytes()),
+        http("200 OK", token.replace("CANARY", "CANARY\\r\\nx: y").as_bytes()),
         http("200 OK", b"[true,\"CANARY/token==\"]"),
     ] {
-        let dapi = Odd::answering(answer.clone()).await;
-        let app = dapi.service().await;
-        let told = app.hand_in("ada", &result(1)).await;
+        let odd = Odd::answering(answer.clone()).await;
+        let app = odd.builder(bank).by_hand().spawn().await;
+        let told = app.hand_in("ada", &result_of(bank, 1)).await;
         let found = app.settled(id(&told.json)).await;
         assert_eq!(found["status"], "pending", "{}", String::from_utf8_lossy(&answer));
     }
 }
 
-#[tokio::test]
-async fn a_delinking_is_confirmed_by_an_answer_that_is_encoded_or_marked() {
-    let yes = r#"{"success":true,"status":"done"}"#.as_bytes();
+async fn a_delinking_is_confirmed_by_an_answer_that_is_encoded_or_marked(bank: Bank) {
+    let (yes, twice): (&[u8], &[u8]) = match bank {
+        Bank::Dapi => {
+            (br#"{"success":true,"status":"done"}"#, br#"{"success":"true","msg":"","msg":""}"#)
+        }
+        Bank::Plaid => (br#"{"request_id":"r"}"#, br#"{"request_id":"r","x":"","x":""}"#),
+    };
     for answer in [
         encoded("gzip", &gzip(yes)),
         http("200 OK", &[b"\xef\xbb\xbf", yes].concat()),
-        http("200 OK", br#"{"success":"true","msg":"","msg":""}"#),
+        http("200 OK", twice),
     ] {
-        let dapi = Odd::answering(answer).await;
-        let app = dapi.service().await;
-        let imported = import(&app).await;
+        let odd = Odd::answering(answer).await;
+        let app = odd.builder(bank).by_hand().spawn().await;
+        let body = bank.import("ada", "c", "CANARY/token==");
+        let imported = app.api.post(&app.token().await, "/v1/connections/import", &body).await.json;
         app.api.delink(&app.token().await, id(&imported)).await;
         app.tick().await;
         let found = app.api.connection(&app.token().await, id(&imported)).await;
@@ -362,21 +412,17 @@ async fn a_date_in_retry_after_is_passed_on_as_seconds() {
     assert_eq!((answer.status, answer.header("retry-after")), (429, "20"));
 }
 
-#[tokio::test]
-async fn an_exchange_never_meets_a_connection_that_was_kept() {
-    let keep = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{TOKEN}", TOKEN.len());
+async fn an_exchange_never_meets_a_connection_that_was_kept(bank: Bank) {
+    let token = token(bank);
+    let keep = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{token}", token.len());
     // Whoever uses a connection twice is cut off without a byte.
-    let dapi = Odd::new(move |_, number| (number == 1).then(|| keep.clone().into_bytes())).await;
-    let app = TestApp::builder()
-        .set("DAPI_BASE_URL", format!("{}/v2", dapi.base))
-        .set("DAPI_EXCHANGE_PROBE", "false")
-        .spawn()
-        .await;
+    let odd = Odd::new(move |_, number| (number == 1).then(|| keep.clone().into_bytes())).await;
+    let app = odd.builder(bank).set(&bank.variable("EXCHANGE_PROBE"), "false").spawn().await;
     for number in 0..5 {
-        let told = app.hand_in("ada", &result(number)).await;
+        let told = app.hand_in("ada", &result_of(bank, number)).await;
         assert_eq!(told.status, 201, "{}", told.text);
     }
-    assert_eq!(dapi.heads.lock().unwrap().len(), 5);
+    assert_eq!(odd.exchanges().len(), 5);
 }
 
 #[tokio::test]

@@ -3,20 +3,36 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use strongroom_dev::sandbox::{ConnectOptions, Effect, Fault, Refuse};
+use strongroom_dev::sandbox::{Effect, Fault, Refuse};
 
-use crate::support::{TestApp, id};
+use crate::for_each_bank;
+use crate::support::{Bank, TestApp, id};
 
-const EXCHANGE: &str = "auth/ExchangeToken";
-const DELINK: &str = "users/DelinkUser";
-
-fn dapi_is_down() -> Fault {
-    Fault::status(503).on(DELINK)
+for_each_bank! {
+    a_delinked_connection_is_gone_here_and_at_the_provider,
+    an_invalidated_connection_is_told_to_the_provider_and_keeps_its_reason,
+    delinking_twice_answers_the_same,
+    what_the_provider_does_not_confirm_in_time_is_unusable_all_the_same,
+    the_provider_is_told_again_within_five_seconds_then_ever_later_up_to_an_hour,
+    already_gone_counts_as_told,
+    after_seven_days_without_success_it_ends_unconfirmed_and_is_counted,
+    an_operator_ends_at_once_what_the_provider_need_not_hear_of,
+    a_code_that_was_never_sent_is_revoked_at_once,
+    a_token_that_comes_for_a_revoked_code_is_delinked,
+    a_revoked_code_is_probed_for_until_the_provider_refuses_it,
+    a_revoked_code_that_the_provider_refuses_outright_is_confirmed_gone,
+    the_end_of_the_window_concludes_the_revocation_of_a_code,
+    what_never_became_active_cannot_be_revoked,
+    invalidating_needs_a_reason_and_delinking_needs_no_body,
+    the_provider_answering_nonsense_confirms_nothing,
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    no_reveal_starts_after_a_revocation_was_acknowledged,
+    a_revocation_leaves_its_trail,
 }
 
-fn told_gone(kind: &str) -> Fault {
+fn told_gone(bank: Bank, kind: &str) -> Fault {
     let refuse = Refuse { kind: kind.to_owned(), msg: "gone".to_owned(), status: 401 };
-    Fault::new(Effect::Refuse(refuse)).on(DELINK)
+    Fault::new(Effect::Refuse(refuse)).on(bank.revoke())
 }
 
 async fn connection(app: &TestApp, connection: &Value) -> Value {
@@ -29,36 +45,33 @@ async fn no_secret_is_held(app: &TestApp) {
     assert_eq!(app.database.value(held).await, "0");
 }
 
-#[tokio::test]
-async fn a_delinked_connection_is_gone_here_and_at_dapi() {
-    let app = TestApp::spawn().await;
+async fn a_delinked_connection_is_gone_here_and_at_the_provider(bank: Bank) {
+    let app = bank.spawn().await;
     let active = app.active("ada").await;
     let answer = app.api.delink(&app.token().await, id(&active)).await;
     assert_eq!((answer.status, answer.connection_status()), (200, "delinked"));
     let revocation = &answer.json["revocation"];
     assert_eq!((&revocation["kind"], &revocation["attempts"]), (&json!("delink"), &json!(1)));
     assert!(revocation["confirmedAt"].is_string() && revocation["nextAttemptAt"].is_null());
-    assert_eq!(app.sandbox.calls_to(DELINK), 1);
-    let live = app.sandbox.tokens(10).iter().filter(|token| token.live).count();
+    assert_eq!(app.revocations(), 1);
+    let live = app.live_tokens();
     assert_eq!(live, 0);
     no_secret_is_held(&app).await;
 }
 
-#[tokio::test]
-async fn an_invalidated_connection_is_told_to_dapi_and_keeps_its_reason() {
-    let app = TestApp::spawn().await;
+async fn an_invalidated_connection_is_told_to_the_provider_and_keeps_its_reason(bank: Bank) {
+    let app = bank.spawn().await;
     let active = app.active("ada").await;
     let body = json!({ "reason": "phone stolen" });
     let answer = app.api.invalidate(&app.token().await, id(&active), &body).await;
     assert_eq!((answer.status, answer.connection_status()), (200, "invalidated"));
     assert_eq!(answer.json["revocation"]["reason"], "phone stolen");
     assert!(answer.json["revocation"]["confirmedAt"].is_string());
-    assert_eq!(app.sandbox.calls_to(DELINK), 1);
+    assert_eq!(app.revocations(), 1);
 }
 
-#[tokio::test]
-async fn delinking_twice_answers_the_same() {
-    let app = TestApp::spawn().await;
+async fn delinking_twice_answers_the_same(bank: Bank) {
+    let app = bank.spawn().await;
     let active = app.active("ada").await;
     let token = app.token().await;
     let first = app.api.delink(&token, id(&active)).await;
@@ -66,13 +79,12 @@ async fn delinking_twice_answers_the_same() {
     assert_eq!((second.status, &second.json), (200, &first.json));
     let invalidated = app.api.invalidate(&token, id(&active), &json!({ "reason": "x" })).await;
     assert_eq!((invalidated.status, &invalidated.json), (200, &first.json));
-    assert_eq!(app.sandbox.calls_to(DELINK), 1);
+    assert_eq!(app.revocations(), 1);
 }
 
-#[tokio::test]
-async fn what_dapi_does_not_confirm_in_time_is_unusable_all_the_same() {
-    let app = TestApp::by_hand().await;
-    app.sandbox.set_fault(dapi_is_down()).unwrap();
+async fn what_the_provider_does_not_confirm_in_time_is_unusable_all_the_same(bank: Bank) {
+    let app = bank.by_hand().await;
+    app.sandbox.set_fault(app.revocation_fails()).unwrap();
     let active = app.active("ada").await;
     let token = app.token().await;
     let answer = app.api.delink(&token, id(&active)).await;
@@ -82,10 +94,9 @@ async fn what_dapi_does_not_confirm_in_time_is_unusable_all_the_same() {
     assert_eq!((again.status, again.connection_status()), (202, "revoking"));
 }
 
-#[tokio::test]
-async fn dapi_is_told_again_within_five_seconds_then_ever_later_up_to_an_hour() {
-    let app = TestApp::by_hand().await;
-    app.sandbox.set_fault(dapi_is_down()).unwrap();
+async fn the_provider_is_told_again_within_five_seconds_then_ever_later_up_to_an_hour(bank: Bank) {
+    let app = bank.by_hand().await;
+    app.sandbox.set_fault(app.revocation_fails()).unwrap();
     let active = app.active("ada").await;
     app.api.delink(&app.token().await, id(&active)).await;
     assert_eq!(app.tick().await.delinks, 1);
@@ -110,11 +121,10 @@ async fn dapi_is_told_again_within_five_seconds_then_ever_later_up_to_an_hour() 
     no_secret_is_held(&app).await;
 }
 
-#[tokio::test]
-async fn already_gone_counts_as_told() {
-    let app = TestApp::spawn().await;
-    for kind in ["USER_DELINKED", "INVALID_CONNECTION"] {
-        app.sandbox.set_fault(told_gone(kind).times(1)).unwrap();
+async fn already_gone_counts_as_told(bank: Bank) {
+    let app = bank.spawn().await;
+    for kind in bank.gone() {
+        app.sandbox.set_fault(told_gone(bank, kind).times(1)).unwrap();
         let active = app.active("ada").await;
         let answer = app.api.delink(&app.token().await, id(&active)).await;
         assert_eq!((answer.status, answer.connection_status()), (200, "delinked"), "{kind}");
@@ -125,21 +135,20 @@ async fn already_gone_counts_as_told() {
 #[tokio::test]
 async fn which_answers_mean_gone_can_be_configured() {
     let app = TestApp::builder().set("DAPI_GONE_TYPES", "TOKEN_UNKNOWN").by_hand().spawn().await;
-    app.sandbox.set_fault(told_gone("USER_DELINKED").times(1)).unwrap();
+    app.sandbox.set_fault(told_gone(Bank::Dapi, "USER_DELINKED").times(1)).unwrap();
     let active = app.active("ada").await;
     app.api.delink(&app.token().await, id(&active)).await;
     app.tick().await;
     assert_eq!(connection(&app, &active).await["status"], "revoking");
-    app.sandbox.set_fault(told_gone("TOKEN_UNKNOWN").times(1)).unwrap();
+    app.sandbox.set_fault(told_gone(Bank::Dapi, "TOKEN_UNKNOWN").times(1)).unwrap();
     app.turn_clock(Duration::from_secs(5)).await;
     app.tick().await;
     assert_eq!(connection(&app, &active).await["status"], "delinked");
 }
 
-#[tokio::test]
-async fn after_seven_days_without_success_it_ends_unconfirmed_and_is_counted() {
-    let app = TestApp::by_hand().await;
-    app.sandbox.set_fault(dapi_is_down()).unwrap();
+async fn after_seven_days_without_success_it_ends_unconfirmed_and_is_counted(bank: Bank) {
+    let app = bank.by_hand().await;
+    app.sandbox.set_fault(app.revocation_fails()).unwrap();
     let active = app.active("ada").await;
     app.api.delink(&app.token().await, id(&active)).await;
     app.tick().await;
@@ -152,9 +161,8 @@ async fn after_seven_days_without_success_it_ends_unconfirmed_and_is_counted() {
     no_secret_is_held(&app).await;
 }
 
-#[tokio::test]
-async fn an_operator_ends_at_once_what_dapi_need_not_hear_of() {
-    let app = TestApp::by_hand().await;
+async fn an_operator_ends_at_once_what_the_provider_need_not_hear_of(bank: Bank) {
+    let app = bank.by_hand().await;
     let body = json!({ "reason": "sandbox data", "revokeUpstream": false });
     let token = app.token().await;
     let active = app.active("ada").await;
@@ -162,24 +170,23 @@ async fn an_operator_ends_at_once_what_dapi_need_not_hear_of() {
     assert_eq!((answer.status, answer.connection_status()), (200, "invalidated"));
     assert!(answer.json["revocation"]["confirmedAt"].is_null());
 
-    app.sandbox.set_fault(dapi_is_down()).unwrap();
+    app.sandbox.set_fault(app.revocation_fails()).unwrap();
     let active = app.active("bob").await;
     app.api.delink(&token, id(&active)).await;
     app.tick().await;
     let answer = app.api.invalidate(&token, id(&active), &body).await;
     assert_eq!((answer.status, answer.connection_status()), (200, "invalidated"));
-    assert_eq!(app.sandbox.calls_to(DELINK), 1);
+    assert_eq!(app.revocations(), 1);
     no_secret_is_held(&app).await;
 }
 
-#[tokio::test]
-async fn a_code_that_was_never_sent_is_revoked_at_once() {
-    let app = TestApp::builder().set("DAPI_MAX_CONCURRENT_CALLS", "1").by_hand().spawn().await;
+async fn a_code_that_was_never_sent_is_revoked_at_once(bank: Bank) {
+    let app = bank.builder().set("DAPI_MAX_CONCURRENT_CALLS", "1").by_hand().spawn().await;
     app.sandbox
-        .set_fault(Fault::new(Effect::Answer).on(EXCHANGE).delayed(Duration::from_secs(300)))
+        .set_fault(Fault::new(Effect::Answer).on(bank.exchange()).delayed(Duration::from_secs(300)))
         .unwrap();
     app.hand_in("ada", &app.connect()).await;
-    app.sandbox.calls_reached(EXCHANGE, 1).await;
+    app.sandbox.calls_reached(bank.exchange(), 1).await;
     let waiting = app.hand_in("bob", &app.connect()).await;
     assert_eq!(waiting.connection_status(), "pending");
     let answer = app.api.delink(&app.token().await, id(&waiting.json)).await;
@@ -187,39 +194,36 @@ async fn a_code_that_was_never_sent_is_revoked_at_once() {
     app.sandbox.clear_faults();
     app.turn_clock(Duration::from_secs(60)).await;
     app.tick().await;
-    assert_eq!(app.sandbox.calls_to(EXCHANGE), 1);
-    assert_eq!(app.sandbox.calls_to(DELINK), 0);
+    assert_eq!(app.exchanges(), 1);
+    assert_eq!(app.revocations(), 0);
 }
 
-#[tokio::test]
-async fn a_token_that_comes_for_a_revoked_code_is_delinked() {
-    let app = TestApp::by_hand().await;
+async fn a_token_that_comes_for_a_revoked_code_is_delinked(bank: Bank) {
+    let app = bank.by_hand().await;
     app.sandbox
-        .set_fault(Fault::new(Effect::Answer).on(EXCHANGE).delayed(Duration::from_secs(300)))
+        .set_fault(Fault::new(Effect::Answer).on(bank.exchange()).delayed(Duration::from_secs(300)))
         .unwrap();
     let pending = app.hand_in("ada", &app.connect()).await.json;
-    app.sandbox.calls_reached(EXCHANGE, 1).await;
+    app.sandbox.calls_reached(bank.exchange(), 1).await;
     let answer = app.api.delink(&app.token().await, id(&pending)).await;
     assert_eq!((answer.status, answer.connection_status()), (202, "revoking"));
     app.sandbox.clear_faults();
     app.settled(id(&pending)).await;
     assert_eq!(app.tick().await.delinks, 1);
     assert_eq!(connection(&app, &pending).await["status"], "delinked");
-    assert_eq!(app.sandbox.calls_to(DELINK), 1);
+    assert_eq!(app.revocations(), 1);
     no_secret_is_held(&app).await;
 }
 
-#[tokio::test]
-async fn a_revoked_code_is_probed_for_until_dapi_refuses_it() {
-    let app = TestApp::by_hand().await;
-    app.sandbox.set_fault(Fault::status(503).on(EXCHANGE).times(2)).unwrap();
+async fn a_revoked_code_is_probed_for_until_the_provider_refuses_it(bank: Bank) {
+    let app = bank.by_hand().await;
+    app.sandbox.set_fault(Fault::status(503).on(bank.exchange()).times(2)).unwrap();
     let pending = app.hand_in("ada", &app.connect()).await.json;
     app.settled(id(&pending)).await;
     app.api.delink(&app.token().await, id(&pending)).await;
     app.tick().await;
     assert_eq!(connection(&app, &pending).await["status"], "revoking");
-    let refuse = Refuse { kind: "CODE_UNKNOWN".to_owned(), msg: String::new(), status: 400 };
-    app.sandbox.set_fault(Fault::new(Effect::Refuse(refuse)).on(EXCHANGE)).unwrap();
+    app.sandbox.set_fault(bank.code_refused()).unwrap();
     app.turn_clock(Duration::from_secs(10)).await;
     app.tick().await;
     let ended = connection(&app, &pending).await;
@@ -231,29 +235,23 @@ async fn a_revoked_code_is_probed_for_until_dapi_refuses_it() {
     no_secret_is_held(&app).await;
 }
 
-#[tokio::test]
-async fn a_revoked_code_that_dapi_refuses_outright_is_confirmed_gone() {
-    let app = TestApp::by_hand().await;
-    let refuse = Refuse { kind: "CODE_UNKNOWN".to_owned(), msg: String::new(), status: 400 };
-    let fault = Fault::new(Effect::Refuse(refuse)).on(EXCHANGE).delayed(Duration::from_secs(300));
-    app.sandbox.set_fault(fault).unwrap();
+async fn a_revoked_code_that_the_provider_refuses_outright_is_confirmed_gone(bank: Bank) {
+    let app = bank.by_hand().await;
+    app.sandbox.set_fault(bank.code_refused().delayed(Duration::from_secs(300))).unwrap();
     let pending = app.hand_in("ada", &app.connect()).await.json;
-    app.sandbox.calls_reached(EXCHANGE, 1).await;
+    app.sandbox.calls_reached(bank.exchange(), 1).await;
     app.api.delink(&app.token().await, id(&pending)).await;
     app.sandbox.clear_faults();
     assert_eq!(app.settled(id(&pending)).await["status"], "delinked");
 }
 
-#[tokio::test]
-async fn the_end_of_the_window_concludes_the_revocation_of_a_code() {
-    let app = TestApp::by_hand().await;
-    app.sandbox.set_fault(Fault::status(503).on(EXCHANGE)).unwrap();
-    let result =
-        app.connect_with(&ConnectOptions { code_lifetime: Some(20), ..ConnectOptions::default() });
-    let pending = app.hand_in("ada", &result).await.json;
+async fn the_end_of_the_window_concludes_the_revocation_of_a_code(bank: Bank) {
+    let app = bank.by_hand().await;
+    app.sandbox.set_fault(Fault::status(503).on(bank.exchange())).unwrap();
+    let pending = app.hand_in("ada", &app.connect()).await.json;
     app.settled(id(&pending)).await;
     app.api.invalidate(&app.token().await, id(&pending), &json!({ "reason": "x" })).await;
-    app.turn_clock(Duration::from_secs(81)).await;
+    app.turn_clock(Duration::from_mins(31)).await;
     app.tick().await;
     let ended = connection(&app, &pending).await;
     assert_eq!(
@@ -263,11 +261,9 @@ async fn the_end_of_the_window_concludes_the_revocation_of_a_code() {
     no_secret_is_held(&app).await;
 }
 
-#[tokio::test]
-async fn what_never_became_active_cannot_be_revoked() {
-    let app = TestApp::by_hand().await;
-    let refuse = Refuse { kind: "CODE_UNKNOWN".to_owned(), msg: String::new(), status: 400 };
-    app.sandbox.set_fault(Fault::new(Effect::Refuse(refuse)).on(EXCHANGE)).unwrap();
+async fn what_never_became_active_cannot_be_revoked(bank: Bank) {
+    let app = bank.by_hand().await;
+    app.sandbox.set_fault(bank.code_refused()).unwrap();
     let rejected = app.hand_in("ada", &app.connect()).await;
     app.settled(id(&rejected.json)).await;
     let token = app.token().await;
@@ -281,9 +277,8 @@ async fn what_never_became_active_cannot_be_revoked() {
     }
 }
 
-#[tokio::test]
-async fn invalidating_needs_a_reason_and_delinking_needs_no_body() {
-    let app = TestApp::spawn().await;
+async fn invalidating_needs_a_reason_and_delinking_needs_no_body(bank: Bank) {
+    let app = bank.spawn().await;
     let active = app.active("ada").await;
     let token = app.token().await;
     for body in [
@@ -300,13 +295,12 @@ async fn invalidating_needs_a_reason_and_delinking_needs_no_body() {
     assert_eq!(answer.status, 200);
 }
 
-#[tokio::test]
-async fn dapi_answering_nonsense_confirms_nothing() {
-    let app = TestApp::by_hand().await;
+async fn the_provider_answering_nonsense_confirms_nothing(bank: Bank) {
+    let app = bank.by_hand().await;
     let active = app.active("ada").await;
     app.api.delink(&app.token().await, id(&active)).await;
     for effect in [Effect::Garbage, Effect::Drop, Effect::HalfAnswer] {
-        app.sandbox.set_fault(Fault::new(effect).on(DELINK).before().times(1)).unwrap();
+        app.sandbox.set_fault(Fault::new(effect).on(bank.revoke()).before().times(1)).unwrap();
         app.turn_clock(Duration::from_secs(60)).await;
         assert_eq!(app.tick().await.delinks, 1);
         assert_eq!(connection(&app, &active).await["status"], "revoking");
@@ -316,9 +310,8 @@ async fn dapi_answering_nonsense_confirms_nothing() {
     assert_eq!(connection(&app, &active).await["status"], "delinked");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_reveal_starts_after_a_revocation_was_acknowledged() {
-    let app = TestApp::spawn().await;
+async fn no_reveal_starts_after_a_revocation_was_acknowledged(bank: Bank) {
+    let app = bank.spawn().await;
     let token = app.token().await;
     for round in 0..5 {
         let active = app.active(&format!("user-{round}")).await;
@@ -348,9 +341,8 @@ async fn no_reveal_starts_after_a_revocation_was_acknowledged() {
     }
 }
 
-#[tokio::test]
-async fn a_revocation_leaves_its_trail() {
-    let app = TestApp::spawn().await;
+async fn a_revocation_leaves_its_trail(bank: Bank) {
+    let app = bank.spawn().await;
     let active = app.active("ada").await;
     app.api.invalidate(&app.token().await, id(&active), &json!({ "reason": "phone stolen" })).await;
     let trail = app.database.trail().await;

@@ -29,9 +29,12 @@ pub struct Addresses {
     pub env_file: PathBuf,
     /// The database's folder, if `dev` runs one.
     pub database_folder: Option<PathBuf>,
-    /// The URL that exchanges go to, if that is not the sandbox.
+    /// The URL that Dapi's exchanges go to, if that is not the sandbox.
     #[serde(rename = "foreignDapiURL")]
     pub external_dapi: Option<String>,
+    /// The URL that Plaid's exchanges go to, if that is not the sandbox.
+    #[serde(rename = "foreignPlaidURL")]
+    pub external_plaid: Option<String>,
 }
 
 impl Addresses {
@@ -43,9 +46,17 @@ impl Addresses {
             Some(folder) => format!("{} (kept for the next start)", folder.display()),
             None => "the one that DATABASE_URL names".to_owned(),
         };
-        let external = self.external_dapi.as_ref().map(|url| {
-            format!("\n  DAPI_BASE_URL is yours, so codes go to {url} and not to the sandbox.\n")
+        let external = [
+            ("DAPI_BASE_URL", "codes", &self.external_dapi),
+            ("PLAID_BASE_URL", "public tokens", &self.external_plaid),
+        ];
+        let external = external.map(|(name, codes, url)| match url {
+            Some(url) => {
+                format!("\n  {name} is yours, so {codes} go to {url} and not to the sandbox.\n")
+            }
+            None => String::new(),
         });
+        let external = external.concat();
         let width = [demo, docs, sandbox].map(String::len).into_iter().max().unwrap_or_default();
         let lines = self.lines(user).map(|line| format!("    {line}")).join("\n");
         format!(
@@ -54,7 +65,7 @@ impl Addresses {
 
     Demo      {demo:width$}  connect a bank, reveal its token, delink it
     API       {docs:width$}  every request, to read and to try
-    Sandbox   {sandbox:width$}  Dapi's stand-in, with faults on demand
+    Sandbox   {sandbox:width$}  Dapi's and Plaid's stand-in, with faults on demand
     Metrics   {metrics}
     Database  {database}
 {external}
@@ -62,9 +73,10 @@ impl Addresses {
 
 {lines}
 
+  At Plaid the app is `plaid`; its client is $DEMO_PLAID_CLIENT_ID with $DEMO_PLAID_CLIENT_SECRET.
+
   Ctrl-C ends it all; the data stay.
 ",
-            external = external.unwrap_or_default(),
         )
     }
 

@@ -1,7 +1,8 @@
 //! The folder in which `strongroom dev` keeps its state, so that a second start opens the same data.
 //!
 //! `secrets` holds what the first start generated: a master key and a client. It is written once and never
-//! changed, because the database is unreadable without it. `env` holds the variables of the last start and is
+//! changed, because the database is unreadable without it. `plaid-client` holds a second client, created in the
+//! database and created again if the database does not know it. `env` holds the variables of the last start and is
 //! rewritten by each start. `postgres` is the database. The running `dev` holds `lock`.
 //!
 //! Imports no other module of this package. The caller generates the service's master key.
@@ -18,6 +19,10 @@ use strongroom_common::secret::SecretText;
 
 /// The variable in `env` that holds the demo's URL.
 pub const DEMO_URL: &str = "DEMO_URL";
+/// The variable in `env` with the id of the demo's client of the app at Plaid.
+pub const PLAID_CLIENT_ID: &str = "DEMO_PLAID_CLIENT_ID";
+/// The variable in `env` with that client's secret.
+pub const PLAID_CLIENT_SECRET: &str = "DEMO_PLAID_CLIENT_SECRET";
 const MASTER_KEYS: &str = "STRONGROOM_MASTER_KEYS";
 const CLIENT_ID: &str = "STRONGROOM_BOOTSTRAP_CLIENT_ID";
 const CLIENT_SECRET: &str = "STRONGROOM_BOOTSTRAP_CLIENT_SECRET";
@@ -72,6 +77,15 @@ pub struct Made {
     pub client_id: String,
     /// The bootstrap client's secret.
     pub client_secret: SecretText,
+}
+
+/// A client of Strongroom's.
+#[derive(Debug)]
+pub struct Client {
+    /// The `client_id`.
+    pub id: String,
+    /// The client secret.
+    pub secret: SecretText,
 }
 
 /// Variables by name.
@@ -130,6 +144,28 @@ impl Folder {
         let about = "What the last start of `strongroom dev` made or chose, for a shell to read. \
                      What you set yourself is not repeated here.";
         write(&self.env_file(), about, variables)
+    }
+
+    /// Returns the client of the app at Plaid that an earlier start created, if any.
+    #[must_use]
+    pub fn plaid_client(&self) -> Option<Client> {
+        let mut lines = read(&self.plaid_client_file()).ok()?;
+        let id = lines.remove(PLAID_CLIENT_ID)?.expose().to_owned();
+        Some(Client { id, secret: lines.remove(PLAID_CLIENT_SECRET)? })
+    }
+
+    /// Keeps the client of the app at Plaid for the next start.
+    pub fn keep_plaid_client(&self, client: &Client) -> Result<(), FolderError> {
+        let about = "The demo's client of the app at Plaid; if it is missing, the next start creates another.";
+        let lines = Lines::from([
+            (PLAID_CLIENT_ID.to_owned(), SecretText::new(client.id.clone())),
+            (PLAID_CLIENT_SECRET.to_owned(), client.secret.clone()),
+        ]);
+        write(&self.plaid_client_file(), about, &lines)
+    }
+
+    fn plaid_client_file(&self) -> PathBuf {
+        self.path.join("plaid-client")
     }
 
     /// Returns the folder's secrets, and generates them at the first start. `master_key` returns a key in the form
@@ -257,6 +293,17 @@ mod tests {
         assert_eq!(first.client_id, second.client_id);
         let mode = path.join("secrets").metadata().unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn the_client_of_the_app_at_plaid_is_kept_for_the_next_start() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = Folder::open(&parent.path().join("folder")).unwrap();
+        assert!(folder.plaid_client().is_none());
+        let client = Client { id: "id".to_owned(), secret: SecretText::new("secret".to_owned()) };
+        folder.keep_plaid_client(&client).unwrap();
+        let kept = folder.plaid_client().unwrap();
+        assert!(kept.id == client.id && kept.secret.same_as(&client.secret));
     }
 
     #[test]

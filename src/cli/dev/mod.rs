@@ -1,5 +1,6 @@
 //! `strongroom dev`.
 
+mod plaid_client;
 mod variables;
 
 use std::net::{SocketAddr, TcpListener};
@@ -7,17 +8,20 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use strongroom_dev::banner::Addresses;
-use strongroom_dev::demo::{self, reachable};
-use strongroom_dev::folder::{DEMO_URL, Folder, FolderError, Made};
+use strongroom_dev::demo::{self, AppClient, External, reachable};
+use strongroom_dev::folder::{self, DEMO_URL, Folder, FolderError, Made};
 use strongroom_dev::postgres::{Durability, LocalPostgres, Settings};
-use strongroom_dev::sandbox::{self, App, DEFAULT_APP_KEY, DEFAULT_APP_SECRET};
+use strongroom_dev::sandbox::{
+    self, App, DEFAULT_APP_KEY, DEFAULT_APP_SECRET, DEFAULT_PLAID_CLIENT_ID, DEFAULT_PLAID_SECRET,
+};
 
 use super::Failure;
 use super::output::Output;
 use super::serve::{raise_file_limit, shutdown_signal};
 use crate::common::clock::Clock;
 use crate::common::secret::SecretText;
-use crate::config::{Config, Environment};
+use crate::config::{Config, Environment, EnvironmentApp, ProviderConfig};
+use crate::providers::Provider;
 use crate::service::{Service, StartError};
 use crate::telemetry;
 use crate::vault::{MasterKeys, VaultError};
@@ -25,9 +29,9 @@ use variables::{Variables, own_database_url};
 
 /// Run everything that a newcomer needs, in one process.
 ///
-/// That is a PostgreSQL of its own (unless `DATABASE_URL` is set), the sandbox instead of Dapi,
-/// the service on 127.0.0.1:8080 (`STRONGROOM_LISTEN`), keys and a client made for the occasion, and
-/// a demo page with a small backend behind it. It prints where they are, and curl lines to try.
+/// That is a PostgreSQL of its own (unless `DATABASE_URL` is set), the sandbox instead of Dapi and Plaid,
+/// the service on 127.0.0.1:8080 (`STRONGROOM_LISTEN`) with an app at each of the two, keys and clients made
+/// for the occasion, and a demo page with a small backend behind it. It prints where they are, and curl lines to try.
 ///
 /// What it makes is kept in a folder, so that a second start opens the same data. A variable that
 /// you set yourself always wins. Logs go to standard error.
@@ -52,6 +56,17 @@ struct Listeners {
     demo_url: String,
     sandbox: TcpListener,
     sandbox_url: String,
+}
+
+impl Listeners {
+    /// Returns the base URL by which the sandbox plays this bank link.
+    fn base_url(&self, provider: Provider) -> String {
+        let path = match provider {
+            Provider::Dapi => "v2",
+            Provider::Plaid => "plaid",
+        };
+        format!("{}/{path}", self.sandbox_url)
+    }
 }
 
 impl Dev {
@@ -110,9 +125,14 @@ fn set_defaults(variables: &mut Variables, made: &Made, listeners: &Listeners) {
         ("STRONGROOM_BOOTSTRAP_CLIENT_ID", &made.client_id),
         ("STRONGROOM_BOOTSTRAP_CLIENT_SECRET", made.client_secret.expose()),
     ]);
-    variables.set_default([("DAPI_BASE_URL", &format!("{}/v2", listeners.sandbox_url))]);
+    variables.set_default([("DAPI_BASE_URL", &listeners.base_url(Provider::Dapi))]);
     variables
         .set_default([("DAPI_APP_KEY", DEFAULT_APP_KEY), ("DAPI_APP_SECRET", DEFAULT_APP_SECRET)]);
+    variables.set_default([("PLAID_BASE_URL", &listeners.base_url(Provider::Plaid))]);
+    variables.set_default([
+        ("PLAID_CLIENT_ID", DEFAULT_PLAID_CLIENT_ID),
+        ("PLAID_SECRET", DEFAULT_PLAID_SECRET),
+    ]);
     // The sandbox's other systems are upstreams to try, and they are on this machine.
     variables.prefer("STRONGROOM_ALLOW_PRIVATE_ADDRESSES", "true");
     variables.prefer("STRONGROOM_LOG_FORMAT", "text");
@@ -154,23 +174,30 @@ async fn serve(
     telemetry::init_on_stderr(&config.log);
     raise_file_limit();
     let sandbox = sandbox_of(&config);
-    let demo = demo_settings(&config, &listeners)?;
+    let (dapi, external) = (dapi_client(&config)?, external(&config, &listeners));
+    let at = config.database.service.hosts().first().cloned().unwrap_or_default();
     let built = Service::build(config, Clock::system()).await;
     let service = built.map_err(|error| start_failure(error, database.as_deref()))?;
     let api = local_url(service.address());
+    let plaid = plaid_client::ensure(&service, folder).await?;
     variables.set_default([("STRONGROOM_PUBLIC_URL", service.public_url().as_str())]);
+    variables.write(folder::PLAID_CLIENT_ID, &plaid.id);
+    variables.write(folder::PLAID_CLIENT_SECRET, plaid.secret.expose());
     folder.write_variables(variables.defaults()).map_err(Failure::other)?;
 
     let addresses = Addresses {
         demo: listeners.demo_url,
         docs: format!("{api}/docs/"),
         api,
-        sandbox: listeners.sandbox_url,
+        sandbox: listeners.sandbox_url.clone(),
         metrics: format!("{}/metrics", local_url(service.metrics_address())),
         env_file: folder.env_file(),
         database_folder: database,
-        external_dapi: demo.external_dapi.clone(),
+        external_dapi: external.dapi.clone(),
+        external_plaid: external.plaid.clone(),
     };
+    let sandbox_url = listeners.sandbox_url;
+    let demo = demo::Settings { sandbox: sandbox_url, external, dapi, plaid, database: at };
     let demo = demo::server(demo, &addresses.api, listeners.demo)?;
     let others = [sandbox::server(&sandbox, listeners.sandbox)?, demo];
     let others = others.map(|server| (server.handle(), tokio::spawn(server)));
@@ -184,32 +211,40 @@ async fn serve(
     Ok(outcome?)
 }
 
-/// Returns a sandbox with the app that the service uses.
+/// Returns a sandbox with the apps that the service uses.
 fn sandbox_of(config: &Config) -> sandbox::Sandbox {
-    let app = config.default_app.as_ref();
-    let apps = app.map(|app| App { key: app.app_key.clone(), secret: app.app_secret.clone() });
-    let apps = apps.into_iter().collect();
-    sandbox::Sandbox::new(sandbox::Settings { apps, ..sandbox::Settings::default() })
+    let apps = |app: &Option<EnvironmentApp>| {
+        let app = app.as_ref();
+        let app = app.map(|app| App { key: app.app_key.clone(), secret: app.app_secret.clone() });
+        app.into_iter().collect()
+    };
+    let (apps, plaid_apps) = (apps(&config.default_app), apps(&config.plaid_app));
+    sandbox::Sandbox::new(sandbox::Settings { apps, plaid_apps, ..sandbox::Settings::default() })
 }
 
-/// Returns the URL of the user's Dapi, if it is not the sandbox.
-fn external_dapi(config: &Config, listeners: &Listeners) -> Option<String> {
-    let base_url = config.providers.dapi.base_url.as_str();
-    (base_url != format!("{}/v2", listeners.sandbox_url)).then(|| base_url.to_owned())
+/// Returns the URLs of the user's Dapi and Plaid, if they are not the sandbox's.
+fn external(config: &Config, listeners: &Listeners) -> External {
+    let external = |provider, configured: &ProviderConfig| {
+        let base_url = configured.base_url.as_str();
+        (base_url != listeners.base_url(provider)).then(|| base_url.to_owned())
+    };
+    let providers = &config.providers;
+    External {
+        dapi: external(Provider::Dapi, &providers.dapi),
+        plaid: external(Provider::Plaid, &providers.plaid),
+    }
 }
 
-fn demo_settings(config: &Config, listeners: &Listeners) -> Result<demo::Settings, Failure> {
+/// Returns the demo's client of the app at Dapi: the bootstrap client.
+fn dapi_client(config: &Config) -> Result<AppClient, Failure> {
     let client = config.bootstrap.as_ref().ok_or_else(|| {
         let both = "STRONGROOM_BOOTSTRAP_CLIENT_ID and STRONGROOM_BOOTSTRAP_CLIENT_SECRET";
         Failure::Usage(format!("the demo needs a client; set both of {both}, or neither"))
     })?;
-    Ok(demo::Settings {
-        sandbox: listeners.sandbox_url.clone(),
-        external_dapi: external_dapi(config, listeners),
-        client_id: client.id.clone(),
-        client_secret: client.secret.clone(),
+    Ok(AppClient {
         app: crate::apps::DEFAULT,
-        database: config.database.service.hosts().first().cloned().unwrap_or_default(),
+        id: client.id.clone(),
+        secret: client.secret.clone(),
     })
 }
 

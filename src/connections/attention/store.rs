@@ -6,6 +6,30 @@ use crate::common::ids::{AppId, ConnectionId};
 use crate::connections::sql::column;
 use crate::database::{BatchQuery, Conn};
 
+/// Records that an active connection needs attention, unless it does already; the first reason and its time stay.
+pub async fn set_attention(
+    conn: &mut Conn,
+    actor: &AuditActor,
+    app: AppId,
+    id: ConnectionId,
+    kind: &str,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "WITH changed AS (
+            UPDATE connections SET attention_type = $4, attention_since = strongroom_now()
+            WHERE app_id = $1 AND id = $2 AND status = 'active' AND attention_type IS NULL
+            RETURNING app_id, id, user_id)
+         SELECT record_audit(app_id, $3, 'connection.attention_set', 'ok', user_id, id, $4) FROM changed",
+        app.uuid(),
+        id.uuid(),
+        actor as &AuditActor,
+        kind,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
 /// Clears the attention of an active connection, if it has one, and records its `type` in the audit trail.
 pub async fn clear_attention(
     conn: &mut Conn,
@@ -19,7 +43,10 @@ pub async fn clear_attention(
             WHERE app_id = $1 AND id = $2 AND status = 'active' AND attention_type IS NOT NULL
             FOR UPDATE),
          cleared AS (
-            UPDATE connections c SET attention_type = NULL, attention_since = NULL
+            UPDATE connections c
+            SET attention_type = NULL, attention_since = NULL,
+                -- What could not be asked for meanwhile.
+                details_due_at = CASE WHEN c.details_due_at IS NOT NULL THEN strongroom_now() END
             FROM before b WHERE c.app_id = b.app_id AND c.id = b.id
             RETURNING c.app_id, c.id, c.user_id, b.attention_type)
          SELECT record_audit(app_id, $3, 'connection.attention_cleared', 'ok', user_id, id, attention_type)

@@ -20,8 +20,8 @@ use crate::connections::query::store::ViewQuery;
 use crate::connections::token_lease::{CallRequest, TokenLease};
 use crate::connections::transitions::store::NewRevocation;
 use crate::connections::{
-    ConnectionError, Context, backoff, bank_login, end_dead_token, superseded, token_lease,
-    transitions,
+    ConnectionError, Context, backoff, bank_login, end_dead_token, restore_predecessor, superseded,
+    token_lease, transitions,
 };
 use crate::database::{Conn, retry};
 use crate::providers::plaid::{ItemDetails, fingerprint};
@@ -110,7 +110,8 @@ async fn confirm(
     };
     match ask(context, &permit, &lease).await? {
         Ok(details) => {
-            lease.end(context, "answered", Some(200), None).await?;
+            lease.prove_token(context).await?;
+            lease.end_unused(context, "answered", Some(200), None).await?;
             drop(permit);
             record(context, app, id, &details).await
         }
@@ -120,9 +121,17 @@ async fn confirm(
             let attention =
                 attention.filter(|kind| context.providers.needs_attention(provider, kind));
             let outcome = if status.is_some() { "answered" } else { "unreachable" };
-            lease.end(context, outcome, status, attention).await?;
-            if let Some(kind) = kind.filter(|_| dead) {
-                end_dead_token(context, app, id, provider, &kind).await?;
+            lease.end_unused(context, outcome, status, attention).await?;
+            if let Some(kind) = kind.as_ref().filter(|_| dead) {
+                let token = Some(lease.token());
+                end_dead_token(context, app, id, provider, kind, token).await?;
+                return Ok(());
+            }
+            let doubts =
+                |kind: &&String| context.providers.doubts_token(provider, kind, lease.is_proven());
+            if let Some(kind) = kind.as_ref().filter(doubts)
+                && restore_predecessor(context, app, id, provider, kind).await?
+            {
                 return Ok(());
             }
             postpone(&what).await
@@ -190,6 +199,9 @@ async fn record_once(
     if me.supersedes {
         // The newest of them stays; whichever was confirmed first.
         let newest = newer.last().map_or(id, |newer| newer.id);
+        if newest != id && !store::hold_active(&mut tx, app, newest).await? {
+            return Err(ConnectionError::Contended);
+        }
         let superseded = older.iter().chain(&newer).filter(|other| other.id != newest);
         for other in superseded {
             effects = effects.and(supersede(&mut tx, app, other, newest).await?);

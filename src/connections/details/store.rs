@@ -67,8 +67,8 @@ pub struct Unconfirmed {
     pub supersedes: bool,
 }
 
-/// Takes the lock of a connection's user for confirmations, until the transaction ends. Returns `None` if the connection
-/// is not active any more.
+/// Takes the lock of a connection's user for confirmations, and the connection's row, until the transaction ends: it is
+/// not revoked while older ones end in its favour. Returns `None` if the connection is not active any more.
 pub async fn lock_user_of(
     conn: &mut Conn,
     app: AppId,
@@ -86,12 +86,26 @@ pub async fn lock_user_of(
         Unconfirmed,
         r#"SELECT c.user_id AS "user: UserId", c.login_id, c.created_at, a.supersede_duplicates AS supersedes
          FROM connections c JOIN apps a ON a.id = c.app_id
-         WHERE c.app_id = $1 AND c.id = $2 AND c.status = 'active'"#,
+         WHERE c.app_id = $1 AND c.id = $2 AND c.status = 'active'
+         FOR NO KEY UPDATE OF c"#,
         app.uuid(),
         id.uuid(),
     )
     .fetch_optional(conn)
     .await
+}
+
+/// Locks a connection until the transaction ends, so that it is not revoked meanwhile. Returns `false` if it is not
+/// active any more.
+pub async fn hold_active(conn: &mut Conn, app: AppId, id: ConnectionId) -> sqlx::Result<bool> {
+    let found = sqlx::query!(
+        "SELECT id FROM connections WHERE app_id = $1 AND id = $2 AND status = 'active' FOR NO KEY UPDATE",
+        app.uuid(),
+        id.uuid(),
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(found.is_some())
 }
 
 /// An active connection whose details are confirmed.

@@ -206,6 +206,13 @@ pub async fn delete_connections(conn: &mut Conn, user: UserId) -> sqlx::Result<D
     )
     .fetch_one(&mut *conn)
     .await?;
+    sqlx::query!(
+        "DELETE FROM plaid_webhooks w USING connections c
+         WHERE c.user_id = $1 AND w.item_id = c.login_id AND w.app_id = c.app_id",
+        user.uuid(),
+    )
+    .execute(&mut *conn)
+    .await?;
     let deleted = sqlx::query!("DELETE FROM connections WHERE user_id = $1", user.uuid());
     let connections = deleted.execute(conn).await?.rows_affected();
     Ok(Destroyed { connections: i64::try_from(connections).unwrap_or(i64::MAX), unconfirmed })

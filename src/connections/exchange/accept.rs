@@ -75,6 +75,16 @@ fn code_hash(vault: &Vault, app: AppId, code: &AccessCode) -> KeyedHash {
     vault.code_hashes().hash(&[b"access code", app.uuid().as_bytes(), code.expose().as_bytes()])
 }
 
+/// Returns the app's own name for the user who submitted this code before.
+pub async fn user_of_code(
+    context: &Context,
+    app: AppId,
+    code: &AccessCode,
+) -> Result<Option<String>, ConnectionError> {
+    let hash = code_hash(&context.vault, app, code);
+    Ok(store::user_of_code(&mut context.pool.acquire().await?, app, &hash).await?)
+}
+
 /// Commits the intent of a submission and starts its exchange.
 ///
 /// The checks before the commit give early answers only. What must hold is enforced when the intent is inserted

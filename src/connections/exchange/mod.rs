@@ -13,8 +13,7 @@ pub mod outcome;
 pub mod routes;
 pub mod store;
 
-pub use accept::is_user_gone;
-pub use accept::{Exchanging, Received, Submission, receive};
+pub use accept::{Exchanging, Received, Submission, is_user_gone, receive, user_of_code};
 pub use store::ClaimedAccounts;
 
 use std::time::Instant;

@@ -99,6 +99,22 @@ impl BatchQuery for LookUp {
     }
 }
 
+/// Returns the app's name for the user of the connection that was made with this code.
+pub async fn user_of_code(
+    conn: &mut Conn,
+    app: AppId,
+    code: &KeyedHash,
+) -> sqlx::Result<Option<String>> {
+    sqlx::query_scalar!(
+        "SELECT u.client_user_id FROM connections c JOIN users u ON u.id = c.user_id
+         WHERE c.app_id = $1 AND c.code_hash = $2",
+        app.uuid(),
+        code.as_bytes(),
+    )
+    .fetch_optional(conn)
+    .await
+}
+
 /// The institution and accounts that a link's metadata names: the browser's claim, until the provider confirms it.
 #[derive(Clone, Debug, Default)]
 pub struct ClaimedAccounts {

@@ -334,7 +334,7 @@ async fn acquire_lease_of(
         if let Some(lease) = token_lease::acquire(context, &request, None).await? {
             return Ok(Ok(Some(lease)));
         }
-        match token_lease::status_of(context, import.app, id).await? {
+        match token_lease::status_of(context, import.app, id, provider).await? {
             // It needs attention: another call could lock the user's bank account.
             Some((Status::Active, Some(_))) => return Ok(Err(Imported::Repeated(id))),
             Some((Status::Active, None)) if Instant::now() < give_up_at => {

@@ -1,4 +1,4 @@
-//! Proxy tokens: what Dapi's own wire returns as access token. A random value that is useful to Strongroom alone,
+//! Proxy tokens: what the providers' own wires return as access token. A random value that is useful to Strongroom alone,
 //! valid while its connection is active.
 //!
 //! The literals `stand-in`, `stand_ins` and `connection.stand_in_made` are older names, frozen in hash inputs, AAD and
@@ -13,11 +13,11 @@ use crate::common::secret::secret_text;
 use crate::connections::model::{RevocationKind, Status};
 use crate::connections::proxy_token::store::NewProxyToken;
 use crate::connections::{ConnectionAad, ConnectionError, Context, token_lease};
-use crate::providers::UserSecret;
+use crate::providers::{Provider, UserSecret};
 use crate::vault::{AadContext, KeyedHash, Sealed, Vault, VaultError, WrappedKey};
 
 secret_text!(
-    /// A token that an app's SDK sends instead of Dapi's.
+    /// A token that an app's SDK sends instead of the provider's.
     ProxyToken
 );
 
@@ -77,6 +77,8 @@ pub async fn of(
 #[derive(Debug)]
 pub struct Holder {
     pub id: ConnectionId,
+    /// The bank link that the connection was made with.
+    pub provider: Provider,
     /// `Revoking` also if a bulk revocation in force matches it.
     pub status: Status,
     /// How it is being revoked, or was.
@@ -97,6 +99,7 @@ pub async fn holder(
     let found = store::find_by_proxy_token(&mut context.pool.acquire().await?, app, &hash).await?;
     Ok(found.map(|row| Holder {
         id: row.id,
+        provider: row.provider,
         status: row.status,
         revocation: row.revocation,
         app,

@@ -6,6 +6,7 @@ use crate::connections::model::{RevocationKind, Status};
 use crate::connections::proxy_token::ProxyToken;
 use crate::connections::sql::parse_status;
 use crate::database::Conn;
+use crate::providers::Provider;
 use crate::vault::{KeyedHash, Sealed, WrappedKey};
 
 /// An active connection's proxy token, if it has one yet, and the user's key.
@@ -80,6 +81,7 @@ pub async fn insert_proxy_token(
 #[derive(Debug)]
 pub struct FoundByProxyToken {
     pub id: ConnectionId,
+    pub provider: Provider,
     pub status: Status,
     pub revocation: Option<RevocationKind>,
     pub user: UserId,
@@ -96,7 +98,7 @@ pub async fn find_by_proxy_token(
     hash: &KeyedHash,
 ) -> sqlx::Result<Option<FoundByProxyToken>> {
     let row = sqlx::query!(
-        r#"SELECT c.id AS "id: ConnectionId",
+        r#"SELECT c.id AS "id: ConnectionId", c.provider AS "provider: Provider",
                 CASE WHEN o.id IS NULL THEN c.status ELSE 'revoking' END AS "status!",
                 coalesce(c.revocation_kind, o.kind) AS revocation_kind, c.user_id AS "user: UserId",
                 c.by_wire AND c.status IN ('active', 'revoking')
@@ -118,6 +120,7 @@ pub async fn find_by_proxy_token(
     let Some(row) = row else { return Ok(None) };
     Ok(Some(FoundByProxyToken {
         id: row.id,
+        provider: row.provider,
         status: parse_status(&row.status)?,
         revocation: row.revocation_kind.as_deref().and_then(RevocationKind::parse),
         user: row.user,

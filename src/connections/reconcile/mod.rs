@@ -24,8 +24,8 @@ use crate::connections::model::{Answer, Attempt, State, Transition};
 use crate::connections::reconcile::calls::{claim_and_run, leave_locked};
 use crate::connections::reconcile::store::Due;
 use crate::connections::{
-    ConnectionError, Context, bank_login, bulk_revocation, details, erasure, model, reveal, sql,
-    superseded, token_lease, transitions,
+    ConnectionError, Context, bank_login, bulk_revocation, details, erasure, link_tokens, model,
+    reveal, rotation, sql, superseded, token_lease, transitions, webhooks,
 };
 use crate::database::{Conn, is_outage};
 use crate::providers::Provider;
@@ -59,6 +59,9 @@ pub struct Round {
     /// Institutions and accounts that were asked for.
     #[serde(skip)]
     pub details: usize,
+    /// Tokens that were replaced, or should have been.
+    #[serde(skip)]
+    pub rotations: usize,
     /// Connections that were looked at one by one: held tokens, revocations that end.
     #[serde(rename = "settled")]
     pub decided: usize,
@@ -84,7 +87,7 @@ impl Round {
     #[must_use]
     pub fn found_work(&self) -> bool {
         let in_bulk = self.marked + self.released;
-        let called = self.exchanges + self.delinks + self.details;
+        let called = self.exchanges + self.delinks + self.details + self.rotations;
         self.expired + called + self.decided + in_bulk + self.erased > 0
     }
 
@@ -93,6 +96,7 @@ impl Round {
         self.exchanges += other.exchanges;
         self.delinks += other.delinks;
         self.details += other.details;
+        self.rotations += other.rotations;
         self.decided += other.decided;
         self.marked += other.marked;
         self.released += other.released;
@@ -111,13 +115,16 @@ pub enum Part {
     Delinks,
     /// Institutions and accounts to be confirmed.
     Details,
+    /// Revealed tokens to be replaced.
+    Rotations,
     /// What is done in the database alone.
     Rows,
 }
 
 impl Part {
     /// Every part.
-    pub const ALL: [Self; 4] = [Self::Exchanges, Self::Delinks, Self::Details, Self::Rows];
+    pub const ALL: [Self; 5] =
+        [Self::Exchanges, Self::Delinks, Self::Details, Self::Rotations, Self::Rows];
 }
 
 /// Runs the reconcilers of one part until nothing is due that this process can take up.
@@ -127,6 +134,7 @@ pub async fn part(context: &Context, part: Part) -> Round {
         Part::Exchanges => claim_and_run::<Claimed<_>>(context, &mut round).boxed().await,
         Part::Delinks => claim_and_run::<ClaimedDelink>(context, &mut round).boxed().await,
         Part::Details => round.details += details::reconcile(context).boxed().await,
+        Part::Rotations => round.rotations += rotation::reconcile(context).boxed().await,
         Part::Rows => loop {
             let once = rows(context).boxed().await;
             let more = once.found_work();
@@ -154,6 +162,7 @@ pub async fn round(context: &Context) -> Result<Round, ConnectionError> {
         once.add(part(context, Part::Exchanges).await);
         once.add(part(context, Part::Delinks).await);
         once.add(part(context, Part::Details).await);
+        once.add(part(context, Part::Rotations).await);
         let more = once.found_work() && !once.gate_full;
         total.gate_full = false;
         total.add(once);
@@ -165,16 +174,24 @@ pub async fn round(context: &Context) -> Result<Round, ConnectionError> {
 }
 
 async fn rows(context: &Context) -> Round {
-    let (expired, in_bulk, erased, ended, activated) = tokio::join!(
+    let (expired, in_bulk, erased, ended, activated, told) = tokio::join!(
         // Each apart from the others, which together would be too large for a stack.
         expire(context).boxed(),
         bulk_revocation::reconcile(context, BATCH).boxed(),
         erasure::reconcile(context, BATCH).boxed(),
         end_without_attempt(context).boxed(),
-        activate_held(context).boxed()
+        activate_held(context).boxed(),
+        webhooks::reconcile(context).boxed()
     );
     let bulk_revocation::Reconciled { marked, released } = in_bulk;
-    Round { expired, marked, released, erased, decided: ended + activated, ..Round::default() }
+    Round {
+        expired,
+        marked,
+        released,
+        erased,
+        decided: ended + activated + told,
+        ..Round::default()
+    }
 }
 
 /// Ends codes whose window closed and whose lease is not alive.
@@ -353,13 +370,15 @@ pub async fn next_due(context: &Context) -> Result<Option<Duration>, ConnectionE
 type Forget = for<'a> fn(&'a mut Conn) -> BoxFuture<'a, sqlx::Result<u64>>;
 
 /// Secrets first.
-const FORGET: [Forget; 6] = [
+const FORGET: [Forget; 8] = [
     |conn| superseded::store::destroy_superseded_due(conn).boxed(),
     |conn| store::delete_ended_sessions(conn).boxed(),
     |conn| reveal::store::delete_spent_budgets(conn).boxed(),
     |conn| erasure::store::delete_erased_names(conn).boxed(),
     |conn| token_lease::store::delete_expired_leases(conn).boxed(),
+    |conn| link_tokens::store::delete_expired(conn).boxed(),
     |conn| bulk_revocation::store::delete_targets(conn).boxed(),
+    |conn| webhooks::store::delete_old(conn).boxed(),
 ];
 
 /// Forgets what has ended, and brings the gauges up to date. Where a row is locked, that part is

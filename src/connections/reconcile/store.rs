@@ -256,7 +256,8 @@ pub async fn due_summary(conn: &mut Conn) -> sqlx::Result<DueSummary> {
                    AND next_release_at > (SELECT now FROM t)),
                 (SELECT min(mark_at) FROM bulk_revocations
                  WHERE marked_at IS NULL AND mark_at > (SELECT now FROM t)),
-                (SELECT min(due_at) FROM erasures WHERE due_at IS NOT NULL AND due_at > (SELECT now FROM t)))
+                (SELECT min(due_at) FROM erasures WHERE due_at IS NOT NULL AND due_at > (SELECT now FROM t)),
+                (SELECT min(due_at) FROM token_rotations WHERE due_at > (SELECT now FROM t)))
                 - now)::float8 AS next,
             extract(epoch FROM now - least(
                 (SELECT min(due_at) FROM connections WHERE due_at IS NOT NULL),

@@ -6,8 +6,9 @@
 
 mod dead_token;
 pub mod routes;
+pub mod store;
 
-pub use dead_token::end_dead_token;
+pub use dead_token::{end_dead_token, restore_predecessor};
 
 use std::time::{Duration, Instant};
 
@@ -26,7 +27,7 @@ use crate::connections::{
     ConnectionAad, ConnectionError, Context, backoff, bank_login, model, superseded, token_lease,
     transitions,
 };
-use crate::database::{Waits, retry, retry_until};
+use crate::database::{Conn, Waits, retry, retry_until};
 use crate::providers::{AccessToken, AppCredentials, Permit, Revoke, RevokeAnswer, UserSecret};
 use crate::vault::{Vault, VaultError};
 
@@ -74,36 +75,53 @@ async fn revoke_once(
     request: Request<'_>,
 ) -> Result<RevokeOutcome, ConnectionError> {
     let mut tx = context.pool.begin().await?;
-    let Some((login_id, user)) = bank_login::login_of(&mut tx, app, id).await? else {
-        return Ok(RevokeOutcome::Unknown);
-    };
-    let locked =
-        bank_login::lock_bank_login(&mut tx, app, login_id.as_deref(), Some(id), user).await?;
-    let Some(me) = locked.me else { return Ok(RevokeOutcome::Unknown) };
-    let actor = AuditActor::from(actor);
-    let new = NewRevocation { kind: request.kind, reason: request.reason };
-    let mut effects = Effects::default().changed(id).wake();
-    match model::on_revocation(me.state, me.lease_epoch > 0, request.revoke_upstream) {
-        RevocationTransition::Begin => {
-            transitions::store::begin_revocation(&mut tx, &actor, app, id, &new).await?;
-        }
-        RevocationTransition::End { confirmed } => {
-            transitions::store::record_revocation(&mut tx, app, id, &new).await?;
-            let end =
-                End { confirmed, reason: request.reason, ..End::new(request.kind.ends(confirmed)) };
-            transitions::store::end(&mut tx, &actor, app, id, &end).await?;
-            effects = effects.and(Effects::revocation(RevocationEnd::of(confirmed)));
-        }
-        // No return: its kept token, which a dead successor would restore, is destroyed below all the same.
-        RevocationTransition::Already => {}
-        RevocationTransition::NotActive => return Ok(RevokeOutcome::NotActive),
+    let (outcome, effects) = revoke_in(&mut tx, actor, app, id, request).await?;
+    if outcome != RevokeOutcome::Acknowledged {
+        return Ok(outcome);
     }
-    superseded::after(&mut tx, app, id, PredecessorEvent::Revoked).await?;
     fail::fail_point!("revocation::before_commit");
     tx.commit().await?;
     fail::fail_point!("revocation::committed");
     effects.apply(context);
     Ok(RevokeOutcome::Acknowledged)
+}
+
+/// Acknowledges a revocation in the caller's transaction, under the bank login's lock. The effects are applied by the
+/// caller, after its commit.
+pub async fn revoke_in(
+    tx: &mut Conn,
+    actor: &Actor,
+    app: AppId,
+    id: ConnectionId,
+    request: Request<'_>,
+) -> Result<(RevokeOutcome, Effects), ConnectionError> {
+    let Some((login_id, user)) = bank_login::login_of(tx, app, id).await? else {
+        return Ok((RevokeOutcome::Unknown, Effects::default()));
+    };
+    let locked = bank_login::lock_bank_login(tx, app, login_id.as_deref(), Some(id), user).await?;
+    let Some(me) = locked.me else { return Ok((RevokeOutcome::Unknown, Effects::default())) };
+    let actor = AuditActor::from(actor);
+    let new = NewRevocation { kind: request.kind, reason: request.reason };
+    let mut effects = Effects::default().changed(id).wake();
+    match model::on_revocation(me.state, me.lease_epoch > 0, request.revoke_upstream) {
+        RevocationTransition::Begin => {
+            transitions::store::begin_revocation(tx, &actor, app, id, &new).await?;
+        }
+        RevocationTransition::End { confirmed } => {
+            transitions::store::record_revocation(tx, app, id, &new).await?;
+            let end =
+                End { confirmed, reason: request.reason, ..End::new(request.kind.ends(confirmed)) };
+            transitions::store::end(tx, &actor, app, id, &end).await?;
+            effects = effects.and(Effects::revocation(RevocationEnd::of(confirmed)));
+        }
+        // No return: its kept token, which a dead successor would restore, is destroyed below all the same.
+        RevocationTransition::Already => {}
+        RevocationTransition::NotActive => {
+            return Ok((RevokeOutcome::NotActive, Effects::default()));
+        }
+    }
+    superseded::after(tx, app, id, PredecessorEvent::Revoked).await?;
+    Ok((RevokeOutcome::Acknowledged, effects))
 }
 
 /// A claimed delinking: a token under a lease, ready to be delinked at Dapi.

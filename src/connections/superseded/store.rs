@@ -60,7 +60,9 @@ pub async fn restore_superseded(
             -- an erasure.
             UPDATE connections c
             SET status = 'active', access_token = k.access_token, user_secret = k.user_secret,
-                replaced_by = NULL
+                replaced_by = NULL,
+                -- It may have been superseded before they were confirmed.
+                details_due_at = CASE c.provider WHEN 'plaid' THEN strongroom_now() END
             FROM kept k
             WHERE c.app_id = $1 AND c.id = k.connection_id
               AND c.status = 'invalidated' AND c.replaced_by = $2 AND c.revocation_kind IS NULL

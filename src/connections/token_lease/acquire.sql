@@ -36,6 +36,8 @@ held AS MATERIALIZED (
    JOIN connections c ON c.app_id = x.app_id AND c.id = x.id
    WHERE c.status = 'active' AND c.provider = x.provider
      AND (c.attention_type IS NULL OR x.despite_attention)
+     -- A rotation replaces the token at this moment.
+     AND (c.rotation_until IS NULL OR c.rotation_until <= strongroom_now())
      AND CASE WHEN e.asks
               THEN NOT is_bulk_revoked(c.app_id, c.id, c.user_id, c.created_at,
                                            c.created_by, c.ordinal)
@@ -66,7 +68,9 @@ audited AS (
 SELECT b.n AS "n!", b.user_id AS "user: UserId", b.access_token AS "access_token!: Sealed<AccessToken>",
        tb.binding AS "binding?: Binding",
        b.user_secret AS "user_secret: Sealed<UserSecret>", b.user_secret_proven,
-       b.unproven, key_of(uk) AS "user_key!: WrappedKey",
+       -- While it is not known whether the token was replaced, its refusal proves nothing.
+       b.unproven OR coalesce(b.rotation IN ('sent', 'unanswered'), false) AS "unproven!",
+       key_of(uk) AS "user_key!: WrappedKey",
        credentials_of(a, ak) AS "credentials!: SealedCredentials"
 FROM begun b
 JOIN data_keys uk ON uk.user_id = b.user_id AND uk.purpose = 'user'

@@ -121,6 +121,11 @@ fn release_of(
 }
 
 impl TokenLease {
+    /// Returns the token of the call, sealed.
+    pub fn token(&self) -> &Sealed<AccessToken> {
+        &self.acquired.access_token
+    }
+
     /// Unseals what the call needs.
     pub fn open(&self, vault: &Vault) -> Result<Opened, VaultError> {
         let AcquiredLease {
@@ -146,12 +151,34 @@ impl TokenLease {
         status: Option<u16>,
         attention: Option<String>,
     ) -> Result<(), ConnectionError> {
+        self.release(context, outcome, status, attention, outcome != "failed").await
+    }
+
+    /// The same after a call of Strongroom's own, which is no use of the connection.
+    pub async fn end_unused(
+        &self,
+        context: &Context,
+        outcome: &'static str,
+        status: Option<u16>,
+        attention: Option<String>,
+    ) -> Result<(), ConnectionError> {
+        self.release(context, outcome, status, attention, false).await
+    }
+
+    async fn release(
+        &self,
+        context: &Context,
+        outcome: &'static str,
+        status: Option<u16>,
+        attention: Option<String>,
+        used: bool,
+    ) -> Result<(), ConnectionError> {
         let reason = status.map_or_else(
             || self.request.path.to_owned(),
             |code| format!("{}: {code}", self.request.path),
         );
         let end = release_of(&self.request, self.id, Some(self.acquired.user), outcome, reason);
-        let end = ReleaseLease { used: outcome != "failed", attention, ..end };
+        let end = ReleaseLease { used, attention, ..end };
         let ended = context.batch(end.clone()).await;
         if ended.is_err() {
             let (context, limit) = (context.clone(), self.request.limit);
@@ -207,13 +234,16 @@ async fn release_later(context: &Context, end: ReleaseLease, limit: Duration) {
     }
 }
 
-/// Returns a connection's status and whether it needs attention, or `None` if the app has no such connection.
+/// Returns a connection's status and whether it needs attention, or `None` if the app has no such connection at this
+/// provider.
 pub async fn status_of(
     context: &Context,
     app: AppId,
     id: ConnectionId,
+    provider: Provider,
 ) -> Result<Option<(Status, Option<Attention>)>, ConnectionError> {
     let found = context.batch(ViewQuery { app, id }).await?;
+    let found = found.filter(|connection| connection.provider == provider);
     Ok(found.map(|connection| (connection.status, connection.attention)))
 }
 

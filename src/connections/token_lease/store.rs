@@ -57,7 +57,8 @@ pub struct AcquiredLease {
     pub binding: Option<Binding>,
     pub user_secret: Option<Sealed<UserSecret>>,
     pub user_secret_proven: bool,
-    /// No call has succeeded with this token yet, so that the one that it superseded is still kept.
+    /// No call has succeeded with this token yet, so that the one that it superseded is still kept; or it may have been
+    /// replaced.
     pub unproven: bool,
     pub user_key: WrappedKey,
     pub credentials: SealedCredentials,

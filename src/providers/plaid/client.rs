@@ -1,9 +1,11 @@
 //! The calls to Plaid.
 
+use std::time::Duration;
+
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
-use super::{DetailsError, ItemDetails, wire};
+use super::{DetailsError, ItemDetails, KeyAnswer, wire};
 use crate::common::trace::TraceContext;
 use crate::providers::transport::{Link, Outgoing, sensitive};
 use crate::providers::{
@@ -102,6 +104,33 @@ pub async fn details(
         let kind = error.filter(|_| conclusive).map(|error| error.code);
         DetailsError { what, kind, status: Some(received.status.as_u16()), dead: false }
     })
+}
+
+/// How long the look-up of a webhook key may take: Plaid waits as long for the answer to the webhook.
+const KEY_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// Looks up a key that signs webhooks: `POST /webhook_verification_key/get`.
+pub async fn webhook_key(
+    link: Link<'_>,
+    app: &AppCredentials,
+    key_id: &str,
+    trace: &TraceContext,
+) -> KeyAnswer {
+    #[derive(serde::Serialize)]
+    struct Request<'a> {
+        key_id: &'a str,
+    }
+    let outgoing = Outgoing {
+        path: "/webhook_verification_key/get",
+        headers: credentials(app),
+        body: &Request { key_id },
+        trace,
+        limit: link.settings.call_timeout.min(KEY_TIMEOUT),
+    };
+    match link.transport.post(link.permit, &outgoing).await {
+        Ok(received) => wire::webhook_key(&received, key_id, &[app.app_secret.expose()]),
+        Err(none) => KeyAnswer::Unanswered(none.what()),
+    }
 }
 
 /// Makes a call on a connection's behalf, or on the app's own.

@@ -3,12 +3,14 @@
 mod client;
 mod details;
 mod environment;
+mod webhook;
 mod wire;
 
 pub use details::{Account, DetailsError, Institution, ItemDetails, fingerprint};
+pub use webhook::{ItemEvent, ItemWebhook, KeyAnswer, Unverified, Verification, WebhookKey};
 pub use wire::PlaidError;
 
-pub(super) use client::{call, details, exchange, invalidate, remove};
+pub(super) use client::{call, details, exchange, invalidate, remove, webhook_key};
 pub(super) use environment::is_certain;
 pub(super) use wire::{said, verified};
 

@@ -15,7 +15,7 @@ use crate::providers::{
     Verify, VerifyAnswer, scrub,
 };
 
-use super::is_certain;
+use super::{KeyAnswer, WebhookKey, is_certain};
 
 /// The longest text of Plaid's that is kept, in bytes.
 const MAX_TEXT: usize = 500;
@@ -186,6 +186,23 @@ pub(super) fn removed(
         return failed(format!("{error} (the token has not worked with these credentials here)"));
     }
     failed(format!("{error} (HTTP {status})"))
+}
+
+/// Classifies an answer to the look-up of the webhook key `key_id`.
+pub(super) fn webhook_key(received: &Received, key_id: &str, secrets: &[&str]) -> KeyAnswer {
+    let text = lenient_json::text(&received.body);
+    let answer: Value = serde_json::from_str(&text).unwrap_or_default();
+    let key = answer.get("key").filter(|_| received.status.is_success());
+    if let Some(key) = key.and_then(|key| WebhookKey::read(key, key_id)) {
+        return KeyAnswer::Key(key);
+    }
+    let error = error(received, secrets);
+    let what = error.as_ref().map_or_else(|| received.unreadable().to_owned(), ToString::to_string);
+    let is_input = error.is_some_and(|error| error.blame() == Blame::Input);
+    if is_input && received.status.is_client_error() && received.may_be_conclusive() {
+        return KeyAnswer::Unknown;
+    }
+    KeyAnswer::Unanswered(what)
 }
 
 /// Reads an answer to a call; returns `None` if the body is not one complete JSON object.

@@ -16,6 +16,7 @@ const OF_A_CONNECTION: &[&str] = &[
     "getConnectionHistory",
     "revealToken",
     "callDapi",
+    "callPlaid",
     "clearAttention",
     "delinkConnection",
     "invalidateConnection",

@@ -158,6 +158,14 @@ impl TestDatabase {
             .unwrap()
     }
 
+    /// Whether a connection's institution and accounts are yet to be asked for, for the first time.
+    pub async fn awaits_details(&self, connection: &str) -> bool {
+        let uuid: uuid::Uuid = connection.trim_start_matches("conn_").parse().unwrap();
+        let sql = "SELECT details_due_at IS NOT NULL AND details_attempts = 0
+                   FROM connections WHERE id = $1";
+        sqlx::query_scalar(sql).bind(uuid).fetch_one(&self.pool).await.unwrap()
+    }
+
     /// What the audit trail tells, `action outcome`, in order.
     pub async fn audit(&self) -> Vec<String> {
         self.values("SELECT action || ' ' || outcome FROM audit_events ORDER BY id").await

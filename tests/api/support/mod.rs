@@ -1,13 +1,16 @@
 //! A service of one's own for each test: a fresh database, a sandbox, clients, and hands on all of
 //! their clocks.
 
+mod bank;
 mod client;
 mod database;
 mod oauth;
+mod plaid;
 mod process;
 mod proxy;
 mod trouble;
 
+pub use bank::Bank;
 pub use client::{Answer, Api};
 pub use database::TestDatabase;
 pub use oauth::OauthClient;
@@ -15,6 +18,7 @@ pub use process::{Process, command};
 pub use proxy::{Cut, Proxy};
 pub use trouble::Trouble;
 
+use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Mutex;
 use std::time::Duration;
@@ -26,15 +30,18 @@ use strongroom::config::{Config, Environment};
 use strongroom::connections::{Context, reconcile};
 use strongroom::oauth::Directory;
 use strongroom::service::Service;
-use strongroom_dev::sandbox::{self, ConnectOptions, Sandbox};
+use strongroom_dev::sandbox::{self, Sandbox};
 use tokio_util::sync::CancellationToken;
 
 pub const BOOTSTRAP_ID: &str = "bootstrap";
 pub const BOOTSTRAP_SECRET: &str = "bootstrap0123456789bootstrap012345";
 pub const MASTER_KEY: &str = "k1:QkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkI=";
 
-/// Everything around a service: a database, a Dapi, an environment.
+/// Everything around a service: a database, a bank link, an environment.
 pub struct Stage {
+    pub bank: Bank,
+    /// The items and the codes' ids of Plaid's results, which the results themselves do not tell.
+    items: Mutex<HashMap<String, (String, uuid::Uuid)>>,
     pub sandbox: Sandbox,
     pub sandbox_url: String,
     pub database: TestDatabase,
@@ -63,6 +70,7 @@ impl std::ops::Deref for TestApp {
 
 /// What a test wants otherwise than usual.
 pub struct Builder {
+    bank: Bank,
     environment: Environment,
     background: bool,
     database: Option<TestDatabase>,
@@ -105,10 +113,14 @@ impl Builder {
         if self.environment.get("DAPI_BASE_URL").is_none() {
             self.environment.set("DAPI_BASE_URL", format!("{sandbox_url}/v2"));
         }
+        if self.environment.get("PLAID_BASE_URL").is_none() {
+            self.environment.set("PLAID_BASE_URL", format!("{sandbox_url}/plaid"));
+        }
         if self.environment.get("DATABASE_URL").is_none() {
             self.environment.set("DATABASE_URL", database.url());
         }
-        Stage { sandbox, sandbox_url, database, clock, environment: self.environment }
+        let (bank, environment, items) = (self.bank, self.environment, Mutex::default());
+        Stage { bank, items, sandbox, sandbox_url, database, clock, environment }
     }
 
     pub async fn spawn(self) -> TestApp {
@@ -159,7 +171,13 @@ async fn run(
 }
 
 impl TestApp {
+    /// A service whose app is at Dapi.
     pub fn builder() -> Builder {
+        Self::builder_at(Bank::Dapi)
+    }
+
+    /// A service whose app is at this bank link.
+    fn builder_at(bank: Bank) -> Builder {
         let environment = [
             ("STRONGROOM_MASTER_KEYS", MASTER_KEY),
             ("STRONGROOM_LISTEN", "127.0.0.1:0"),
@@ -173,10 +191,9 @@ impl TestApp {
             ("STRONGROOM_SHUTDOWN_GRACE", "5"),
             ("STRONGROOM_BOOTSTRAP_CLIENT_ID", BOOTSTRAP_ID),
             ("STRONGROOM_BOOTSTRAP_CLIENT_SECRET", BOOTSTRAP_SECRET),
-            ("DAPI_APP_KEY", sandbox::DEFAULT_APP_KEY),
-            ("DAPI_APP_SECRET", sandbox::DEFAULT_APP_SECRET),
         ];
-        Builder { environment: environment.into_iter().collect(), background: true, database: None }
+        let environment = environment.into_iter().chain(bank.environment()).collect();
+        Builder { bank, environment, background: true, database: None }
     }
 
     /// A service with everything as usual.
@@ -249,25 +266,6 @@ impl TestApp {
     }
 }
 
-impl Stage {
-    /// A result as Connect hands it to a frontend.
-    pub fn connect(&self) -> Value {
-        self.connect_with(&ConnectOptions::default())
-    }
-
-    pub fn connect_with(&self, options: &ConnectOptions) -> Value {
-        serde_json::from_str(&self.sandbox.connect(options).unwrap().to_json().to_string()).unwrap()
-    }
-
-    /// Another result for the same bank login.
-    pub fn connect_again(&self, result: &Value) -> Value {
-        self.connect_with(&ConnectOptions {
-            connection_id: Some(result["connectionID"].as_str().unwrap().to_owned()),
-            ..ConnectOptions::default()
-        })
-    }
-}
-
 impl TestApp {
     /// An access token with these scopes only.
     pub async fn token_for(&self, scope: &str) -> String {
@@ -295,7 +293,7 @@ impl TestApp {
         } else {
             let new = strongroom::apps::NewApp {
                 name: "other",
-                provider: strongroom::providers::Provider::Dapi,
+                provider: self.bank.provider(),
                 app_key: "other-key",
                 app_secret: &secret,
             };
@@ -330,6 +328,7 @@ impl TestApp {
         if connection["status"] == "pending" {
             self.settled(id(&answer.json)).await;
         }
+        self.details_asked(id(&answer.json)).await;
         let connection = self.api.connection(&self.token().await, id(&answer.json)).await;
         assert_eq!(connection["status"], "active", "{connection}");
         connection
@@ -345,6 +344,17 @@ impl TestApp {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
         panic!("the exchange of {id} does not end");
+    }
+
+    /// Waits until Plaid was asked for an active connection's institution and accounts.
+    pub async fn details_asked(&self, id: &str) {
+        for _ in 0..2000 {
+            if !self.database.awaits_details(id).await {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        panic!("the details of {id} are not asked for");
     }
 
     pub async fn metrics(&self) -> String {

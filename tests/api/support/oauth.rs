@@ -16,13 +16,13 @@ pub struct OauthClient {
 }
 
 impl TestApp {
-    /// A client of the app `default` that may have these scopes, on the usual terms.
+    /// A client of the environment's app that may have these scopes, on the usual terms.
     pub async fn client(&self, scope: &str) -> OauthClient {
         self.client_on(scope, 3600, Terms::default()).await
     }
 
     pub async fn client_on(&self, scope: &str, lifetime: u64, terms: Terms) -> OauthClient {
-        self.client_of("default", scope, lifetime, terms).await
+        self.client_of(self.bank.app(), scope, lifetime, terms).await
     }
 
     pub async fn client_of(

@@ -1,6 +1,6 @@
 //! The demo backend's HTTP clients: of Strongroom, as any app calls it, and of the sandbox's control API.
 //!
-//! May import: reqwest, connection id, problem.
+//! May import: reqwest, connection id, link, problem.
 
 use std::time::{Duration, Instant};
 
@@ -11,17 +11,18 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
-use super::USER;
 use super::connection_id::ConnectionId;
+use super::link::Link;
 use super::problem::Failed;
+use super::{AppClient, USER};
 use strongroom_common::clock::Clock;
 use strongroom_common::secret::SecretText;
 
-/// The scopes that this backend asks for; its client has more.
-const SCOPE: &str = "sessions:create+connections:read+connections:revoke+tokens:read";
+/// The scopes that this backend asks for; its clients have more.
+const SCOPE: &str = "sessions:create+connections:read+connections:revoke+tokens:read+dapi:call";
 /// How long before its end a token is replaced.
 const EARLY: Duration = Duration::from_secs(30);
-/// Longer than Strongroom waits for Dapi before it answers.
+/// Longer than Strongroom waits for a bank link before it answers.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Builds the HTTP client. Both servers are on this machine, so no proxy is used.
@@ -70,12 +71,11 @@ struct TokenAnswer {
     expires_in: u64,
 }
 
-/// The client of Strongroom, with client credentials.
+/// The client of Strongroom for one app, with client credentials.
 pub(super) struct Strongroom {
     http: reqwest::Client,
     base: String,
-    id: String,
-    secret: SecretText,
+    client: AppClient,
     clock: Clock,
     token: Mutex<Option<Token>>,
 }
@@ -84,16 +84,33 @@ impl Strongroom {
     pub(super) fn new(
         http: reqwest::Client,
         base: String,
-        (id, secret): (String, SecretText),
+        client: AppClient,
         clock: Clock,
     ) -> Self {
-        Self { http, base, id, secret, clock, token: Mutex::new(None) }
+        Self { http, base, client, clock, token: Mutex::new(None) }
+    }
+
+    /// Returns the app's name.
+    pub(super) fn app(&self) -> &'static str {
+        self.client.app
     }
 
     /// Creates a connect session for the demo's user.
     pub(super) async fn connect_session(&self) -> Result<Answer, Failed> {
         let body = json!({ "clientUserID": USER });
         self.call(Method::POST, "/v1/connect-sessions", Some(&body)).await
+    }
+
+    /// Creates a link token, with which the page opens Link. The backend needs no secret of Plaid's for it.
+    pub(super) async fn link_token(&self) -> Result<Answer, Failed> {
+        let body = json!({
+            "clientUserID": USER,
+            "client_name": "This app",
+            "language": "en",
+            "country_codes": ["US"],
+            "products": ["transactions"],
+        });
+        self.call(Method::POST, "/v1/plaid/link-token", Some(&body)).await
     }
 
     /// Lists the user's newest connections.
@@ -106,6 +123,12 @@ impl Strongroom {
     pub(super) async fn reveal(&self, id: ConnectionId, reason: &str) -> Result<Answer, Failed> {
         let body = json!({ "reason": reason });
         self.call(Method::POST, &format!("/v1/connections/{id}/token"), Some(&body)).await
+    }
+
+    /// Reads the accounts through the relay, which holds the token.
+    pub(super) async fn accounts(&self, link: Link, id: ConnectionId) -> Result<Answer, Failed> {
+        let path = format!("/v1/connections/{id}/{}", link.accounts());
+        self.call(Method::POST, &path, Some(&json!({}))).await
     }
 
     pub(super) async fn delink(&self, id: ConnectionId) -> Result<Answer, Failed> {
@@ -147,12 +170,13 @@ impl Strongroom {
         let request = self
             .http
             .post(format!("{}/oauth2/token", self.base))
-            .basic_auth(&self.id, Some(self.secret.expose()))
+            .basic_auth(&self.client.id, Some(self.client.secret.expose()))
             .header("content-type", "application/x-www-form-urlencoded")
             .body(format!("grant_type=client_credentials&scope={SCOPE}"));
         let Answer { status, body } = send("Strongroom", request).await?;
         let answer: TokenAnswer = serde_json::from_slice(&body).map_err(|_| {
-            let what = format!("no access token for the demo's client ({status})");
+            let what =
+                format!("no access token for the demo's client of {} ({status})", self.app());
             Failed::Unreachable { who: "Strongroom", what }
         })?;
         let life = Duration::from_secs(answer.expires_in).saturating_sub(EARLY);

@@ -1,9 +1,9 @@
 //! The demo: a page with a "connect your bank" button, and the small backend behind it.
 //!
-//! The page plays an app's frontend: it opens Connect, submits the result to Strongroom with a connect session,
-//! and holds nothing else. The backend plays the app's own: it holds the client credentials, obtains access
-//! tokens and calls Strongroom over HTTP. Two things no app can do are for the newcomer: it reads from
-//! PostgreSQL how a secret is stored, and makes the sandbox fail.
+//! The page plays an app's frontend: it opens Dapi's Connect or Plaid's Link, submits the result to Strongroom with
+//! a connect session, and holds nothing else. The backend plays the app's own: it holds the credentials of a client
+//! for each bank link, obtains access tokens and calls Strongroom over HTTP. Two things no app can do are for the
+//! newcomer: it reads from PostgreSQL how a secret is stored, and makes the sandbox fail.
 //!
 //! It serves this machine's browser only: another `Host` (DNS rebinding) or `Origin` (cross-site request
 //! forgery) is refused.
@@ -13,6 +13,7 @@
 mod calls;
 mod connection_id;
 mod guard;
+mod link;
 mod page;
 mod problem;
 mod routes;
@@ -28,6 +29,7 @@ use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
 use calls::{Sandbox, Strongroom};
+use link::Link;
 use page::Page;
 use strongroom_common::clock::Clock;
 use strongroom_common::secret::SecretText;
@@ -39,31 +41,59 @@ const LINGER: u64 = 1;
 /// How long a request of the page waits for a connection to PostgreSQL.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// An app of Strongroom's, and the client as which the backend calls in its name.
+#[derive(Debug)]
+pub struct AppClient {
+    /// The app's name.
+    pub app: &'static str,
+    /// The `client_id`.
+    pub id: String,
+    /// The client secret.
+    pub secret: SecretText,
+}
+
+/// The URLs that exchanges go to, if those are not the sandbox's.
+#[derive(Debug, Clone, Default)]
+pub struct External {
+    /// Dapi's.
+    pub dapi: Option<String>,
+    /// Plaid's.
+    pub plaid: Option<String>,
+}
+
 /// The settings of the demo.
 #[derive(Debug)]
 pub struct Settings {
     /// The sandbox's URL, without a trailing slash.
     pub sandbox: String,
-    /// The URL that exchanges go to, if that is not the sandbox.
-    pub external_dapi: Option<String>,
-    /// The backend's `client_id`.
-    pub client_id: String,
-    /// The backend's client secret.
-    pub client_secret: SecretText,
-    /// The app that the client belongs to.
-    pub app: &'static str,
+    /// The URLs that exchanges go to, if those are not the sandbox's.
+    pub external: External,
+    /// The app at Dapi.
+    pub dapi: AppClient,
+    /// The app at Plaid.
+    pub plaid: AppClient,
     /// Strongroom's database, to show how secrets are stored.
     pub database: PgConnectOptions,
 }
 
 /// The state that the handlers share.
 struct Demo {
-    strongroom: Strongroom,
+    dapi: Strongroom,
+    plaid: Strongroom,
     sandbox: Sandbox,
     pool: PgPool,
-    app: &'static str,
     page: Page,
     host: guard::Host,
+}
+
+impl Demo {
+    /// Returns the client of Strongroom for the app at this bank link.
+    fn at(&self, link: Link) -> &Strongroom {
+        match link {
+            Link::Dapi => &self.dapi,
+            Link::Plaid => &self.plaid,
+        }
+    }
 }
 
 /// Returns the address by which a browser on this machine reaches a listener.
@@ -83,15 +113,16 @@ pub fn server(settings: Settings, strongroom: &str, listener: TcpListener) -> io
     let host = guard::Host::of(reachable(listener.local_addr()?));
     let page = Page::new(&settings, strongroom, &host);
     let http = calls::http().map_err(io::Error::other)?;
-    let client = (settings.client_id, settings.client_secret);
+    let client =
+        |of: AppClient| Strongroom::new(http.clone(), strongroom.to_owned(), of, Clock::system());
     let demo = web::Data::new(Demo {
-        strongroom: Strongroom::new(http.clone(), strongroom.to_owned(), client, Clock::system()),
+        dapi: client(settings.dapi),
+        plaid: client(settings.plaid),
         sandbox: Sandbox::new(http, settings.sandbox),
         pool: PgPoolOptions::new()
             .max_connections(2)
             .acquire_timeout(ACQUIRE_TIMEOUT)
             .connect_lazy_with(settings.database.application_name("strongroom-demo")),
-        app: settings.app,
         page,
         host,
     });

@@ -6,7 +6,7 @@ use actix_web::HttpResponse;
 use actix_web::http::header;
 
 use super::guard::Host;
-use super::{Settings, USER};
+use super::{External, Settings, USER};
 
 const PAGE: &str = include_str!("pages/index.html");
 const STYLE: &str = include_str!("pages/demo.css");
@@ -21,13 +21,15 @@ pub(super) struct Page {
 impl Page {
     pub(super) fn new(settings: &Settings, strongroom: &str, host: &Host) -> Self {
         let sandbox = &settings.sandbox;
-        let external = settings.external_dapi.as_deref().unwrap_or_default();
+        let External { dapi, plaid } = &settings.external;
+        let [dapi, plaid] = [dapi, plaid].map(|url| url.as_deref().unwrap_or_default());
         let html = PAGE
             .replace("{strongroom}", &escaped(strongroom))
             .replace("{sandbox}", &escaped(sandbox))
             .replace("{origin}", &escaped(&host.origin))
             .replace("{user}", USER)
-            .replace("{foreign-dapi}", &escaped(external));
+            .replace("{foreign-dapi}", &escaped(dapi))
+            .replace("{foreign-plaid}", &escaped(plaid));
         let policy = format!(
             "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; \
              connect-src 'self' {strongroom}; frame-src {sandbox}; base-uri 'none'; \

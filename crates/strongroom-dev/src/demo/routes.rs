@@ -1,6 +1,6 @@
 //! The backend behind the page.
 //!
-//! May import: actix, calls, connection id, page, problem, store.
+//! May import: actix, calls, connection id, link, page, problem, store.
 
 use actix_web::http::header::CACHE_CONTROL;
 use actix_web::web::{self, ServiceConfig};
@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::calls::Answer;
 use super::connection_id::ConnectionId;
+use super::link::Link;
 use super::problem::Failed;
 use super::{Demo, USER, page, store};
 use crate::folder::hex;
@@ -30,11 +31,17 @@ pub(super) fn all(config: &mut ServiceConfig) {
         .route("/demo.css", web::get().to(async || page::style()))
         .route("/demo.js", web::get().to(async || page::script()))
         .route("/api/session", web::post().to(session))
+        .route("/api/link-token", web::post().to(link_token))
         .route("/api/connections", web::get().to(connections))
         .route("/api/connections/{id}/inside", web::get().to(inside))
         .route("/api/connections/{id}/reveal", web::post().to(reveal))
+        .route("/api/connections/{id}/accounts", web::get().to(accounts))
         .route("/api/connections/{id}/delink", web::post().to(delink))
         .route("/api/expiry", web::post().to(expiry))
+        .app_data(
+            web::QueryConfig::default()
+                .error_handler(|error, _| Failed::BadRequest(error.to_string()).into()),
+        )
         .app_data(
             web::JsonConfig::default()
                 .error_handler(|error, _| Failed::BadRequest(error.to_string()).into()),
@@ -57,15 +64,26 @@ fn parse(id: &str) -> Result<ConnectionId, Failed> {
     ConnectionId::parse(id).ok_or(Failed::NotFound)
 }
 
-/// Creates a connect session, all that the page needs to submit a result. Checks first that Connect is
-/// reachable, because a frame cannot detect that its page did not load.
-async fn session(demo: web::Data<Demo>) -> Handled {
-    demo.sandbox.is_there().await?;
-    demo.strongroom.connect_session().await.map(passed_on)
+/// Which bank link a request is about.
+#[derive(Deserialize)]
+struct About {
+    #[serde(default)]
+    link: Link,
 }
 
-async fn connections(demo: web::Data<Demo>) -> Handled {
-    demo.strongroom.connections().await.map(passed_on)
+/// Creates a connect session, all that the page needs to submit a result. Checks first that the sandbox is
+/// reachable, because a frame cannot detect that its page did not load.
+async fn session(demo: web::Data<Demo>, about: web::Query<About>) -> Handled {
+    demo.sandbox.is_there().await?;
+    demo.at(about.link).connect_session().await.map(passed_on)
+}
+
+async fn link_token(demo: web::Data<Demo>) -> Handled {
+    demo.at(Link::Plaid).link_token().await.map(passed_on)
+}
+
+async fn connections(demo: web::Data<Demo>, about: web::Query<About>) -> Handled {
+    demo.at(about.link).connections().await.map(passed_on)
 }
 
 #[derive(Deserialize)]
@@ -73,12 +91,25 @@ struct Reason {
     reason: String,
 }
 
-async fn reveal(demo: web::Data<Demo>, id: web::Path<String>, body: web::Json<Reason>) -> Handled {
-    demo.strongroom.reveal(parse(&id)?, &body.reason).await.map(passed_on)
+async fn reveal(
+    demo: web::Data<Demo>,
+    id: web::Path<String>,
+    about: web::Query<About>,
+    body: web::Json<Reason>,
+) -> Handled {
+    demo.at(about.link).reveal(parse(&id)?, &body.reason).await.map(passed_on)
 }
 
-async fn delink(demo: web::Data<Demo>, id: web::Path<String>) -> Handled {
-    demo.strongroom.delink(parse(&id)?).await.map(passed_on)
+async fn accounts(
+    demo: web::Data<Demo>,
+    id: web::Path<String>,
+    about: web::Query<About>,
+) -> Handled {
+    demo.at(about.link).accounts(about.link, parse(&id)?).await.map(passed_on)
+}
+
+async fn delink(demo: web::Data<Demo>, id: web::Path<String>, about: web::Query<About>) -> Handled {
+    demo.at(about.link).delink(parse(&id)?).await.map(passed_on)
 }
 
 async fn expiry(demo: web::Data<Demo>) -> Handled {
@@ -125,11 +156,11 @@ struct EventView {
 }
 
 /// Reads from PostgreSQL how a connection's secret is stored, and its audit events.
-async fn inside(demo: web::Data<Demo>, id: web::Path<String>) -> Handled {
-    let id = parse(&id)?;
+async fn inside(demo: web::Data<Demo>, id: web::Path<String>, about: web::Query<About>) -> Handled {
+    let (id, app) = (parse(&id)?, demo.at(about.link).app());
     let mut conn = demo.pool.acquire().await?;
-    let lying = store::lying(&mut conn, demo.app, USER, id).await?.ok_or(Failed::NotFound)?;
-    let events = store::events(&mut conn, demo.app, id).await?;
+    let lying = store::lying(&mut conn, app, USER, id).await?.ok_or(Failed::NotFound)?;
+    let events = store::events(&mut conn, app, id).await?;
     let sealed = lying.column.zip(lying.sealed);
     let inside = Inside {
         user: format!("usr_{}", lying.user_id),

@@ -4,12 +4,19 @@ mod budget;
 
 pub use budget::*;
 
+use std::time::Duration;
+
 use crate::audit::AuditActor;
 use crate::common::ids::{AppId, ConnectionId, UserId};
 use crate::connections::sql::{column, output_of};
-use crate::database::{BatchQuery, Conn};
+use crate::database::{BatchQuery, Conn, interval};
 use crate::providers::{AccessToken, UserSecret};
 use crate::vault::{Binding, Sealed, WrappedKey};
+
+/// How long a reader has the token of an app that rotates after a reveal, unless they say before that they are done.
+const READER_LEASE: Duration = Duration::from_mins(5);
+/// For how long further readers put the rotation off at most.
+const LONGEST_READER_LEASE: Duration = Duration::from_mins(15);
 
 /// The row of a revealed connection, its secrets still sealed.
 #[derive(Debug)]
@@ -28,8 +35,9 @@ pub struct Revealed {
 /// Reads an active connection's secrets and records that in the audit trail, in one statement. Until its commit the
 /// row is locked against a revocation, and the app against a bulk revocation.
 ///
-/// The output is `None` if the connection does not exist, is not active, is locked, or is in the scope of a bulk
-/// revocation in force.
+/// The output is `None` if the connection does not exist, is not active, is locked, is in the scope of a bulk revocation
+/// in force, or has its token replaced at this moment. If the app rotates after a reveal, the statement makes the
+/// rotation due.
 #[derive(Debug)]
 pub struct Reveal {
     pub actor: AuditActor,
@@ -66,7 +74,19 @@ impl BatchQuery for Reveal {
                            THEN NOT is_bulk_revoked(c.app_id, c.id, c.user_id, c.created_at,
                                                         c.created_by, c.ordinal)
                            ELSE true END
+                  -- The token is replaced at this moment, or it is not known whether it was.
+                  AND (c.rotation IS NULL OR (c.rotation = 'waiting' AND c.rotation_until <= strongroom_now()))
                 FOR SHARE OF c SKIP LOCKED),
+             rotated_later AS (
+                -- By ascending connection, so that two batches cannot deadlock. A further reader puts the rotation
+                -- off, within a limit.
+                INSERT INTO token_rotations AS o (connection_id, app_id, due_at)
+                SELECT r.id, r.app_id, strongroom_now() + $5::interval
+                FROM (SELECT DISTINCT c.id, c.app_id FROM locked c JOIN apps a ON a.id = c.app_id
+                      WHERE a.rotate_after_reveal AND c.provider = 'plaid') r
+                ORDER BY r.id
+                ON CONFLICT (connection_id) DO UPDATE
+                SET due_at = least(greatest(o.due_at, excluded.due_at), o.revealed_at + $6::interval)),
              audited AS (
                 INSERT INTO audit_events (
                     app_id, action, outcome, actor, client_id, session_id, scope, ip, request_id,
@@ -88,6 +108,8 @@ impl BatchQuery for Reveal {
             &column(inputs, |input| input.id.uuid()),
             column(inputs, |input| input.reason.as_str()) as Vec<&str>,
             column(inputs, |input| input.actor.clone()) as Vec<AuditActor>,
+            interval(READER_LEASE),
+            interval(LONGEST_READER_LEASE),
         )
         .fetch_all(conn)
         .await?;

@@ -32,6 +32,10 @@ pub struct LinkOptions {
     /// The link token that opened Link. It determines the app, the user, the products and the webhook, and in update
     /// mode the item.
     pub link_token: Option<String>,
+    /// An item that the user links again, as in update mode: the public token is of this item, and its exchange returns
+    /// the item's access token if it has one.
+    #[serde(rename = "itemID")]
+    pub item_id: Option<String>,
     /// The client id of the app; the sandbox's first if absent.
     #[serde(rename = "clientID")]
     pub client_id: Option<String>,
@@ -74,7 +78,7 @@ pub enum InvalidLink {
     #[error("`linkToken`: not known, or expired")]
     LinkToken,
     /// The item of an update was removed meanwhile.
-    #[error("`linkToken`: its item was removed")]
+    #[error("the item is not known, or was removed")]
     Item,
     /// A text is empty or too long, or there are too many accounts or none.
     #[error("`{0}` is empty or too long")]
@@ -122,7 +126,11 @@ impl Plaid {
                 std::time::Duration::from_secs(seconds).min(LONGEST_CODE_LIFETIME)
             });
         let lifetime = Duration::try_from(lifetime).unwrap_or(Duration::MAX);
-        let linked = match token.as_ref().and_then(|token| token.item.clone()) {
+        let again = match options.item_id.as_deref() {
+            Some(id) => Some(state.vault.item(id).ok_or(InvalidLink::Item)?),
+            None => token.as_ref().and_then(|token| token.item.clone()),
+        };
+        let linked = match again {
             Some(item) if item.state().removed => return Err(InvalidLink::Item),
             Some(item) => {
                 locked(&item.state).login_required = false;

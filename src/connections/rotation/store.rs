@@ -1,0 +1,375 @@
+//! The table `token_rotations`, and the columns `rotation…` of `connections`.
+//!
+//! The columns are on the connection's row because reveals, calls and revocations lock that row and have to know: an
+//! `EXISTS` in their statements would read a snapshot from before the lock.
+//!
+//! Lock order: the app's usage lock, connections, token leases, rotations.
+
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use crate::apps::SealedCredentials;
+use crate::audit::AuditActor;
+use crate::common::actor::Actor;
+use crate::common::ids::{AppId, ConnectionId, TokenLeaseId, UserId};
+use crate::connections::model::Status;
+use crate::connections::sql::parse_status;
+use crate::database::{Conn, interval};
+use crate::providers::AccessToken;
+use crate::vault::{Binding, Sealed, WrappedKey};
+
+/// How long no call begins while those that use the token end; renewed until they have.
+const BLOCK: Duration = Duration::from_secs(15);
+/// Between two looks at whether they have.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// How long a rotation waits for a bulk revocation in force to mark its connection.
+const WAIT_FOR_MARKING: Duration = Duration::from_secs(5);
+
+/// A rotation that is due.
+#[derive(Clone, Copy, Debug)]
+pub struct DueRotation {
+    pub app: AppId,
+    pub id: ConnectionId,
+}
+
+/// Returns rotations that are due, the first of every app before the second of any. Locks nothing.
+pub async fn due(conn: &mut Conn, limit: i64, except: &[Uuid]) -> sqlx::Result<Vec<DueRotation>> {
+    sqlx::query_as!(
+        DueRotation,
+        r#"SELECT d.app_id AS "app: AppId", d.connection_id AS "id: ConnectionId"
+         FROM (SELECT app_id, connection_id, due_at,
+                      row_number() OVER (PARTITION BY app_id ORDER BY due_at) AS rank
+               FROM token_rotations
+               WHERE due_at <= (SELECT strongroom_now()) AND connection_id <> ALL ($2::uuid[])) d
+         ORDER BY d.rank, d.due_at LIMIT $1"#,
+        limit,
+        except,
+    )
+    .fetch_all(conn)
+    .await
+}
+
+/// A connection whose rotation is due, locked until the transaction ends.
+#[derive(Debug)]
+pub struct LockedRotation {
+    pub status: Status,
+    /// The answer to an earlier call was lost.
+    pub in_doubt: bool,
+    /// A bulk revocation in force covers the connection.
+    pub bulk_revoked: bool,
+}
+
+/// Locks a connection whose rotation is due and not in flight. Returns `None` otherwise, or if it is locked.
+pub async fn lock(conn: &mut Conn, due: DueRotation) -> sqlx::Result<Option<LockedRotation>> {
+    let asks = sqlx::query_scalar!(r#"SELECT begin_use($1) AS "asks!""#, due.app.uuid())
+        .fetch_one(&mut *conn)
+        .await?;
+    let row = sqlx::query!(
+        r#"SELECT c.status, coalesce(c.rotation IN ('sent', 'unanswered'), false) AS "in_doubt!",
+                CASE WHEN $3 THEN is_bulk_revoked(c.app_id, c.id, c.user_id, c.created_at, c.created_by, c.ordinal)
+                     ELSE false END AS "bulk_revoked!"
+         FROM connections c
+         WHERE c.app_id = $1 AND c.id = $2
+           AND (c.rotation IS NULL OR c.rotation = 'waiting' OR c.rotation_until IS NULL
+                OR c.rotation_until <= strongroom_now())
+           AND EXISTS (SELECT FROM token_rotations r
+                       WHERE r.connection_id = c.id AND r.due_at <= strongroom_now())
+         FOR UPDATE OF c SKIP LOCKED"#,
+        due.app.uuid(),
+        due.id.uuid(),
+        asks,
+    )
+    .fetch_optional(conn)
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    Ok(Some(LockedRotation {
+        status: parse_status(&row.status)?,
+        in_doubt: row.in_doubt,
+        bulk_revoked: row.bulk_revoked,
+    }))
+}
+
+/// Forgets the rotation of a connection that is not active. If its token is kept because the newer one is unproven, the
+/// connection may become active again, and the rotation waits.
+pub async fn forget_inactive(conn: &mut Conn, due: DueRotation) -> sqlx::Result<()> {
+    sqlx::query!(
+        "WITH kept AS (
+            UPDATE token_rotations r SET due_at = strongroom_now() + interval '5 minutes'
+            WHERE r.app_id = $1 AND r.connection_id = $2
+              AND EXISTS (SELECT FROM superseded_tokens k WHERE k.connection_id = r.connection_id)
+            RETURNING r.connection_id)
+         DELETE FROM token_rotations r
+         WHERE r.app_id = $1 AND r.connection_id = $2
+           AND NOT EXISTS (SELECT FROM superseded_tokens k WHERE k.connection_id = r.connection_id)",
+        due.app.uuid(),
+        due.id.uuid(),
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Postpones the rotation of a connection that a bulk revocation is about to mark.
+pub async fn await_marking(conn: &mut Conn, due: DueRotation) -> sqlx::Result<()> {
+    sqlx::query!(
+        "UPDATE token_rotations SET due_at = strongroom_now() + $3::interval
+         WHERE app_id = $1 AND connection_id = $2",
+        due.app.uuid(),
+        due.id.uuid(),
+        interval(WAIT_FOR_MARKING),
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// If calls use the token of a locked connection, keeps others from beginning, and returns `true`. A statement of its
+/// own: its snapshot has every lease that was granted before the lock.
+pub async fn wait_for_calls(conn: &mut Conn, due: DueRotation) -> sqlx::Result<bool> {
+    let done = sqlx::query!(
+        "WITH blocked AS (
+            UPDATE connections c
+            SET rotation = CASE WHEN c.rotation IN ('sent', 'unanswered') THEN 'unanswered' ELSE 'waiting' END,
+                rotation_until = strongroom_now() + $3::interval
+            WHERE c.app_id = $1 AND c.id = $2 AND EXISTS (
+                SELECT FROM token_leases t WHERE t.connection_id = c.id AND t.ends_at > strongroom_now())
+            RETURNING c.id)
+         UPDATE token_rotations r SET due_at = strongroom_now() + $4::interval
+         FROM blocked b WHERE r.connection_id = b.id",
+        due.app.uuid(),
+        due.id.uuid(),
+        interval(BLOCK),
+        interval(LOOK_AGAIN),
+    )
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected() > 0)
+}
+
+/// A connection under the lease of its rotation: no call uses its token.
+#[derive(Debug)]
+pub struct ClaimedRotation {
+    pub app: AppId,
+    pub id: ConnectionId,
+    pub user: UserId,
+    pub login_id: String,
+    pub epoch: i32,
+    pub token_lease: TokenLeaseId,
+    pub token: Sealed<AccessToken>,
+    pub binding: Option<Binding>,
+    pub user_key: WrappedKey,
+    pub credentials: SealedCredentials,
+    /// No call has succeeded with the token yet.
+    pub unproven: bool,
+    pub attempts: i32,
+    /// The answer to this or an earlier attempt was lost.
+    pub doubted: bool,
+}
+
+/// Takes the leases of a locked connection that no call uses: its own, and the token's. The call to `path` is on record
+/// with it.
+pub async fn claim(
+    conn: &mut Conn,
+    due: DueRotation,
+    lease: Duration,
+    in_doubt: bool,
+    path: &str,
+) -> sqlx::Result<Option<ClaimedRotation>> {
+    let row = sqlx::query!(
+        r#"WITH
+         t AS MATERIALIZED (SELECT strongroom_now() + $3::interval AS ends_at),
+         acquired AS (
+            INSERT INTO token_leases AS l (connection_id, lease_id, ends_at) SELECT $2, new_uuid_v7(), t.ends_at FROM t
+            ON CONFLICT (connection_id, slot) DO UPDATE SET lease_id = excluded.lease_id, ends_at = excluded.ends_at
+            WHERE l.ends_at <= strongroom_now()
+            RETURNING lease_id),
+         claimed AS (
+            UPDATE connections c
+            SET rotation = CASE WHEN $4 THEN 'unanswered' ELSE 'sent' END,
+                rotation_epoch = c.rotation_epoch + 1, rotation_until = t.ends_at
+            FROM t, acquired WHERE c.app_id = $1 AND c.id = $2
+            RETURNING c.*, acquired.lease_id),
+         -- The end of the lease, so that a crash makes it due again by itself.
+         counted AS (
+            UPDATE token_rotations r
+            SET due_at = t.ends_at, attempts = r.attempts + 1, doubted = r.doubted OR $4
+            FROM t, claimed WHERE r.connection_id = claimed.id
+            RETURNING r.connection_id, r.attempts, r.doubted),
+         audited AS (
+            SELECT id, record_audit(app_id, $5, 'token.rotation_begun', 'begun', user_id, id, $6) FROM claimed)
+         SELECT c.app_id AS "app_id: AppId", c.id AS "id: ConnectionId", c.user_id AS "user_id: UserId",
+                c.login_id AS "login_id!", c.rotation_epoch, c.lease_id AS "lease_id!: TokenLeaseId",
+                c.access_token AS "token!: Sealed<AccessToken>", b.binding AS "binding?: Binding", c.unproven,
+                n.attempts, n.doubted,
+                key_of(uk) AS "user_key!: WrappedKey", credentials_of(a, ak) AS "credentials!: SealedCredentials"
+         FROM claimed c
+         JOIN audited ON audited.id = c.id
+         JOIN counted n ON n.connection_id = c.id
+         JOIN data_keys uk ON uk.user_id = c.user_id AND uk.purpose = 'user'
+         JOIN apps a ON a.id = c.app_id
+         JOIN data_keys ak ON ak.app_id = c.app_id AND ak.purpose = 'app'
+         LEFT JOIN token_bindings b ON b.connection_id = c.id"#,
+        due.app.uuid(),
+        due.id.uuid(),
+        interval(lease),
+        in_doubt,
+        AuditActor::from(&Actor::service()) as AuditActor,
+        path,
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(row.map(|row| ClaimedRotation {
+        app: row.app_id,
+        id: row.id,
+        user: row.user_id,
+        login_id: row.login_id,
+        epoch: row.rotation_epoch,
+        token_lease: row.lease_id,
+        token: row.token,
+        binding: row.binding,
+        user_key: row.user_key,
+        credentials: row.credentials,
+        unproven: row.unproven,
+        attempts: row.attempts,
+        doubted: row.doubted,
+    }))
+}
+
+/// Where the token that a rotation brought went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stored {
+    /// It has taken the place of the one that it replaces, now or by a commit whose answer was lost.
+    Replaced,
+    /// The connection does not hold the replaced one any more: nothing could take it.
+    Nowhere,
+}
+
+/// Puts the new token in the place of the one that the call was made with, under any epoch: the old one is dead, so that
+/// where it still is, the new one belongs. That may be a connection that is being revoked meanwhile, which is then
+/// removed with the new one, or the kept token of a superseded one.
+pub async fn store_token(
+    conn: &mut Conn,
+    claimed: &ClaimedRotation,
+    new: &Sealed<AccessToken>,
+) -> sqlx::Result<Stored> {
+    let stored = sqlx::query_scalar!(
+        r#"WITH
+         replaced AS (
+            UPDATE connections c
+            SET access_token = $4, rotation = NULL, rotation_until = NULL,
+                due_at = CASE WHEN c.status = 'revoking' AND c.leased_until IS NULL AND c.due_at IS NOT NULL
+                              THEN strongroom_now() ELSE c.due_at END
+            WHERE c.app_id = $1 AND c.id = $2 AND c.access_token = $3
+            RETURNING c.app_id, c.id, c.user_id),
+         kept AS (
+            UPDATE superseded_tokens k SET access_token = $4
+            WHERE k.app_id = $1 AND k.connection_id = $2 AND k.access_token = $3
+            RETURNING k.connection_id),
+         restorable AS (
+            UPDATE connections c SET rotation = NULL, rotation_until = NULL
+            FROM kept WHERE c.app_id = $1 AND c.id = kept.connection_id
+            RETURNING c.app_id, c.id, c.user_id),
+         stored AS (SELECT * FROM replaced UNION ALL SELECT * FROM restorable),
+         forgotten AS (DELETE FROM token_rotations r USING stored s WHERE r.connection_id = s.id),
+         freed AS (DELETE FROM token_leases WHERE connection_id = $2 AND lease_id = $5),
+         audited AS (
+            SELECT id, record_audit(app_id, $6, 'token.rotated', 'ok', user_id, id, NULL) FROM stored)
+         SELECT coalesce((SELECT true FROM audited), EXISTS (
+             SELECT FROM connections c WHERE c.app_id = $1 AND c.id = $2 AND c.access_token = $4)) AS "it!""#,
+        claimed.app.uuid(),
+        claimed.id.uuid(),
+        claimed.token.as_bytes(),
+        new.as_bytes(),
+        claimed.token_lease.uuid(),
+        AuditActor::from(&Actor::service()) as AuditActor,
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(if stored { Stored::Replaced } else { Stored::Nowhere })
+}
+
+/// Releases the leases after an attempt that brought no token, and makes the next one due after `wait`. Counts under the
+/// claim's epoch alone.
+pub async fn postpone(
+    conn: &mut Conn,
+    claimed: &ClaimedRotation,
+    unanswered: bool,
+    what: &str,
+    wait: Duration,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "WITH mine AS (
+            UPDATE connections c
+            SET rotation = CASE WHEN $4 THEN 'unanswered' END, rotation_until = NULL
+            WHERE c.app_id = $1 AND c.id = $2 AND c.rotation_epoch = $3
+            RETURNING c.id),
+         freed AS (DELETE FROM token_leases WHERE connection_id = $2 AND lease_id = $5)
+         UPDATE token_rotations r
+         SET due_at = strongroom_now() + $6::interval, doubted = r.doubted OR $4, last_error = $7
+         FROM mine WHERE r.connection_id = mine.id",
+        claimed.app.uuid(),
+        claimed.id.uuid(),
+        claimed.epoch,
+        unanswered,
+        claimed.token_lease.uuid(),
+        interval(wait),
+        what,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Records that the token is lost: the item lives on at Plaid with a token that is nowhere.
+pub async fn record_loss(conn: &mut Conn, claimed: &ClaimedRotation) -> sqlx::Result<()> {
+    sqlx::query!(
+        "SELECT record_audit(c.app_id, $3, 'token.lost', 'failed', c.user_id, c.id, c.login_id)
+         FROM connections c WHERE c.app_id = $1 AND c.id = $2",
+        claimed.app.uuid(),
+        claimed.id.uuid(),
+        AuditActor::from(&Actor::service()) as AuditActor,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// What a reader who is done finds.
+#[derive(Debug)]
+pub struct Released {
+    pub status: Status,
+    /// The app wants its revealed tokens to be replaced.
+    pub rotates: bool,
+}
+
+/// Makes the rotation of a revealed token due now, if it is not in flight. Returns `None` if the app has no such
+/// connection.
+pub async fn release(
+    conn: &mut Conn,
+    actor: &AuditActor,
+    app: AppId,
+    id: ConnectionId,
+) -> sqlx::Result<Option<Released>> {
+    let row = sqlx::query!(
+        "WITH found AS MATERIALIZED (
+            SELECT c.app_id, c.id, c.user_id, c.status, a.rotate_after_reveal AS rotates,
+                   c.status = 'active' AND coalesce(c.rotation = 'waiting', true) AS idle
+            FROM connections c JOIN apps a ON a.id = c.app_id
+            WHERE c.app_id = $1 AND c.id = $2 FOR SHARE OF c),
+         advanced AS (
+            UPDATE token_rotations r SET due_at = strongroom_now()
+            FROM found f WHERE r.connection_id = f.id AND f.idle AND r.due_at > strongroom_now()
+            RETURNING f.app_id, f.id, f.user_id),
+         audited AS (
+            SELECT id, record_audit(app_id, $3, 'token.released', 'ok', user_id, id, NULL) FROM advanced)
+         SELECT f.status, f.rotates FROM found f LEFT JOIN audited a ON a.id = f.id",
+        app.uuid(),
+        id.uuid(),
+        actor as &AuditActor,
+    )
+    .fetch_optional(conn)
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    Ok(Some(Released { status: parse_status(&row.status)?, rotates: row.rotates }))
+}
