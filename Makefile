@@ -1,4 +1,4 @@
-.PHONY: test test-production test-docs test-api-document test-browser soak fmt lint sqlx doc bench bench-peers
+.PHONY: test test-production test-docs test-api-document test-browser test-client-libraries soak fmt lint sqlx doc bench bench-peers
 
 ## Everything that has to hold; needs Rust, a C compiler and PostgreSQL's programs.
 test:
@@ -15,6 +15,10 @@ test-docs:
 ## The OpenAPI document against Redocly, Spectral and schemathesis; needs node with npm and Python 3.
 test-api-document:
 	scripts/test-api-document
+
+## The client libraries in clients/, as packed and against a service; needs node with npm and Python 3.
+test-client-libraries:
+	scripts/test-client-libraries
 
 ## The demo page in headless Chromium; needs node with npm and Chromium.
 test-browser:

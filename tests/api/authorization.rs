@@ -204,10 +204,7 @@ async fn each_scope_opens_what_it_is_for_and_nothing_else() {
         let token = app.token_for(scope.as_str()).await;
         for (method, path, needs) in table() {
             let operation = Operation::new(method, path, id(&connection));
-            let needed = match needs {
-                Needs::Scope(needed) | Needs::ScopeOrSession(needed) => needed,
-                _ => continue,
-            };
+            let (Needs::Scope(needed) | Needs::ScopeOrSession(needed)) = needs else { continue };
             let answer = operation.call(&app, Some(&token)).await;
             if scope == needed {
                 assert!(

@@ -18,7 +18,7 @@ enum Side {
 pub fn breaks(old: &Value, new: &Value) -> BTreeSet<String> {
     let mut found = Found { old, new, breaks: BTreeSet::new(), seen: BTreeSet::new() };
     for (path, item) in members(&old["paths"]) {
-        for (method, operation) in members(item).filter(|(method, _)| *method != "servers") {
+        for (method, operation) in members(item) {
             let place = format!("{method} {path}");
             match new["paths"].get(path).and_then(|item| item.get(method)) {
                 Some(later) => found.operation(&place, operation, later),

@@ -25,7 +25,7 @@ impl Operation {
 fn operations(document: &Value) -> Vec<Operation> {
     let paths = document["paths"].as_object().unwrap();
     let each = paths.iter().flat_map(|(path, item)| {
-        let methods = item.as_object().unwrap().iter().filter(|(name, _)| *name != "servers");
+        let methods = item.as_object().unwrap().iter();
         methods.map(move |(method, value)| Operation {
             name: format!("{method} {path}"),
             path: path.clone(),
@@ -149,6 +149,7 @@ fn every_refusal_has_the_schema_of_its_side_with_its_codes() {
             let (media_type, schema) = match () {
                 () if operation.is_of("OAuth") => ("application/json", "OAuthError"),
                 () if operation.is_of("Dapi's wire") => ("application/json", "DapiAnswer"),
+                () if operation.is_of("Plaid's wire") => ("application/json", "PlaidAnswer"),
                 () if operation.is_of("Plaid's wire") => ("application/json", "PlaidAnswer"),
                 () => ("application/problem+json", "Problem"),
             };

@@ -9,7 +9,8 @@ use crate::connections::query::store::ViewQuery;
 use crate::connections::{Context, rotation};
 use crate::http::body::Id;
 use crate::http::caller::{Authorized, needs};
-use crate::http::problem::{Problem, ProblemCode};
+use crate::http::problem::{Problem, ProblemCode, code};
+use crate::http::responses::{ForClients, Problems};
 
 /// Says that the reader of a token needs it no more, so that it is replaced by another now and not only when some minutes
 /// have passed. The copy that was read is dead then. Repeatable; a token that nobody has read since it was replaced stays.
@@ -17,17 +18,12 @@ use crate::http::problem::{Problem, ProblemCode};
 /// For apps at Plaid with `rotate_after_reveal`; no other app's tokens can be replaced.
 #[utoipa::path(
     delete, path = "/v1/connections/{id}/token", tag = "Connections",
-    operation_id = "release_token",
+    operation_id = "releaseToken",
     security(("bearer" = ["tokens:read"])),
     params(("id" = ConnectionId, Path, description = "The connection")),
     responses(
         (status = 202, description = "The token is replaced in the background, or was", body = Connection),
-        (status = 400, description = "`invalid_request`: the app's tokens are not replaced"),
-        (status = 401, description = "`unauthorized`"),
-        (status = 403, description = "`insufficient_scope`"),
-        (status = 404, description = "`not_found`"),
-        (status = 409, description = "`connection_not_active`, with `connectionStatus`"),
-        (status = 503, description = "`unavailable`"),
+        Problems<(ForClients, code::NotFound, code::ConnectionNotActive)>,
     )
 )]
 pub async fn release(

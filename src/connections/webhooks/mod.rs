@@ -213,7 +213,7 @@ async fn notice(
         ItemEvent::LoginRepaired => clear_attention(tx, &actor, app, id).await?,
         // Calls still work, and attention would stop them: it is on record, and nothing else changes.
         ItemEvent::LoginExpiring => {
-            store::record_expiry(tx, &actor, app, id, &kept.webhook.code).await?
+            store::record_expiry(tx, &actor, app, id, &kept.webhook.code).await?;
         }
         ItemEvent::PermissionRevoked => {}
     }

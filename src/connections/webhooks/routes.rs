@@ -6,7 +6,8 @@ use crate::connections::Context;
 use crate::connections::webhooks::{Outcome, Receiver, read, record};
 use crate::http::body::MAX_BODY;
 use crate::http::body_pool::BodyPool;
-use crate::http::problem::{Problem, ProblemCode};
+use crate::http::problem::{Problem, ProblemCode, code};
+use crate::http::responses::{AnyObject, Problems, WithBody};
 use crate::http::{caller, detached};
 
 /// The header that carries the signature.
@@ -15,20 +16,16 @@ const HEADER: &str = "plaid-verification";
 /// A webhook of Plaid's about an item of this app. Plaid signs it; there are no other credentials.
 #[utoipa::path(
     post, path = "/hooks/plaid/{app}", tag = "Webhooks",
-    operation_id = "plaid_webhook",
+    operation_id = "receivePlaidWebhook",
     security(()),
     params(
-        ("app" = String, Path, description = "The app's name"),
+        ("app" = String, Path, description = "The app's name", example = "plaid"),
         ("Plaid-Verification" = Option<String>, Header, description = "A JWT (ES256) with `iat` and `request_body_sha256`"),
     ),
-    request_body(content = Object, description = "As Plaid sends it", content_type = "application/json"),
+    request_body(content = AnyObject, description = "As Plaid sends it", content_type = "application/json"),
     responses(
         (status = 200, description = "Received, now or before"),
-        (status = 400, description = "`invalid_request`: not Plaid's, too old, altered, or of no app here"),
-        (status = 408, description = "`request_timeout`"),
-        (status = 413, description = "`body_too_large`"),
-        (status = 429, description = "`too_many_requests`"),
-        (status = 503, description = "`unavailable`: Plaid sends it again"),
+        Problems<(WithBody, code::InvalidRequest, code::TooManyRequests, code::Internal, code::Unavailable)>,
     )
 )]
 pub async fn plaid(
@@ -39,9 +36,9 @@ pub async fn plaid(
     receiver: web::Data<Receiver>,
     bodies: web::Data<BodyPool>,
 ) -> Result<HttpResponse, Problem> {
-    let received = receive(&req, payload, &app, &context, &receiver, &bodies).await?;
-    context.metrics.webhook(received);
-    match received {
+    let outcome = receive(&req, payload, &app, &context, &receiver, &bodies).await?;
+    context.metrics.webhook(outcome);
+    match outcome {
         Outcome::Applied | Outcome::Kept | Outcome::Ignored | Outcome::Repeated => {
             Ok(HttpResponse::Ok().finish())
         }

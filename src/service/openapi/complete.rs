@@ -19,14 +19,13 @@ pub(super) fn complete(document: &mut Value) {
     for (path, item) in members(&mut document["paths"]) {
         // Another listener than the API's, without its layers.
         let is_apart = path == "/metrics";
-        if is_apart {
-            item["servers"] = json!([{
-                "url": "http://127.0.0.1:9090",
-                "description": "`STRONGROOM_METRICS_LISTEN`",
-            }]);
-        }
-        let operations = members(item).filter(|(name, _)| *name != "servers");
-        for (_, operation) in operations {
+        for (_, operation) in members(item) {
+            if is_apart {
+                operation["servers"] = json!([{
+                    "url": "http://127.0.0.1:9090",
+                    "description": "`STRONGROOM_METRICS_LISTEN`",
+                }]);
+            }
             if let Some(content) = operation.pointer_mut("/requestBody/content") {
                 members(content).for_each(|(_, media)| take_as_it_is(&mut media["schema"]));
                 illustrate(content, &schemas, example::Side::Request);

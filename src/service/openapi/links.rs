@@ -15,6 +15,7 @@ const OF_A_CONNECTION: &[&str] = &[
     "getConnection",
     "getConnectionHistory",
     "revealToken",
+    "releaseToken",
     "callDapi",
     "callPlaid",
     "clearAttention",
