@@ -81,7 +81,8 @@ impl Dev {
         set_defaults(&mut variables, &made(&folder).map_err(Failure::other)?, &listeners);
         let postgres = own_postgres(&folder, &mut variables).await?;
         let database = postgres.as_ref().map(|postgres| postgres.data_folder().to_owned());
-        let outcome = serve(&folder, variables, listeners, database, output).await;
+        let serving = serve(&folder, variables, listeners, database, output);
+        let outcome = Box::pin(serving).await;
         if let Some(postgres) = postgres {
             postgres.stop().await.map_err(Failure::other)?;
         }
