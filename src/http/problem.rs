@@ -13,6 +13,12 @@ use serde_json::{Map, Value};
 
 use crate::database::Fault;
 
+/// A code, or several of them.
+pub trait Codes {
+    /// Adds the codes to a list.
+    fn add_to(codes: &mut Vec<ProblemCode>);
+}
+
 macro_rules! codes {
     ($($(#[$doc:meta])* $variant:ident $code:literal $status:ident $title:literal;)*) => {
         /// The kind of problem; clients decide by its [`as_str`](ProblemCode::as_str).
@@ -44,15 +50,14 @@ macro_rules! codes {
             }
         }
 
-        /// The codes as types, for the responses of an operation in the `OpenAPI` document:
-        /// [`Problems`](super::responses::Problems).
+        /// The codes as types, for the responses of an operation in the `OpenAPI` document (`Problems`).
         pub mod code {
             $(
                 #[doc = concat!("Responds with `", $code, "`.")]
                 #[derive(Debug)]
                 pub struct $variant;
 
-                impl crate::http::responses::Codes for $variant {
+                impl super::Codes for $variant {
                     fn add_to(codes: &mut Vec<super::ProblemCode>) {
                         codes.push(super::ProblemCode::$variant);
                     }

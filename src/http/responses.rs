@@ -14,16 +14,10 @@ use utoipa::openapi::header::{Header, HeaderBuilder};
 use utoipa::openapi::schema::{ObjectBuilder, SchemaType, Type};
 use utoipa::openapi::{ContentBuilder, Ref, RefOr, Response, ResponseBuilder};
 
-use super::problem::{Problem, ProblemCode, code};
+use super::problem::{Codes, Problem, ProblemCode, code};
 
 /// The media type of a problem (RFC 9457 §3).
 pub const PROBLEM_JSON: &str = "application/problem+json";
-
-/// A code, or several of them.
-pub trait Codes {
-    /// Adds the codes to a list.
-    fn add_to(codes: &mut Vec<ProblemCode>);
-}
 
 macro_rules! tuples {
     ($(($($name:ident)+))+) => { $(
@@ -83,7 +77,7 @@ fn response(codes: &[ProblemCode]) -> Response {
     let response = ResponseBuilder::new()
         .description(described.collect::<Vec<_>>().join(" "))
         .content(PROBLEM_JSON, content);
-    let headers = codes.iter().flat_map(|code| headers(*code));
+    let headers = codes.iter().filter_map(|code| headers(*code));
     headers.fold(response, |response, (name, header)| response.header(name, header)).build()
 }
 
@@ -140,12 +134,13 @@ impl utoipa::PartialSchema for AnyObject {
 impl utoipa::ToSchema for AnyObject {}
 
 /// Returns examples of the problems that the document has, by code.
+#[must_use]
 pub fn examples() -> BTreeMap<String, RefOr<Example>> {
     // No operation is documented for a method that its path does not have.
     let documented = |code: &&ProblemCode| **code != ProblemCode::MethodNotAllowed;
     let each = ProblemCode::ALL.iter().filter(documented).map(|code| {
         let mut example = Example::new();
-        example.summary = code.title().to_owned();
+        code.title().clone_into(&mut example.summary);
         example.value = Some(example_of(*code));
         (code.as_str().to_owned(), RefOr::T(example))
     });

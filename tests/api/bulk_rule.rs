@@ -90,7 +90,7 @@ async fn insert(app: &TestApp, changes: &str) -> String {
         let change = format!("UPDATE connections SET {changes} WHERE id = $1");
         sqlx::query(sqlx::AssertSqlSafe(change)).bind(id).execute(pool).await.unwrap();
     }
-    format!("conn_{}", id.simple())
+    format!("conn_{id}")
 }
 
 async fn outcome(app: &TestApp, id: &str) -> String {

@@ -56,7 +56,7 @@ async fn another_method_is_told_which_ones_there_are() {
     for (method, path, allow) in [
         (Method::DELETE, "/v1/connections", "GET, POST"),
         (Method::PUT, "/v1/connections/conn_x", "GET"),
-        (Method::GET, "/v1/connections/conn_x/token", "POST"),
+        (Method::GET, "/v1/connections/conn_x/token", "POST, DELETE"),
         (Method::GET, "/v1/connect-sessions", "POST"),
         (Method::PATCH, "/healthz", "GET, HEAD"),
     ] {

@@ -22,56 +22,12 @@ use crate::http::responses::{ForClients, Problems, WithJson};
 use crate::oauth::clients::{
     self, After, ClientError, ClientInfo, DEFAULT_TOKEN_LIFETIME, InvalidTerms, NewClient, Terms,
 };
+use crate::oauth::routes::names::{Names, OtherScopeNames, ScopeNames};
 use crate::oauth::secrets::{self, DEFAULT_OVERLAP, MAX_OVERLAP, Made, SecretInfo, Shown};
 use crate::oauth::tokens::Issuer;
 use crate::vault::Vault;
 
 type Admin = Authorized<needs::Admin>;
-
-/// Names of scopes: a list, or one text with a space between them as OAuth writes it.
-#[derive(Deserialize)]
-#[serde(untagged)]
-pub enum Names {
-    /// A list.
-    List(Vec<String>),
-    /// As OAuth writes it.
-    Text(String),
-}
-
-/// Names of Strongroom's own scopes: a list, or one text with a space between them as OAuth writes it.
-#[derive(ToSchema)]
-#[serde(untagged)]
-#[schema(example = json!(["connections:read", "tokens:read"]))]
-#[expect(dead_code, reason = "describes the request in the OpenAPI document")]
-enum ScopeNames {
-    List(Vec<Scope>),
-    Text(String),
-}
-
-/// Names of scopes: a list, or one text with a space between them as OAuth writes it.
-#[derive(ToSchema)]
-#[serde(untagged)]
-#[schema(example = json!([]))]
-#[expect(dead_code, reason = "describes the request in the OpenAPI document")]
-enum OtherScopeNames {
-    List(Vec<String>),
-    Text(String),
-}
-
-impl Default for Names {
-    fn default() -> Self {
-        Self::List(Vec::new())
-    }
-}
-
-impl Names {
-    fn each(&self) -> Box<dyn Iterator<Item = &str> + '_> {
-        match self {
-            Self::List(names) => Box::new(names.iter().map(String::as_str)),
-            Self::Text(text) => Box::new(text.split(' ').filter(|name| !name.is_empty())),
-        }
-    }
-}
 
 /// A client to be made.
 #[derive(Deserialize, ToSchema)]

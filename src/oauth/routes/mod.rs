@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod introspect;
 pub mod metadata;
+mod names;
 pub mod responses;
 pub mod revoke;
 pub mod token;

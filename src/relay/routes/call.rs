@@ -99,5 +99,5 @@ async fn call(
     let _permit = context.limit.take(app)?;
     let fields = Fields::read(&read_passed(req, payload, MAX_REQUEST).await?)?;
     let on_behalf = OnBehalf { actor: caller.actor, app, id, path, trace: caller.trace };
-    Ok(answer(provider, on_behalf.relay(req, context, fields).await?)?)
+    answer(provider, on_behalf.relay(req, context, fields).await?)
 }

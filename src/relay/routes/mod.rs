@@ -152,11 +152,14 @@ fn lease_problem(provider: Provider, error: LeaseError) -> Problem {
         LeaseError::NotActive(status) => not_active(status),
         LeaseError::NeedsAttention(attention) => needs_attention(provider, &attention),
         LeaseError::Full => {
-            let mut detail = "As many calls wait for this connection as may".to_owned();
-            if provider.has_serial_calls() {
-                detail.push_str(&format!("; {name} takes one at a time"));
-            }
-            too_many(detail + ".", 5)
+            let detail = if provider.has_serial_calls() {
+                format!(
+                    "As many calls wait for this connection as may; {name} takes one at a time."
+                )
+            } else {
+                "As many calls wait for this connection as may.".to_owned()
+            };
+            too_many(detail, 5)
         }
         LeaseError::TooLong => {
             let detail = "Calls on this connection take so long that this one could not begin.";

@@ -1,5 +1,10 @@
 //! What holds for every operation, added to the document after the annotations.
 
+#![expect(
+    clippy::indexing_slicing,
+    reason = "the document is an object of objects, as utoipa makes it, and every test reads it"
+)]
+
 use serde_json::{Map, Value, json};
 
 use super::{example, links};

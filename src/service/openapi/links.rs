@@ -1,5 +1,10 @@
 //! Which operation takes what another one has made: the links of its response.
 
+#![expect(
+    clippy::indexing_slicing,
+    reason = "the document is an object of objects, as utoipa makes it, and every test reads it"
+)]
+
 use serde_json::{Map, Value, json};
 
 /// What was made, by operation and status, and the parameter and the pointer of its id.

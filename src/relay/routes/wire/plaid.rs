@@ -232,7 +232,7 @@ impl PlaidRequest {
             Some(named) => Some(named),
             None => link::client_user_id(&self.0.fields)?,
         };
-        let named = named.ok_or_else(|| PlaidError::missing("user.client_user_id"))?;
+        let named = named.ok_or_else(|| PlaidError::missing("client_user_id of user"))?;
         check_client_user_id(&named)
             .map_err(|what| PlaidError::field(format!("the name of the user {what}")))?;
         let WireRequest { context, app, fields, .. } = self.0;
