@@ -59,7 +59,7 @@ impl<'a> Found<'a> {
                 Some(later) => self.response(&place, response, later),
                 // A refusal that cannot happen any more breaks nobody.
                 None if status.starts_with('2') || status == "default" => {
-                    self.add(&place, "is removed")
+                    self.add(&place, "is removed");
                 }
                 None => {}
             }

@@ -150,7 +150,6 @@ fn every_refusal_has_the_schema_of_its_side_with_its_codes() {
                 () if operation.is_of("OAuth") => ("application/json", "OAuthError"),
                 () if operation.is_of("Dapi's wire") => ("application/json", "DapiAnswer"),
                 () if operation.is_of("Plaid's wire") => ("application/json", "PlaidAnswer"),
-                () if operation.is_of("Plaid's wire") => ("application/json", "PlaidAnswer"),
                 () => ("application/problem+json", "Problem"),
             };
             assert_eq!(content.keys().collect::<Vec<_>>(), [media_type], "{place}");

@@ -13,7 +13,7 @@ use utoipa::{IntoParams, ToSchema};
 use crate::common::external_scopes::ExternalScopes;
 use crate::common::ids::ClientSecretId;
 use crate::common::paging::{DEFAULT_LIMIT, MAX_LIMIT, PageCursor};
-use crate::common::scope::{Scope, Scopes};
+use crate::common::scope::Scopes;
 use crate::database::Pool;
 use crate::http::body::{Body, OptionalBody, UrlQuery};
 use crate::http::caller::{Authorized, Client, needs};
