@@ -230,10 +230,11 @@ impl World {
     async fn act(&mut self, event: &Event) {
         match event {
             Event::Link { user, login } => {
-                self.logins[*login] = match self.app.may_connect_again(&self.logins[*login]) {
-                    true => self.app.connect_again(&self.logins[*login]),
+                self.logins[*login] = if self.app.may_connect_again(&self.logins[*login]) {
+                    self.app.connect_again(&self.logins[*login])
+                } else {
                     // The same accounts, of another item.
-                    false => self.app.connect_as(&format!("login-{login}")),
+                    self.app.connect_as(&format!("login-{login}"))
                 };
                 self.hand_in(*user, self.logins[*login].clone()).await;
             }

@@ -80,7 +80,7 @@ async fn accounts_are_told_with_id_name_mask_and_type_and_the_call_for_them_is_n
             "mask": account["mask"], "type": account["type"],
         })
     });
-    assert_eq!(active["accounts"], Value::from_iter(told));
+    assert_eq!(active["accounts"], told.collect::<Value>());
     assert_eq!(app.sandbox.calls_to(ACCOUNTS), 1);
     assert_eq!(active["lastUsedAt"], Value::Null);
 }

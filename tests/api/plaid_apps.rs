@@ -35,7 +35,9 @@ async fn start(stage: &Stage, environment: &Environment) -> Result<(), String> {
 /// The stage's environment with these variables.
 fn with(stage: &Stage, variables: &[(&str, &str)]) -> Environment {
     let mut environment = stage.environment.clone();
-    variables.iter().for_each(|(name, value)| environment.set(name, *value));
+    for (name, value) in variables {
+        environment.set(name, *value);
+    }
     environment
 }
 
