@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::{Buf as _, Bytes, BytesMut};
 use reqwest::header::{CONTENT_ENCODING, HeaderValue};
 use reqwest::{Response, StatusCode};
+use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::value::RawValue;
 
 use super::describe::describe;
@@ -44,6 +45,26 @@ pub struct Call<'a> {
     pub trace: &'a TraceContext,
     /// The time limit, to the last byte of the answer.
     pub limit: Duration,
+}
+
+/// The body of a call: the caller's fields, and what the provider wants beside them. No `Debug`: it holds secrets as text.
+pub(super) struct CallBody<'a, const N: usize> {
+    pub(super) fields: &'a [Field],
+    /// Names and values, among them secrets.
+    pub(super) inserted: [Option<(&'static str, &'a str)>; N],
+}
+
+impl<const N: usize> Serialize for CallBody<'_, N> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        for (name, value) in self.fields {
+            map.serialize_entry(name, value)?;
+        }
+        for (name, value) in self.inserted.iter().flatten() {
+            map.serialize_entry(name, value)?;
+        }
+        map.end()
+    }
 }
 
 /// An answer whose head has arrived.

@@ -5,8 +5,12 @@ use std::time::Duration;
 use reqwest::StatusCode;
 use zeroize::Zeroizing;
 
-use super::Unsettled;
+use super::{AccessToken, Unsettled, scrub};
 use crate::common::lenient_json::Object;
+use crate::common::text;
+
+/// The longest text of a provider's that is kept, in bytes.
+pub(super) const MAX_TEXT: usize = 500;
 
 /// An answer as it arrived: status, `Retry-After`, decoded body.
 #[derive(Debug)]
@@ -32,9 +36,7 @@ impl Received {
 
     /// Returns whether the status can be conclusive: 200 or 4xx, except 408 and 429.
     pub(super) fn may_be_conclusive(&self) -> bool {
-        let not_now = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS];
-        (self.status.is_success() || self.status.is_client_error())
-            && !not_now.contains(&self.status)
+        may_be_conclusive(self.status.as_u16())
     }
 
     /// An inconclusive answer to an exchange. Only a 429 proves that the code was not looked at.
@@ -45,4 +47,22 @@ impl Received {
             retry_after: self.retry_after,
         }
     }
+}
+
+/// Returns whether an HTTP status can be conclusive: 200 or 4xx, except 408 and 429.
+pub(super) fn may_be_conclusive(status: u16) -> bool {
+    matches!(status, 200..=299 | 400..=499) && ![408, 429].contains(&status)
+}
+
+/// Returns the token in a field if it is complete and can be sent again: in a header, too.
+pub(super) fn token(object: &Object<'_>, field: &str) -> Option<AccessToken> {
+    let token = Zeroizing::new(object.exact(field)?);
+    let token = token.trim_matches(|c: char| c.is_ascii_whitespace());
+    let carried = !token.is_empty() && !token.contains(char::is_control);
+    carried.then(|| AccessToken::new(token.to_owned()))
+}
+
+/// Returns a field's text without secrets, control characters, and what is too long.
+pub(super) fn words(object: &Object<'_>, field: &str, secrets: &[&str]) -> Option<String> {
+    object.words(field).map(|text| text::tame(&scrub(&text, secrets), MAX_TEXT))
 }

@@ -31,7 +31,7 @@ use crate::connections::{
     token_lease, transitions,
 };
 use crate::database::{Waits, retry, retry_until};
-use crate::providers::plaid::INVALID_ACCESS_TOKEN;
+use crate::providers::plaid::{INVALID_ACCESS_TOKEN, ITEM_MISMATCH};
 use crate::providers::{
     AccessToken, AppCredentials, ExchangeAnswer, Lane, Permit, Provider, Refusal, Verify,
     VerifyAnswer,
@@ -261,7 +261,7 @@ impl Rotation {
         match verified {
             Ok((VerifyAnswer::Works(_), _)) => self.recovered(context).await,
             // The token works, and names its item.
-            Ok((VerifyAnswer::Refused(refusal), _)) if refusal.kind == "ITEM_MISMATCH" => {
+            Ok((VerifyAnswer::Refused(refusal), _)) if refusal.kind == ITEM_MISMATCH => {
                 self.recovered(context).await
             }
             Ok((VerifyAnswer::Refused(refusal), _)) => self.refused(context, &refusal, true).await,

@@ -1,9 +1,9 @@
 //! The calls to Dapi.
 
 use reqwest::header::{AUTHORIZATION, HeaderMap};
-use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use super::wire;
+use crate::providers::call::CallBody;
 use crate::providers::transport::{Link, Outgoing, sensitive};
 use crate::providers::{
     AccessToken, Call, CallAnswer, CallLost, Exchange, ExchangeAnswer, Revoke, RevokeAnswer,
@@ -65,35 +65,18 @@ pub async fn delink(link: Link<'_>, path: &str, revoke: &Revoke<'_>) -> RevokeAn
 
 /// Makes a call on a connection's behalf.
 pub async fn call(link: Link<'_>, call: &Call<'_>) -> Result<CallAnswer, CallLost> {
+    let app_key = call.with_app_key.then_some(("appKey", call.app.app_key.as_str()));
+    let user_secret = call.user_secret.map(|secret| ("userSecret", secret.expose()));
+    let app_secret = ("appSecret", call.app.app_secret.expose());
+    let inserted = [Some(app_secret), app_key, user_secret];
     let outgoing = Outgoing {
         path: &format!("/{}", call.path),
         headers: authorization(call.token),
-        body: &Body(call),
+        body: &CallBody { fields: call.fields, inserted },
         trace: call.trace,
         limit: call.limit,
     };
     link.transport.call(link.permit, &outgoing).await
-}
-
-/// The body of a call: the caller's fields and the secrets.
-struct Body<'a>(&'a Call<'a>);
-
-impl Serialize for Body<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Call { app, fields, user_secret, with_app_key, .. } = self.0;
-        let mut map = serializer.serialize_map(None)?;
-        for (name, value) in *fields {
-            map.serialize_entry(name, value)?;
-        }
-        map.serialize_entry("appSecret", app.app_secret.expose())?;
-        if *with_app_key {
-            map.serialize_entry("appKey", &app.app_key)?;
-        }
-        if let Some(user_secret) = user_secret {
-            map.serialize_entry("userSecret", user_secret.expose())?;
-        }
-        map.end()
-    }
 }
 
 /// The header that carries the token. Tokens that no header can carry are refused when they come in.

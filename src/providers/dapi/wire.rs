@@ -5,17 +5,11 @@
 //! that breaks off after it. A refusal, however, counts only if the whole answer is Dapi's JSON; a proxy's 403
 //! in HTML is inconclusive.
 
-use zeroize::Zeroizing;
-
 use crate::common::lenient_json::{self, Object};
 use crate::common::text;
-use crate::providers::received::Received;
-use crate::providers::{
-    AccessToken, ExchangeAnswer, ExchangedToken, Refusal, RevokeAnswer, Said, VerifyAnswer, scrub,
-};
+use crate::providers::received::{MAX_TEXT, Received, may_be_conclusive, token, words};
+use crate::providers::{ExchangeAnswer, ExchangedToken, Refusal, RevokeAnswer, Said, VerifyAnswer};
 
-/// The longest text of Dapi's that is kept, in bytes.
-const MAX_TEXT: usize = 500;
 /// The fields that the classification reads.
 const FIELDS: [&str; 7] = ["success", "status", "accessToken", "tokenID", "userID", "type", "msg"];
 
@@ -32,19 +26,10 @@ pub fn said(body: &[u8]) -> Option<Said> {
 }
 
 fn refusal(object: &Object<'_>, secrets: &[&str]) -> Refusal {
-    let words = |name| object.words(name).map(|text| text::tame(&scrub(&text, secrets), MAX_TEXT));
     Refusal {
-        kind: words("type").unwrap_or_else(|| "UNKNOWN".to_owned()),
-        message: words("msg").unwrap_or_default(),
+        kind: words(object, "type", secrets).unwrap_or_else(|| "UNKNOWN".to_owned()),
+        message: words(object, "msg", secrets).unwrap_or_default(),
     }
-}
-
-/// Returns the token if it is complete and an `Authorization` header can carry it.
-fn token(object: &Object<'_>) -> Option<AccessToken> {
-    let token = Zeroizing::new(object.exact("accessToken")?);
-    let token = token.trim_matches(|c: char| c.is_ascii_whitespace());
-    let carried = !token.is_empty() && !token.contains(char::is_control);
-    carried.then(|| AccessToken::new(token.to_owned()))
 }
 
 /// Classifies an answer to an exchange. `secrets` are what the request contained.
@@ -57,7 +42,7 @@ pub(super) fn exchange(received: &Received, secrets: &[&str]) -> ExchangeAnswer 
     let Some(object) = Object::read(&text, &FIELDS) else {
         return unsettled(received.unreadable());
     };
-    match (object.yes("success"), token(&object)) {
+    match (object.yes("success"), token(&object, "accessToken")) {
         (Some(false), _) if received.is_whole(&object) => {
             ExchangeAnswer::Refused(refusal(&object, secrets))
         }
@@ -108,13 +93,12 @@ pub(super) fn delink(
 /// Classifies an answer to a verification. It is a refusal only if Dapi itself says so, with a conclusive status; a
 /// proxy's 403 with an HTML body is not.
 pub(super) fn verified(status: u16, body: &[u8], secrets: &[&str]) -> VerifyAnswer {
-    let conclusive = matches!(status, 200..=299 | 400..=499) && ![408, 429].contains(&status);
     let text = lenient_json::text(body);
     let Some(answer) = Object::read(&text, &FIELDS).filter(Object::is_whole) else {
         return VerifyAnswer::Inconclusive;
     };
     match answer.yes("success") {
-        _ if !conclusive => VerifyAnswer::Inconclusive,
+        _ if !may_be_conclusive(status) => VerifyAnswer::Inconclusive,
         Some(true) if status < 300 => VerifyAnswer::Works(None),
         // The bank needs the user's input, so Dapi has accepted the token.
         _ if answer.exact("status").as_deref() == Some("user_input_required") => {
@@ -128,6 +112,7 @@ pub(super) fn verified(status: u16, body: &[u8], secrets: &[&str]) -> VerifyAnsw
 #[cfg(test)]
 mod tests {
     use reqwest::StatusCode;
+    use zeroize::Zeroizing;
 
     use super::*;
 

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
-use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use super::{DetailsError, ItemDetails, KeyAnswer, wire};
 use crate::common::trace::TraceContext;
+use crate::providers::call::CallBody;
 use crate::providers::transport::{Link, Outgoing, sensitive};
 use crate::providers::{
     AccessToken, AppCredentials, Call, CallAnswer, CallLost, Exchange, ExchangeAnswer, Revoke,
@@ -135,31 +135,15 @@ pub async fn webhook_key(
 
 /// Makes a call on a connection's behalf, or on the app's own.
 pub async fn call(link: Link<'_>, call: &Call<'_>) -> Result<CallAnswer, CallLost> {
+    let token = call.token.map(|token| ("access_token", token.expose()));
     let outgoing = Outgoing {
         path: &format!("/{}", call.path),
         headers: credentials(call.app),
-        body: &Body(call),
+        body: &CallBody { fields: call.fields, inserted: [token] },
         trace: call.trace,
         limit: call.limit,
     };
     link.transport.call(link.permit, &outgoing).await
-}
-
-/// The body of a call: the caller's fields and the token.
-struct Body<'a>(&'a Call<'a>);
-
-impl Serialize for Body<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Call { fields, token, .. } = self.0;
-        let mut map = serializer.serialize_map(None)?;
-        for (name, value) in *fields {
-            map.serialize_entry(name, value)?;
-        }
-        if let Some(token) = token {
-            map.serialize_entry("access_token", token.expose())?;
-        }
-        map.end()
-    }
 }
 
 /// The headers that carry the app's credentials. Those that no header can carry are refused when they are set.

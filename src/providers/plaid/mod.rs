@@ -18,5 +18,7 @@ pub(super) use wire::{said, verified};
 pub(super) const VERIFICATION_PATH: &str = "item/get";
 /// The item is gone at Plaid: an `error_code` that is certain whatever is known of the token.
 pub const ITEM_NOT_FOUND: &str = "ITEM_NOT_FOUND";
+/// Strongroom's own word for a token that works but is of another item than the one that it is said to be of.
+pub const ITEM_MISMATCH: &str = "ITEM_MISMATCH";
 /// Plaid does not know the token; it answers this to malformed tokens and to other environments' too.
 pub const INVALID_ACCESS_TOKEN: &str = "INVALID_ACCESS_TOKEN";

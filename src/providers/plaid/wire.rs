@@ -4,21 +4,18 @@
 //! A refusal counts only if the whole answer is an error of Plaid's (`error_type`, `error_code`, `error_message`).
 
 use serde_json::Value;
-use zeroize::Zeroizing;
 
 use crate::common::lenient_json::{self, Object};
 use crate::common::text;
 use crate::config::ProviderConfig;
-use crate::providers::received::Received;
+use crate::providers::received::{MAX_TEXT, Received, may_be_conclusive, token, words};
 use crate::providers::{
-    AccessToken, ExchangeAnswer, ExchangedToken, Refusal, Revoke, RevokeAnswer, Said, Unsettled,
-    Verify, VerifyAnswer, scrub,
+    ExchangeAnswer, ExchangedToken, Refusal, Revoke, RevokeAnswer, Said, Unsettled, Verify,
+    VerifyAnswer,
 };
 
-use super::{KeyAnswer, WebhookKey, is_certain};
+use super::{ITEM_MISMATCH, KeyAnswer, WebhookKey, is_certain};
 
-/// The longest text of Plaid's that is kept, in bytes.
-const MAX_TEXT: usize = 500;
 /// The fields that the classification reads.
 const FIELDS: [&str; 7] = [
     "access_token",
@@ -60,8 +57,7 @@ pub struct PlaidError {
 
 impl PlaidError {
     fn read(object: &Object<'_>, secrets: &[&str]) -> Option<Self> {
-        let words =
-            |name| object.words(name).map(|text| text::tame(&scrub(&text, secrets), MAX_TEXT));
+        let words = |field| words(object, field, secrets);
         Some(Self {
             code: words("error_code")?,
             error_type: words("error_type").unwrap_or_default(),
@@ -96,14 +92,6 @@ impl std::fmt::Display for PlaidError {
 pub(super) fn error(received: &Received, secrets: &[&str]) -> Option<PlaidError> {
     let text = lenient_json::text(&received.body);
     PlaidError::read(&Object::read(&text, &FIELDS)?, secrets)
-}
-
-/// Returns a token if it is complete and can be sent again.
-fn token(object: &Object<'_>, name: &str) -> Option<AccessToken> {
-    let token = Zeroizing::new(object.exact(name)?);
-    let token = token.trim_matches(|c: char| c.is_ascii_whitespace());
-    let carried = !token.is_empty() && !token.contains(char::is_control);
-    carried.then(|| AccessToken::new(token.to_owned()))
 }
 
 /// Classifies an answer to an exchange. `secrets` are what the request contained.
@@ -222,7 +210,7 @@ pub fn verified(status: u16, body: &[u8], verify: &Verify<'_>) -> VerifyAnswer {
         return match answer.pointer("/item/item_id").and_then(Value::as_str) {
             None => VerifyAnswer::Inconclusive,
             Some(item) if item != verify.login_id => VerifyAnswer::Refused(Refusal {
-                kind: "ITEM_MISMATCH".to_owned(),
+                kind: ITEM_MISMATCH.to_owned(),
                 message: "the token is of another item".to_owned(),
             }),
             Some(_) => {
@@ -237,11 +225,7 @@ pub fn verified(status: u16, body: &[u8], verify: &Verify<'_>) -> VerifyAnswer {
     let object = Object::read(&text, &FIELDS).filter(Object::is_whole);
     let error = object.and_then(|object| PlaidError::read(&object, &secrets));
     match error {
-        Some(error)
-            if (400..500).contains(&status)
-                && ![408, 429].contains(&status)
-                && error.blame() == Blame::Input =>
-        {
+        Some(error) if may_be_conclusive(status) && error.blame() == Blame::Input => {
             VerifyAnswer::Refused(error.into())
         }
         _ => VerifyAnswer::Inconclusive,
@@ -252,11 +236,12 @@ pub fn verified(status: u16, body: &[u8], verify: &Verify<'_>) -> VerifyAnswer {
 mod tests {
     use reqwest::StatusCode;
     use url::Url;
+    use zeroize::Zeroizing;
 
     use super::*;
     use crate::common::secret::SecretText;
     use crate::common::trace::TraceContext;
-    use crate::providers::{AppCredentials, Provider};
+    use crate::providers::{AccessToken, AppCredentials, Provider};
 
     fn received(status: u16, body: &str) -> Received {
         let status = StatusCode::from_u16(status).unwrap();
