@@ -16,6 +16,14 @@ pub fn failed(context: &Context, reconciler: Reconciler, error: &sqlx::Error) {
     tracing::warn!(reconciler, cause = %error, "a part of the background work failed");
 }
 
+/// Returns what a reconciler found due; nothing if the search failed, which is counted.
+pub fn found<T>(context: &Context, reconciler: Reconciler, due: sqlx::Result<Vec<T>>) -> Vec<T> {
+    due.unwrap_or_else(|error| {
+        failed(context, reconciler, &error);
+        Vec::new()
+    })
+}
+
 /// Counts a failure with one row, and leaves the row alone for a while. Returns for how long.
 pub fn row_failed(
     context: &Context,

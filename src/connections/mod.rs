@@ -55,8 +55,8 @@ use crate::common::ids::{AppId, ConnectionId, UserId};
 use crate::config::{Pace, ProviderConfig};
 use crate::database::{MaybeDatabase, Pool};
 use crate::providers;
-use crate::providers::Provider;
-use crate::vault::{AadContext, Vault, VaultError};
+use crate::providers::{AccessToken, Provider};
+use crate::vault::{AadContext, Binding, DataKey, Sealed, Vault, VaultError};
 
 /// What the use cases work with. Every thread has a pool and a client of its own; the rest is shared.
 #[derive(Clone, Debug)]
@@ -162,6 +162,19 @@ impl ConnectionAad {
 
     fn user_secret(self) -> AadContext {
         self.column("user_secret")
+    }
+
+    /// Seals a token, bound unless an earlier release made the connection.
+    fn seal_token(
+        self,
+        token: &AccessToken,
+        key: &DataKey,
+        binding: Option<&Binding>,
+    ) -> Result<Sealed<AccessToken>, VaultError> {
+        match binding {
+            Some(binding) => Sealed::seal_bound(token, key, &self.access_token(), binding),
+            None => Sealed::seal(token, key, &self.access_token()),
+        }
     }
 
     fn column(self, column: &'static str) -> AadContext {

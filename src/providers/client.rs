@@ -107,8 +107,12 @@ impl Client {
         proven: bool,
         trace: &TraceContext,
     ) -> Result<ItemDetails, DetailsError> {
+        let started = Instant::now();
         let link = self.link(permit, Provider::Plaid);
-        plaid::details(link, app, token, trace).await.map_err(|error| {
+        let details = plaid::details(link, app, token, trace).await;
+        let outcome = details.as_ref().map_or_else(DetailsError::outcome, |_| "answered");
+        self.count_call(Provider::Plaid, outcome, started.elapsed());
+        details.map_err(|error| {
             let is_dead =
                 |kind: &str| self.reports_dead_token(Provider::Plaid, kind, token, proven);
             DetailsError { dead: error.kind.as_deref().is_some_and(is_dead), ..error }

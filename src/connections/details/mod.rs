@@ -9,12 +9,12 @@ pub mod store;
 use std::time::{Duration, Instant};
 
 use crate::common::actor::Actor;
-use crate::common::ids::{AppId, ConnectionId};
+use crate::common::ids::{AppId, ConnectionId, UserId};
 use crate::common::trace::TraceContext;
 use crate::connections::deferred::Reconciler;
 use crate::connections::details::store::{Confirmed, DueDetails};
 use crate::connections::effects::Effects;
-use crate::connections::isolation::{failed, isolated};
+use crate::connections::isolation::{found, isolated};
 use crate::connections::model::{Connection, PredecessorEvent, RevocationKind, State, Status};
 use crate::connections::query::store::ViewQuery;
 use crate::connections::token_lease::{CallRequest, TokenLease};
@@ -71,13 +71,7 @@ pub async fn reconcile(context: &Context) -> usize {
         let mut conn = context.pool.acquire().await?;
         store::due(&mut conn, PORTION.0, &except).await
     };
-    let due = match due.await {
-        Ok(due) => due,
-        Err(error) => {
-            failed(context, DETAILS, &error);
-            return 0;
-        }
-    };
+    let due = found(context, DETAILS, due.await);
     let confirming = futures_util::stream::iter(due).map(|due: DueDetails| async move {
         let confirm = confirm(context, due.app, due.id, due.attempts);
         isolated(context, DETAILS, due.id.uuid(), Box::pin(confirm)).await;
@@ -116,11 +110,11 @@ async fn confirm(
             record(context, app, id, &details).await
         }
         Err(error) => {
+            let outcome = error.outcome();
             let DetailsError { what, kind, status, dead } = error;
             let attention = kind.clone();
             let attention =
                 attention.filter(|kind| context.providers.needs_attention(provider, kind));
-            let outcome = if status.is_some() { "answered" } else { "unreachable" };
             lease.end_unused(context, outcome, status, attention).await?;
             if let Some(kind) = kind.as_ref().filter(|_| dead) {
                 let token = Some(lease.token());
@@ -145,17 +139,9 @@ async fn ask(
     lease: &TokenLease,
 ) -> Result<Result<ItemDetails, DetailsError>, ConnectionError> {
     let opened = lease.open(&context.vault)?;
-    let started = Instant::now();
     let (app, token) = (&opened.credentials, &opened.access_token);
-    let trace = TraceContext::fresh();
-    let asked = context.providers.item_details(permit, app, token, lease.is_proven(), &trace).await;
-    let outcome = match &asked {
-        Ok(_) => "answered",
-        Err(error) if error.status.is_some() => "answered",
-        Err(_) => "unreachable",
-    };
-    context.providers.count_call(Provider::Plaid, outcome, started.elapsed());
-    Ok(asked)
+    let (proven, trace) = (lease.is_proven(), TraceContext::fresh());
+    Ok(context.providers.item_details(permit, app, token, proven, &trace).await)
 }
 
 async fn record(
@@ -195,29 +181,22 @@ async fn record_once(
     let (older, newer): (Vec<Confirmed>, Vec<Confirmed>) =
         others.into_iter().partition(|other| (other.created_at, other.id) < (me.created_at, id));
     let duplicate_of = older.last().map(|older| older.id);
+    // The newest of them stays; whichever was confirmed first.
+    let stays = me.supersedes.then(|| newer.last().map_or(id, |newer| newer.id));
     let mut effects = Effects::default();
-    if me.supersedes {
-        // The newest of them stays; whichever was confirmed first.
-        let newest = newer.last().map_or(id, |newer| newer.id);
-        if newest != id && !store::hold_active(&mut tx, app, newest).await? {
+    if let Some(stays) = stays {
+        if stays != id && !store::hold_active(&mut tx, app, stays).await? {
             return Err(ConnectionError::Contended);
         }
-        let superseded = older.iter().chain(&newer).filter(|other| other.id != newest);
-        for other in superseded {
-            effects = effects.and(supersede(&mut tx, app, other, newest).await?);
+        for other in older.iter().chain(&newer).filter(|other| other.id != stays) {
+            let duplicate = (other.id, other.login_id.as_deref(), me.user);
+            effects = effects.and(supersede(&mut tx, app, duplicate, stays).await?);
         }
-        store::record(&mut tx, app, id, details, duplicate_of).await?;
-        if newest != id {
-            let me = Confirmed {
-                id,
-                login_id: me.login_id,
-                created_at: me.created_at,
-                accounts: Vec::new(),
-            };
-            effects = effects.and(supersede(&mut tx, app, &me, newest).await?);
-        }
-    } else {
-        store::record(&mut tx, app, id, details, duplicate_of).await?;
+    }
+    store::record(&mut tx, app, id, details, duplicate_of).await?;
+    if let Some(stays) = stays.filter(|stays| *stays != id) {
+        let duplicate = (id, me.login_id.as_deref(), me.user);
+        effects = effects.and(supersede(&mut tx, app, duplicate, stays).await?);
     }
     for newer in newer {
         store::mark_duplicate(&mut tx, app, newer.id, id).await?;
@@ -232,20 +211,17 @@ async fn record_once(
 async fn supersede(
     tx: &mut Conn,
     app: AppId,
-    duplicate: &Confirmed,
+    (id, login_id, user): (ConnectionId, Option<&str>, UserId),
     by: ConnectionId,
 ) -> Result<Effects, ConnectionError> {
-    let Confirmed { id, login_id, .. } = duplicate;
-    let user = bank_login::login_of(tx, app, *id).await?.map(|(_, user)| user);
-    let Some(user) = user else { return Ok(Effects::default()) };
-    let locked = bank_login::lock_bank_login(tx, app, login_id.as_deref(), Some(*id), user).await?;
+    let locked = bank_login::lock_bank_login(tx, app, login_id, Some(id), user).await?;
     if locked.me.is_none_or(|me| me.state != State::Active) {
         return Ok(Effects::default());
     }
     let revocation = NewRevocation { kind: RevocationKind::Invalidate, reason: Some(SUPERSEDED) };
     let actor = (&Actor::service()).into();
-    transitions::store::begin_revocation(tx, &actor, app, *id, &revocation).await?;
-    store::replaced_by(tx, app, *id, by).await?;
-    superseded::after(tx, app, *id, PredecessorEvent::Revoked).await?;
-    Ok(Effects::default().changed(*id).wake())
+    transitions::store::begin_revocation(tx, &actor, app, id, &revocation).await?;
+    store::replaced_by(tx, app, id, by).await?;
+    superseded::after(tx, app, id, PredecessorEvent::Revoked).await?;
+    Ok(Effects::default().changed(id).wake())
 }

@@ -198,13 +198,7 @@ const FAILURES: usize = 3;
 pub async fn reconcile(context: &Context, limit: i64) -> usize {
     const ERASURES: Reconciler = Reconciler::Erasures;
     let due = async { store::due_erasures(&mut context.pool.acquire().await?, limit).await };
-    let due = match due.await {
-        Ok(due) => due,
-        Err(error) => {
-            isolation::failed(context, ERASURES, &error);
-            return 0;
-        }
-    };
+    let due = isolation::found(context, ERASURES, due.await);
     let except = context.deferred.rows(ERASURES, Instant::now());
     let (mut erased, mut failures) = (0, 0);
     for id in due.into_iter().filter(|id| !except.contains(&id.uuid())) {

@@ -147,11 +147,8 @@ impl PendingExchange {
             // A token without its login's id must not be lost for it: it gets a login of its own.
             token.login_id = Some(format!("unknown:{}", self.aad.id.uuid()));
         }
-        let (token_of, aad) = (&token.access_token, self.aad.access_token());
-        let access_token = match &self.binding {
-            Some(binding) => Sealed::seal_bound(token_of, &self.key, &aad, binding)?,
-            None => Sealed::seal(token_of, &self.key, &aad)?,
-        };
+        let binding = self.binding.as_ref();
+        let access_token = self.aad.seal_token(&token.access_token, &self.key, binding)?;
         Ok(SealedToken {
             access_token,
             user_secret: self.user_secret.clone(),

@@ -14,9 +14,9 @@ use crate::providers::Provider;
 /// The first wait before an exchange is retried, and the longest.
 const RETRY: (Duration, Duration) = (Duration::from_secs(2), Duration::from_mins(2));
 /// Between two tries to commit an outcome.
-const COMMIT_WAITS: Waits = Waits::doubling(Duration::from_millis(50), Duration::from_secs(2));
+pub const COMMIT_WAITS: Waits = Waits::doubling(Duration::from_millis(50), Duration::from_secs(2));
 /// How long an answer is kept in memory for a database that does not take it.
-const HOLD_ANSWER: Duration = Duration::from_mins(15);
+pub const HOLD_ANSWER: Duration = Duration::from_mins(15);
 
 /// An exchange's outcome, sealed and ready to be committed, as often as it takes.
 pub struct Outcome {
@@ -152,10 +152,10 @@ pub async fn record(context: &Context, outcome: &Outcome) -> Recorded {
 }
 
 /// Counts an answer that waits in memory for the database.
-struct Waiting<'a>(&'a Context);
+pub struct Waiting<'a>(&'a Context);
 
 impl<'a> Waiting<'a> {
-    fn new(context: &'a Context) -> Self {
+    pub fn new(context: &'a Context) -> Self {
         context.metrics.answers_waiting.inc();
         Self(context)
     }

@@ -19,7 +19,7 @@ use crate::common::ids::ConnectionId;
 use crate::connections::claim::{Claimed, ClaimedDelink};
 use crate::connections::deferred::Reconciler;
 use crate::connections::effects::Effects;
-use crate::connections::isolation::{failed, isolated, row_failed};
+use crate::connections::isolation::{failed, found, isolated, row_failed};
 use crate::connections::model::{Answer, Attempt, State, Transition};
 use crate::connections::reconcile::calls::{claim_and_run, leave_locked};
 use crate::connections::reconcile::store::Due;
@@ -200,13 +200,8 @@ async fn expire(context: &Context) -> usize {
     let except = context.deferred.rows(EXPIRIES, Instant::now());
     let due =
         async { store::due_expiries(&mut context.pool.acquire().await?, BATCH, &except).await };
-    let due: Vec<_> = match due.await {
-        Ok(due) => due.into_iter().map(ConnectionId::uuid).collect(),
-        Err(error) => {
-            failed(context, EXPIRIES, &error);
-            return 0;
-        }
-    };
+    let due = found(context, EXPIRIES, due.await);
+    let due: Vec<_> = due.into_iter().map(ConnectionId::uuid).collect();
     if due.is_empty() {
         return 0;
     }
@@ -292,13 +287,7 @@ async fn apply_each(
     due: sqlx::Result<Vec<Due>>,
     decide: impl Fn(&bank_login::LockedBankLogin) -> Option<Transition> + Send + Sync,
 ) -> usize {
-    let due = match due {
-        Ok(due) => due,
-        Err(error) => {
-            failed(context, reconciler, &error);
-            return 0;
-        }
-    };
+    let due = found(context, reconciler, due);
     let mut decided = 0;
     for due in due {
         match apply_one(context, &due, &decide).boxed().await {

@@ -46,13 +46,13 @@ pub async fn end_dead_token(
     }
     let reason = format!("{} answered {kind}", provider.name());
     let new = NewRevocation { kind: RevocationKind::Invalidate, reason: Some(&reason) };
-    transitions::store::record_revocation(&mut tx, app, id, &new).await?;
     let end = End {
         confirmed: true,
         last_error: Some(&reason),
         ..End::new(RevocationKind::Invalidate.ends(true))
     };
-    transitions::store::end(&mut tx, &AuditActor::from(&Actor::service()), app, id, &end).await?;
+    let actor = AuditActor::from(&Actor::service());
+    transitions::store::revoke(&mut tx, &actor, app, id, &new, &end).await?;
     let restored = superseded::after(&mut tx, app, id, PredecessorEvent::Died).await?;
     fail::fail_point!("dead::before_commit");
     tx.commit().await?;
@@ -89,9 +89,9 @@ pub async fn restore_predecessor(
     }
     let reason = format!("{} answered {kind}", provider.name());
     let new = NewRevocation { kind: RevocationKind::Invalidate, reason: Some(&reason) };
-    transitions::store::record_revocation(&mut tx, app, id, &new).await?;
     let end = End { last_error: Some(&reason), ..End::new(RevocationKind::Invalidate.ends(false)) };
-    transitions::store::end(&mut tx, &AuditActor::from(&Actor::service()), app, id, &end).await?;
+    let actor = AuditActor::from(&Actor::service());
+    transitions::store::revoke(&mut tx, &actor, app, id, &new, &end).await?;
     // Without one, the transaction is rolled back.
     let Some(older) = superseded::after(&mut tx, app, id, PredecessorEvent::Died).await? else {
         return Ok(false);

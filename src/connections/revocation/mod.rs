@@ -108,10 +108,9 @@ pub async fn revoke_in(
             transitions::store::begin_revocation(tx, &actor, app, id, &new).await?;
         }
         RevocationTransition::End { confirmed } => {
-            transitions::store::record_revocation(tx, app, id, &new).await?;
             let end =
                 End { confirmed, reason: request.reason, ..End::new(request.kind.ends(confirmed)) };
-            transitions::store::end(tx, &actor, app, id, &end).await?;
+            transitions::store::revoke(tx, &actor, app, id, &new, &end).await?;
             effects = effects.and(Effects::revocation(RevocationEnd::of(confirmed)));
         }
         // No return: its kept token, which a dead successor would restore, is destroyed below all the same.

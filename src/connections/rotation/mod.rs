@@ -21,7 +21,8 @@ use crate::common::ids::{AppId, ConnectionId};
 use crate::common::trace::TraceContext;
 use crate::connections::deferred::Reconciler;
 use crate::connections::effects::{Effects, RevocationEnd};
-use crate::connections::isolation::{failed, isolated};
+use crate::connections::exchange::outcome::{COMMIT_WAITS, HOLD_ANSWER, Waiting};
+use crate::connections::isolation::{found, isolated};
 use crate::connections::model::{PredecessorEvent, RevocationKind, Status};
 use crate::connections::revocation::end_dead_token;
 use crate::connections::revocation::store::holds_token;
@@ -30,13 +31,13 @@ use crate::connections::{
     ConnectionAad, ConnectionError, Context, LEASE_MARGIN, backoff, bank_login, superseded,
     token_lease, transitions,
 };
-use crate::database::{Waits, retry, retry_until};
+use crate::database::{retry, retry_until};
 use crate::providers::plaid::{INVALID_ACCESS_TOKEN, ITEM_MISMATCH};
 use crate::providers::{
     AccessToken, AppCredentials, ExchangeAnswer, Lane, Permit, Provider, Refusal, Verify,
     VerifyAnswer,
 };
-use crate::vault::{DataKey, Sealed};
+use crate::vault::DataKey;
 use store::{ClaimedRotation, DueRotation, Released, Stored};
 
 /// The call that replaces a token, as the audit trail names it.
@@ -47,10 +48,6 @@ const PORTION: (i64, usize) = (100, 8);
 const GATE_PATIENCE: Duration = Duration::from_secs(1);
 /// The first wait before a rotation is tried again, and the longest.
 const RETRY: (Duration, Duration) = (Duration::from_secs(4), Duration::from_hours(1));
-/// Between two tries to commit an outcome.
-const COMMIT_WAITS: Waits = Waits::doubling(Duration::from_millis(50), Duration::from_secs(2));
-/// How long a new token is kept in memory for a database that does not take it.
-const HOLD_TOKEN: Duration = Duration::from_mins(15);
 /// The reason and the last error of a connection whose token is lost.
 const LOST: &str = "the answer to the token's rotation was lost; the item lives on at Plaid";
 
@@ -125,13 +122,7 @@ pub async fn reconcile(context: &Context) -> usize {
         let mut conn = context.pool.acquire().await?;
         store::due(&mut conn, PORTION.0, &except).await
     };
-    let due = match due.await {
-        Ok(due) => due,
-        Err(error) => {
-            failed(context, ROTATIONS, &error);
-            return 0;
-        }
-    };
+    let due = found(context, ROTATIONS, due.await);
     let rotating = futures_util::stream::iter(due).map(|due: DueRotation| async move {
         let begun = Box::pin(rotate(context, due));
         isolated(context, ROTATIONS, due.id.uuid(), begun).await == Some(true)
@@ -275,9 +266,9 @@ impl Rotation {
 
     /// Seals the new token. It exists once, so that it is kept in memory for as long as an exchange's.
     async fn keep(&self, context: &Context, new: &AccessToken) -> Outcome {
-        context.metrics.answers_waiting.inc();
+        let waiting = Waiting::new(context);
         let kept = self.try_keep(context, new).await;
-        context.metrics.answers_waiting.dec();
+        drop(waiting);
         fail::fail_point!("rotation::concluded");
         match kept {
             Ok(Stored::Replaced) => {
@@ -309,12 +300,9 @@ impl Rotation {
         context: &Context,
         new: &AccessToken,
     ) -> Result<Stored, ConnectionError> {
-        let aad = aad(&self.claimed).access_token();
+        let aad = aad(&self.claimed);
         // The same binding: a revocation that came meanwhile has moved it, and opens the token with it.
-        let sealed = match &self.claimed.binding {
-            Some(binding) => Sealed::seal_bound(new, &self.key, &aad, binding)?,
-            None => Sealed::seal(new, &self.key, &aad)?,
-        };
+        let sealed = aad.seal_token(new, &self.key, self.claimed.binding.as_ref())?;
         let retryable = |error: &sqlx::Error| {
             tracing::warn!(cause = %error, "a new token could not be committed, trying again");
             true
@@ -327,7 +315,7 @@ impl Rotation {
             tx.commit().await?;
             Ok(stored)
         };
-        Ok(retry_until(Instant::now() + HOLD_TOKEN, COMMIT_WAITS, retryable, store).await?)
+        Ok(retry_until(Instant::now() + HOLD_ANSWER, COMMIT_WAITS, retryable, store).await?)
     }
 
     /// Decides what a refusal of the old token means. `doubted`: a call with it went unanswered before.
@@ -373,11 +361,9 @@ impl Rotation {
         };
         let new = NewRevocation { kind: RevocationKind::Invalidate, reason: Some(LOST) };
         store::record_loss(&mut tx, &self.claimed).await?;
-        transitions::store::record_revocation(&mut tx, app, id, &new).await?;
-        let status = RevocationKind::Invalidate.ends(false);
-        let end = End { last_error: Some(LOST), ..End::new(status) };
-        transitions::store::end(&mut tx, &AuditActor::from(&Actor::service()), app, id, &end)
-            .await?;
+        let end = End { last_error: Some(LOST), ..End::new(new.kind.ends(false)) };
+        let actor = AuditActor::from(&Actor::service());
+        transitions::store::revoke(&mut tx, &actor, app, id, &new, &end).await?;
         superseded::after(&mut tx, app, id, PredecessorEvent::Revoked).await?;
         token_lease::store::release_by_id(&mut tx, id, self.claimed.token_lease).await?;
         fail::fail_point!("rotation::before_loss");

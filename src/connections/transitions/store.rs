@@ -377,8 +377,21 @@ pub async fn begin_revocation(
     Ok(())
 }
 
-/// Records the request on a connection that ends at once; [`end`] follows in the same transaction.
-pub async fn record_revocation(
+/// Revokes a connection at once: records the request and ends it.
+pub async fn revoke(
+    conn: &mut Conn,
+    actor: &AuditActor,
+    app: AppId,
+    id: ConnectionId,
+    new: &NewRevocation<'_>,
+    end_as: &End<'_>,
+) -> sqlx::Result<()> {
+    record_revocation(conn, app, id, new).await?;
+    end(conn, actor, app, id, end_as).await
+}
+
+/// Records the request on a connection that ends at once.
+async fn record_revocation(
     conn: &mut Conn,
     app: AppId,
     id: ConnectionId,

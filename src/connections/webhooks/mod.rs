@@ -23,7 +23,7 @@ use crate::connections::attention::store::{clear_attention, set_attention};
 use crate::connections::bank_login::LockedConnection;
 use crate::connections::deferred::Reconciler;
 use crate::connections::effects::Effects;
-use crate::connections::isolation::{failed, isolated};
+use crate::connections::isolation::{found, isolated};
 use crate::connections::model::{RevocationKind, Status};
 use crate::connections::revocation::{Request, revoke_in};
 use crate::connections::{ConnectionError, Context, bank_login};
@@ -228,13 +228,7 @@ pub async fn reconcile(context: &Context) -> usize {
         let mut conn = context.pool.acquire().await?;
         store::due(&mut conn, PORTION, &except).await
     };
-    let due = match due.await {
-        Ok(due) => due,
-        Err(error) => {
-            failed(context, WEBHOOKS, &error);
-            return 0;
-        }
-    };
+    let due = found(context, WEBHOOKS, due.await);
     let mut applied = 0;
     for (kept, connection) in due {
         let apply = Box::pin(apply_kept(context, &kept));

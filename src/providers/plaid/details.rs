@@ -93,6 +93,12 @@ pub struct DetailsError {
 }
 
 impl DetailsError {
+    /// Returns the call's outcome as metrics and the audit trail name it.
+    #[must_use]
+    pub const fn outcome(&self) -> &'static str {
+        if self.status.is_some() { "answered" } else { "unreachable" }
+    }
+
     pub(super) const fn unanswered(what: String) -> Self {
         Self { what, kind: None, status: None, dead: false }
     }
