@@ -65,17 +65,10 @@ pub fn name(field: &str, value: Option<String>) -> Result<String, Problem> {
     Ok(value)
 }
 
-/// Checks Dapi's `connectionID` as strictly as a secret, because it is sent to Dapi with the code.
-pub fn login(value: Option<String>) -> Result<String, Problem> {
-    let value = required("connectionID", value)?;
-    sound("connectionID", text::check_secret(&value, MAX_NAME))?;
-    Ok(value)
-}
-
-/// Checks Plaid's `item_id` in the same way.
-pub fn item(value: Option<String>) -> Result<String, Problem> {
-    let value = required("itemID", value)?;
-    sound("itemID", text::check_secret(&value, MAX_NAME))?;
+/// Checks a bank login's id as strictly as a secret, because Dapi's is sent to Dapi with the code.
+pub fn login(field: &str, value: Option<String>) -> Result<String, Problem> {
+    let value = required(field, value)?;
+    sound(field, text::check_secret(&value, MAX_NAME))?;
     Ok(value)
 }
 

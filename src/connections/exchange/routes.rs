@@ -207,7 +207,7 @@ fn connect_result(
         code: AccessCode::checked("accessCode", result.access_code)?,
         user_secret: Some(UserSecret::checked("userSecret", result.user_secret)?),
         provider: Provider::Dapi,
-        login_id: Some(login(result.login_id)?),
+        login_id: Some(login("connectionID", result.login_id)?),
         claimed: ClaimedAccounts::default(),
         dapi_user_id: optional_name("userID", result.user_id)?,
         dapi_token_id: optional_name("tokenID", result.dapi_token_id)?,
@@ -287,8 +287,7 @@ async fn answer(
 
 fn failed(connection: &Connection) -> Problem {
     let failure = connection.failure.as_ref();
-    let detail = failure.map(|Failure { kind, detail }| format!("{kind}: {detail}"));
-    let detail = detail.unwrap_or_default();
+    let detail = failure.map(ToString::to_string).unwrap_or_default();
     let problem = match connection.status {
         Status::Expired => Problem::new(ProblemCode::CodeExpired, detail),
         Status::Orphaned => Problem::new(ProblemCode::CodeOrphaned, detail),

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::connections::import::{Import, Imported};
 use crate::connections::input::{
-    Checked, client_user_id, item, location, login, login_of_another_user, optional_name, required,
+    Checked, client_user_id, location, login, login_of_another_user, optional_name, required,
 };
 use crate::connections::model::{Connection, Failure, Status};
 use crate::connections::{Context, import, query, shape};
@@ -73,9 +73,9 @@ pub async fn import(
     let user = required("clientUserID", request.client_user_id)?;
     client_user_id(&user)?;
     let (provider, login_id, user_secret) = if request.item_id.is_some() {
-        (Provider::Plaid, item(request.item_id)?, None)
+        (Provider::Plaid, login("itemID", request.item_id)?, None)
     } else {
-        let login_id = login(request.login_id)?;
+        let login_id = login("connectionID", request.login_id)?;
         let user_secret = UserSecret::checked("userSecret", request.user_secret)?;
         (Provider::Dapi, login_id, Some(user_secret))
     };

@@ -86,6 +86,12 @@ pub struct Failure {
     pub detail: String,
 }
 
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.kind, self.detail)
+    }
+}
+
 impl Failure {
     /// The `type` if the login turned out to be another user's.
     pub const OF_ANOTHER_USER: &'static str = "connection_of_another_user";

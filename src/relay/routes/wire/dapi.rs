@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::json;
-use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
+use utoipa::openapi::RefOr;
 
 use super::{Credentials, Exchanged, LONGEST_SECRET, Services, WireRequest};
 use crate::common::actor::Actor;
@@ -97,17 +97,11 @@ impl utoipa::IntoResponses for Refusals {
             ),
             ("504", "UPSTREAM_TIMEOUT", "Dapi did not answer in time"),
         ];
-        let response = |kind: &str, what: &str| {
-            let example =
-                json!({ "success": false, "status": "failed", "type": kind, "msg": what });
-            let schema = Some(Ref::from_schema_name("DapiAnswer"));
-            let content = ContentBuilder::new().schema(schema).example(Some(example)).build();
-            let response =
-                ResponseBuilder::new().description(format!("{what}: `{kind}` and others."));
-            response.content("application/json", content).build().into()
-        };
-        let each = each.map(|(status, kind, what)| (status.to_owned(), response(kind, what)));
-        each.into_iter().collect()
+        super::refusals(
+            "DapiAnswer",
+            each,
+            |kind, what| json!({ "success": false, "status": "failed", "type": kind, "msg": what }),
+        )
     }
 }
 
@@ -315,8 +309,7 @@ fn refusal(received: &Received) -> DapiError {
 
 fn not_exchanged(connection: &Connection) -> DapiError {
     let failure = connection.failure.as_ref();
-    let described =
-        failure.map(|Failure { kind, detail }| format!("{kind}: {detail}")).unwrap_or_default();
+    let described = failure.map(ToString::to_string).unwrap_or_default();
     let bad = |kind: String, msg| DapiError::new(StatusCode::BAD_REQUEST, kind, msg);
     match (connection.status, failure) {
         (Status::Pending, _) => {

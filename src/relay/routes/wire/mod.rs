@@ -7,10 +7,13 @@
 pub mod dapi;
 pub mod plaid;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use actix_web::{HttpRequest, web};
+use serde_json::Value;
+use utoipa::openapi::{ContentBuilder, Ref, RefOr, Response, ResponseBuilder};
 
 use crate::common::actor::Actor;
 use crate::common::ids::{AppId, ConnectionId};
@@ -47,6 +50,23 @@ struct Services {
     pool: web::Data<Pool>,
     vault: web::Data<Vault>,
     bodies: web::Data<BodyPool>,
+}
+
+/// Describes a wire's errors for the `OpenAPI` document: one response for each status with one of its kinds, as an
+/// `example` of the wire's `schema`.
+fn refusals<const N: usize>(
+    schema: &str,
+    each: [(&str, &str, &str); N],
+    example: impl Fn(&str, &str) -> Value,
+) -> BTreeMap<String, RefOr<Response>> {
+    let response = |kind: &str, what: &str| {
+        let schema = Some(Ref::from_schema_name(schema));
+        let example = Some(example(kind, what));
+        let content = ContentBuilder::new().schema(schema).example(example).build();
+        let response = ResponseBuilder::new().description(format!("{what}: `{kind}` and others."));
+        response.content("application/json", content).build().into()
+    };
+    each.iter().map(|(status, kind, what)| ((*status).to_owned(), response(kind, what))).collect()
 }
 
 /// A client's id and secret.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use actix_web::{HttpMessage as _, HttpRequest, HttpResponse, web};
 use serde_json::json;
 use tracing_actix_web::RequestId;
-use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
+use utoipa::openapi::RefOr;
 
 use super::{Credentials, Exchanged, LONGEST_SECRET, Services, WireRequest};
 use crate::common::actor::Actor;
@@ -95,20 +95,13 @@ impl utoipa::IntoResponses for Refusals {
             ),
             ("504", "INTERNAL_SERVER_ERROR", "Plaid did not answer in time"),
         ];
-        let response = |code: &str, what: &str| {
-            let example = json!({
+        super::refusals("PlaidAnswer", each, |code, what| {
+            json!({
                 "error_type": "INVALID_INPUT", "error_code": code, "error_message": what,
                 "display_message": null, "request_id": "0199f3a2-7c1e-7d3b-9a54-3f2b8c0d6e71",
                 "suggested_action": null,
-            });
-            let schema = Some(Ref::from_schema_name("PlaidAnswer"));
-            let content = ContentBuilder::new().schema(schema).example(Some(example)).build();
-            let response =
-                ResponseBuilder::new().description(format!("{what}: `{code}` and others."));
-            response.content("application/json", content).build().into()
-        };
-        let each = each.map(|(status, code, what)| (status.to_owned(), response(code, what)));
-        each.into_iter().collect()
+            })
+        })
     }
 }
 
@@ -359,8 +352,7 @@ fn refusal(received: &Received) -> PlaidError {
 
 fn not_exchanged(connection: &Connection) -> PlaidError {
     let failure = connection.failure.as_ref();
-    let described =
-        failure.map(|Failure { kind, detail }| format!("{kind}: {detail}")).unwrap_or_default();
+    let described = failure.map(ToString::to_string).unwrap_or_default();
     match (connection.status, failure) {
         (Status::Pending, _) => PlaidError::pending(),
         (Status::Rejected, Some(Failure { kind, detail })) => {
