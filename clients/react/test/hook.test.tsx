@@ -345,4 +345,25 @@ describe("the bank link", () => {
     popup.closed = true;
     await shows("idle");
   });
+
+  it("may be the sandbox's Link, whose popup is there before its token is", async () => {
+    const popup = { closed: false, close: vi.fn(), location: { replace: vi.fn() } };
+    const open = vi.spyOn(window, "open").mockReturnValue(popup as never);
+    const events = { onResult: vi.fn(), onExit: vi.fn() };
+    const opens = (token: string | (() => Promise<string>)) =>
+      sandboxLink("http://sandbox.test:8081", { page: "link", token })(events);
+    opens("link-1");
+    expect(String(open.mock.calls[0]?.[0])).toContain("http://sandbox.test:8081/plaid/link?token=link-1&origin=");
+    opens(async () => "link-2");
+    expect(open.mock.calls[1]?.[0]).toBe("about:blank");
+    await waitFor(() => expect(popup.location.replace).toHaveBeenCalledOnce());
+    expect(popup.location.replace.mock.calls[0]?.[0]).toContain("/plaid/link?token=link-2&origin=");
+    const error = new Error("no token");
+    opens(async () => Promise.reject(error));
+    await waitFor(() => expect(events.onExit).toHaveBeenCalledWith(error));
+    expect(popup.close).toHaveBeenCalledOnce();
+    // The first two still look whether they were closed.
+    popup.closed = true;
+    await waitFor(() => expect(events.onExit).toHaveBeenCalledTimes(3), { timeout: 3_000 });
+  });
 });
