@@ -212,6 +212,19 @@ describe("a reload", () => {
     expect(sessionStorage.getItem("strongroom.connect:user:ada")).toBeNull();
   });
 
+  it("leaves the result of another app's link to the hook of that name", async () => {
+    left({ result: RESULT }, "ada");
+    sessionStorage.setItem("strongroom.connect:plaid:user:ada", sessionStorage.getItem("strongroom.connect:user:ada")!);
+    sessionStorage.removeItem("strongroom.connect:user:ada");
+    page({ name: "dapi" });
+    await act(() => new Promise((done) => setTimeout(done, 30)));
+    expect([shown(), service.asked.length]).toEqual(["idle", 0]);
+    service.answers = [json(200, CONNECTION)];
+    await reload({ name: "plaid" });
+    await shows("connected");
+    expect(sessionStorage.length).toBe(0);
+  });
+
   it("finds what a session without a user's name left, and keeps no token", async () => {
     const first = page({ session: "cs_plain" });
     click("Connect");
