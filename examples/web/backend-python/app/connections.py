@@ -1,31 +1,34 @@
 """What the page asks for: a connect session before the bank link opens, and afterwards everything by the connection's
 id."""
 
+from collections.abc import Awaitable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from anyio import create_task_group
 from fastapi import APIRouter, Depends
 from strongroom import RelayAnswer
-from strongroom.types import Connection
+from strongroom.types import Connection, SessionResponse
 
 from .banks import Calls
 from .errors import Refusal
 from .settings import BANKS, Bank
 from .users import User
 
+T = TypeVar("T")
 router = APIRouter()
 
 
 def shown(connection: Connection) -> dict[str, Any]:
     """What the page needs of a connection, and no more."""
+    institution, attention, failure = connection["institution"], connection["attention"], connection["failure"]
     return {
         "id": connection["id"],
         "bank": connection["provider"],
         "status": connection["status"],
-        "bankName": (connection.get("institution") or {}).get("name"),
-        "attention": (connection.get("attention") or {}).get("type"),
-        "failure": (connection.get("failure") or {}).get("type"),
+        "bankName": institution["name"] if institution else None,
+        "attention": attention["type"] if attention else None,
+        "failure": failure["type"] if failure else None,
         "createdAt": connection["createdAt"],
         "duplicate": bool(connection.get("duplicateOf")),
     }
@@ -66,13 +69,13 @@ async def own_plaid_connection(id: str, user: User) -> Own:
 OwnConnection = Annotated[Own, Depends(own_connection)]
 
 
-async def calling(own: Own, work: Any) -> Any:
+async def calling(own: Own, work: Awaitable[T]) -> T:
     """Waits for a call's answer. If the bank link refuses it because the user has to log in again, Strongroom has taken
     note and makes no further call, so as not to lock the user's bank account: the page is told the same as later."""
     try:
         return await work
     except Refusal as refusal:
-        if refusal.code == "bank_refused" and (await own.bank.strongroom.get_connection(own.id)).get("attention"):
+        if refusal.code == "bank_refused" and (await own.bank.strongroom.get_connection(own.id))["attention"]:
             raise Refusal(409, "connection_needs_attention") from refusal
         raise
 
@@ -80,7 +83,7 @@ async def calling(own: Own, work: Any) -> Any:
 # The page hands the bank link's result to Strongroom itself, with this session. The code and the user secret in it never
 # come through here.
 @router.post("/{bank}/connect-sessions", status_code=201)
-async def connect_session(bank: Annotated[Bank, Depends(bank_of)], user: User) -> Any:
+async def connect_session(bank: Annotated[Bank, Depends(bank_of)], user: User) -> SessionResponse:
     return await bank.strongroom.create_connect_session(client_user_id=user)
 
 

@@ -1,7 +1,4 @@
-"""The example's backend: serves the page, knows who is logged in, and holds what no page may hold.
-
-    uvicorn app.main:app --host 127.0.0.1 --port 3000
-"""
+"""The example's backend: serves the page, knows who is logged in, and holds what no page may hold. Run by `uvicorn app.main:app`."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager

@@ -49,6 +49,8 @@ _sandbox = os.environ.get("SANDBOX_URL")
 _played = {"kind": "sandbox", "url": _sandbox} if _sandbox else None
 
 BANKS = {
-    "dapi": _bank("dapi", "Dapi", links.Dapi, _played or {"kind": "dapi", "appKey": os.environ.get("DAPI_APP_KEY", "")}),
+    "dapi": _bank(
+        "dapi", "Dapi", links.Dapi, _played or {"kind": "dapi", "appKey": os.environ.get("DAPI_APP_KEY", "")}
+    ),
     "plaid": _bank("plaid", "Plaid", links.Plaid, _played or {"kind": "plaid"}),
 }

@@ -31,7 +31,9 @@ function connect(appKey: string, clientUserID: string): OpenLink {
     const dapi = window.Dapi!;
     return dapiConnect((callbacks) => {
       const options = { environment: dapi.environments.production, appKey, clientUserID, countries: ["AE"] };
-      return dapi.create({ ...options, ...callbacks });
+      // Connect has to be ready before it can be opened.
+      const handler = dapi.create({ ...options, ...callbacks, onReady: () => handler.open() });
+      return { close: () => handler.close() };
     })(events);
   };
 }
