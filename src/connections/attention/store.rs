@@ -70,6 +70,8 @@ pub struct RecordUse {
 }
 
 impl BatchQuery for RecordUse {
+    const NAME: &'static str = "record_use_of_connection";
+
     type Output = ();
 
     async fn run(conn: &mut Conn, inputs: &[Self]) -> sqlx::Result<Vec<()>> {

@@ -43,6 +43,8 @@ pub struct LookUp {
 }
 
 impl BatchQuery for LookUp {
+    const NAME: &'static str = "look_up_submission";
+
     type Output = Found;
 
     async fn run(conn: &mut Conn, inputs: &[Self]) -> sqlx::Result<Vec<Found>> {
@@ -157,6 +159,8 @@ pub struct NewIntent {
 }
 
 impl BatchQuery for NewIntent {
+    const NAME: &'static str = "insert_intent";
+
     type Output = bool;
 
     async fn run(conn: &mut Conn, inputs: &[Self]) -> sqlx::Result<Vec<bool>> {

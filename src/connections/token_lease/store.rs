@@ -65,6 +65,8 @@ pub struct AcquiredLease {
 }
 
 impl BatchQuery for AcquireLease {
+    const NAME: &'static str = "acquire_lease";
+
     type Output = Option<AcquiredLease>;
 
     async fn run(conn: &mut Conn, inputs: &[Self]) -> sqlx::Result<Vec<Self::Output>> {
@@ -120,6 +122,8 @@ pub struct ReleaseLease {
 }
 
 impl BatchQuery for ReleaseLease {
+    const NAME: &'static str = "release_lease";
+
     type Output = ();
 
     async fn run(conn: &mut Conn, inputs: &[Self]) -> sqlx::Result<Vec<()>> {

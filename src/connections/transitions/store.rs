@@ -48,6 +48,8 @@ pub struct Activation {
 }
 
 impl BatchQuery for Activation {
+    const NAME: &'static str = "activate_under_lease";
+
     type Output = Option<Connection>;
 
     async fn run(conn: &mut Conn, inputs: &[Self]) -> sqlx::Result<Vec<Self::Output>> {

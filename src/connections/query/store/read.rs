@@ -20,6 +20,8 @@ pub struct ViewQuery {
 }
 
 impl BatchQuery for ViewQuery {
+    const NAME: &'static str = "view_connections";
+
     type Output = Option<Connection>;
 
     async fn run(conn: &mut Conn, inputs: &[Self]) -> sqlx::Result<Vec<Self::Output>> {

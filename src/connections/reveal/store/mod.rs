@@ -47,6 +47,8 @@ pub struct Reveal {
 }
 
 impl BatchQuery for Reveal {
+    const NAME: &'static str = "reveal_token";
+
     type Output = Option<Revealed>;
 
     async fn run(conn: &mut Conn, inputs: &[Self]) -> sqlx::Result<Vec<Self::Output>> {
