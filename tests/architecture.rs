@@ -55,9 +55,10 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
                 "audit",
                 "apps",
                 "users",
+                // Signs the receipts of erasures.
+                "oauth",
             ],
         ),
-        ("erasure", vec!["database", "common", "http", "connections", "oauth", "users"]),
         ("telemetry", vec!["database", "config"]),
         ("background", vec!["database", "audit", "config", "connections", "oauth", "vault"]),
         (
@@ -75,7 +76,6 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
                 "oauth",
                 "sessions",
                 "connections",
-                "erasure",
                 "outbound",
                 "upstreams",
                 "relay",

@@ -11,8 +11,7 @@ use crate::cli::session::app;
 use crate::common::actor::Actor;
 use crate::common::ids::ErasureId;
 use crate::config::{Config, Environment};
-use crate::connections::erasure;
-use crate::erasure::{Receipt, State};
+use crate::connections::erasure::{self, Receipt, State};
 use crate::{service, users};
 
 /// How often Dapi's confirmation is polled.

@@ -8,7 +8,7 @@ use actix_web::middleware::{self, Next};
 use actix_web::{Error, FromRequest, Handler, HttpMessage, HttpResponse, Resource, Responder, web};
 
 use crate::audit::routes as audit;
-use crate::connections::{self, Context};
+use crate::connections::{self, Context, erasure};
 use crate::http::caller::{Authentication, Principal, bearer};
 use crate::http::problem::{Problem, ProblemCode};
 use crate::oauth::Issuer;
@@ -17,7 +17,7 @@ use crate::relay::routes as relay;
 use crate::service::{Shared, Thread, documents, query, status};
 use crate::upstreams::routes as upstream;
 use crate::vault::Vault;
-use crate::{erasure, oauth, sessions};
+use crate::{oauth, sessions};
 
 /// Registers what handlers extract.
 pub(super) fn data(config: &mut web::ServiceConfig, shared: &Shared, thread: Option<Thread>) {

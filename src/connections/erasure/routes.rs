@@ -6,9 +6,9 @@ use actix_web::http::header::{LOCATION, RETRY_AFTER};
 use actix_web::{HttpResponse, web};
 
 use crate::common::ids::{AppId, ErasureId};
-use crate::connections::{Context, erasure};
+use crate::connections::Context;
+use crate::connections::erasure::{self, Receipt};
 use crate::database::Fault;
-use crate::erasure::receipt::Receipt;
 use crate::http::body::Id;
 use crate::http::caller::{Authorized, needs};
 use crate::http::detached;
