@@ -10,8 +10,7 @@ use crate::cli::wait::Wait;
 use crate::common::actor::Actor;
 use crate::common::ids::ErasureId;
 use crate::config::{Config, Environment};
-use crate::connections::erasure::{self, Erasure};
-use crate::erasure::{Receipt, State};
+use crate::connections::erasure::{self, Erasure, Receipt, State};
 use crate::{service, users};
 
 /// The app's users.

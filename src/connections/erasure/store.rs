@@ -145,7 +145,8 @@ pub async fn is_outstanding(conn: &mut Conn, id: ErasureId, user: UserId) -> sql
 /// Deletes up to `limit` sessions of a user; returns whether none is left.
 pub async fn delete_sessions(conn: &mut Conn, user: UserId, limit: i64) -> sqlx::Result<bool> {
     sqlx::query!(
-        "WITH free AS MATERIALIZED (
+        "-- name: delete_sessions_of_user
+         WITH free AS MATERIALIZED (
             SELECT id FROM connect_sessions WHERE user_id = $1 LIMIT $2 FOR UPDATE SKIP LOCKED)
          DELETE FROM connect_sessions s USING free WHERE s.id = free.id",
         user.uuid(),
@@ -164,7 +165,8 @@ pub async fn delete_sessions(conn: &mut Conn, user: UserId, limit: i64) -> sqlx:
 /// Locks every connection of a user. Returns `false` if another transaction has one locked.
 pub async fn lock_connections(conn: &mut Conn, user: UserId) -> sqlx::Result<bool> {
     sqlx::query_scalar!(
-        r#"WITH free AS MATERIALIZED (
+        r#"-- name: lock_connections_of_user
+         WITH free AS MATERIALIZED (
             SELECT id FROM connections WHERE user_id = $1 FOR UPDATE SKIP LOCKED)
          SELECT (SELECT count(*) FROM free) = (SELECT count(*) FROM connections WHERE user_id = $1) AS "it!""#,
         user.uuid(),
