@@ -102,7 +102,10 @@ for (const [kind, url] of Object.entries(JSON.parse(examples))) {
         await account.getByText(/\d\.\d\d$/).waitFor();
         await account.getByRole("button").click();
         await account.locator("tbody tr").first().waitFor();
-        assert.ok((await account.locator("tbody tr").count()) > 5);
+        const all = account.getByRole("button", { name: /^Show all \d+$/ });
+        assert.equal(await account.locator("tbody tr").count(), 10);
+        await all.click();
+        assert.ok((await account.locator("tbody tr").count()) > 10);
         await disconnect(page, bank);
         await page.getByText("No bank is connected yet.").waitFor();
         await page.getByText(/^Earlier/).click();

@@ -33,7 +33,7 @@ class Dapi:
         self._strongroom, self._id = strongroom, id
 
     async def _call(self, path: str, body: dict[str, Any] | None = None) -> Any:
-        answer = await self._strongroom.call_dapi(self._id, path, body or {})
+        answer = await self._strongroom.call_dapi(self._id, path, body)
         # Dapi may ask the user something ("user_input_required"). For what is called here it hardly ever does;
         # docs/calling-dapi.md shows how to go on.
         status = answer.body.get("status")
@@ -77,7 +77,7 @@ class Plaid:
         self._strongroom, self._id = strongroom, id
 
     async def _call(self, path: str, body: dict[str, Any] | None = None) -> Any:
-        answer = await self._strongroom.call_plaid(self._id, path, body or {})
+        answer = await self._strongroom.call_plaid(self._id, path, body)
         if not answer.ok:
             raise refused(answer.body.get("error_code"), answer)
         return answer.body

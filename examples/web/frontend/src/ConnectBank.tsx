@@ -4,6 +4,9 @@ import { api, type Bank } from "./api";
 import { opener } from "./bankLinks";
 import { linkWords } from "./words";
 
+/** How long it is said that a bank is connected. */
+const SAID_MILLIS = 5_000;
+
 interface ConnectBankProps {
   bank: Bank;
   user: string;
@@ -16,7 +19,7 @@ interface ConnectBankProps {
 
 /** The button, and what becomes of the link. */
 export function ConnectBank({ bank, user, strongroomUrl, onChange, instead }: ConnectBankProps) {
-  const { state, open } = useConnectBank({
+  const { state, open, reset } = useConnectBank({
     baseUrl: strongroomUrl,
     name: instead ?? bank.id,
     // A function: the backend makes a session when the user clicks, and one more if that has run out meanwhile.
@@ -27,6 +30,12 @@ export function ConnectBank({ bank, user, strongroomUrl, onChange, instead }: Co
   useEffect(() => {
     if (["pending", "connected", "needs-relink"].includes(state.status)) onChange();
   }, [state.status, onChange]);
+  // The list shows it from now on; what is said here would be wrong once the user disconnects.
+  useEffect(() => {
+    if (state.status !== "connected") return;
+    const timer = setTimeout(reset, SAID_MILLIS);
+    return () => clearTimeout(timer);
+  }, [state.status, reset]);
 
   const words = linkWords(state);
   const busy = words?.tone === "busy";
