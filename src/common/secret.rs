@@ -50,6 +50,12 @@ macro_rules! secret_text {
             }
         }
 
+        impl From<$crate::common::secret::SecretText> for $name {
+            fn from(text: $crate::common::secret::SecretText) -> Self {
+                Self(text)
+            }
+        }
+
         impl std::fmt::Debug for $name {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str(concat!(stringify!($name), "(secret)"))

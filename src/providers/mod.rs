@@ -31,6 +31,7 @@ pub use metrics::Metrics;
 pub use plaid::DetailsError;
 pub use requests::{Exchange, Revoke, Verify};
 
+use crate::common::named::named;
 use crate::common::secret::{SecretText, secret_text};
 use crate::common::text::{self, InvalidText};
 
@@ -69,19 +70,10 @@ pub enum Provider {
     Plaid,
 }
 
+// The names in JSON, in the database and on the command line.
+named!(Provider { Dapi => "dapi", Plaid => "plaid" }, parse);
+
 impl Provider {
-    /// Every provider.
-    pub const ALL: [Self; 2] = [Self::Dapi, Self::Plaid];
-
-    /// The name in JSON, in the database and on the command line.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Dapi => "dapi",
-            Self::Plaid => "plaid",
-        }
-    }
-
     /// The name as people write it.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -104,12 +96,6 @@ impl Provider {
             Self::Dapi => "dapi.call",
             Self::Plaid => "plaid.call",
         }
-    }
-
-    /// Returns the provider with this name.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|provider| provider.as_str() == text)
     }
 
     /// Whether the provider fails all calls that use one token at the same time, so that they are made one by one.
