@@ -57,6 +57,8 @@ pub struct Erasure {
     pub requested_at: OffsetDateTime,
     /// Connections whose revocation Dapi has not confirmed yet.
     pub outstanding: i64,
+    /// Why the provider has not confirmed one of them.
+    pub last_error: Option<String>,
     /// `None` while it is pending.
     pub erased: Option<Erased>,
 }

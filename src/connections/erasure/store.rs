@@ -74,7 +74,11 @@ pub async fn find_erasure(
         r#"SELECT e.id AS "id: ErasureId", e.user_id AS "user: UserId", e.requested_at, e.erased_at,
                 e.data_key_id AS "data_key: DataKeyId", e.connections, e.sealed, e.sessions, e.unconfirmed,
                 (SELECT count(*) FROM connections c
-                 WHERE c.user_id = e.user_id AND c.status = 'revoking') AS "outstanding!"
+                 WHERE c.user_id = e.user_id AND c.status = 'revoking') AS "outstanding!",
+                (SELECT c.revocation_last_error FROM connections c
+                 WHERE c.user_id = e.user_id AND c.status = 'revoking'
+                   AND c.revocation_last_error IS NOT NULL
+                 ORDER BY c.due_at DESC NULLS LAST LIMIT 1) AS last_error
          FROM erasures e WHERE e.app_id = $1 AND e.id = $2"#,
         app.uuid(),
         id.uuid(),
@@ -95,6 +99,7 @@ pub async fn find_erasure(
             user: row.user,
             requested_at: row.requested_at,
             outstanding: row.outstanding,
+            last_error: row.last_error,
             erased,
         }
     }))

@@ -236,7 +236,7 @@ async fn commit_intent(
         binding,
         user_secret,
     };
-    let lease = exchange.as_ref().map(|_| context.exchange_lease());
+    let lease = exchange.as_ref().map(|_| context.exchange_lease(submission.provider));
     let window_cap = intent.window_cap;
     let code = NewCode { hash: intent.hash, sealed: sealed_code, window_cap, lease, wait };
     let new = NewIntent { actor: AuditActor::from(intent.actor), connection, code };
