@@ -29,7 +29,7 @@ pub struct Outcome {
     pub epoch: i32,
     pub answer: Answer,
     pub token: Option<SealedToken>,
-    /// How long Dapi asked to wait.
+    /// How long the provider asked to wait.
     pub retry_after: Option<Duration>,
 }
 
@@ -42,9 +42,9 @@ pub enum ExchangeEnd {
     Held,
     /// Another connection of the login superseded it.
     Superseded,
-    /// Dapi refused the code.
+    /// The provider refused the code.
     Rejected,
-    /// Dapi consumed the code and its answer was lost.
+    /// The provider consumed the code and its answer was lost.
     Orphaned,
     /// The window closed.
     Expired,
@@ -52,7 +52,7 @@ pub enum ExchangeEnd {
     Unsettled,
     /// The connection was revoked meanwhile; its token is delinked, or the revocation has ended.
     Revoked,
-    /// No connection could take the token: it lives on at Dapi.
+    /// No connection could take the token: it lives on at the provider.
     Dropped,
     /// Another attempt has a later lease; this one changes nothing.
     Stale,

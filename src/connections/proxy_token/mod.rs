@@ -55,7 +55,7 @@ pub async fn of(
         if let Some(sealed) = found.token {
             return Ok(Some(sealed.open(&key, &aad)?));
         }
-        let generated = ProxyToken::from(random_token(PREFIX)?);
+        let generated = ProxyToken::new(random_token(PREFIX)?);
         let (token, hash) =
             (Sealed::seal(&generated, &key, &aad)?, hash(&context.vault, app, generated.expose()));
         let new = NewProxyToken { app, id, hash, token };
