@@ -94,7 +94,15 @@ async fn rotation_goes_on_while_tokens_are_read_and_locks_nobody_out() {
     let old = MasterKeyId::parse("k1").unwrap();
     assert!(!vault::retire(&mut conn, &old).await.unwrap(), "it still wraps data keys");
     // In small steps, as if it were stopped in between.
-    while vault::rewrap_some(&mut conn, &vault, 2).await.unwrap() > 0 {}
+    let mut after = None;
+    loop {
+        let batch = vault::rewrap_some(&mut conn, &vault, after, 2).await.unwrap();
+        batch.write(&mut conn).await.unwrap();
+        after = batch.next;
+        if after.is_none() {
+            break;
+        }
+    }
     let left = "SELECT count(*) FROM data_keys WHERE master_key_id <> 'k2'";
     assert_eq!(app.database.value(left).await, "0");
     assert!(vault::retire(&mut conn, &old).await.unwrap());
@@ -313,7 +321,7 @@ async fn unbind(app: &TestApp, connection: &Value, plain: &str) {
             .await
             .unwrap();
     let found = strongroom::users::find(&mut conn, app_id.into(), "ada").await.unwrap().unwrap();
-    let key = app.context.vault.unwrap(&found.key).unwrap();
+    let key = app.context.vault.unwrap(&found.key).await.unwrap();
     let aad = AadContext {
         table: "connections",
         column: "access_token",

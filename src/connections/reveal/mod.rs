@@ -64,7 +64,7 @@ pub async fn reveal(
         if let Some(row) = context.batch(request).await? {
             context.metrics.reveals.inc();
             context.uses.record(context, app, id);
-            let secrets = open(context, app, id, row)?;
+            let secrets = open(context, app, id, row).await?;
             return Ok(Reveal::Secrets(Box::new(secrets)));
         }
         match context.batch(ViewQuery { app, id }).await? {
@@ -78,14 +78,14 @@ pub async fn reveal(
     }
 }
 
-fn open(
+async fn open(
     context: &Context,
     app: AppId,
     id: ConnectionId,
     row: store::Revealed,
 ) -> Result<RevealedSecrets, ConnectionError> {
     let aad = ConnectionAad { app, user: row.user, id };
-    let key = context.vault.unwrap(&row.user_key)?;
+    let key = context.vault.unwrap(&row.user_key).await?;
     Ok(RevealedSecrets {
         access_token: row.access_token.open_bound(
             &key,
