@@ -7,11 +7,12 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::Failure;
-use super::output::{Output, table};
+use super::output::{Output, count, table};
 use super::session::Session;
 use crate::audit;
 use crate::common::actor::Actor;
 use crate::config::Environment;
+use crate::database::Conn;
 use crate::vault::{self, MasterKeyId, MasterKeys};
 
 /// Master keys: they wrap the data keys that seal everything.
@@ -131,22 +132,17 @@ async fn rewrap(environment: &Environment, output: &Output) -> Result<(), Failur
     let first = vault.masters().first().id().clone();
     let uses = vault::key_uses(&mut conn).await?;
     let total: i64 = uses.iter().filter(|key| key.id != first).map(|key| key.wraps).sum();
-    let (mut done, mut after) = (0, None);
+    let progress = output.progress(Some(0));
+    progress.message("data keys");
+    let (mut done, mut after) = (0_i64, None);
     // Passes, because rows that an erasure or another run had locked are left for the next.
     let left = loop {
         let (mut found, mut pass) = (0, 0);
         loop {
             let batch = vault::rewrap_some(&mut conn, &vault, after, BATCH).await?;
-            let mut tx = conn.begin().await?;
-            let count = batch.write(&mut tx).await?;
-            if count > 0 {
-                let what = format!("{count} data keys with {first}");
-                let operator = Actor::operator();
-                audit::record_everywhere(&mut tx, &operator, "data_keys.rewrapped", &what).await?;
-            }
-            tx.commit().await?;
-            (found, pass, after) = (found + batch.found(), pass + count, batch.next);
-            output.progress(&format!("{} of {total} data keys", done + pass));
+            let rewrapped = write(&mut conn, &batch, &first).await?;
+            (found, pass, after) = (found + batch.found(), pass + rewrapped, batch.next);
+            progress.steps(done + pass, total);
             if after.is_none() {
                 break;
             }
@@ -156,15 +152,32 @@ async fn rewrap(environment: &Environment, output: &Output) -> Result<(), Failur
             break found;
         }
     };
-    output.progress_done();
+    drop(progress);
     if left > 0 {
         let message = format!("{left} data keys are in use by others; run it again");
         return Err(Failure::Other(message));
     }
     output.result(&json!({ "rewrapped": done, "masterKey": first }), || {
-        format!("Re-wrapped {done} data keys with `{first}`.")
+        format!("Re-wrapped {} with `{first}`.", count(done, "data key"))
     });
     Ok(())
+}
+
+/// Writes a batch and its row of the audit trail. Returns how many data keys changed.
+async fn write(
+    conn: &mut Conn,
+    batch: &vault::RewrapBatch,
+    first: &MasterKeyId,
+) -> Result<i64, Failure> {
+    let mut tx = conn.begin().await?;
+    let rewrapped = batch.write(&mut tx).await?;
+    if rewrapped > 0 {
+        let what = format!("{rewrapped} data keys with {first}");
+        let operator = Actor::operator();
+        audit::record_everywhere(&mut tx, &operator, "data_keys.rewrapped", &what).await?;
+    }
+    tx.commit().await?;
+    Ok(i64::try_from(rewrapped).unwrap_or(i64::MAX))
 }
 
 impl Retire {

@@ -17,7 +17,6 @@ use crate::common::scope::Scope;
 use crate::connections;
 use crate::connections::model::{Attention, Failure, Status};
 use crate::connections::query::routes::search::SearchText;
-use crate::erasure::routes as erasure;
 use crate::http::problem::ProblemCode;
 use crate::http::responses;
 use crate::oauth::routes as oauth;
@@ -70,8 +69,8 @@ use crate::upstreams::routes as upstream;
         connections::bulk_revocation::routes::pause,
         connections::bulk_revocation::routes::resume,
         connections::bulk_revocation::routes::cancel,
-        erasure::erase,
-        erasure::get,
+        connections::erasure::routes::erase,
+        connections::erasure::routes::get,
         relay::call::dapi,
         relay::call::plaid,
         relay::link::create,

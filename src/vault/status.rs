@@ -57,7 +57,8 @@ pub async fn known_masters(conn: &mut Conn) -> sqlx::Result<Vec<KnownMasterKey>>
 pub async fn data_key_groups(conn: &mut Conn) -> sqlx::Result<Vec<DataKeyGroup>> {
     sqlx::query_as!(
         DataKeyGroup,
-        r#"WITH sealed AS (
+        r#"-- name: data_key_groups
+         WITH sealed AS (
             -- A sealed value begins with its format and the id of its data key.
             SELECT substring(value FROM 2 FOR 16) AS key FROM (
                 SELECT unnest(ARRAY[code, access_token, user_secret]) AS value FROM connections

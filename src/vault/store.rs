@@ -71,7 +71,8 @@ pub(super) struct Changes {
 /// Returns the data keys that transactions have changed which had not ended at the point `since`.
 pub(super) async fn changes_since(conn: &mut Conn, since: i64) -> sqlx::Result<Changes> {
     let rows = sqlx::query!(
-        r#"WITH now AS MATERIALIZED (SELECT pg_snapshot_xmin(pg_current_snapshot()) AS xmin)
+        r#"-- name: data_key_changes
+         WITH now AS MATERIALIZED (SELECT pg_snapshot_xmin(pg_current_snapshot()) AS xmin)
          SELECT now.xmin::text::bigint AS "until!", c.data_key_id AS "id?: DataKeyId",
                 c.destroyed AS "destroyed?"
          -- One row even if nothing has changed.
@@ -236,7 +237,8 @@ impl RewrapBatch {
         let before: Vec<_> = self.old.iter().map(|key| key.wrapped.clone()).collect();
         let wrapped: Vec<_> = self.new.iter().map(|key| key.wrapped.clone()).collect();
         let updated = sqlx::query!(
-            "WITH locked AS MATERIALIZED (
+            "-- name: rewrap_data_keys
+             WITH locked AS MATERIALIZED (
                 -- SKIP LOCKED: several machines can rewrap at once, and none waits for an erasure.
                 SELECT id FROM data_keys WHERE id = ANY ($2) ORDER BY id FOR UPDATE SKIP LOCKED)
              UPDATE data_keys d SET master_key_id = $1, wrapped = n.wrapped
