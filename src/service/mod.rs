@@ -39,7 +39,7 @@ use crate::http::connection::{Guard, Limits};
 use crate::oauth::{Directory, Issuer};
 use crate::outbound::Reach;
 use crate::providers::{Gate, Provider};
-use crate::vault::Vault;
+use crate::vault::{Prepared, Vault};
 use crate::{audit, background, connections, oauth, providers, upstreams};
 
 /// Open files other than connections to PostgreSQL, Dapi, upstreams and callers.
@@ -82,16 +82,9 @@ impl Service {
         let masters = Arc::new(config.master_keys.counted_by(metrics.vault.clone()));
         let mut conn = database.connect().await?;
         let prepared = waiting::for_keys(&mut conn, &masters, &listener).await?;
-        let apps = [
-            (Provider::Dapi, config.default_app.as_ref()),
-            (Provider::Plaid, config.plaid_app.as_ref()),
-        ];
+        let apps = [config.default_app.as_ref(), config.plaid_app.as_ref()];
         let client = config.bootstrap.as_ref();
-        // All or nothing: a start that fails later records no key.
-        let mut tx = conn.begin().await?;
-        let vault = prepared.register(&mut tx).await?;
-        ensure_configured(&mut tx, &vault, apps, client, &config.oauth).await?;
-        tx.commit().await?;
+        let vault = register(&mut conn, prepared, apps, client, &config.oauth).await?;
         let directory = Directory::load(&mut conn, &vault, clock.clone()).await?;
         drop(conn);
 
@@ -235,6 +228,22 @@ impl Service {
         tracing::info!("stopped");
         Ok(())
     }
+}
+
+/// Records what a start brings, all or nothing: a start that fails records no master key.
+async fn register(
+    conn: &mut Conn,
+    prepared: Prepared,
+    [dapi, plaid]: [Option<&EnvironmentApp>; 2],
+    bootstrap: Option<&BootstrapClient>,
+    config: &OauthConfig,
+) -> Result<Vault, StartError> {
+    let mut tx = conn.begin().await?;
+    let vault = prepared.register(&mut tx).await?;
+    let apps = [(Provider::Dapi, dapi), (Provider::Plaid, plaid)];
+    ensure_configured(&mut tx, &vault, apps, bootstrap, config).await?;
+    tx.commit().await?;
+    Ok(vault)
 }
 
 /// Ensures what the environment describes: its apps, the bootstrap client and a signing key.
