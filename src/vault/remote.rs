@@ -101,10 +101,11 @@ impl RemoteKey {
         self.ask(|reply| Job::Wrap(new, reply)).await
     }
 
-    /// Wraps a random key and opens it again, if the last success is some time ago.
+    /// Wraps a random key and opens it again, if the last success is some time ago or there is an outage.
     pub(super) async fn probe_if_due(&self) {
-        let last = self.shared.health.last_success();
-        if last.is_none_or(|last| last.elapsed() >= PROBE_AFTER) {
+        let health = self.health();
+        let is_stale = health.last_success().is_none_or(|last| last.elapsed() >= PROBE_AFTER);
+        if is_stale || health.outage(Instant::now()).is_some() {
             // `Health` keeps the outcome.
             let _ = self.probe().await;
         }

@@ -132,6 +132,8 @@ async fn while_transit_is_down_users_seen_lately_are_served_and_others_are_told_
     let refused = app.api.hand_in(&token, "eve", &app.connect()).await;
     assert!(is_keys_unavailable(&refused), "{} {}", refused.status, refused.json);
     assert_eq!(app.database.value("SELECT count(*) FROM users").await, "1");
+    let revealed = "SELECT count(*) FROM audit_events WHERE action = 'token.revealed'";
+    assert_eq!(app.database.value(revealed).await, "1", "what was refused was not revealed");
     let again = Instant::now();
     assert!(is_keys_unavailable(&cold.reveal(&token, id(&ada)).await));
     assert!(again.elapsed() < Duration::from_secs(2), "a known outage is no wait");

@@ -193,7 +193,7 @@ impl Portion {
                 break;
             }
             let mut rows: Vec<_> = self.rows.drain(..permits.len()).collect();
-            let keys = match open_before_claim(context, K::RECONCILER, &mut rows).await {
+            let keys = match open_before_claim(context, K::RECONCILER, self.app, &mut rows).await {
                 Ok(keys) => keys,
                 Err(error) => {
                     failed(context, K::RECONCILER, &error);

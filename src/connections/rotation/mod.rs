@@ -139,7 +139,7 @@ async fn rotate(context: &Context, due: DueRotation) -> Result<bool, ConnectionE
     let gate = context.providers.gate();
     let Ok(permit) = gate.enter(due.app, Lane::Call, GATE_PATIENCE).await else { return Ok(false) };
     let mut row = vec![due.id.uuid()];
-    let keys = open_before_claim(context, Reconciler::Rotations, &mut row).await?;
+    let keys = open_before_claim(context, Reconciler::Rotations, due.app, &mut row).await?;
     if row.is_empty() {
         return Ok(false);
     }
