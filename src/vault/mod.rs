@@ -26,6 +26,7 @@ mod seal;
 mod start;
 mod status;
 mod store;
+mod token;
 mod transit;
 mod watch;
 
@@ -42,6 +43,7 @@ pub use status::{DataKeyGroup, KnownMasterKey, Trial, data_key_groups, known_mas
 pub use store::{
     KeyUse, RewrapBatch, app_key, delete_old_changes, insert_key, key_uses, retire, rewrap_some,
 };
+pub use token::{is_token, random_token};
 pub use transit::{
     InvalidTransit, InvalidTransitAddress, Login, SecretSource, Transit, TransitClient,
 };
