@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{ConfigError, Environment, Reader};
-use crate::vault::{KEEP_DATA_KEYS, Login, MasterKeys, SecretSource, TransitClient};
+use crate::vault::{
+    InvalidTransitAddress, KEEP_DATA_KEYS, Login, MasterKeys, SecretSource, TransitClient,
+};
 
 const ADDRESS: &str = "STRONGROOM_TRANSIT_ADDR";
 const CA: &str = "STRONGROOM_TRANSIT_CA";
@@ -63,7 +65,7 @@ fn read_transit(reader: &mut Reader<'_>) -> Option<Arc<TransitClient>> {
         return None;
     }
     let client = TransitClient::new(&address, login, pem.as_deref());
-    let at = if client.as_ref().is_err_and(|error| error.is_about_certificates()) {
+    let at = if client.as_ref().is_err_and(InvalidTransitAddress::is_about_certificates) {
         CA
     } else {
         ADDRESS

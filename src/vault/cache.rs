@@ -18,7 +18,7 @@ use crate::common::ids::DataKeyId;
 const MOST: usize = 10_000;
 /// How long a destroyed key's id is remembered, so that one that was being opened meanwhile is not kept: longer than any
 /// opening.
-const REMEMBER_DESTROYED: Duration = Duration::from_secs(60);
+const REMEMBER_DESTROYED: Duration = Duration::from_mins(1);
 
 pub(super) type Opened = Result<Arc<DataKey>, OpenError>;
 
@@ -163,7 +163,7 @@ mod tests {
     use super::*;
     use crate::vault::keys::{KeyOwner, MasterKeyId};
 
-    const KEEP: Duration = Duration::from_secs(300);
+    const KEEP: Duration = Duration::from_mins(5);
 
     fn wrapped() -> WrappedKey {
         let master_key_id = MasterKeyId::parse("k").unwrap();
@@ -184,7 +184,7 @@ mod tests {
         let (cache, start, wrapped) = (Cache::new(KEEP), Instant::now(), wrapped());
         let key = key(&wrapped);
         cache.keep(&wrapped, &key, start);
-        assert!(is_kept(&cache, &wrapped, start + KEEP - Duration::from_millis(1)));
+        assert!(is_kept(&cache, &wrapped, start + Duration::from_secs(299)));
         assert!(!is_kept(&cache, &wrapped, start + KEEP));
         assert_eq!(cache.sweep(start + KEEP), 0);
         assert_eq!(Arc::strong_count(&key), 1, "nothing holds it any more");

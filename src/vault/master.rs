@@ -17,7 +17,7 @@ use super::transit::{InvalidTransit, Transit, TransitClient};
 use crate::common::ids::DataKeyId;
 
 /// How long an opened data key is kept unless `STRONGROOM_DATA_KEY_CACHE_SECONDS` says otherwise.
-pub const KEEP_DATA_KEYS: Duration = Duration::from_secs(300);
+pub const KEEP_DATA_KEYS: Duration = Duration::from_mins(5);
 
 /// What is wrong with `STRONGROOM_MASTER_KEYS`; never shows a part of a key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -48,7 +48,7 @@ pub enum InvalidMasterKey {
 /// A named master key.
 pub enum MasterKey {
     /// `id:base64`: its bytes are in this process, wiped when dropped.
-    Local(LocalKey),
+    Local(Box<LocalKey>),
     /// `id:transit:MOUNT/KEY`: it never leaves Vault's or OpenBao's Transit engine.
     Transit(RemoteKey),
 }
@@ -228,7 +228,7 @@ fn parse_entry(
     let (id, place) = entry.split_once(':').ok_or(InvalidMasterKey::Form(number))?;
     let id = MasterKeyId::parse(id).ok_or(InvalidMasterKey::Form(number))?;
     match place.split_once(':') {
-        None => Ok(MasterKey::Local(parse_local(id, place)?)),
+        None => Ok(MasterKey::Local(Box::new(parse_local(id, place)?))),
         Some(("transit", path)) => {
             let client = transit.ok_or_else(|| InvalidMasterKey::NoTransit(id.clone()))?;
             let engine = Transit::new(Arc::clone(client), path);

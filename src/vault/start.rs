@@ -104,14 +104,10 @@ async fn service_key(
     owner: KeyOwner,
     found: Option<WrappedKey>,
 ) -> Result<ServiceKey, VaultError> {
-    match found {
-        Some(wrapped) => {
-            let bytes = masters.named(&wrapped.master_key_id)?.open(&wrapped).await?;
-            Ok(ServiceKey { wrapped, bytes, is_new: false })
-        }
-        None => {
-            let (wrapped, bytes) = masters.new_key(owner).await?;
-            Ok(ServiceKey { wrapped, bytes, is_new: true })
-        }
+    if let Some(wrapped) = found {
+        let bytes = masters.named(&wrapped.master_key_id)?.open(&wrapped).await?;
+        return Ok(ServiceKey { wrapped, bytes, is_new: false });
     }
+    let (wrapped, bytes) = masters.new_key(owner).await?;
+    Ok(ServiceKey { wrapped, bytes, is_new: true })
 }

@@ -1,5 +1,5 @@
 //! How this service proves to Vault or OpenBao who it is: a token, one that another process keeps in a file, or a login
-//! by `AppRole` or by Kubernetes.
+//! by AppRole or by Kubernetes.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -48,7 +48,7 @@ impl SecretSource {
 pub enum Login {
     /// By a token, which another process renews.
     Token(SecretSource),
-    /// By `AppRole` at `auth/approle`.
+    /// By AppRole at `auth/approle`.
     AppRole {
         /// The role's id, which is no secret.
         role_id: String,
