@@ -1,8 +1,12 @@
-.PHONY: test test-production test-docs test-api-document test-browser test-client-libraries test-examples example soak fmt lint sqlx doc bench bench-peers
+.PHONY: test test-kms test-production test-docs test-api-document test-browser test-client-libraries test-examples example soak fmt lint sqlx doc bench bench-peers
 
 ## Everything that has to hold; needs Rust, a C compiler and PostgreSQL's programs.
 test:
 	cargo test --workspace --features failpoints
+
+## Master keys elsewhere, against a real OpenBao, with the lines of their runbook; needs Python 3.
+test-kms:
+	scripts/test-kms
 
 ## The binary that production runs: what it must not contain, and what it says instead.
 test-production:

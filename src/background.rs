@@ -17,7 +17,7 @@ use crate::connections::reconcile::{Part, Round};
 use crate::database::Pool;
 use crate::oauth::Directory;
 use crate::vault::{Vault, VaultError};
-use crate::{audit, connections, oauth};
+use crate::{audit, connections, oauth, vault};
 
 /// The minimum pause between two rounds: what is due may already be claimed by another replica.
 const MIN_PAUSE: Duration = Duration::from_millis(20);
@@ -25,6 +25,8 @@ const MIN_PAUSE: Duration = Duration::from_millis(20);
 const HOUSEKEEPING: Duration = Duration::from_secs(15);
 /// How often the directory is refreshed.
 const REFRESH: Duration = Duration::from_secs(1);
+/// How often it is looked whether a master key is to be tried.
+const WATCH_MASTERS: Duration = Duration::from_millis(500);
 /// How often new rows of the audit trail are linked.
 const LINK: Duration = Duration::from_millis(500);
 /// After how many refreshes the directory writes down which clients and secrets were used.
@@ -142,6 +144,17 @@ async fn link_audit(pool: Pool, metrics: audit::Metrics, stop: CancellationToken
     }
 }
 
+/// Tries the master keys that are elsewhere until `stop`, so that an outage and its end are known without requests.
+pub async fn watch_masters(vault: Vault, stop: CancellationToken) {
+    loop {
+        vault.probe_masters().await;
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(WATCH_MASTERS) => {}
+        }
+    }
+}
+
 /// Runs one round of a part; returns how long to pause, measured from the round's beginning.
 async fn one_round(
     context: &connections::Context,
@@ -180,13 +193,15 @@ pub async fn housekeeping(
     // One failure must not keep the others from running.
     let tokens = oauth::delete_ended_tokens(&mut conn).await;
     let secrets = oauth::delete_ended_secrets(&mut conn).await;
+    let changes = vault::delete_old_changes(&mut conn).await;
     oauth::signing_keys::reconcile(&mut conn, &context.vault, config).await?;
     tokens?;
     secrets?;
+    changes?;
     Ok(())
 }
 
-/// Refreshes the directory every second until `stop`. A refresh that hangs is cancelled, so that the loop
+/// Refreshes the directory every second until `stop`, and drops data keys that were destroyed. A refresh that hangs is cancelled, so that the loop
 /// notices when the database comes back.
 pub async fn refresh_directory(
     directory: Directory,
@@ -196,9 +211,11 @@ pub async fn refresh_directory(
 ) {
     for round in (1..=RECORD_USES_EVERY).cycle() {
         let last = stop.is_cancelled();
+        vault.sweep_kept();
         let refresh = async {
             let mut conn = pool.acquire().await?;
             directory.refresh(&mut conn, &vault).await?;
+            vault.evict_changed(&mut conn).await?;
             if round == RECORD_USES_EVERY || last {
                 directory.note_uses(&mut conn).await?;
             }

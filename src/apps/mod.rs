@@ -16,7 +16,7 @@ use sqlx::{Decode, Postgres};
 use crate::common::ids::AppId;
 use crate::common::secret::SecretText;
 use crate::providers::{AppCredentials, Provider};
-use crate::vault::{AadContext, KeyOwner, Sealed, Vault, VaultError, WrappedKey};
+use crate::vault::{AadContext, DataKey, KeyOwner, Sealed, Vault, VaultError, WrappedKey};
 
 /// The app that the command line means unless it is told another.
 pub const DEFAULT: &str = name_of(Provider::Dapi);
@@ -108,8 +108,14 @@ impl<'r> Decode<'r, Postgres> for SealedCredentials {
 
 impl SealedCredentials {
     /// Unwraps the key and opens the secret.
-    pub fn open(self, vault: &Vault) -> Result<AppCredentials, VaultError> {
-        let app_secret = self.app_secret.open(&vault.unwrap(&self.key)?, &secret_aad(self.app))?;
+    pub async fn open(self, vault: &Vault) -> Result<AppCredentials, VaultError> {
+        let key = vault.unwrap(&self.key).await?;
+        self.open_with(&key)
+    }
+
+    /// Opens the secret with the app's data key.
+    pub fn open_with(self, key: &DataKey) -> Result<AppCredentials, VaultError> {
+        let app_secret = self.app_secret.open(key, &secret_aad(self.app))?;
         let Self { provider, app_key, .. } = self;
         Ok(AppCredentials { provider, app_key, app_secret })
     }
@@ -119,17 +125,17 @@ fn secret_aad(app: AppId) -> AadContext {
     AadContext { table: "apps", column: "app_secret", app: Some(app), user: None, row: app.uuid() }
 }
 
-fn seal_secret(
+async fn seal_secret(
     vault: &Vault,
     app: AppId,
     key: &WrappedKey,
     secret: &SecretText,
 ) -> Result<Sealed<SecretText>, VaultError> {
-    Sealed::seal(secret, &vault.unwrap(key)?, &secret_aad(app))
+    Sealed::seal(secret, &*vault.unwrap(key).await?, &secret_aad(app))
 }
 
-fn new_key(vault: &Vault, app: AppId) -> Result<WrappedKey, VaultError> {
-    vault.new_key(KeyOwner::App(app))
+async fn new_key(vault: &Vault, app: AppId) -> Result<WrappedKey, VaultError> {
+    vault.new_key(KeyOwner::App(app)).await
 }
 
 #[cfg(test)]

@@ -85,8 +85,8 @@ pub async fn add(
     new: &NewApp<'_>,
 ) -> Result<App, AppError> {
     let id = AppId::new();
-    let key = new_key(vault, id)?;
-    let sealed = seal_secret(vault, id, &key, new.app_secret)?;
+    let key = new_key(vault, id).await?;
+    let sealed = seal_secret(vault, id, &key, new.app_secret).await?;
     let mut tx = conn.begin().await?;
     let app = sqlx::query_as!(
         App,
@@ -131,7 +131,7 @@ pub async fn ensure(
         };
     };
     let (id, key) = (held.app, held.key.clone());
-    let held = held.open(vault)?;
+    let held = held.open(vault).await?;
     if held.provider != provider {
         return Err(AppError::OfAnotherProvider { name, provider: held.provider });
     }
@@ -142,7 +142,7 @@ pub async fn ensure(
     if moves && holds_secrets(conn, id).await? {
         return Err(AppError::TokensOfAnotherClient);
     }
-    let sealed = seal_secret(vault, id, &key, &wanted.app_secret)?;
+    let sealed = seal_secret(vault, id, &key, &wanted.app_secret).await?;
     let mut tx = conn.begin().await?;
     sqlx::query!(
         "UPDATE apps SET app_key = $2, app_secret = $3, updated_at = strongroom_now() WHERE id = $1",

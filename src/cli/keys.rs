@@ -1,6 +1,7 @@
 //! `strongroom keys`.
 
 mod signing;
+mod status;
 
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -11,9 +12,13 @@ use super::session::Session;
 use crate::audit;
 use crate::common::actor::Actor;
 use crate::config::Environment;
+use crate::database::Conn;
 use crate::vault::{self, MasterKeyId, MasterKeys};
 
 /// Master keys: they wrap the data keys that seal everything.
+///
+/// An entry of `STRONGROOM_MASTER_KEYS` is `id:base64`, or `id:transit:MOUNT/KEY` for a key at Vault's or OpenBao's
+/// Transit engine, which it never leaves. A rotation moves from one kind to the other.
 ///
 /// To rotate: add a new key last to `STRONGROOM_MASTER_KEYS` on all replicas and restart them, then
 /// make it the first and restart them again, run `strongroom keys rewrap`, then
@@ -30,6 +35,8 @@ pub(super) struct Keys {
 enum Command {
     Generate(Generate),
     List(List),
+    Status(status::Status),
+    Verify(status::Verify),
     Rewrap(Rewrap),
     Retire(Retire),
     Signing(signing::Signing),
@@ -43,7 +50,7 @@ enum Command {
 /// ever.
 #[derive(Debug, Args)]
 struct Generate {
-    /// What to call it: letters, digits, - and _. Today's date where it is left out.
+    /// What to call it: letters, digits, - and _. Today's date and four random letters if it is left out.
     #[arg(long)]
     id: Option<String>,
 }
@@ -75,6 +82,8 @@ impl Keys {
         match self.command {
             Command::Generate(generate) => generate.run(output),
             Command::List(_) => list(environment, output).await,
+            Command::Status(status) => status.run(environment, output).await,
+            Command::Verify(verify) => verify.run(environment, output).await,
             Command::Rewrap(_) => rewrap(environment, output).await,
             Command::Retire(retire) => retire.run(environment, output).await,
             Command::Signing(signing) => signing.run(environment, output).await,
@@ -89,8 +98,10 @@ fn parse_id(text: &str) -> Result<MasterKeyId, Failure> {
 
 impl Generate {
     fn run(self, output: &Output) -> Result<(), Failure> {
-        let today = || crate::common::clock::Clock::system().now().date().to_string();
-        let id = parse_id(&self.id.unwrap_or_else(today))?;
+        let id = match self.id {
+            Some(id) => parse_id(&id)?,
+            None => MasterKeyId::generate(crate::common::clock::Clock::system().now().date())?,
+        };
         let key = MasterKeys::generate()?;
         let entry = zeroize::Zeroizing::new(format!("{id}:{}", *key));
         output.result(&json!({ "id": id, "masterKey": *entry }), || entry.to_string());
@@ -99,7 +110,7 @@ impl Generate {
 }
 
 async fn list(environment: &Environment, output: &Output) -> Result<(), Failure> {
-    let Session { mut conn, vault } = Session::open(environment).await?;
+    let Session { mut conn, vault } = Session::read(environment).await?;
     let uses = vault::key_uses(&mut conn).await?;
     let held = |id: &MasterKeyId| vault.masters().iter().position(|key| key.id() == id);
     output.result(&uses, || {
@@ -123,27 +134,50 @@ async fn rewrap(environment: &Environment, output: &Output) -> Result<(), Failur
     let total: i64 = uses.iter().filter(|key| key.id != first).map(|key| key.wraps).sum();
     let progress = output.progress(Some(0));
     progress.message("data keys");
-    let mut done = 0_i64;
-    loop {
-        let mut tx = conn.begin().await?;
-        let rewrapped = vault::rewrap_some(&mut tx, &vault, BATCH).await?;
-        if rewrapped > 0 {
-            let what = format!("{rewrapped} data keys with {first}");
-            audit::record_everywhere(&mut tx, &Actor::operator(), "data_keys.rewrapped", &what)
-                .await?;
+    let (mut done, mut after) = (0_i64, None);
+    // Passes, because rows that an erasure or another run had locked are left for the next.
+    let left = loop {
+        let (mut found, mut pass) = (0, 0);
+        loop {
+            let batch = vault::rewrap_some(&mut conn, &vault, after, BATCH).await?;
+            let rewrapped = write(&mut conn, &batch, &first).await?;
+            (found, pass, after) = (found + batch.found(), pass + rewrapped, batch.next);
+            progress.steps(done + pass, total);
+            if after.is_none() {
+                break;
+            }
         }
-        tx.commit().await?;
-        done += i64::try_from(rewrapped).unwrap_or(i64::MAX);
-        progress.steps(done, total);
-        if rewrapped == 0 {
-            break;
+        done += pass;
+        if pass == 0 {
+            break found;
         }
-    }
+    };
     drop(progress);
+    if left > 0 {
+        let message = format!("{left} data keys are in use by others; run it again");
+        return Err(Failure::Other(message));
+    }
     output.result(&json!({ "rewrapped": done, "masterKey": first }), || {
         format!("Re-wrapped {} with `{first}`.", count(done, "data key"))
     });
     Ok(())
+}
+
+/// Writes a batch and its row of the audit trail. Returns how many data keys changed.
+async fn write(
+    conn: &mut Conn,
+    batch: &vault::RewrapBatch,
+    first: &MasterKeyId,
+) -> Result<i64, Failure> {
+    let mut tx = conn.begin().await?;
+    let rewrapped = batch.write(&mut tx).await?;
+    if rewrapped > 0 {
+        let what = format!("{rewrapped} data keys with {first}");
+        let operator = Actor::operator();
+        audit::record_everywhere(&mut tx, &operator, "data_keys.rewrapped", &what).await?;
+    }
+    tx.commit().await?;
+    Ok(i64::try_from(rewrapped).unwrap_or(i64::MAX))
 }
 
 impl Retire {
@@ -159,7 +193,7 @@ impl Retire {
         let mut tx = conn.begin().await?;
         if !vault::retire(&mut tx, &id).await? {
             let message =
-                format!("`{id}` still wraps data keys or is unknown; see `strongroom keys list`");
+                format!("`{id}` still wraps data keys or is unknown; see `strongroom keys status`");
             return Err(Failure::Other(message));
         }
         let operator = Actor::operator();

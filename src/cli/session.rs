@@ -1,10 +1,12 @@
 //! The database of a command: a connection and the open vault.
 
+use std::sync::Arc;
+
 use super::Failure;
 use crate::config::{DatabaseConfig, Environment, Reader, read_master_keys};
 use crate::database::Conn;
 use crate::service::{Database, migrate};
-use crate::vault::Vault;
+use crate::vault::{Prepared, Vault};
 
 /// A connection to a migrated database, and its vault.
 pub(super) struct Session {
@@ -19,14 +21,37 @@ impl Session {
         let database = DatabaseConfig::read(&mut reader);
         let masters = read_master_keys(&mut reader);
         let (config, masters) = reader.finish(database.zip(masters))?;
-        let database = Database::reach(&config).await?;
-        if config.migrate {
-            migrate(&config).await?;
-        }
-        let mut conn = database.connect().await?;
+        let mut conn = reach(&config).await?;
         let vault = Vault::open(&mut conn, masters).await?;
         Ok(Self { conn, vault })
     }
+
+    /// The same, for a command that only reads: records no master key.
+    pub(super) async fn read(environment: &Environment) -> Result<Self, Failure> {
+        let mut reader = Reader::new(environment);
+        let database = DatabaseConfig::read(&mut reader);
+        let masters = read_master_keys(&mut reader);
+        let (config, masters) = reader.finish(database.zip(masters))?;
+        let mut conn = reach(&config).await?;
+        let prepared = Prepared::read(&mut conn, Arc::new(masters)).await?;
+        Ok(Self { conn, vault: prepared.into_vault()? })
+    }
+
+    /// Opens a connection alone, from `DATABASE_URL`.
+    pub(super) async fn connect(environment: &Environment) -> Result<Conn, Failure> {
+        let mut reader = Reader::new(environment);
+        let database = DatabaseConfig::read(&mut reader);
+        let config = reader.finish(database)?;
+        reach(&config).await
+    }
+}
+
+async fn reach(config: &DatabaseConfig) -> Result<Conn, Failure> {
+    let database = Database::reach(config).await?;
+    if config.migrate {
+        migrate(config).await?;
+    }
+    Ok(database.connect().await?)
 }
 
 /// Returns the app of this name.

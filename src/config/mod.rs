@@ -8,6 +8,7 @@
 mod database;
 mod database_url;
 mod http;
+mod keys;
 mod oauth;
 mod providers;
 mod reader;
@@ -17,6 +18,7 @@ use std::time::Duration;
 pub use database::DatabaseConfig;
 pub use database_url::{DatabaseUrl, SessionAttrs};
 pub use http::{HttpConfig, PublicUrl};
+pub use keys::{read_master_key_file, read_master_keys};
 pub use oauth::OauthConfig;
 pub use providers::{EnvironmentApp, ProviderConfig, ProvidersConfig};
 pub use reader::{ConfigError, Environment, Reader};
@@ -33,6 +35,13 @@ pub const VARIABLES: &[&str] = &[
     "STRONGROOM_MIGRATE",
     "STRONGROOM_MIGRATE_DATABASE_URL",
     "STRONGROOM_MASTER_KEYS",
+    "STRONGROOM_DATA_KEY_CACHE_SECONDS",
+    "STRONGROOM_TRANSIT_ADDR",
+    "STRONGROOM_TRANSIT_CA",
+    "STRONGROOM_TRANSIT_TOKEN",
+    "STRONGROOM_TRANSIT_ROLE_ID",
+    "STRONGROOM_TRANSIT_SECRET_ID",
+    "STRONGROOM_TRANSIT_KUBERNETES_ROLE",
     "STRONGROOM_LISTEN",
     "STRONGROOM_METRICS_LISTEN",
     "STRONGROOM_PUBLIC_URL",
@@ -192,13 +201,6 @@ fn is_of_kubernetes(name: &str) -> bool {
 /// Reads `STRONGROOM_ALLOW_PRIVATE_ADDRESSES`.
 pub fn read_allow_private_addresses(reader: &mut Reader<'_>) -> bool {
     reader.switch("STRONGROOM_ALLOW_PRIVATE_ADDRESSES", false)
-}
-
-/// Reads `STRONGROOM_MASTER_KEYS`.
-pub fn read_master_keys(reader: &mut Reader<'_>) -> Option<MasterKeys> {
-    const NAME: &str = "STRONGROOM_MASTER_KEYS";
-    let text = reader.required_secret_lines(NAME, "`strongroom keys generate` makes one")?;
-    MasterKeys::parse(text.expose()).map_err(|mistake| reader.mistake(NAME, mistake)).ok()
 }
 
 /// The client that exists as long as the environment names it.

@@ -44,6 +44,9 @@ impl From<ConnectionError> for Problem {
         match error {
             ConnectionError::Database(error)
             | ConnectionError::Vault(VaultError::Database(error)) => error.into(),
+            ConnectionError::Vault(VaultError::Unavailable(error)) => {
+                Self::keys_unavailable(&error, error.retry_after())
+            }
             ConnectionError::Vault(error) => Self::internal(error),
             error @ ConnectionError::Contended => Self::unavailable(error),
         }

@@ -24,6 +24,7 @@ mod isolation;
 pub(crate) mod link_tokens;
 mod metrics;
 pub(crate) mod model;
+mod opened_keys;
 pub(crate) mod proxy_token;
 pub(crate) mod query;
 pub mod reconcile;

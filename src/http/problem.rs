@@ -126,6 +126,8 @@ codes! {
     UpstreamFailed "upstream_failed" BAD_GATEWAY "The API behind gave no usable answer";
     /// The database cannot be reached.
     Unavailable "unavailable" SERVICE_UNAVAILABLE "The service cannot work at the moment";
+    /// A master key that is elsewhere cannot be used.
+    KeysUnavailable "keys_unavailable" SERVICE_UNAVAILABLE "A key that this needs cannot be used at the moment";
     /// Another API did not answer in time.
     UpstreamTimeout "upstream_timeout" GATEWAY_TIMEOUT "The API behind did not answer in time";
 }
@@ -211,6 +213,14 @@ impl Problem {
         tracing::warn!(%cause, "unavailable");
         Self::new(ProblemCode::Unavailable, "Try again in a moment; repeating the request is safe.")
             .retry_after(1)
+    }
+
+    /// Returns the problem of a master key that cannot be used now; `retry_after` in seconds. `cause` goes to the log.
+    #[must_use]
+    pub fn keys_unavailable(cause: impl Display, retry_after: u64) -> Self {
+        tracing::warn!(%cause, "a key is unavailable");
+        let detail = "Try again in a moment; repeating the request is safe.";
+        Self::new(ProblemCode::KeysUnavailable, detail).retry_after(retry_after)
     }
 
     /// Returns the problem of missing credentials: a challenge without an error (RFC 6750 §3.1).

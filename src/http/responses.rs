@@ -31,13 +31,14 @@ macro_rules! tuples {
 tuples! { (A) (A B) (A B C) (A B C D) (A B C D E) (A B C D E F) (A B C D E F G) (A B C D E F G H) }
 
 /// What any operation for callers with a token responds with: a query or an `Authorization` header
-/// that is malformed, no token or no scope, a defect or an outage.
+/// that is malformed, no token or no scope, a defect, an outage of the database or of a master key.
 pub type ForClients = (
     code::InvalidRequest,
     code::Unauthorized,
     code::InsufficientScope,
     code::Internal,
     code::Unavailable,
+    code::KeysUnavailable,
 );
 
 /// What a body may be refused with before it is parsed.
@@ -87,10 +88,12 @@ fn headers(code: ProblemCode) -> Option<(&'static str, Header)> {
         ProblemCode::Unauthorized | ProblemCode::InsufficientScope => {
             Some(("WWW-Authenticate", header(Type::String, "The challenge of RFC 6750 §3")))
         }
-        ProblemCode::TooManyRequests | ProblemCode::Unavailable => Some((
-            "Retry-After",
-            header(Type::Integer, "Seconds to wait before the request is repeated"),
-        )),
+        ProblemCode::TooManyRequests | ProblemCode::Unavailable | ProblemCode::KeysUnavailable => {
+            Some((
+                "Retry-After",
+                header(Type::Integer, "Seconds to wait before the request is repeated"),
+            ))
+        }
         _ => None,
     }
 }

@@ -148,7 +148,9 @@ impl From<Problem> for OAuthError {
     fn from(problem: Problem) -> Self {
         let status = problem.status_code();
         let error = match problem.code() {
-            ProblemCode::TooManyRequests | ProblemCode::Unavailable => {
+            ProblemCode::TooManyRequests
+            | ProblemCode::Unavailable
+            | ProblemCode::KeysUnavailable => {
                 let description = "Too many requests are arriving";
                 let busy = Self::new(OAuthErrorCode::TemporarilyUnavailable, description);
                 Self { retry_after: Some(1), ..busy }

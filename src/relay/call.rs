@@ -108,7 +108,7 @@ pub(super) struct Running {
 impl Running {
     /// Makes the call. Releases the lease before the outcome is sent, so that the caller's next call finds it free.
     pub(super) async fn run(self) {
-        let opened = match self.lease.open(&self.context.vault) {
+        let opened = match self.lease.open(&self.context.vault).await {
             Ok(opened) => opened,
             Err(error) => {
                 return self.finish(Err(RelayError::Failed(error.into())), None, None).await;

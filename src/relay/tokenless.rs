@@ -29,7 +29,8 @@ pub(super) async fn call(
     // An app of another provider has no such path.
     let credentials = credentials.filter(|credentials| credentials.provider == path.provider);
     let credentials = credentials.ok_or(LeaseError::Unknown)?;
-    let credentials = credentials.open(&context.vault)?;
+    drop(conn);
+    let credentials = credentials.open(&context.vault).await?;
     let event = audit::Event {
         app,
         action: path.provider.call_action(),
@@ -38,9 +39,7 @@ pub(super) async fn call(
         connection: None,
         reason: Some(path.path),
     };
-    audit::record(&mut conn, &actor, &event).await?;
-    // Returns the database connection to the pool before the call to Dapi.
-    drop(conn);
+    audit::record(&mut context.pool.acquire().await?, &actor, &event).await?;
     let (started, provider) = (Instant::now(), path.provider);
     let call = Call {
         app: &credentials,

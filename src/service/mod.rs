@@ -13,6 +13,7 @@ mod servers;
 mod shared;
 mod status;
 mod store;
+mod waiting;
 
 pub use database::{Database, StartError, migrate};
 pub use metrics::metrics_registry;
@@ -38,7 +39,7 @@ use crate::http::connection::{Guard, Limits};
 use crate::oauth::{Directory, Issuer};
 use crate::outbound::Reach;
 use crate::providers::{Gate, Provider};
-use crate::vault::Vault;
+use crate::vault::{Prepared, Vault};
 use crate::{audit, background, connections, oauth, providers, upstreams};
 
 /// Open files other than connections to PostgreSQL, Dapi, upstreams and callers.
@@ -73,31 +74,29 @@ impl Service {
     pub async fn build(config: Config, clock: Clock) -> Result<Self, StartError> {
         let callers = callers(&config);
         let database = Arc::new(Database::open(&config).await?);
-        let mut conn = database.connect().await?;
-        let vault = Vault::open(&mut conn, config.master_keys).await?;
-        let apps = [
-            (Provider::Dapi, config.default_app.as_ref()),
-            (Provider::Plaid, config.plaid_app.as_ref()),
-        ];
-        let client = config.bootstrap.as_ref();
-        ensure_configured(&mut conn, &vault, apps, client, &config.oauth).await?;
-        let directory = Directory::load(&mut conn, &vault, clock.clone()).await?;
-        drop(conn);
-
         let listener = listen("STRONGROOM_LISTEN", config.http.listen)?;
         let metrics_listener = listen("STRONGROOM_METRICS_LISTEN", config.http.metrics_listen)?;
         let (address, metrics_address) = (listener.local_addr()?, metrics_listener.local_addr()?);
-        let public_url = public_url(&config.http.public_url, config.http.listen, address);
-
         let pools = Arc::clone(database.pools());
         let (registry, metrics) = metrics::register(&pools);
+        let masters = Arc::new(config.master_keys.counted_by(metrics.vault.clone()));
+        let mut conn = database.connect().await?;
+        let prepared = waiting::for_keys(&mut conn, &masters, &listener).await?;
+        let apps = [config.default_app.as_ref(), config.plaid_app.as_ref()];
+        let client = config.bootstrap.as_ref();
+        let vault = register(&mut conn, prepared, apps, client, &config.oauth).await?;
+        let directory = Directory::load(&mut conn, &vault, clock.clone()).await?;
+        drop(conn);
+
+        let public_url = public_url(&config.http.public_url, config.http.listen, address);
+
         let (guard, metrics_guard) = guards(callers, metrics.callers.clone());
         let audit = metrics.audit.clone();
         let control = pools.control();
         let shared = Shared::new(
             Parts {
                 budgets: Budgets::new(clock.clone(), config.oauth.reveals_per_minute),
-                readiness: Readiness::new(directory.clone(), control.clone()),
+                readiness: Readiness::new(directory.clone(), vault.clone(), control.clone()),
                 reach: Reach::allowing_private_addresses(config.allow_private_addresses),
                 public_url: &public_url,
                 directory: directory.clone(),
@@ -198,6 +197,7 @@ impl Service {
             context.vault.clone(),
             stop.clone(),
         ));
+        let masters = tokio::spawn(background::watch_masters(context.vault.clone(), stop.clone()));
         let (api_handle, metrics_handle) = (api.handle(), metrics.handle());
         let mut api = tokio::spawn(api);
         let metrics = tokio::spawn(metrics);
@@ -221,12 +221,29 @@ impl Service {
         api_handle.stop(true).await;
         metrics_handle.stop(false).await;
         let _ = refresher.await;
+        let _ = masters.await;
         let _ = heartbeat.await;
         let _ = metrics.await;
         pools.close();
         tracing::info!("stopped");
         Ok(())
     }
+}
+
+/// Records what a start brings, all or nothing: a start that fails records no master key.
+async fn register(
+    conn: &mut Conn,
+    prepared: Prepared,
+    [dapi, plaid]: [Option<&EnvironmentApp>; 2],
+    bootstrap: Option<&BootstrapClient>,
+    config: &OauthConfig,
+) -> Result<Vault, StartError> {
+    let mut tx = conn.begin().await?;
+    let vault = prepared.register(&mut tx).await?;
+    let apps = [(Provider::Dapi, dapi), (Provider::Plaid, plaid)];
+    ensure_configured(&mut tx, &vault, apps, bootstrap, config).await?;
+    tx.commit().await?;
+    Ok(vault)
 }
 
 /// Ensures what the environment describes: its apps, the bootstrap client and a signing key.

@@ -16,6 +16,7 @@ use crate::database::Pool;
 use crate::http::problem::{Problem, ProblemCode, code};
 use crate::http::responses::Problems;
 use crate::oauth::Directory;
+use crate::vault::{KeyOutage, Vault};
 
 /// How long one result of the probe serves every request.
 const PROBE_LIFETIME: Duration = Duration::from_millis(200);
@@ -27,6 +28,7 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 pub struct Readiness {
     draining: Arc<AtomicBool>,
     directory: Directory,
+    vault: Vault,
     probe: Arc<Probe>,
 }
 
@@ -56,11 +58,12 @@ impl Probe {
 }
 
 impl Readiness {
-    /// Returns a readiness that holds while the directory is fresh and the database accepts writes.
+    /// Returns a readiness that holds while the directory is fresh, the database accepts writes, and data keys can be
+    /// opened or are still kept.
     #[must_use]
-    pub fn new(directory: Directory, pool: Pool) -> Self {
+    pub fn new(directory: Directory, vault: Vault, pool: Pool) -> Self {
         let probe = Probe { pool, replica: ReplicaId::new(), last: Mutex::default() };
-        Self { draining: Arc::default(), directory, probe: Arc::new(probe) }
+        Self { draining: Arc::default(), directory, vault, probe: Arc::new(probe) }
     }
 
     /// Withdraws readiness for good.
@@ -89,6 +92,40 @@ pub struct Health {
     /// `alive` or `ready`.
     #[schema(example = "ready")]
     status: &'static str,
+    /// The master keys that cannot be used at the moment, and why. Absent if there are none.
+    #[serde(rename = "keysUnavailable", skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    keys_unavailable: Vec<UnavailableKey>,
+}
+
+/// A master key that cannot be used at the moment.
+#[derive(Serialize, utoipa::ToSchema)]
+pub(super) struct UnavailableKey {
+    /// The key's name in `STRONGROOM_MASTER_KEYS`.
+    #[schema(example = "2026-11")]
+    key: String,
+    /// Why.
+    #[schema(example = "Connection refused (os error 111)")]
+    cause: String,
+    /// For how many seconds.
+    #[schema(example = 12)]
+    seconds: u64,
+}
+
+impl From<KeyOutage> for UnavailableKey {
+    fn from(outage: KeyOutage) -> Self {
+        let KeyOutage { key, cause, lasts } = outage;
+        Self { key: key.to_string(), cause, seconds: lasts.as_secs() }
+    }
+}
+
+/// The problem of a service without the keys that it needs, by name.
+pub(super) fn without_keys(outages: Vec<KeyOutage>) -> Problem {
+    let keys: Vec<_> = outages.into_iter().map(UnavailableKey::from).collect();
+    let names: Vec<_> = keys.iter().map(|key| format!("`{}` ({})", key.key, key.cause)).collect();
+    let detail = format!("Master keys cannot be used: {}.", names.join(", "));
+    let keys = serde_json::to_value(keys).unwrap_or_default();
+    Problem::new(ProblemCode::KeysUnavailable, detail).with("keysUnavailable", keys).retry_after(1)
 }
 
 /// Whether the process is alive.
@@ -97,15 +134,18 @@ pub struct Health {
     responses((status = 200, description = "Alive", body = Health))
 )]
 pub async fn healthz() -> HttpResponse {
-    HttpResponse::Ok().json(Health { status: "alive" })
+    HttpResponse::Ok().json(Health { status: "alive", keys_unavailable: Vec::new() })
 }
 
 /// Whether the service can work: database, migrations, keys.
+///
+/// While a master key that is elsewhere cannot be used, the service stays ready for as long as opened data keys are kept
+/// (`STRONGROOM_DATA_KEY_CACHE_SECONDS`), and names the key.
 #[utoipa::path(
     get, path = "/readyz", tag = "Status", operation_id = "getReadiness", security(()),
     responses(
         (status = 200, description = "Ready", body = Health),
-        Problems<code::Unavailable>,
+        Problems<(code::Unavailable, code::KeysUnavailable)>,
     )
 )]
 pub async fn readyz(readiness: web::Data<Readiness>) -> Result<HttpResponse, Problem> {
@@ -119,7 +159,14 @@ pub async fn readyz(readiness: web::Data<Readiness>) -> Result<HttpResponse, Pro
     if !readiness.directory.is_fresh() {
         return not_ready("Clients, keys and revocations could not be read for too long.");
     }
-    Ok(HttpResponse::Ok().json(Health { status: "ready" }))
+    let outages = readiness.vault.outages();
+    // Until then, users seen lately are served.
+    let keeps_keys_for = readiness.vault.keeps_data_keys_for();
+    if outages.iter().any(|outage| outage.lasts >= keeps_keys_for) {
+        return Err(without_keys(outages));
+    }
+    let keys_unavailable = outages.into_iter().map(UnavailableKey::from).collect();
+    Ok(HttpResponse::Ok().json(Health { status: "ready", keys_unavailable }))
 }
 
 /// What a problem's code means: where a problem's `type` leads.

@@ -48,6 +48,7 @@ fn is_foreign_key_violation(error: &sqlx::Error) -> bool {
 fn failed(error: VaultError) -> Problem {
     match error {
         VaultError::Database(error) => error.into(),
+        VaultError::Unavailable(error) => Problem::keys_unavailable(&error, error.retry_after()),
         error => Problem::internal(error),
     }
 }
@@ -76,11 +77,11 @@ pub async fn create(
     let token = new_token().map_err(failed)?;
     let hash = token_hash(vault.secret_hashes(), token.expose());
 
-    let mut tx = pool.begin().await?;
-    let user = users::ensure(&mut tx, &vault, app, &client_user_id).await.map_err(failed)?;
+    let user = users::ensure(&pool, &vault, app, &client_user_id).await.map_err(failed)?;
     if user.erasing {
         return Err(Problem::user_being_erased());
     }
+    let mut tx = pool.begin().await?;
     let inserted = store::insert(&mut tx, id, app, user.id, &hash, &caller.client.id).await;
     let expires_at = match inserted {
         // The user was erased after the look-up.

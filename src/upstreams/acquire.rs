@@ -109,9 +109,9 @@ pub(super) async fn acquire(
                 drop(fetch::begin(context, app, id, None));
             }
             context.metrics.acquired.inc();
-            return Ok(
-                open(context, app, found)?.map_or(AcquireOutcome::Busy, AcquireOutcome::Token)
-            );
+            return Ok(open(context, app, found)
+                .await?
+                .map_or(AcquireOutcome::Busy, AcquireOutcome::Token));
         }
         if let Some(failing) = failing(found) {
             return Ok(AcquireOutcome::Failing(failing));
@@ -131,12 +131,12 @@ pub(super) async fn renew(context: &Context, app: AppId, refused: &AcquiredToken
     let _ = context.single_flight.wait(flight).await;
 }
 
-fn open(
+async fn open(
     context: &Context,
     app: AppId,
     found: Lookup,
 ) -> Result<Option<Box<AcquiredToken>>, UpstreamError> {
-    let key = context.vault.unwrap(&found.key)?;
+    let key = context.vault.unwrap(&found.key).await?;
     let token = found.token.zip(found.token_epoch).zip(found.expires_in);
     let Some(((sealed, epoch), expires_in)) = token else { return Ok(None) };
     let token = sealed.open(&key, &token_aad(app, found.id))?;

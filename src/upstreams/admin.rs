@@ -1,5 +1,7 @@
 //! Adding, changing and removing upstreams, each in one transaction with its audit event.
 
+use std::sync::Arc;
+
 use super::model::{Auth, Change, Draft, Invalid, Settings, Upstream};
 use super::{ClientSecret, UpstreamError, secret_aad, store};
 use crate::audit;
@@ -7,7 +9,7 @@ use crate::common::actor::Actor;
 use crate::common::ids::{AppId, UpstreamId};
 use crate::database::{Conn, Inconsistent, Transaction};
 use crate::outbound::{OutboundUrl, Reach};
-use crate::vault::{self, Sealed, Vault, VaultError};
+use crate::vault::{self, DataKey, Sealed, Vault, VaultError};
 
 /// Why an upstream could not be added, changed or removed.
 #[derive(Debug, thiserror::Error)]
@@ -49,8 +51,9 @@ pub async fn add(
 ) -> Result<Upstream, AdminError> {
     let (name, settings, secret) = draft.checked(reach)?;
     let id = UpstreamId::new();
+    // Before the transaction: a master key may be elsewhere.
+    let sealed = seal(conn, vault, app, id, &secret).await?;
     let mut tx = conn.begin().await?;
-    let sealed = seal(&mut tx, vault, app, id, &secret).await?;
     if !store::insert(&mut tx, app, id, &name, &settings, &sealed).await? {
         return Err(AdminError::NameTaken(name));
     }
@@ -68,13 +71,13 @@ pub async fn change(
     change: Change,
     reach: Reach,
 ) -> Result<Upstream, AdminError> {
+    // Before the transaction: a master key may be elsewhere.
+    let key = key_of(conn, vault, app).await?;
     let mut tx = conn.begin().await?;
     let stored = store::lock(&mut tx, app, name).await?.ok_or(AdminError::Unknown)?;
     let (settings, secret) = change.applied_to(&stored_settings(&stored)?, reach)?;
-    let sealed = match secret {
-        Some(secret) => Some(seal(&mut tx, vault, app, stored.id, &secret).await?),
-        None => None,
-    };
+    let seal = |secret: ClientSecret| Sealed::seal(&secret, &key, &secret_aad(app, stored.id));
+    let sealed = secret.map(seal).transpose()?;
     store::change(&mut tx, app, stored.id, &settings, sealed.as_ref()).await?;
     record(&mut tx, actor, app, "upstream.changed", name).await?;
     finish(tx, app, name).await
@@ -109,10 +112,14 @@ async fn seal(
     id: UpstreamId,
     secret: &ClientSecret,
 ) -> Result<Sealed<ClientSecret>, AdminError> {
+    Ok(Sealed::seal(secret, &*key_of(conn, vault, app).await?, &secret_aad(app, id))?)
+}
+
+async fn key_of(conn: &mut Conn, vault: &Vault, app: AppId) -> Result<Arc<DataKey>, AdminError> {
     let key = vault::app_key(conn, app)
         .await?
         .ok_or_else(|| sqlx::Error::from(Inconsistent::new("data_keys", app)))?;
-    Ok(Sealed::seal(secret, &vault.unwrap(&key)?, &secret_aad(app, id))?)
+    Ok(vault.unwrap(&key).await?)
 }
 
 /// Parses stored settings. They were validated when they were written; a URL that the service's

@@ -85,7 +85,7 @@ async fn fetch(
     id: UpstreamId,
     lease: &TokenLease,
 ) -> Result<(), UpstreamError> {
-    let key = context.vault.unwrap(&lease.key)?;
+    let key = context.vault.unwrap(&lease.key).await?;
     let started = Instant::now();
     let answer = send(context, app, id, lease, &key).await?;
     let outcome = match &answer {

@@ -4,7 +4,7 @@
 
 use crate::common::ids::{AppId, DataKeyId, UserId};
 use crate::common::text::{self, InvalidText};
-use crate::database::Conn;
+use crate::database::{Conn, Pool};
 use crate::vault::{KeyOwner, Vault, VaultError, WrappedKey};
 
 /// How often a look-up is repeated for a user who is erased between insert and look-up.
@@ -51,31 +51,32 @@ pub async fn find(conn: &mut Conn, app: AppId, client_user_id: &str) -> sqlx::Re
 /// Returns the user with this name, and creates user and data key if the name is new.
 ///
 /// One statement inserts both, so that no user is ever without a key. If two callers create the same user at
-/// once, the unique constraint keeps one.
+/// once, the unique constraint keeps one. No connection is held while a master key wraps the data key.
 pub async fn ensure(
-    conn: &mut Conn,
+    pool: &Pool,
     vault: &Vault,
     app: AppId,
     client_user_id: &str,
 ) -> Result<User, VaultError> {
     // A user who existed at the insert may be erased before the next look-up.
     for _ in 0..ATTEMPTS {
-        if let Some(user) = find(conn, app, client_user_id).await? {
+        if let Some(user) = find(&mut pool.acquire().await?, app, client_user_id).await? {
             return Ok(user);
         }
-        add(conn, vault, app, client_user_id).await?;
+        let id = UserId::new();
+        let key = vault.new_key(KeyOwner::User { app, user: id }).await?;
+        add(&mut pool.acquire().await?, app, id, &key, client_user_id).await?;
     }
     Err(VaultError::Database(sqlx::Error::PoolTimedOut))
 }
 
 async fn add(
     conn: &mut Conn,
-    vault: &Vault,
     app: AppId,
+    id: UserId,
+    key: &WrappedKey,
     client_user_id: &str,
-) -> Result<(), VaultError> {
-    let id = UserId::new();
-    let key = vault.new_key(KeyOwner::User { app, user: id })?;
+) -> sqlx::Result<()> {
     sqlx::query!(
         "-- name: add_user
          WITH added AS (

@@ -24,6 +24,16 @@ impl MasterKeyId {
         ((1..=32).contains(&text.len()) && text.chars().all(sound)).then(|| Self(text.to_owned()))
     }
 
+    /// Generates a name: this date and four random letters, so that two keys of one day differ.
+    ///
+    /// # Errors
+    /// Fails only if the operating system's random number generator does.
+    pub fn generate(date: time::Date) -> Result<Self, super::VaultError> {
+        let letter = |byte: u8| char::from(b'a' + byte % 26);
+        let letters: String = super::associated_data::random::<4>()?.map(letter).iter().collect();
+        Ok(Self(format!("{date}-{letters}")))
+    }
+
     /// Returns the name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -111,7 +121,7 @@ impl KeyOwner {
 }
 
 /// A data key or hash key as the database stores it: useless without its master key.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WrappedKey {
     /// The id by which sealed values refer to the key.
     pub id: DataKeyId,
@@ -119,7 +129,7 @@ pub struct WrappedKey {
     pub owner: KeyOwner,
     /// The master key that wrapped it.
     pub master_key_id: MasterKeyId,
-    /// Format version, nonce, ciphertext and tag.
+    /// What the master key made of it; the first byte names the format.
     pub wrapped: Vec<u8>,
 }
 

@@ -1,7 +1,8 @@
-//! The vault: master keys from the environment, data keys in PostgreSQL wrapped by them, and
+//! The vault: master keys, data keys in PostgreSQL wrapped by them, and
 //! [`Sealed`] values that open only in their own [`AadContext`].
 //!
-//! There are two layers. A *master key* (KEK) never leaves this module and wraps data keys, nothing else. A
+//! There are two layers. A *master key* (KEK) wraps data keys, nothing else. It never leaves this module, or is elsewhere
+//! and never comes into this process at all. A
 //! *data key* (DEK) belongs to one user, to one app or to the service, and seals what is held for its owner.
 //! So a new master key rewraps small keys and touches no sealed value, and deleting a user's data key makes
 //! everything sealed for that user unreadable.
@@ -12,104 +13,169 @@
 //! May import: common, database.
 
 mod associated_data;
+mod cache;
+mod error;
+mod health;
 mod keys;
+mod local;
 mod master;
+mod metrics;
+mod opened;
+mod remote;
 mod seal;
+mod start;
+mod status;
 mod store;
 mod token;
+mod transit;
+mod watch;
 
+pub use error::{Unavailable, VaultError};
 pub use keys::{DataKey, HashKey, KeyOwner, KeyedHash, MasterKeyId, WrappedKey};
-pub use master::{InvalidMasterKey, MASTER_KEY_BYTES, MasterKey, MasterKeys};
+pub use local::{LocalKey, MASTER_KEY_BYTES};
+pub use master::{InvalidMasterKey, KEEP_DATA_KEYS, MasterKey, MasterKeys};
+pub use metrics::Metrics;
+pub use opened::OpenedKeys;
+pub use remote::RemoteKey;
 pub use seal::{AadContext, Binding, Sealed};
-pub use store::{KeyUse, app_key, insert_key, key_uses, retire, rewrap_some};
+pub use start::Prepared;
+pub use status::{DataKeyGroup, KnownMasterKey, Trial, data_key_groups, known_masters, try_key};
+pub use store::{
+    KeyUse, RewrapBatch, app_key, delete_old_changes, insert_key, key_uses, retire, rewrap_some,
+};
 pub use token::{is_token, random_token};
+pub use transit::{
+    InvalidTransit, InvalidTransitAddress, Login, SecretSource, Transit, TransitClient,
+};
+pub use watch::KeyOutage;
 
-use crate::database::Conn;
 use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
+use std::time::Instant;
 
-/// Why the vault failed. Carries no key and no plaintext.
-#[derive(Debug, thiserror::Error)]
-pub enum VaultError {
-    /// A wrapped key names a master key that this process does not have.
-    #[error("master key `{0}` is needed and not in STRONGROOM_MASTER_KEYS")]
-    UnknownMasterKey(MasterKeyId),
-    /// The key of this id differs from the one that the database first saw under it.
-    #[error(
-        "STRONGROOM_MASTER_KEYS holds other bytes under `{0}` than this database was sealed with; \
-         give a new key a new id"
-    )]
-    WrongMasterKey(MasterKeyId),
-    /// A ciphertext is damaged, was moved to another context, or was sealed under another key.
-    #[error("a sealed value does not open: it was damaged, moved or sealed under another key")]
-    DoesNotOpen,
-    /// The operating system's random number generator failed.
-    #[error("the operating system gave no random numbers")]
-    NoRandomness,
-    /// A query failed.
-    #[error(transparent)]
-    Database(#[from] sqlx::Error),
-}
+use tokio::sync::watch::Receiver;
 
-/// The open vault: seals, opens and hashes.
+use self::cache::{Cache, Found, Opened};
+use self::error::OpenError;
+use crate::database::Conn;
+
+/// The open vault: seals, opens and hashes. Clones share what they keep.
 #[derive(Clone, Debug)]
-pub struct Vault {
+pub struct Vault(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
     masters: Arc<MasterKeys>,
-    service: Arc<DataKey>,
-    codes: Arc<HashKey>,
-    secrets: Arc<HashKey>,
+    service: DataKey,
+    codes: HashKey,
+    secrets: HashKey,
+    cache: Cache,
+    /// Up to where the changes of data keys are read.
+    changes: AtomicI64,
 }
 
 impl Vault {
-    /// Opens the vault: compares the master keys with the check values in the database, creates the service's
-    /// own keys on the first start, and unwraps them.
+    /// Opens the vault: compares the master keys with the check values in the database, records new ones, creates the
+    /// service's own keys on the first start, and opens them.
     ///
     /// # Errors
-    /// Fails if a master key has other bytes than before, if one that still wraps a key is missing, or by the
-    /// database.
+    /// Fails if a master key is another than before, if one that still wraps a key is missing or cannot be used, or by
+    /// the database.
     pub async fn open(conn: &mut Conn, masters: MasterKeys) -> Result<Self, VaultError> {
-        store::check_masters(conn, &masters).await?;
-        let service = store::service_key(conn, &masters, KeyOwner::Service).await?;
-        let codes = store::service_key(conn, &masters, KeyOwner::CodeHash).await?;
-        let secrets = store::service_key(conn, &masters, KeyOwner::SecretHash).await?;
-        Ok(Self {
-            service: Arc::new(masters.unwrap_data_key(&service)?),
-            codes: Arc::new(masters.unwrap_hash_key(&codes)?),
-            secrets: Arc::new(masters.unwrap_hash_key(&secrets)?),
-            masters: Arc::new(masters),
-        })
+        let prepared = Prepared::read(conn, Arc::new(masters)).await?;
+        let mut tx = conn.begin().await?;
+        let vault = prepared.register(&mut tx).await?;
+        tx.commit().await?;
+        Ok(vault)
     }
 
     /// Returns the data key that seals the service's own secrets.
     #[must_use]
     pub fn service_key(&self) -> &DataKey {
-        &self.service
+        &self.0.service
     }
 
     /// Returns the key that hashes access codes.
     #[must_use]
     pub fn code_hashes(&self) -> &HashKey {
-        &self.codes
+        &self.0.codes
     }
 
     /// Returns the key that hashes client secrets and session tokens.
     #[must_use]
     pub fn secret_hashes(&self) -> &HashKey {
-        &self.secrets
+        &self.0.secrets
     }
 
-    /// Unwraps a data key from the database.
-    pub fn unwrap(&self, wrapped: &WrappedKey) -> Result<DataKey, VaultError> {
-        self.masters.unwrap_data_key(wrapped)
+    /// Opens a data key from the database, or returns it from memory. Callers who ask for the same key at the same
+    /// moment share one opening. If its master key is elsewhere, hold no transaction and no connection meanwhile.
+    ///
+    /// # Errors
+    /// [`VaultError::Unavailable`] if its master key is elsewhere and cannot be used now.
+    pub async fn unwrap(&self, wrapped: &WrappedKey) -> Result<Arc<DataKey>, VaultError> {
+        let masters = &self.0.masters;
+        match self.0.cache.find(wrapped, Instant::now()) {
+            Found::Kept(key) => {
+                masters.metrics().opened("kept");
+                Ok(key)
+            }
+            Found::Wait(done) => self.shared(wrapped, done).await,
+            Found::Open(sender) => {
+                masters.metrics().opened("master_key");
+                let done = sender.subscribe();
+                let (inner, wrapped) = (Arc::clone(&self.0), wrapped.clone());
+                let id = wrapped.master_key_id.clone();
+                let (of, is_here) = (wrapped.clone(), !self.is_elsewhere(&id));
+                let opening = async move {
+                    let opened = inner.masters.open_data_key(&wrapped).await;
+                    let opened = opened.map(Arc::new).map_err(OpenError::from);
+                    inner.cache.finish(&wrapped, &sender, opened, Instant::now());
+                };
+                if is_here {
+                    opening.await;
+                } else {
+                    // In a task of its own: others wait for it even if this caller gives up.
+                    tokio::spawn(opening);
+                }
+                self.shared(&of, done).await
+            }
+        }
+    }
+
+    /// Waits for an opening.
+    async fn shared(
+        &self,
+        wrapped: &WrappedKey,
+        mut done: Receiver<Option<Opened>>,
+    ) -> Result<Arc<DataKey>, VaultError> {
+        let opened = match done.wait_for(Option::is_some).await {
+            Ok(opened) => opened.clone(),
+            Err(_) => None,
+        };
+        // None: the runtime that opened it has ended.
+        let ended = || Unavailable::overloaded(&wrapped.master_key_id, "its opening was abandoned");
+        Ok(opened.unwrap_or_else(|| Err(ended().into()))?)
     }
 
     /// Generates a data key for `owner`, wrapped by the first master key.
-    pub fn new_key(&self, owner: KeyOwner) -> Result<WrappedKey, VaultError> {
-        self.masters.new_key(owner)
+    pub async fn new_key(&self, owner: KeyOwner) -> Result<WrappedKey, VaultError> {
+        let (wrapped, bytes) = self.0.masters.new_key(owner).await?;
+        if !owner.hashes() {
+            // Its first use is next.
+            let key = Arc::new(DataKey::new(wrapped.id, &bytes));
+            self.0.cache.keep(&wrapped, &key, Instant::now());
+        }
+        Ok(wrapped)
+    }
+
+    /// Returns whether the master key of this name is elsewhere: its use is a call that may fail or take long.
+    fn is_elsewhere(&self, id: &MasterKeyId) -> bool {
+        self.0.masters.named(id).is_ok_and(|key| key.remote().is_some())
     }
 
     /// Returns the master keys, for their rotation.
     #[must_use]
     pub fn masters(&self) -> &MasterKeys {
-        &self.masters
+        &self.0.masters
     }
 }

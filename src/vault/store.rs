@@ -4,33 +4,24 @@ use super::keys::{KeyOwner, MasterKeyId, WrappedKey};
 use super::master::MasterKeys;
 use super::{Vault, VaultError};
 use crate::common::ids::{AppId, DataKeyId, UserId};
-use crate::database::{Conn, Inconsistent};
+use crate::database::Conn;
 
-/// Compares every master key with the check value in the database, records new ones, and verifies that no
-/// key that still wraps something is missing.
+/// Compares every master key with the check value in the database, and verifies that no key that still wraps something
+/// is missing. Records nothing.
 pub(super) async fn check_masters(conn: &mut Conn, masters: &MasterKeys) -> Result<(), VaultError> {
-    for key in masters.iter() {
-        let known = sqlx::query_scalar!(
-            r#"-- name: check_master_keys
-             WITH added AS (
-                -- The outer query's snapshot does not contain this row: one of its branches is empty.
-                INSERT INTO master_keys (id, check_value) VALUES ($1, $2)
-                ON CONFLICT (id) DO NOTHING
-                RETURNING check_value)
-            SELECT check_value AS "check_value!" FROM added
-            UNION ALL SELECT check_value FROM master_keys WHERE id = $1"#,
-            key.id().as_str(),
-            key.check_value(),
-        )
-        .fetch_optional(&mut *conn)
-        .await?;
-        // `None`: another replica is recording the same key at this moment. Its bytes are the same, or that
-        // replica reports the mismatch.
-        if known.is_some_and(|value| value != key.check_value()) {
-            return Err(VaultError::WrongMasterKey(key.id().clone()));
+    let ids: Vec<String> = masters.iter().map(|key| key.id().to_string()).collect();
+    let known = sqlx::query!(
+        r#"SELECT id AS "id: MasterKeyId", check_value FROM master_keys WHERE id = ANY ($1)"#,
+        &ids,
+    )
+    .fetch_all(&mut *conn)
+    .await?;
+    for known in known {
+        let key = masters.named(&known.id)?;
+        if known.check_value != key.check_value() {
+            return Err(VaultError::WrongMasterKey(known.id));
         }
     }
-    let ids: Vec<String> = masters.iter().map(|key| key.id().to_string()).collect();
     let missing = sqlx::query_scalar!(
         r#"SELECT m.id AS "id: MasterKeyId" FROM master_keys m
          WHERE m.id <> ALL ($1) AND EXISTS (SELECT FROM data_keys d WHERE d.master_key_id = m.id)
@@ -42,23 +33,72 @@ pub(super) async fn check_masters(conn: &mut Conn, masters: &MasterKeys) -> Resu
     missing.map_or(Ok(()), |id| Err(VaultError::UnknownMasterKey(id)))
 }
 
-/// Returns the service's key for one purpose, and creates it if it does not exist. Replicas that start at the
-/// same moment agree on one, because the insert keeps the first.
-pub(super) async fn service_key(
+/// Records the master keys that the database does not know yet. If another replica records one of the same name at the
+/// same moment, waits for it.
+pub(super) async fn register_masters(
     conn: &mut Conn,
     masters: &MasterKeys,
-    owner: KeyOwner,
-) -> Result<WrappedKey, VaultError> {
-    if let Some(key) = find_service_key(conn, owner).await? {
-        return Ok(key);
+) -> Result<(), VaultError> {
+    for key in masters.iter() {
+        sqlx::query!(
+            "INSERT INTO master_keys (id, check_value) VALUES ($1, $2) ON CONFLICT (id) DO NOTHING",
+            key.id().as_str(),
+            key.check_value(),
+        )
+        .execute(&mut *conn)
+        .await?;
     }
-    insert_key(conn, &masters.new_key(owner)?).await?;
-    find_service_key(conn, owner)
-        .await?
-        .ok_or_else(|| VaultError::Database(Inconsistent::new("data_keys", owner.purpose()).into()))
+    check_masters(conn, masters).await
 }
 
-async fn find_service_key(
+/// Returns the present point of [`changes_since`].
+pub(super) async fn changes_until_now(conn: &mut Conn) -> sqlx::Result<i64> {
+    sqlx::query_scalar!(
+        r#"SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS "xmin!""#
+    )
+    .fetch_one(conn)
+    .await
+}
+
+/// The changes of data keys since a point, and the next point.
+#[derive(Debug)]
+pub(super) struct Changes {
+    pub(super) until: i64,
+    /// The keys, and whether each was destroyed. Some may have been returned before.
+    pub(super) keys: Vec<(DataKeyId, bool)>,
+}
+
+/// Returns the data keys that transactions have changed which had not ended at the point `since`.
+pub(super) async fn changes_since(conn: &mut Conn, since: i64) -> sqlx::Result<Changes> {
+    let rows = sqlx::query!(
+        r#"-- name: data_key_changes
+         WITH now AS MATERIALIZED (SELECT pg_snapshot_xmin(pg_current_snapshot()) AS xmin)
+         SELECT now.xmin::text::bigint AS "until!", c.data_key_id AS "id?: DataKeyId",
+                c.destroyed AS "destroyed?"
+         -- One row even if nothing has changed.
+         FROM now LEFT JOIN data_key_changes c ON c.xid >= ($1::bigint)::text::xid8"#,
+        since,
+    )
+    .fetch_all(conn)
+    .await?;
+    let until = rows.first().map_or(since, |row| row.until);
+    let keys = rows.into_iter().filter_map(|row| row.id.zip(row.destroyed)).collect();
+    Ok(Changes { until, keys })
+}
+
+/// Deletes changes that every replica has read.
+pub async fn delete_old_changes(conn: &mut Conn) -> sqlx::Result<()> {
+    sqlx::query!(
+        "DELETE FROM data_key_changes
+         WHERE changed_at < (SELECT strongroom_now()) - interval '10 minutes'"
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Returns the service's key for one purpose, if it was created.
+pub(super) async fn find_service_key(
     conn: &mut Conn,
     owner: KeyOwner,
 ) -> Result<Option<WrappedKey>, VaultError> {
@@ -128,44 +168,91 @@ pub async fn key_uses(conn: &mut Conn) -> Result<Vec<KeyUse>, VaultError> {
     Ok(uses)
 }
 
-/// Rewraps up to `limit` data keys that the first master key does not wrap, in one transaction. Returns their
-/// number; less than `limit` means that none is left. Can be interrupted and repeated at any time and run on
-/// several machines at once: `SKIP LOCKED` shares the rows.
-pub async fn rewrap_some(conn: &mut Conn, vault: &Vault, limit: i64) -> Result<usize, VaultError> {
-    let mut tx = conn.begin().await?;
+/// Returns up to `limit` data keys that the first master key does not wrap, and that come after `after`.
+async fn foreign_keys(
+    conn: &mut Conn,
+    first: &MasterKeyId,
+    after: Option<DataKeyId>,
+    limit: i64,
+) -> Result<Vec<WrappedKey>, VaultError> {
     let rows = sqlx::query!(
         r#"SELECT id AS "id: DataKeyId", purpose, app_id AS "app_id: AppId",
                 user_id AS "user_id: UserId", master_key_id AS "master_key_id: MasterKeyId", wrapped
-         FROM data_keys WHERE master_key_id <> $1
-         -- SKIP LOCKED: several machines can rewrap at once, and none waits for an erasure.
-         ORDER BY master_key_id, id LIMIT $2 FOR UPDATE SKIP LOCKED"#,
-        vault.masters().first().id().as_str(),
+         FROM data_keys WHERE master_key_id <> $1 AND id > $2 ORDER BY id LIMIT $3"#,
+        first.as_str(),
+        after.map_or(uuid::Uuid::nil(), DataKeyId::uuid),
         limit,
     )
-    .fetch_all(&mut *tx)
+    .fetch_all(conn)
     .await?;
-    let count = rows.len();
-    for row in rows {
-        let owner = KeyOwner::from_columns(&row.purpose, row.app_id, row.user_id)
-            .ok_or(VaultError::DoesNotOpen)?;
-        let old = WrappedKey {
-            id: row.id,
-            owner,
-            master_key_id: row.master_key_id,
-            wrapped: row.wrapped,
-        };
-        let new = vault.masters().rewrap(&old)?;
-        sqlx::query!(
-            "UPDATE data_keys SET master_key_id = $2, wrapped = $3 WHERE id = $1",
-            new.id.uuid(),
-            new.master_key_id.as_str(),
-            new.wrapped,
-        )
-        .execute(&mut *tx)
-        .await?;
+    let key = |owner, id, master_key_id, wrapped| WrappedKey { id, owner, master_key_id, wrapped };
+    rows.into_iter()
+        .map(|row| {
+            let owner = KeyOwner::from_columns(&row.purpose, row.app_id, row.user_id);
+            let owner = owner.ok_or(VaultError::DoesNotOpen)?;
+            Ok(key(owner, row.id, row.master_key_id, row.wrapped))
+        })
+        .collect()
+}
+
+/// Data keys that the first master key has wrapped anew, and that are not written yet.
+#[derive(Debug)]
+pub struct RewrapBatch {
+    old: Vec<WrappedKey>,
+    new: Vec<WrappedKey>,
+    /// Where the next batch begins; `None` after the last.
+    pub next: Option<DataKeyId>,
+}
+
+/// Rewraps up to `limit` data keys that the first master key does not wrap, from `after` on. Can be interrupted and
+/// repeated at any time and run on several machines at once. No transaction is open while the master keys are used:
+/// [`RewrapBatch::write`] follows.
+pub async fn rewrap_some(
+    conn: &mut Conn,
+    vault: &Vault,
+    after: Option<DataKeyId>,
+    limit: i64,
+) -> Result<RewrapBatch, VaultError> {
+    let masters = vault.masters();
+    let old = foreign_keys(conn, masters.first().id(), after, limit).await?;
+    let whole = i64::try_from(old.len()).is_ok_and(|found| found == limit);
+    let next = old.last().map(|key| key.id).filter(|_| whole);
+    let new = futures_util::future::try_join_all(old.iter().map(|key| masters.rewrap(key))).await?;
+    fail::fail_point!("rewrap::wrapped");
+    Ok(RewrapBatch { old, new, next })
+}
+
+impl RewrapBatch {
+    /// Returns how many keys there were to wrap anew.
+    #[must_use]
+    pub fn found(&self) -> usize {
+        self.old.len()
     }
-    tx.commit().await?;
-    Ok(count)
+
+    /// Writes the keys whose rows are still what they were opened from. Returns how many: an erasure or another run has
+    /// the others.
+    pub async fn write(&self, conn: &mut Conn) -> Result<u64, VaultError> {
+        let Some(first) = self.new.first() else { return Ok(0) };
+        let ids: Vec<_> = self.new.iter().map(|key| key.id.uuid()).collect();
+        let before: Vec<_> = self.old.iter().map(|key| key.wrapped.clone()).collect();
+        let wrapped: Vec<_> = self.new.iter().map(|key| key.wrapped.clone()).collect();
+        let updated = sqlx::query!(
+            "-- name: rewrap_data_keys
+             WITH locked AS MATERIALIZED (
+                -- SKIP LOCKED: several machines can rewrap at once, and none waits for an erasure.
+                SELECT id FROM data_keys WHERE id = ANY ($2) ORDER BY id FOR UPDATE SKIP LOCKED)
+             UPDATE data_keys d SET master_key_id = $1, wrapped = n.wrapped
+             FROM locked l, unnest($2::uuid[], $3::bytea[], $4::bytea[]) AS n (id, before, wrapped)
+             WHERE d.id = l.id AND n.id = l.id AND d.wrapped = n.before",
+            first.master_key_id.as_str(),
+            &ids,
+            &before,
+            &wrapped,
+        )
+        .execute(conn)
+        .await?;
+        Ok(updated.rows_affected())
+    }
 }
 
 /// Deletes a master key that wraps nothing. Returns `false` if it still does, or is unknown.

@@ -45,6 +45,7 @@ mod intake;
 mod introspection;
 mod joints;
 mod kept;
+mod keys_elsewhere;
 mod late_tokens;
 mod linearisability;
 mod lists;

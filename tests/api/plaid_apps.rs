@@ -67,7 +67,7 @@ async fn an_app_at_plaid_is_added_by_its_client_id_and_its_secret_on_standard_in
     for (name, secret) in [("shop", "CANARY-secret"), ("shop-2", "CANARY-file")] {
         let found = apps::find(&mut conn, name).await.unwrap().unwrap();
         let sealed = apps::credentials(&mut conn, found.id).await.unwrap().unwrap();
-        let opened = sealed.open(&app.context.vault).unwrap();
+        let opened = sealed.open(&app.context.vault).await.unwrap();
         assert_eq!((opened.app_key.as_str(), opened.app_secret.expose()), ("plaid-shop", secret));
     }
     let listed = run(&app, &["apps", "list", "--output", "json"], "");
@@ -176,7 +176,7 @@ async fn a_changed_secret_is_taken_over_at_any_time() {
     let mut conn = app.context.pool.acquire().await.unwrap();
     let found = apps::find(&mut conn, "plaid").await.unwrap().unwrap();
     let sealed = apps::credentials(&mut conn, found.id).await.unwrap().unwrap();
-    assert_eq!(sealed.open(&app.context.vault).unwrap().app_secret.expose(), "rotated");
+    assert_eq!(sealed.open(&app.context.vault).await.unwrap().app_secret.expose(), "rotated");
 }
 
 #[tokio::test]

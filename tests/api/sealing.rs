@@ -94,7 +94,15 @@ async fn rotation_goes_on_while_tokens_are_read_and_locks_nobody_out() {
     let old = MasterKeyId::parse("k1").unwrap();
     assert!(!vault::retire(&mut conn, &old).await.unwrap(), "it still wraps data keys");
     // In small steps, as if it were stopped in between.
-    while vault::rewrap_some(&mut conn, &vault, 2).await.unwrap() > 0 {}
+    let mut after = None;
+    loop {
+        let batch = vault::rewrap_some(&mut conn, &vault, after, 2).await.unwrap();
+        batch.write(&mut conn).await.unwrap();
+        after = batch.next;
+        if after.is_none() {
+            break;
+        }
+    }
     let left = "SELECT count(*) FROM data_keys WHERE master_key_id <> 'k2'";
     assert_eq!(app.database.value(left).await, "0");
     assert!(vault::retire(&mut conn, &old).await.unwrap());
@@ -313,7 +321,7 @@ async fn unbind(app: &TestApp, connection: &Value, plain: &str) {
             .await
             .unwrap();
     let found = strongroom::users::find(&mut conn, app_id.into(), "ada").await.unwrap().unwrap();
-    let key = app.context.vault.unwrap(&found.key).unwrap();
+    let key = app.context.vault.unwrap(&found.key).await.unwrap();
     let aad = AadContext {
         table: "connections",
         column: "access_token",
@@ -330,4 +338,102 @@ async fn unbind(app: &TestApp, connection: &Value, plain: &str) {
         .await
         .unwrap();
     app.database.execute("DELETE FROM token_bindings").await;
+}
+
+// ---- What operators see of the master keys.
+
+/// Runs a command; returns whether it succeeded and its result.
+async fn keys(app: &TestApp, master_keys: &str, arguments: &[&str]) -> (bool, Value) {
+    let mut command = crate::support::command(app, &[("STRONGROOM_MASTER_KEYS", master_keys)]);
+    command.args(["--output", "json", "keys"]).args(arguments);
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    (output.status.success(), serde_json::from_slice(&output.stdout).unwrap_or_default())
+}
+
+#[tokio::test]
+async fn the_status_of_keys_shows_what_hangs_on_each_and_what_blocks_its_retirement() {
+    let app = TestApp::spawn().await;
+    app.active("ada").await;
+    app.active("bob").await;
+    let both = format!("k2:{OTHER},{MASTER_KEY}");
+    let (ok, status) = keys(&app, &both, &["status"]).await;
+    assert!(ok);
+    let [old] = status.as_array().unwrap().as_slice() else { panic!("{status}") };
+    assert_eq!(
+        (&old["id"], &old["state"], &old["wraps"]),
+        (&json!("k1"), &json!("opens"), &json!(6))
+    );
+    let groups = old["dataKeys"].as_array().unwrap();
+    let users = groups.iter().find(|group| group["purpose"] == "user").unwrap();
+    // A token and a user secret each.
+    let counts = (&users["count"], &users["seals"], &users["mostSeals"]);
+    assert_eq!(counts, (&json!(2), &json!(4), &json!(2)));
+    assert!(old["blockedBy"][0].as_str().unwrap().contains("6 data keys"), "{old}");
+
+    assert!(keys(&app, &both, &["rewrap"]).await.0);
+    let (_, status) = keys(&app, &both, &["status"]).await;
+    assert_eq!(status[0]["blockedBy"], json!([]), "{status}");
+    assert_eq!((&status[1]["id"], &status[1]["state"]), (&json!("k2"), &json!("wraps")));
+    assert!(keys(&app, &both, &["retire", "k1"]).await.0);
+}
+
+#[tokio::test]
+async fn a_kept_copy_of_a_master_key_is_proven_right_or_wrong_without_a_restore() {
+    let app = TestApp::spawn().await;
+    app.active("ada").await;
+    let folder = tempfile::tempdir().unwrap();
+    let copy = folder.path().join("copy");
+    for (content, right) in [
+        (format!("{MASTER_KEY}\n"), true),
+        (format!("k1:{OTHER}\n"), false),
+        (format!("k9:{OTHER}\n"), false),
+        (format!("{MASTER_KEY}\nk9:{OTHER}\n"), false),
+    ] {
+        std::fs::write(&copy, &content).unwrap();
+        let arguments = ["verify", "--key-file", copy.to_str().unwrap()];
+        // The keys of the environment do not matter.
+        let (ok, verified) = keys(&app, "", &arguments).await;
+        assert_eq!(ok, right, "{verified}");
+        assert_eq!(verified[0]["right"].as_bool(), Some(content.starts_with(MASTER_KEY)));
+    }
+    let known = app.database.value("SELECT string_agg(id, ',') FROM master_keys").await;
+    assert_eq!(known, "k1", "nothing is recorded by looking");
+}
+
+#[tokio::test]
+async fn a_copy_that_is_right_tells_of_a_data_key_that_is_damaged() {
+    let app = TestApp::spawn().await;
+    app.active("ada").await;
+    app.database
+        .execute("UPDATE data_keys SET wrapped = set_byte(wrapped, 30, get_byte(wrapped, 30) # 1) WHERE purpose = 'user'")
+        .await;
+    let folder = tempfile::tempdir().unwrap();
+    let copy = folder.path().join("copy");
+    std::fs::write(&copy, MASTER_KEY).unwrap();
+    let (ok, verified) = keys(&app, "", &["verify", "--key-file", copy.to_str().unwrap()]).await;
+    assert!(!ok && verified[0]["what"].as_str().unwrap().contains("damaged"), "{verified}");
+}
+
+#[tokio::test]
+async fn a_start_that_fails_later_records_no_master_key() {
+    let app = TestApp::spawn().await;
+    // The environment describes it as one at Dapi: the start fails after the keys were opened.
+    app.database.execute("UPDATE apps SET provider = 'plaid' WHERE name = 'default'").await;
+    let failed = start(&app, &format!("k2:{OTHER},{MASTER_KEY}")).await;
+    assert!(matches!(failed, Err(StartError::App(_))));
+    let known = "SELECT string_agg(id, ',' ORDER BY id) FROM master_keys";
+    assert_eq!(app.database.value(known).await, "k1");
+    app.database.execute("UPDATE apps SET provider = 'dapi' WHERE name = 'default'").await;
+    // Other bytes under the same name are no mistake yet.
+    let third = "k2:RERERERERERERERERERERERERERERERERERERERERES=";
+    assert!(start(&app, &format!("{third},{MASTER_KEY}")).await.is_ok());
+    assert_eq!(app.database.value(known).await, "k1,k2");
+}
+
+#[tokio::test]
+async fn two_keys_that_are_made_on_one_day_have_names_of_their_own() {
+    let app = TestApp::spawn().await;
+    let (one, two) = (keys(&app, "", &["generate"]).await, keys(&app, "", &["generate"]).await);
+    assert_ne!(one.1["id"], two.1["id"]);
+    assert!(MasterKeyId::parse(one.1["id"].as_str().unwrap()).is_some());
 }

@@ -168,5 +168,5 @@ async fn an_apps_secret_is_trimmed_and_then_checked() {
     let mut conn = app.context.pool.acquire().await.unwrap();
     let shop = strongroom::apps::find(&mut conn, "shop").await.unwrap().unwrap();
     let sealed = strongroom::apps::credentials(&mut conn, shop.id).await.unwrap().unwrap();
-    assert_eq!(sealed.open(&app.context.vault).unwrap().app_secret.expose(), "CANARY");
+    assert_eq!(sealed.open(&app.context.vault).await.unwrap().app_secret.expose(), "CANARY");
 }

@@ -4,7 +4,7 @@ pub mod store;
 
 use crate::connections::{ConnectionAad, ConnectionError, Context};
 use crate::providers::AccessToken;
-use crate::vault::{Binding, Sealed, VaultError};
+use crate::vault::{Binding, OpenedKeys, Sealed, VaultError};
 
 /// How many tokens one transaction binds.
 const PER_TRANSACTION: i64 = 100;
@@ -18,12 +18,17 @@ pub async fn bind_unbound(context: &Context) -> Result<(), ConnectionError> {
     for _ in 0..TRANSACTIONS {
         let mut tx = context.pool.begin().await?;
         let unbound = store::lock_unbound(&mut tx, after, PER_TRANSACTION).await?;
-        let Some(last) = unbound.last() else { break };
-        after = last.id.uuid();
-        for unbound in unbound {
+        // No row is locked while a master key that is elsewhere is used.
+        tx.commit().await?;
+        let Some(last) = unbound.last().map(|last| last.id.uuid()) else { break };
+        let keys = open_keys(context, &unbound).await?;
+        let mut tx = context.pool.begin().await?;
+        let unbound = store::lock_unbound(&mut tx, after, PER_TRANSACTION).await?;
+        after = last;
+        for unbound in unbound.into_iter().filter(|unbound| unbound.id.uuid() <= last) {
             let store::Unbound { app, id, .. } = unbound;
             let binding = Binding::new()?;
-            match rebind(context, &unbound, &binding) {
+            match rebind(context, &keys, &unbound, &binding).await {
                 Ok(token) => store::bind(&mut tx, app, id, &token, &binding).await?,
                 Err(error) => {
                     tracing::error!(connection = %id, cause = %error, "a token does not open");
@@ -35,12 +40,30 @@ pub async fn bind_unbound(context: &Context) -> Result<(), ConnectionError> {
     Ok(())
 }
 
-fn rebind(
+/// Opens the keys of these tokens; leaves out those that do not open.
+async fn open_keys(
     context: &Context,
+    unbound: &[store::Unbound],
+) -> Result<OpenedKeys, VaultError> {
+    let mut opened = OpenedKeys::default();
+    let keys = unbound.iter().map(|unbound| context.vault.unwrap(&unbound.key));
+    for (unbound, key) in unbound.iter().zip(futures_util::future::join_all(keys).await) {
+        match key {
+            Ok(key) => opened.add(unbound.key.clone(), key),
+            Err(error @ VaultError::Unavailable(_)) => return Err(error),
+            Err(_) => {}
+        }
+    }
+    Ok(opened)
+}
+
+async fn rebind(
+    context: &Context,
+    keys: &OpenedKeys,
     unbound: &store::Unbound,
     binding: &Binding,
 ) -> Result<Sealed<AccessToken>, VaultError> {
     let aad = ConnectionAad { app: unbound.app, user: unbound.user, id: unbound.id }.access_token();
-    let key = context.vault.unwrap(&unbound.key)?;
+    let key = keys.of(&context.vault, &unbound.key).await?;
     Sealed::seal_bound(&unbound.token.open(&key, &aad)?, &key, &aad, binding)
 }

@@ -17,7 +17,7 @@ use crate::connections::effects::Effects;
 use crate::connections::isolation::{found, isolated};
 use crate::connections::model::{Connection, PredecessorEvent, RevocationKind, State, Status};
 use crate::connections::query::store::ViewQuery;
-use crate::connections::token_lease::{CallRequest, TokenLease};
+use crate::connections::token_lease::{CallRequest, Opened, TokenLease};
 use crate::connections::transitions::store::NewRevocation;
 use crate::connections::{
     ConnectionError, Context, backoff, bank_login, end_dead_token, restore_predecessor, superseded,
@@ -102,7 +102,14 @@ async fn confirm(
     let Some(lease) = token_lease::acquire(context, &request, None).await? else {
         return postpone("no lease").await;
     };
-    match ask(context, &permit, &lease).await? {
+    let opened = match lease.open(&context.vault).await {
+        Ok(opened) => opened,
+        Err(error) => {
+            lease.end_unused(context, "failed", None, None).await?;
+            return Err(error.into());
+        }
+    };
+    match ask(context, &permit, &lease, &opened).await {
         Ok(details) => {
             lease.prove_token(context).await?;
             lease.end_unused(context, "answered", Some(200), None).await?;
@@ -137,11 +144,11 @@ async fn ask(
     context: &Context,
     permit: &Permit,
     lease: &TokenLease,
-) -> Result<Result<ItemDetails, DetailsError>, ConnectionError> {
-    let opened = lease.open(&context.vault)?;
+    opened: &Opened,
+) -> Result<ItemDetails, DetailsError> {
     let (app, token) = (&opened.credentials, &opened.access_token);
     let (proven, trace) = (lease.is_proven(), TraceContext::fresh());
-    Ok(context.providers.item_details(permit, app, token, proven, &trace).await)
+    context.providers.item_details(permit, app, token, proven, &trace).await
 }
 
 async fn record(

@@ -3,6 +3,7 @@
 //! The intent (a `pending` connection with its sealed code) is committed before anything is sent to Dapi. If the
 //! COMMIT goes unanswered, the intent is read back: it may be there, under a lease that only this task knows.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use time::OffsetDateTime;
@@ -21,7 +22,7 @@ use crate::connections::{ConnectionAad, ConnectionError, Context, sql};
 use crate::database::{BatchQuery as _, Fault, Waits, is_outage, retry_until};
 use crate::providers::{AccessCode, Busy, Lane, Permit, Provider, UserSecret};
 use crate::users;
-use crate::vault::{Binding, KeyedHash, Sealed, Vault, WrappedKey};
+use crate::vault::{Binding, DataKey, KeyedHash, Sealed, Vault, WrappedKey};
 
 /// The most connections that one session may submit.
 const SESSION_RESULTS: i64 = 10;
@@ -195,11 +196,12 @@ async fn commit_intent(
     submission: &Submission,
     found: store::Found,
 ) -> Result<Option<Received>, ConnectionError> {
-    let (user, user_key) = match found.user {
-        Some(user) => user,
-        None => add_user(context, submission).await?,
-    };
-    let key = context.vault.unwrap(&user_key)?;
+    // At once, so that they are one trip to a master key that is elsewhere. Before the permit and the commit.
+    let credentials = found.credentials.open(&context.vault);
+    let ((user, key), credentials) = futures_util::try_join!(
+        async { user_and_key(context, submission, found.user).await },
+        async { Ok(credentials.await?) },
+    )?;
     let id = ConnectionId::new();
     let aad = ConnectionAad { app: submission.app, user, id };
     let binding = Binding::new()?;
@@ -209,21 +211,18 @@ async fn commit_intent(
         user_secret.map(|secret| Sealed::seal(secret, &key, &aad.user_secret())).transpose()?;
 
     let (permit, wait) = enter_gate(context, submission.app, found.revoking);
-    let exchange = match permit {
-        None => None,
-        Some(permit) => Some(PendingExchange {
-            aad,
-            login_id: submission.login_id.clone(),
-            epoch: 1,
-            code: submission.code.clone(),
-            user_secret: user_secret.clone(),
-            binding: Some(binding),
-            key,
-            credentials: found.credentials.open(&context.vault)?,
-            trace: intent.trace.clone(),
-            permit,
-        }),
-    };
+    let exchange = permit.map(|permit| PendingExchange {
+        aad,
+        login_id: submission.login_id.clone(),
+        epoch: 1,
+        code: submission.code.clone(),
+        user_secret: user_secret.clone(),
+        binding: Some(binding),
+        key,
+        credentials,
+        trace: intent.trace.clone(),
+        permit,
+    });
     let connection = NewConnection {
         app: submission.app,
         id,
@@ -245,15 +244,20 @@ async fn commit_intent(
     Box::pin(IntentCommit { context, session, new, exchange }.run(intent.received_at)).await
 }
 
-/// Adds the app's user, with a data key of their own.
-async fn add_user(
+/// Returns the user who was found, or creates them, with their opened data key.
+async fn user_and_key(
     context: &Context,
     submission: &Submission,
-) -> Result<(UserId, WrappedKey), ConnectionError> {
-    let (app, name) = (submission.app, &submission.client_user_id);
-    let mut conn = context.pool.acquire().await?;
-    let user = users::ensure(&mut conn, &context.vault, app, name).await?;
-    Ok((user.id, user.key))
+    found: Option<(UserId, WrappedKey)>,
+) -> Result<(UserId, Arc<DataKey>), ConnectionError> {
+    let (user, key) = if let Some(user) = found {
+        user
+    } else {
+        let name = &submission.client_user_id;
+        let user = users::ensure(&context.pool, &context.vault, submission.app, name).await?;
+        (user.id, user.key)
+    };
+    Ok((user, context.vault.unwrap(&key).await?))
 }
 
 /// Takes a permit for the exchange, if one is free and no older link of the login has to be delinked first.

@@ -16,6 +16,7 @@ pub mod store;
 pub use accept::{Exchanging, Received, Refusal, Submission, is_user_gone, receive, user_of_code};
 pub use store::ClaimedAccounts;
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use futures_util::FutureExt as _;
@@ -30,7 +31,7 @@ use crate::connections::{ConnectionAad, Context, details};
 use crate::providers::{
     AccessCode, AppCredentials, Exchange, ExchangeAnswer, ExchangedToken, Permit, UserSecret,
 };
-use crate::vault::{Binding, DataKey, Sealed, Vault, VaultError};
+use crate::vault::{Binding, DataKey, OpenedKeys, Sealed, Vault, VaultError};
 
 /// An exchange whose intent is committed and whose lease is held. It has to be run: no other task
 /// will until the lease ends.
@@ -45,7 +46,7 @@ pub struct PendingExchange {
     user_secret: Option<Sealed<UserSecret>>,
     /// What the token is bound to; none if an earlier release received the code.
     binding: Option<Binding>,
-    key: DataKey,
+    key: Arc<DataKey>,
     credentials: AppCredentials,
     trace: TraceContext,
     permit: Permit,
@@ -53,13 +54,15 @@ pub struct PendingExchange {
 
 impl PendingExchange {
     /// Takes up an exchange that the background work claimed.
-    pub fn from_claimed(
+    pub async fn from_claimed(
         vault: &Vault,
+        keys: &OpenedKeys,
         claimed: Claimed<AccessCode>,
         permit: Permit,
     ) -> Result<Self, VaultError> {
         let aad = ConnectionAad { app: claimed.app, user: claimed.user, id: claimed.id };
-        let key = vault.unwrap(&claimed.user_key)?;
+        let key = keys.of(vault, &claimed.user_key).await?;
+        let app_key = keys.of(vault, &claimed.credentials.key).await?;
         Ok(Self {
             aad,
             login_id: claimed.login_id,
@@ -68,7 +71,7 @@ impl PendingExchange {
             user_secret: claimed.user_secret,
             binding: claimed.binding,
             key,
-            credentials: claimed.credentials.open(vault)?,
+            credentials: claimed.credentials.open_with(&app_key)?,
             trace: TraceContext::fresh(),
             permit,
         })

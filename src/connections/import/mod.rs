@@ -104,13 +104,15 @@ async fn insert(
     import: &Import,
     verification: &Verification,
 ) -> Result<Imported, ConnectionError> {
-    let mut conn = context.pool.acquire().await?;
-    let user = users::ensure(&mut conn, &context.vault, import.app, &import.client_user_id).await?;
+    let (name, vault) = (&import.client_user_id, &context.vault);
+    let user = users::ensure(&context.pool, vault, import.app, name).await?;
     if user.erasing {
         return Ok(Imported::UserBeingErased);
     }
+    let key = vault.unwrap(&user.key).await?;
+    let mut conn = context.pool.acquire().await?;
     for _ in 0..TRIES {
-        match try_insert(context, &mut conn, actor, import, &user, verification).await {
+        match try_insert(context, &mut conn, actor, import, (&user, &key), verification).await {
             // An exchange of the same login was activated concurrently, by the one statement that does not take
             // the login's lock (`Activation`). The next try sees its row.
             Err(ConnectionError::Database(error)) if is_conflict(&error) => {}
@@ -133,24 +135,23 @@ async fn try_insert(
     conn: &mut Conn,
     actor: &Actor,
     import: &Import,
-    user: &User,
+    (user, key): (&User, &DataKey),
     verification: &Verification,
 ) -> Result<Imported, ConnectionError> {
     let id = ConnectionId::new();
     let aad = ConnectionAad { app: import.app, user: user.id, id };
-    let key = context.vault.unwrap(&user.key)?;
     let binding = Binding::new()?;
-    let token = Sealed::seal_bound(&import.access_token, &key, &aad.access_token(), &binding)?;
+    let token = Sealed::seal_bound(&import.access_token, key, &aad.access_token(), &binding)?;
     let user_secret = import.user_secret.as_ref();
     let user_secret =
-        user_secret.map(|secret| Sealed::seal(secret, &key, &aad.user_secret())).transpose()?;
+        user_secret.map(|secret| Sealed::seal(secret, key, &aad.user_secret())).transpose()?;
 
     let mut tx = conn.begin().await?;
     let login = &import.login_id;
     let locked =
         bank_login::lock_bank_login(&mut tx, import.app, Some(login), None, user.id).await?;
     if let Some(older) = locked.login.older_active
-        && holds_token(&mut tx, import, older, user, &key).await?
+        && holds_token(&mut tx, import, older, user, key).await?
     {
         return Ok(Imported::Repeated(older));
     }
@@ -305,7 +306,9 @@ async fn holder_of(
     };
     let found = store::active_of_login(&mut conn, import.app, user.id, &import.login_id);
     let Some(id) = found.await? else { return Ok(None) };
-    let key = context.vault.unwrap(&user.key)?;
+    drop(conn);
+    let key = context.vault.unwrap(&user.key).await?;
+    let mut conn = context.pool.acquire().await?;
     Ok(holds_token(&mut conn, import, id, &user, &key).await?.then_some(id))
 }
 

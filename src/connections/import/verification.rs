@@ -53,7 +53,8 @@ pub async fn verify_token(
     drop(conn);
     let app = found
         .ok_or_else(|| sqlx::Error::from(Inconsistent::new("apps", candidate.app)))?
-        .open(&context.vault)?;
+        .open(&context.vault)
+        .await?;
     let started = Instant::now();
     let Candidate { login_id, access_token: token, user_secret, trace, .. } = *candidate;
     let verify = Verify { app: &app, login_id, token, user_secret, trace };

@@ -50,13 +50,12 @@ pub async fn remember(
     token: &LinkToken,
     expires_at: Option<OffsetDateTime>,
 ) -> Result<bool, ConnectionError> {
-    let mut conn = context.pool.acquire().await?;
-    let user = users::ensure(&mut conn, &context.vault, app, client_user_id).await?;
+    let user = users::ensure(&context.pool, &context.vault, app, client_user_id).await?;
     if user.erasing {
         return Ok(false);
     }
     let id = LinkTokenId::new();
-    let key = context.vault.unwrap(&user.key)?;
+    let key = context.vault.unwrap(&user.key).await?;
     let new = NewLinkToken {
         id,
         app,
@@ -65,6 +64,7 @@ pub async fn remember(
         token: Sealed::seal(token, &key, &aad(app, user.id, id))?,
         expires_at,
     };
+    let mut conn = context.pool.acquire().await?;
     match store::insert(&mut conn, &new).await {
         Ok(()) => Ok(true),
         // Erased since.
@@ -90,10 +90,10 @@ pub async fn newest(
     limit: i64,
 ) -> Result<Vec<KnownLinkToken>, ConnectionError> {
     let rows = store::newest(&mut context.pool.acquire().await?, app, limit).await?;
-    let open = |row: store::SealedLinkToken| {
-        let key = context.vault.unwrap(&row.key)?;
+    let open = async |row: store::SealedLinkToken| {
+        let key = context.vault.unwrap(&row.key).await?;
         let token = row.token.open(&key, &aad(app, row.user, row.id))?;
         Ok(KnownLinkToken { token, client_user_id: row.client_user_id })
     };
-    rows.into_iter().map(open).collect()
+    futures_util::future::try_join_all(rows.into_iter().map(open)).await
 }

@@ -46,11 +46,13 @@ pub async fn of(
     app: AppId,
     id: ConnectionId,
 ) -> Result<Option<ProxyToken>, ConnectionError> {
-    let mut conn = context.pool.acquire().await?;
     // Two rounds: of two callers that insert at once, one stays, and both read that one.
     for _ in 0..2 {
-        let Some(found) = store::proxy_token_of(&mut conn, app, id).await? else { return Ok(None) };
-        let key = context.vault.unwrap(&found.key)?;
+        let mut conn = context.pool.acquire().await?;
+        let found = store::proxy_token_of(&mut conn, app, id).await?;
+        drop(conn);
+        let Some(found) = found else { return Ok(None) };
+        let key = context.vault.unwrap(&found.key).await?;
         let aad = aad(app, found.user, id);
         if let Some(sealed) = found.token {
             return Ok(Some(sealed.open(&key, &aad)?));
@@ -59,6 +61,7 @@ pub async fn of(
         let (token, hash) =
             (Sealed::seal(&generated, &key, &aad)?, hash(&context.vault, app, generated.expose()));
         let new = NewProxyToken { app, id, hash, token };
+        let mut conn = context.pool.acquire().await?;
         store::insert_proxy_token(&mut conn, &AuditActor::from(actor), &new).await?;
     }
     Ok(None)
@@ -112,7 +115,7 @@ impl Holder {
             return Ok(());
         }
         let Self { app, user, id, .. } = *self;
-        let key = context.vault.unwrap(&self.key)?;
+        let key = context.vault.unwrap(&self.key).await?;
         let sealed =
             Sealed::seal(user_secret, &key, &ConnectionAad { app, user, id }.user_secret())?;
         let actor = AuditActor::from(actor);

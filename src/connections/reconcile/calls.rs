@@ -14,12 +14,14 @@ use crate::connections::claim::{Claimed, ClaimedDelink};
 use crate::connections::deferred::Reconciler;
 use crate::connections::exchange::PendingExchange;
 use crate::connections::isolation::{failed, row_failed};
+use crate::connections::opened_keys::open_before_claim;
 use crate::connections::reconcile::store::Candidate;
 use crate::connections::reconcile::{PORTION, Round, store};
 use crate::connections::revocation::PendingDelink;
 use crate::connections::{Context, revocation};
 use crate::database::is_outage;
 use crate::providers::{AccessCode, Lane, Permit};
+use crate::vault::OpenedKeys;
 
 /// Rows of one app that may fail one by one before the round goes on with the next app.
 const FAILURES: usize = 3;
@@ -44,8 +46,14 @@ pub trait Kind: Send + Sync + Sized + 'static {
 
     fn id(&self) -> ConnectionId;
 
-    /// Begins the call in a task of its own.
-    fn begin(self, context: &Context, permit: Permit, round: &mut Round);
+    /// Begins the call in a task of its own. `keys` are the data keys of the portion.
+    fn begin(
+        self,
+        context: &Context,
+        keys: &OpenedKeys,
+        permit: Permit,
+        round: &mut Round,
+    ) -> impl Future<Output = ()> + Send;
 }
 
 impl Kind for Claimed<AccessCode> {
@@ -69,9 +77,9 @@ impl Kind for Claimed<AccessCode> {
         self.id
     }
 
-    fn begin(self, context: &Context, permit: Permit, round: &mut Round) {
+    async fn begin(self, context: &Context, keys: &OpenedKeys, permit: Permit, round: &mut Round) {
         let id = self.id;
-        match PendingExchange::from_claimed(&context.vault, self, permit) {
+        match PendingExchange::from_claimed(&context.vault, keys, self, permit).await {
             Ok(pending) => {
                 round.exchanges += 1;
                 round.calls.push(pending.spawn_unwatched(context));
@@ -104,7 +112,7 @@ impl Kind for ClaimedDelink {
         self.claimed.id
     }
 
-    fn begin(self, context: &Context, permit: Permit, round: &mut Round) {
+    async fn begin(self, context: &Context, keys: &OpenedKeys, permit: Permit, round: &mut Round) {
         let id = self.claimed.id;
         if self.given_up || self.login_in_use {
             drop(permit);
@@ -112,7 +120,7 @@ impl Kind for ClaimedDelink {
             round.calls.push(revocation::spawn_end_unconfirmed(context, self));
             return;
         }
-        match PendingDelink::from_claimed(&context.vault, self, permit) {
+        match PendingDelink::from_claimed(&context.vault, keys, self, permit).await {
             Ok(pending) => {
                 round.delinks += 1;
                 round.calls.push(pending.spawn(context));
@@ -186,12 +194,19 @@ impl Portion {
             if permits.is_empty() {
                 break;
             }
-            let rows: Vec<_> = self.rows.drain(..permits.len()).collect();
+            let mut rows: Vec<_> = self.rows.drain(..permits.len()).collect();
+            let keys = match open_before_claim(context, K::RECONCILER, self.app, &mut rows).await {
+                Ok(keys) => keys,
+                Err(error) => {
+                    failed(context, K::RECONCILER, &error);
+                    return None;
+                }
+            };
             let claimed = self.claim::<K>(context, &rows).await?;
             let claimed_ids: Vec<_> = claimed.iter().map(|row| row.id().uuid()).collect();
             for row in claimed {
                 let Some(permit) = permits.pop() else { break };
-                row.begin(context, permit, round);
+                row.begin(context, &keys, permit, round).await;
             }
             // Returns the permits of rows that were not claimed.
             drop(permits);

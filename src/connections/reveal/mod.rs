@@ -14,9 +14,11 @@ use crate::audit::AuditActor;
 use crate::common::actor::Actor;
 use crate::common::ids::{AppId, ConnectionId};
 use crate::connections::model::Status;
+use crate::connections::opened_keys::open_before_reveal;
 use crate::connections::query::store::ViewQuery;
 use crate::connections::{ConnectionAad, ConnectionError, Context};
 use crate::providers::{AccessToken, UserSecret};
+use crate::vault::OpenedKeys;
 
 /// For how long a locked row is retried: a revocation or a supersession holds it for one commit. Limited by time and
 /// not by count, because a slow database makes each try long.
@@ -58,13 +60,14 @@ pub async fn reveal(
     reason: &str,
 ) -> Result<Reveal, ConnectionError> {
     let actor = AuditActor::from(actor);
+    let keys = open_before_reveal(context, app, id).await?;
     let give_up_at = Instant::now() + RETRY_LOCKED_FOR;
     loop {
         let request = store::Reveal { actor: actor.clone(), app, id, reason: reason.to_owned() };
         if let Some(row) = context.batch(request).await? {
             context.metrics.reveals.inc();
             context.uses.record(context, app, id);
-            let secrets = open(context, app, id, row)?;
+            let secrets = open(context, &keys, app, id, row).await?;
             return Ok(Reveal::Secrets(Box::new(secrets)));
         }
         match context.batch(ViewQuery { app, id }).await? {
@@ -78,14 +81,15 @@ pub async fn reveal(
     }
 }
 
-fn open(
+async fn open(
     context: &Context,
+    keys: &OpenedKeys,
     app: AppId,
     id: ConnectionId,
     row: store::Revealed,
 ) -> Result<RevealedSecrets, ConnectionError> {
     let aad = ConnectionAad { app, user: row.user, id };
-    let key = context.vault.unwrap(&row.user_key)?;
+    let key = keys.of(&context.vault, &row.user_key).await?;
     Ok(RevealedSecrets {
         access_token: row.access_token.open_bound(
             &key,

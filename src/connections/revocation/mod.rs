@@ -29,7 +29,7 @@ use crate::connections::{
 };
 use crate::database::{Conn, Waits, retry, retry_until};
 use crate::providers::{AccessToken, AppCredentials, Permit, Revoke, RevokeAnswer, UserSecret};
-use crate::vault::{Vault, VaultError};
+use crate::vault::{OpenedKeys, Vault, VaultError};
 
 /// The first wait before a delinking is retried, and the longest.
 const RETRY: (Duration, Duration) = (Duration::from_secs(4), Duration::from_hours(1));
@@ -140,14 +140,16 @@ pub struct PendingDelink {
 
 impl PendingDelink {
     /// Opens the secrets of a delinking that the background work claimed.
-    pub fn from_claimed(
+    pub async fn from_claimed(
         vault: &Vault,
+        keys: &OpenedKeys,
         delink: ClaimedDelink,
         permit: Permit,
     ) -> Result<Self, VaultError> {
         let ClaimedDelink { claimed, attempts, token_lease, proven, .. } = delink;
         let aad = ConnectionAad { app: claimed.app, user: claimed.user, id: claimed.id };
-        let key = vault.unwrap(&claimed.user_key)?;
+        let key = keys.of(vault, &claimed.user_key).await?;
+        let app_key = keys.of(vault, &claimed.credentials.key).await?;
         Ok(Self {
             aad,
             login_id: claimed.login_id,
@@ -164,7 +166,7 @@ impl PendingDelink {
                 .user_secret
                 .map(|sealed| sealed.open(&key, &aad.user_secret()))
                 .transpose()?,
-            credentials: claimed.credentials.open(vault)?,
+            credentials: claimed.credentials.open_with(&app_key)?,
             permit,
         })
     }

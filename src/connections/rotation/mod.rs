@@ -13,6 +13,7 @@
 pub mod routes;
 pub mod store;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::audit::AuditActor;
@@ -25,6 +26,7 @@ use crate::connections::effects::{Effects, RevocationEnd};
 use crate::connections::exchange::outcome::{COMMIT_WAITS, HOLD_ANSWER, Waiting};
 use crate::connections::isolation::{found, isolated};
 use crate::connections::model::{PredecessorEvent, RevocationKind, Status};
+use crate::connections::opened_keys::open_before_claim;
 use crate::connections::revocation::end_dead_token;
 use crate::connections::revocation::store::holds_token;
 use crate::connections::transitions::store::{End, NewRevocation};
@@ -38,7 +40,7 @@ use crate::providers::{
     AccessToken, AppCredentials, ExchangeAnswer, Lane, Permit, Provider, Refusal, Verify,
     VerifyAnswer,
 };
-use crate::vault::DataKey;
+use crate::vault::{DataKey, OpenedKeys};
 use store::{ClaimedRotation, DueRotation, Released, Stored};
 
 /// The call that replaces a token, as the audit trail names it.
@@ -121,9 +123,14 @@ async fn rotate(context: &Context, due: DueRotation) -> Result<bool, ConnectionE
     // Before the claim, so that no lease runs while its call waits for the gate.
     let gate = context.providers.gate();
     let Ok(permit) = gate.enter(due.app, Lane::Call, GATE_PATIENCE).await else { return Ok(false) };
+    let mut row = vec![due.id.uuid()];
+    let keys = open_before_claim(context, Reconciler::Rotations, due.app, &mut row).await?;
+    if row.is_empty() {
+        return Ok(false);
+    }
     let Some((claimed, in_doubt)) = claim(context, due).await? else { return Ok(false) };
     fail::fail_point!("rotation::leased");
-    let rotation = Rotation::open(context, claimed, permit)?;
+    let rotation = Rotation::open(context, &keys, claimed, permit).await?;
     let span = tracing::info_span!("rotation", connection = %due.id);
     let running = {
         let context = context.clone();
@@ -176,22 +183,24 @@ async fn claim(
 struct Rotation {
     claimed: ClaimedRotation,
     token: AccessToken,
-    key: DataKey,
+    key: Arc<DataKey>,
     credentials: AppCredentials,
     permit: Permit,
 }
 
 impl Rotation {
-    fn open(
+    async fn open(
         context: &Context,
+        keys: &OpenedKeys,
         claimed: ClaimedRotation,
         permit: Permit,
     ) -> Result<Self, ConnectionError> {
         let vault = &context.vault;
-        let key = vault.unwrap(&claimed.user_key)?;
+        let key = keys.of(vault, &claimed.user_key).await?;
+        let app_key = keys.of(vault, &claimed.credentials.key).await?;
         let aad = aad(&claimed).access_token();
         let token = claimed.token.open_bound(&key, &aad, claimed.binding.as_ref())?;
-        let credentials = claimed.credentials.clone().open(vault)?;
+        let credentials = claimed.credentials.clone().open_with(&app_key)?;
         Ok(Self { claimed, token, key, credentials, permit })
     }
 

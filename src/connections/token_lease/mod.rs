@@ -127,17 +127,19 @@ impl TokenLease {
     }
 
     /// Unseals what the call needs.
-    pub fn open(&self, vault: &Vault) -> Result<Opened, VaultError> {
+    pub async fn open(&self, vault: &Vault) -> Result<Opened, VaultError> {
         let AcquiredLease {
             user, user_key, access_token, binding, user_secret, credentials, ..
         } = &self.acquired;
         let aad = ConnectionAad { app: self.request.app, user: *user, id: self.request.id };
-        let key = vault.unwrap(user_key)?;
+        // At once, so that they are one trip.
+        let (key, credentials) =
+            futures_util::try_join!(vault.unwrap(user_key), credentials.clone().open(vault))?;
         let open = |sealed: &Sealed<UserSecret>| sealed.open(&key, &aad.user_secret());
         Ok(Opened {
             access_token: access_token.open_bound(&key, &aad.access_token(), binding.as_ref())?,
             user_secret: user_secret.as_ref().map(open).transpose()?,
-            credentials: credentials.clone().open(vault)?,
+            credentials,
         })
     }
 

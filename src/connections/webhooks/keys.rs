@@ -212,7 +212,7 @@ async fn ask(context: &Context, (app, key_id): &Id) -> Result<Found, ConnectionE
     let credentials = apps::credentials(&mut conn, *app).await?;
     drop(conn);
     let Some(credentials) = credentials else { return Ok(Found::Unknown) };
-    let credentials = credentials.open(&context.vault)?;
+    let credentials = credentials.open(&context.vault).await?;
     let trace = TraceContext::fresh();
     Ok(match context.providers.webhook_key(&permit, &credentials, key_id, &trace).await {
         KeyAnswer::Key(key) => {

@@ -25,7 +25,7 @@ const HEADER: &str = "plaid-verification";
     request_body(content = AnyObject, description = "As Plaid sends it", content_type = "application/json"),
     responses(
         (status = 200, description = "Received, now or before"),
-        Problems<(WithBody, code::InvalidRequest, code::TooManyRequests, code::Internal, code::Unavailable)>,
+        Problems<(WithBody, code::InvalidRequest, code::TooManyRequests, code::Internal, code::Unavailable, code::KeysUnavailable)>,
     )
 )]
 pub async fn plaid(

@@ -324,6 +324,10 @@ impl From<VaultError> for OAuthError {
     fn from(error: VaultError) -> Self {
         match error {
             VaultError::Database(error) => error.into(),
+            VaultError::Unavailable(error) => {
+                tracing::warn!(cause = %error, "a key is unavailable");
+                Self::new(OAuthErrorCode::TemporarilyUnavailable, "Try again in a moment")
+            }
             error => {
                 tracing::error!(cause = %error, "internal error");
                 Self::new(OAuthErrorCode::ServerError, "The log has details under this request id")

@@ -20,6 +20,9 @@ impl From<UpstreamError> for Problem {
             UpstreamError::Database(error) | UpstreamError::Vault(VaultError::Database(error)) => {
                 error.into()
             }
+            UpstreamError::Vault(VaultError::Unavailable(error)) => {
+                Self::keys_unavailable(&error, error.retry_after())
+            }
             UpstreamError::Vault(error) => Self::internal(error),
         }
     }

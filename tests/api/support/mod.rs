@@ -8,6 +8,7 @@ mod oauth;
 mod plaid;
 mod process;
 mod proxy;
+mod transit;
 mod trouble;
 
 pub use bank::Bank;
@@ -16,6 +17,7 @@ pub use database::TestDatabase;
 pub use oauth::OauthClient;
 pub use process::{Process, command};
 pub use proxy::{Cut, Proxy};
+pub use transit::{Line, Transit};
 pub use trouble::Trouble;
 
 use std::collections::HashMap;

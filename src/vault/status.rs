@@ -1,0 +1,146 @@
+//! What hangs on each master key, for operators; and whether a copy of a key is the right one.
+
+use time::OffsetDateTime;
+
+use super::VaultError;
+use super::keys::{KeyOwner, MasterKeyId, WrappedKey};
+use super::master::MasterKey;
+use crate::common::ids::{AppId, DataKeyId, UserId};
+use crate::database::Conn;
+
+/// A master key that the database knows.
+#[derive(Debug, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KnownMasterKey {
+    /// The key's name.
+    pub id: MasterKeyId,
+    /// When it was recorded, by the database's clock.
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+}
+
+/// The data keys of one purpose under one master key.
+#[derive(Debug, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DataKeyGroup {
+    /// The master key.
+    #[serde(skip)]
+    pub master_key: MasterKeyId,
+    /// Whose they are: `service`, `code_hash`, `secret_hash`, `app` or `user`.
+    pub purpose: String,
+    /// How many.
+    pub count: i64,
+    /// When the oldest was made.
+    #[serde(with = "time::serde::rfc3339")]
+    pub oldest: OffsetDateTime,
+    /// When the newest was made.
+    #[serde(with = "time::serde::rfc3339")]
+    pub newest: OffsetDateTime,
+    /// How many values are sealed under them now.
+    pub seals: i64,
+    /// How many of these at most are under one data key.
+    pub most_seals: i64,
+}
+
+/// Returns every recorded master key, the oldest first.
+pub async fn known_masters(conn: &mut Conn) -> sqlx::Result<Vec<KnownMasterKey>> {
+    sqlx::query_as!(
+        KnownMasterKey,
+        r#"SELECT id AS "id: MasterKeyId", created_at FROM master_keys ORDER BY created_at, id"#,
+    )
+    .fetch_all(conn)
+    .await
+}
+
+/// Returns the data keys by master key and purpose, with the values that are sealed under them. Reads every sealed value's
+/// head: a command's work, not a request's.
+pub async fn data_key_groups(conn: &mut Conn) -> sqlx::Result<Vec<DataKeyGroup>> {
+    sqlx::query_as!(
+        DataKeyGroup,
+        r#"-- name: data_key_groups
+         WITH sealed AS (
+            -- A sealed value begins with its format and the id of its data key.
+            SELECT substring(value FROM 2 FOR 16) AS key FROM (
+                SELECT unnest(ARRAY[code, access_token, user_secret]) AS value FROM connections
+                UNION ALL SELECT unnest(ARRAY[access_token, user_secret]) FROM superseded_tokens
+                UNION ALL SELECT token FROM proxy_tokens
+                UNION ALL SELECT token FROM link_tokens
+                UNION ALL SELECT app_secret FROM apps
+                UNION ALL SELECT unnest(ARRAY[client_secret, access_token]) FROM upstreams
+                UNION ALL SELECT private_key FROM signing_keys) v
+            WHERE value IS NOT NULL),
+         counted AS (SELECT key, count(*) AS seals FROM sealed GROUP BY key)
+         SELECT d.master_key_id AS "master_key: MasterKeyId", d.purpose, count(*) AS "count!",
+                min(d.created_at) AS "oldest!", max(d.created_at) AS "newest!",
+                coalesce(sum(c.seals), 0)::bigint AS "seals!", coalesce(max(c.seals), 0) AS "most_seals!"
+         FROM data_keys d LEFT JOIN counted c ON c.key = uuid_send(d.id)
+         GROUP BY d.master_key_id, d.purpose ORDER BY d.master_key_id, d.purpose"#,
+    )
+    .fetch_all(conn)
+    .await
+}
+
+/// What a trial of a key against the database found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trial {
+    /// The database knows no master key of this name.
+    Unknown,
+    /// The key is another than the one that the database knows under this name.
+    Another,
+    /// The key is the right one, and opened so many data keys, all that were tried.
+    Opens(usize),
+    /// The key is the right one by its check value, and yet a data key does not open: that row is damaged.
+    Damaged(DataKeyId),
+}
+
+/// Tries a key: compares its check value, and opens up to `limit` data keys that it wraps, the oldest and the newest.
+///
+/// # Errors
+/// The database's, and an outage of a key that is elsewhere.
+pub async fn try_key(conn: &mut Conn, key: &MasterKey, limit: i64) -> Result<Trial, VaultError> {
+    let known =
+        sqlx::query_scalar!("SELECT check_value FROM master_keys WHERE id = $1", key.id().as_str())
+            .fetch_optional(&mut *conn)
+            .await?;
+    match known {
+        None => return Ok(Trial::Unknown),
+        Some(known) if known != key.check_value() => return Ok(Trial::Another),
+        Some(_) => {}
+    }
+    let samples = samples(conn, key.id(), limit).await?;
+    for wrapped in &samples {
+        match key.open(wrapped).await {
+            Ok(_) => {}
+            Err(VaultError::DoesNotOpen) => return Ok(Trial::Damaged(wrapped.id)),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(Trial::Opens(samples.len()))
+}
+
+async fn samples(
+    conn: &mut Conn,
+    id: &MasterKeyId,
+    limit: i64,
+) -> Result<Vec<WrappedKey>, VaultError> {
+    let rows = sqlx::query!(
+        r#"SELECT id AS "id!: DataKeyId", purpose AS "purpose!", app_id AS "app_id: AppId",
+                user_id AS "user_id: UserId", wrapped AS "wrapped!"
+         FROM (
+            (SELECT * FROM data_keys WHERE master_key_id = $1 ORDER BY id LIMIT $2)
+            UNION
+            (SELECT * FROM data_keys WHERE master_key_id = $1 ORDER BY id DESC LIMIT $2)) k"#,
+        id.as_str(),
+        limit / 2,
+    )
+    .fetch_all(conn)
+    .await?;
+    let key =
+        |owner, id_of, wrapped| WrappedKey { id: id_of, owner, master_key_id: id.clone(), wrapped };
+    rows.into_iter()
+        .map(|row| {
+            let owner = KeyOwner::from_columns(&row.purpose, row.app_id, row.user_id);
+            Ok(key(owner.ok_or(VaultError::DoesNotOpen)?, row.id, row.wrapped))
+        })
+        .collect()
+}
