@@ -57,8 +57,25 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
             ],
         ),
         ("erasure", vec!["database", "common", "http", "connections", "oauth", "users"]),
+        (
+            "events",
+            vec![
+                "database",
+                "common",
+                "vault",
+                "http",
+                "outbound",
+                "audit",
+                "connections",
+                "erasure",
+                "oauth",
+            ],
+        ),
         ("telemetry", vec!["database", "config"]),
-        ("background", vec!["database", "audit", "config", "connections", "oauth", "vault"]),
+        (
+            "background",
+            vec!["database", "audit", "config", "connections", "events", "oauth", "vault"],
+        ),
         (
             "service",
             vec![
@@ -75,6 +92,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
                 "sessions",
                 "connections",
                 "erasure",
+                "events",
                 "outbound",
                 "upstreams",
                 "relay",

@@ -22,6 +22,7 @@ mod session;
 mod sweep;
 mod upstreams;
 mod users;
+mod webhooks;
 #[cfg(not(feature = "dev"))]
 mod without_dev;
 
@@ -69,6 +70,7 @@ enum Command {
     Revocations(revocations::Revocations),
     Users(users::Users),
     Upstreams(upstreams::Upstreams),
+    Webhooks(webhooks::Webhooks),
     Keys(keys::Keys),
     Audit(audit::Audit),
     Sweep(sweep::Sweep),
@@ -166,6 +168,7 @@ impl Command {
             Self::Revocations(command) => command.run(environment, output).await,
             Self::Users(command) => command.run(environment, output).await,
             Self::Upstreams(command) => command.run(environment, output).await,
+            Self::Webhooks(command) => command.run(environment, output).await,
             Self::Keys(command) => command.run(environment, output).await,
             Self::Audit(command) => command.run(environment, output).await,
             Self::Sweep(command) => command.run(environment, output).await,

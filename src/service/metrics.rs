@@ -7,7 +7,7 @@ use prometheus_client::registry::Registry;
 
 use crate::database::Pools;
 use crate::http::connection;
-use crate::{audit, connections, http, oauth, providers, relay, telemetry, upstreams};
+use crate::{audit, connections, events, http, oauth, providers, relay, telemetry, upstreams};
 
 /// The handles of every feature's metrics.
 #[derive(Clone)]
@@ -20,6 +20,7 @@ pub(super) struct Metrics {
     pub(super) relay: relay::Metrics,
     pub(super) oauth: oauth::Metrics,
     pub(super) audit: audit::Metrics,
+    pub(super) events: events::Metrics,
 }
 
 /// Registers every metric of `/metrics` and returns the handles.
@@ -34,6 +35,7 @@ pub(super) fn register(pools: &Arc<Pools>) -> (Registry, Metrics) {
         relay: relay::Metrics::register(&mut registry),
         oauth: oauth::Metrics::register(&mut registry),
         audit: audit::Metrics::register(&mut registry),
+        events: events::Metrics::register(&mut registry),
     };
     telemetry::register(&mut registry);
     telemetry::register_pools(&mut registry, pools);
