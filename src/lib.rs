@@ -14,8 +14,7 @@
 //! - [`background`]: the loops of the background work, and the refresh of the OAuth directory
 //! - [`events`]: what happened, for an app's backends to read in the order of the commits
 //! - [`relay`]: calls to Dapi on a connection's behalf, and Dapi's own wire for its SDKs
-//! - [`erasure`]: the erasure of a user over HTTP, and its signed receipt
-//! - [`connections`]: a connection's life: exchange, import, reveal, revocation, reconciliation, the token lease
+//! - [`connections`]: a connection's life: exchange, import, reveal, revocation, erasure, reconciliation, the token lease
 //! - [`sessions`]: connect sessions, the short-lived tokens of single browsers
 //! - [`upstreams`]: other APIs' client-credentials tokens: fetched in a single flight, cached, acquired, used
 //! - [`oauth`]: clients, credentials, access tokens, signing keys
@@ -39,7 +38,6 @@ pub mod common;
 pub mod config;
 pub mod connections;
 pub mod database;
-pub mod erasure;
 pub mod events;
 pub mod http;
 pub mod oauth;

@@ -50,10 +50,10 @@ impl From<Row> for AuditEvent {
 }
 
 macro_rules! select_rows {
-    ($with:literal, $rest:literal, $($argument:expr),* $(,)?) => {
+    ($name:literal, $with:literal, $rest:literal, $($argument:expr),* $(,)?) => {
         sqlx::query_as!(
             Row,
-            $with + r#"SELECT e.app_id AS "app: AppId", e.id AS "id: AuditEventId", e.at, e.action,
+            "-- name: " + $name + "\n" + $with + r#"SELECT e.app_id AS "app: AppId", e.id AS "id: AuditEventId", e.at, e.action,
                     e.outcome, e.actor, e.client_id, e.session_id AS "session_id: SessionId",
                     e.scope, e.ip, e.request_id, e.user_id AS "user: UserId",
                     e.connection_id AS "connection: ConnectionId", e.reason,
@@ -107,6 +107,7 @@ pub(super) async fn take_unlinked(
     let (apps, events): (Vec<_>, Vec<_>) =
         taken.iter().map(|row| (row.app_id, row.event_id)).unzip();
     let rows = select_rows!(
+        "find_unlinked_audit_rows",
         "",
         "JOIN (SELECT DISTINCT * FROM unnest($1::uuid[], $2::uuid[]) AS i (app_id, id)) i
            ON i.app_id = e.app_id AND i.id = e.id
@@ -269,7 +270,8 @@ pub(super) async fn plan_by_index(conn: &mut Conn) -> sqlx::Result<()> {
 /// Finds the rows outside of an app's chain. Reads the app's whole trail.
 pub(super) async fn unlinked(conn: &mut Conn, app: AppId) -> sqlx::Result<Unlinked> {
     let row = sqlx::query!(
-        r#"WITH outside AS (
+        r#"-- name: find_unlinked_audit_events
+         WITH outside AS (
             -- Rows without a link. Those in the queue will get one; any other was tampered with.
             SELECT e.id, e.at, EXISTS (
                 SELECT FROM audit_unlinked u WHERE u.app_id = e.app_id AND u.event_id = e.id) AS waits
@@ -323,13 +325,14 @@ impl Filter {
         }
     }
 
-    /// Returns the range of ids given between the filter's times, with a second of slack: the id's clock was
-    /// read a moment before or after the row's. A range of ids lets PostgreSQL use the primary key.
-    fn ids(&self) -> (Uuid, Uuid) {
+    /// Returns the range of the ids older than `older_than` that were given between the filter's times, with a second of
+    /// slack: the id's clock was read a moment before or after the row's. A range of ids lets PostgreSQL use the
+    /// primary key.
+    fn ids(&self, older_than: Option<Uuid>) -> (Uuid, Uuid) {
         let slack = time::Duration::SECOND;
         let first = self.after.map_or(Uuid::nil(), |at| first_id_at(at.saturating_sub(slack)));
         let last = self.before.map_or(Uuid::max(), |at| first_id_at(at.saturating_add(slack)));
-        (first, last)
+        (first, older_than.map_or(last, |id| id.min(last)))
     }
 }
 
@@ -339,16 +342,13 @@ fn first_id_at(at: OffsetDateTime) -> Uuid {
     Uuid::from_u128(u128::from(millis.min((1 << 48) - 1)) << 80)
 }
 
-/// Returns up to `limit` rows, newest first, older than the row `after`. Finds the rows of one user or one
-/// connection by the indexes of `audit_links` and, if they are not linked yet, by the queue.
+/// Returns up to `limit` rows, newest first, older than the row `after`.
 pub async fn list(
     conn: &mut Conn,
     filter: &Filter,
     after: Option<Uuid>,
     limit: i64,
 ) -> sqlx::Result<Vec<AuditEvent>> {
-    let (first, last) = filter.ids();
-    let last = after.map_or(last, |after| after.min(last));
     let user = match &filter.client_user_id {
         None => None,
         Some(name) => match user_of(conn, filter.app, name).await? {
@@ -357,63 +357,86 @@ pub async fn list(
         },
     };
     let rows = if user.is_some() || filter.connection.is_some() {
-        select_rows!(
-            "WITH found AS (
-                -- One range of an index per branch: an OR over both columns would read the app's whole trail.
-                -- Rows that the chainer has not linked yet are in none of the indexes, hence the third branch;
-                -- it is short, and the outer conditions filter it.
-                SELECT event_id FROM audit_links
-                WHERE app_id = $1 AND connection_id = $9 AND event_id >= $2 AND event_id < $3
-                UNION
-                SELECT event_id FROM audit_links
-                WHERE app_id = $1 AND user_id = $10 AND $9::uuid IS NULL
-                  AND event_id >= $2 AND event_id < $3
-                UNION
-                SELECT event_id FROM audit_unlinked WHERE app_id = $1) ",
-            "JOIN found f ON f.event_id = e.id
-             WHERE e.app_id = $1 AND e.id >= $2 AND e.id < $3
-               AND ($4::timestamptz IS NULL OR e.at >= $4) AND ($5::timestamptz IS NULL OR e.at < $5)
-               AND ($6::text IS NULL OR e.action = $6) AND ($7::text IS NULL OR e.client_id = $7)
-               AND ($8::text IS NULL OR e.actor = $8)
-               AND ($9::uuid IS NULL OR e.connection_id = $9)
-               AND ($10::uuid IS NULL OR e.user_id = $10)
-             ORDER BY e.id DESC LIMIT $11",
-            filter.app.uuid(),
-            first,
-            last,
-            filter.after,
-            filter.before,
-            filter.action,
-            filter.client_id,
-            filter.actor,
-            filter.connection.map(ConnectionId::uuid),
-            user,
-            limit,
-        )
-        .fetch_all(conn)
-        .await?
+        rows_about(conn, filter, user, filter.ids(after), limit).await?
     } else {
-        select_rows!(
-            "",
-            "WHERE e.app_id = $1 AND e.id >= $2 AND e.id < $3
-               AND ($4::timestamptz IS NULL OR e.at >= $4) AND ($5::timestamptz IS NULL OR e.at < $5)
-               AND ($6::text IS NULL OR e.action = $6) AND ($7::text IS NULL OR e.client_id = $7)
-               AND ($8::text IS NULL OR e.actor = $8)
-             ORDER BY e.id DESC LIMIT $9",
-            filter.app.uuid(),
-            first,
-            last,
-            filter.after,
-            filter.before,
-            filter.action,
-            filter.client_id,
-            filter.actor,
-            limit,
-        )
-        .fetch_all(conn)
-        .await?
+        rows_of_app(conn, filter, filter.ids(after), limit).await?
     };
     Ok(rows.into_iter().map(AuditEvent::from).collect())
+}
+
+/// Finds the rows about one user or one connection by the indexes of `audit_links` and, if they are not linked yet, by
+/// the queue.
+async fn rows_about(
+    conn: &mut Conn,
+    filter: &Filter,
+    user: Option<Uuid>,
+    (first, last): (Uuid, Uuid),
+    limit: i64,
+) -> sqlx::Result<Vec<Row>> {
+    select_rows!(
+        "list_audit_events_about",
+        "WITH found AS (
+            -- One range of an index per branch: an OR over both columns would read the app's whole trail.
+            -- Rows that the chainer has not linked yet are in none of the indexes, hence the third branch;
+            -- it is short, and the outer conditions filter it.
+            SELECT event_id FROM audit_links
+            WHERE app_id = $1 AND connection_id = $9 AND event_id >= $2 AND event_id < $3
+            UNION
+            SELECT event_id FROM audit_links
+            WHERE app_id = $1 AND user_id = $10 AND $9::uuid IS NULL
+              AND event_id >= $2 AND event_id < $3
+            UNION
+            SELECT event_id FROM audit_unlinked WHERE app_id = $1) ",
+        "JOIN found f ON f.event_id = e.id
+         WHERE e.app_id = $1 AND e.id >= $2 AND e.id < $3
+           AND ($4::timestamptz IS NULL OR e.at >= $4) AND ($5::timestamptz IS NULL OR e.at < $5)
+           AND ($6::text IS NULL OR e.action = $6) AND ($7::text IS NULL OR e.client_id = $7)
+           AND ($8::text IS NULL OR e.actor = $8)
+           AND ($9::uuid IS NULL OR e.connection_id = $9)
+           AND ($10::uuid IS NULL OR e.user_id = $10)
+         ORDER BY e.id DESC LIMIT $11",
+        filter.app.uuid(),
+        first,
+        last,
+        filter.after,
+        filter.before,
+        filter.action,
+        filter.client_id,
+        filter.actor,
+        filter.connection.map(ConnectionId::uuid),
+        user,
+        limit,
+    )
+    .fetch_all(conn)
+    .await
+}
+
+async fn rows_of_app(
+    conn: &mut Conn,
+    filter: &Filter,
+    (first, last): (Uuid, Uuid),
+    limit: i64,
+) -> sqlx::Result<Vec<Row>> {
+    select_rows!(
+        "list_audit_events",
+        "",
+        "WHERE e.app_id = $1 AND e.id >= $2 AND e.id < $3
+           AND ($4::timestamptz IS NULL OR e.at >= $4) AND ($5::timestamptz IS NULL OR e.at < $5)
+           AND ($6::text IS NULL OR e.action = $6) AND ($7::text IS NULL OR e.client_id = $7)
+           AND ($8::text IS NULL OR e.actor = $8)
+         ORDER BY e.id DESC LIMIT $9",
+        filter.app.uuid(),
+        first,
+        last,
+        filter.after,
+        filter.before,
+        filter.action,
+        filter.client_id,
+        filter.actor,
+        limit,
+    )
+    .fetch_all(conn)
+    .await
 }
 
 async fn user_of(conn: &mut Conn, app: AppId, name: &str) -> sqlx::Result<Option<Uuid>> {

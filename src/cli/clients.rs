@@ -103,6 +103,9 @@ struct Enable {
 struct Delete {
     /// The client's id.
     client_id: String,
+    /// Do not ask before it is done; without a terminal nothing is asked.
+    #[arg(long)]
+    yes: bool,
 }
 
 /// Give a client a new secret, printed this once, and the old one an end.
@@ -131,7 +134,10 @@ impl Clients {
             Command::Show(show) => show.run(environment, output).await,
             Command::Disable(it) => Change::Disable.run(&it.client_id, environment, output).await,
             Command::Enable(it) => Change::Enable.run(&it.client_id, environment, output).await,
-            Command::Delete(it) => Change::Delete.run(&it.client_id, environment, output).await,
+            Command::Delete(it) => {
+                output.confirm(&format!("Delete the client `{}`.", it.client_id), it.yes)?;
+                Change::Delete.run(&it.client_id, environment, output).await
+            }
             Command::RotateSecret(rotate) => rotate.run(environment, output).await,
         }
     }

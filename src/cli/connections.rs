@@ -5,10 +5,10 @@ use serde_json::json;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::cli::Failure;
 use crate::cli::clients::moment;
 use crate::cli::output::{Output, table};
 use crate::cli::session::{Session, app};
+use crate::cli::{Failure, audit};
 use crate::common::ids::ConnectionId;
 use crate::common::paging::{DEFAULT_LIMIT, MAX_LIMIT};
 use crate::config::Environment;
@@ -130,7 +130,7 @@ impl List {
                 return "There is no such connection.".to_owned();
             }
             let rows = page.items.iter().map(row).collect::<Vec<_>>();
-            let text = table(["CONNECTION", "STATUS", "USER", "CONNECTION ID", "RECEIVED"], &rows);
+            let text = table(["CONNECTION AND USER", "STATUS", "RECEIVED"], &rows);
             let more = next.map(|next| format!("\n\nMore: --cursor {next}"));
             text + &more.unwrap_or_default()
         });
@@ -138,15 +138,13 @@ impl List {
     }
 }
 
-fn row(found: &Found) -> [String; 5] {
+fn row(found: &Found) -> [String; 3] {
     let connection = &found.connection;
     let status = connection.status.as_str();
     let needs = connection.attention.as_ref().map(|it| format!("{status}, {}", it.kind));
     [
-        connection.id.to_string(),
+        format!("{}\n{}", connection.id, connection.client_user_id),
         needs.unwrap_or_else(|| status.to_owned()),
-        connection.client_user_id.clone(),
-        connection.login_id.clone().unwrap_or_default(),
         moment(Some(connection.created_at), ""),
     ]
 }
@@ -187,13 +185,8 @@ fn describe(detail: &WithHistory) -> String {
     ];
     let line = |(name, value): &(&str, String)| format!("{name:14}  {value}");
     let lines = lines.iter().map(line).collect::<Vec<_>>().join("\n");
-    let row = |entry: &crate::audit::AuditEvent| {
-        let who = entry.client_id.clone().unwrap_or_else(|| entry.actor.clone());
-        let reason = entry.reason.clone().unwrap_or_default();
-        [moment(Some(entry.at), ""), entry.action.clone(), entry.outcome.clone(), who, reason]
-    };
-    let rows = detail.history.iter().map(row).collect::<Vec<_>>();
-    format!("{lines}\n\n{}", table(["WHEN", "WHAT", "OUTCOME", "WHO", "WHY"], &rows))
+    let rows = detail.history.iter().map(|event| audit::row(event, None)).collect::<Vec<_>>();
+    format!("{lines}\n\n{}", table(audit::HEADING, &rows))
 }
 
 impl Stats {

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::Failure;
-use super::output::{Output, table};
+use super::output::{Output, count, table};
 use super::session::Session;
 use crate::audit;
 use crate::common::actor::Actor;
@@ -121,25 +121,27 @@ async fn rewrap(environment: &Environment, output: &Output) -> Result<(), Failur
     let first = vault.masters().first().id().clone();
     let uses = vault::key_uses(&mut conn).await?;
     let total: i64 = uses.iter().filter(|key| key.id != first).map(|key| key.wraps).sum();
-    let mut done = 0;
+    let progress = output.progress(Some(0));
+    progress.message("data keys");
+    let mut done = 0_i64;
     loop {
         let mut tx = conn.begin().await?;
-        let count = vault::rewrap_some(&mut tx, &vault, BATCH).await?;
-        if count > 0 {
-            let what = format!("{count} data keys with {first}");
+        let rewrapped = vault::rewrap_some(&mut tx, &vault, BATCH).await?;
+        if rewrapped > 0 {
+            let what = format!("{rewrapped} data keys with {first}");
             audit::record_everywhere(&mut tx, &Actor::operator(), "data_keys.rewrapped", &what)
                 .await?;
         }
         tx.commit().await?;
-        done += count;
-        output.progress(&format!("{done} of {total} data keys"));
-        if count == 0 {
+        done += i64::try_from(rewrapped).unwrap_or(i64::MAX);
+        progress.steps(done, total);
+        if rewrapped == 0 {
             break;
         }
     }
-    output.progress_done();
+    drop(progress);
     output.result(&json!({ "rewrapped": done, "masterKey": first }), || {
-        format!("Re-wrapped {done} data keys with `{first}`.")
+        format!("Re-wrapped {} with `{first}`.", count(done, "data key"))
     });
     Ok(())
 }

@@ -19,9 +19,11 @@ mod revocations;
 mod sandbox;
 mod serve;
 mod session;
+mod shell;
 mod sweep;
 mod upstreams;
 mod users;
+mod wait;
 mod webhooks;
 #[cfg(not(feature = "dev"))]
 mod without_dev;
@@ -44,7 +46,7 @@ use output::Output;
 #[command(version, max_term_width = 100, arg_required_else_help = true)]
 pub struct Cli {
     /// How results are printed.
-    #[arg(long, global = true, value_enum, default_value_t = output::Format::Text)]
+    #[arg(long, global = true, value_enum, default_value_t = output::Format::Text, help_heading = "Global options")]
     output: output::Format,
     #[command(subcommand)]
     command: Command,
@@ -76,6 +78,8 @@ enum Command {
     Sweep(sweep::Sweep),
     #[command(name = "openapi")]
     OpenApi(openapi::OpenApi),
+    Completions(shell::Completions),
+    Man(shell::Man),
 }
 
 /// Why a command failed.
@@ -173,6 +177,11 @@ impl Command {
             Self::Audit(command) => command.run(environment, output).await,
             Self::Sweep(command) => command.run(environment, output).await,
             Self::OpenApi(_) => openapi::OpenApi::run(output),
+            Self::Completions(command) => {
+                command.run();
+                Ok(())
+            }
+            Self::Man(command) => command.run(),
         }
     }
 }

@@ -1,7 +1,5 @@
 //! `strongroom revocations`.
 
-use std::time::Duration;
-
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 use time::OffsetDateTime;
@@ -9,8 +7,9 @@ use time::OffsetDateTime;
 use crate::cli::Failure;
 use crate::cli::clients::moment;
 use crate::cli::connections::time;
-use crate::cli::output::{Output, table};
+use crate::cli::output::{Output, count, table};
 use crate::cli::session::{Session, app};
+use crate::cli::wait::Wait;
 use crate::common::actor::Actor;
 use crate::common::ids::{AppId, BulkRevocationId};
 use crate::common::paging::MAX_LIMIT;
@@ -25,10 +24,6 @@ use crate::connections::model::RevocationKind;
 use crate::database::{Conn, LongWork};
 use crate::vault::Vault;
 
-/// How often progress is polled.
-const POLL_INTERVAL: Duration = Duration::from_millis(500);
-/// The width of the progress bar, in characters.
-const BAR: i64 = 30;
 /// The maximum length of a reason, in bytes, as in the API.
 const MAX_REASON: usize = 500;
 
@@ -48,7 +43,7 @@ enum Command {
     Show(Show),
     Pause(Named),
     Resume(Named),
-    Cancel(Named),
+    Cancel(Cancel),
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -109,9 +104,11 @@ struct Create {
     /// Makes the command safe to repeat.
     #[arg(long)]
     idempotency_key: Option<String>,
-    /// Stay until all of them have ended, and show the progress.
+    /// Do not ask before it is done; without a terminal nothing is asked.
     #[arg(long)]
-    wait: bool,
+    yes: bool,
+    #[command(flatten)]
+    wait: Wait,
 }
 
 /// List bulk revocations, newest first: the latest hundred.
@@ -127,13 +124,21 @@ struct List {
 struct Show {
     #[command(flatten)]
     named: Named,
-    /// Stay until it has finished, and show the progress.
-    #[arg(long)]
-    wait: bool,
+    #[command(flatten)]
+    wait: Wait,
 }
 
-/// A bulk revocation. Pause stops the calls to Dapi until resume; cancel gives up, for good, the delinkings that
-/// Dapi has not confirmed. In every case the connections stay unusable.
+/// Give up, for good, the delinkings that the provider has not confirmed. The connections stay unusable.
+#[derive(Debug, Args)]
+struct Cancel {
+    #[command(flatten)]
+    named: Named,
+    /// Do not ask before it is done; without a terminal nothing is asked.
+    #[arg(long)]
+    yes: bool,
+}
+
+/// A bulk revocation. Pause stops the calls to the provider until resume. In either case the connections stay unusable.
 #[derive(Debug, Args)]
 struct Named {
     /// The bulk revocation: `ord_…`.
@@ -156,7 +161,7 @@ impl Revocations {
             Command::Show(show) => show.run(&mut conn, output).await,
             Command::Pause(named) => named.change(&mut conn, output, Change::Pause).await,
             Command::Resume(named) => named.change(&mut conn, output, Change::Resume).await,
-            Command::Cancel(named) => named.change(&mut conn, output, Change::Cancel).await,
+            Command::Cancel(cancel) => cancel.run(&mut conn, output).await,
         }
     }
 }
@@ -195,11 +200,16 @@ impl Create {
             conn.allow(LongWork::BulkRevocation).await?;
             let found = bulk_revocation::dry_run(conn, app, &matching).await?;
             output.result(&found, || {
-                let count = format!("{} connections would be revoked.", found.matched);
+                let matched = format!("{} would be revoked.", count(found.matched, "connection"));
                 let sample = found.sample.iter().map(ToString::to_string);
-                std::iter::once(count).chain(sample).collect::<Vec<_>>().join("\n")
+                std::iter::once(matched).chain(sample).collect::<Vec<_>>().join("\n")
             });
             return Ok(());
+        }
+        if !self.yes && output.asks() {
+            conn.allow(LongWork::BulkRevocation).await?;
+            let found = bulk_revocation::dry_run(conn, app, &matching).await?.matched;
+            output.confirm(&format!("{} to be revoked.", count(found, "connection")), self.yes)?;
         }
         let id = self.create(conn, vault, app, &matching).await?;
         show(conn, output, app, id, self.wait).await
@@ -253,32 +263,35 @@ async fn show(
     output: &Output,
     app: AppId,
     id: BulkRevocationId,
-    wait: bool,
+    wait: Wait,
 ) -> Result<(), Failure> {
+    let waiting = wait.begin(output, Some(0));
     let revocation = loop {
         let revocation = bulk_revocation::find(conn, app, id).await?.ok_or_else(|| unknown(id))?;
-        if !wait || (revocation.matched.is_some() && revocation.telling + revocation.waiting == 0) {
+        let outstanding = revocation.telling + revocation.waiting;
+        if let Some(matched) = revocation.matched {
+            waiting.progress.steps(matched - outstanding, matched);
+        }
+        let ended = revocation.matched.is_some() && outstanding == 0;
+        if ended || !waiting.goes_on(&state(&revocation)).await? {
             break revocation;
         }
-        output.progress(&progress(&revocation));
-        tokio::time::sleep(POLL_INTERVAL).await;
     };
-    output.progress_done();
+    drop(waiting);
     output.result(&revocation, || describe(&revocation));
     Ok(())
 }
 
-fn progress(revocation: &BulkRevocation) -> String {
-    let Some(matched) = revocation.matched else {
+/// Formats what a bulk revocation waits for.
+fn state(revocation: &BulkRevocation) -> String {
+    if revocation.matched.is_none() {
         return "in force; its connections are being counted".to_owned();
-    };
-    let ended = matched - revocation.telling - revocation.waiting;
-    let full = (ended * BAR).checked_div(matched).unwrap_or(BAR).clamp(0, BAR);
-    let part = |n: i64, c: &str| c.repeat(usize::try_from(n).unwrap_or(0));
-    let bar = part(full, "█") + &part(BAR - full, "░");
+    }
     let paused = if revocation.status == BulkRevocationStatus::Paused { ", paused" } else { "" };
+    let error = revocation.errors.first();
+    let error = error.map_or(String::new(), |it| format!(", {} × {}", it.count, it.error));
     let (failed, telling) = (revocation.failed, revocation.telling);
-    format!("{bar} {ended}/{matched}, {telling} being delinked, {failed} unconfirmed{paused}")
+    format!("{telling} being delinked, {failed} unconfirmed{error}{paused}")
 }
 
 /// Formats how many connections a bulk revocation affects, if they are counted.
@@ -295,7 +308,7 @@ fn describe(revocation: &BulkRevocation) -> String {
         ("reason", revocation.reason.clone()),
         ("filter", revocation.filter.to_string()),
         ("given", moment(Some(revocation.created_at), "")),
-        ("finished", moment(revocation.finished_at, "no")),
+        ("finished", moment(revocation.finished_at, "not yet")),
         ("matched", matched(revocation)),
         ("told", revocation.told.to_string()),
         ("unconfirmed", revocation.failed.to_string()),
@@ -317,18 +330,17 @@ impl List {
         output.result(&json!({ "revocations": page.items, "nextCursor": next }), || {
             let row = |revocation: &BulkRevocation| {
                 [
-                    revocation.id.to_string(),
+                    format!("{}\n{}", revocation.id, revocation.reason),
                     format!("{:?}", revocation.status).to_lowercase(),
-                    matched(revocation),
-                    revocation.told.to_string(),
-                    revocation.failed.to_string(),
+                    format!("{} of {}", revocation.told, matched(revocation)),
                     moment(Some(revocation.created_at), ""),
-                    revocation.reason.clone(),
                 ]
             };
             let rows = page.items.iter().map(row).collect::<Vec<_>>();
-            let heading = ["ORDER", "STATUS", "MATCHED", "TOLD", "UNCONFIRMED", "GIVEN", "WHY"];
-            table(heading, &rows)
+            if rows.is_empty() {
+                return "There is no bulk revocation.".to_owned();
+            }
+            table(["REVOCATION AND REASON", "STATUS", "TOLD", "GIVEN"], &rows)
         });
         Ok(())
     }
@@ -341,55 +353,26 @@ impl Show {
     }
 }
 
+impl Cancel {
+    async fn run(self, conn: &mut Conn, output: &Output) -> Result<(), Failure> {
+        let Named { id, app: name } = &self.named;
+        let app = app(conn, name).await?.id;
+        let found = bulk_revocation::find(conn, app, *id).await?.ok_or_else(|| unknown(*id))?;
+        let outstanding = count(found.telling + found.waiting, "connection");
+        output.confirm(&format!("Give up the delinking of {outstanding}."), self.yes)?;
+        self.named.change(conn, output, Change::Cancel).await
+    }
+}
+
 impl Named {
     async fn change(self, conn: &mut Conn, output: &Output, change: Change) -> Result<(), Failure> {
         let app = app(conn, &self.app).await?.id;
         match bulk_revocation::change(conn, &Actor::operator(), app, self.id, change).await? {
-            ChangeOutcome::Yes(_) => show(conn, output, app, self.id, false).await,
+            ChangeOutcome::Yes(_) => show(conn, output, app, self.id, Wait::default()).await,
             ChangeOutcome::AtItsEnd => {
                 Err(Failure::Other(format!("the bulk revocation {} is at its end", self.id)))
             }
             ChangeOutcome::Unknown => Err(unknown(self.id)),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::Value;
-
-    fn revocation(matched: i64, waiting: i64, telling: i64) -> BulkRevocation {
-        BulkRevocation {
-            id: BulkRevocationId::new(),
-            status: BulkRevocationStatus::Running,
-            kind: RevocationKind::Delink,
-            reason: String::new(),
-            filter: Value::Null,
-            per_second: 20,
-            created_by: None,
-            created_at: OffsetDateTime::UNIX_EPOCH,
-            finished_at: None,
-            matched: Some(matched),
-            told: matched - waiting - telling,
-            failed: 0,
-            telling,
-            waiting,
-            errors: Vec::new(),
-        }
-    }
-
-    #[test]
-    fn the_bar_is_as_full_as_the_revocation_has_come() {
-        let full = |revocation: &BulkRevocation| {
-            progress(revocation).chars().filter(|c| *c == '█').count()
-        };
-        assert_eq!(full(&revocation(100, 100, 0)), 0);
-        assert_eq!(full(&revocation(100, 40, 10)), 15);
-        assert_eq!(full(&revocation(0, 0, 0)), 30);
-        assert!(
-            progress(&revocation(100, 40, 10))
-                .ends_with("50/100, 10 being delinked, 0 unconfirmed")
-        );
     }
 }

@@ -5,7 +5,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::Failure;
 use crate::common::clock::Clock;
-use crate::config::{Config, Environment};
+use crate::config::{Config, Environment, UnknownVariable};
 use crate::http::connection;
 use crate::service::Service;
 use crate::telemetry;
@@ -48,8 +48,13 @@ pub(super) fn raise_file_limit() {
 
 /// Warns about settings that work and are probably unintended.
 fn warn_about(config: &Config) {
-    for name in &config.unknown {
-        tracing::warn!(name, "this variable is none of Strongroom's; is it mistyped?");
+    for UnknownVariable { name, nearest } in &config.unknown {
+        match nearest {
+            Some(nearest) => {
+                tracing::warn!(name, nearest, "unknown variable; is the nearest one meant?")
+            }
+            None => tracing::warn!(name, "unknown variable; it has no effect"),
+        }
     }
     if config.bootstrap.is_some() {
         tracing::warn!(

@@ -100,6 +100,9 @@ struct ChangeArgs {
 struct Remove {
     /// The upstream.
     name: String,
+    /// Do not ask before it is done; without a terminal nothing is asked.
+    #[arg(long)]
+    yes: bool,
 }
 
 #[derive(Debug, Args)]
@@ -184,7 +187,7 @@ enum Prepared {
     List,
     Show(String),
     Change(String, Change),
-    Remove(String),
+    Remove(Remove),
 }
 
 impl Prepared {
@@ -194,7 +197,7 @@ impl Prepared {
             Command::List(_) => Self::List,
             Command::Show(show) => Self::Show(show.name),
             Command::Change(edit) => Self::Change(edit.name.clone(), edit.change()?),
-            Command::Remove(remove) => Self::Remove(remove.name),
+            Command::Remove(remove) => Self::Remove(remove),
         })
     }
 
@@ -228,7 +231,8 @@ impl Prepared {
                     format!("ChangeOutcome the upstream `{name}`.\n\n{}", described(&changed))
                 });
             }
-            Self::Remove(name) => {
+            Self::Remove(Remove { name, yes }) => {
+                output.confirm(&format!("Remove the upstream `{name}`."), yes)?;
                 let removed = admin::remove(conn, &actor, app.id, &name).await;
                 removed.map_err(|error| failure(&name, error))?;
                 output.result(&json!({ "name": name, "removed": true }), || {

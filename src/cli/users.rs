@@ -1,22 +1,17 @@
 //! `strongroom users`.
 
-use std::time::Duration;
-
 use clap::{Args, Subcommand};
 
 use crate::cli::Failure;
 use crate::cli::clients::moment;
-use crate::cli::output::Output;
+use crate::cli::output::{Output, count};
 use crate::cli::session::app;
+use crate::cli::wait::Wait;
 use crate::common::actor::Actor;
 use crate::common::ids::ErasureId;
 use crate::config::{Config, Environment};
-use crate::connections::erasure;
-use crate::erasure::{Receipt, State};
+use crate::connections::erasure::{self, Erasure, Receipt, State};
 use crate::{service, users};
-
-/// How often Dapi's confirmation is polled.
-const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The app's users.
 #[derive(Debug, Args)]
@@ -32,7 +27,7 @@ enum Command {
 
 /// Erase a user: revoke all that is linked, then destroy it with the key that sealed it.
 ///
-/// The audit trail stays; it knows the user by a random name alone. Prints the signed receipt once Dapi
+/// The audit trail stays; it knows the user by a random name alone. Prints the signed receipt once the provider
 /// has confirmed, which the running service sees to. Repeat the command to ask again. Needs the same
 /// environment as `serve`.
 #[derive(Debug, Args)]
@@ -42,9 +37,11 @@ struct Erase {
     /// The app.
     #[arg(long, default_value = crate::apps::DEFAULT)]
     app: String,
-    /// Stay until it is through.
+    /// Do not ask before it is done; without a terminal nothing is asked.
     #[arg(long)]
-    wait: bool,
+    yes: bool,
+    #[command(flatten)]
+    wait: Wait,
 }
 
 impl Users {
@@ -65,22 +62,22 @@ impl Erase {
         let config = Config::from_environment(environment)?;
         let (mut conn, vault, issuer) = service::issuer_of_one_command(config).await?;
         let app = app(&mut conn, &self.app).await?.id;
+        output.confirm(&format!("Everything of the user {} is destroyed.", self.user), self.yes)?;
         let operator = Actor::operator();
         let id = erasure::begin(&mut conn, &vault, &operator, app, &self.user).await?;
         let id: ErasureId = id.ok_or_else(|| {
             Failure::Usage("there is no user of this name, and none was erased lately".to_owned())
         })?;
+        let waiting = self.wait.begin(output, None);
         let found = loop {
             erasure::conclude(&mut conn, id).await?;
             let found = erasure::find(&mut conn, app, id).await?;
             let found = found.ok_or_else(|| Failure::other("the erasure is gone"))?;
-            if found.erased.is_some() || !self.wait {
+            if found.erased.is_some() || !waiting.goes_on(&state(&found)).await? {
                 break found;
             }
-            output.progress(&format!("waiting for Dapi: {} connections", found.outstanding));
-            tokio::time::sleep(POLL_INTERVAL).await;
         };
-        output.progress_done();
+        drop(waiting);
         let receipt = Receipt::of(&issuer, &found);
         let receipt = receipt.ok_or_else(|| Failure::other("no key signs receipts"))?;
         output.result(&receipt, || describe(&receipt));
@@ -88,17 +85,29 @@ impl Erase {
     }
 }
 
+/// Formats what an erasure waits for.
+fn state(erasure: &Erasure) -> String {
+    let waiting = count(erasure.outstanding, "connection");
+    let error = erasure.last_error.as_deref();
+    let error = error.map_or(String::new(), |error| format!("; the last error: {error}"));
+    format!("waiting for the provider to confirm {waiting}{error}")
+}
+
 fn describe(receipt: &Receipt) -> String {
     if receipt.status == State::Pending {
         return format!(
-            "{} is pending: nothing of the user's is usable, and Dapi has not confirmed {} \
-             connections yet. Repeat the command, or add --wait.",
-            receipt.id, receipt.outstanding
+            "{} is pending: nothing of the user's is usable, and the provider has not confirmed {} \
+             yet. Repeat the command, or add --wait.",
+            receipt.id,
+            count(receipt.outstanding, "connection")
         );
     }
     let upstream = match receipt.unconfirmed {
-        Some(0) => "confirmed by Dapi".to_owned(),
-        count => format!("{} tokens unconfirmed by Dapi", count.unwrap_or_default()),
+        Some(0) => "confirmed by the provider".to_owned(),
+        unconfirmed => {
+            let tokens = count(unconfirmed.unwrap_or_default(), "token");
+            format!("{tokens} unconfirmed by the provider")
+        }
     };
     format!(
         "{} erased at {}, {upstream}.\n\n{}",

@@ -97,7 +97,7 @@ pub struct Config {
     /// How logs are written.
     pub log: LogConfig,
     /// Set variables that begin like Strongroom's but are unknown: probably misspelt.
-    pub unknown: Vec<String>,
+    pub unknown: Vec<UnknownVariable>,
 }
 
 impl Config {
@@ -118,7 +118,7 @@ impl Config {
         let oauth = OauthConfig::read(&mut reader);
         let pace = Pace::read(&mut reader);
         let log = LogConfig::read(&mut reader);
-        let unknown = unknown_names(environment);
+        let unknown = unknown_variables(environment);
         let config = (|| {
             Some(Self {
                 database: database?,
@@ -139,11 +139,48 @@ impl Config {
     }
 }
 
-fn unknown_names(environment: &Environment) -> Vec<String> {
+/// A variable that is set and unknown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnknownVariable {
+    /// Its name.
+    pub name: String,
+    /// The known name that it is probably meant to be.
+    pub nearest: Option<&'static str>,
+}
+
+impl UnknownVariable {
+    fn new(name: &str) -> Self {
+        let distance = |known: &&&str| strsim::osa_distance(name, known);
+        let nearest = VARIABLES.iter().min_by_key(distance).copied();
+        // A third of its letters, after the prefix that all names begin with, may be wrong.
+        let differing = name.split_once('_').map_or(0, |(_, rest)| rest.chars().count());
+        let nearest = nearest.filter(|known| distance(&known) * 3 <= differing);
+        Self { name: name.to_owned(), nearest }
+    }
+}
+
+/// Finds variables that begin like Strongroom's and are unknown.
+fn unknown_variables(environment: &Environment) -> Vec<UnknownVariable> {
     let known = |name: &str| VARIABLES.contains(&name.strip_suffix("_FILE").unwrap_or(name));
     let prefixes = ["STRONGROOM_", "DAPI_", "PLAID_"];
     let names = prefixes.into_iter().flat_map(|prefix| environment.names(prefix));
-    names.filter(|name| !known(name)).map(str::to_owned).collect()
+    let unknown = names.filter(|name| !known(name) && !is_of_kubernetes(name));
+    unknown.map(UnknownVariable::new).collect()
+}
+
+/// Returns whether Kubernetes sets this variable in every pod beside a service named `strongroom`:
+/// `STRONGROOM_SERVICE_HOST`, `STRONGROOM_SERVICE_PORT_HTTP`, `STRONGROOM_PORT_8080_TCP_ADDR`, and so on; with
+/// `strongroom-metrics`, `STRONGROOM_METRICS_PORT`.
+fn is_of_kubernetes(name: &str) -> bool {
+    let is_port = |rest: &str| {
+        rest.is_empty()
+            || rest.strip_prefix('_').is_some_and(|it| it.starts_with(|c: char| c.is_ascii_digit()))
+    };
+    name.ends_with("_SERVICE_HOST")
+        || name.contains("_SERVICE_PORT")
+        || name
+            .match_indices("_PORT")
+            .any(|(at, port)| name.get(at + port.len()..).is_some_and(is_port))
 }
 
 /// Reads `STRONGROOM_ALLOW_PRIVATE_ADDRESSES`.

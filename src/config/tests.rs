@@ -196,7 +196,32 @@ fn a_proxy_is_trusted_by_network_or_by_address() {
 #[test]
 fn a_mistyped_name_is_noticed() {
     let config = with("STRONGROOM_LISTENS", "127.0.0.1:1").unwrap();
-    assert_eq!(config.unknown, ["STRONGROOM_LISTENS"]);
+    let [unknown] = config.unknown.as_slice() else { panic!("{:?}", config.unknown) };
+    assert_eq!(unknown.name, "STRONGROOM_LISTENS");
+    assert_eq!(unknown.nearest, Some("STRONGROOM_LISTEN"));
+}
+
+#[test]
+fn a_name_like_no_other_has_no_nearest() {
+    let config = with("STRONGROOM_XYZ", "1").unwrap();
+    assert_eq!(config.unknown.first().and_then(|unknown| unknown.nearest), None);
+}
+
+#[test]
+fn what_kubernetes_sets_beside_a_service_of_this_name_is_ignored() {
+    let mut environment = minimal();
+    for name in [
+        "STRONGROOM_SERVICE_HOST",
+        "STRONGROOM_SERVICE_PORT",
+        "STRONGROOM_SERVICE_PORT_HTTP",
+        "STRONGROOM_PORT",
+        "STRONGROOM_PORT_8080_TCP",
+        "STRONGROOM_PORT_8080_TCP_ADDR",
+        "STRONGROOM_METRICS_PORT_9090_TCP_PROTO",
+    ] {
+        environment.set(name, "10.0.0.1");
+    }
+    assert_eq!(Config::from_environment(&environment).unwrap().unknown, []);
 }
 
 #[test]

@@ -5,7 +5,7 @@
 //! `query`, `webhooks`. `reconcile` carries on what did not end. `bank_login` and `transitions` are what they share;
 //! `shape` describes bodies for the `OpenAPI` document.
 //!
-//! May import: common, vault, providers, http, audit, apps, users.
+//! May import: common, vault, providers, http, audit, apps, users; `erasure` alone oauth, which signs its receipts.
 
 pub(crate) mod attention;
 mod bank_login;

@@ -12,8 +12,9 @@ use futures_util::FutureExt as _;
 use futures_util::stream::{self, StreamExt as _};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
+use tracing::{Instrument as _, Span};
 
-use super::{Conn, Fault, Pool};
+use super::{Conn, Fault, Pool, span};
 
 /// How many callers one statement serves: a larger one would save little and take longer.
 const MAX_BATCH: usize = 64;
@@ -34,6 +35,9 @@ const CONTENDED_FACTOR: f32 = 0.8;
 
 /// A query that many callers can share.
 pub trait BatchQuery: Send + Sync + Sized + 'static {
+    /// The name of its statement, as the statement itself begins with it.
+    const NAME: &'static str;
+
     /// The answer to one caller.
     type Output: Send + 'static;
 
@@ -60,6 +64,8 @@ struct Inner<Q: BatchQuery> {
 struct Call<Q: BatchQuery> {
     query: Q,
     answer: oneshot::Sender<sqlx::Result<Q::Output>>,
+    /// The caller's, which the batch follows; from a retry on, the batch's.
+    span: Span,
 }
 
 impl<Q: BatchQuery> Batch<Q> {
@@ -83,10 +89,12 @@ impl<Q: BatchQuery> Batch<Q> {
     /// the query may have been committed.
     pub async fn run(&self, query: Q) -> sqlx::Result<Q::Output> {
         let (answer, answered) = oneshot::channel();
+        let span = span::of_batched_query(Q::NAME);
         let queue = self.0.queue.get_or_init(|| self.start());
-        queue.send(Call { query, answer }).map_err(|_| sqlx::Error::WorkerCrashed)?;
+        let call = Call { query, answer, span: span.clone() };
+        queue.send(call).map_err(|_| sqlx::Error::WorkerCrashed)?;
         let patience = self.0.pool.timeout().mul_f32(PATIENCE_FACTOR);
-        match tokio::time::timeout(patience, answered).await {
+        match tokio::time::timeout(patience, answered).instrument(span).await {
             Ok(answered) => answered.unwrap_or(Err(sqlx::Error::WorkerCrashed)),
             Err(_) => Err(sqlx::Error::PoolTimedOut),
         }
@@ -128,7 +136,12 @@ async fn serve<Q: BatchQuery>(shared: Arc<Shared>, mut waiting: mpsc::UnboundedR
         let (done, finished) = oneshot::channel::<()>();
         tokio::spawn(async move {
             // A panic fails only this statement's callers; the panic hook has logged it.
-            let _ = AssertUnwindSafe(answer(&shared, calls)).catch_unwind().await;
+            let span = span::of_batch(Q::NAME, calls.len());
+            for call in &calls {
+                span.follows_from(&call.span);
+            }
+            let answered = answer(&shared, calls).instrument(span);
+            let _ = AssertUnwindSafe(answered).catch_unwind().await;
             drop((permit, done));
         });
         let _ = tokio::time::timeout(STALLED, finished).await;
@@ -139,7 +152,7 @@ async fn answer<Q: BatchQuery>(shared: &Arc<Shared>, calls: Vec<Call<Q>>) {
     // Skip callers that have gone.
     let calls = calls.into_iter().filter(|call| !call.answer.is_closed());
     let (queries, answers): (Vec<_>, Vec<_>) =
-        calls.map(|Call { query, answer }| (query, answer)).unzip();
+        calls.map(|Call { query, answer, .. }| (query, answer)).unzip();
     if queries.is_empty() {
         return;
     }
@@ -157,7 +170,9 @@ async fn answer<Q: BatchQuery>(shared: &Arc<Shared>, calls: Vec<Call<Q>>) {
         }
         Err(_) => {
             let calls = queries.into_iter().zip(answers);
-            let retries = calls.map(|(query, answer)| individually(shared, Call { query, answer }));
+            let retries = calls.map(|(query, answer)| {
+                individually(shared, Call { query, answer, span: Span::current() })
+            });
             stream::iter(retries).for_each_concurrent(MAX_INDIVIDUAL, |retry| retry).await;
         }
     }
@@ -179,7 +194,8 @@ async fn individually<Q: BatchQuery>(shared: &Arc<Shared>, call: Call<Q>) {
     match run_one(&shared.pool, &call.query).await {
         Err(error) if Fault::of(&error) == Fault::Contention => {
             // Leaves the batch, which goes on without it.
-            tokio::spawn(retry_contended(Arc::clone(shared), call, error));
+            let span = call.span.clone();
+            tokio::spawn(retry_contended(Arc::clone(shared), call, error).instrument(span));
         }
         outcome => {
             let _ = call.answer.send(outcome);

@@ -11,10 +11,11 @@ use sqlx::postgres::{PgQueryResult, PgRow, PgStatement, PgTypeInfo};
 use sqlx::{Either, Execute, Executor, PgConnection, Postgres, SqlStr};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
+use tracing::Span;
 
 use super::connector::{Connector, Opened, silent};
 use super::health::SUSPECT_WAIT;
-use super::{LongWork, Transaction};
+use super::{LongWork, Transaction, span};
 
 /// A connection to PostgreSQL. Statements run on `&mut Conn`, and each has a deadline.
 ///
@@ -130,6 +131,7 @@ struct Bounded<'e, T> {
     answers: BoxStream<'e, sqlx::Result<T>>,
     expired: BoxFuture<'e, ()>,
     watch: Watch<'e>,
+    span: Span,
     over: bool,
 }
 
@@ -157,6 +159,7 @@ impl<T> Stream for Bounded<'_, T> {
         if this.over {
             return Poll::Ready(None);
         }
+        let _entered = this.span.enter();
         let item = match this.answers.poll_next_unpin(cx) {
             Poll::Ready(item) => item,
             Poll::Pending if this.expired.poll_unpin(cx).is_ready() => Some(Err(silent())),
@@ -169,6 +172,7 @@ impl<T> Stream for Bounded<'_, T> {
             }
             Some(Err(error)) => {
                 this.over = true;
+                span::record_error(&this.span, error);
                 this.watch.note(error);
             }
             Some(Ok(_)) => {}
@@ -182,7 +186,7 @@ type Answer = Either<PgQueryResult, PgRow>;
 impl<'c> Executor<'c> for &'c mut Conn {
     type Database = Postgres;
 
-    fn fetch_many<'e, 'q: 'e, E>(self, query: E) -> BoxStream<'e, sqlx::Result<Answer>>
+    fn fetch_many<'e, 'q: 'e, E>(self, mut query: E) -> BoxStream<'e, sqlx::Result<Answer>>
     where
         'c: 'e,
         E: 'q + Execute<'q, Postgres>,
@@ -194,6 +198,14 @@ impl<'c> Executor<'c> for &'c mut Conn {
         if opened.broken {
             return failed(silent());
         }
+        let arguments = match query.take_arguments() {
+            Ok(arguments) => arguments,
+            Err(error) => return failed(sqlx::Error::Encode(error)),
+        };
+        // Its text tells the name of its span, and is read by taking the query apart.
+        let sql = query.sql();
+        let span = span::of_statement(sql.as_str());
+        let query = (sql, arguments);
         let Opened { pg, broken, in_flight, in_transaction, abandoned, .. } = opened;
         let (generation, health) = (opened.generation.clone(), opened.health.clone());
         let expired = expired(Instant::now(), opened.timeout, generation.clone()).boxed();
@@ -205,7 +217,7 @@ impl<'c> Executor<'c> for &'c mut Conn {
         };
         *in_flight = true;
         let watch = Watch { broken, in_flight, generation, health };
-        Box::pin(Bounded { answers, expired, watch, over: false })
+        Box::pin(Bounded { answers, expired, watch, span, over: false })
     }
 
     fn fetch_optional<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, sqlx::Result<Option<PgRow>>>

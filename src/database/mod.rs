@@ -22,6 +22,7 @@ mod inconsistent;
 mod interval;
 mod pool;
 mod retry;
+mod span;
 mod transaction;
 
 pub use batch::{Batch, BatchQuery};

@@ -11,7 +11,7 @@
 //! `kind`, `cursor` and `model` hold the types and do no I/O; `store` holds the SQL; `dispatch`, `feed` and `sweep` are
 //! the use cases.
 //!
-//! May import: common, database, vault, http, outbound, audit, connections, erasure, oauth.
+//! May import: common, database, vault, http, outbound, audit, connections, oauth.
 
 mod cursor;
 pub mod delivery;

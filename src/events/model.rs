@@ -9,8 +9,8 @@ use super::endpoints::Webhook;
 use super::kind::EventType;
 use crate::common::ids::EventId;
 use crate::connections::bulk_revocation::BulkRevocation;
+use crate::connections::erasure::Receipt;
 use crate::connections::model::Connection;
-use crate::erasure::Receipt;
 use crate::oauth::secrets::Shown;
 
 /// An event.

@@ -10,10 +10,10 @@ use super::endpoints::Webhook;
 use super::kind::EventType;
 use super::store::Taken;
 use crate::common::ids::AppId;
+use crate::connections::erasure::Receipt;
 use crate::connections::query::store::snapshot;
 use crate::connections::{bulk_revocation, erasure};
 use crate::database::Conn;
-use crate::erasure::Receipt;
 use crate::oauth::secrets::Shown;
 use crate::oauth::{self, Issuer};
 

@@ -17,7 +17,6 @@ use crate::common::scope::Scope;
 use crate::connections;
 use crate::connections::model::{Attention, Failure, Status};
 use crate::connections::query::routes::search::SearchText;
-use crate::erasure::routes as erasure;
 use crate::events::endpoints::routes as webhooks;
 use crate::events::routes as events;
 use crate::http::problem::ProblemCode;
@@ -83,8 +82,8 @@ use crate::upstreams::routes as upstream;
         webhooks::test,
         webhooks::replay,
         webhooks::deliveries,
-        erasure::erase,
-        erasure::get,
+        connections::erasure::routes::erase,
+        connections::erasure::routes::get,
         relay::call::dapi,
         relay::call::plaid,
         relay::link::create,

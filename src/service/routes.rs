@@ -8,7 +8,7 @@ use actix_web::middleware::{self, Next};
 use actix_web::{Error, FromRequest, Handler, HttpMessage, HttpResponse, Resource, Responder, web};
 
 use crate::audit::routes as audit;
-use crate::connections::{self, Context};
+use crate::connections::{self, Context, erasure};
 use crate::events::endpoints::routes as webhooks;
 use crate::http::caller::{Authentication, Principal, bearer};
 use crate::http::problem::{Problem, ProblemCode};
@@ -18,7 +18,7 @@ use crate::relay::routes as relay;
 use crate::service::{Shared, Thread, documents, query, status};
 use crate::upstreams::routes as upstream;
 use crate::vault::Vault;
-use crate::{erasure, events, oauth, sessions};
+use crate::{events, oauth, sessions};
 
 /// Registers what handlers extract.
 pub(super) fn data(config: &mut web::ServiceConfig, shared: &Shared, thread: Option<Thread>) {
@@ -66,47 +66,8 @@ pub(super) fn all(config: &mut web::ServiceConfig, cors_origins: &[String]) {
                 .service(
                     at("/connect-sessions", "POST").route(web::post().to(sessions::routes::create)),
                 )
-                .service(
-                    at("/connections", "GET, POST")
-                        .route(web::get().to(connections::query::routes::read::list))
-                        .route(web::post().to(connections::exchange::routes::create))
-                        .wrap(cors(cors_origins)),
-                )
-                .service(
-                    at("/connections/import", "POST")
-                        .route(web::post().to(connections::import::routes::import)),
-                )
-                .service(
-                    at("/connections/{id}", "GET")
-                        .route(web::get().to(connections::query::routes::read::get))
-                        .wrap(cors(cors_origins)),
-                )
-                .service(
-                    at("/connections/{id}/attention", "DELETE")
-                        .route(web::delete().to(connections::attention::routes::clear)),
-                )
-                .service(
-                    at("/connections/{id}/token", "POST, DELETE")
-                        .route(web::post().to(connections::reveal::routes::token))
-                        .route(web::delete().to(connections::rotation::routes::release)),
-                )
-                .service(
-                    at("/connections/{id}/delink", "POST")
-                        .route(web::post().to(connections::revocation::routes::delink)),
-                )
-                .service(
-                    at("/connections/{id}/invalidate", "POST")
-                        .route(web::post().to(connections::revocation::routes::invalidate)),
-                )
-                .service(
-                    at("/connections/{id}/dapi/{path:.*}", "POST")
-                        .route(web::post().to(relay::call::dapi)),
-                )
-                .service(
-                    at("/connections/{id}/plaid/{path:.*}", "POST")
-                        .route(web::post().to(relay::call::plaid)),
-                )
-                .service(at("/plaid/link-token", "POST").route(web::post().to(relay::link::create)))
+                .configure(|config| connections(config, cors_origins))
+                .configure(calls)
                 .service(at("/events", "GET").route(web::get().to(events::routes::list)))
                 .configure(upstreams)
                 .configure(admin_clients)
@@ -116,6 +77,56 @@ pub(super) fn all(config: &mut web::ServiceConfig, cors_origins: &[String]) {
                 .wrap(middleware::from_fn(query::strict))
                 .wrap(middleware::from_fn(authenticate)),
         );
+}
+
+/// A connection's life, for its app and in part for a browser's session.
+fn connections(config: &mut web::ServiceConfig, cors_origins: &[String]) {
+    config
+        .service(
+            at("/connections", "GET, POST")
+                .route(web::get().to(connections::query::routes::read::list))
+                .route(web::post().to(connections::exchange::routes::create))
+                .wrap(cors(cors_origins)),
+        )
+        .service(
+            at("/connections/import", "POST")
+                .route(web::post().to(connections::import::routes::import)),
+        )
+        .service(
+            at("/connections/{id}", "GET")
+                .route(web::get().to(connections::query::routes::read::get))
+                .wrap(cors(cors_origins)),
+        )
+        .service(
+            at("/connections/{id}/attention", "DELETE")
+                .route(web::delete().to(connections::attention::routes::clear)),
+        )
+        .service(
+            at("/connections/{id}/token", "POST, DELETE")
+                .route(web::post().to(connections::reveal::routes::token))
+                .route(web::delete().to(connections::rotation::routes::release)),
+        )
+        .service(
+            at("/connections/{id}/delink", "POST")
+                .route(web::post().to(connections::revocation::routes::delink)),
+        )
+        .service(
+            at("/connections/{id}/invalidate", "POST")
+                .route(web::post().to(connections::revocation::routes::invalidate)),
+        );
+}
+
+/// Calls to the provider on a connection's behalf, and what comes before one.
+fn calls(config: &mut web::ServiceConfig) {
+    config
+        .service(
+            at("/connections/{id}/dapi/{path:.*}", "POST").route(web::post().to(relay::call::dapi)),
+        )
+        .service(
+            at("/connections/{id}/plaid/{path:.*}", "POST")
+                .route(web::post().to(relay::call::plaid)),
+        )
+        .service(at("/plaid/link-token", "POST").route(web::post().to(relay::link::create)));
 }
 
 /// The authorization server: metadata, tokens, revocation, introspection.

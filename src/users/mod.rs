@@ -77,7 +77,8 @@ async fn add(
     let id = UserId::new();
     let key = vault.new_key(KeyOwner::User { app, user: id })?;
     sqlx::query!(
-        "WITH added AS (
+        "-- name: add_user
+         WITH added AS (
             -- Empty if the name exists: then no key is inserted either.
             INSERT INTO users (id, app_id, client_user_id) VALUES ($1, $2, $3)
             ON CONFLICT (app_id, client_user_id) DO NOTHING

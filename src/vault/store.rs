@@ -11,7 +11,8 @@ use crate::database::{Conn, Inconsistent};
 pub(super) async fn check_masters(conn: &mut Conn, masters: &MasterKeys) -> Result<(), VaultError> {
     for key in masters.iter() {
         let known = sqlx::query_scalar!(
-            r#"WITH added AS (
+            r#"-- name: check_master_keys
+             WITH added AS (
                 -- The outer query's snapshot does not contain this row: one of its branches is empty.
                 INSERT INTO master_keys (id, check_value) VALUES ($1, $2)
                 ON CONFLICT (id) DO NOTHING

@@ -11,7 +11,7 @@ use strongroom_dev::sandbox::{Effect, Fault, Refuse, Status};
 use crate::for_each_bank;
 use crate::support::{Answer, Api, BOOTSTRAP_ID, BOOTSTRAP_SECRET, Bank, TestApp, id};
 
-for_each_bank! {; dapi:
+for_each_bank! {
     after_wrong_credentials_no_call_reaches_the_provider_until_somebody_says_otherwise,
     a_connection_that_needs_attention_is_read_and_revoked_as_ever,
     linking_the_login_again_clears_it,

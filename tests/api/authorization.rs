@@ -31,6 +31,7 @@ enum Needs {
 
 /// One row: method, path as in the document, needs. `{id}` is a connection of the app, `{clientID}` a
 /// client that nobody has.
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn table() -> Vec<(&'static str, &'static str, Needs)> {
     use Needs::{
         AppSecret, Credentials, Elsewhere, Nothing, PlaidSecret, Scope as S, ScopeOrSession,

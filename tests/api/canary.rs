@@ -201,6 +201,7 @@ fn claims(jwt: &str) -> String {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "one life, with every secret that there is")]
 async fn no_secret_shows_where_it_does_not_belong() {
     let builder = TestApp::builder().set("STRONGROOM_ALLOW_PRIVATE_ADDRESSES", "true");
     let stage = builder.set("STRONGROOM_ANSWER_WITHIN", "5").stage().await;

@@ -19,8 +19,8 @@ for_each_bank! {
     killed_before_a_revocation_commits_the_token_is_as_it_was,
     killed_after_a_revocation_committed_it_stays_refused_and_a_repeat_answers_the_same,
     killed_with_the_providers_confirmation_in_memory_it_is_told_again_and_already_gone_confirms,
-    a_worker_that_slept_past_its_lease_brings_an_answer_that_still_counts;
-    dapi: killed_before_a_superseded_token_is_restored_it_is_kept_and_the_next_call_restores_it,
+    a_worker_that_slept_past_its_lease_brings_an_answer_that_still_counts,
+    killed_before_a_superseded_token_is_restored_it_is_kept_and_the_next_call_restores_it,
 }
 
 const PAST_THE_LEASE: Duration = Duration::from_secs(131);
@@ -225,8 +225,14 @@ async fn killed_before_a_superseded_token_is_restored_it_is_kept_and_the_next_ca
     let token = process.token().await;
     let newer = process.api.post(&token, "/v1/connections/import", &import).await.json;
     let path = bank.relayed(&newer);
-    post_into_the_void(&process, &token, &path, &json!({}));
-    stage.sandbox.calls_reached(bank.read(), 1).await;
+    match bank {
+        Bank::Dapi => {
+            post_into_the_void(&process, &token, &path, &json!({}));
+            stage.sandbox.calls_reached(bank.read(), 1).await;
+        }
+        // The first call with the token is Strongroom's own, for the accounts; so was one with the older token.
+        Bank::Plaid => stage.sandbox.calls_reached("plaid/accounts/get", 2).await,
+    }
     tokio::time::sleep(Duration::from_millis(300)).await;
     process.kill();
     let kept = "SELECT count(*) FROM superseded_tokens";
@@ -235,9 +241,12 @@ async fn killed_before_a_superseded_token_is_restored_it_is_kept_and_the_next_ca
     let process = Process::serve(&stage, &[]).await;
     stage.database.turn_clock(PAST_THE_LEASE).await;
     let token = process.token().await;
-    let refused = process.api.post(&token, &path, &json!({})).await;
-    assert_eq!(refused.json[bank.error()], bank.gone()[1], "{}", refused.text);
-    assert_eq!(process.api.connection(&token, id(&older)).await["status"], "active");
+    if bank == Bank::Dapi {
+        let refused = process.api.post(&token, &path, &json!({})).await;
+        assert_eq!(refused.json[bank.error()], bank.gone()[1], "{}", refused.text);
+    }
+    let older = async || process.api.connection(&token, id(&older)).await["status"].clone();
+    until("the older one's status", json!("active"), older).await;
     assert_eq!(process.api.connection(&token, id(&newer)).await["status"], "invalidated");
     assert_eq!(stage.database.value(kept).await, "0");
 }

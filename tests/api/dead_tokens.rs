@@ -8,8 +8,7 @@ use crate::for_each_bank;
 use crate::support::{Bank, TestApp, id};
 
 for_each_bank! {
-    a_type_that_means_dead_invalidates_at_once_and_tells_the_provider_nothing;
-    dapi:
+    a_type_that_means_dead_invalidates_at_once_and_tells_the_provider_nothing,
     a_call_that_the_provider_refuses_because_the_token_is_dead_ends_the_connection,
 }
 

@@ -87,10 +87,8 @@ async fn assert_unusable(app: &TestApp, connection: &Value) {
     assert_eq!(refused.problem(), (409, "connection_not_active"));
     assert_eq!(refused.json["connectionStatus"], "revoking");
     let call = app.bank.relayed(connection);
-    if app.bank == Bank::Dapi {
-        let refused = app.api.post(&token, &call, &json!({})).await;
-        assert_eq!(refused.problem(), (409, "connection_not_active"));
-    }
+    let refused = app.api.post(&token, &call, &json!({})).await;
+    assert_eq!(refused.problem(), (409, "connection_not_active"));
     let shown = app.api.connection(&token, id(connection)).await;
     assert_eq!(shown["status"], "revoking");
     assert_eq!(shown["revocation"]["reason"], "incident 7");

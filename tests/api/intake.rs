@@ -31,6 +31,16 @@ async fn token_from(api: &Api, from: &str) -> u16 {
     api.send(request).await.status
 }
 
+/// While a flood still arrives, an honest caller may be refused with `Retry-After`: it is served soon after.
+async fn served_when_it_comes_back(api: &Api, from: &str) {
+    let served = async {
+        while token_from(api, from).await != 200 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(15), served).await.expect("served when it comes back");
+}
+
 fn a_call(api: &Api, connection: &Value, token: &str) -> reqwest::RequestBuilder {
     let url = format!("/v1/connections/{}/dapi/data/accounts/get", id(connection));
     api.request(Method::POST, &url).bearer_auth(token).json(&json!({}))
@@ -54,15 +64,7 @@ async fn heads_without_credentials_take_no_place_of_calls() {
         let started = Instant::now();
         assert_eq!(app.api.send(a_call(&app.api, &active, &token)).await.status, 200);
         assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
-        // From the very same address one may be told to come back while the flood still arrives.
-        let served = async {
-            while token_from(&app.api, "192.0.2.2").await != 200 {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(15), served)
-            .await
-            .expect("served when it comes back");
+        served_when_it_comes_back(&app.api, "192.0.2.2").await;
     }
 }
 
@@ -125,7 +127,7 @@ async fn bodies_of_the_unknown_are_held_in_bounded_memory() {
     }
     for flood in floods {
         let _ = flood.await.unwrap();
-        assert_eq!(token_from(&process.api, "203.0.113.1").await, 200);
+        served_when_it_comes_back(&process.api, "203.0.113.1").await;
     }
     let grown = process.memory() - before;
     assert!(grown < 100 * 1024, "it grew by {grown} KiB");

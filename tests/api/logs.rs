@@ -4,7 +4,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::AsyncReadExt as _;
 
 use crate::support::{Api, Process, TestApp, command, id};
@@ -40,6 +40,29 @@ async fn a_log_holds_patterns_and_ids_and_nothing_that_a_caller_chose() {
     assert!(log.contains("\"route\":\"unmatched\""));
     let told: Vec<_> = log.lines().filter(|l| l.to_lowercase().contains("canary")).collect();
     assert!(told.is_empty(), "{told:#?}");
+}
+
+#[tokio::test]
+async fn the_queries_of_an_exchange_appear_in_a_trace_by_their_names() {
+    let stage = TestApp::builder().stage().await;
+    let filter = "info,strongroom::database=trace,sqlx=debug";
+    let process = Process::serve(&stage, &[("STRONGROOM_LOG", filter)]).await;
+    let token = process.token().await;
+    let active = process.api.hand_in(&token, "ada", &stage.connect()).await.json;
+    assert_eq!(active["status"], "active", "{active}");
+    let is_span = |line: &str, name: &str| {
+        let span = &serde_json::from_str::<Value>(line).unwrap()["span"];
+        span["db.query.summary"] == name && span["db.system.name"] == "postgresql"
+    };
+    for name in ["look_up_submission", "add_user", "insert_intent", "activate_under_lease"] {
+        let appears = async || {
+            while !process.log().lines().any(|line| is_span(line, name)) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let in_time = tokio::time::timeout(Duration::from_secs(10), appears()).await;
+        assert!(in_time.is_ok(), "{name}: {}", process.log());
+    }
 }
 
 #[tokio::test]

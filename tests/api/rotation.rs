@@ -228,6 +228,27 @@ async fn a_rotation_waits_for_calls_that_use_the_token_and_keeps_others_from_beg
 }
 
 #[tokio::test]
+async fn a_relayed_call_waits_for_a_rotation_and_is_made_with_the_new_token() {
+    let app = rotating().await;
+    let (connection, _) = released(&app).await;
+    app.sandbox.set_fault(held_up()).unwrap();
+    let rotating = begin(&app);
+    app.sandbox.calls_reached(INVALIDATE, 1).await;
+    let (api, token) = (app.api.clone(), app.token().await);
+    let path = format!("/v1/connections/{}/plaid/auth/get", id(&connection));
+    let call = tokio::spawn(async move { api.post(&token, &path, &json!({})).await });
+    while app.database.value("SELECT count(*) FROM token_lease_queue").await == "0" {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(app.sandbox.calls_to("plaid/auth/get"), 0);
+    app.sandbox.clear_faults();
+    rotating.await.unwrap();
+    let answer = call.await.unwrap();
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    assert_eq!(now(&app, &connection).await["status"], "active");
+}
+
+#[tokio::test]
 async fn an_answer_that_was_lost_with_the_token_ends_the_connection_and_says_so() {
     let app = rotating().await;
     let (connection, old) = released(&app).await;

@@ -2,6 +2,8 @@
 
 mod verify;
 
+use std::fmt::Write as _;
+
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 use time::OffsetDateTime;
@@ -149,23 +151,28 @@ impl List {
             if events.is_empty() {
                 return "Nothing is on record.".to_owned();
             }
-            let heading = ["AT", "ACTION", "OUTCOME", "WHO", "CONNECTION", "REASON"];
-            table(heading, &events.iter().map(row).collect::<Vec<_>>())
+            let rows = events.iter().map(|event| row(event, event.connection));
+            table(HEADING, &rows.collect::<Vec<_>>())
         });
         Ok(())
     }
 }
 
-fn row(event: &AuditEvent) -> [String; 6] {
+/// The heading of [`row`].
+pub(super) const HEADING: [&str; 2] = ["WHEN", "WHAT, BY WHOM AND WHY"];
+
+/// Formats an event, with the connection if the reader does not know it.
+pub(super) fn row(event: &AuditEvent, connection: Option<ConnectionId>) -> [String; 2] {
     let at = event.at.replace_nanosecond(0).unwrap_or(event.at);
-    [
-        at.format(&Rfc3339).unwrap_or_default(),
-        event.action.clone(),
-        event.outcome.clone(),
-        event.client_id.clone().unwrap_or_else(|| event.actor.clone()),
-        event.connection.map_or(String::new(), |id| id.to_string()),
-        event.reason.clone().unwrap_or_default(),
-    ]
+    let who = event.client_id.as_ref().unwrap_or(&event.actor);
+    let mut what = format!("{} ({}) by {who}", event.action, event.outcome);
+    if let Some(connection) = connection {
+        let _ = write!(what, "\non {connection}");
+    }
+    if let Some(reason) = &event.reason {
+        let _ = write!(what, "\n{reason}");
+    }
+    [at.format(&Rfc3339).unwrap_or_default(), what]
 }
 
 impl Export {

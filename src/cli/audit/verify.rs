@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde::{Deserialize as _, Serialize};
@@ -16,9 +15,6 @@ use crate::cli::session::{self, Session};
 use crate::common::strict_json::Objects;
 use crate::config::Environment;
 use crate::oauth::statements;
-
-/// How often progress is printed.
-const PROGRESS: Duration = Duration::from_millis(200);
 
 /// Check the trail's hash chain from its first link to its last, and find the first row that was
 /// edited, removed, put elsewhere or cut off. The exit status is 1 where it is broken.
@@ -74,9 +70,13 @@ impl Verify {
         let mut checked = Vec::with_capacity(apps.len());
         for App { id, name, .. } in apps {
             let points: Vec<_> = points.iter().filter(|point| point.sub == id).cloned().collect();
-            let progress = progress(output, &name);
-            let report = audit::verify(&mut session.conn, id, &points, progress).await?;
-            output.progress_done();
+            let progress = output.progress(Some(0));
+            progress.message(format!("links of {name}"));
+            let report = audit::verify(&mut session.conn, id, &points, |done, of| {
+                progress.steps(done, of);
+            });
+            let report = report.await?;
+            drop(progress);
             checked.push(Checked { app: name, report });
         }
         let ok = checked.iter().all(|checked| checked.report.broken.is_none());
@@ -121,18 +121,6 @@ fn kept_keys(path: &Path) -> Result<Vec<Value>, Failure> {
     let set: Value = serde_json::from_str(&read(path)?).unwrap_or_default();
     let keys = set.get("keys").and_then(Value::as_array).cloned();
     keys.ok_or_else(|| Failure::Usage(format!("{} is no JWK set", path.display())))
-}
-
-/// Returns a callback that prints the progress, a few times per second.
-fn progress<'a>(output: &'a Output, app: &'a str) -> impl FnMut(i64, i64) + 'a {
-    let mut printed: Option<Instant> = None;
-    move |done, of| {
-        if printed.is_none_or(|printed| printed.elapsed() >= PROGRESS) {
-            printed = Some(Instant::now());
-            let percent = done.saturating_mul(100).checked_div(of).unwrap_or(100);
-            output.progress(&format!("{app}: {done} of {of} links, {percent} %"));
-        }
-    }
 }
 
 fn describe(checked: &Checked) -> String {

@@ -15,7 +15,8 @@ pub async fn set_attention(
     kind: &str,
 ) -> sqlx::Result<()> {
     sqlx::query!(
-        "WITH changed AS (
+        "-- name: set_attention
+         WITH changed AS (
             UPDATE connections SET attention_type = $4, attention_since = strongroom_now()
             WHERE app_id = $1 AND id = $2 AND status = 'active' AND attention_type IS NULL
             RETURNING app_id, id, user_id)
@@ -38,7 +39,8 @@ pub async fn clear_attention(
     id: ConnectionId,
 ) -> sqlx::Result<()> {
     sqlx::query!(
-        "WITH before AS (
+        "-- name: clear_attention
+         WITH before AS (
             SELECT app_id, id, attention_type FROM connections
             WHERE app_id = $1 AND id = $2 AND status = 'active' AND attention_type IS NOT NULL
             FOR UPDATE),
@@ -68,12 +70,15 @@ pub struct RecordUse {
 }
 
 impl BatchQuery for RecordUse {
+    const NAME: &'static str = "record_use_of_connection";
+
     type Output = ();
 
     async fn run(conn: &mut Conn, inputs: &[Self]) -> sqlx::Result<Vec<()>> {
         // Locked rows are skipped: their next use is recorded instead.
         sqlx::query!(
-            "WITH stale AS MATERIALIZED (
+            "-- name: record_use_of_connection
+             WITH stale AS MATERIALIZED (
                 SELECT c.app_id, c.id
                 FROM (SELECT DISTINCT * FROM unnest($1::uuid[], $2::uuid[]) AS u (app_id, id)) i
                 JOIN connections c ON c.app_id = i.app_id AND c.id = i.id

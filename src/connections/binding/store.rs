@@ -46,7 +46,8 @@ pub async fn bind(
 ) -> sqlx::Result<()> {
     let row: Uuid = id.uuid();
     sqlx::query!(
-        "WITH bound AS (
+        "-- name: bind_token
+         WITH bound AS (
             UPDATE connections SET access_token = $3 WHERE app_id = $1 AND id = $2 RETURNING id)
          INSERT INTO token_bindings (connection_id, binding) SELECT id, $4 FROM bound
          ON CONFLICT (connection_id) DO UPDATE SET binding = excluded.binding",

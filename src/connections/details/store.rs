@@ -158,7 +158,8 @@ pub async fn record(
 ) -> sqlx::Result<()> {
     let institution = details.institution.as_ref();
     sqlx::query!(
-        "WITH changed AS (
+        "-- name: record_details
+         WITH changed AS (
             UPDATE connections c
             SET institution_id = $3,
                 institution_name = coalesce($4, CASE WHEN c.institution_id = $3 THEN c.institution_name END),
@@ -194,7 +195,8 @@ pub async fn mark_duplicate(
     older: ConnectionId,
 ) -> sqlx::Result<()> {
     sqlx::query!(
-        "WITH changed AS (
+        "-- name: mark_duplicate
+         WITH changed AS (
             UPDATE connections SET duplicate_of = $3
             WHERE app_id = $1 AND id = $2 AND duplicate_of IS NULL
             RETURNING app_id, user_id, id)

@@ -6,7 +6,11 @@
 //! that maps the app's name for the user to the random id are deleted. What remains is the audit trail, which has the
 //! random id alone, and the row in `erasures` with the counts of the receipt.
 
+mod receipt;
+pub mod routes;
 pub mod store;
+
+pub use receipt::{Receipt, State};
 
 use std::time::{Duration, Instant};
 
@@ -53,6 +57,8 @@ pub struct Erasure {
     pub requested_at: OffsetDateTime,
     /// Connections whose revocation Dapi has not confirmed yet.
     pub outstanding: i64,
+    /// Why the provider has not confirmed one of them.
+    pub last_error: Option<String>,
     /// `None` while it is pending.
     pub erased: Option<Erased>,
 }

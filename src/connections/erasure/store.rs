@@ -74,7 +74,11 @@ pub async fn find_erasure(
         r#"SELECT e.id AS "id: ErasureId", e.user_id AS "user: UserId", e.requested_at, e.erased_at,
                 e.data_key_id AS "data_key: DataKeyId", e.connections, e.sealed, e.sessions, e.unconfirmed,
                 (SELECT count(*) FROM connections c
-                 WHERE c.user_id = e.user_id AND c.status = 'revoking') AS "outstanding!"
+                 WHERE c.user_id = e.user_id AND c.status = 'revoking') AS "outstanding!",
+                (SELECT c.revocation_last_error FROM connections c
+                 WHERE c.user_id = e.user_id AND c.status = 'revoking'
+                   AND c.revocation_last_error IS NOT NULL
+                 ORDER BY c.due_at DESC NULLS LAST LIMIT 1) AS last_error
          FROM erasures e WHERE e.app_id = $1 AND e.id = $2"#,
         app.uuid(),
         id.uuid(),
@@ -95,6 +99,7 @@ pub async fn find_erasure(
             user: row.user,
             requested_at: row.requested_at,
             outstanding: row.outstanding,
+            last_error: row.last_error,
             erased,
         }
     }))
@@ -140,7 +145,8 @@ pub async fn is_outstanding(conn: &mut Conn, id: ErasureId, user: UserId) -> sql
 /// Deletes up to `limit` sessions of a user; returns whether none is left.
 pub async fn delete_sessions(conn: &mut Conn, user: UserId, limit: i64) -> sqlx::Result<bool> {
     sqlx::query!(
-        "WITH free AS MATERIALIZED (
+        "-- name: delete_sessions_of_user
+         WITH free AS MATERIALIZED (
             SELECT id FROM connect_sessions WHERE user_id = $1 LIMIT $2 FOR UPDATE SKIP LOCKED)
          DELETE FROM connect_sessions s USING free WHERE s.id = free.id",
         user.uuid(),
@@ -159,7 +165,8 @@ pub async fn delete_sessions(conn: &mut Conn, user: UserId, limit: i64) -> sqlx:
 /// Locks every connection of a user. Returns `false` if another transaction has one locked.
 pub async fn lock_connections(conn: &mut Conn, user: UserId) -> sqlx::Result<bool> {
     sqlx::query_scalar!(
-        r#"WITH free AS MATERIALIZED (
+        r#"-- name: lock_connections_of_user
+         WITH free AS MATERIALIZED (
             SELECT id FROM connections WHERE user_id = $1 FOR UPDATE SKIP LOCKED)
          SELECT (SELECT count(*) FROM free) = (SELECT count(*) FROM connections WHERE user_id = $1) AS "it!""#,
         user.uuid(),

@@ -43,33 +43,13 @@ pub struct LookUp {
 }
 
 impl BatchQuery for LookUp {
+    const NAME: &'static str = "look_up_submission";
+
     type Output = Found;
 
     async fn run(conn: &mut Conn, inputs: &[Self]) -> sqlx::Result<Vec<Found>> {
-        let rows = sqlx::query!(
-            r#"SELECT strongroom_now() AS "now!",
-                    credentials_of(a, ak) AS "credentials!: SealedCredentials",
-                    EXISTS (SELECT FROM erasures e WHERE e.user_id = u.id) AS "erasing!",
-                    u.id AS "user_id?: UserId",
-                    CASE WHEN uk.id IS NOT NULL THEN key_of(uk) END AS "user_key?: WrappedKey",
-                    c.id AS "existing?: ConnectionId", c.user_id AS "existing_user?: UserId",
-                    coalesce(o.of_another_user, false) AS "of_another_user!",
-                    coalesce(o.revoking, false) AS "revoking!"
-             FROM unnest($1::uuid[], $2::text[], $3::bytea[], $4::text[])
-                  WITH ORDINALITY AS i (app_id, client_user_id, code_hash, login_id, n)
-             JOIN apps a ON a.id = i.app_id
-             JOIN data_keys ak ON ak.app_id = a.id AND ak.purpose = 'app'
-             LEFT JOIN users u ON u.app_id = i.app_id AND u.client_user_id = i.client_user_id
-             LEFT JOIN data_keys uk ON uk.user_id = u.id AND uk.purpose = 'user'
-             LEFT JOIN connections c ON c.app_id = i.app_id AND c.code_hash = i.code_hash
-             LEFT JOIN LATERAL (
-                -- Without a user row every connection of the login is another user's.
-                SELECT bool_or(l.user_id IS DISTINCT FROM u.id) AS of_another_user,
-                       bool_or(l.status = 'revoking' AND l.user_id = u.id) AS revoking
-                FROM connections l
-                WHERE l.app_id = i.app_id AND l.login_id = i.login_id
-                  AND l.status IN ('active', 'revoking')) o ON true
-             ORDER BY i.n"#,
+        let rows = sqlx::query_file!(
+            "src/connections/exchange/look_up.sql",
             &column(inputs, |input| input.app.uuid()),
             column(inputs, |input| input.client_user_id.as_str()) as Vec<&str>,
             column(inputs, |input| input.code_hash.as_bytes()) as Vec<&[u8]>,
@@ -179,57 +159,13 @@ pub struct NewIntent {
 }
 
 impl BatchQuery for NewIntent {
+    const NAME: &'static str = "insert_intent";
+
     type Output = bool;
 
     async fn run(conn: &mut Conn, inputs: &[Self]) -> sqlx::Result<Vec<bool>> {
-        let inserted = sqlx::query_scalar!(
-            r#"WITH intents AS (
-                -- One `now` for all: the window, the lease and `due_at` are measured from the same instant.
-                SELECT *, strongroom_now() AS now
-                FROM unnest(
-                    $1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[],
-                    $7::bytea[], $8::bytea[], $9::bytea[], $10::timestamptz[], $11::interval[],
-                    $12::interval[], $13::audit_actor[], $14::bytea[], $15::text[], $16::text[], $17::text[],
-                    $18::jsonb[])
-                AS i (app_id, id, user_id, login_id, dapi_user_id, dapi_token_id,
-                      code_hash, code, user_secret, window_cap, lease, wait,
-                      actor, client_id, session_id, scope, ip, request_id, binding,
-                      provider, institution_id, institution_name, accounts)),
-             inserted AS (
-                -- Ordered by code, so that two statements that share codes wait for each other in one order and
-                -- cannot deadlock. The trigger `connections_arrive` takes the app's arrival lock, shared, and
-                -- refuses a user who is being erased.
-                INSERT INTO connections (
-                    app_id, id, user_id, status, login_id, dapi_user_id, dapi_token_id,
-                    code_hash, code, user_secret, by_wire, code_expires_at,
-                    lease_epoch, exchange_attempts, leased_until, due_at, created_by,
-                    provider, institution_id, institution_name, accounts)
-                SELECT app_id, id, user_id, 'pending', login_id, dapi_user_id, dapi_token_id,
-                       code_hash, code, user_secret, provider = 'dapi' AND user_secret IS NULL,
-                       least(now + interval '30 minutes', window_cap),
-                       (lease IS NOT NULL)::int, (lease IS NOT NULL)::int,
-                       now + lease, now + coalesce(lease, wait),
-                       coalesce(client_id, (SELECT s.created_by FROM connect_sessions s
-                                            WHERE s.id = intents.session_id)),
-                       provider, institution_id, institution_name, accounts
-                FROM intents
-                ORDER BY code_hash
-                ON CONFLICT (app_id, code_hash) DO NOTHING
-                RETURNING id),
-             bound AS (
-                -- From the start: `connections_lose_their_binding` takes the row away with a revocation, and
-                -- after that only the delinking can open the token, whenever it arrives (ADR 19).
-                INSERT INTO token_bindings (connection_id, binding)
-                SELECT id, binding FROM intents JOIN inserted USING (id)),
-             audited AS (
-                -- Only what was inserted; a repeated code leaves no event.
-                INSERT INTO audit_events (
-                    app_id, action, outcome, actor, client_id, session_id, scope, ip, request_id,
-                    user_id, connection_id)
-                SELECT app_id, 'connection.received', 'pending', actor, client_id, session_id, scope,
-                       ip, request_id, user_id, id
-                FROM intents JOIN inserted USING (id))
-             SELECT id AS "id: ConnectionId" FROM inserted"#,
+        let inserted = sqlx::query_file_scalar!(
+            "src/connections/exchange/insert_intent.sql",
             &column(inputs, |input| input.new.app.uuid()),
             &column(inputs, |input| input.new.id.uuid()),
             &column(inputs, |input| input.new.user.uuid()),
@@ -238,7 +174,8 @@ impl BatchQuery for NewIntent {
             column(inputs, |input| input.new.dapi_token_id.as_deref()) as Vec<Option<&str>>,
             column(inputs, |input| input.code.hash.as_bytes()) as Vec<&[u8]>,
             column(inputs, |input| input.code.sealed.as_bytes()) as Vec<&[u8]>,
-            column(inputs, |input| input.new.user_secret.as_ref().map(Sealed::as_bytes)) as Vec<Option<&[u8]>>,
+            column(inputs, |input| input.new.user_secret.as_ref().map(Sealed::as_bytes))
+                as Vec<Option<&[u8]>>,
             column(inputs, |input| input.code.window_cap) as Vec<Option<OffsetDateTime>>,
             column(inputs, |input| input.code.lease.map(interval)) as Vec<Option<PgInterval>>,
             &column(inputs, |input| interval(input.code.wait)),
@@ -247,7 +184,8 @@ impl BatchQuery for NewIntent {
             column(inputs, |input| input.new.provider.as_str()) as Vec<&str>,
             column(inputs, |input| input.new.claimed.institution_id()) as Vec<Option<&str>>,
             column(inputs, |input| input.new.claimed.institution_name()) as Vec<Option<&str>>,
-            column(inputs, |input| input.new.claimed.accounts_json()) as Vec<Option<Json<&[Account]>>>,
+            column(inputs, |input| input.new.claimed.accounts_json())
+                as Vec<Option<Json<&[Account]>>>,
         )
         .fetch_all(conn)
         .await?;
@@ -306,7 +244,8 @@ pub async fn insert_session_result(
         return Ok(SessionResultOutcome::Gone);
     }
     let recorded = sqlx::query_scalar!(
-        r#"WITH others AS (
+        r#"-- name: insert_session_result
+         WITH others AS (
             SELECT count(*) AS n FROM connect_session_results WHERE session_id = $1 AND connection_id <> $2),
          recorded AS (
             INSERT INTO connect_session_results (session_id, connection_id)

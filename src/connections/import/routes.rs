@@ -1,5 +1,7 @@
 //! `POST /v1/connections/import`: imports a token that the app already holds.
 
+use std::time::Duration;
+
 use actix_web::{HttpResponse, web};
 use serde::Deserialize;
 use serde_json::json;
@@ -40,7 +42,7 @@ pub struct ImportRequest {
     /// Dapi's name for the token.
     #[serde(rename = "tokenID")]
     dapi_token_id: Option<String>,
-    /// Ask Dapi first whether it takes the token and the user secret, by one call for the account's metadata.
+    /// Ask the provider first whether it takes the token, by one call.
     #[serde(default)]
     verify: bool,
 }
@@ -48,11 +50,11 @@ pub struct ImportRequest {
 /// Imports a token. The same token of the same user again gives the same connection.
 ///
 /// A token that supersedes an active connection of the login without `verify` does so provisionally: the
-/// older one is `invalidated` and unusable at once, but becomes `active` again if Dapi calls the newer token
-/// dead before a call with it has succeeded, within an hour. With `verify` nothing changes unless Dapi takes
-/// the token; a login that Dapi cannot use (`INVALID_CREDENTIALS`) is imported and needs `attention`;
-/// `token_rejected` comes with Dapi's words as `failure`. What a call to Dapi may end with (429, 502, 504) comes with
-/// `verify` alone.
+/// older one is `invalidated` and unusable at once, but becomes `active` again if the provider calls the newer token
+/// dead before a call with it has succeeded, within an hour. With `verify` nothing changes unless the provider takes
+/// the token; a login that it cannot use (`INVALID_CREDENTIALS`) is imported and needs `attention`;
+/// `token_rejected` comes with the provider's words as `failure`. What a call to the provider may end with (429, 502,
+/// 504) comes with `verify` alone.
 #[utoipa::path(
     post, path = "/v1/connections/import", tag = "Connections", operation_id = "importConnection",
     security(("bearer" = ["connections:write"])),
@@ -100,13 +102,9 @@ pub async fn import(
         Imported::OfAnotherProvider(provider) => return Err(import_of_another_provider(provider)),
         Imported::UserBeingErased => return Err(Problem::user_being_erased()),
         Imported::LoginOfAnotherUser => return Err(login_of_another_user()),
-        Imported::Refused(refusal) => return Err(refused(refusal)),
-        Imported::Unanswered { timeout } => return Err(unanswered(timeout)),
-        Imported::Busy(busy) => {
-            let detail = "As many calls to Dapi are under way as may; nothing was imported.";
-            let problem = Problem::new(ProblemCode::TooManyRequests, detail);
-            return Err(problem.retry_after(busy.retry_after.as_secs().max(1)));
-        }
+        Imported::Refused(refusal) => return Err(refused(provider, refusal)),
+        Imported::Unanswered { timeout } => return Err(unanswered(provider, timeout)),
+        Imported::Busy(busy) => return Err(too_many_calls(provider, busy.retry_after)),
     };
     let mut conn = context.pool.acquire().await?;
     let found = query::store::find(&mut conn, caller.client.app, id).await?;
@@ -127,17 +125,24 @@ fn import_of_another_provider(provider: Provider) -> Problem {
     Problem::invalid_field(field, format_args!("is what a token of {} comes with", provider.name()))
 }
 
-fn refused(Refusal { kind, message }: Refusal) -> Problem {
-    let detail = format!("Dapi answered {kind}: {message}. Nothing was imported.");
+fn too_many_calls(provider: Provider, retry_after: Duration) -> Problem {
+    let detail =
+        format!("As many calls to {} are under way as may; nothing was imported.", provider.name());
+    let problem = Problem::new(ProblemCode::TooManyRequests, detail);
+    problem.retry_after(retry_after.as_secs().max(1))
+}
+
+fn refused(provider: Provider, Refusal { kind, message }: Refusal) -> Problem {
+    let detail = format!("{} answered {kind}: {message}. Nothing was imported.", provider.name());
     let problem = Problem::new(ProblemCode::TokenRejected, detail);
     problem.with("failure", json!(Failure { kind, detail: message }))
 }
 
-fn unanswered(timeout: bool) -> Problem {
-    let (code, detail) = if timeout {
-        (ProblemCode::UpstreamTimeout, "Dapi did not answer in time; nothing was imported.")
+fn unanswered(provider: Provider, timeout: bool) -> Problem {
+    let (code, what) = if timeout {
+        (ProblemCode::UpstreamTimeout, "did not answer in time")
     } else {
-        (ProblemCode::UpstreamFailed, "Dapi gave no usable answer; nothing was imported.")
+        (ProblemCode::UpstreamFailed, "gave no usable answer")
     };
-    Problem::new(code, detail)
+    Problem::new(code, format!("{} {what}; nothing was imported.", provider.name()))
 }

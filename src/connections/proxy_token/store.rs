@@ -58,7 +58,8 @@ pub async fn insert_proxy_token(
     new: &NewProxyToken,
 ) -> sqlx::Result<()> {
     sqlx::query!(
-        "WITH added AS (
+        "-- name: insert_proxy_token
+         WITH added AS (
             INSERT INTO proxy_tokens (connection_id, app_id, hash, token)
             SELECT id, app_id, $3, $4 FROM connections
             WHERE app_id = $1 AND id = $2 AND status = 'active'

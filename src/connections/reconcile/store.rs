@@ -37,25 +37,26 @@ pub struct Due {
 /// The row comparisons, and `coalesce` in the conditions, keep the planner off other indexes, which hold the rows of
 /// all apps.
 macro_rules! portions {
-    (Candidate, $($rest:tt)+) => {
+    (Candidate, $name:literal, $($rest:tt)+) => {
         portions!(
-            @select Candidate,
+            @select Candidate, $name,
             r#"d.app_id AS "app!: AppId", d.id AS "id!: ConnectionId""#,
             $($rest)+
         )
     };
-    (Due, $($rest:tt)+) => {
+    (Due, $name:literal, $($rest:tt)+) => {
         portions!(
-            @select Due,
+            @select Due, $name,
             r#"d.app_id AS "app!: AppId", d.id AS "id!: ConnectionId", d.user_id AS "user!: UserId",
          d.login_id AS "login_id?""#,
             $($rest)+
         )
     };
-    (@select $row:ident, $columns:literal, $indexed:literal, $condition:literal, $($argument:expr),* $(,)?) => {
+    (@select $row:ident, $name:literal, $columns:literal, $indexed:literal, $condition:literal, $($argument:expr),* $(,)?) => {
         sqlx::query_as!(
             $row,
-            "WITH RECURSIVE
+            "-- name: " + $name + "
+             WITH RECURSIVE
              -- A skip scan: one index probe per app, however many rows each has. SELECT DISTINCT would read them all.
              apps AS (
                 (SELECT c.app_id FROM connections c
@@ -92,6 +93,7 @@ pub async fn due_exchanges(
 ) -> sqlx::Result<Vec<Candidate>> {
     portions!(
         Candidate,
+        "find_due_exchanges",
         "c.code IS NOT NULL",
         "coalesce(c.code_expires_at > (SELECT strongroom_now()), false)
          AND (c.provider = ANY ($3::text[]) OR (c.leased_until IS NULL AND NOT c.unanswered))",
@@ -111,6 +113,7 @@ pub async fn due_delinks(
 ) -> sqlx::Result<Vec<Candidate>> {
     portions!(
         Candidate,
+        "find_due_delinks",
         "c.status = 'revoking' AND c.access_token IS NOT NULL",
         "true",
         portion,
@@ -127,9 +130,16 @@ pub async fn due_held_tokens(
     portion: i64,
     except: &[Uuid],
 ) -> sqlx::Result<Vec<Due>> {
-    portions!(Due, "c.status = 'pending' AND c.access_token IS NOT NULL", "true", portion, except,)
-        .fetch_all(conn)
-        .await
+    portions!(
+        Due,
+        "find_due_held_tokens",
+        "c.status = 'pending' AND c.access_token IS NOT NULL",
+        "true",
+        portion,
+        except,
+    )
+    .fetch_all(conn)
+    .await
 }
 
 /// Returns codes whose attempt went unanswered, for the configuration in which such attempts are not repeated. Searches
@@ -143,6 +153,7 @@ pub async fn due_in_doubt(
 ) -> sqlx::Result<Vec<Due>> {
     portions!(
         Due,
+        "find_due_in_doubt",
         "c.code IS NOT NULL",
         "(c.leased_until IS NOT NULL OR c.unanswered) AND c.provider <> ALL ($3::text[])
          AND coalesce(c.code_expires_at > (SELECT strongroom_now()), false)
@@ -217,7 +228,8 @@ pub async fn postpone_row(
     wait: Duration,
 ) -> sqlx::Result<()> {
     sqlx::query!(
-        "WITH free AS (
+        "-- name: postpone_row
+         WITH free AS (
             SELECT c.id FROM connections c
             WHERE c.app_id = $1 AND c.id = $2 AND coalesce(c.due_at <= strongroom_now(), false)
             FOR UPDATE SKIP LOCKED)
@@ -246,7 +258,8 @@ pub struct DueSummary {
 /// Returns when the next row becomes due, and for how long the oldest has been due.
 pub async fn due_summary(conn: &mut Conn) -> sqlx::Result<DueSummary> {
     let row = sqlx::query!(
-        "WITH t AS MATERIALIZED (SELECT strongroom_now() AS now)
+        "-- name: summarize_due_rows
+         WITH t AS MATERIALIZED (SELECT strongroom_now() AS now)
          SELECT extract(epoch FROM least(
                 (SELECT min(due_at) FROM connections WHERE due_at IS NOT NULL AND due_at > (SELECT now FROM t)),
                 (SELECT min(details_due_at) FROM connections
@@ -277,7 +290,8 @@ pub async fn due_summary(conn: &mut Conn) -> sqlx::Result<DueSummary> {
 pub async fn expire_codes(conn: &mut Conn, ids: &[Uuid]) -> sqlx::Result<Vec<ConnectionId>> {
     let (unknown, unused) = (Failure::window_closed(true), Failure::window_closed(false));
     sqlx::query_scalar!(
-        r#"WITH
+        r#"-- name: expire_codes
+         WITH
          -- Checks the conditions again, under the lock: the rows were found without one.
          due AS (
             SELECT app_id, id FROM connections
@@ -332,7 +346,8 @@ pub struct Backlog {
 /// Counts the backlog.
 pub async fn backlog(conn: &mut Conn) -> sqlx::Result<Backlog> {
     let row = sqlx::query!(
-        r#"WITH waiting AS (
+        r#"-- name: count_backlog
+         WITH waiting AS (
             SELECT status, created_at, revocation_requested_at FROM connections WHERE due_at IS NOT NULL
             UNION ALL
             SELECT status, created_at, revocation_requested_at FROM connections

@@ -94,7 +94,8 @@ pub async fn lock(conn: &mut Conn, due: DueRotation) -> sqlx::Result<Option<Lock
 /// connection may become active again, and the rotation waits.
 pub async fn forget_inactive(conn: &mut Conn, due: DueRotation) -> sqlx::Result<()> {
     sqlx::query!(
-        "WITH kept AS (
+        "-- name: forget_inactive_rotations
+         WITH kept AS (
             UPDATE token_rotations r SET due_at = strongroom_now() + interval '5 minutes'
             WHERE r.app_id = $1 AND r.connection_id = $2
               AND EXISTS (SELECT FROM superseded_tokens k WHERE k.connection_id = r.connection_id)
@@ -128,7 +129,8 @@ pub async fn await_marking(conn: &mut Conn, due: DueRotation) -> sqlx::Result<()
 /// own: its snapshot has every lease that was granted before the lock.
 pub async fn wait_for_calls(conn: &mut Conn, due: DueRotation) -> sqlx::Result<bool> {
     let done = sqlx::query!(
-        "WITH blocked AS (
+        "-- name: postpone_rotation_for_calls
+         WITH blocked AS (
             UPDATE connections c
             SET rotation = CASE WHEN c.rotation IN ('sent', 'unanswered') THEN 'unanswered' ELSE 'waiting' END,
                 rotation_until = strongroom_now() + $3::interval
@@ -176,40 +178,8 @@ pub async fn claim(
     in_doubt: bool,
     path: &str,
 ) -> sqlx::Result<Option<ClaimedRotation>> {
-    let row = sqlx::query!(
-        r#"WITH
-         t AS MATERIALIZED (SELECT strongroom_now() + $3::interval AS ends_at),
-         acquired AS (
-            INSERT INTO token_leases AS l (connection_id, lease_id, ends_at) SELECT $2, new_uuid_v7(), t.ends_at FROM t
-            ON CONFLICT (connection_id, slot) DO UPDATE SET lease_id = excluded.lease_id, ends_at = excluded.ends_at
-            WHERE l.ends_at <= strongroom_now()
-            RETURNING lease_id),
-         claimed AS (
-            UPDATE connections c
-            SET rotation = CASE WHEN $4 THEN 'unanswered' ELSE 'sent' END,
-                rotation_epoch = c.rotation_epoch + 1, rotation_until = t.ends_at
-            FROM t, acquired WHERE c.app_id = $1 AND c.id = $2
-            RETURNING c.*, acquired.lease_id),
-         -- The end of the lease, so that a crash makes it due again by itself.
-         counted AS (
-            UPDATE token_rotations r
-            SET due_at = t.ends_at, attempts = r.attempts + 1, doubted = r.doubted OR $4
-            FROM t, claimed WHERE r.connection_id = claimed.id
-            RETURNING r.connection_id, r.attempts, r.doubted),
-         audited AS (
-            SELECT id, record_audit(app_id, $5, 'token.rotation_begun', 'begun', user_id, id, $6) FROM claimed)
-         SELECT c.app_id AS "app_id: AppId", c.id AS "id: ConnectionId", c.user_id AS "user_id: UserId",
-                c.login_id AS "login_id!", c.rotation_epoch, c.lease_id AS "lease_id!: TokenLeaseId",
-                c.access_token AS "token!: Sealed<AccessToken>", b.binding AS "binding?: Binding", c.unproven,
-                n.attempts, n.doubted,
-                key_of(uk) AS "user_key!: WrappedKey", credentials_of(a, ak) AS "credentials!: SealedCredentials"
-         FROM claimed c
-         JOIN audited ON audited.id = c.id
-         JOIN counted n ON n.connection_id = c.id
-         JOIN data_keys uk ON uk.user_id = c.user_id AND uk.purpose = 'user'
-         JOIN apps a ON a.id = c.app_id
-         JOIN data_keys ak ON ak.app_id = c.app_id AND ak.purpose = 'app'
-         LEFT JOIN token_bindings b ON b.connection_id = c.id"#,
+    let row = sqlx::query_file!(
+        "src/connections/rotation/claim.sql",
         due.app.uuid(),
         due.id.uuid(),
         interval(lease),
@@ -253,30 +223,8 @@ pub async fn store_token(
     claimed: &ClaimedRotation,
     new: &Sealed<AccessToken>,
 ) -> sqlx::Result<Stored> {
-    let stored = sqlx::query_scalar!(
-        r#"WITH
-         replaced AS (
-            UPDATE connections c
-            SET access_token = $4, rotation = NULL, rotation_until = NULL,
-                due_at = CASE WHEN c.status = 'revoking' AND c.leased_until IS NULL AND c.due_at IS NOT NULL
-                              THEN strongroom_now() ELSE c.due_at END
-            WHERE c.app_id = $1 AND c.id = $2 AND c.access_token = $3
-            RETURNING c.app_id, c.id, c.user_id),
-         kept AS (
-            UPDATE superseded_tokens k SET access_token = $4
-            WHERE k.app_id = $1 AND k.connection_id = $2 AND k.access_token = $3
-            RETURNING k.connection_id),
-         restorable AS (
-            UPDATE connections c SET rotation = NULL, rotation_until = NULL
-            FROM kept WHERE c.app_id = $1 AND c.id = kept.connection_id
-            RETURNING c.app_id, c.id, c.user_id),
-         stored AS (SELECT * FROM replaced UNION ALL SELECT * FROM restorable),
-         forgotten AS (DELETE FROM token_rotations r USING stored s WHERE r.connection_id = s.id),
-         freed AS (DELETE FROM token_leases WHERE connection_id = $2 AND lease_id = $5),
-         audited AS (
-            SELECT id, record_audit(app_id, $6, 'token.rotated', 'ok', user_id, id, NULL) FROM stored)
-         SELECT coalesce((SELECT true FROM audited), EXISTS (
-             SELECT FROM connections c WHERE c.app_id = $1 AND c.id = $2 AND c.access_token = $4)) AS "it!""#,
+    let stored = sqlx::query_file_scalar!(
+        "src/connections/rotation/store_token.sql",
         claimed.app.uuid(),
         claimed.id.uuid(),
         claimed.token.as_bytes(),
@@ -299,7 +247,8 @@ pub async fn postpone(
     wait: Duration,
 ) -> sqlx::Result<()> {
     sqlx::query!(
-        "WITH mine AS (
+        "-- name: postpone_rotation
+         WITH mine AS (
             UPDATE connections c
             SET rotation = CASE WHEN $4 THEN 'unanswered' END, rotation_until = NULL
             WHERE c.app_id = $1 AND c.id = $2 AND c.rotation_epoch = $3
@@ -352,7 +301,8 @@ pub async fn release(
     id: ConnectionId,
 ) -> sqlx::Result<Option<Released>> {
     let row = sqlx::query!(
-        "WITH found AS MATERIALIZED (
+        "-- name: release_rotation
+         WITH found AS MATERIALIZED (
             SELECT c.app_id, c.id, c.user_id, c.status, a.rotate_after_reveal AS rotates,
                    c.status = 'active' AND coalesce(c.rotation = 'waiting', true) AS idle
             FROM connections c JOIN apps a ON a.id = c.app_id

@@ -1,3 +1,4 @@
+-- name: acquire_lease
 -- Acquires token leases: the calls of a batch begin with its commit.
 WITH
 -- `n` maps each row of the result to its input.

@@ -65,6 +65,8 @@ pub struct AcquiredLease {
 }
 
 impl BatchQuery for AcquireLease {
+    const NAME: &'static str = "acquire_lease";
+
     type Output = Option<AcquiredLease>;
 
     async fn run(conn: &mut Conn, inputs: &[Self]) -> sqlx::Result<Vec<Self::Output>> {
@@ -120,65 +122,15 @@ pub struct ReleaseLease {
 }
 
 impl BatchQuery for ReleaseLease {
+    const NAME: &'static str = "release_lease";
+
     type Output = ();
 
     async fn run(conn: &mut Conn, inputs: &[Self]) -> sqlx::Result<Vec<()>> {
         // One statement: a connection that needs attention says so no later than its lease is free, so that the
         // next caller cannot make a call that might lock the account.
-        sqlx::query!(
-            "WITH
-             -- One row per call that ended.
-             ended AS (
-                SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::text[],
-                                     $7::bool[], $8::text[], $9::audit_actor[], $10::text[])
-                AS i (app_id, id, user_id, lease_id, outcome, reason, used, attention,
-                      actor, client_id, session_id, scope, ip, request_id, provider)),
-             -- One change per connection; attention before a mere use (NULLs sort last).
-             marks AS (
-                SELECT DISTINCT ON (id) app_id, id, attention FROM ended
-                WHERE used OR attention IS NOT NULL ORDER BY id, attention),
-             -- `last_used_at` advances at most once a minute, and not at all if the row is locked: precision is not
-             -- worth a wait.
-             stale AS MATERIALIZED (
-                SELECT c.app_id, c.id, NULL::text AS attention FROM marks m
-                JOIN connections c ON c.app_id = m.app_id AND c.id = m.id
-                WHERE m.attention IS NULL AND (
-                    c.last_used_at IS NULL OR c.last_used_at <= strongroom_now() - interval '1 minute')
-                FOR NO KEY UPDATE OF c SKIP LOCKED),
-             -- No SKIP LOCKED: attention must not get lost. Ascending ids against deadlocks.
-             needing_attention AS MATERIALIZED (
-                SELECT c.app_id, c.id, m.attention FROM marks m
-                JOIN connections c ON c.app_id = m.app_id AND c.id = m.id
-                WHERE m.attention IS NOT NULL AND c.status = 'active' AND c.attention_type IS NULL
-                ORDER BY c.id FOR NO KEY UPDATE OF c),
-             -- `attention_since` keeps the first refusal's time.
-             marked AS (
-                UPDATE connections c
-                SET last_used_at = t.now, attention_type = coalesce(x.attention, c.attention_type),
-                    attention_since = CASE WHEN x.attention IS NULL THEN c.attention_since ELSE t.now END
-                FROM (SELECT * FROM stale UNION ALL SELECT * FROM needing_attention) x,
-                     (SELECT strongroom_now() AS now) t
-                WHERE c.app_id = x.app_id AND c.id = x.id
-                RETURNING c.app_id, c.id, c.user_id, x.attention),
-             -- By lease id: after its time, the token may be under another call's lease.
-             mine AS MATERIALIZED (
-                SELECT t.connection_id, t.lease_id FROM token_leases t
-                JOIN ended e ON t.connection_id = e.id AND t.lease_id = e.lease_id
-                ORDER BY t.connection_id FOR UPDATE OF t),
-             -- Locked in `mine` in ascending order before: a DELETE alone locks in any order.
-             freed AS (
-                DELETE FROM token_leases t USING mine m
-                WHERE t.connection_id = m.connection_id AND t.lease_id = m.lease_id)
-             INSERT INTO audit_events (
-                 app_id, action, outcome, actor, client_id, session_id, scope, ip, request_id,
-                 user_id, connection_id, reason)
-             SELECT app_id, provider || '.call', outcome, actor, client_id, session_id, scope, ip, request_id,
-                    user_id, id, reason
-             FROM ended
-             UNION ALL
-             SELECT app_id, 'connection.attention_set', 'ok', 'service', NULL, NULL, NULL, NULL, NULL,
-                    user_id, id, attention
-             FROM marked WHERE attention IS NOT NULL",
+        sqlx::query_file!(
+            "src/connections/token_lease/release.sql",
             &column(inputs, |input| input.app.uuid()),
             &column(inputs, |input| input.id.uuid()),
             column(inputs, |input| input.user.map(UserId::uuid)) as Vec<Option<Uuid>>,
@@ -294,7 +246,8 @@ pub async fn leave_queue(conn: &mut Conn, id: ConnectionId, position: i64) -> sq
 /// come back to them. Returns how many positions it deleted.
 pub async fn delete_expired_leases(conn: &mut Conn) -> sqlx::Result<u64> {
     let done = sqlx::query!(
-        "WITH leases AS (
+        "-- name: delete_expired_leases
+         WITH leases AS (
             DELETE FROM token_leases WHERE ends_at < (SELECT strongroom_now()) - interval '1 hour')
          DELETE FROM token_lease_queue WHERE alive_until < (SELECT strongroom_now()) - interval '1 minute'",
     )
@@ -313,7 +266,8 @@ pub async fn store_user_secret(
     user_secret: &Sealed<UserSecret>,
 ) -> sqlx::Result<()> {
     sqlx::query!(
-        "WITH changed AS (
+        "-- name: store_user_secret
+         WITH changed AS (
             UPDATE connections
             SET user_secret = $3, user_secret_proven = false,
                 due_at = CASE WHEN status = 'revoking' AND leased_until IS NULL AND due_at IS NOT NULL

@@ -48,10 +48,13 @@ pub struct Activation {
 }
 
 impl BatchQuery for Activation {
+    const NAME: &'static str = "activate_under_lease";
+
     type Output = Option<Connection>;
 
     async fn run(conn: &mut Conn, inputs: &[Self]) -> sqlx::Result<Vec<Self::Output>> {
         let changed = select_view!(
+            "activate_under_lease",
             "WITH tokens AS MATERIALIZED (
                 -- Locks what can be activated, ordered by login, so that two batches cannot deadlock. A locked
                 -- row is skipped: its holder may be revoking it. MATERIALIZED, so that the rows are locked once.
@@ -116,7 +119,8 @@ pub async fn activate(
     token: Option<&SealedToken>,
 ) -> sqlx::Result<()> {
     sqlx::query!(
-        "WITH changed AS (
+        "-- name: activate_connection
+         WITH changed AS (
             UPDATE connections
             SET status = 'active', access_token = coalesce($3, access_token),
                 user_secret = coalesce(user_secret, $4), code = NULL,
@@ -155,24 +159,8 @@ pub async fn store_token(
     token: &SealedToken,
     wait: Duration,
 ) -> sqlx::Result<()> {
-    sqlx::query!(
-        "WITH changed AS (
-            UPDATE connections c
-            SET access_token = $3, code = NULL,
-                dapi_token_id = coalesce($4, dapi_token_id), dapi_user_id = coalesce($5, dapi_user_id),
-                leased_until = NULL, settled_epoch = $7, login_id = coalesce($9, login_id),
-                due_at = CASE WHEN status = 'revoking' AND EXISTS (
-                                  SELECT FROM bulk_revocations r
-                                  WHERE r.id = c.bulk_revocation_id AND r.state = 'paused')
-                                AND NOT EXISTS (SELECT FROM erasures e WHERE e.user_id = c.user_id)
-                                AND NOT EXISTS (
-                                    SELECT FROM connections w
-                                    WHERE w.app_id = c.app_id AND w.login_id = coalesce($9, c.login_id)
-                                      AND w.user_id = c.user_id AND w.status = 'pending')
-                              THEN NULL ELSE strongroom_now() + $6::interval END
-            WHERE app_id = $1 AND id = $2
-            RETURNING app_id, id, user_id, status)
-         SELECT record_audit(app_id, $8, 'connection.exchanged', status, user_id, id, NULL) FROM changed",
+    sqlx::query_file!(
+        "src/connections/transitions/store_token.sql",
         me.app.uuid(),
         me.id.uuid(),
         token.access_token.as_bytes(),
@@ -197,7 +185,8 @@ pub async fn store_revoked_token(
     in_force: &RevocationInForce,
 ) -> sqlx::Result<()> {
     sqlx::query!(
-        "WITH changed AS (
+        "-- name: store_revoked_token
+         WITH changed AS (
             UPDATE connections
             SET status = 'revoking', access_token = $3, user_secret = coalesce(user_secret, $4),
                 dapi_token_id = coalesce($5, dapi_token_id), dapi_user_id = coalesce($6, dapi_user_id),
@@ -306,25 +295,8 @@ pub async fn end(
     let replaced = end.replaced_by.map(|newer| format!("replaced by {newer}"));
     let error = end.failure.map(|failure| failure.kind.as_str()).or(end.last_error);
     let reason = end.reason.or(error).or(replaced.as_deref());
-    sqlx::query!(
-        "WITH changed AS (
-            UPDATE connections
-            SET status = $3, code = NULL, access_token = NULL, user_secret = NULL,
-                due_at = NULL, leased_until = NULL,
-                failure_type = $4, failure_detail = $5, replaced_by = coalesce($6, replaced_by),
-                revocation_confirmed_at =
-                    CASE WHEN $7 AND revocation_kind IS NOT NULL THEN strongroom_now() END,
-                revocation_last_error = coalesce($8, revocation_last_error)
-            WHERE app_id = $1 AND id = $2
-            RETURNING app_id, id, user_id, login_id),
-         woken AS (
-            -- Locks rows of the same login only, which the caller has locked already.
-            UPDATE connections w SET due_at = strongroom_now()
-            FROM changed
-            WHERE w.app_id = changed.app_id AND w.login_id = changed.login_id
-              AND w.id <> changed.id AND w.status = 'pending' AND w.leased_until IS NULL
-              AND w.due_at > strongroom_now())
-         SELECT record_audit(app_id, $9, 'connection.' || $3, $3, user_id, id, $10) FROM changed",
+    sqlx::query_file!(
+        "src/connections/transitions/end.sql",
         app.uuid(),
         id.uuid(),
         status,
@@ -358,7 +330,8 @@ pub async fn begin_revocation(
     new: &NewRevocation<'_>,
 ) -> sqlx::Result<()> {
     sqlx::query!(
-        "WITH changed AS (
+        "-- name: begin_revocation
+         WITH changed AS (
             UPDATE connections
             SET status = 'revoking', revocation_kind = $3, revocation_reason = $4,
                 revocation_requested_at = strongroom_now(),

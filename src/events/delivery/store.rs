@@ -198,6 +198,7 @@ impl Report {
 
 /// The outcome of attempts that succeeded at endpoints that had not failed: the ordinary case, many in one statement.
 impl BatchQuery for Report {
+    const NAME: &'static str = "record_deliveries";
     type Output = ();
 
     async fn run(conn: &mut Conn, reports: &[Self]) -> sqlx::Result<Vec<()>> {

@@ -139,7 +139,8 @@ pub(in crate::oauth) async fn note_client_uses(
     ago: &[f64],
 ) -> sqlx::Result<()> {
     sqlx::query!(
-        "WITH
+        "-- name: note_client_uses
+         WITH
          -- used: times by the database's clock, from ages that need no common clock.
          used AS (
             SELECT id, strongroom_now() - make_interval(secs => ago) AS at
@@ -165,7 +166,8 @@ pub(in crate::oauth) async fn note_secret_uses(
     ago: &[f64],
 ) -> sqlx::Result<()> {
     sqlx::query!(
-        "WITH
+        "-- name: note_secret_uses
+         WITH
          -- used: times by the database's clock, from ages that need no common clock.
          used AS (
             SELECT id, strongroom_now() - make_interval(secs => ago) AS at

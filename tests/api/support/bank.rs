@@ -23,13 +23,12 @@ pub enum Bank {
 /// place of `#[tokio::test]`. A function that is not listed is dead code, and the compiler says so.
 #[macro_export]
 macro_rules! for_each_bank {
-    ($($(#[$test:meta])? $name:ident),* $(,)? $(; dapi: $($only:ident),+ $(,)?)?) => {
+    ($($(#[$test:meta])? $name:ident),+ $(,)?) => {
         mod dapi {
-            $($crate::bank_test!($(#[$test])? $name Dapi);)*
-            $($($crate::bank_test!($only Dapi);)+)?
+            $($crate::bank_test!($(#[$test])? $name Dapi);)+
         }
         mod plaid {
-            $($crate::bank_test!($(#[$test])? $name Plaid);)*
+            $($crate::bank_test!($(#[$test])? $name Plaid);)+
         }
     };
 }

@@ -148,7 +148,8 @@ pub async fn wait_for_arrivals(conn: &mut Conn, revocation: &ToMark) -> sqlx::Re
 macro_rules! revoke_chosen {
     ({ $($with:tt)+ }, $then:tt, $($argument:expr),* $(,)?) => {
         sqlx::query!(
-            "WITH " + $($with)+ + ",
+            "-- name: mark_connections
+             WITH " + $($with)+ + ",
              -- One clock reading for all rows: `due_at` and `revocation_confirmed_at` are compared later.
              decided AS (
                 SELECT chosen.id, o.id AS bulk_revocation_id, o.kind, o.reason, o.created_at, o.erasure_id,

@@ -30,38 +30,8 @@ pub async fn count_usable(
     matching: &RevocationFilter,
 ) -> sqlx::Result<(i64, Vec<ConnectionId>)> {
     let (ids, logins) = (matching.ids(), matching.logins());
-    let row = sqlx::query!(
-        r#"WITH
-         -- Candidates by the most selective field that is given, one branch per index; `usable` checks the rest.
-         -- `app_id::text` in the last branch allows no index but that of the app's own connections.
-         matching AS (
-            SELECT c.id FROM connections c WHERE $2::uuid[] IS NOT NULL AND c.id = ANY ($2)
-            UNION ALL
-            SELECT c.id FROM connections c
-            WHERE $3::text[] IS NOT NULL AND c.login_id = ANY ($3) AND c.app_id = $1
-            UNION ALL
-            SELECT c.id FROM users u JOIN connections c ON c.user_id = u.id
-            WHERE $2::uuid[] IS NULL AND $4::text[] IS NOT NULL
-              AND u.app_id = $1 AND u.client_user_id = ANY ($4)
-            UNION ALL
-            SELECT c.id FROM connections c
-            WHERE $2::uuid[] IS NULL AND $4::text[] IS NULL
-              AND c.app_id::text = $1::uuid::text AND c.status IN ('pending', 'active')),
-         -- Without those that a bulk revocation in force has already revoked, though their rows do not say so.
-         usable AS (
-            SELECT c.id FROM connections c
-            WHERE c.id IN (SELECT id FROM matching) AND c.app_id = $1
-              AND c.status IN ('pending', 'active')
-              AND ($4::text[] IS NULL OR EXISTS (
-                  SELECT FROM users u WHERE u.id = c.user_id AND u.client_user_id = ANY ($4)))
-              AND ($5::timestamptz IS NULL OR c.created_at < $5)
-              AND ($6::timestamptz IS NULL OR c.created_at >= $6)
-              AND ($7::text IS NULL OR c.created_by = $7)
-              AND NOT EXISTS (
-                  SELECT FROM bulk_revocations_of(c.app_id, c.id, c.user_id, c.created_at, c.created_by,
-                                             c.ordinal) o WHERE o.marked_at IS NULL))
-         SELECT (SELECT count(*) FROM usable) AS "count!",
-                ARRAY(SELECT id FROM usable ORDER BY id DESC LIMIT $8::int) AS "sample!: Vec<Uuid>""#,
+    let row = sqlx::query_file!(
+        "src/connections/bulk_revocation/store/count_usable.sql",
         app.uuid(),
         ids.as_deref(),
         logins.as_deref(),
@@ -156,7 +126,8 @@ pub async fn insert_for_erasure(
     user: UserId,
 ) -> sqlx::Result<()> {
     sqlx::query!(
-        "WITH added AS (
+        "-- name: insert_bulk_revocation_for_erasure
+         WITH added AS (
             INSERT INTO bulk_revocations (
                 id, app_id, erasure_id, kind, reason, filter, per_second, request_hash, before_ordinal, by_user)
             VALUES ($1, $2, $3, $4, 'the user is being erased', '{}', 1, sha256(uuid_send($3)),
@@ -254,10 +225,11 @@ impl TryFrom<Row> for BulkRevocation {
 /// Selects bulk revocations as the API returns them. A finished one has its counts on its row; of the others the
 /// connections are counted now.
 macro_rules! select_bulk_revocations {
-    ($rest:tt, $($argument:expr),* $(,)?) => {
+    ($name:tt, $rest:tt, $($argument:expr),* $(,)?) => {
         sqlx::query_as!(
             Row,
-            r#"SELECT o.id AS "id: BulkRevocationId", o.kind, o.reason, o.filter::text AS "filter!",
+            "-- name: " + $name + r#"
+             SELECT o.id AS "id: BulkRevocationId", o.kind, o.reason, o.filter::text AS "filter!",
                     o.per_second, o.state, o.created_by, o.created_at, o.finished_at, o.matched,
                     coalesce(o.told, p.told) AS "told!", coalesce(o.failed, p.failed) AS "failed!",
                     p.telling AS "telling!", p.waiting AS "waiting!"
@@ -281,6 +253,7 @@ pub async fn find(
     id: BulkRevocationId,
 ) -> sqlx::Result<Option<BulkRevocation>> {
     let row = select_bulk_revocations!(
+        "find_bulk_revocation",
         "WHERE o.app_id = $1 AND o.id = $2 AND o.erasure_id IS NULL",
         app.uuid(),
         id.uuid()
@@ -309,6 +282,7 @@ pub async fn list(
     limit: u8,
 ) -> sqlx::Result<Page<BulkRevocation>> {
     let rows = select_bulk_revocations!(
+        "list_bulk_revocations",
         "WHERE o.app_id = $1 AND o.id < $2 AND o.erasure_id IS NULL ORDER BY o.id DESC LIMIT $3",
         app.uuid(),
         cursor.map_or(Uuid::max(), Cursor::id),

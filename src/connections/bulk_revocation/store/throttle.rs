@@ -15,7 +15,8 @@ use crate::database::{Conn, interval};
 /// are left to [`hold_paused`].
 pub async fn hold_back(conn: &mut Conn, id: BulkRevocationId) -> sqlx::Result<()> {
     sqlx::query!(
-        "WITH free AS MATERIALIZED (
+        "-- name: hold_back_delinks
+         WITH free AS MATERIALIZED (
             SELECT id FROM connections
             WHERE bulk_revocation_id = $1 AND status = 'revoking' AND code IS NULL
               AND leased_until IS NULL AND due_at IS NOT NULL
@@ -33,7 +34,8 @@ pub async fn hold_back(conn: &mut Conn, id: BulkRevocationId) -> sqlx::Result<()
 /// many it ended.
 pub async fn end_unconfirmed(conn: &mut Conn, id: BulkRevocationId) -> sqlx::Result<u64> {
     let done = sqlx::query!(
-        "WITH free AS MATERIALIZED (
+        "-- name: end_unconfirmed_delinks
+         WITH free AS MATERIALIZED (
             SELECT id FROM connections
             WHERE bulk_revocation_id = $1 AND status = 'revoking' AND leased_until IS NULL
             FOR UPDATE SKIP LOCKED)
@@ -52,7 +54,8 @@ pub async fn end_unconfirmed(conn: &mut Conn, id: BulkRevocationId) -> sqlx::Res
 /// when it was paused. Leaves those that a new link of the same bank login or an erasure waits for.
 pub async fn hold_paused(conn: &mut Conn, limit: i64) -> sqlx::Result<()> {
     sqlx::query!(
-        "WITH
+        "-- name: hold_paused_delinks
+         WITH
          -- Reads nothing if none is paused: the sub-select is evaluated once. MATERIALIZED, so that this reads the
          -- due rows and not every connection of the paused ones.
          due AS MATERIALIZED (
@@ -85,7 +88,8 @@ pub async fn hold_paused(conn: &mut Conn, limit: i64) -> sqlx::Result<()> {
 /// many tokens it released; zero if it holds none. Returns `None` if no release is due.
 pub async fn release(conn: &mut Conn) -> sqlx::Result<Option<(BulkRevocationId, i64)>> {
     let row = sqlx::query!(
-        r#"WITH
+        r#"-- name: release_throttled_delinks
+         WITH
          -- SKIP LOCKED: two replicas release for two bulk revocations, and never twice for one, which would
          -- double its rate.
          due AS MATERIALIZED (
@@ -120,7 +124,8 @@ pub async fn release(conn: &mut Conn) -> sqlx::Result<Option<(BulkRevocationId, 
 /// later, and writes the audit row. Does nothing otherwise.
 pub async fn finish(conn: &mut Conn, id: BulkRevocationId) -> sqlx::Result<()> {
     sqlx::query!(
-        "WITH finished AS (
+        "-- name: finish_bulk_revocations
+         WITH finished AS (
             UPDATE bulk_revocations o
             SET finished_at = strongroom_now(), told = p.told, failed = p.failed
             FROM (SELECT count(*) FILTER (WHERE revocation_confirmed_at IS NOT NULL) AS told,
@@ -148,7 +153,8 @@ pub async fn finish(conn: &mut Conn, id: BulkRevocationId) -> sqlx::Result<()> {
 /// is claimed. Returns how many it released.
 pub async fn release_awaited(conn: &mut Conn, limit: i64) -> sqlx::Result<u64> {
     let done = sqlx::query!(
-        "WITH awaited AS MATERIALIZED (
+        "-- name: release_awaited_delinks
+         WITH awaited AS MATERIALIZED (
             SELECT h.id
             FROM connections w
             JOIN connections h ON h.app_id = w.app_id AND h.login_id = w.login_id
@@ -168,7 +174,8 @@ pub async fn release_awaited(conn: &mut Conn, limit: i64) -> sqlx::Result<u64> {
 /// Releases the held tokens of one user.
 pub async fn release_of_user(conn: &mut Conn, user: UserId) -> sqlx::Result<()> {
     sqlx::query!(
-        "WITH held AS MATERIALIZED (
+        "-- name: release_delinks_of_user
+         WITH held AS MATERIALIZED (
             SELECT id FROM connections
             WHERE user_id = $1 AND status = 'revoking' AND due_at IS NULL
             FOR UPDATE SKIP LOCKED)

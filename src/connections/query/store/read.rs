@@ -20,10 +20,13 @@ pub struct ViewQuery {
 }
 
 impl BatchQuery for ViewQuery {
+    const NAME: &'static str = "view_connections";
+
     type Output = Option<Connection>;
 
     async fn run(conn: &mut Conn, inputs: &[Self]) -> sqlx::Result<Vec<Self::Output>> {
         let rows = select_effective_view!(
+            "view_connections",
             "JOIN unnest($1::uuid[], $2::uuid[]) AS i (app_id, id) ON c.app_id = i.app_id AND c.id = i.id",
             &column(inputs, |input| input.app.uuid()),
             &column(inputs, |input| input.id.uuid()),
@@ -56,6 +59,7 @@ pub async fn find_of_session(
     id: ConnectionId,
 ) -> sqlx::Result<Option<Connection>> {
     select_effective_view!(
+        "view_connection_of_session",
         "JOIN connect_session_results r ON r.connection_id = c.id
          WHERE c.app_id = $1 AND r.session_id = $2 AND c.id = $3",
         app.uuid(),
@@ -96,6 +100,7 @@ pub async fn list(conn: &mut Conn, filter: &Filter<'_>) -> sqlx::Result<Page<Con
         (None, Some(user), _) => rows_of_user(conn, filter, user).await?,
         (None, None, status) if attention == Some(true) => {
             select_view!(
+                "list_connections_needing_attention",
                 "WHERE c.app_id::text = $1::uuid::text AND c.attention_type IS NOT NULL
                    AND c.status = 'active' AND ($2::text IS NULL OR $2 = 'active') AND c.id < $3
                  ORDER BY c.id DESC LIMIT $4",
@@ -109,6 +114,7 @@ pub async fn list(conn: &mut Conn, filter: &Filter<'_>) -> sqlx::Result<Page<Con
         }
         (None, None, Some(status)) => {
             select_view!(
+                "list_connections_by_status",
                 "WHERE c.app_id::text = $1::uuid::text AND c.status = $2 AND c.id < $3
                    AND ($5::bool IS NULL OR c.attention_type IS NULL OR c.status <> 'active')
                  ORDER BY c.id DESC LIMIT $4",
@@ -123,6 +129,7 @@ pub async fn list(conn: &mut Conn, filter: &Filter<'_>) -> sqlx::Result<Page<Con
         }
         (None, None, None) => {
             select_view!(
+                "list_connections",
                 "WHERE c.app_id::text = $1::uuid::text AND c.id < $2
                    AND ($4::bool IS NULL OR c.attention_type IS NULL OR c.status <> 'active')
                  ORDER BY c.id DESC LIMIT $3",
@@ -158,6 +165,7 @@ async fn rows_of_session(
     session: SessionId,
 ) -> sqlx::Result<Vec<Row>> {
     select_view!(
+        "list_connections_of_session",
         "JOIN connect_session_results r ON r.connection_id = c.id
          WHERE c.app_id = $1 AND r.session_id = $2
            AND ($3::text IS NULL OR u.client_user_id = $3)
@@ -178,6 +186,7 @@ async fn rows_of_session(
 
 async fn rows_of_user(conn: &mut Conn, filter: &Filter<'_>, user: &str) -> sqlx::Result<Vec<Row>> {
     select_view!(
+        "list_connections_of_user",
         "WHERE c.user_id = (SELECT id FROM users WHERE app_id = $1 AND client_user_id = $2)
            AND ($3::text IS NULL OR c.status = $3) AND c.id < $4
            AND ($6::bool IS NULL OR $6 = (c.attention_type IS NOT NULL AND c.status = 'active'))

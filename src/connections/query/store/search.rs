@@ -22,10 +22,11 @@ struct Row {
 /// Selects what an operator sees of a connection beyond its client's view. `$rest` ends with the first part of the
 /// sort key; the macro appends `DESC LIMIT`. The text is searched in every id of the connection.
 macro_rules! select_found {
-    ($rest:tt, $search:expr, $app:expr, $from:expr, $first:expr $(, $argument:expr)* $(,)?) => {
+    ($name:tt, $rest:tt, $scan:expr $(, $argument:expr)* $(,)?) => {
         sqlx::query_as!(
             Row,
-            r#"SELECT c.id AS "id: ConnectionId", c.user_id AS "user: UserId", c.created_by,
+            "-- name: " + $name + r#"
+             SELECT c.id AS "id: ConnectionId", c.user_id AS "user: UserId", c.created_by,
                     c.bulk_revocation_id AS "bulk_revocation: BulkRevocationId", c.exchange_attempts
              FROM connections c JOIN users u ON u.id = c.user_id
              WHERE c.app_id = $1
@@ -37,87 +38,96 @@ macro_rules! select_found {
                         u.client_user_id))) > 0)
                AND ($9::bool IS NULL OR $9 = (c.attention_type IS NOT NULL AND c.status = 'active'))
                AND "# + $rest + " DESC LIMIT $7",
-            $app.uuid(),
-            $first,
-            $search.created_before,
-            $search.created_after,
-            $search.text,
-            $search.cursor.map_or(Uuid::max(), Cursor::id),
-            i64::from($search.limit) + 1,
-            $from,
-            $search.attention
+            $scan.app.uuid(),
+            $scan.search.status.map(Status::as_str),
+            $scan.search.created_before,
+            $scan.search.created_after,
+            $scan.search.text,
+            $scan.search.cursor.map_or(Uuid::max(), Cursor::id),
+            i64::from($scan.search.limit) + 1,
+            $scan.from,
+            $scan.search.attention
             $(, $argument)*
         )
     };
 }
 
-/// Returns a page of the app's connections that match, newest first. Each kind of search has its own statement. The row
-/// comparisons with `app_id::text` leave the planner no index but those of the app's own rows to sort by: by the
-/// primary key, a small app's search would read all other apps' rows.
+/// One page's search, from the cursor down to the connection `from`.
+///
+/// Each kind of search has its own statement. The row comparisons with `app_id::text` leave the planner no index but
+/// those of the app's own rows to sort by: by the primary key, a small app's search would read all other apps' rows.
+struct Scan<'a> {
+    app: AppId,
+    search: &'a Search<'a>,
+    from: Uuid,
+}
+
+impl Scan<'_> {
+    async fn user(&self, conn: &mut Conn, client_user_id: &str) -> sqlx::Result<Vec<Row>> {
+        select_found!(
+            "search_connections_of_user",
+            "c.id < $6 AND c.id >= $8
+             AND c.user_id = (SELECT id FROM users WHERE app_id = $1 AND client_user_id = $10)
+             AND ($2::text IS NULL OR c.status = $2)
+             ORDER BY c.id",
+            self,
+            client_user_id,
+        )
+        .fetch_all(conn)
+        .await
+    }
+
+    async fn needing_attention(&self, conn: &mut Conn) -> sqlx::Result<Vec<Row>> {
+        select_found!(
+            "search_connections_needing_attention",
+            "(c.app_id::text, c.id) < ($1::uuid::text, $6)
+             AND (c.app_id::text, c.id) >= ($1::uuid::text, $8)
+             AND c.attention_type IS NOT NULL AND c.status = 'active'
+             AND ($2::text IS NULL OR c.status = $2)
+             ORDER BY c.app_id::text DESC, c.id",
+            self,
+        )
+        .fetch_all(conn)
+        .await
+    }
+
+    async fn status(&self, conn: &mut Conn) -> sqlx::Result<Vec<Row>> {
+        select_found!(
+            "search_connections_by_status",
+            "(c.app_id::text, c.status, c.id) < ($1::uuid::text, $2, $6)
+             AND (c.app_id::text, c.status, c.id) >= ($1::uuid::text, $2, $8)
+             ORDER BY c.app_id::text DESC, c.status DESC, c.id",
+            self,
+        )
+        .fetch_all(conn)
+        .await
+    }
+
+    async fn app(&self, conn: &mut Conn) -> sqlx::Result<Vec<Row>> {
+        select_found!(
+            "search_connections",
+            "(c.app_id::text, c.id) < ($1::uuid::text, $6)
+             AND (c.app_id::text, c.id) >= ($1::uuid::text, $8) AND $2::text IS NULL
+             ORDER BY c.app_id::text DESC, c.id",
+            self,
+        )
+        .fetch_all(conn)
+        .await
+    }
+}
+
+/// Returns a page of the app's connections that match, newest first.
 ///
 /// A filter that no index answers (text, time) reads at most [`SCANNED`] rows per page; the cursor then continues
 /// behind the last row that was read.
 pub async fn search(conn: &mut Conn, app: AppId, search: &Search<'_>) -> sqlx::Result<Page<Found>> {
-    let status = search.status.map(Status::as_str);
     let end = end_of_scan(conn, app, search).await?;
-    let from = end.unwrap_or(Uuid::nil());
-    let rows = match (search.client_user_id, status) {
-        (Some(user), status) => {
-            select_found!(
-                "c.id < $6 AND c.id >= $8
-                 AND c.user_id = (SELECT id FROM users WHERE app_id = $1 AND client_user_id = $10)
-                 AND ($2::text IS NULL OR c.status = $2)
-                 ORDER BY c.id",
-                search,
-                app,
-                from,
-                status,
-                user,
-            )
-            .fetch_all(&mut *conn)
-            .await?
-        }
-        (None, status) if search.attention == Some(true) => {
-            select_found!(
-                "(c.app_id::text, c.id) < ($1::uuid::text, $6)
-                 AND (c.app_id::text, c.id) >= ($1::uuid::text, $8)
-                 AND c.attention_type IS NOT NULL AND c.status = 'active'
-                 AND ($2::text IS NULL OR c.status = $2)
-                 ORDER BY c.app_id::text DESC, c.id",
-                search,
-                app,
-                from,
-                status,
-            )
-            .fetch_all(&mut *conn)
-            .await?
-        }
-        (None, Some(status)) => {
-            select_found!(
-                "(c.app_id::text, c.status, c.id) < ($1::uuid::text, $2, $6)
-                 AND (c.app_id::text, c.status, c.id) >= ($1::uuid::text, $2, $8)
-                 ORDER BY c.app_id::text DESC, c.status DESC, c.id",
-                search,
-                app,
-                from,
-                status,
-            )
-            .fetch_all(&mut *conn)
-            .await?
-        }
-        (None, None) => {
-            select_found!(
-                "(c.app_id::text, c.id) < ($1::uuid::text, $6)
-                 AND (c.app_id::text, c.id) >= ($1::uuid::text, $8) AND $2::text IS NULL
-                 ORDER BY c.app_id::text DESC, c.id",
-                search,
-                app,
-                from,
-                None::<&str>,
-            )
-            .fetch_all(&mut *conn)
-            .await?
-        }
+    let scan = Scan { app, search, from: end.unwrap_or(Uuid::nil()) };
+    let rows = match (search.client_user_id, search.status) {
+        (Some(user), _) => scan.user(conn, user).await?,
+        (None, _) if search.attention == Some(true) => scan.needing_attention(conn).await?,
+        (None, Some(_)) => scan.status(conn).await?,
+        (None, None) => scan.app(conn).await?,
     };
     let mut page = Page::from_query(rows, search.limit, |row| row.id.uuid());
     if let (None, Some(end)) = (page.next, end) {
@@ -183,29 +193,9 @@ async fn older_by_name(
     found: usize,
 ) -> sqlx::Result<Vec<Row>> {
     let Some(text) = search.text else { return Ok(Vec::new()) };
-    sqlx::query_as!(
+    sqlx::query_file_as!(
         Row,
-        r#"WITH named AS (
-            SELECT c.id FROM connections c WHERE c.id = $3 AND c.app_id = $1
-            UNION
-            SELECT c.id FROM connections c WHERE c.login_id = $2 AND c.app_id = $1
-            UNION
-            SELECT c.id FROM connections c WHERE c.user_id = $4
-            UNION
-            SELECT c.id FROM (
-                SELECT u.id FROM users u
-                WHERE u.app_id = $1 AND u.client_user_id ~>=~ $2
-                  AND u.client_user_id ~<~ ($2 || chr(1114111))
-                ORDER BY u.client_user_id USING ~<~ LIMIT $9) u
-            JOIN connections c ON c.user_id = u.id)
-         SELECT c.id AS "id: ConnectionId", c.user_id AS "user: UserId", c.created_by,
-                c.bulk_revocation_id AS "bulk_revocation: BulkRevocationId", c.exchange_attempts
-         FROM connections c
-         WHERE c.id IN (SELECT id FROM named) AND c.app_id = $1 AND c.id < $5
-           AND ($6::timestamptz IS NULL OR c.created_at < $6)
-           AND ($7::timestamptz IS NULL OR c.created_at >= $7)
-           AND ($8::text IS NULL OR c.status = $8)
-         ORDER BY c.id DESC LIMIT $9"#,
+        "src/connections/query/store/older_by_name.sql",
         app.uuid(),
         text,
         text.parse::<ConnectionId>().ok().map(ConnectionId::uuid),

@@ -92,10 +92,11 @@ impl TryFrom<Row> for Connection {
 /// Selects views with the effective status: a connection that a bulk revocation in force matches is `revoking`, even if
 /// its row is not marked yet. The oldest match decides, as in marking.
 macro_rules! select_effective_view {
-    ($rest:tt, $($argument:expr),* $(,)?) => {
+    ($name:tt, $rest:tt, $($argument:expr),* $(,)?) => {
         sqlx::query_as!(
             Row,
-            r#"SELECT c.app_id AS "app_id: AppId", c.id AS "id: ConnectionId",
+            "-- name: " + $name + r#"
+             SELECT c.app_id AS "app_id: AppId", c.id AS "id: ConnectionId",
                     CASE WHEN o.id IS NULL THEN c.status ELSE 'revoking' END AS "status!",
                     u.client_user_id, c.login_id, c.dapi_user_id, c.dapi_token_id, c.created_at,
                     c.code_expires_at, c.activated_at, c.failure_type, c.failure_detail,
@@ -122,13 +123,13 @@ macro_rules! select_effective_view {
 /// Selects views with the status of the row: from the table, or from a CTE with the rows that a statement has just
 /// changed.
 macro_rules! select_view {
-    ($rest:tt, $($argument:expr),* $(,)?) => {
-        select_view!("", "connections", $rest; $($argument),*)
+    ($name:tt, $rest:tt, $($argument:expr),* $(,)?) => {
+        select_view!($name, "", "connections", $rest; $($argument),*)
     };
-    ($with:tt, $from:tt, $rest:tt; $($argument:expr),* $(,)?) => {
+    ($name:tt, $with:tt, $from:tt, $rest:tt; $($argument:expr),* $(,)?) => {
         sqlx::query_as!(
             Row,
-            $with + r#"SELECT c.app_id AS "app_id: AppId", c.id AS "id: ConnectionId", c.status, u.client_user_id, c.login_id,
+            "-- name: " + $name + "\n" + $with + r#"SELECT c.app_id AS "app_id: AppId", c.id AS "id: ConnectionId", c.status, u.client_user_id, c.login_id,
                     c.dapi_user_id, c.dapi_token_id, c.created_at, c.code_expires_at, c.activated_at,
                     c.failure_type, c.failure_detail, c.revocation_kind, c.revocation_reason,
                     c.revocation_requested_at, c.revocation_confirmed_at, c.revocation_attempts,

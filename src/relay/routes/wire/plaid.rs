@@ -40,6 +40,10 @@ pub struct AnswerShape {
     error_code: Option<String>,
     /// A description of the error.
     error_message: Option<String>,
+    /// What the user may be shown, if there is anything.
+    display_message: Option<String>,
+    /// What to do about the error, if Plaid says so.
+    suggested_action: Option<String>,
     /// Of an exchange: a proxy token in place of Plaid's, which only Strongroom can use.
     access_token: Option<String>,
     /// Of an exchange: Plaid's name for the bank login.
