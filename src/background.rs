@@ -29,6 +29,8 @@ const REFRESH: Duration = Duration::from_secs(1);
 const LINK: Duration = Duration::from_millis(500);
 /// How often new events are dispatched: the first delivery of an event is to leave within a second of its commit.
 const DISPATCH: Duration = Duration::from_millis(150);
+/// How often events that are older than they are kept are deleted.
+const SWEEP_EVENTS: Duration = Duration::from_mins(10);
 /// How often deliveries that are due again are looked for.
 const SEND: Duration = Duration::from_millis(500);
 /// The pause after a round that failed.
@@ -155,7 +157,8 @@ async fn link_audit(pool: Pool, metrics: audit::Metrics, stop: CancellationToken
 /// Dispatches events in a loop of its own. It polls, so that a change is found alike whether this replica, another or a
 /// command committed it.
 async fn dispatch_events(context: events::Context, due: &Notify, stop: CancellationToken) {
-    let mut last_swept: Option<Instant> = None;
+    let (mut last_measured, mut last_swept): (Option<Instant>, Option<Instant>) = (None, None);
+    let is_over = |last: Option<Instant>, pause| last.is_none_or(|last| last.elapsed() >= pause);
     loop {
         let pause = match events::dispatch::round(&context).await {
             Ok((dispatched, 0)) => {
@@ -170,12 +173,16 @@ async fn dispatch_events(context: events::Context, due: &Notify, stop: Cancellat
                 AFTER_A_FAILURE
             }
         };
-        if last_swept.is_none_or(|last| last.elapsed() >= HOUSEKEEPING) {
+        if is_over(last_measured, HOUSEKEEPING) {
+            last_measured = Some(Instant::now());
+            if let Err(error) = events::dispatch::measure(&context).await {
+                tracing::warn!(cause = %error, "events and deliveries could not be counted");
+            }
+        }
+        if is_over(last_swept, SWEEP_EVENTS) {
             last_swept = Some(Instant::now());
-            let measured = events::dispatch::measure(&context).await;
-            let swept = events::sweep(&context).await;
-            if let Err(error) = measured.and(swept.map(|_| ())) {
-                tracing::warn!(cause = %error, "events could not be counted or swept");
+            if let Err(error) = events::sweep(&context).await {
+                tracing::warn!(cause = %error, "events could not be swept");
             }
         }
         tokio::select! {

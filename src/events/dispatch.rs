@@ -9,8 +9,8 @@ use super::store::{self, NewEvent};
 use super::{Context, delivery, render};
 use crate::common::ids::AppId;
 
-/// The most events that one transaction gives positions.
-const BATCH: usize = 500;
+/// The most events that one transaction gives positions: with a hundred webhooks they are 20,000 deliveries.
+const BATCH: usize = 200;
 /// The most apps that one pass serves.
 const APPS: i64 = 256;
 

@@ -44,7 +44,8 @@ pub(super) struct NewEvent {
 /// Returns apps whose events wait for their positions, at most `limit`: a skip scan, one look into the index for each.
 pub(super) async fn waiting_apps(conn: &mut Conn, limit: i64) -> sqlx::Result<Vec<AppId>> {
     sqlx::query_scalar!(
-        r#"WITH RECURSIVE waiting AS (
+        r#"-- name: find_apps_with_waiting_events
+         WITH RECURSIVE waiting AS (
             (SELECT app_id FROM event_outbox ORDER BY app_id LIMIT 1)
             UNION ALL
             SELECT next.app_id FROM waiting w CROSS JOIN LATERAL (
@@ -114,7 +115,8 @@ pub(super) async fn insert(conn: &mut Conn, app: AppId, events: &[NewEvent]) -> 
         |value: fn(&NewEvent) -> Option<Uuid>| events.iter().map(value).collect::<Vec<_>>();
     let ids: Vec<_> = events.iter().map(|new| new.event.id).collect();
     sqlx::query!(
-        "WITH added AS (
+        "-- name: insert_events
+         WITH added AS (
             INSERT INTO events (app_id, position, id, type, at, sequence, user_id, data, endpoint_id)
             SELECT $1, * FROM unnest($2::bigint[], $3::uuid[], $4::text[], $5::timestamptz[], $6::bigint[],
                                      $7::uuid[], $8::text[], $10::uuid[]))
@@ -211,7 +213,8 @@ pub(super) async fn sweep(
     limit: i64,
 ) -> sqlx::Result<i64> {
     sqlx::query_scalar!(
-        r#"WITH deleted AS (
+        r#"-- name: sweep_events
+         WITH deleted AS (
             DELETE FROM events WHERE app_id = $1 AND position = ANY (ARRAY(
                 SELECT position FROM events
                 WHERE app_id = $1 AND at < (SELECT strongroom_now()) - $2::interval

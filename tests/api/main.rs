@@ -78,4 +78,6 @@ mod tokens;
 mod unfit;
 mod upgrade;
 mod upstreams;
+#[cfg(feature = "failpoints")]
+mod webhook_crashes;
 mod webhooks;

@@ -106,7 +106,8 @@ pub(super) async fn claim(
 ) -> sqlx::Result<Vec<Claimed>> {
     let (endpoints, counts): (Vec<_>, Vec<_>) = quotas.iter().copied().unzip();
     let rows = sqlx::query!(
-        r#"WITH
+        r#"-- name: claim_deliveries
+         WITH
          -- SKIP LOCKED: what another replica claims is not waited for. MATERIALIZED, so that rows are locked once.
          chosen AS MATERIALIZED (
             SELECT d.endpoint_id, d.position
@@ -133,12 +134,11 @@ pub(super) async fn claim(
     )
     .fetch_all(conn)
     .await?;
-    let claimed = rows.into_iter().map(|row| {
-        let kind = EventType::parse(&row.kind);
-        let kind = kind.ok_or_else(|| sqlx::Error::Decode("an event's type".into()))?;
-        let data = RawValue::from_string(row.data);
-        let data = data.map_err(|error| sqlx::Error::Decode(error.into()))?;
-        Ok(Claimed {
+    let claimed = rows.into_iter().filter_map(|row| {
+        // A type of a newer release is left to the replicas of that release: the lease ends by itself.
+        let kind = EventType::parse(&row.kind)?;
+        let data = RawValue::from_string(row.data).ok()?;
+        Some(Claimed {
             app: row.app,
             endpoint: row.endpoint_id,
             position: row.position,
@@ -150,7 +150,7 @@ pub(super) async fn claim(
             was_failing: row.was_failing,
         })
     });
-    claimed.collect()
+    Ok(claimed.collect())
 }
 
 /// The outcome of an attempt, to be recorded.
@@ -206,7 +206,8 @@ impl BatchQuery for Report {
         let positions: Vec<_> = reports.iter().map(|report| report.position).collect();
         let statuses: Vec<_> = reports.iter().map(|report| report.status).collect();
         sqlx::query!(
-            "WITH mine AS MATERIALIZED (
+            "-- name: record_deliveries
+             WITH mine AS MATERIALIZED (
                 SELECT d.endpoint_id, d.position, r.status
                 FROM unnest($1::uuid[], $2::bigint[], $3::int[]) AS r (endpoint_id, position, status)
                 JOIN webhook_deliveries d ON d.endpoint_id = r.endpoint_id AND d.position = r.position

@@ -275,7 +275,8 @@ pub(super) async fn replay(
     limit: i64,
 ) -> sqlx::Result<(i64, Option<OffsetDateTime>)> {
     let row = sqlx::query!(
-        r#"WITH chosen AS MATERIALIZED (
+        r#"-- name: replay_events
+         WITH chosen AS MATERIALIZED (
             SELECT v.position, v.at, row_number() OVER (ORDER BY v.position) AS n
             FROM events v JOIN webhook_endpoints e ON e.id = $2 AND e.app_id = v.app_id
             WHERE v.app_id = $1 AND v.at >= $3 AND v.at < $4 AND v.endpoint_id IS NULL
