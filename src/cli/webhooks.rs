@@ -14,8 +14,9 @@ use crate::common::actor::Actor;
 use crate::common::ids::{AppId, WebhookId, WebhookSecretId};
 use crate::config::{Environment, Reader, read_allow_private_addresses};
 use crate::events::endpoints::admin::{self, DEFAULT_OVERLAP, MAX_OVERLAP};
-use crate::events::endpoints::routes::WebhookDelivery;
-use crate::events::endpoints::{self, Change, Delivery, Draft, Signature, Webhook, WebhookError};
+use crate::events::endpoints::{
+    self, Change, DeliveryStatus, Draft, Signature, Webhook, WebhookDelivery, WebhookError,
+};
 use crate::events::kind::EventType;
 use crate::outbound::Reach;
 
@@ -373,8 +374,8 @@ async fn deliveries(
     let conn = &mut session.conn;
     endpoints::find(conn, app, id).await?.ok_or_else(|| failure(WebhookError::Unknown))?;
     let rows = endpoints::deliveries(conn, app, id, None, SHOWN).await?;
-    let lines: Vec<_> = rows.iter().map(line).collect();
     let shown: Vec<_> = rows.into_iter().map(WebhookDelivery::from).collect();
+    let lines: Vec<_> = shown.iter().map(line).collect();
     output.result(&shown, || {
         if lines.is_empty() {
             return "There is no delivery yet.".to_owned();
@@ -384,14 +385,14 @@ async fn deliveries(
     Ok(())
 }
 
-fn line(delivery: &Delivery) -> [String; 5] {
-    let status = match (delivery.delivered_at, delivery.due_at) {
-        (Some(_), _) => "delivered",
-        (None, Some(_)) => "pending",
-        (None, None) => "failed",
+fn line(delivery: &WebhookDelivery) -> [String; 5] {
+    let status = match delivery.status {
+        DeliveryStatus::Pending => "pending",
+        DeliveryStatus::Delivered => "delivered",
+        DeliveryStatus::Failed => "failed",
     };
     [
-        delivery.event.to_string(),
+        delivery.event_id.to_string(),
         delivery.kind.clone(),
         status.to_owned(),
         delivery.attempts.to_string(),

@@ -11,10 +11,10 @@ use super::cursor::EventCursor;
 use super::model::Event;
 use super::store::{self, Page};
 use crate::common::ids::AppId;
-use crate::common::paging::{DEFAULT_LIMIT, PageCursor};
-use crate::connections::query::routes::read::limit;
+use crate::common::paging::PageCursor;
 use crate::http::body::UrlQuery;
 use crate::http::caller::{Authorized, needs};
+use crate::http::paging;
 use crate::http::problem::{Problem, ProblemCode, code};
 use crate::http::responses::{ForClients, Problems};
 
@@ -71,7 +71,7 @@ pub async fn list(
     let app = caller.client.app;
     let query = query.0;
     let after = query.after.as_deref().map(|text| cursor(app, text)).transpose()?;
-    let limit = query.limit.as_deref().map_or(Ok(DEFAULT_LIMIT), limit)?;
+    let limit = paging::limit(query.limit.as_deref())?;
     let wait = query.wait.as_deref().map_or(Ok(Duration::ZERO), wait)?;
     let page = read(&context, app, after, limit, wait).await?;
     let last = page.events.last().map(|(position, _)| *position);

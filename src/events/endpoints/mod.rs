@@ -4,12 +4,14 @@
 //! `model` holds the rules and does no I/O, `secret` what is signed with, `store` the SQL, `admin` the use cases.
 
 pub mod admin;
+mod log;
 mod model;
 pub mod routes;
 mod secret;
 mod store;
 
 pub use admin::WebhookError;
+pub use log::{DeliveryStatus, WebhookDelivery};
 pub use model::{
     Change, Draft, Signature, Webhook, WebhookDescription, WebhookEventTypes, WebhookURL,
 };

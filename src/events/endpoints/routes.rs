@@ -9,16 +9,17 @@ use time::OffsetDateTime;
 use utoipa::{IntoParams, ToSchema};
 
 use super::admin::{self, DEFAULT_OVERLAP, MAX_OVERLAP, WebhookError};
+use super::log::WebhookDelivery;
 use super::model::{Change, Draft, Webhook};
 use super::store;
 use crate::common::ids::{EventId, WebhookId, WebhookSecretId};
-use crate::common::paging::{DEFAULT_LIMIT, PageCursor};
-use crate::connections::query::routes::read::limit;
+use crate::common::paging::PageCursor;
 use crate::events::Context;
 use crate::events::cursor::EventCursor;
 use crate::events::kind::EventType;
 use crate::http::body::{Body, Id, OptionalBody, UrlQuery};
 use crate::http::caller::{Authorized, needs};
+use crate::http::paging;
 use crate::http::problem::{Problem, ProblemCode, code};
 use crate::http::responses::{ForClients, Problems, WithJson};
 use crate::vault::VaultError;
@@ -349,76 +350,6 @@ pub struct DeliveriesQuery {
     cursor: Option<String>,
 }
 
-/// How a delivery stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum DeliveryStatus {
-    /// It is attempted again.
-    Pending,
-    /// It was answered with 2xx.
-    Delivered,
-    /// Nothing but failures for three days.
-    Failed,
-}
-
-/// One event's delivery to a webhook.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct WebhookDelivery {
-    /// The event.
-    #[serde(rename = "eventID")]
-    event_id: EventId,
-    /// The event's type.
-    #[serde(rename = "type")]
-    #[schema(value_type = EventType)]
-    kind: String,
-    /// How it stands.
-    status: DeliveryStatus,
-    /// When it was queued.
-    #[serde(with = "time::serde::rfc3339")]
-    created_at: OffsetDateTime,
-    /// How many attempts were made.
-    #[schema(minimum = 0, example = 1)]
-    attempts: i32,
-    /// When the last attempt was made.
-    #[serde(with = "time::serde::rfc3339::option")]
-    attempted_at: Option<OffsetDateTime>,
-    /// The HTTP status of the last answer.
-    #[schema(example = 204)]
-    answer: Option<i32>,
-    /// How the last attempt failed.
-    #[schema(example = "HTTP 503")]
-    error: Option<String>,
-    /// When the next attempt is made.
-    #[serde(with = "time::serde::rfc3339::option")]
-    next_attempt_at: Option<OffsetDateTime>,
-    /// When it was answered with 2xx.
-    #[serde(with = "time::serde::rfc3339::option")]
-    delivered_at: Option<OffsetDateTime>,
-}
-
-impl From<store::Delivery> for WebhookDelivery {
-    fn from(row: store::Delivery) -> Self {
-        let status = match (row.delivered_at, row.due_at) {
-            (Some(_), _) => DeliveryStatus::Delivered,
-            (None, Some(_)) => DeliveryStatus::Pending,
-            (None, None) => DeliveryStatus::Failed,
-        };
-        Self {
-            event_id: row.event,
-            kind: row.kind,
-            status,
-            created_at: row.created_at,
-            attempts: row.attempts,
-            attempted_at: row.attempted_at,
-            answer: row.status,
-            error: row.error,
-            next_attempt_at: row.due_at,
-            delivered_at: row.delivered_at,
-        }
-    }
-}
-
 /// One page of a webhook's deliveries, the newest event first.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -446,7 +377,7 @@ pub async fn deliveries(
     query: UrlQuery<DeliveriesQuery>,
 ) -> Result<HttpResponse, Problem> {
     let app = caller.client.app;
-    let limit = query.0.limit.as_deref().map_or(Ok(DEFAULT_LIMIT), limit)?;
+    let limit = paging::limit(query.0.limit.as_deref())?;
     let cursor = query.0.cursor.as_deref().map(|text| {
         let cursor = text.parse::<EventCursor>().ok().filter(|cursor| cursor.app == app);
         let what = "must be the nextCursor of a page before";
