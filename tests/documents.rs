@@ -376,10 +376,11 @@ fn audit_actions() -> BTreeSet<String> {
             && parts.iter().all(|part| is_part(part))
             // Hosts of examples, and fields of spans.
             && parts[1] != "example"
-            && !["db", "otel", "http"].contains(&parts[0])
+            && !["db", "otel", "http", "error"].contains(&parts[0])
     };
     let mut found = BTreeSet::new();
-    for (path, code) in sources() {
+    let statements = files("src", ".sql").into_iter().map(|path| (path.clone(), read(&path)));
+    for (path, code) in sources().into_iter().chain(statements) {
         // The types of events look alike; `every_type_of_event_is_told` has them.
         if ["src/sandbox/", "src/dev/", "src/events/kind.rs"].iter().any(|it| path.starts_with(it))
         {

@@ -80,7 +80,7 @@ struct Create {
     /// Of this user, by the app's own name; may be repeated.
     #[arg(long = "user")]
     users: Vec<String>,
-    /// This connection, `conn_…` or the bank login's id (Dapi's connectionID, Plaid's item_id); may be repeated.
+    /// This connection, `conn_…` or the bank login's id (Dapi's `connectionID`, Plaid's `item_id`); may be repeated.
     #[arg(long = "connection")]
     connections: Vec<String>,
     /// Received before this time, such as 2026-01-31T12:00:00Z.

@@ -141,7 +141,7 @@ impl Keys {
         match confirmed.await {
             Ok(ids) => self.state().confirmed.extend(ids.into_iter().map(|id| (app, id))),
             Err(error) => {
-                tracing::warn!(cause = %error, "the confirmed webhook keys could not be read")
+                tracing::warn!(cause = %error, "the confirmed webhook keys could not be read");
             }
         }
     }
