@@ -1,4 +1,4 @@
-.PHONY: test test-kms test-production test-docs test-api-document test-browser test-client-libraries test-examples example soak fmt lint sqlx doc bench bench-peers
+.PHONY: test test-kms test-production test-docs test-api-document test-browser test-client-libraries test-examples example soak fmt lint sqlx doc bench bench-events bench-peers
 
 ## Everything that has to hold; needs Rust, a C compiler and PostgreSQL's programs.
 test:
@@ -58,6 +58,10 @@ doc:
 ## Ratios against pgbench and a bare server, in one run; BENCH_ROUNDS and BENCH_SECONDS change it.
 bench:
 	cargo bench --bench ratios
+
+## About a thousand events a second to twenty webhooks, of which one hangs.
+bench-events:
+	cargo bench --bench ratios -- --events
 
 ## Tokens per CPU second beside npm oidc-provider, in one run; needs node with npm.
 bench-peers:

@@ -1,8 +1,8 @@
 //! The loops that drive the background work: one per [`Part`] of the reconciler, woken by a timer, by requests
-//! and by the gate; the chainer of the audit trail; and the refresher of the OAuth directory. Every replica
+//! and by the gate; the chainer of the audit trail; the dispatcher of events; and the refresher of the OAuth directory. Every replica
 //! runs all of them: locks and leases in PostgreSQL keep replicas apart.
 //!
-//! May import: audit, config, connections, database, oauth, vault.
+//! May import: audit, config, connections, database, events, oauth, vault.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ use crate::connections::reconcile::{Part, Round};
 use crate::database::Pool;
 use crate::oauth::Directory;
 use crate::vault::{Vault, VaultError};
-use crate::{audit, connections, oauth, vault};
+use crate::{audit, connections, events, oauth, vault};
 
 /// The minimum pause between two rounds: what is due may already be claimed by another replica.
 const MIN_PAUSE: Duration = Duration::from_millis(20);
@@ -29,18 +29,30 @@ const REFRESH: Duration = Duration::from_secs(1);
 const WATCH_MASTERS: Duration = Duration::from_millis(500);
 /// How often new rows of the audit trail are linked.
 const LINK: Duration = Duration::from_millis(500);
+/// How often new events are dispatched: the first delivery of an event is to leave within a second of its commit.
+const DISPATCH: Duration = Duration::from_millis(150);
+/// How often events that are older than they are kept are deleted.
+const SWEEP_EVENTS: Duration = Duration::from_mins(10);
+/// How often deliveries that are due again are looked for.
+const SEND: Duration = Duration::from_millis(500);
+/// The pause after a round that failed.
+const AFTER_A_FAILURE: Duration = Duration::from_secs(1);
 /// After how many refreshes the directory writes down which clients and secrets were used.
 const RECORD_USES_EVERY: u32 = 15;
 
-/// Runs the reconcilers and the chainer until `stop`.
+/// Runs the reconcilers, the chainer and the dispatcher until `stop`.
 pub async fn run(
     context: connections::Context,
+    events: events::Context,
     oauth: Arc<OauthConfig>,
     audit: audit::Metrics,
     stop: CancellationToken,
 ) {
     let chainer = link_audit(context.pool.clone(), audit, stop.clone());
-    tokio::join!(rounds(context, oauth, stop), chainer);
+    let due = Notify::new();
+    let dispatcher = dispatch_events(events.clone(), &due, stop.clone());
+    let sender = send_events(events, &due, stop.clone());
+    tokio::join!(rounds(context, oauth, stop), chainer, dispatcher, sender);
 }
 
 /// Runs the parts of the background work concurrently until `stop`, so that none waits for another.
@@ -151,6 +163,66 @@ pub async fn watch_masters(vault: Vault, stop: CancellationToken) {
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(WATCH_MASTERS) => {}
+        }
+    }
+}
+
+/// Dispatches events in a loop of its own. It polls, so that a change is found alike whether this replica, another or a
+/// command committed it.
+async fn dispatch_events(context: events::Context, due: &Notify, stop: CancellationToken) {
+    let (mut last_measured, mut last_swept): (Option<Instant>, Option<Instant>) = (None, None);
+    let is_over = |last: Option<Instant>, pause| last.is_none_or(|last| last.elapsed() >= pause);
+    loop {
+        let pause = match events::dispatch::round(&context).await {
+            Ok((dispatched, 0)) => {
+                if dispatched > 0 {
+                    due.notify_one();
+                }
+                DISPATCH
+            }
+            Ok(_) => AFTER_A_FAILURE,
+            Err(error) => {
+                tracing::warn!(cause = %error, "events could not be dispatched");
+                AFTER_A_FAILURE
+            }
+        };
+        if is_over(last_measured, HOUSEKEEPING) {
+            last_measured = Some(Instant::now());
+            if let Err(error) = events::dispatch::measure(&context).await {
+                tracing::warn!(cause = %error, "events and deliveries could not be counted");
+            }
+        }
+        if is_over(last_swept, SWEEP_EVENTS) {
+            last_swept = Some(Instant::now());
+            if let Err(error) = events::sweep(&context).await {
+                tracing::warn!(cause = %error, "events could not be swept");
+            }
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+/// Begins deliveries in a loop of its own: when events were dispatched, when an attempt has ended, and for what is due
+/// again every half second. The attempts are tasks of their own, which a shutdown waits for.
+async fn send_events(context: events::Context, due: &Notify, stop: CancellationToken) {
+    while !stop.is_cancelled() {
+        let pause = match events::delivery::round(&context).await {
+            Ok(_) => SEND,
+            Err(error) => {
+                tracing::warn!(cause = %error, "deliveries could not be begun");
+                AFTER_A_FAILURE
+            }
+        };
+        // What ends or comes meanwhile is claimed together.
+        tokio::time::sleep(MIN_PAUSE).await;
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = due.notified() => {}
+            () = context.sender.freed() => {}
+            () = tokio::time::sleep(pause) => {}
         }
     }
 }

@@ -12,6 +12,7 @@
 //! - [`cli`]: the commands, one file each; may import everything
 //! - [`service`]: the route table; builds, runs and drains a replica
 //! - [`background`]: the loops of the background work, and the refresh of the OAuth directory
+//! - [`events`]: what happened, for an app's backends to read in the order of the commits
 //! - [`relay`]: calls to Dapi on a connection's behalf, and Dapi's own wire for its SDKs
 //! - [`connections`]: a connection's life: exchange, import, reveal, revocation, erasure, reconciliation, the token lease
 //! - [`sessions`]: connect sessions, the short-lived tokens of single browsers
@@ -37,6 +38,7 @@ pub mod common;
 pub mod config;
 pub mod connections;
 pub mod database;
+pub mod events;
 pub mod http;
 pub mod oauth;
 pub mod outbound;

@@ -59,8 +59,24 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
                 "oauth",
             ],
         ),
+        (
+            "events",
+            vec![
+                "database",
+                "common",
+                "vault",
+                "http",
+                "outbound",
+                "audit",
+                "connections",
+                "oauth",
+            ],
+        ),
         ("telemetry", vec!["database", "config"]),
-        ("background", vec!["database", "audit", "config", "connections", "oauth", "vault"]),
+        (
+            "background",
+            vec!["database", "audit", "config", "connections", "events", "oauth", "vault"],
+        ),
         (
             "service",
             vec![
@@ -76,6 +92,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
                 "oauth",
                 "sessions",
                 "connections",
+                "events",
                 "outbound",
                 "upstreams",
                 "relay",

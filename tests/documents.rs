@@ -13,6 +13,7 @@ use clap::CommandFactory as _;
 use strongroom::common::scope::Scope;
 use strongroom::config::{Config, Environment, VARIABLES};
 use strongroom::database::Pools;
+use strongroom::events::kind::EventType;
 use strongroom::http::problem::ProblemCode;
 
 const REFERENCE: &str = "docs/reference.md";
@@ -375,11 +376,14 @@ fn audit_actions() -> BTreeSet<String> {
             && parts.iter().all(|part| is_part(part))
             // Hosts of examples, and fields of spans.
             && parts[1] != "example"
-            && !["db", "otel", "http"].contains(&parts[0])
+            && !["db", "otel", "http", "error"].contains(&parts[0])
     };
     let mut found = BTreeSet::new();
-    for (path, code) in sources() {
-        if ["src/sandbox/", "src/dev/"].iter().any(|folder| path.starts_with(folder)) {
+    let statements = files("src", ".sql").into_iter().map(|path| (path.clone(), read(&path)));
+    for (path, code) in sources().into_iter().chain(statements) {
+        // The types of events look alike; `every_type_of_event_is_told` has them.
+        if ["src/sandbox/", "src/dev/", "src/events/kind.rs"].iter().any(|it| path.starts_with(it))
+        {
             continue;
         }
         let code: String = code
@@ -403,6 +407,13 @@ fn audit_actions() -> BTreeSet<String> {
 fn every_audit_action_is_told() {
     let told = by_name(REFERENCE, "## Audit actions");
     fail_on_difference("audit actions", REFERENCE, &audit_actions(), &names(&told));
+}
+
+#[test]
+fn every_type_of_event_is_told() {
+    let told = by_name("docs/events.md", "## The types");
+    let code = EventType::ALL.iter().map(|kind| kind.as_str().to_owned()).collect();
+    fail_on_difference("types of events", "docs/events.md", &code, &names(&told));
 }
 
 #[test]

@@ -16,6 +16,7 @@
     reason = "a benchmark stops where it is surprised, prints, and divides"
 )]
 
+mod events;
 mod floors;
 mod load;
 mod machine;
@@ -68,7 +69,17 @@ fn main() {
     if std::env::args().any(|argument| argument == "--peers") {
         return runtime.unwrap().block_on(beside_peers(&settings()));
     }
+    if std::env::args().any(|argument| argument == "--events") {
+        return runtime.unwrap().block_on(send_events(&settings()));
+    }
     runtime.unwrap().block_on(run(&settings()));
+}
+
+/// Events to endpoints, of which one hangs.
+async fn send_events(settings: &Settings) {
+    let stage = machine::Stage::start().await;
+    let service = product::Product::start(&stage).await;
+    events::run(&stage, &service, settings.seconds.max(10)).await;
 }
 
 /// Tokens beside another server's, in turns.

@@ -52,6 +52,8 @@ fn serve(stage: &Stage) -> (Process, SocketAddr) {
         .env("DAPI_BASE_URL", format!("http://{}/v2", stage.upstream))
         .env("DAPI_APP_KEY", "key")
         .env("DAPI_APP_SECRET", "secret")
+        // Where the endpoints of the events are.
+        .env("STRONGROOM_ALLOW_PRIVATE_ADDRESSES", "true")
         // A line for each request is what an operator has; where it goes costs nothing here.
         .env("STRONGROOM_LOG", "info")
         .stdout(Stdio::piped())
@@ -231,6 +233,13 @@ impl<'a> Product<'a> {
             load::request("POST", &path, &token, "{}")
         });
         self.measure(connections, seconds, 200, requests).await
+    }
+
+    /// Adds a webhook for one type of events.
+    pub async fn add_webhook(&self, url: &str, kind: &str) {
+        let body = json!({ "url": url, "events": [kind] }).to_string();
+        let made = call(self.address, "POST", "/v1/admin/webhooks", &self.token, &body).await;
+        assert!(made["id"].is_string(), "{made}");
     }
 
     pub async fn token(&self, connections: usize, seconds: Duration) -> Measured {

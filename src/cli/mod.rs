@@ -24,6 +24,7 @@ mod sweep;
 mod upstreams;
 mod users;
 mod wait;
+mod webhooks;
 #[cfg(not(feature = "dev"))]
 mod without_dev;
 
@@ -71,6 +72,7 @@ enum Command {
     Revocations(revocations::Revocations),
     Users(users::Users),
     Upstreams(upstreams::Upstreams),
+    Webhooks(webhooks::Webhooks),
     Keys(keys::Keys),
     Audit(audit::Audit),
     Sweep(sweep::Sweep),
@@ -170,6 +172,7 @@ impl Command {
             Self::Revocations(command) => command.run(environment, output).await,
             Self::Users(command) => command.run(environment, output).await,
             Self::Upstreams(command) => command.run(environment, output).await,
+            Self::Webhooks(command) => command.run(environment, output).await,
             Self::Keys(command) => command.run(environment, output).await,
             Self::Audit(command) => command.run(environment, output).await,
             Self::Sweep(command) => command.run(environment, output).await,

@@ -165,6 +165,18 @@ id!(
     /// The erasure of a user, and its receipt.
     ErasureId, "ers"
 );
+id!(
+    /// An event, under which it is read and delivered.
+    EventId, "event"
+);
+id!(
+    /// An endpoint to which an app's events are sent.
+    WebhookId, "wh"
+);
+id!(
+    /// One secret of a webhook.
+    WebhookSecretId, "whs"
+);
 
 #[cfg(test)]
 mod tests {

@@ -59,6 +59,7 @@ pub const VARIABLES: &[&str] = &[
     "STRONGROOM_CODE_EXP_CAP",
     "STRONGROOM_SWEEP_INTERVAL",
     "STRONGROOM_REVOCATION_GIVE_UP_AFTER",
+    "STRONGROOM_EVENT_RETENTION_DAYS",
     "STRONGROOM_LOG",
     "STRONGROOM_LOG_FORMAT",
     "DAPI_BASE_URL",
@@ -252,12 +253,16 @@ pub struct Pace {
     pub sweep_interval: Duration,
     /// After how long a revocation that Dapi never confirmed is given up.
     pub give_up_after: Duration,
+    /// How long events are kept.
+    pub event_retention: Duration,
 }
 
 impl Pace {
     fn read(reader: &mut Reader<'_>) -> Self {
         const WEEK: u32 = 7 * 24 * 3600;
+        let days: u32 = reader.number("STRONGROOM_EVENT_RETENTION_DAYS", 30, 7..=3650);
         Self {
+            event_retention: Duration::from_hours(24) * days,
             answer_within: reader.seconds("STRONGROOM_ANSWER_WITHIN", 10, 0..=600),
             code_exp_cap: reader.switch("STRONGROOM_CODE_EXP_CAP", true),
             sweep_interval: reader.seconds("STRONGROOM_SWEEP_INTERVAL", 5, 1..=3600),

@@ -92,6 +92,8 @@ codes! {
     UpstreamExists "upstream_exists" CONFLICT "There is an upstream of this name already";
     /// The client has two live secrets.
     TwoSecrets "two_secrets" CONFLICT "The client has two live secrets already";
+    /// Nothing is sent to the webhook.
+    WebhookDisabled "webhook_disabled" CONFLICT "The webhook is disabled";
     /// The user is being erased.
     UserBeingErased "user_being_erased" CONFLICT "This user is being erased";
     /// The key's first request is in progress.
@@ -106,6 +108,8 @@ codes! {
     UserSecretMissing "user_secret_missing" CONFLICT "The connection's user secret is not known yet";
     /// The window for the exchange is closed.
     CodeExpired "code_expired" GONE "The access code's window is closed; the user has to connect again";
+    /// Events behind the cursor were deleted.
+    CursorExpired "cursor_expired" GONE "Events behind this cursor are gone";
     /// The body exceeds the limit.
     BodyTooLarge "body_too_large" PAYLOAD_TOO_LARGE "The request's body is too large";
     /// Not JSON.

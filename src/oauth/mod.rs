@@ -21,6 +21,7 @@ mod secret_value;
 pub mod secrets;
 mod signing;
 pub mod signing_keys;
+pub mod snapshot;
 pub mod statements;
 mod store;
 mod tokens;

@@ -7,7 +7,9 @@ use prometheus_client::registry::Registry;
 
 use crate::database::Pools;
 use crate::http::connection;
-use crate::{audit, connections, http, oauth, providers, relay, telemetry, upstreams, vault};
+use crate::{
+    audit, connections, events, http, oauth, providers, relay, telemetry, upstreams, vault,
+};
 
 /// The handles of every feature's metrics.
 #[derive(Clone)]
@@ -21,6 +23,7 @@ pub(super) struct Metrics {
     pub(super) oauth: oauth::Metrics,
     pub(super) audit: audit::Metrics,
     pub(super) vault: vault::Metrics,
+    pub(super) events: events::Metrics,
 }
 
 /// Registers every metric of `/metrics` and returns the handles.
@@ -36,6 +39,7 @@ pub(super) fn register(pools: &Arc<Pools>) -> (Registry, Metrics) {
         oauth: oauth::Metrics::register(&mut registry),
         audit: audit::Metrics::register(&mut registry),
         vault: vault::Metrics::register(&mut registry),
+        events: events::Metrics::register(&mut registry),
     };
     telemetry::register(&mut registry);
     telemetry::register_pools(&mut registry, pools);

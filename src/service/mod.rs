@@ -40,7 +40,7 @@ use crate::oauth::{Directory, Issuer};
 use crate::outbound::Reach;
 use crate::providers::{Gate, Provider};
 use crate::vault::{Prepared, Vault};
-use crate::{audit, background, connections, oauth, providers, upstreams};
+use crate::{audit, background, connections, events, oauth, providers, upstreams};
 
 /// Open files other than connections to PostgreSQL, Dapi, upstreams and callers.
 const OTHER_FILES: usize = 64;
@@ -57,6 +57,7 @@ pub struct Service {
     metrics: Server,
     guards: [Guard; 2],
     context: Context,
+    events: events::Context,
     directory: Directory,
     oauth: Arc<OauthConfig>,
     audit: audit::Metrics,
@@ -111,6 +112,7 @@ impl Service {
             Arc::new(config.pace),
         );
         let context = shared.context(pools.background())?;
+        let events = shared.events(context.pool.clone())?;
         let readiness = shared.readiness.clone();
         let workers = usize::try_from(config.http.workers).unwrap_or(1);
         Ok(Self {
@@ -121,6 +123,7 @@ impl Service {
             metrics: servers::metrics(registry, metrics_guard.clone(), metrics_listener)?,
             guards: [guard, metrics_guard],
             context,
+            events,
             directory,
             oauth: Arc::new(config.oauth),
             audit,
@@ -155,6 +158,12 @@ impl Service {
         &self.context
     }
 
+    /// The context of the events, for tests.
+    #[must_use]
+    pub fn events(&self) -> &events::Context {
+        &self.events
+    }
+
     /// The OAuth directory of this replica.
     #[must_use]
     pub fn directory(&self) -> &Directory {
@@ -166,7 +175,8 @@ impl Service {
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> std::io::Result<()> {
         let stop = CancellationToken::new();
         let (oauth, audit) = (Arc::clone(&self.oauth), self.audit.clone());
-        let background = background::run(self.context.clone(), oauth, audit, stop.clone());
+        let (context, events) = (self.context.clone(), self.events.clone());
+        let background = background::run(context, events, oauth, audit, stop.clone());
         let background = tokio::spawn(background);
         self.run_without_background(stop, shutdown).await?;
         // It only has to finish its round: the tracker, which was waited for, has the calls that it
@@ -183,7 +193,17 @@ impl Service {
         shutdown: impl Future<Output = ()>,
     ) -> std::io::Result<()> {
         let Self {
-            api, metrics, guards, context, directory, readiness, pools, control, grace, ..
+            api,
+            metrics,
+            guards,
+            context,
+            events,
+            directory,
+            readiness,
+            pools,
+            control,
+            grace,
+            ..
         } = self;
         let watched = CancellationToken::new();
         for guard in guards {
@@ -210,6 +230,7 @@ impl Service {
         readiness.drain();
         context.providers.gate().close();
         stop.cancel();
+        events.feed.close();
         context.tasks.close();
         if tokio::time::timeout(grace, context.tasks.wait()).await.is_err() {
             let left = context.tasks.len();

@@ -17,6 +17,8 @@ use crate::common::scope::Scope;
 use crate::connections;
 use crate::connections::model::{Attention, Failure, Status};
 use crate::connections::query::routes::search::SearchText;
+use crate::events::endpoints::routes as webhooks;
+use crate::events::routes as events;
 use crate::http::problem::ProblemCode;
 use crate::http::responses;
 use crate::oauth::routes as oauth;
@@ -69,6 +71,17 @@ use crate::upstreams::routes as upstream;
         connections::bulk_revocation::routes::pause,
         connections::bulk_revocation::routes::resume,
         connections::bulk_revocation::routes::cancel,
+        events::list,
+        webhooks::create,
+        webhooks::list,
+        webhooks::get,
+        webhooks::change,
+        webhooks::delete,
+        webhooks::add_secret,
+        webhooks::end_secret,
+        webhooks::test,
+        webhooks::replay,
+        webhooks::deliveries,
         connections::erasure::routes::erase,
         connections::erasure::routes::get,
         relay::call::dapi,
@@ -105,6 +118,7 @@ use crate::upstreams::routes as upstream;
     servers((url = "/", description = "The service that serves this document")),
     tags(
         (name = "Connections", description = "Linked bank logins: connect, import, read, use and revoke them"),
+        (name = "Events", description = "What happened, to be read in the order of the commits or to be sent to webhooks"),
         (name = "Users", description = "The app's own users, and their erasure"),
         (name = "Dapi's wire", description = "For apps that use Dapi's SDKs: the same paths and shapes as Dapi's own API"),
         (name = "Webhooks", description = "What Plaid reports about bank logins"),

@@ -9,6 +9,7 @@ use actix_web::{Error, FromRequest, Handler, HttpMessage, HttpResponse, Resource
 
 use crate::audit::routes as audit;
 use crate::connections::{self, Context, erasure};
+use crate::events::endpoints::routes as webhooks;
 use crate::http::caller::{Authentication, Principal, bearer};
 use crate::http::problem::{Problem, ProblemCode};
 use crate::oauth::Issuer;
@@ -17,16 +18,17 @@ use crate::relay::routes as relay;
 use crate::service::{Shared, Thread, documents, query, status};
 use crate::upstreams::routes as upstream;
 use crate::vault::Vault;
-use crate::{oauth, sessions};
+use crate::{events, oauth, sessions};
 
 /// Registers what handlers extract.
 pub(super) fn data(config: &mut web::ServiceConfig, shared: &Shared, thread: Option<Thread>) {
-    let Some(Thread { context, upstreams, relay }) = thread else { return };
+    let Some(Thread { context, upstreams, relay, events }) = thread else { return };
     config
         .app_data(web::Data::new(context.pool.clone()))
         .app_data(web::Data::new(context))
         .app_data(web::Data::new(upstreams))
         .app_data(web::Data::new(relay))
+        .app_data(web::Data::new(events))
         .app_data(web::Data::new(shared.vault.clone()))
         .app_data(web::Data::new(shared.issuer.clone()))
         .app_data(web::Data::new(shared.signer.clone()))
@@ -66,8 +68,10 @@ pub(super) fn all(config: &mut web::ServiceConfig, cors_origins: &[String]) {
                 )
                 .configure(|config| connections(config, cors_origins))
                 .configure(calls)
+                .service(at("/events", "GET").route(web::get().to(events::routes::list)))
                 .configure(upstreams)
                 .configure(admin_clients)
+                .configure(admin_webhooks)
                 .configure(admin_audit)
                 .configure(admin_connections)
                 .wrap(middleware::from_fn(query::strict))
@@ -189,6 +193,33 @@ fn admin_clients(config: &mut web::ServiceConfig) {
         .service(
             at("/admin/clients/{clientID}/secrets/{secretID}", "DELETE")
                 .route(web::delete().to(admin::end_secret)),
+        );
+}
+
+fn admin_webhooks(config: &mut web::ServiceConfig) {
+    config
+        .service(
+            at("/admin/webhooks", "GET, POST")
+                .route(web::get().to(webhooks::list))
+                .route(web::post().to(webhooks::create)),
+        )
+        .service(
+            at("/admin/webhooks/{id}", "GET, PATCH, DELETE")
+                .route(web::get().to(webhooks::get))
+                .route(web::patch().to(webhooks::change))
+                .route(web::delete().to(webhooks::delete)),
+        )
+        .service(
+            at("/admin/webhooks/{id}/secrets", "POST").route(web::post().to(webhooks::add_secret)),
+        )
+        .service(
+            at("/admin/webhooks/{id}/secrets/{secretID}", "DELETE")
+                .route(web::delete().to(webhooks::end_secret)),
+        )
+        .service(at("/admin/webhooks/{id}/test", "POST").route(web::post().to(webhooks::test)))
+        .service(at("/admin/webhooks/{id}/replay", "POST").route(web::post().to(webhooks::replay)))
+        .service(
+            at("/admin/webhooks/{id}/deliveries", "GET").route(web::get().to(webhooks::deliveries)),
         );
 }
 

@@ -13,7 +13,7 @@ use crate::config::{HttpConfig, Pace, ProvidersConfig, PublicUrl};
 use crate::connections::{
     Batches, Budgets, ChangeNotifier, Context, Deferred, LastUses, WebhookReceiver,
 };
-use crate::database::Pool;
+use crate::database::{Batch, Pool};
 use crate::http::body_pool::{self, BodyPool};
 use crate::http::concurrency::ConcurrencyLimit;
 use crate::http::operators::Operators;
@@ -22,7 +22,7 @@ use crate::oauth::{Directory, Issuer};
 use crate::outbound::Reach;
 use crate::providers::Gate;
 use crate::vault::Vault;
-use crate::{oauth, outbound, providers, relay, upstreams};
+use crate::{events, oauth, outbound, providers, relay, upstreams};
 
 /// What all threads share.
 #[derive(Clone)]
@@ -51,6 +51,9 @@ pub(super) struct Shared {
     pub(super) public_url: Arc<str>,
     pub(super) body_pool: BodyPool,
     pub(super) webhooks: WebhookReceiver,
+    pub(super) feed: events::Feed,
+    pub(super) sender: events::delivery::Sender,
+    pub(super) delivered: Batch<events::delivery::Report>,
     pub(super) metrics: Metrics,
     pub(super) readiness: Readiness,
     pub(super) proxies: TrustedProxies,
@@ -106,6 +109,9 @@ impl Shared {
             public_url: public_url.into(),
             body_pool: BodyPool::new(body_pool::Limits::DEFAULT),
             webhooks,
+            feed: events::Feed::new(events::MAX_WAITING.min(callers)),
+            sender: events::delivery::Sender::default(),
+            delivered: Batch::new(&pools.background()),
             reach: parts.reach,
             metrics,
             readiness: parts.readiness,
@@ -149,10 +155,27 @@ impl Shared {
         })
     }
 
+    /// Returns what reading and dispatching events works with, over `pool`.
+    pub(super) fn events(&self, pool: Pool) -> Result<events::Context, StartError> {
+        Ok(events::Context {
+            pool,
+            vault: self.vault.clone(),
+            outbound: outbound::Client::new(self.reach).map_err(StartError::Tls)?,
+            sender: self.sender.clone(),
+            delivered: self.delivered.clone(),
+            tasks: self.tasks.clone(),
+            issuer: self.issuer.clone(),
+            feed: self.feed.clone(),
+            retention: self.pace.event_retention,
+            metrics: self.metrics.events.clone(),
+        })
+    }
+
     /// Returns what one thread works with.
     pub(super) fn thread(&self, workers: usize) -> Result<Thread, StartError> {
         let context = self.context(self.database.pools().worker(workers))?;
         let upstreams = self.upstreams(&context)?;
+        let events = self.events(context.pool.clone())?;
         let relay = relay::Context {
             connections: context.clone(),
             line: self.line.clone(),
@@ -160,7 +183,7 @@ impl Shared {
             public_url: self.public_url.clone(),
             metrics: self.metrics.relay.clone(),
         };
-        Ok(Thread { context, upstreams, relay })
+        Ok(Thread { context, upstreams, relay, events })
     }
 }
 
@@ -170,4 +193,5 @@ pub(super) struct Thread {
     pub(super) context: Context,
     pub(super) upstreams: upstreams::Context,
     pub(super) relay: relay::Context,
+    pub(super) events: events::Context,
 }

@@ -4,7 +4,9 @@
 use serde_json::{Value, json};
 use strongroom_dev::sandbox::{Effect, Fault, Refuse};
 
-use crate::support::{Api, BOOTSTRAP_SECRET, OauthClient, Process, Stage, TestApp, for_user, id};
+use crate::support::{
+    Api, BOOTSTRAP_SECRET, OauthClient, Process, Receiver, Reply, Stage, TestApp, for_user, id,
+};
 
 /// Every secret that passes through a day's work, with a name for the message.
 struct Secrets(Vec<(&'static str, String)>);
@@ -158,6 +160,20 @@ impl Day<'_> {
         }
     }
 
+    /// A webhook's secrets are told once, and a refusal that repeats a delivery is not kept.
+    async fn make_webhooks(&mut self, receiver: &Receiver) -> String {
+        receiver.reply(&[Reply::Status(500)]);
+        let body = json!({ "url": receiver.url, "description": "canary" });
+        let made = self.api.post(self.token, "/v1/admin/webhooks", &body).await;
+        self.secrets.add("webhook secret", &made.json["secret"]);
+        let path = format!("/v1/admin/webhooks/{}", id(&made.json));
+        let second = self.api.post(self.token, &format!("{path}/secrets"), &json!({})).await;
+        self.secrets.add("second webhook secret", &second.json["secret"]);
+        self.seen += &self.api.post_empty(self.token, &format!("{path}/test")).await.text;
+        self.seen += &self.api.get(self.token, "/v1/admin/webhooks").await.text;
+        path
+    }
+
     /// Calls on a connection's behalf: one that works, one whose refusal repeats all that was sent.
     async fn call_dapi(&mut self, active: &Value) {
         let path = format!("/v1/connections/{}/dapi/data/accounts/get", id(active));
@@ -219,6 +235,8 @@ async fn no_secret_shows_where_it_does_not_belong() {
 
     let mut day =
         Day { stage: &stage, api, token: &token, session: &session, secrets, seen: String::new() };
+    let receiver = Receiver::spawn();
+    let webhook = day.make_webhooks(&receiver).await;
     let (active, result) = day.exchange().await;
     day.go_wrong(&result).await;
     day.import().await;
@@ -254,6 +272,14 @@ async fn no_secret_shows_where_it_does_not_belong() {
     let erased = api.send(erase).await;
     seen += &erased.text;
     seen += &claims(erased.json["receipt"].as_str().unwrap());
+    // What was told of all that, to those who read and to those who receive, and the log of it.
+    receiver.arrived(8).await;
+    while !receiver.kinds().contains(&"user.erased".to_owned()) {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    seen += &receiver.received().iter().map(|each| format!("{each:?}")).collect::<String>();
+    seen += &api.get(&token, "/v1/events?limit=100").await.text;
+    seen += &api.get(&token, &format!("{webhook}/deliveries?limit=100")).await.text;
     let afterwards = everything_in_postgresql(&stage).await;
     let log = process.log();
 

@@ -35,6 +35,7 @@ mod dead_tokens;
 mod drain;
 mod emergency_stop;
 mod erasure;
+mod events;
 mod exchange;
 mod foreign_servers;
 mod forged_tokens;
@@ -78,3 +79,6 @@ mod tokens;
 mod unfit;
 mod upgrade;
 mod upstreams;
+#[cfg(feature = "failpoints")]
+mod webhook_crashes;
+mod webhooks;

@@ -12,7 +12,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 DOCUMENT = pathlib.Path(os.environ.get("STRONGROOM_OPENAPI") or HERE.parents[2] / "docs" / "openapi.json")
 # OAuth's, the wires of the providers' SDKs, and what operators' tools read.
 NOT_HERE = re.compile(
-    r"(issue|revoke|introspect)Token|get(KeySet|ServerMetadata|Health|Readiness|Metrics|ProblemType)|.*(Wire|webhook).*"
+    r"(issue|revoke|introspect)Token|get(KeySet|ServerMetadata|Health|Readiness|Metrics|ProblemType)|.*(Wire|PlaidWebhook).*"
 )
 
 

@@ -197,6 +197,67 @@ export class Strongroom {
   }
 
   // ----------------------------------------------------------------------------------------------
+  // Events
+
+  /**
+   * The app's events, oldest first. Go on with `after: nextCursor`, which is never `null`; with `wait` the answer is held
+   * for so many seconds, up to 30, until there is an event.
+   */
+  listEvents(filter?: t.EventFilter, options?: RequestOptions): Promise<t.EventList> {
+    const timeout = this.#timeout + (filter?.wait ?? 0) * 1000;
+    return this.#json("GET", "/v1/events", { timeout, ...options, ...SAFE, query: filter });
+  }
+
+  /** Adds a webhook. Its secret is in this answer and nowhere else. */
+  createWebhook(request: t.WebhookRequest, options?: RequestOptions): Promise<t.CreatedWebhook> {
+    return this.#json("POST", "/v1/admin/webhooks", { ...options, ...ONCE, body: request });
+  }
+
+  listWebhooks(options?: RequestOptions): Promise<t.WebhookList> {
+    return this.#json("GET", "/v1/admin/webhooks", { ...options, ...SAFE });
+  }
+
+  getWebhook(id: string, options?: RequestOptions): Promise<t.Webhook> {
+    return this.#json("GET", `/v1/admin/webhooks/${segment(id)}`, { ...options, ...SAFE });
+  }
+
+  updateWebhook(id: string, change: t.WebhookChange, options?: RequestOptions): Promise<t.Webhook> {
+    return this.#json("PATCH", `/v1/admin/webhooks/${segment(id)}`, { ...options, ...SAFE, body: change });
+  }
+
+  deleteWebhook(id: string, options?: RequestOptions): Promise<void> {
+    return this.#nothing("DELETE", `/v1/admin/webhooks/${segment(id)}`, { ...options, ...ONCE });
+  }
+
+  createWebhookSecret(id: string, request: t.AddWebhookSecret = {}, options?: RequestOptions): Promise<t.CreatedWebhookSecret> {
+    return this.#json("POST", `/v1/admin/webhooks/${segment(id)}/secrets`, { ...options, ...ONCE, body: request });
+  }
+
+  deleteWebhookSecret(id: string, secretID: string, options?: RequestOptions): Promise<void> {
+    const path = `/v1/admin/webhooks/${segment(id)}/secrets/${segment(secretID)}`;
+    return this.#nothing("DELETE", path, { ...options, ...ONCE });
+  }
+
+  /** Sends a test event to a webhook; {@link listWebhookDeliveries} shows how it went. */
+  testWebhook(id: string, options?: RequestOptions): Promise<t.WebhookTest> {
+    return this.#json("POST", `/v1/admin/webhooks/${segment(id)}/test`, { ...options, ...ONCE });
+  }
+
+  /** Sends the events of a range of time to a webhook once more. */
+  replayWebhook(id: string, request: t.ReplayRequest, options?: RequestOptions): Promise<t.Replay> {
+    return this.#json("POST", `/v1/admin/webhooks/${segment(id)}/replay`, { ...options, ...ONCE, body: request });
+  }
+
+  listWebhookDeliveries(
+    id: string,
+    page?: t.WebhookDeliveryPage,
+    options?: RequestOptions,
+  ): Listing<t.WebhookDeliveryList, t.WebhookDeliveryList["deliveries"][number]> {
+    const path = `/v1/admin/webhooks/${segment(id)}/deliveries`;
+    return this.#list(path, page, options, (found: t.WebhookDeliveryList) => found.deliveries);
+  }
+
+  // ----------------------------------------------------------------------------------------------
   // Other APIs
 
   /** A token of another API, from Strongroom's cache. Take it anew for each piece of work. */

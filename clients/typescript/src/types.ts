@@ -65,6 +65,28 @@ export type UpstreamList = Success<paths["/v1/admin/upstreams"]["get"]>;
 export type UpstreamRequest = Body<paths["/v1/admin/upstreams"]["post"]>;
 export type UpstreamChange = Body<paths["/v1/admin/upstreams/{name}"]["patch"]>;
 
+/** Events, oldest first, and the `after` of the next request. */
+export type EventList = Success<paths["/v1/events"]["get"]>;
+/** What happened: `connection.active`, `user.erased`, …, with the resource as it then was. */
+export type StrongroomEvent = EventList["events"][number];
+/** Filters of {@link Strongroom.listEvents}. */
+export type EventFilter = Query<paths["/v1/events"]["get"]>;
+
+export type Webhook = Success<paths["/v1/admin/webhooks/{id}"]["get"]>;
+export type WebhookList = Success<paths["/v1/admin/webhooks"]["get"]>;
+export type WebhookRequest = Body<paths["/v1/admin/webhooks"]["post"]>;
+/** Holds the webhook's secret, which is shown this once. */
+export type CreatedWebhook = Success<paths["/v1/admin/webhooks"]["post"]>;
+export type WebhookChange = Body<paths["/v1/admin/webhooks/{id}"]["patch"]>;
+export type AddWebhookSecret = Body<paths["/v1/admin/webhooks/{id}/secrets"]["post"]>;
+/** Holds the new secret, which is shown this once. */
+export type CreatedWebhookSecret = Success<paths["/v1/admin/webhooks/{id}/secrets"]["post"]>;
+export type WebhookTest = Success<paths["/v1/admin/webhooks/{id}/test"]["post"]>;
+export type ReplayRequest = Body<paths["/v1/admin/webhooks/{id}/replay"]["post"]>;
+export type Replay = Success<paths["/v1/admin/webhooks/{id}/replay"]["post"]>;
+export type WebhookDeliveryList = Success<paths["/v1/admin/webhooks/{id}/deliveries"]["get"]>;
+export type WebhookDeliveryPage = Query<paths["/v1/admin/webhooks/{id}/deliveries"]["get"]>;
+
 export type ClientDetails = Success<paths["/v1/admin/clients/{clientID}"]["get"]>;
 export type ClientList = Success<paths["/v1/admin/clients"]["get"]>;
 export type ClientPage = Query<paths["/v1/admin/clients"]["get"]>;

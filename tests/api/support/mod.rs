@@ -8,6 +8,7 @@ mod oauth;
 mod plaid;
 mod process;
 mod proxy;
+mod receiver;
 mod transit;
 mod trouble;
 
@@ -17,6 +18,7 @@ pub use database::TestDatabase;
 pub use oauth::OauthClient;
 pub use process::{Process, command};
 pub use proxy::{Cut, Proxy};
+pub use receiver::{Received, Receiver, Reply};
 pub use transit::{Line, Transit};
 pub use trouble::Trouble;
 
@@ -56,6 +58,7 @@ pub struct TestApp {
     stage: Stage,
     pub api: Api,
     pub context: Context,
+    pub events: strongroom::events::Context,
     pub metrics_url: String,
     directories: Mutex<Vec<Directory>>,
     background: bool,
@@ -134,6 +137,7 @@ impl Builder {
             stage,
             api: Api::new(run.address),
             context: run.context,
+            events: run.events,
             directories: Mutex::new(vec![run.directory]),
             metrics_url: format!("http://{}/metrics", run.metrics_address),
             background,
@@ -146,6 +150,7 @@ struct Run {
     address: SocketAddr,
     metrics_address: SocketAddr,
     context: Context,
+    events: strongroom::events::Context,
     directory: Directory,
 }
 
@@ -161,6 +166,7 @@ async fn run(
         address: service.address(),
         metrics_address: service.metrics_address(),
         context: service.context().clone(),
+        events: service.events().clone(),
         directory: service.directory().clone(),
     };
     let stopped = stop.clone().cancelled_owned();
@@ -232,6 +238,27 @@ impl TestApp {
     /// One round of the audit trail's chainer; returns how many rows it linked.
     pub async fn link(&self) -> usize {
         strongroom::audit::chain::round(&self.context.pool).await.unwrap()
+    }
+
+    /// One round of the dispatcher; returns how many events it gave positions.
+    pub async fn dispatch(&self) -> usize {
+        let (dispatched, failed) = strongroom::events::dispatch::round(&self.events).await.unwrap();
+        assert_eq!(failed, 0);
+        dispatched
+    }
+
+    /// Dispatches, and delivers what is due until nothing is; returns how many attempts were made.
+    pub async fn deliver_events(&self) -> usize {
+        self.dispatch().await;
+        let mut attempts = 0;
+        loop {
+            let begun = strongroom::events::delivery::round(&self.events).await.unwrap();
+            if begun.is_empty() {
+                return attempts;
+            }
+            attempts += begun.len();
+            futures_util::future::join_all(begun).await.into_iter().for_each(Result::unwrap);
+        }
     }
 
     /// Moves every clock forward. The directories are refreshed, as they would have been many times

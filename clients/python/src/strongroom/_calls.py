@@ -177,6 +177,68 @@ def get_erasure(id: str) -> Call[t.ErasureReceipt]:
     return _safe("GET", f"/v1/users/erasures/{segment(id)}")
 
 
+# Events
+
+
+def list_events(*, after: str | None = None, limit: int | None = None, wait: int | None = None) -> Call[t.EventList]:
+    """The app's events, oldest first. Go on with `after=page["nextCursor"]`, which is never `None`; with `wait` the
+    answer is held for so many seconds, up to 30, until there is an event."""
+    return _safe("GET", "/v1/events", query=_given(after=after, limit=limit, wait=wait))
+
+
+def create_webhook(request: t.WebhookRequest) -> Call[t.CreatedWebhook]:
+    """Adds a webhook. Its secret is in this answer and nowhere else."""
+    return _once("POST", "/v1/admin/webhooks", request)
+
+
+def list_webhooks() -> Call[t.WebhookList]:
+    """The app's webhooks."""
+    return _safe("GET", "/v1/admin/webhooks")
+
+
+def get_webhook(id: str) -> Call[t.Webhook]:
+    """A webhook, and how it fares."""
+    return _safe("GET", f"/v1/admin/webhooks/{segment(id)}")
+
+
+def update_webhook(id: str, change: t.WebhookChange) -> Call[t.Webhook]:
+    """Changes a webhook; what is left out stays."""
+    return _safe("PATCH", f"/v1/admin/webhooks/{segment(id)}", change)
+
+
+def delete_webhook(id: str) -> Call[None]:
+    """Removes a webhook with its deliveries."""
+    return _once("DELETE", f"/v1/admin/webhooks/{segment(id)}", decode=_nothing)
+
+
+def create_webhook_secret(id: str, request: t.AddWebhookSecret | None = None) -> Call[t.CreatedWebhookSecret]:
+    """Gives a webhook its second live secret, which is in this answer alone."""
+    return _once("POST", f"/v1/admin/webhooks/{segment(id)}/secrets", request or {})
+
+
+def delete_webhook_secret(id: str, secret_id: str) -> Call[None]:
+    """Ends a secret of a webhook."""
+    return _once("DELETE", f"/v1/admin/webhooks/{segment(id)}/secrets/{segment(secret_id)}", decode=_nothing)
+
+
+def test_webhook(id: str) -> Call[t.WebhookTest]:
+    """Sends a test event to a webhook; `list_webhook_deliveries` shows how it went."""
+    return _once("POST", f"/v1/admin/webhooks/{segment(id)}/test")
+
+
+def replay_webhook(id: str, request: t.ReplayRequest) -> Call[t.Replay]:
+    """Sends the events of a range of time to a webhook once more."""
+    return _once("POST", f"/v1/admin/webhooks/{segment(id)}/replay", request)
+
+
+def list_webhook_deliveries(
+    id: str, *, limit: int | None = None, cursor: str | None = None
+) -> ListCall[t.WebhookDeliveryList, t.WebhookDelivery]:
+    """A webhook's deliveries, the newest event first."""
+    query = _given(limit=limit, cursor=cursor)
+    return _list(f"/v1/admin/webhooks/{segment(id)}/deliveries", "deliveries", query)
+
+
 # Other APIs
 
 

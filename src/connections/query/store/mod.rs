@@ -2,6 +2,7 @@
 
 mod read;
 mod search;
+pub mod snapshot;
 pub mod view;
 
 pub use read::*;
