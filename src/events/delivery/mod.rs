@@ -93,10 +93,18 @@ pub async fn round(context: &Context) -> Result<Vec<JoinHandle<()>>, VaultError>
     let endpoints: Vec<_> = quotas.iter().map(|(endpoint, _)| *endpoint).collect();
     let sealed = endpoints::secrets(&mut conn, &endpoints).await?;
     let keys = store::app_keys(&mut conn, &endpoints).await?;
+    // Opened before anything is claimed, and with no connection held: a master key elsewhere may take its time.
+    drop(conn);
+    let signing = open_all(&context.vault, &lanes, &sealed, &keys).await;
+    let quotas: Vec<_> =
+        quotas.into_iter().filter(|(endpoint, _)| signing.contains_key(endpoint)).collect();
+    if quotas.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut conn = context.pool.acquire().await?;
     let claimed = store::claim(&mut conn, &quotas, LEASE).await?;
     drop(conn);
     fail::fail_point!("webhooks::claimed");
-    let signing = open_all(&context.vault, &lanes, &sealed, &keys);
     let attempts = claimed.into_iter().map(|claimed| {
         let slot = Slot::take(&context.sender, claimed.app, claimed.endpoint);
         let keys = signing.get(&claimed.endpoint).map(Arc::clone).unwrap_or_default();
@@ -106,29 +114,36 @@ pub async fn round(context: &Context) -> Result<Vec<JoinHandle<()>>, VaultError>
     Ok(attempts.collect())
 }
 
-/// Opens what signs for each endpoint.
-fn open_all(
+/// Opens what signs for each endpoint. Leaves out an endpoint whose master key cannot be used at the moment: its deliveries
+/// wait. Secrets that do not open for good sign nothing, and their deliveries fail.
+async fn open_all(
     vault: &Vault,
     lanes: &[Lane],
     sealed: &[endpoints::SealedSecret],
     keys: &HashMap<Uuid, crate::vault::WrappedKey>,
 ) -> HashMap<Uuid, Arc<Vec<SigningKey>>> {
-    let open = |lane: &Lane| {
-        let key = vault.unwrap(keys.get(&lane.endpoint)?);
+    let mut all = HashMap::with_capacity(keys.len());
+    for lane in lanes {
+        let Some(wrapped) = keys.get(&lane.endpoint) else { continue };
         let mine = sealed.iter().filter(|secret| secret.endpoint.uuid() == lane.endpoint);
-        let opened = key.and_then(|key| {
+        let opened = vault.unwrap(wrapped).await.and_then(|key| {
             mine.map(|secret| SigningKey::open(lane.signature, lane.app, &key, secret))
                 .collect::<Result<Vec<_>, _>>()
         });
-        match opened {
-            Ok(opened) => Some((lane.endpoint, Arc::new(opened.into_iter().flatten().collect()))),
+        let signing = match opened {
+            Ok(opened) => opened.into_iter().flatten().collect(),
+            Err(VaultError::Unavailable(cause)) => {
+                tracing::warn!(%cause, endpoint = %lane.endpoint, "a webhook's deliveries wait");
+                continue;
+            }
             Err(error) => {
                 tracing::error!(cause = %error, endpoint = %lane.endpoint, "a webhook's secrets do not open");
-                None
+                Vec::new()
             }
-        }
-    };
-    lanes.iter().filter_map(open).collect()
+        };
+        all.insert(lane.endpoint, Arc::new(signing));
+    }
+    all
 }
 
 /// Makes one attempt and records how it ended.

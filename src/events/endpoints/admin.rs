@@ -1,5 +1,6 @@
 //! Creating, changing and removing webhooks and their secrets, each in one transaction with its audit event.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use time::OffsetDateTime;
@@ -12,7 +13,7 @@ use crate::common::actor::Actor;
 use crate::common::ids::{AppId, EventId, WebhookId, WebhookSecretId};
 use crate::database::{Conn, Inconsistent};
 use crate::outbound::Reach;
-use crate::vault::{self, Vault, VaultError};
+use crate::vault::{self, DataKey, Vault, VaultError};
 
 /// How long old secrets stay live beside a new one by default, in seconds: a day.
 pub const DEFAULT_OVERLAP: u32 = 86_400;
@@ -78,11 +79,12 @@ pub async fn create(
 ) -> Result<Created, WebhookError> {
     let settings = draft.checked(reach)?;
     let id = WebhookId::new();
+    let key = app_key(conn, vault, app).await?;
     let mut tx = conn.begin().await?;
     if !store::insert(&mut tx, app, id, &settings).await? {
         return Err(WebhookError::TooMany);
     }
-    let new = draw(&mut tx, vault, app, id).await?;
+    let new = draw(&mut tx, &key, app, id).await?;
     record(&mut tx, actor, app, "webhook.created", id).await?;
     let webhook = store::find(&mut tx, app, id).await?.ok_or(WebhookError::Unknown)?;
     tx.commit().await?;
@@ -93,16 +95,21 @@ fn created(webhook: Webhook, new: NewSecret) -> Created {
     Created { webhook, id: new.id, public_key: new.public_key(), secret: new.secret }
 }
 
-async fn draw(
-    conn: &mut Conn,
-    vault: &Vault,
-    app: AppId,
-    id: WebhookId,
-) -> Result<NewSecret, WebhookError> {
+/// Opens the app's key, before a transaction begins: a master key elsewhere may take its time.
+async fn app_key(conn: &mut Conn, vault: &Vault, app: AppId) -> Result<Arc<DataKey>, WebhookError> {
     let key = vault::app_key(conn, app)
         .await?
         .ok_or_else(|| sqlx::Error::from(Inconsistent::new("data_keys", app)))?;
-    let new = NewSecret::draw(app, &vault.unwrap(&key)?)?;
+    Ok(vault.unwrap(&key).await?)
+}
+
+async fn draw(
+    conn: &mut Conn,
+    key: &DataKey,
+    app: AppId,
+    id: WebhookId,
+) -> Result<NewSecret, WebhookError> {
+    let new = NewSecret::draw(app, key)?;
     store::insert_secret(conn, id, &new).await?;
     Ok(new)
 }
@@ -163,13 +170,14 @@ pub async fn add_secret(
     id: WebhookId,
     overlap: Duration,
 ) -> Result<Created, WebhookError> {
+    let key = app_key(conn, vault, app).await?;
     let mut tx = conn.begin().await?;
     store::lock(&mut tx, app, id).await?.ok_or(WebhookError::Unknown)?;
     store::end_secrets(&mut tx, id, overlap).await?;
     if store::live_secrets(&mut tx, id).await? >= MAX_LIVE {
         return Err(WebhookError::TwoSecrets);
     }
-    let new = draw(&mut tx, vault, app, id).await?;
+    let new = draw(&mut tx, &key, app, id).await?;
     record(&mut tx, actor, app, "webhook.secret_created", id).await?;
     let webhook = store::find(&mut tx, app, id).await?.ok_or(WebhookError::Unknown)?;
     tx.commit().await?;
