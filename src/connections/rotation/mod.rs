@@ -26,6 +26,7 @@ use tokio::task::JoinHandle;
 use crate::audit::AuditActor;
 use crate::common::actor::Actor;
 use crate::common::ids::{AppId, ConnectionId};
+use crate::common::named::named;
 use crate::common::trace::TraceContext;
 use crate::connections::deferred::Reconciler;
 use crate::connections::effects::Effects;
@@ -79,33 +80,16 @@ pub enum Outcome {
     Dropped,
 }
 
-impl Outcome {
-    /// Every outcome.
-    pub const ALL: [Self; 8] = [
-        Self::Rotated,
-        Self::Unanswered,
-        Self::Recovered,
-        Self::Postponed,
-        Self::Dead,
-        Self::Lost,
-        Self::Removed,
-        Self::Dropped,
-    ];
-
-    /// The metric's label.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Rotated => "rotated",
-            Self::Unanswered => "unanswered",
-            Self::Recovered => "recovered",
-            Self::Postponed => "postponed",
-            Self::Dead => "dead",
-            Self::Lost => "lost",
-            Self::Removed => "removed",
-            Self::Dropped => "dropped",
-        }
-    }
-}
+named!(Outcome {
+    Rotated => "rotated",
+    Unanswered => "unanswered",
+    Recovered => "recovered",
+    Postponed => "postponed",
+    Dead => "dead",
+    Lost => "lost",
+    Removed => "removed",
+    Dropped => "dropped",
+});
 
 /// Makes the rotation of a token due: its reader is done. Returns `None` if there is no such connection.
 pub async fn release(
