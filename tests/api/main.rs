@@ -70,6 +70,7 @@ mod revoked_tokens;
 mod rotation;
 #[cfg(feature = "failpoints")]
 mod rotation_crashes;
+mod rotation_joints;
 mod sealing;
 mod server_metadata;
 mod sessions;

@@ -9,68 +9,75 @@ use strongroom::common::actor::Actor;
 use strongroom::connections::reconcile::{self, Part};
 use strongroom_dev::sandbox::{Effect, Fault};
 
-use crate::support::{Answer, TestApp, id};
+use crate::support::{Answer, Bank, TestApp, id};
 
-const INVALIDATE: &str = "plaid/item/access_token/invalidate";
-const PROBE: &str = "plaid/item/get";
-const REMOVE: &str = "plaid/item/remove";
-const ACCOUNTS: &str = "plaid/accounts/get";
-const PAST_THE_WAIT: Duration = Duration::from_secs(10);
+pub const INVALIDATE: &str = "plaid/item/access_token/invalidate";
+pub const PROBE: &str = "plaid/item/get";
+pub const REMOVE: &str = "plaid/item/remove";
+pub const ACCOUNTS: &str = "plaid/accounts/get";
+pub const PAST_THE_WAIT: Duration = Duration::from_secs(10);
 
 /// An app at Plaid that rotates after a reveal, whose background work the test drives.
-async fn rotating() -> TestApp {
-    let app = TestApp::builder().at_plaid().by_hand().spawn().await;
-    let settings = Settings { rotate_after_reveal: Some(true), ..Settings::default() };
-    let mut conn = app.context.pool.acquire().await.unwrap();
-    strongroom::apps::change(&mut conn, &Actor::operator(), "plaid", settings).await.unwrap();
+pub async fn rotating() -> TestApp {
+    let app = Bank::Plaid.by_hand().await;
+    rotates(&app).await;
     app
 }
 
-async fn revealed(app: &TestApp, connection: &Value) -> String {
+/// Lets the app rotate after a reveal.
+pub async fn rotates(app: &TestApp) {
+    let settings = Settings { rotate_after_reveal: Some(true), ..Settings::default() };
+    let mut conn = app.context.pool.acquire().await.unwrap();
+    strongroom::apps::change(&mut conn, &Actor::operator(), "plaid", settings).await.unwrap();
+}
+
+pub async fn revealed(app: &TestApp, connection: &Value) -> String {
     let answer = app.api.reveal(&app.token().await, id(connection)).await;
     assert_eq!(answer.status, 200, "{}", answer.text);
     answer.json["accessToken"].as_str().unwrap().to_owned()
 }
 
-async fn release(app: &TestApp, connection: &Value) -> Answer {
+pub async fn release(app: &TestApp, connection: &Value) -> Answer {
     let path = format!("/v1/connections/{}/token", id(connection));
     app.api.send(app.api.request(Method::DELETE, &path).bearer_auth(app.token().await)).await
 }
 
-async fn now(app: &TestApp, connection: &Value) -> Value {
+pub async fn now(app: &TestApp, connection: &Value) -> Value {
     app.api.connection(&app.token().await, id(connection)).await
 }
 
-fn lives(app: &TestApp, token: &str) -> bool {
+pub fn lives(app: &TestApp, token: &str) -> bool {
     app.sandbox.plaid().lives(token)
 }
 
-async fn rotations(app: &TestApp, outcome: &str) -> f64 {
+pub async fn rotations(app: &TestApp, outcome: &str) -> f64 {
     app.metric(&format!("strongroom_token_rotations_total{{outcome=\"{outcome}\"}}")).await
 }
 
 /// A connection whose token was revealed, with that token, and whose reader is done.
-async fn released(app: &TestApp) -> (Value, String) {
+pub async fn released(app: &TestApp) -> (Value, String) {
     let (connection, _) = app.active_item("ada").await;
     let token = revealed(app, &connection).await;
     assert_eq!(release(app, &connection).await.status, 202);
     (connection, token)
 }
 
-/// Begins the rotations that are due in a task of their own.
-fn begin(app: &TestApp) -> tokio::task::JoinHandle<()> {
+/// Makes the rotations that are due, in a task of their own.
+pub fn begin(app: &TestApp) -> tokio::task::JoinHandle<()> {
     let context = app.context.clone();
-    tokio::spawn(async move { drop(reconcile::part(&context, Part::Rotations).await) })
+    tokio::spawn(
+        async move { drop(reconcile::part(&context, Part::Rotations).await.finish().await) },
+    )
 }
 
 /// A rotation whose answer is lost after Plaid did, or did not, what was asked.
-fn lost(processed: bool) -> Fault {
+pub fn lost(processed: bool) -> Fault {
     let fault = Fault::new(Effect::Drop).on(INVALIDATE).times(1);
     if processed { fault.after() } else { fault.before() }
 }
 
 /// A rotation that Plaid has made and whose answer comes when the faults are cleared.
-fn held_up() -> Fault {
+pub fn held_up() -> Fault {
     Fault::new(Effect::Answer).on(INVALIDATE).after().delayed(Duration::from_secs(300))
 }
 

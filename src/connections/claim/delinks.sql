@@ -70,7 +70,9 @@ SELECT c.app_id AS "app_id: AppId", c.id AS "id: ConnectionId", c.user_id AS "us
        -- What is sent is known to be right: by Dapi's user secret, by a token that has worked.
        -- A token that may have been replaced by another is refused although its item lives.
        CASE c.provider WHEN 'dapi' THEN c.user_secret_proven
-            ELSE NOT c.unproven AND coalesce(c.rotation NOT IN ('sent', 'unanswered'), true) END AS "proven!",
+            ELSE NOT c.unproven AND coalesce(c.rotation NOT IN ('sent', 'unanswered'), true)
+                 AND NOT EXISTS (SELECT FROM token_rotations r WHERE r.connection_id = c.id AND r.doubted)
+       END AS "proven!",
        c.revocation_attempts,
        c.lease_id AS "lease_id: TokenLeaseId",
        c.given_up AS "given_up!",

@@ -23,7 +23,8 @@ use crate::connections::import::verification::{Candidate, VerificationAnswer};
 use crate::connections::model::{Status, Transition, Verification};
 use crate::connections::token_lease::{CallRequest, TokenLease};
 use crate::connections::{
-    ConnectionAad, ConnectionError, Context, bank_login, model, token_lease, transitions,
+    ConnectionAad, ConnectionError, Context, bank_login, model, superseded, token_lease,
+    transitions,
 };
 use crate::database::Conn;
 use crate::providers::{AccessToken, Busy, Provider, Refusal, UserSecret};
@@ -156,9 +157,10 @@ async fn try_insert(
         return Ok(Imported::Repeated(older));
     }
     let mut effects = Effects::default();
+    let older = locked.login.older_active;
     let active = match model::on_token_for_pending(locked.login) {
-        Transition::Activate { supersedes } => {
-            if let Some(older) = supersedes {
+        Transition::Activate { .. } => {
+            if let Some(older) = older {
                 let by_unproven = *verification == Verification::Unproven;
                 effects =
                     transitions::supersede(&mut tx, import.app, older, (id, by_unproven)).await?;
@@ -182,6 +184,9 @@ async fn try_insert(
     };
     store::insert_imported(&mut tx, &AuditActor::from(actor), &new, &token, active, verification)
         .await?;
+    if let Some(older) = older.filter(|_| active) {
+        superseded::store::hand_on_rotation(&mut tx, import.app, older, id).await?;
+    }
     tx.commit().await?;
     // The background work asks for its institution and accounts.
     let effects = if import.provider.has_details() { effects.wake() } else { effects };

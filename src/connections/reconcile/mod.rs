@@ -134,7 +134,10 @@ pub async fn part(context: &Context, part: Part) -> Round {
         Part::Exchanges => claim_and_run::<Claimed<_>>(context, &mut round).boxed().await,
         Part::Delinks => claim_and_run::<ClaimedDelink>(context, &mut round).boxed().await,
         Part::Details => round.details += details::reconcile(context).boxed().await,
-        Part::Rotations => round.rotations += rotation::reconcile(context).boxed().await,
+        Part::Rotations => {
+            round.calls = rotation::reconcile(context).boxed().await;
+            round.rotations = round.calls.len();
+        }
         Part::Rows => loop {
             let once = rows(context).boxed().await;
             let more = once.found_work();
@@ -162,7 +165,8 @@ pub async fn round(context: &Context) -> Result<Round, ConnectionError> {
         once.add(part(context, Part::Exchanges).await);
         once.add(part(context, Part::Delinks).await);
         once.add(part(context, Part::Details).await);
-        once.add(part(context, Part::Rotations).await);
+        // One that finds the old token alive is followed by another.
+        once.add(part(context, Part::Rotations).await.finish().await);
         let more = once.found_work() && !once.gate_full;
         total.gate_full = false;
         total.add(once);

@@ -13,7 +13,7 @@ use crate::vault::Sealed;
 
 /// Ends an active connection as `invalidated`, confirmed, because its provider says that the token is dead, by a refusal
 /// of this `kind` (see [`reports_dead_token`](crate::providers::Client::reports_dead_token)). Returns whether it ended: not if it
-/// holds another token than `token` by now, the one that was refused.
+/// holds another token than `token` by now, the one that was refused, nor while a rotation may have replaced that.
 ///
 /// If the connection was imported and its predecessor's token is still kept, the predecessor is active again.
 ///
@@ -27,6 +27,22 @@ pub async fn end_dead_token(
     kind: &str,
     token: Option<&Sealed<AccessToken>>,
 ) -> Result<bool, ConnectionError> {
+    end_dead_token_under(context, app, id, provider, kind, token, None).await
+}
+
+/// The same if the refusal answers a rotation's own call, made under the epoch `rotation`: not if another has begun since.
+///
+/// # Errors
+/// As those of [`end_dead_token`].
+pub async fn end_dead_token_under(
+    context: &Context,
+    app: AppId,
+    id: ConnectionId,
+    provider: Provider,
+    kind: &str,
+    token: Option<&Sealed<AccessToken>>,
+    rotation: Option<i32>,
+) -> Result<bool, ConnectionError> {
     let mut tx = context.pool.begin().await?;
     let Some((login_id, user)) = bank_login::login_of(&mut tx, app, id).await? else {
         return Ok(false);
@@ -37,11 +53,9 @@ pub async fn end_dead_token(
     if locked.me.is_none_or(|me| me.status != Status::Active) {
         return Ok(false);
     }
-    let is_replaced = match token {
-        Some(token) => !store::holds_token(&mut tx, app, id, token).await?,
-        None => false,
-    };
-    if is_replaced {
+    if let Some(token) = token
+        && !store::refusal_counts(&mut tx, app, id, token, rotation).await?
+    {
         return Ok(false);
     }
     let reason = format!("{} answered {kind}", provider.name());

@@ -8,7 +8,7 @@ mod dead_token;
 pub mod routes;
 pub mod store;
 
-pub use dead_token::{end_dead_token, restore_predecessor};
+pub use dead_token::{end_dead_token, end_dead_token_under, restore_predecessor};
 
 use std::time::{Duration, Instant};
 

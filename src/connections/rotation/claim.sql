@@ -27,7 +27,7 @@ audited AS (
     SELECT id, record_audit(app_id, $5, 'token.rotation_begun', 'begun', user_id, id, $6) FROM claimed)
 SELECT c.app_id AS "app_id: AppId", c.id AS "id: ConnectionId", c.user_id AS "user_id: UserId",
        c.login_id AS "login_id!", c.rotation_epoch, c.lease_id AS "lease_id!: TokenLeaseId",
-       c.access_token AS "token!: Sealed<AccessToken>", b.binding AS "binding?: Binding", c.unproven,
+       c.access_token AS "token!: Sealed<AccessToken>", b.binding AS "binding?: Binding",
        n.attempts, n.doubted,
        key_of(uk) AS "user_key!: WrappedKey", credentials_of(a, ak) AS "credentials!: SealedCredentials"
 FROM claimed c

@@ -23,8 +23,6 @@ use crate::vault::{Binding, Sealed, WrappedKey};
 const BLOCK: Duration = Duration::from_secs(15);
 /// Between two looks at whether they have.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
-/// How long a rotation waits for a bulk revocation in force to mark its connection.
-const WAIT_FOR_MARKING: Duration = Duration::from_secs(5);
 
 /// A rotation that is due.
 #[derive(Clone, Copy, Debug)]
@@ -58,6 +56,8 @@ pub struct LockedRotation {
     pub in_doubt: bool,
     /// A bulk revocation in force covers the connection.
     pub bulk_revoked: bool,
+    /// No call has succeeded with the token yet.
+    pub unproven: bool,
 }
 
 /// Locks a connection whose rotation is due and not in flight. Returns `None` otherwise, or if it is locked.
@@ -66,7 +66,7 @@ pub async fn lock(conn: &mut Conn, due: DueRotation) -> sqlx::Result<Option<Lock
         .fetch_one(&mut *conn)
         .await?;
     let row = sqlx::query!(
-        r#"SELECT c.status, coalesce(c.rotation IN ('sent', 'unanswered'), false) AS "in_doubt!",
+        r#"SELECT c.status, coalesce(c.rotation IN ('sent', 'unanswered'), false) AS "in_doubt!", c.unproven,
                 CASE WHEN $3 THEN is_bulk_revoked(c.app_id, c.id, c.user_id, c.created_at, c.created_by, c.ordinal)
                      ELSE false END AS "bulk_revoked!"
          FROM connections c
@@ -86,23 +86,26 @@ pub async fn lock(conn: &mut Conn, due: DueRotation) -> sqlx::Result<Option<Lock
     Ok(Some(LockedRotation {
         status: parse_status(&row.status)?,
         in_doubt: row.in_doubt,
+        unproven: row.unproven,
         bulk_revoked: row.bulk_revoked,
     }))
 }
 
-/// Forgets the rotation of a connection that is not active. If its token is kept because the newer one is unproven, the
-/// connection may become active again, and the rotation waits.
+/// Forgets the rotation of a connection that is not active. It waits if the connection may become active again, because
+/// its token is kept while the newer one is unproven, and if a revocation has yet to know that the token is in doubt.
 pub async fn forget_inactive(conn: &mut Conn, due: DueRotation) -> sqlx::Result<()> {
     sqlx::query!(
         "-- name: forget_inactive_rotations
-         WITH kept AS (
+         WITH waits AS (
             UPDATE token_rotations r SET due_at = strongroom_now() + interval '5 minutes'
             WHERE r.app_id = $1 AND r.connection_id = $2
-              AND EXISTS (SELECT FROM superseded_tokens k WHERE k.connection_id = r.connection_id)
+              AND (EXISTS (SELECT FROM superseded_tokens k WHERE k.connection_id = r.connection_id)
+                   OR r.doubted AND EXISTS (
+                       SELECT FROM connections c WHERE c.id = r.connection_id AND c.status = 'revoking'))
             RETURNING r.connection_id)
          DELETE FROM token_rotations r
          WHERE r.app_id = $1 AND r.connection_id = $2
-           AND NOT EXISTS (SELECT FROM superseded_tokens k WHERE k.connection_id = r.connection_id)",
+           AND NOT EXISTS (SELECT FROM waits w WHERE w.connection_id = r.connection_id)",
         due.app.uuid(),
         due.id.uuid(),
     )
@@ -111,14 +114,15 @@ pub async fn forget_inactive(conn: &mut Conn, due: DueRotation) -> sqlx::Result<
     Ok(())
 }
 
-/// Postpones the rotation of a connection that a bulk revocation is about to mark.
-pub async fn await_marking(conn: &mut Conn, due: DueRotation) -> sqlx::Result<()> {
+/// Makes a rotation due again after `wait`.
+pub async fn put_off(conn: &mut Conn, due: DueRotation, wait: Duration) -> sqlx::Result<()> {
     sqlx::query!(
-        "UPDATE token_rotations SET due_at = strongroom_now() + $3::interval
+        "-- name: put_off_rotation
+         UPDATE token_rotations SET due_at = strongroom_now() + $3::interval
          WHERE app_id = $1 AND connection_id = $2",
         due.app.uuid(),
         due.id.uuid(),
-        interval(WAIT_FOR_MARKING),
+        interval(wait),
     )
     .execute(conn)
     .await?;
@@ -162,8 +166,6 @@ pub struct ClaimedRotation {
     pub binding: Option<Binding>,
     pub user_key: WrappedKey,
     pub credentials: SealedCredentials,
-    /// No call has succeeded with the token yet.
-    pub unproven: bool,
     pub attempts: i32,
     /// The answer to this or an earlier attempt was lost.
     pub doubted: bool,
@@ -200,41 +202,9 @@ pub async fn claim(
         binding: row.binding,
         user_key: row.user_key,
         credentials: row.credentials,
-        unproven: row.unproven,
         attempts: row.attempts,
         doubted: row.doubted,
     }))
-}
-
-/// Where the token that a rotation brought went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stored {
-    /// It has taken the place of the one that it replaces, now or by a commit whose answer was lost.
-    Replaced,
-    /// The connection does not hold the replaced one any more: nothing could take it.
-    Nowhere,
-}
-
-/// Puts the new token in the place of the one that the call was made with, under any epoch: the old one is dead, so that
-/// where it still is, the new one belongs. That may be a connection that is being revoked meanwhile, which is then
-/// removed with the new one, or the kept token of a superseded one.
-pub async fn store_token(
-    conn: &mut Conn,
-    claimed: &ClaimedRotation,
-    new: &Sealed<AccessToken>,
-) -> sqlx::Result<Stored> {
-    let stored = sqlx::query_file_scalar!(
-        "src/connections/rotation/store_token.sql",
-        claimed.app.uuid(),
-        claimed.id.uuid(),
-        claimed.token.as_bytes(),
-        new.as_bytes(),
-        claimed.token_lease.uuid(),
-        AuditActor::from(&Actor::service()) as AuditActor,
-    )
-    .fetch_one(conn)
-    .await?;
-    Ok(if stored { Stored::Replaced } else { Stored::Nowhere })
 }
 
 /// Releases the leases after an attempt that brought no token, and makes the next one due after `wait`. Counts under the
@@ -255,7 +225,9 @@ pub async fn postpone(
             RETURNING c.id),
          freed AS (DELETE FROM token_leases WHERE connection_id = $2 AND lease_id = $5)
          UPDATE token_rotations r
-         SET due_at = strongroom_now() + $6::interval, doubted = r.doubted OR $4, last_error = $7
+         SET due_at = strongroom_now() + $6::interval, doubted = r.doubted OR $4, last_error = $7,
+             -- Until a call succeeds, readers come to a token that stays; their time counts from the last attempt.
+             revealed_at = strongroom_now()
          FROM mine WHERE r.connection_id = mine.id",
         claimed.app.uuid(),
         claimed.id.uuid(),
@@ -270,14 +242,24 @@ pub async fn postpone(
     Ok(())
 }
 
-/// Records that the token is lost: the item lives on at Plaid with a token that is nowhere.
-pub async fn record_loss(conn: &mut Conn, claimed: &ClaimedRotation) -> sqlx::Result<()> {
+/// Records that the token is lost: the item lives on at Plaid with a token that is nowhere. Until `within` has passed, the
+/// connection may get it back if it comes after all.
+pub async fn record_loss(
+    conn: &mut Conn,
+    claimed: &ClaimedRotation,
+    within: Duration,
+) -> sqlx::Result<()> {
     sqlx::query!(
-        "SELECT record_audit(c.app_id, $3, 'token.lost', 'failed', c.user_id, c.id, c.login_id)
+        "-- name: record_lost_token
+         WITH marked AS (
+            UPDATE token_rotations SET lost = true, due_at = strongroom_now() + $4::interval
+            WHERE app_id = $1 AND connection_id = $2)
+         SELECT record_audit(c.app_id, $3, 'token.lost', 'failed', c.user_id, c.id, c.login_id)
          FROM connections c WHERE c.app_id = $1 AND c.id = $2",
         claimed.app.uuid(),
         claimed.id.uuid(),
         AuditActor::from(&Actor::service()) as AuditActor,
+        interval(within),
     )
     .execute(conn)
     .await?;

@@ -60,7 +60,40 @@ pub async fn restore_superseded(
     .await
 }
 
-/// Destroys the kept token of a connection and, following the chain, those of all its predecessors.
+/// Returns whether a call was made that replaces a connection's token, or the token of one that it superseded: an exchange of
+/// another code of its login may have returned the replaced one.
+pub async fn was_rotated(conn: &mut Conn, app: AppId, id: ConnectionId) -> sqlx::Result<bool> {
+    sqlx::query_scalar!(
+        r#"SELECT EXISTS (
+            SELECT FROM connections WHERE app_id = $1 AND id = $2 AND rotation_epoch > 0) AS "it!""#,
+        app.uuid(),
+        id.uuid(),
+    )
+    .fetch_one(conn)
+    .await
+}
+
+/// Hands the rotation of a superseded connection on to the active one that took its place. The two may hold the same
+/// token: it is to be replaced, and if it may have been, the newer connection does not know it either.
+pub async fn hand_on_rotation(
+    conn: &mut Conn,
+    app: AppId,
+    older: ConnectionId,
+    newer: ConnectionId,
+) -> sqlx::Result<()> {
+    sqlx::query_file!(
+        "src/connections/superseded/hand_on_rotation.sql",
+        app.uuid(),
+        older.uuid(),
+        newer.uuid(),
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Destroys the kept token of a connection and, following the chain, those of all its predecessors. A lost token that
+/// comes after all does not bring the connection back either.
 pub async fn destroy_superseded(conn: &mut Conn, app: AppId, id: ConnectionId) -> sqlx::Result<()> {
     sqlx::query!(
         "-- name: destroy_superseded
@@ -70,7 +103,9 @@ pub async fn destroy_superseded(conn: &mut Conn, app: AppId, id: ConnectionId) -
             WHERE app_id = $1 AND (connection_id = $2 OR replaced_by = $2)
             UNION
             SELECT k.connection_id FROM superseded_tokens k
-            JOIN predecessors p ON k.replaced_by = p.connection_id)
+            JOIN predecessors p ON k.replaced_by = p.connection_id),
+         lost AS (
+            DELETE FROM token_rotations WHERE app_id = $1 AND connection_id = $2 AND lost)
          DELETE FROM superseded_tokens
          WHERE app_id = $1 AND connection_id IN (SELECT connection_id FROM predecessors)",
         app.uuid(),

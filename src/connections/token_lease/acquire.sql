@@ -69,8 +69,10 @@ audited AS (
 SELECT b.n AS "n!", b.user_id AS "user: UserId", b.access_token AS "access_token!: Sealed<AccessToken>",
        tb.binding AS "binding?: Binding",
        b.user_secret AS "user_secret: Sealed<UserSecret>", b.user_secret_proven,
-       -- While it is not known whether the token was replaced, its refusal proves nothing.
-       b.unproven OR coalesce(b.rotation IN ('sent', 'unanswered'), false) AS "unproven!",
+       -- While it is not known whether the token was replaced, or may be by a late call, its refusal proves nothing.
+       b.unproven OR coalesce(b.rotation IN ('sent', 'unanswered'), false)
+           OR (b.provider = 'plaid' AND EXISTS (
+               SELECT FROM token_rotations r WHERE r.connection_id = b.id AND r.doubted)) AS "unproven!",
        key_of(uk) AS "user_key!: WrappedKey",
        credentials_of(a, ak) AS "credentials!: SealedCredentials"
 FROM begun b

@@ -39,6 +39,9 @@ pub async fn apply(
                 None => Effects::default(),
             };
             store::activate(tx, me, fetched.map(|fetched| fetched.epoch), token).await?;
+            if let Some(older) = supersedes {
+                superseded::store::hand_on_rotation(tx, me.app, *older, me.id).await?;
+            }
             return Ok(effects);
         }
         Transition::GiveWay { to } => {
@@ -69,13 +72,16 @@ pub async fn apply(
 
 /// Ends an older connection of a login in favour of a newer one: its token is destroyed here but not delinked,
 /// because a delinking could cut the new link. If the newer token is not known to work, the older one is kept for
-/// a while.
+/// a while. So it is if its rotation was begun: the newer token may be the one that it replaced.
+///
+/// The caller then inserts or activates the newer one and [hands the rotation on](superseded::store::hand_on_rotation).
 pub async fn supersede(
     tx: &mut Conn,
     app: AppId,
     older: ConnectionId,
     (newer, by_unproven): (ConnectionId, bool),
 ) -> sqlx::Result<Effects> {
+    let by_unproven = by_unproven || superseded::store::was_rotated(tx, app, older).await?;
     let event = PredecessorEvent::Superseded { by_unproven };
     if model::predecessor_transition(event) == PredecessorTransition::Keep {
         superseded::store::insert_superseded(tx, app, older, newer).await?;

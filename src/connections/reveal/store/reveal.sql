@@ -28,14 +28,17 @@ locked AS MATERIALIZED (
     FOR SHARE OF c SKIP LOCKED),
 rotated_later AS (
     -- By ascending connection, so that two batches cannot deadlock. A further reader puts the rotation
-    -- off, within a limit.
+    -- off, within a limit, and never brings it forward. Within the last minute of the limit a reader has a
+    -- minute nevertheless; twice the limit is the end of that.
     INSERT INTO token_rotations AS o (connection_id, app_id, due_at)
     SELECT r.id, r.app_id, strongroom_now() + $5::interval
     FROM (SELECT DISTINCT c.id, c.app_id FROM locked c JOIN apps a ON a.id = c.app_id
           WHERE a.rotate_after_reveal AND c.provider = 'plaid') r
     ORDER BY r.id
     ON CONFLICT (connection_id) DO UPDATE
-    SET due_at = least(greatest(o.due_at, excluded.due_at), o.revealed_at + $6::interval)),
+    SET due_at = greatest(o.due_at, least(excluded.due_at, greatest(
+            o.revealed_at + $6::interval,
+            least(strongroom_now() + interval '1 minute', o.revealed_at + 2 * $6::interval))))),
 audited AS (
     INSERT INTO audit_events (
         app_id, action, outcome, actor, client_id, session_id, scope, ip, request_id,
