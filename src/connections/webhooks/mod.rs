@@ -30,7 +30,7 @@ use crate::connections::{ConnectionError, Context, bank_login};
 use crate::database::{Conn, retry};
 use crate::providers::Provider;
 use crate::providers::plaid::{ItemEvent, ItemWebhook, Unverified, Verification};
-use apps::Apps;
+use apps::{Apps, Unreadable};
 use keys::{Found, Keys};
 use store::Kept;
 
@@ -129,10 +129,7 @@ impl Receiver {
         if !verification.is_of(body) {
             return Err(Outcome::Altered);
         }
-        let app = self.apps.find(context, app).await.map_err(|error| {
-            tracing::warn!(cause = %error, "the app of a webhook could not be looked up");
-            Outcome::Failed
-        })?;
+        let app = self.apps.find(context, app).await.map_err(|Unreadable| Outcome::Failed)?;
         let app = app.ok_or(Outcome::UnknownApp)?;
         match self.keys.find(context, app, verification.key_id()).await {
             Found::Key(key) if key.is_expired(self.clock.now()) => Err(Outcome::Forged),
