@@ -20,22 +20,12 @@ pub struct DueDetails {
     pub attempts: i32,
 }
 
-/// Returns connections whose details are due, the first of every app before the second of any.
+/// Returns connections whose details are due, the first of every app before the second of any. Reads `limit` rows of
+/// each app at most, however many are due.
 pub async fn due(conn: &mut Conn, limit: i64, except: &[Uuid]) -> sqlx::Result<Vec<DueDetails>> {
-    sqlx::query_as!(
-        DueDetails,
-        r#"SELECT d.app_id AS "app: AppId", d.id AS "id: ConnectionId", d.details_attempts AS attempts
-         FROM (SELECT app_id, id, details_attempts, details_due_at,
-                      row_number() OVER (PARTITION BY app_id ORDER BY details_due_at) AS rank
-               FROM connections
-               WHERE details_due_at IS NOT NULL AND details_due_at <= (SELECT strongroom_now())
-                 AND id <> ALL ($2::uuid[])) d
-         ORDER BY d.rank, d.details_due_at LIMIT $1"#,
-        limit,
-        except,
-    )
-    .fetch_all(conn)
-    .await
+    sqlx::query_file_as!(DueDetails, "src/connections/details/due.sql", limit, except)
+        .fetch_all(conn)
+        .await
 }
 
 /// Postpones the next attempt.
