@@ -1,4 +1,4 @@
-.PHONY: test test-production test-docs test-api-document test-browser test-client-libraries soak fmt lint sqlx doc bench bench-peers
+.PHONY: test test-production test-docs test-api-document test-browser test-client-libraries test-examples example soak fmt lint sqlx doc bench bench-peers
 
 ## Everything that has to hold; needs Rust, a C compiler and PostgreSQL's programs.
 test:
@@ -23,6 +23,14 @@ test-client-libraries:
 ## The demo page in headless Chromium; needs node with npm and Chromium.
 test-browser:
 	scripts/test-browser
+
+## The example in examples/web, with either backend, in headless Chromium; needs node with npm, Python 3 and Chromium.
+test-examples:
+	scripts/test-examples
+
+## Starts the example at http://127.0.0.1:3000, beside a `strongroom dev`; BACKEND=python chooses the other backend.
+example:
+	examples/web/start $(or $(BACKEND),node)
 
 ## The real binary, killed 1,000 times at random moments under load; STRONGROOM_SOAK_KILLS and STRONGROOM_SOAK_SEED
 ## change that.

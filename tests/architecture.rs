@@ -203,20 +203,20 @@ fn statements() -> Vec<String> {
     let text = |path: PathBuf| {
         let file: serde_json::Value =
             serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
-        file["query"].as_str().unwrap().to_owned()
+        file.get("query").unwrap().as_str().unwrap().to_owned()
     };
     described.map(|entry| text(entry.unwrap().path())).collect()
 }
 
 #[test]
 fn statements_of_several_parts_begin_with_their_names_and_batches_know_them() {
-    let (named, others): (Vec<_>, Vec<_>) =
+    let (with_name, without): (Vec<_>, Vec<_>) =
         statements().into_iter().partition(|statement| statement.starts_with("-- name: "));
-    for statement in others {
+    for statement in without {
         assert!(!statement.trim_start().starts_with("WITH"), "without a name: {statement}");
     }
     let names: BTreeSet<_> =
-        named.iter().map(|statement| statement.lines().next().unwrap()).collect();
+        with_name.iter().map(|statement| statement.lines().next().unwrap()).collect();
     for file in all_sources() {
         let text = std::fs::read_to_string(&file).unwrap();
         for batch in text.split("impl BatchQuery for ").skip(1) {

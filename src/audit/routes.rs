@@ -13,13 +13,14 @@ use super::checkpoint as points;
 use super::model::AuditEvent;
 use super::store::{self, Filter};
 use crate::common::ids::{AppId, AuditEventId, ConnectionId};
-use crate::common::paging::{Cursor, DEFAULT_LIMIT, MAX_LIMIT, Page, PageCursor};
+use crate::common::paging::{Cursor, Page, PageCursor};
 use crate::common::signer::Signer;
 use crate::common::text;
 use crate::database::{Conn, Pool};
 use crate::http::body::UrlQuery;
 use crate::http::caller::{Authorized, needs};
 use crate::http::operators::{Operators, query_problem};
+use crate::http::paging;
 use crate::http::problem::{Problem, code};
 use crate::http::responses::{ForClients, Problems};
 
@@ -138,8 +139,8 @@ pub async fn list(
     req: HttpRequest,
 ) -> Result<HttpResponse, Problem> {
     let query = query.0;
-    let limit = query.limit.as_deref().map_or(Ok(DEFAULT_LIMIT), limit)?;
-    let cursor = query.cursor.as_deref().map(cursor).transpose()?;
+    let limit = paging::limit(query.limit.as_deref())?;
+    let cursor = paging::cursor(query.cursor.as_deref())?;
     let filter = filter(caller.client.app, query)?;
     if wants_lines(&req) {
         return export(&operators, filter, cursor).await;
@@ -272,15 +273,4 @@ fn moment(name: &'static str, text: Option<&str>) -> Result<Option<OffsetDateTim
     text.map(|text| OffsetDateTime::parse(text, &Rfc3339))
         .transpose()
         .map_err(|_| Problem::invalid_field(name, expected))
-}
-
-fn limit(text: &str) -> Result<u8, Problem> {
-    let limit = text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
-    let expected = format_args!("must be a whole number from 1 to {MAX_LIMIT}");
-    limit.ok_or_else(|| Problem::invalid_field("limit", expected))
-}
-
-fn cursor(text: &str) -> Result<Cursor, Problem> {
-    text.parse()
-        .map_err(|_| Problem::invalid_field("cursor", "must be the nextCursor of a page before"))
 }

@@ -11,7 +11,6 @@ use super::session::Session;
 use crate::apps::{self, App, NewApp, Settings};
 use crate::common::actor::Actor;
 use crate::common::secret::SecretText;
-use crate::common::text;
 use crate::config::Environment;
 use crate::providers::Provider;
 
@@ -126,7 +125,9 @@ impl Add {
         let key = given.clone().ok_or_else(|| {
             Failure::Usage(format!("an app at {name} needs {option}, and takes no {other}"))
         })?;
-        text::check_line(&key, 1024).map_err(|what| Failure::Usage(format!("{option} {what}")))?;
+        self.provider
+            .check_credential(&key, 1024)
+            .map_err(|what| Failure::Usage(format!("{option} {what}")))?;
         Ok(key)
     }
 
@@ -144,7 +145,8 @@ impl Add {
             std::io::stdin().read_to_string(&mut secret)?;
         }
         let text = secret.trim_start_matches('\u{feff}').trim();
-        text::check_line(text, 4096)
+        self.provider
+            .check_credential(text, 4096)
             .map_err(|what| Failure::Usage(format!("the app secret {what}")))?;
         Ok(SecretText::new(text.to_owned()))
     }

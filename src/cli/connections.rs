@@ -179,7 +179,7 @@ fn describe(detail: &WithHistory) -> String {
         ("attention", attention.unwrap_or_default()),
         ("made by", created_by.clone().unwrap_or_default()),
         ("revoked", moment(revocation.map(|it| it.requested_at), "no")),
-        ("Dapi confirmed", moment(revocation.and_then(|it| it.confirmed_at), "no")),
+        ("confirmed", moment(revocation.and_then(|it| it.confirmed_at), "no")),
         ("last error", error.unwrap_or_default()),
         ("order", bulk_revocation.map(|id| id.to_string()).unwrap_or_default()),
     ];

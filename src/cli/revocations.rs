@@ -27,7 +27,7 @@ use crate::vault::Vault;
 /// The maximum length of a reason, in bytes, as in the API.
 const MAX_REASON: usize = 500;
 
-/// Revoke many connections at once: unusable with the command, delinked at Dapi in the background.
+/// Revoke many connections at once: unusable with the command, delinked at the bank link in the background.
 ///
 /// The running service calls Dapi. Without one, repeat `strongroom sweep`.
 #[derive(Debug, Args)]
@@ -80,7 +80,7 @@ struct Create {
     /// Of this user, by the app's own name; may be repeated.
     #[arg(long = "user")]
     users: Vec<String>,
-    /// This connection, `conn_…` or Dapi's connectionID; may be repeated.
+    /// This connection, `conn_…` or the bank login's id (Dapi's `connectionID`, Plaid's `item_id`); may be repeated.
     #[arg(long = "connection")]
     connections: Vec<String>,
     /// Received before this time, such as 2026-01-31T12:00:00Z.
@@ -98,7 +98,7 @@ struct Create {
     /// Only count, and show some.
     #[arg(long)]
     dry_run: bool,
-    /// How many connections a second are delinked at Dapi.
+    /// How many connections a second are delinked at the provider.
     #[arg(long, default_value_t = DEFAULT_PER_SECOND, value_parser = clap::value_parser!(i32).range(1..=i64::from(MAX_PER_SECOND)))]
     per_second: i32,
     /// Makes the command safe to repeat.

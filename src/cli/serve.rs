@@ -49,11 +49,10 @@ pub(super) fn raise_file_limit() {
 /// Warns about settings that work and are probably unintended.
 fn warn_about(config: &Config) {
     for UnknownVariable { name, nearest } in &config.unknown {
-        match nearest {
-            Some(nearest) => {
-                tracing::warn!(name, nearest, "unknown variable; is the nearest one meant?")
-            }
-            None => tracing::warn!(name, "unknown variable; it has no effect"),
+        if let Some(nearest) = nearest {
+            tracing::warn!(name, nearest, "unknown variable; is the nearest one meant?");
+        } else {
+            tracing::warn!(name, "unknown variable; it has no effect");
         }
     }
     if config.bootstrap.is_some() {

@@ -11,23 +11,4 @@ pub enum Algorithm {
     EdDsa,
 }
 
-impl Algorithm {
-    /// All algorithms.
-    pub const ALL: [Self; 3] = [Self::Es256, Self::Rs256, Self::EdDsa];
-
-    /// Returns the `alg` of a JOSE header.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Es256 => "ES256",
-            Self::Rs256 => "RS256",
-            Self::EdDsa => "EdDSA",
-        }
-    }
-
-    /// Returns the algorithm with this `alg`.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|algorithm| algorithm.as_str() == text)
-    }
-}
+super::named::named!(Algorithm { Es256 => "ES256", Rs256 => "RS256", EdDsa => "EdDSA" }, parse);

@@ -8,6 +8,7 @@ pub mod coding;
 pub mod external_scopes;
 pub mod ids;
 pub mod lenient_json;
+pub mod named;
 pub mod paging;
 pub mod retry_after;
 pub mod scope;

@@ -39,8 +39,8 @@ macro_rules! secret_text {
         impl $name {
             /// Wraps the text, which is wiped when dropped.
             #[must_use]
-            pub fn new(text: String) -> Self {
-                Self($crate::common::secret::SecretText::new(text))
+            pub fn new(text: impl Into<$crate::common::secret::SecretText>) -> Self {
+                Self(text.into())
             }
 
             /// Returns the text. The only way to read it.

@@ -22,6 +22,7 @@ pub use providers::{EnvironmentApp, ProviderConfig, ProvidersConfig};
 pub use reader::{ConfigError, Environment, Reader};
 
 use crate::common::secret::SecretText;
+use crate::common::text;
 use crate::vault::MasterKeys;
 
 /// Every variable that Strongroom reads, without the `_FILE` forms of the secret ones.
@@ -110,8 +111,14 @@ impl Config {
         let master_keys = read_master_keys(&mut reader);
         let http = HttpConfig::read(&mut reader);
         let providers = ProvidersConfig::read(&mut reader);
-        let default_app = EnvironmentApp::read(&mut reader, "DAPI_APP_KEY", "DAPI_APP_SECRET");
-        let plaid_app = EnvironmentApp::read(&mut reader, "PLAID_CLIENT_ID", "PLAID_SECRET");
+        let default_app =
+            EnvironmentApp::read(&mut reader, "DAPI_APP_KEY", "DAPI_APP_SECRET", text::check_line);
+        let plaid_app = EnvironmentApp::read(
+            &mut reader,
+            "PLAID_CLIENT_ID",
+            "PLAID_SECRET",
+            text::check_bearer,
+        );
         let bootstrap = BootstrapClient::read(&mut reader);
         let allow_private_addresses = read_allow_private_addresses(&mut reader);
         let oauth = OauthConfig::read(&mut reader);

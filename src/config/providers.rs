@@ -6,6 +6,7 @@ use url::{Host, Url};
 
 use super::Reader;
 use crate::common::secret::SecretText;
+use crate::common::text::InvalidText;
 
 /// How a provider is reached and how its answers are interpreted.
 #[derive(Debug, Clone)]
@@ -153,12 +154,14 @@ impl EnvironmentApp {
         reader: &mut Reader<'_>,
         key: &'static str,
         secret: &'static str,
+        check: fn(&str, usize) -> Result<(), InvalidText>,
     ) -> Option<Self> {
         let (key_is_set, secret_is_set) = (reader.is_set(key), reader.is_set(secret));
-        let app_key = reader.optional(key, |text| {
-            crate::common::text::check_line(text, 1024).map(|()| text.to_owned())
-        });
+        let app_key = reader.optional(key, |text| check(text, 1024).map(|()| text.to_owned()));
         let app_secret = reader.secret(secret);
+        if let Some(Err(mistake)) = app_secret.as_ref().map(|text| check(text.expose(), 4096)) {
+            reader.mistake(secret, mistake);
+        }
         if key_is_set && !secret_is_set {
             reader.mistake(secret, format_args!("is missing while {key} is set"));
         }

@@ -12,7 +12,7 @@ use crate::apps::SealedCredentials;
 use crate::common::ids::{AppId, ConnectionId, TokenLeaseId, UserId};
 use crate::connections::sql::WAIT_FOR_DELINKING;
 use crate::database::{Conn, interval};
-use crate::providers::{AccessCode, AccessToken, UserSecret};
+use crate::providers::{AccessCode, AccessToken, Provider, UserSecret};
 use crate::vault::{Binding, Sealed, WrappedKey};
 
 /// A connection under a lease, with the sealed secrets that a call to Dapi needs.
@@ -59,16 +59,17 @@ pub async fn claim_exchanges(
     conn: &mut Conn,
     app: AppId,
     ids: &[Uuid],
-    lease: Duration,
+    lease: impl Fn(Provider) -> Duration,
     probing: &[String],
 ) -> sqlx::Result<Vec<Claimed<AccessCode>>> {
     let rows = sqlx::query_file!(
         "src/connections/claim/exchanges.sql",
         app.uuid(),
         ids,
-        interval(lease),
+        interval(lease(Provider::Dapi)),
         probing,
         interval(WAIT_FOR_DELINKING),
+        interval(lease(Provider::Plaid)),
     )
     .fetch_all(conn)
     .await?;
@@ -108,16 +109,17 @@ pub async fn claim_delinks(
     conn: &mut Conn,
     app: AppId,
     ids: &[Uuid],
-    lease: Duration,
+    lease: impl Fn(Provider) -> Duration,
     give_up_after: Duration,
 ) -> sqlx::Result<Vec<ClaimedDelink>> {
     let rows = sqlx::query_file!(
         "src/connections/claim/delinks.sql",
         app.uuid(),
         ids,
-        interval(lease),
+        interval(lease(Provider::Dapi)),
         interval(give_up_after),
         interval(LEASE_RETRY),
+        interval(lease(Provider::Plaid)),
     )
     .fetch_all(conn)
     .await?;

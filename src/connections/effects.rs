@@ -5,6 +5,7 @@
 
 use super::Context;
 use crate::common::ids::ConnectionId;
+use crate::common::named::named;
 
 /// How a revocation ended, as its metric's label says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,22 +18,16 @@ pub enum RevocationEnd {
     Superseded,
 }
 
-impl RevocationEnd {
-    /// Every end.
-    pub const ALL: [Self; 3] = [Self::Confirmed, Self::Unconfirmed, Self::Superseded];
+named!(RevocationEnd {
+    Confirmed => "confirmed",
+    Unconfirmed => "unconfirmed",
+    Superseded => "superseded",
+});
 
+impl RevocationEnd {
     /// The end of a revocation that Dapi has confirmed, or not.
     pub const fn of(confirmed: bool) -> Self {
         if confirmed { Self::Confirmed } else { Self::Unconfirmed }
-    }
-
-    /// The metric's label.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Confirmed => "confirmed",
-            Self::Unconfirmed => "unconfirmed",
-            Self::Superseded => "superseded",
-        }
     }
 }
 

@@ -89,16 +89,16 @@ impl Metrics {
 
     /// Creates every value from the start, so that an alert can compare with a zero.
     fn create_labels(&self) {
-        for outcome in ExchangeEnd::ALL.map(ExchangeEnd::label) {
+        for outcome in ExchangeEnd::ALL.map(ExchangeEnd::as_str) {
             drop(self.exchanges.get_or_create(&Outcome { outcome }));
         }
-        for outcome in RevocationEnd::ALL.map(RevocationEnd::label) {
+        for outcome in RevocationEnd::ALL.map(RevocationEnd::as_str) {
             drop(self.revocations.get_or_create(&Outcome { outcome }));
         }
-        for outcome in webhooks::Outcome::ALL.map(webhooks::Outcome::label) {
+        for outcome in webhooks::Outcome::ALL.map(webhooks::Outcome::as_str) {
             drop(self.webhooks.get_or_create(&Outcome { outcome }));
         }
-        for outcome in rotation::Outcome::ALL.map(rotation::Outcome::label) {
+        for outcome in rotation::Outcome::ALL.map(rotation::Outcome::as_str) {
             drop(self.rotations.get_or_create(&Outcome { outcome }));
         }
         for reconciler in Reconciler::ALL {
@@ -215,16 +215,16 @@ impl Metrics {
     }
 
     pub(crate) fn exchange(&self, end: ExchangeEnd, took: std::time::Duration) {
-        self.exchanges.get_or_create(&Outcome { outcome: end.label() }).inc();
+        self.exchanges.get_or_create(&Outcome { outcome: end.as_str() }).inc();
         self.exchange_duration.observe(took.as_secs_f64());
     }
 
     pub(crate) fn rotation(&self, outcome: rotation::Outcome) {
-        self.rotations.get_or_create(&Outcome { outcome: outcome.label() }).inc();
+        self.rotations.get_or_create(&Outcome { outcome: outcome.as_str() }).inc();
     }
 
     pub(crate) fn webhook(&self, outcome: webhooks::Outcome) {
-        self.webhooks.get_or_create(&Outcome { outcome: outcome.label() }).inc();
+        self.webhooks.get_or_create(&Outcome { outcome: outcome.as_str() }).inc();
     }
 
     pub(crate) fn revocation(&self, end: RevocationEnd) {
@@ -234,7 +234,7 @@ impl Metrics {
     /// Counts `count` revocations that ended in one transaction.
     pub(crate) fn revocations(&self, end: RevocationEnd, count: i64) {
         let count = u64::try_from(count).unwrap_or(0);
-        self.revocations.get_or_create(&Outcome { outcome: end.label() }).inc_by(count);
+        self.revocations.get_or_create(&Outcome { outcome: end.as_str() }).inc_by(count);
     }
 
     pub(crate) fn reconciler_failed(&self, reconciler: Reconciler) {

@@ -52,7 +52,7 @@ use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
 use crate::common::ids::{AppId, ConnectionId, UserId};
-use crate::config::{Pace, ProviderConfig};
+use crate::config::Pace;
 use crate::database::{MaybeDatabase, Pool};
 use crate::providers;
 use crate::providers::{AccessToken, Provider};
@@ -95,19 +95,13 @@ impl Context {
     }
 
     /// How long a lease on an exchange lives: the call's time limit and a little for the commit.
-    fn exchange_lease(&self) -> Duration {
-        self.longest(|provider| provider.exchange_timeout) + LEASE_MARGIN
+    fn exchange_lease(&self, provider: Provider) -> Duration {
+        self.providers.settings(provider).exchange_timeout + LEASE_MARGIN
     }
 
     /// How long a lease on a delinking lives.
-    fn delink_lease(&self) -> Duration {
-        self.longest(|provider| provider.call_timeout) + LEASE_MARGIN
-    }
-
-    /// The longest time limit of any provider: a claim does not know whose rows it gets.
-    fn longest(&self, limit: fn(&ProviderConfig) -> Duration) -> Duration {
-        let limits = Provider::ALL.map(|provider| limit(self.providers.settings(provider)));
-        limits.into_iter().max().unwrap_or_default()
+    fn delink_lease(&self, provider: Provider) -> Duration {
+        self.providers.settings(provider).call_timeout + LEASE_MARGIN
     }
 
     /// The names of the providers at which an unanswered exchange is tried again.

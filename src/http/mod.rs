@@ -12,6 +12,7 @@ mod detached;
 pub mod layers;
 pub mod metrics;
 pub mod operators;
+pub mod paging;
 pub mod peer;
 pub mod problem;
 pub mod responses;

@@ -5,6 +5,7 @@ use actix_web::http::header::{CACHE_CONTROL, PRAGMA, RETRY_AFTER, WWW_AUTHENTICA
 use actix_web::{HttpResponse, ResponseError};
 use serde_json::json;
 
+use crate::common::named::named;
 use crate::database::Fault;
 use crate::http::problem::{Problem, ProblemCode};
 
@@ -30,32 +31,17 @@ pub enum OAuthErrorCode {
     TemporarilyUnavailable,
 }
 
+named!(OAuthErrorCode {
+    InvalidRequest => "invalid_request",
+    InvalidClient => "invalid_client",
+    InvalidGrant => "invalid_grant",
+    InvalidScope => "invalid_scope",
+    UnsupportedGrantType => "unsupported_grant_type",
+    ServerError => "server_error",
+    TemporarilyUnavailable => "temporarily_unavailable",
+});
+
 impl OAuthErrorCode {
-    /// Every code.
-    pub const ALL: [Self; 7] = [
-        Self::InvalidRequest,
-        Self::InvalidClient,
-        Self::InvalidGrant,
-        Self::InvalidScope,
-        Self::UnsupportedGrantType,
-        Self::ServerError,
-        Self::TemporarilyUnavailable,
-    ];
-
-    /// The code as the wire format has it.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::InvalidRequest => "invalid_request",
-            Self::InvalidClient => "invalid_client",
-            Self::InvalidGrant => "invalid_grant",
-            Self::InvalidScope => "invalid_scope",
-            Self::UnsupportedGrantType => "unsupported_grant_type",
-            Self::ServerError => "server_error",
-            Self::TemporarilyUnavailable => "temporarily_unavailable",
-        }
-    }
-
     const fn status(self) -> StatusCode {
         match self {
             Self::InvalidClient => StatusCode::UNAUTHORIZED,

@@ -31,7 +31,9 @@ pub use metrics::Metrics;
 pub use plaid::DetailsError;
 pub use requests::{Exchange, Revoke, Verify};
 
+use crate::common::named::named;
 use crate::common::secret::{SecretText, secret_text};
+use crate::common::text::{self, InvalidText};
 
 secret_text!(
     /// The single-use code that the bank link hands to a frontend: Dapi's access code, Plaid's `public_token`.
@@ -68,19 +70,10 @@ pub enum Provider {
     Plaid,
 }
 
+// The names in JSON, in the database and on the command line.
+named!(Provider { Dapi => "dapi", Plaid => "plaid" }, parse);
+
 impl Provider {
-    /// Every provider.
-    pub const ALL: [Self; 2] = [Self::Dapi, Self::Plaid];
-
-    /// The name in JSON, in the database and on the command line.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Dapi => "dapi",
-            Self::Plaid => "plaid",
-        }
-    }
-
     /// The name as people write it.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -105,16 +98,32 @@ impl Provider {
         }
     }
 
-    /// Returns the provider with this name.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|provider| provider.as_str() == text)
-    }
-
     /// Whether the provider fails all calls that use one token at the same time, so that they are made one by one.
     #[must_use]
     pub const fn has_serial_calls(self) -> bool {
         matches!(self, Self::Dapi)
+    }
+
+    /// Checks an application's key or secret: Dapi's travel in a body, Plaid's in headers.
+    ///
+    /// # Errors
+    /// Returns what is wrong with the text.
+    pub fn check_credential(self, text: &str, max_bytes: usize) -> Result<(), InvalidText> {
+        match self {
+            Self::Dapi => text::check_line(text, max_bytes),
+            Self::Plaid => text::check_bearer(text, max_bytes),
+        }
+    }
+
+    /// Whether an answer of this HTTP status may be the provider's own word about a token. Dapi refuses with 2xx as
+    /// well; a timeout, a limit and a server in trouble say nothing about the token, whatever their body says.
+    #[must_use]
+    pub fn may_refuse(self, status: u16) -> bool {
+        received::may_be_conclusive(status)
+            && match self {
+                Self::Dapi => true,
+                Self::Plaid => (400..500).contains(&status),
+            }
     }
 
     /// Whether a token can be used and revoked only together with a user secret.

@@ -82,7 +82,11 @@ impl RelayError {
 
 impl From<CallLost> for RelayError {
     fn from(lost: CallLost) -> Self {
-        tracing::warn!(what = lost.what, sent = lost.sent, "a call to Dapi went unanswered");
+        tracing::warn!(
+            what = lost.what,
+            sent = lost.sent,
+            "a call to the provider went unanswered"
+        );
         if lost.timeout { Self::Timeout } else { Self::Unreachable }
     }
 }
@@ -124,7 +128,7 @@ impl Running {
             Ok(Gathered::Whole(bytes)) => {
                 let whole = whole(provider, status, bytes, &mut redactor);
                 let attention = match &whole {
-                    Ok(whole) => self.learn_from(&whole.said, &opened.access_token).await,
+                    Ok(whole) => self.learn_from(status, &whole.said, &opened.access_token).await,
                     Err(_) => None,
                 };
                 let answered = whole.map(|whole| Answered {
@@ -145,7 +149,7 @@ impl Running {
     /// Records what an answer implies about the token and the user secret. Returns the kind of refusal for which the
     /// connection needs attention; it is committed with the release of the lease. Failures to record the rest are only logged: the
     /// next call implies it again.
-    async fn learn_from(&self, said: &Said, token: &AccessToken) -> Option<String> {
+    async fn learn_from(&self, status: u16, said: &Said, token: &AccessToken) -> Option<String> {
         if said.succeeded {
             let _ = self.lease.prove_user_secret(&self.context).await;
             self.lease.record_success(&self.context, self.request.path.repairs).await;
@@ -156,7 +160,9 @@ impl Running {
         }
         let kind = said.kind.as_ref()?;
         let (provider, providers) = (self.request.call.provider, &self.context.providers);
-        if providers.reports_dead_token(provider, kind, token, self.lease.is_proven()) {
+        if !provider.may_refuse(status) {
+            // A server in trouble may say anything: the token stays, and another call will say it again.
+        } else if providers.reports_dead_token(provider, kind, token, self.lease.is_proven()) {
             Box::pin(self.record_dead_token(kind)).await;
         } else if providers.doubts_token(provider, kind, self.lease.is_proven()) {
             Box::pin(self.record_doubtful_token(kind)).await;
@@ -248,7 +254,7 @@ impl Running {
             Err(_) => "timeout",
         };
         let attention = match reader.verdict() {
-            Some(said) => self.learn_from(said, &token).await,
+            Some(said) => self.learn_from(status, said, &token).await,
             None => None,
         };
         self.end(label, Some(status), attention).await;

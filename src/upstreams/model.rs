@@ -13,6 +13,7 @@ use utoipa::openapi::schema::Type;
 use utoipa::openapi::{ObjectBuilder, RefOr};
 
 use super::ClientSecret;
+use crate::common::named::named;
 use crate::common::text;
 use crate::outbound::{MAX_URL, OutboundUrl, Reach};
 
@@ -85,21 +86,11 @@ pub enum Auth {
     Json,
 }
 
-impl Auth {
-    /// The name in the database and on the wire.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Basic => "basic",
-            Self::Form => "form",
-            Self::Json => "json",
-        }
-    }
-
-    pub(super) fn parse(text: &str) -> Option<Self> {
-        [Self::Basic, Self::Form, Self::Json].into_iter().find(|auth| auth.as_str() == text)
-    }
-}
+named!(Auth {
+    Basic => "basic",
+    Form => "form",
+    Json => "json",
+}, parse);
 
 /// Settings of a system that is known; whatever is given beside it goes before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema, clap::ValueEnum)]

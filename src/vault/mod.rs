@@ -16,11 +16,13 @@ mod keys;
 mod master;
 mod seal;
 mod store;
+mod token;
 
 pub use keys::{DataKey, HashKey, KeyOwner, KeyedHash, MasterKeyId, WrappedKey};
 pub use master::{InvalidMasterKey, MASTER_KEY_BYTES, MasterKey, MasterKeys};
 pub use seal::{AadContext, Binding, Sealed};
 pub use store::{KeyUse, app_key, insert_key, key_uses, retire, rewrap_some};
+pub use token::{is_token, random_token};
 
 use crate::database::Conn;
 use std::sync::Arc;

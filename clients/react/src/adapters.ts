@@ -120,15 +120,27 @@ export function loadScript(src: string): Promise<void> {
 const CLOSED_CHECK_MILLIS = 500;
 const SANDBOX_SOURCES = ["dapi-sandbox-connect", "plaid-sandbox-link"];
 
+export interface SandboxLinkOptions {
+  /** Connect's page, or Link's. */
+  page?: "connect" | "link";
+  /** For Link: the `link_token` that the backend made, or how to get it, as {@link plaidLink} takes it. */
+  token?: string | (() => Promise<string>);
+  /** What else the page takes, such as `clientUserID`. */
+  query?: Record<string, string>;
+}
+
 /** The page of `strongroom sandbox` in a popup, in Connect's (`connect`) or Link's (`link`) place. */
-export function sandboxLink(
-  sandboxUrl: string,
-  options: { page?: "connect" | "link"; query?: Record<string, string> } = {},
-): OpenLink {
+export function sandboxLink(sandboxUrl: string, options: SandboxLinkOptions = {}): OpenLink {
   return ({ onResult, onExit }) => {
     const { origin } = new URL(sandboxUrl);
-    const query = new URLSearchParams({ ...options.query, origin: location.origin });
-    const popup = window.open(`${origin}/${options.page ?? "connect"}?${query}`, "connect", "width=460,height=760");
+    const address = (token?: string) => {
+      const query = new URLSearchParams({ ...options.query, ...(token && { token }), origin: location.origin });
+      return `${origin}/${options.page === "link" ? "plaid/link" : "connect"}?${query}`;
+    };
+    const { token } = options;
+    // A popup opens in the click itself, or it may be kept closed: one that waits for its token is blank until then.
+    const url = typeof token === "function" ? "about:blank" : address(token);
+    const popup = window.open(url, "connect", "width=460,height=760");
     if (!popup) return onExit(new Error("The browser kept the popup from opening"));
     const stop = () => {
       window.removeEventListener("message", hear);
@@ -149,11 +161,19 @@ export function sandboxLink(
       stop();
       onExit();
     }, CLOSED_CHECK_MILLIS);
-    return {
-      close: () => {
-        stop();
-        popup.close();
-      },
+    const close = () => {
+      stop();
+      popup.close();
     };
+    if (typeof token === "function") {
+      token().then(
+        (text) => popup.location.replace(address(text)),
+        (error: unknown) => {
+          close();
+          onExit(error);
+        },
+      );
+    }
+    return { close };
   };
 }

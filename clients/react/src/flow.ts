@@ -32,6 +32,8 @@ export interface FlowOptions {
   baseUrl: string;
   session: SessionSource | null | undefined;
   open: OpenLink;
+  /** Tells this bank link from one of another app on the same page, such as "plaid" from "dapi". */
+  name?: string | undefined;
   fetch?: ((input: string, init?: RequestInit) => Promise<Response>) | undefined;
   onConnected?: ((connection: Connection) => void) | undefined;
   /** Milliseconds before the first look at a pending connection. */
@@ -151,7 +153,7 @@ export class Flow {
   #came(round: number, session: Session, result: LinkResult): void {
     const since = Date.now();
     // Before anything else: from here on a reload loses nothing.
-    keep(keyOf(session), { since, result });
+    keep(this.#key(session), { since, result });
     if (round === this.#round) {
       this.#link = undefined;
       void this.#handIn(session, result, since);
@@ -178,7 +180,7 @@ export class Flow {
       // Without a session nothing can be said; the next page may have one.
       return;
     }
-    const kept = find(keyOf(session));
+    const kept = find(this.#key(session));
     if (round !== this.#round || this.#state.status !== "idle" || !kept) return;
     if (kept.result) await this.#handIn(session, kept.result, kept.since);
     else if (kept.pending) await this.#watch(session, kept.pending);
@@ -198,7 +200,7 @@ export class Flow {
 
   /** Hands a result in, and keeps of it what the answer leaves to be done. */
   async #deliver(session: Session, result: LinkResult, since: number, round: number): Promise<Connection> {
-    const key = keyOf(session);
+    const key = this.#key(session);
     const name = key + JSON.stringify(result);
     let answer = underWay.get(name);
     if (!answer) {
@@ -246,7 +248,7 @@ export class Flow {
     const round = this.#begin(
       connection ? { status: "pending", connection, watched: true } : { status: "handing-in" },
     );
-    const key = keyOf(session);
+    const key = this.#key(session);
     const watching = new AbortController();
     this.#watching = watching;
     const client = this.#client(session);
@@ -290,6 +292,10 @@ export class Flow {
     const problem = error instanceof StrongroomProblem ? error : undefined;
     if (problem && RELINK.includes(problem.code)) this.#set({ status: "needs-relink", problem });
     else this.#set({ status: "failed", error, ...(problem && { problem }) });
+  }
+
+  #key(session: Session): string {
+    return keyOf(session, this.options.name);
   }
 
   #client(session: Session): Strongroom {

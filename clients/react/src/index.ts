@@ -1,7 +1,7 @@
 import { useEffect, useState, useSyncExternalStore } from "react";
 import { type ConnectState, Flow, type FlowOptions } from "./flow.js";
 
-export { type DapiCallbacks, dapiConnect, type LinkEvents, loadScript, type OpenedLink, type OpenLink, plaidLink, type PlaidLinkOptions, type PlaidScript, sandboxLink } from "./adapters.js";
+export { type DapiCallbacks, dapiConnect, type LinkEvents, loadScript, type OpenedLink, type OpenLink, plaidLink, type PlaidLinkOptions, type PlaidScript, sandboxLink, type SandboxLinkOptions } from "./adapters.js";
 export type { ConnectState, Session, SessionSource } from "./flow.js";
 
 export type UseConnectBankOptions = FlowOptions;

@@ -22,9 +22,13 @@ function storage(): Storage | undefined {
   }
 }
 
-/** The key for a session: by its user, so that the next session of the same user finds it, else by the token's hash. */
-export function keyOf(session: { token: string; clientUserID?: string }): string {
-  return PREFIX + (session.clientUserID === undefined ? `token:${hash(session.token)}` : `user:${session.clientUserID}`);
+/**
+ * The key for a session: by its user, so that the next session of the same user finds it, else by the token's hash. The
+ * name keeps links of several apps apart, since a result means nothing to another app.
+ */
+export function keyOf(session: { token: string; clientUserID?: string }, name = ""): string {
+  const whose = session.clientUserID === undefined ? `token:${hash(session.token)}` : `user:${session.clientUserID}`;
+  return PREFIX + (name && `${name}:`) + whose;
 }
 
 /** FNV-1a: the token itself is not to be kept. */

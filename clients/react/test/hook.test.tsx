@@ -212,6 +212,19 @@ describe("a reload", () => {
     expect(sessionStorage.getItem("strongroom.connect:user:ada")).toBeNull();
   });
 
+  it("leaves the result of another app's link to the hook of that name", async () => {
+    left({ result: RESULT }, "ada");
+    sessionStorage.setItem("strongroom.connect:plaid:user:ada", sessionStorage.getItem("strongroom.connect:user:ada")!);
+    sessionStorage.removeItem("strongroom.connect:user:ada");
+    page({ name: "dapi" });
+    await act(() => new Promise((done) => setTimeout(done, 30)));
+    expect([shown(), service.asked.length]).toEqual(["idle", 0]);
+    service.answers = [json(200, CONNECTION)];
+    await reload({ name: "plaid" });
+    await shows("connected");
+    expect(sessionStorage.length).toBe(0);
+  });
+
   it("finds what a session without a user's name left, and keeps no token", async () => {
     const first = page({ session: "cs_plain" });
     click("Connect");
@@ -344,5 +357,26 @@ describe("the bank link", () => {
     click("Connect");
     popup.closed = true;
     await shows("idle");
+  });
+
+  it("may be the sandbox's Link, whose popup is there before its token is", async () => {
+    const popup = { closed: false, close: vi.fn(), location: { replace: vi.fn() } };
+    const open = vi.spyOn(window, "open").mockReturnValue(popup as never);
+    const events = { onResult: vi.fn(), onExit: vi.fn() };
+    const opens = (token: string | (() => Promise<string>)) =>
+      sandboxLink("http://sandbox.test:8081", { page: "link", token })(events);
+    opens("link-1");
+    expect(String(open.mock.calls[0]?.[0])).toContain("http://sandbox.test:8081/plaid/link?token=link-1&origin=");
+    opens(async () => "link-2");
+    expect(open.mock.calls[1]?.[0]).toBe("about:blank");
+    await waitFor(() => expect(popup.location.replace).toHaveBeenCalledOnce());
+    expect(popup.location.replace.mock.calls[0]?.[0]).toContain("/plaid/link?token=link-2&origin=");
+    const error = new Error("no token");
+    opens(async () => Promise.reject(error));
+    await waitFor(() => expect(events.onExit).toHaveBeenCalledWith(error));
+    expect(popup.close).toHaveBeenCalledOnce();
+    // The first two still look whether they were closed.
+    popup.closed = true;
+    await waitFor(() => expect(events.onExit).toHaveBeenCalledTimes(3), { timeout: 3_000 });
   });
 });

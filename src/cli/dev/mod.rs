@@ -27,6 +27,9 @@ use crate::telemetry;
 use crate::vault::{MasterKeys, VaultError};
 use variables::{Variables, own_database_url};
 
+/// The origins at which a browser reaches `examples/web`, which submits results as an app's page does.
+const EXAMPLE_ORIGINS: [&str; 2] = ["http://127.0.0.1:3000", "http://localhost:3000"];
+
 /// Run everything that a newcomer needs, in one process.
 ///
 /// That is a PostgreSQL of its own (unless `DATABASE_URL` is set), the sandbox instead of Dapi and Plaid,
@@ -138,7 +141,9 @@ fn set_defaults(variables: &mut Variables, made: &Made, listeners: &Listeners) {
     variables.prefer("STRONGROOM_ALLOW_PRIVATE_ADDRESSES", "true");
     variables.prefer("STRONGROOM_LOG_FORMAT", "text");
     variables.prefer("STRONGROOM_LOG", "info,actix_server=warn,sqlx=warn");
-    variables.add("STRONGROOM_CORS_ORIGINS", &listeners.demo_url);
+    for origin in std::iter::once(listeners.demo_url.as_str()).chain(EXAMPLE_ORIGINS) {
+        variables.add("STRONGROOM_CORS_ORIGINS", origin);
+    }
     variables.write("SANDBOX_URL", &listeners.sandbox_url);
     variables.write(DEMO_URL, &listeners.demo_url);
 }

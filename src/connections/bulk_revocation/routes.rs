@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::common::ids::BulkRevocationId;
-use crate::common::paging::{DEFAULT_LIMIT, PageCursor};
+use crate::common::paging::PageCursor;
 use crate::common::text;
 use crate::connections::bulk_revocation::{
     BulkRevocation, Change, ChangeOutcome, CreateOutcome, DEFAULT_PER_SECOND, DryRun,
@@ -17,12 +17,12 @@ use crate::connections::effects::RevocationEnd;
 use crate::connections::input::schema::{DapiName, Reason};
 use crate::connections::input::{client_user_id, reason};
 use crate::connections::model::RevocationKind;
-use crate::connections::query::routes::read::{cursor, limit};
 use crate::connections::{Context, bulk_revocation};
 use crate::http::body::{Body, Id, UrlQuery};
 use crate::http::caller::{Authorized, needs};
 use crate::http::detached;
 use crate::http::operators::{Operators, query_problem};
+use crate::http::paging;
 use crate::http::problem::{Problem, ProblemCode, code};
 use crate::http::responses::{ForClients, Problems, WithJson};
 use crate::users::ClientUserID;
@@ -270,8 +270,8 @@ pub async fn list(
     context: web::Data<Context>,
     query: UrlQuery<PageQuery>,
 ) -> Result<HttpResponse, Problem> {
-    let limit = query.0.limit.as_deref().map_or(Ok(DEFAULT_LIMIT), limit)?;
-    let cursor = query.0.cursor.as_deref().map(cursor).transpose()?;
+    let limit = paging::limit(query.0.limit.as_deref())?;
+    let cursor = paging::cursor(query.0.cursor.as_deref())?;
     let mut conn = context.pool.acquire().await?;
     let page = bulk_revocation::list(&mut conn, caller.client.app, cursor, limit).await?;
     Ok(HttpResponse::Ok().json(BulkRevocationList {

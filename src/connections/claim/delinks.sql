@@ -5,6 +5,7 @@ WITH
 -- revocation is due only for an erasure or for a new link of the same bank login.
 locked AS MATERIALIZED (
     SELECT c.app_id, c.id, c.provider = 'dapi' AND c.user_secret IS NULL AS secretless,
+           CASE c.provider WHEN 'plaid' THEN $6::interval ELSE $3::interval END AS lease,
            coalesce(c.revocation_released_at, c.revocation_requested_at) + $4::interval AS gives_up_at,
            EXISTS (SELECT FROM bulk_revocations r
                    WHERE r.id = c.bulk_revocation_id AND r.state = 'cancelled') AS cancelled,
@@ -48,7 +49,7 @@ free_leases AS MATERIALIZED (
 -- Takes over a lease that ran out, but not one that is alive.
 acquired AS (
     INSERT INTO token_leases AS t (connection_id, lease_id, ends_at)
-    SELECT id, new_uuid_v7(), strongroom_now() + $3::interval FROM decided
+    SELECT id, new_uuid_v7(), strongroom_now() + lease FROM decided
     WHERE later IS NULL
       AND (NOT has_lease OR id IN (SELECT connection_id FROM free_leases)) ORDER BY id
     ON CONFLICT (connection_id, slot) DO UPDATE SET lease_id = excluded.lease_id, ends_at = excluded.ends_at
@@ -58,7 +59,7 @@ acquired AS (
 claimed AS (
     UPDATE connections c
     SET lease_epoch = c.lease_epoch + 1, revocation_attempts = c.revocation_attempts + 1,
-        leased_until = t.now + $3::interval, due_at = t.now + $3::interval
+        leased_until = t.now + d.lease, due_at = t.now + d.lease
     FROM decided d, acquired, (SELECT strongroom_now() AS now) t
     WHERE c.app_id = d.app_id AND c.id = d.id AND acquired.connection_id = d.id
     RETURNING c.*, acquired.lease_id, d.given_up)

@@ -25,10 +25,11 @@ postponed AS (
 claimed AS (
     UPDATE connections c
     SET lease_epoch = c.lease_epoch + 1, exchange_attempts = c.exchange_attempts + 1,
-        leased_until = t.now + $3::interval, due_at = t.now + $3::interval,
+        leased_until = t.now + lease, due_at = t.now + lease,
         unanswered = c.unanswered OR c.leased_until IS NOT NULL
-    FROM due, (SELECT strongroom_now() AS now) t
-    WHERE NOT due.blocked AND c.app_id = due.app_id AND c.id = due.id
+    FROM due, (SELECT strongroom_now() AS now) t,
+         (VALUES ('dapi', $3::interval), ('plaid', $6::interval)) AS l (provider, lease)
+    WHERE l.provider = c.provider AND NOT due.blocked AND c.app_id = due.app_id AND c.id = due.id
     RETURNING c.app_id, c.id, c.user_id, c.login_id, c.lease_epoch, c.code, c.user_secret,
               c.revocation_binding)
 SELECT c.app_id AS "app_id: AppId", c.id AS "id: ConnectionId", c.user_id AS "user_id: UserId",

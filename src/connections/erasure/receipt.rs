@@ -37,6 +37,7 @@ pub struct Destroyed {
 }
 
 /// An erasure, and once it has ended its signed receipt.
+#[expect(clippy::struct_field_names, reason = "the name that the API has for it")]
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = ErasureReceipt)]

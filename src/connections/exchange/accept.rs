@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 
 use crate::audit::AuditActor;
 use crate::common::actor::Actor;
-use crate::common::ids::{AppId, ConnectionId, SessionId};
+use crate::common::ids::{AppId, ConnectionId, SessionId, UserId};
 use crate::common::trace::TraceContext;
 use crate::connections::exchange::store::{
     ClaimedAccounts, LookUp, NewCode, NewConnection, NewIntent, SessionResultOutcome,
@@ -21,7 +21,7 @@ use crate::connections::{ConnectionAad, ConnectionError, Context, sql};
 use crate::database::{BatchQuery as _, Fault, Waits, is_outage, retry_until};
 use crate::providers::{AccessCode, Busy, Lane, Permit, Provider, UserSecret};
 use crate::users;
-use crate::vault::{Binding, KeyedHash, Sealed, Vault, VaultError};
+use crate::vault::{Binding, KeyedHash, Sealed, Vault, WrappedKey};
 
 /// The most connections that one session may submit.
 const SESSION_RESULTS: i64 = 10;
@@ -58,6 +58,13 @@ pub enum Received {
     New(ConnectionId, Option<Exchanging>),
     /// The same user submitted this code before.
     Repeated(ConnectionId),
+    Refused(Refusal),
+}
+
+/// Why a submission is refused: nothing of it is kept, and nothing was sent to the provider.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Another user submitted this code before.
     CodeOfAnotherUser,
     /// The bank login is active or revoking for another user.
     LoginOfAnotherUser,
@@ -107,20 +114,11 @@ pub async fn receive(
         };
         let found = context.batch(look_up).await?;
         let window_cap = window_cap(context, &submission.code);
-        let user = found.user.as_ref().map(|(user, _)| *user);
-        match found.existing {
-            // A session is deleted with its user, so a session whose user is missing belongs to an erased one.
-            _ if found.credentials.provider != submission.provider => {
-                return Ok(Received::OfAnotherProvider(found.credentials.provider));
-            }
-            _ if found.erasing || (submission.session.is_some() && user.is_none()) => {
-                return Ok(Received::UserBeingErased);
-            }
-            Some((_, owner)) if user != Some(owner) => return Ok(Received::CodeOfAnotherUser),
-            Some((id, _)) => return repeated(context, submission.session, id).await,
-            None if found.of_another_user => return Ok(Received::LoginOfAnotherUser),
-            None if window_cap.is_some_and(|end| end <= found.now) => return Ok(Received::Expired),
-            None => {}
+        if let Some(refusal) = refusal(&submission, &found, window_cap) {
+            return Ok(Received::Refused(refusal));
+        }
+        if let Some((id, _)) = found.existing {
+            return repeated(context, submission.session, id).await;
         }
         let intent = Intent { actor, trace, hash, window_cap, received_at };
         let committed = Box::pin(commit_intent(context, &intent, &submission, found)).await?;
@@ -131,6 +129,28 @@ pub async fn receive(
     Err(ConnectionError::Contended)
 }
 
+/// Returns why the submission is refused, as far as the look-up shows it.
+fn refusal(
+    submission: &Submission,
+    found: &store::Found,
+    window_cap: Option<OffsetDateTime>,
+) -> Option<Refusal> {
+    let user = found.user.as_ref().map(|(user, _)| *user);
+    if found.credentials.provider != submission.provider {
+        return Some(Refusal::OfAnotherProvider(found.credentials.provider));
+    }
+    // A session is deleted with its user, so a session whose user is missing belongs to an erased one.
+    if found.erasing || (submission.session.is_some() && user.is_none()) {
+        return Some(Refusal::UserBeingErased);
+    }
+    match found.existing {
+        Some((_, owner)) => (user != Some(owner)).then_some(Refusal::CodeOfAnotherUser),
+        None if found.of_another_user => Some(Refusal::LoginOfAnotherUser),
+        None => window_cap.is_some_and(|end| end <= found.now).then_some(Refusal::Expired),
+    }
+}
+
+/// Counts a repeated code among its session's results, in case another session submitted it first.
 async fn repeated(
     context: &Context,
     session: Option<SessionId>,
@@ -140,11 +160,16 @@ async fn repeated(
     let mut tx = context.pool.begin().await?;
     let outcome = store::insert_session_result(&mut tx, session, id, SESSION_RESULTS).await?;
     tx.commit().await?;
-    Ok(match outcome {
-        SessionResultOutcome::Recorded => Received::Repeated(id),
-        SessionResultOutcome::Exhausted => Received::SessionExhausted,
-        SessionResultOutcome::Gone => Received::UserBeingErased,
-    })
+    Ok(refusal_of_session(outcome).map_or(Received::Repeated(id), Received::Refused))
+}
+
+const fn refusal_of_session(outcome: SessionResultOutcome) -> Option<Refusal> {
+    match outcome {
+        SessionResultOutcome::Recorded => None,
+        SessionResultOutcome::Exhausted => Some(Refusal::SessionExhausted),
+        // Deleted with its user.
+        SessionResultOutcome::Gone => Some(Refusal::UserBeingErased),
+    }
 }
 
 /// Returns when the code itself expires, if that may shorten its window (`code_exp_cap`).
@@ -153,6 +178,7 @@ fn window_cap(context: &Context, code: &AccessCode) -> Option<OffsetDateTime> {
     Some(exp.saturating_add(EXP_MARGIN))
 }
 
+/// What a submission came with, beside itself.
 struct Intent<'a> {
     actor: &'a Actor,
     trace: &'a TraceContext,
@@ -169,13 +195,9 @@ async fn commit_intent(
     submission: &Submission,
     found: store::Found,
 ) -> Result<Option<Received>, ConnectionError> {
-    let (user, user_key) = if let Some(user) = found.user {
-        user
-    } else {
-        let name = &submission.client_user_id;
-        let mut conn = context.pool.acquire().await?;
-        let user = users::ensure(&mut conn, &context.vault, submission.app, name).await?;
-        (user.id, user.key)
+    let (user, user_key) = match found.user {
+        Some(user) => user,
+        None => add_user(context, submission).await?,
     };
     let key = context.vault.unwrap(&user_key)?;
     let id = ConnectionId::new();
@@ -187,8 +209,9 @@ async fn commit_intent(
         user_secret.map(|secret| Sealed::seal(secret, &key, &aad.user_secret())).transpose()?;
 
     let (permit, wait) = enter_gate(context, submission.app, found.revoking);
-    let exchange = permit.map(|permit| -> Result<_, VaultError> {
-        Ok(PendingExchange {
+    let exchange = match permit {
+        None => None,
+        Some(permit) => Some(PendingExchange {
             aad,
             login_id: submission.login_id.clone(),
             epoch: 1,
@@ -199,10 +222,9 @@ async fn commit_intent(
             credentials: found.credentials.open(&context.vault)?,
             trace: intent.trace.clone(),
             permit,
-        })
-    });
-    let exchange = exchange.transpose()?;
-    let new = NewConnection {
+        }),
+    };
+    let connection = NewConnection {
         app: submission.app,
         id,
         user,
@@ -214,14 +236,24 @@ async fn commit_intent(
         binding,
         user_secret,
     };
-    let lease = exchange.as_ref().map(|_| context.exchange_lease());
+    let lease = exchange.as_ref().map(|_| context.exchange_lease(submission.provider));
     let window_cap = intent.window_cap;
     let code = NewCode { hash: intent.hash, sealed: sealed_code, window_cap, lease, wait };
-    let new = NewIntent { actor: AuditActor::from(intent.actor), new, code };
+    let new = NewIntent { actor: AuditActor::from(intent.actor), connection, code };
     fail::fail_point!("exchange::before_intent");
-    let commit =
-        IntentCommit { context: context.clone(), session: submission.session, new, exchange };
-    Box::pin(commit.run(intent.received_at)).await
+    let (context, session) = (context.clone(), submission.session);
+    Box::pin(IntentCommit { context, session, new, exchange }.run(intent.received_at)).await
+}
+
+/// Adds the app's user, with a data key of their own.
+async fn add_user(
+    context: &Context,
+    submission: &Submission,
+) -> Result<(UserId, WrappedKey), ConnectionError> {
+    let (app, name) = (submission.app, &submission.client_user_id);
+    let mut conn = context.pool.acquire().await?;
+    let user = users::ensure(&mut conn, &context.vault, app, name).await?;
+    Ok((user.id, user.key))
 }
 
 /// Takes a permit for the exchange, if one is free and no older link of the login has to be delinked first.
@@ -277,8 +309,7 @@ impl IntentCommit {
         match outcome {
             IntentOutcome::Committed => {}
             IntentOutcome::Conflict => return None,
-            IntentOutcome::SessionExhausted => return Some(Received::SessionExhausted),
-            IntentOutcome::SessionGone => return Some(Received::UserBeingErased),
+            IntentOutcome::Refused(refusal) => return Some(Received::Refused(*refusal)),
         }
         fail::fail_point!("exchange::leased");
         let context = &self.context;
@@ -286,7 +317,7 @@ impl IntentCommit {
             context.wake.notify_one();
         }
         let exchanging = self.exchange.map(|exchange| exchange.spawn(context));
-        Some(Received::New(self.new.new.id, exchanging))
+        Some(Received::New(self.new.connection.id, exchanging))
     }
 
     /// Retries the commit until the database answers. The intent keeps its id, so it is inserted at most once.
@@ -305,7 +336,7 @@ impl IntentCommit {
         if !matches!(outcome, IntentOutcome::Conflict) {
             return Ok(outcome);
         }
-        let (NewConnection { app, id, .. }, lease) = (&self.new.new, self.new.code.lease);
+        let (NewConnection { app, id, .. }, lease) = (&self.new.connection, self.new.code.lease);
         let mut conn = self.context.pool.acquire().await?;
         let ours = store::renew_first_lease(&mut conn, *app, *id, lease).await?;
         Ok(if ours { IntentOutcome::Committed } else { IntentOutcome::Conflict })
@@ -316,9 +347,7 @@ enum IntentOutcome {
     Committed,
     /// The same code was committed concurrently, or the user was erased.
     Conflict,
-    SessionExhausted,
-    /// The session was deleted with its user.
-    SessionGone,
+    Refused(Refusal),
 }
 
 /// Inserts an intent: in a batch for a backend; for a session in a transaction that also counts its results.
@@ -336,16 +365,17 @@ async fn insert(
         };
     };
     let mut tx = context.pool.begin().await?;
-    let id = intent.new.id;
-    match store::insert_session_result(&mut tx, session, id, SESSION_RESULTS).await? {
-        SessionResultOutcome::Recorded => {}
-        SessionResultOutcome::Exhausted => return Ok(IntentOutcome::SessionExhausted),
-        SessionResultOutcome::Gone => return Ok(IntentOutcome::SessionGone),
+    let id = intent.connection.id;
+    let counted = store::insert_session_result(&mut tx, session, id, SESSION_RESULTS).await?;
+    if let Some(refusal) = refusal_of_session(counted) {
+        return Ok(IntentOutcome::Refused(refusal));
     }
     match NewIntent::run(&mut tx, &[intent]).await {
         Ok(inserted) if inserted == [true] => {}
         Ok(_) => return Ok(IntentOutcome::Conflict),
-        Err(error) if is_user_gone(&error) => return Ok(IntentOutcome::SessionGone),
+        Err(error) if is_user_gone(&error) => {
+            return Ok(IntentOutcome::Refused(Refusal::UserBeingErased));
+        }
         Err(error) => return Err(error),
     }
     tx.commit().await?;

@@ -1,7 +1,7 @@
 //! The exchange: a code for a token, by a call that cannot be repeated safely.
 //!
 //! 1. [`receive`] commits the intent: the sealed code under a lease with a fencing epoch.
-//! 2. [`PendingExchange`] calls Dapi with no transaction open, in a task that no disconnect
+//! 2. [`PendingExchange`] calls the provider with no transaction open, in a task that no disconnect
 //!    ends, and
 //! 3. commits the outcome under that epoch: sealed token, wiped code, audit row, all or nothing.
 //!
@@ -13,7 +13,7 @@ pub mod outcome;
 pub mod routes;
 pub mod store;
 
-pub use accept::{Exchanging, Received, Submission, is_user_gone, receive, user_of_code};
+pub use accept::{Exchanging, Received, Refusal, Submission, is_user_gone, receive, user_of_code};
 pub use store::ClaimedAccounts;
 
 use std::time::Instant;

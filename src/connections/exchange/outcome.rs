@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::common::named::named;
 use crate::connections::bank_login::LockedConnection;
 use crate::connections::effects::Effects;
 use crate::connections::model::{Answer, Attempt, Connection, Status, Transition};
@@ -28,7 +29,7 @@ pub struct Outcome {
     pub epoch: i32,
     pub answer: Answer,
     pub token: Option<SealedToken>,
-    /// How long Dapi asked to wait.
+    /// How long the provider asked to wait.
     pub retry_after: Option<Duration>,
 }
 
@@ -41,9 +42,9 @@ pub enum ExchangeEnd {
     Held,
     /// Another connection of the login superseded it.
     Superseded,
-    /// Dapi refused the code.
+    /// The provider refused the code.
     Rejected,
-    /// Dapi consumed the code and its answer was lost.
+    /// The provider consumed the code and its answer was lost.
     Orphaned,
     /// The window closed.
     Expired,
@@ -51,7 +52,7 @@ pub enum ExchangeEnd {
     Unsettled,
     /// The connection was revoked meanwhile; its token is delinked, or the revocation has ended.
     Revoked,
-    /// No connection could take the token: it lives on at Dapi.
+    /// No connection could take the token: it lives on at the provider.
     Dropped,
     /// Another attempt has a later lease; this one changes nothing.
     Stale,
@@ -61,41 +62,22 @@ pub enum ExchangeEnd {
     Lost,
 }
 
+named!(ExchangeEnd {
+    Active => "active",
+    Held => "held",
+    Superseded => "superseded",
+    Rejected => "rejected",
+    Orphaned => "orphaned",
+    Expired => "expired",
+    Unsettled => "unsettled",
+    Revoked => "revoked",
+    Dropped => "dropped",
+    Stale => "stale",
+    Erased => "erased",
+    Lost => "lost",
+});
+
 impl ExchangeEnd {
-    /// Every end.
-    pub const ALL: [Self; 12] = [
-        Self::Active,
-        Self::Held,
-        Self::Superseded,
-        Self::Rejected,
-        Self::Orphaned,
-        Self::Expired,
-        Self::Unsettled,
-        Self::Revoked,
-        Self::Dropped,
-        Self::Stale,
-        Self::Erased,
-        Self::Lost,
-    ];
-
-    /// The metric's label.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Active => "active",
-            Self::Held => "held",
-            Self::Superseded => "superseded",
-            Self::Rejected => "rejected",
-            Self::Orphaned => "orphaned",
-            Self::Expired => "expired",
-            Self::Unsettled => "unsettled",
-            Self::Revoked => "revoked",
-            Self::Dropped => "dropped",
-            Self::Stale => "stale",
-            Self::Erased => "erased",
-            Self::Lost => "lost",
-        }
-    }
-
     /// Whether it leaves something for the background work, which is then woken.
     pub const fn needs_follow_up(self) -> bool {
         matches!(self, Self::Unsettled | Self::Held | Self::Revoked | Self::Lost)

@@ -8,15 +8,14 @@ use serde::Deserialize;
 
 use crate::apps;
 use crate::common::ids::{AppId, ConnectionId};
-use crate::connections::exchange::ClaimedAccounts;
-use crate::connections::exchange::{Received, Submission};
+use crate::connections::exchange::{ClaimedAccounts, Received, Refusal, Submission};
 use crate::connections::input::{
     Checked, about, client_user_id, location, login, login_of_another_user, of_another_provider,
-    optional_name,
+    optional_name, required,
 };
 use crate::connections::model::{Connection, Failure, Status};
 use crate::connections::query::wait;
-use crate::connections::{ConnectionError, Context, exchange, shape};
+use crate::connections::{Context, exchange, shape};
 use crate::http::body::Body;
 use crate::http::caller::{SessionOr, needs};
 use crate::http::detached;
@@ -102,7 +101,7 @@ pub async fn create(
             (id, true)
         }
         Received::Repeated(id) => (id, false),
-        refused => return Err(refusal(&refused)),
+        Received::Refused(refusal) => return Err(refused(refusal)),
     };
     answer(&context, app, id, is_new, deadline).await
 }
@@ -195,7 +194,7 @@ fn connect_result(
     result: LinkResult,
 ) -> Result<Submission, Problem> {
     let client_user_id = user(caller, result.client_user_id)?;
-    if !crate::connections::input::required("success", result.success)? {
+    if !required("success", result.success)? {
         let detail =
             "Connect's result says that it did not succeed, so there is nothing to exchange.";
         return Err(Problem::new(ProblemCode::ConnectFailed, detail));
@@ -227,27 +226,27 @@ fn user(
         }
         (Some(session), _) => Ok(session.client_user_id.clone()),
         (None, named) => {
-            let named = crate::connections::input::required("clientUserID", named)?;
+            let named = required("clientUserID", named)?;
             client_user_id(&named)?;
             Ok(named)
         }
     }
 }
 
-fn refusal(received: &Received) -> Problem {
-    match received {
-        Received::CodeOfAnotherUser => Problem::new(
+fn refused(refusal: Refusal) -> Problem {
+    match refusal {
+        Refusal::CodeOfAnotherUser => Problem::new(
             ProblemCode::CodeAlreadyReceived,
             "Each code belongs to the user who handed it in first.",
         ),
-        Received::LoginOfAnotherUser => login_of_another_user(),
-        Received::UserBeingErased => Problem::user_being_erased(),
-        Received::SessionExhausted => Problem::new(
+        Refusal::LoginOfAnotherUser => login_of_another_user(),
+        Refusal::UserBeingErased => Problem::user_being_erased(),
+        Refusal::SessionExhausted => Problem::new(
             ProblemCode::TooManyRequests,
             "The connect session has handed in ten results; make a new one.",
         ),
-        Received::OfAnotherProvider(provider) => of_another_provider(*provider),
-        Received::Expired | Received::New(..) | Received::Repeated(_) => Problem::new(
+        Refusal::OfAnotherProvider(provider) => of_another_provider(provider),
+        Refusal::Expired => Problem::new(
             ProblemCode::CodeExpired,
             "The code's window was closed before it came here.",
         ),
@@ -263,14 +262,9 @@ async fn answer(
     deadline: Instant,
 ) -> Result<HttpResponse, Problem> {
     let done = |status| status != Status::Pending;
-    let found = wait::wait_until(context, app, id, deadline, done).await;
-    let connection = match found {
-        Ok(Some(connection)) => connection,
-        // The user was erased meanwhile.
-        Ok(None) => return Err(Problem::not_found()),
-        Err(ConnectionError::Database(error)) => return Err(error.into()),
-        Err(error) => return Err(error.into()),
-    };
+    let found = wait::wait_until(context, app, id, deadline, done).await?;
+    // None: the user was erased meanwhile.
+    let connection = found.ok_or_else(Problem::not_found)?;
     let mut answer = match connection.status {
         Status::Active if is_new => HttpResponse::Created(),
         Status::Active | Status::Revoking | Status::Delinked | Status::Invalidated => {

@@ -154,7 +154,7 @@ pub struct NewCode {
 #[derive(Clone, Debug)]
 pub struct NewIntent {
     pub actor: AuditActor,
-    pub new: NewConnection,
+    pub connection: NewConnection,
     pub code: NewCode,
 }
 
@@ -166,30 +166,31 @@ impl BatchQuery for NewIntent {
     async fn run(conn: &mut Conn, inputs: &[Self]) -> sqlx::Result<Vec<bool>> {
         let inserted = sqlx::query_file_scalar!(
             "src/connections/exchange/insert_intent.sql",
-            &column(inputs, |input| input.new.app.uuid()),
-            &column(inputs, |input| input.new.id.uuid()),
-            &column(inputs, |input| input.new.user.uuid()),
-            column(inputs, |input| input.new.login_id.as_deref()) as Vec<Option<&str>>,
-            column(inputs, |input| input.new.dapi_user_id.as_deref()) as Vec<Option<&str>>,
-            column(inputs, |input| input.new.dapi_token_id.as_deref()) as Vec<Option<&str>>,
+            &column(inputs, |input| input.connection.app.uuid()),
+            &column(inputs, |input| input.connection.id.uuid()),
+            &column(inputs, |input| input.connection.user.uuid()),
+            column(inputs, |input| input.connection.login_id.as_deref()) as Vec<Option<&str>>,
+            column(inputs, |input| input.connection.dapi_user_id.as_deref()) as Vec<Option<&str>>,
+            column(inputs, |input| input.connection.dapi_token_id.as_deref()) as Vec<Option<&str>>,
             column(inputs, |input| input.code.hash.as_bytes()) as Vec<&[u8]>,
             column(inputs, |input| input.code.sealed.as_bytes()) as Vec<&[u8]>,
-            column(inputs, |input| input.new.user_secret.as_ref().map(Sealed::as_bytes))
+            column(inputs, |input| input.connection.user_secret.as_ref().map(Sealed::as_bytes))
                 as Vec<Option<&[u8]>>,
             column(inputs, |input| input.code.window_cap) as Vec<Option<OffsetDateTime>>,
             column(inputs, |input| input.code.lease.map(interval)) as Vec<Option<PgInterval>>,
             &column(inputs, |input| interval(input.code.wait)),
             column(inputs, |input| input.actor.clone()) as Vec<AuditActor>,
-            column(inputs, |input| input.new.binding.as_bytes()) as Vec<&[u8]>,
-            column(inputs, |input| input.new.provider.as_str()) as Vec<&str>,
-            column(inputs, |input| input.new.claimed.institution_id()) as Vec<Option<&str>>,
-            column(inputs, |input| input.new.claimed.institution_name()) as Vec<Option<&str>>,
-            column(inputs, |input| input.new.claimed.accounts_json())
+            column(inputs, |input| input.connection.binding.as_bytes()) as Vec<&[u8]>,
+            column(inputs, |input| input.connection.provider.as_str()) as Vec<&str>,
+            column(inputs, |input| input.connection.claimed.institution_id()) as Vec<Option<&str>>,
+            column(inputs, |input| input.connection.claimed.institution_name())
+                as Vec<Option<&str>>,
+            column(inputs, |input| input.connection.claimed.accounts_json())
                 as Vec<Option<Json<&[Account]>>>,
         )
         .fetch_all(conn)
         .await?;
-        Ok(column(inputs, |input| inserted.contains(&input.new.id)))
+        Ok(column(inputs, |input| inserted.contains(&input.connection.id)))
     }
 }
 

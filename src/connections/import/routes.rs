@@ -77,7 +77,13 @@ pub async fn import(
     let (provider, login_id, user_secret) = if request.item_id.is_some() {
         (Provider::Plaid, login("itemID", request.item_id)?, None)
     } else {
-        let login_id = login("connectionID", request.login_id)?;
+        let login_id = request.login_id.ok_or_else(|| {
+            Problem::invalid_field(
+                "connectionID",
+                "is missing; a token of Plaid's comes with `itemID`",
+            )
+        })?;
+        let login_id = login("connectionID", Some(login_id))?;
         let user_secret = UserSecret::checked("userSecret", request.user_secret)?;
         (Provider::Dapi, login_id, Some(user_secret))
     };

@@ -17,6 +17,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::common::ids::ConnectionId;
+use crate::common::named::named;
 
 /// Where a connection stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, serde::Deserialize, ToSchema)]
@@ -41,38 +42,16 @@ pub enum Status {
     Invalidated,
 }
 
-impl Status {
-    pub const ALL: [Self; 8] = [
-        Self::Pending,
-        Self::Active,
-        Self::Rejected,
-        Self::Expired,
-        Self::Orphaned,
-        Self::Revoking,
-        Self::Delinked,
-        Self::Invalidated,
-    ];
-
-    /// Returns the status as JSON and the database name it.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::Active => "active",
-            Self::Rejected => "rejected",
-            Self::Expired => "expired",
-            Self::Orphaned => "orphaned",
-            Self::Revoking => "revoking",
-            Self::Delinked => "delinked",
-            Self::Invalidated => "invalidated",
-        }
-    }
-
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|status| status.as_str() == text)
-    }
-}
+named!(Status {
+    Pending => "pending",
+    Active => "active",
+    Rejected => "rejected",
+    Expired => "expired",
+    Orphaned => "orphaned",
+    Revoking => "revoking",
+    Delinked => "delinked",
+    Invalidated => "invalidated",
+}, parse);
 
 /// Why an exchange failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
@@ -135,21 +114,12 @@ pub enum RevocationKind {
     Invalidate,
 }
 
+named!(RevocationKind {
+    Delink => "delink",
+    Invalidate => "invalidate",
+}, parse);
+
 impl RevocationKind {
-    /// Returns the kind as JSON, the database and audit actions name it.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Delink => "delink",
-            Self::Invalidate => "invalidate",
-        }
-    }
-
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        [Self::Delink, Self::Invalidate].into_iter().find(|kind| kind.as_str() == text)
-    }
-
     /// Returns the terminal status of a revocation of this kind. `delinked` always means that Dapi confirmed; without
     /// that a revocation ends as `invalidated`, even if a delinking was requested.
     #[must_use]

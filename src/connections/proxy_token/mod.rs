@@ -14,7 +14,7 @@ use crate::connections::model::{RevocationKind, Status};
 use crate::connections::proxy_token::store::NewProxyToken;
 use crate::connections::{ConnectionAad, ConnectionError, Context, token_lease};
 use crate::providers::{Provider, UserSecret};
-use crate::vault::{AadContext, KeyedHash, Sealed, Vault, VaultError, WrappedKey};
+use crate::vault::{AadContext, KeyedHash, Sealed, Vault, WrappedKey, random_token};
 
 secret_text!(
     /// A token that an app's SDK sends instead of the provider's.
@@ -23,15 +23,6 @@ secret_text!(
 
 /// Prefix of every proxy token, so that a leaked one is recognized.
 const PREFIX: &str = "strongroom_";
-
-/// Generates the prefix and 256 random bits in base64url without padding (RFC 4648 §5).
-fn new() -> Result<ProxyToken, VaultError> {
-    use base64::Engine as _;
-    let mut bytes = zeroize::Zeroizing::new([0_u8; 32]);
-    aws_lc_rs::rand::fill(bytes.as_mut_slice()).map_err(|_| VaultError::NoRandomness)?;
-    let text = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes.as_slice());
-    Ok(ProxyToken::new(format!("{PREFIX}{text}")))
-}
 
 fn hash(vault: &Vault, app: AppId, proxy_token: &str) -> KeyedHash {
     vault.secret_hashes().hash(&[b"stand-in", app.uuid().as_bytes(), proxy_token.as_bytes()])
@@ -64,7 +55,7 @@ pub async fn of(
         if let Some(sealed) = found.token {
             return Ok(Some(sealed.open(&key, &aad)?));
         }
-        let generated = new()?;
+        let generated = ProxyToken::new(random_token(PREFIX)?);
         let (token, hash) =
             (Sealed::seal(&generated, &key, &aad)?, hash(&context.vault, app, generated.expose()));
         let new = NewProxyToken { app, id, hash, token };

@@ -59,7 +59,8 @@ impl Kind for Claimed<AccessCode> {
     }
 
     async fn claim(context: &Context, app: AppId, rows: &[Uuid]) -> sqlx::Result<Vec<Self>> {
-        let (lease, probing) = (context.exchange_lease(), context.probing());
+        let probing = context.probing();
+        let lease = |provider| context.exchange_lease(provider);
         let mut conn = context.pool.acquire().await?;
         claim::claim_exchanges(&mut conn, app, rows, lease, &probing).await
     }
@@ -93,7 +94,8 @@ impl Kind for ClaimedDelink {
     }
 
     async fn claim(context: &Context, app: AppId, rows: &[Uuid]) -> sqlx::Result<Vec<Self>> {
-        let (lease, give_up_after) = (context.delink_lease(), context.pace.give_up_after);
+        let give_up_after = context.pace.give_up_after;
+        let lease = |provider| context.delink_lease(provider);
         let mut conn = context.pool.acquire().await?;
         claim::claim_delinks(&mut conn, app, rows, lease, give_up_after).await
     }

@@ -211,7 +211,7 @@ impl PendingDelink {
         };
         fail::fail_point!("delink::answered");
         // Retrying only until the lease ends is enough: delinking is idempotent and another attempt follows.
-        let lease_end = Instant::now() + context.delink_lease();
+        let lease_end = Instant::now() + context.delink_lease(credentials.provider);
         let retryable = |error: &sqlx::Error| {
             tracing::warn!(cause = %error, "a delinking's outcome could not be committed");
             true

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use crate::audit::AuditActor;
 use crate::common::actor::Actor;
 use crate::common::ids::{AppId, ConnectionId};
+use crate::common::named::named;
 use crate::common::trace::TraceContext;
 use crate::connections::deferred::Reconciler;
 use crate::connections::effects::{Effects, RevocationEnd};
@@ -70,31 +71,15 @@ pub enum Outcome {
     Dropped,
 }
 
-impl Outcome {
-    /// Every outcome.
-    pub const ALL: [Self; 7] = [
-        Self::Rotated,
-        Self::Unanswered,
-        Self::Recovered,
-        Self::Postponed,
-        Self::Dead,
-        Self::Lost,
-        Self::Dropped,
-    ];
-
-    /// The metric's label.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Rotated => "rotated",
-            Self::Unanswered => "unanswered",
-            Self::Recovered => "recovered",
-            Self::Postponed => "postponed",
-            Self::Dead => "dead",
-            Self::Lost => "lost",
-            Self::Dropped => "dropped",
-        }
-    }
-}
+named!(Outcome {
+    Rotated => "rotated",
+    Unanswered => "unanswered",
+    Recovered => "recovered",
+    Postponed => "postponed",
+    Dead => "dead",
+    Lost => "lost",
+    Dropped => "dropped",
+});
 
 /// Makes the rotation of a token due: its reader is done. Returns `None` if there is no such connection.
 pub async fn release(

@@ -1,10 +1,11 @@
 //! The keys that sign webhooks, by app and id: looked up at Plaid, one look-up at a time for each, and cached.
 //!
-//! A forged webhook may name any key. So an id that is not cached as Plaid's takes from the app's budget of look-ups;
-//! without budget the answer is "not now", and Plaid sends a genuine webhook again. Known keys need no budget, so that no
-//! flood of forged ones keeps the webhooks of known keys out.
+//! A forged webhook may name any key. So an id that is not known to be Plaid's takes from the app's budget of look-ups;
+//! without budget the answer is "not now", and Plaid sends a genuine webhook again. Keys that Plaid has confirmed need no
+//! budget, at any replica and after a restart: their ids are in the database. So a flood of forged webhooks can only delay
+//! those of a key that is new.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,7 @@ use crate::apps;
 use crate::common::clock::Clock;
 use crate::common::ids::AppId;
 use crate::common::trace::TraceContext;
+use crate::connections::webhooks::store;
 use crate::connections::{ConnectionError, Context};
 use crate::providers::Lane;
 use crate::providers::plaid::{KeyAnswer, WebhookKey};
@@ -29,7 +31,9 @@ const FAILED_FOR: Duration = Duration::from_secs(5);
 /// How long an expired entry is remembered, so that its next look-up needs no budget.
 const REMEMBERED_FOR: Duration = Duration::from_hours(24);
 /// Look-ups of ids that are not known to be Plaid's, for one app within a minute.
-const BUDGET: u32 = 5;
+const BUDGET: u32 = 20;
+/// How often the ids of an app's confirmed keys are read at most.
+const CONFIRMED_FOR: Duration = Duration::from_mins(1);
 const WINDOW: Duration = Duration::from_mins(1);
 /// How long a look-up waits for a permit of the gate.
 const GATE_PATIENCE: Duration = Duration::from_secs(2);
@@ -73,12 +77,16 @@ struct State {
     entries: HashMap<Id, Entry>,
     /// When an app's window began, and the look-ups since.
     budgets: HashMap<AppId, (Instant, u32)>,
+    /// Keys that Plaid has confirmed, as the database has them.
+    confirmed: HashSet<Id>,
 }
 
 /// The cache. Clones share it.
 #[derive(Clone, Debug)]
 pub(super) struct Keys {
     state: Arc<Mutex<State>>,
+    /// When the confirmed keys of each app were read.
+    read_at: Arc<tokio::sync::Mutex<HashMap<AppId, Instant>>>,
     clock: Clock,
 }
 
@@ -91,12 +99,13 @@ enum Step {
 
 impl Keys {
     pub(super) fn new(clock: Clock) -> Self {
-        Self { state: Arc::default(), clock }
+        Self { state: Arc::default(), read_at: Arc::default(), clock }
     }
 
     /// Returns an app's key with this id.
     pub(super) async fn find(&self, context: &Context, app: AppId, key_id: &str) -> Found {
         let id = (app, key_id.to_owned());
+        self.read_confirmed(context, app).await;
         let look_up = match self.step(&id) {
             Step::Done(found) => return found,
             Step::Wait(look_up) => look_up,
@@ -118,6 +127,25 @@ impl Keys {
         look_up.await.unwrap_or(Found::Unavailable)
     }
 
+    /// Reads which keys Plaid has confirmed, one reader at a time. A failure counts as a reading: those who waited for it
+    /// go on without.
+    async fn read_confirmed(&self, context: &Context, app: AppId) {
+        let now = self.clock.instant();
+        let mut read_at = self.read_at.lock().await;
+        if read_at.get(&app).is_some_and(|at| now < *at + CONFIRMED_FOR) {
+            return;
+        }
+        read_at.insert(app, now);
+        let confirmed =
+            async { store::confirmed_keys(&mut context.pool.acquire().await?, app).await };
+        match confirmed.await {
+            Ok(ids) => self.state().confirmed.extend(ids.into_iter().map(|id| (app, id))),
+            Err(error) => {
+                tracing::warn!(cause = %error, "the confirmed webhook keys could not be read");
+            }
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -136,8 +164,8 @@ impl Keys {
             Some(entry) if now < entry.since + entry.found.lasts() => {
                 return Step::Done(entry.found.clone());
             }
-            Some(entry) => entry.genuine,
-            None => false,
+            Some(entry) => entry.genuine || state.confirmed.contains(id),
+            None => state.confirmed.contains(id),
         };
         if !genuine && !state.take_budget(id.0, now) {
             return Step::Done(Found::Unavailable);
@@ -187,7 +215,13 @@ async fn ask(context: &Context, (app, key_id): &Id) -> Result<Found, ConnectionE
     let credentials = credentials.open(&context.vault)?;
     let trace = TraceContext::fresh();
     Ok(match context.providers.webhook_key(&permit, &credentials, key_id, &trace).await {
-        KeyAnswer::Key(key) => Found::Key(Arc::new(key)),
+        KeyAnswer::Key(key) => {
+            let mut conn = context.pool.acquire().await?;
+            if let Err(error) = store::confirm_key(&mut conn, *app, key_id).await {
+                tracing::warn!(cause = %error, "a confirmed webhook key could not be recorded");
+            }
+            Found::Key(Arc::new(key))
+        }
         KeyAnswer::Unknown => Found::Unknown,
         KeyAnswer::Unanswered(what) => {
             tracing::warn!(what, "Plaid did not answer the look-up of a webhook key");
@@ -217,8 +251,8 @@ mod tests {
     fn ids_that_are_not_plaids_take_from_the_apps_budget_alone() {
         let (clock, app, other) = (Clock::system(), AppId::new(), AppId::new());
         let keys = Keys::new(clock.clone());
-        let begun = (0..20).filter(|n| look_up(&keys, &id(app, &n.to_string()))).count();
-        assert_eq!(begun, 5);
+        let begun = (0..30).filter(|n| look_up(&keys, &id(app, &n.to_string()))).count();
+        assert_eq!(begun, 20);
         assert!(matches!(keys.step(&id(app, "new")), Step::Done(Found::Unavailable)));
         assert!(look_up(&keys, &id(other, "new")));
         clock.advance(WINDOW);
@@ -254,10 +288,21 @@ mod tests {
         keys.end(&known, &Found::Unavailable);
         keys.state().entries.get_mut(&known).unwrap().genuine = true;
         clock.advance(FAILED_FOR);
-        for n in 0..20 {
+        for n in 0..30 {
             look_up(&keys, &id(app, &n.to_string()));
         }
         assert!(matches!(keys.step(&known), Step::LookUp(..)));
+    }
+
+    #[test]
+    fn a_key_that_plaid_confirmed_at_another_replica_needs_no_budget() {
+        let (clock, app) = (Clock::system(), AppId::new());
+        let keys = Keys::new(clock);
+        for n in 0..30 {
+            look_up(&keys, &id(app, &n.to_string()));
+        }
+        keys.state().confirmed.insert(id(app, "known"));
+        assert!(matches!(keys.step(&id(app, "known")), Step::LookUp(..)));
     }
 
     #[test]

@@ -19,6 +19,7 @@ use crate::audit::AuditActor;
 use crate::common::actor::Actor;
 use crate::common::clock::Clock;
 use crate::common::ids::AppId;
+use crate::common::named::named;
 use crate::connections::attention::store::{clear_attention, set_attention};
 use crate::connections::bank_login::LockedConnection;
 use crate::connections::deferred::Reconciler;
@@ -64,37 +65,18 @@ pub enum Outcome {
     Failed,
 }
 
-impl Outcome {
-    /// Every outcome.
-    pub const ALL: [Self; 10] = [
-        Self::Applied,
-        Self::Kept,
-        Self::Ignored,
-        Self::Repeated,
-        Self::Unsigned,
-        Self::Stale,
-        Self::Altered,
-        Self::UnknownApp,
-        Self::Forged,
-        Self::Failed,
-    ];
-
-    /// The metric's label.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Applied => "applied",
-            Self::Kept => "kept",
-            Self::Ignored => "ignored",
-            Self::Repeated => "repeated",
-            Self::Unsigned => "unsigned",
-            Self::Stale => "stale",
-            Self::Altered => "altered",
-            Self::UnknownApp => "unknown_app",
-            Self::Forged => "forged",
-            Self::Failed => "failed",
-        }
-    }
-}
+named!(Outcome {
+    Applied => "applied",
+    Kept => "kept",
+    Ignored => "ignored",
+    Repeated => "repeated",
+    Unsigned => "unsigned",
+    Stale => "stale",
+    Altered => "altered",
+    UnknownApp => "unknown_app",
+    Forged => "forged",
+    Failed => "failed",
+});
 
 /// What the threads of a replica know together about senders of webhooks. Clones share it.
 #[derive(Clone, Debug)]

@@ -176,3 +176,30 @@ pub async fn delete_old(conn: &mut Conn) -> sqlx::Result<u64> {
     .await?;
     Ok(done.rows_affected())
 }
+
+/// How many confirmed keys of an app are known again after a restart: the latest.
+const CONFIRMED_KEYS: i64 = 100;
+
+/// Returns the ids of the keys that Plaid has confirmed for an app.
+pub(super) async fn confirmed_keys(conn: &mut Conn, app: AppId) -> sqlx::Result<Vec<String>> {
+    sqlx::query_scalar!(
+        "SELECT key_id FROM plaid_webhook_keys WHERE app_id = $1 ORDER BY confirmed_at DESC LIMIT $2",
+        app.uuid(),
+        CONFIRMED_KEYS,
+    )
+    .fetch_all(conn)
+    .await
+}
+
+/// Records that Plaid has confirmed a key.
+pub(super) async fn confirm_key(conn: &mut Conn, app: AppId, key_id: &str) -> sqlx::Result<()> {
+    sqlx::query!(
+        "INSERT INTO plaid_webhook_keys (app_id, key_id) VALUES ($1, $2)
+         ON CONFLICT (app_id, key_id) DO UPDATE SET confirmed_at = excluded.confirmed_at",
+        app.uuid(),
+        key_id,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}

@@ -13,6 +13,7 @@ use serde_json::Value;
 use subtle::ConstantTimeEq as _;
 use time::{Duration, OffsetDateTime};
 
+use crate::common::named::named;
 use crate::common::text;
 
 /// How old a webhook may be, as Plaid's documentation says.
@@ -204,27 +205,12 @@ pub enum ItemEvent {
     PermissionRevoked,
 }
 
-impl ItemEvent {
-    const ALL: [Self; 4] =
-        [Self::LoginRequired, Self::LoginRepaired, Self::LoginExpiring, Self::PermissionRevoked];
-
-    /// Returns the name in the database.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::LoginRequired => "login_required",
-            Self::LoginRepaired => "login_repaired",
-            Self::LoginExpiring => "login_expiring",
-            Self::PermissionRevoked => "permission_revoked",
-        }
-    }
-
-    /// Returns the event with this name.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|event| event.as_str() == text)
-    }
-}
+named!(ItemEvent {
+    LoginRequired => "login_required",
+    LoginRepaired => "login_repaired",
+    LoginExpiring => "login_expiring",
+    PermissionRevoked => "permission_revoked",
+}, parse);
 
 /// A webhook about an item.
 #[derive(Clone, Debug, PartialEq, Eq)]

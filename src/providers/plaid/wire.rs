@@ -110,19 +110,23 @@ fn issued(received: &Received, field: &str, secrets: &[&str]) -> ExchangeAnswer 
     let Some(object) = Object::read(&text, &FIELDS) else {
         return unsettled(received.unreadable());
     };
-    if received.status.is_success() {
-        let Some(access_token) = token(&object, field) else {
-            return unsettled("an answer without a token");
-        };
-        let login_id = object.id("item_id").map(|id| text::tame(&id, MAX_TEXT));
+    let error = PlaidError::read(&object, secrets);
+    // A token exists once: whatever the status, an answer that has one and no error is the token's.
+    if let Some(access_token) = token(&object, field)
+        && (received.status.is_success() || error.is_none())
+    {
+        let login_id = object.id("item_id").filter(|id| !id.is_empty());
         return ExchangeAnswer::Token(ExchangedToken {
             access_token,
-            login_id,
+            login_id: login_id.map(|id| text::tame(&id, MAX_TEXT)),
             token_id: None,
             user_id: None,
         });
     }
-    let Some(error) = PlaidError::read(&object, secrets) else {
+    if received.status.is_success() {
+        return unsettled("an answer without a token");
+    }
+    let Some(error) = error else {
         return unsettled("no conclusive answer");
     };
     let unprocessed = |error: PlaidError| {

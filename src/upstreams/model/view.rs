@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 
 use super::Auth;
 use crate::common::ids::UpstreamId;
+use crate::common::named::named;
 
 /// The view of an upstream: without its secret and its token.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -105,27 +106,15 @@ pub enum Failure {
     NotAllowed,
 }
 
+named!(Failure {
+    Refused => "refused",
+    Unusable => "unusable",
+    Unreachable => "unreachable",
+    Timeout => "timeout",
+    NotAllowed => "not_allowed",
+}, parse);
+
 impl Failure {
-    /// Every kind of failure.
-    pub const ALL: [Self; 5] =
-        [Self::Refused, Self::Unusable, Self::Unreachable, Self::Timeout, Self::NotAllowed];
-
-    /// The name in the database, on the wire and in metrics.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Refused => "refused",
-            Self::Unusable => "unusable",
-            Self::Unreachable => "unreachable",
-            Self::Timeout => "timeout",
-            Self::NotAllowed => "not_allowed",
-        }
-    }
-
-    pub(in crate::upstreams) fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|failure| failure.as_str() == text)
-    }
-
     /// Returns how long to wait after `failures` in a row, this one included. What a person has to
     /// fix is retried less often, yet often enough that a fix is noticed; a change of the settings
     /// ends the wait. An upstream's own `Retry-After` is honoured up to an hour.

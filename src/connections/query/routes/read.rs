@@ -5,13 +5,14 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::common::ids::ConnectionId;
-use crate::common::paging::{Cursor, DEFAULT_LIMIT, MAX_LIMIT, PageCursor};
+use crate::common::paging::PageCursor;
 use crate::connections::Context;
 use crate::connections::model::{Connection, Status};
 use crate::connections::query::store;
 use crate::connections::query::store::{Filter, ViewQuery};
 use crate::http::body::{Id, UrlQuery};
 use crate::http::caller::{SessionOr, needs};
+use crate::http::paging;
 use crate::http::problem::{Problem, code};
 use crate::http::responses::{ForClients, Problems};
 use crate::users::ClientUserID;
@@ -73,8 +74,8 @@ pub async fn list(
         client_user_id: query.client_user_id.as_deref(),
         status: query.status.as_deref().map(status).transpose()?,
         attention: query.attention.as_deref().map(attention).transpose()?,
-        limit: query.limit.as_deref().map_or(Ok(DEFAULT_LIMIT), limit)?,
-        cursor: query.cursor.as_deref().map(cursor).transpose()?,
+        limit: paging::limit(query.limit.as_deref())?,
+        cursor: paging::cursor(query.cursor.as_deref())?,
     };
     let page = store::list(&mut context.pool.acquire().await?, &filter).await?;
     Ok(HttpResponse::Ok().json(ConnectionList {
@@ -92,21 +93,6 @@ pub fn status(text: &str) -> Result<Status, Problem> {
 
 pub fn attention(text: &str) -> Result<bool, Problem> {
     text.parse().map_err(|_| Problem::invalid_field("attention", "must be true or false"))
-}
-
-pub fn limit(text: &str) -> Result<u8, Problem> {
-    let limit = text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
-    limit.ok_or_else(|| {
-        Problem::invalid_field(
-            "limit",
-            format_args!("must be a whole number from 1 to {MAX_LIMIT}"),
-        )
-    })
-}
-
-pub fn cursor(text: &str) -> Result<Cursor, Problem> {
-    text.parse()
-        .map_err(|_| Problem::invalid_field("cursor", "must be the nextCursor of a page before"))
 }
 
 /// One connection. A session sees those that it handed in.

@@ -7,16 +7,17 @@ use time::format_description::well_known::Rfc3339;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::common::ids::ConnectionId;
-use crate::common::paging::{DEFAULT_LIMIT, PageCursor};
+use crate::common::paging::PageCursor;
 use crate::common::text;
 use crate::connections::Context;
 use crate::connections::model::Status;
-use crate::connections::query::routes::read::{attention, cursor, limit, status};
+use crate::connections::query::routes::read::{attention, status};
 use crate::connections::query::search;
 use crate::connections::query::search::{Found, Search, StatusCount, WithHistory};
 use crate::http::body::{Id, UrlQuery};
 use crate::http::caller::{Authorized, needs};
 use crate::http::operators::{Operators, query_problem};
+use crate::http::paging;
 use crate::http::problem::{Problem, code};
 use crate::http::responses::{ForClients, Problems};
 use crate::users::ClientUserID;
@@ -113,8 +114,8 @@ pub async fn search(
         created_before: before.map(|text| moment("createdBefore", text)).transpose()?,
         created_after: after.map(|text| moment("createdAfter", text)).transpose()?,
         text: query.text.as_deref(),
-        limit: query.limit.as_deref().map_or(Ok(DEFAULT_LIMIT), limit)?,
-        cursor: query.cursor.as_deref().map(cursor).transpose()?,
+        limit: paging::limit(query.limit.as_deref())?,
+        cursor: paging::cursor(query.cursor.as_deref())?,
     };
     let app = caller.client.app;
     let mut conn = operators.begin(app).await?;

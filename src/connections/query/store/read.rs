@@ -92,55 +92,12 @@ pub struct Filter<'a> {
 /// Each kind of filter has its own statement, so that each is answered from the index that fits it. `app_id::text`
 /// restricts the planner to the indexes of an app's own rows.
 pub async fn list(conn: &mut Conn, filter: &Filter<'_>) -> sqlx::Result<Page<Connection>> {
-    let (app, before, limit) = (filter.app.uuid(), filter.before(), filter.rows());
-    let status = filter.status.map(Status::as_str);
-    let attention = filter.attention;
-    let rows = match (filter.session, filter.client_user_id, status) {
+    let rows = match (filter.session, filter.client_user_id, filter.status) {
         (Some(session), ..) => rows_of_session(conn, filter, session).await?,
         (None, Some(user), _) => rows_of_user(conn, filter, user).await?,
-        (None, None, status) if attention == Some(true) => {
-            select_view!(
-                "list_connections_needing_attention",
-                "WHERE c.app_id::text = $1::uuid::text AND c.attention_type IS NOT NULL
-                   AND c.status = 'active' AND ($2::text IS NULL OR $2 = 'active') AND c.id < $3
-                 ORDER BY c.id DESC LIMIT $4",
-                app,
-                status,
-                before,
-                limit,
-            )
-            .fetch_all(conn)
-            .await?
-        }
-        (None, None, Some(status)) => {
-            select_view!(
-                "list_connections_by_status",
-                "WHERE c.app_id::text = $1::uuid::text AND c.status = $2 AND c.id < $3
-                   AND ($5::bool IS NULL OR c.attention_type IS NULL OR c.status <> 'active')
-                 ORDER BY c.id DESC LIMIT $4",
-                app,
-                status,
-                before,
-                limit,
-                attention,
-            )
-            .fetch_all(conn)
-            .await?
-        }
-        (None, None, None) => {
-            select_view!(
-                "list_connections",
-                "WHERE c.app_id::text = $1::uuid::text AND c.id < $2
-                   AND ($4::bool IS NULL OR c.attention_type IS NULL OR c.status <> 'active')
-                 ORDER BY c.id DESC LIMIT $3",
-                app,
-                before,
-                limit,
-                attention,
-            )
-            .fetch_all(conn)
-            .await?
-        }
+        _ if filter.attention == Some(true) => rows_needing_attention(conn, filter).await?,
+        (None, None, Some(status)) => rows_in_status(conn, filter, status).await?,
+        (None, None, None) => rows_of_app(conn, filter).await?,
     };
     let connections: Vec<_> =
         rows.into_iter().map(Connection::try_from).collect::<Result<_, _>>()?;
@@ -194,6 +151,56 @@ async fn rows_of_user(conn: &mut Conn, filter: &Filter<'_>, user: &str) -> sqlx:
         filter.app.uuid(),
         user,
         filter.status.map(Status::as_str),
+        filter.before(),
+        filter.rows(),
+        filter.attention,
+    )
+    .fetch_all(conn)
+    .await
+}
+
+async fn rows_needing_attention(conn: &mut Conn, filter: &Filter<'_>) -> sqlx::Result<Vec<Row>> {
+    select_view!(
+        "list_connections_needing_attention",
+        "WHERE c.app_id::text = $1::uuid::text AND c.attention_type IS NOT NULL
+           AND c.status = 'active' AND ($2::text IS NULL OR $2 = 'active') AND c.id < $3
+         ORDER BY c.id DESC LIMIT $4",
+        filter.app.uuid(),
+        filter.status.map(Status::as_str),
+        filter.before(),
+        filter.rows(),
+    )
+    .fetch_all(conn)
+    .await
+}
+
+async fn rows_in_status(
+    conn: &mut Conn,
+    filter: &Filter<'_>,
+    status: Status,
+) -> sqlx::Result<Vec<Row>> {
+    select_view!(
+        "list_connections_by_status",
+        "WHERE c.app_id::text = $1::uuid::text AND c.status = $2 AND c.id < $3
+           AND ($5::bool IS NULL OR c.attention_type IS NULL OR c.status <> 'active')
+         ORDER BY c.id DESC LIMIT $4",
+        filter.app.uuid(),
+        status.as_str(),
+        filter.before(),
+        filter.rows(),
+        filter.attention,
+    )
+    .fetch_all(conn)
+    .await
+}
+
+async fn rows_of_app(conn: &mut Conn, filter: &Filter<'_>) -> sqlx::Result<Vec<Row>> {
+    select_view!(
+        "list_connections",
+        "WHERE c.app_id::text = $1::uuid::text AND c.id < $2
+           AND ($4::bool IS NULL OR c.attention_type IS NULL OR c.status <> 'active')
+         ORDER BY c.id DESC LIMIT $3",
+        filter.app.uuid(),
         filter.before(),
         filter.rows(),
         filter.attention,

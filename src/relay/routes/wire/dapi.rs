@@ -13,7 +13,7 @@ use crate::common::scope::Scope;
 use crate::common::secret::SecretText;
 use crate::common::text;
 use crate::common::trace::TraceContext;
-use crate::connections::exchange::{ClaimedAccounts, Received, Submission};
+use crate::connections::exchange::{ClaimedAccounts, Refusal, Submission};
 use crate::connections::model::{Connection, Failure, RevocationKind, Status};
 use crate::connections::proxy_token::{Holder, ProxyToken};
 use crate::http::caller::bearer;
@@ -245,7 +245,7 @@ impl DapiRequest {
             Exchanged::Active(connection, proxy_token) => Ok(exchanged(&connection, &proxy_token)),
             Exchanged::NotActive(connection) => Err(not_exchanged(&connection)),
             Exchanged::Revoked => Err(DapiError::revoked(true)),
-            Exchanged::Refused(received) => Err(refusal(&received)),
+            Exchanged::Refused(refusal) => Err(refused(refusal)),
         }
     }
 
@@ -287,22 +287,22 @@ fn exchanged(connection: &Connection, proxy_token: &ProxyToken) -> HttpResponse 
     }))
 }
 
-fn refusal(received: &Received) -> DapiError {
-    let (kind, msg) = match received {
-        Received::CodeOfAnotherUser => {
+fn refused(refusal: Refusal) -> DapiError {
+    let (kind, msg) = match refusal {
+        Refusal::CodeOfAnotherUser => {
             ("CODE_ALREADY_RECEIVED", "another user has handed in this access code")
         }
-        Received::LoginOfAnotherUser => {
+        Refusal::LoginOfAnotherUser => {
             ("CONNECTION_OF_ANOTHER_USER", "this bank login is connected for another user")
         }
-        Received::UserBeingErased => {
+        Refusal::UserBeingErased => {
             ("USER_BEING_ERASED", "the user is being erased; send it again once that is done")
         }
-        Received::OfAnotherProvider(_) => ("PARAMETER_ERROR", "this app is not one of Dapi's"),
-        Received::Expired
-        | Received::SessionExhausted
-        | Received::New(..)
-        | Received::Repeated(_) => ("ACCESS_CODE_EXPIRED", "the access code's window is closed"),
+        Refusal::OfAnotherProvider(_) => ("PARAMETER_ERROR", "this app is not one of Dapi's"),
+        // No session comes by this way.
+        Refusal::Expired | Refusal::SessionExhausted => {
+            ("ACCESS_CODE_EXPIRED", "the access code's window is closed")
+        }
     };
     DapiError::new(StatusCode::BAD_REQUEST, kind, msg)
 }

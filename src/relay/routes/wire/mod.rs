@@ -20,7 +20,7 @@ use crate::common::ids::{AppId, ConnectionId};
 use crate::common::scope::Scope;
 use crate::common::secret::SecretText;
 use crate::common::trace::TraceContext;
-use crate::connections::exchange::{Received, Submission};
+use crate::connections::exchange::{Received, Refusal, Submission};
 use crate::connections::model::{Connection, RevocationKind, Status};
 use crate::connections::proxy_token::{Holder, ProxyToken};
 use crate::connections::query::wait::{wait_for, wait_until};
@@ -136,7 +136,7 @@ enum Exchanged {
     /// The connection was revoked or erased meanwhile.
     Revoked,
     /// The submission was refused.
-    Refused(Received),
+    Refused(Refusal),
 }
 
 impl WireRequest {
@@ -199,7 +199,7 @@ impl WireRequest {
         };
         let id = match detached(&context.tasks, receiving).await?? {
             Received::New(id, _) | Received::Repeated(id) => id,
-            refused => return Ok(Exchanged::Refused(refused)),
+            Received::Refused(refusal) => return Ok(Exchanged::Refused(refusal)),
         };
         let done = |status| status != Status::Pending;
         let mut found = wait_until(&context, app, id, deadline, done).await?;

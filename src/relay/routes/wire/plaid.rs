@@ -13,7 +13,7 @@ use crate::common::scope::Scope;
 use crate::common::secret::SecretText;
 use crate::common::text;
 use crate::common::trace::TraceContext;
-use crate::connections::exchange::{self, ClaimedAccounts, Received, Submission};
+use crate::connections::exchange::{self, ClaimedAccounts, Refusal, Submission};
 use crate::connections::link_tokens::{self, LinkToken};
 use crate::connections::model::{Connection, Failure, Status};
 use crate::connections::proxy_token::Holder;
@@ -270,7 +270,7 @@ impl PlaidRequest {
             }))),
             Exchanged::NotActive(connection) => Err(not_exchanged(&connection)),
             Exchanged::Revoked => Err(PlaidError::revoked()),
-            Exchanged::Refused(received) => Err(refusal(&received)),
+            Exchanged::Refused(refusal) => Err(refused(refusal)),
         }
     }
 
@@ -335,22 +335,22 @@ impl PlaidRequest {
     }
 }
 
-fn refusal(received: &Received) -> PlaidError {
-    match received {
-        Received::CodeOfAnotherUser => {
+fn refused(refusal: Refusal) -> PlaidError {
+    match refusal {
+        Refusal::CodeOfAnotherUser => {
             PlaidError::public_token("another user has handed in this public token")
         }
-        Received::LoginOfAnotherUser => PlaidError::new(
+        Refusal::LoginOfAnotherUser => PlaidError::new(
             "INVALID_INPUT",
             "CONNECTION_OF_ANOTHER_USER",
             "this bank login is connected for another user",
         ),
-        Received::UserBeingErased => Problem::user_being_erased().into(),
-        Received::OfAnotherProvider(_) => PlaidError::other_provider(),
-        Received::Expired
-        | Received::SessionExhausted
-        | Received::New(..)
-        | Received::Repeated(_) => PlaidError::public_token("the public token is expired"),
+        Refusal::UserBeingErased => Problem::user_being_erased().into(),
+        Refusal::OfAnotherProvider(_) => PlaidError::other_provider(),
+        // No session comes by this way.
+        Refusal::Expired | Refusal::SessionExhausted => {
+            PlaidError::public_token("the public token is expired")
+        }
     }
 }
 
