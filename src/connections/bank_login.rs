@@ -10,6 +10,8 @@
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use crate::audit::AuditActor;
+use crate::common::actor::Actor;
 use crate::common::ids::{AppId, ConnectionId, UserId};
 use crate::connections::bulk_revocation::store::mark_locked;
 use crate::connections::model::{BankLogin, Held, RevocationKind, State, Status};
@@ -104,6 +106,20 @@ pub async fn lock_bank_login(
         me.revoked_by = revocation_in_force(conn, me).await?;
     }
     Ok(LockedBankLogin { me, login })
+}
+
+/// Takes the locks of two bank logins, in an order that every caller shares, for a connection that moves from one to the
+/// other. [`lock_bank_login`] then adds the rows.
+pub async fn lock_two_logins(
+    conn: &mut Conn,
+    app: AppId,
+    mut logins: [&str; 2],
+) -> sqlx::Result<()> {
+    logins.sort_unstable();
+    for login_id in logins {
+        lock_login(conn, app, login_id).await?;
+    }
+    Ok(())
 }
 
 async fn lock_login(conn: &mut Conn, app: AppId, login_id: &str) -> sqlx::Result<()> {
@@ -270,4 +286,42 @@ pub async fn login_of(
     .fetch_optional(conn)
     .await?;
     Ok(row.map(|row| (row.login_id, row.user_id)))
+}
+
+/// Sets the login of a connection whose logins, both of them, are locked.
+pub async fn set_login(
+    conn: &mut Conn,
+    app: AppId,
+    id: ConnectionId,
+    login_id: &str,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "UPDATE connections SET login_id = $3 WHERE app_id = $1 AND id = $2",
+        app.uuid(),
+        id.uuid(),
+        login_id,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Records in the audit trail that a connection was said to be of another login.
+pub async fn record_correction(
+    conn: &mut Conn,
+    app: AppId,
+    id: ConnectionId,
+    said: &str,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "SELECT record_audit(app_id, $3, 'connection.login_corrected', 'ok', user_id, id, $4)
+         FROM connections WHERE app_id = $1 AND id = $2",
+        app.uuid(),
+        id.uuid(),
+        AuditActor::from(&Actor::service()) as AuditActor,
+        said,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
 }

@@ -118,10 +118,10 @@ codes! {
     IdempotencyKeyReused "idempotency_key_reused" UNPROCESSABLE_ENTITY "The Idempotency-Key was used for another request";
     /// Connect did not succeed.
     ConnectFailed "connect_failed" UNPROCESSABLE_ENTITY "Connect did not succeed";
-    /// Dapi refused the code.
-    CodeRejected "code_rejected" UNPROCESSABLE_ENTITY "Dapi refused the access code";
-    /// Dapi refused the token.
-    TokenRejected "token_rejected" UNPROCESSABLE_ENTITY "Dapi refused the token";
+    /// The provider refused the code.
+    CodeRejected "code_rejected" UNPROCESSABLE_ENTITY "The bank link refused the code";
+    /// The provider refused the token.
+    TokenRejected "token_rejected" UNPROCESSABLE_ENTITY "The bank link refused the token";
     /// The caller has to wait.
     TooManyRequests "too_many_requests" TOO_MANY_REQUESTS "Too many requests";
     /// A defect of this service.

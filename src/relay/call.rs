@@ -152,6 +152,7 @@ impl Running {
     async fn learn_from(&self, status: u16, said: &Said, token: &AccessToken) -> Option<String> {
         if said.succeeded {
             let _ = self.lease.prove_user_secret(&self.context).await;
+            self.lease.record_success(&self.context, self.request.path.repairs).await;
             if let Err(error) = self.lease.prove_token(&self.context).await {
                 tracing::warn!(cause = %error, "a token could not be recorded as proven");
             }

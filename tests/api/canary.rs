@@ -1,12 +1,45 @@
 //! No secret shows where it does not belong: not in logs at their most talkative, not in answers, not
 //! in metrics, not in PostgreSQL.
 
-use serde_json::{Value, json};
-use strongroom_dev::sandbox::{Effect, Fault, Refuse};
+use std::time::Duration;
 
+use reqwest::Method;
+use serde_json::{Value, json};
+use strongroom_dev::sandbox::{self, Effect, Fault, LinkOptions, Refuse, WebhookOptions};
+
+use crate::for_each_bank;
 use crate::support::{
-    Api, BOOTSTRAP_SECRET, OauthClient, Process, Receiver, Reply, Stage, TestApp, for_user, id,
+    Answer, Api, BOOTSTRAP_ID, BOOTSTRAP_SECRET, Bank, OauthClient, Process, Receiver, Reply, Stage,
+    for_user, id, with,
 };
+
+for_each_bank!(no_secret_shows_where_it_does_not_belong);
+
+const INVALIDATE: &str = "plaid/item/access_token/invalidate";
+
+impl Bank {
+    /// The member of a result that is the code.
+    const fn code(self) -> &'static str {
+        match self {
+            Self::Dapi => "accessCode",
+            Self::Plaid => "public_token",
+        }
+    }
+
+    const fn app_secret(self) -> &'static str {
+        match self {
+            Self::Dapi => sandbox::DEFAULT_APP_SECRET,
+            Self::Plaid => sandbox::DEFAULT_PLAID_SECRET,
+        }
+    }
+
+    /// One refusal of this call, which repeats these secrets.
+    fn repeats(self, call: &str, secrets: &[&str]) -> Fault {
+        let msg = format!("no {} {}", secrets.join(" "), self.app_secret());
+        let refuse = Refuse { kind: "BAD".to_owned(), msg, status: 400 };
+        Fault::new(Effect::Refuse(refuse)).on(call).times(1)
+    }
+}
 
 /// Every secret that passes through a day's work, with a name for the message.
 struct Secrets(Vec<(&'static str, String)>);
@@ -63,51 +96,65 @@ struct Day<'a> {
 }
 
 impl Day<'_> {
-    /// An exchange, a repeat, a reading; returns the connection and Connect's result.
+    /// An exchange, a repeat, a reading; returns the connection and the link's result.
     async fn exchange(&mut self) -> (Value, Value) {
         let result = self.stage.connect();
-        self.secrets.add("code", &result["accessCode"]);
-        self.secrets.add("user secret", &result["userSecret"]);
+        self.secrets.add("code", &result[self.stage.bank.code()]);
+        if self.stage.bank == Bank::Dapi {
+            self.secrets.add("user secret", &result["userSecret"]);
+        }
         let active = self.api.post(self.session, "/v1/connections", &result).await;
         self.seen += &active.text;
         self.seen += &self.api.post(self.session, "/v1/connections", &result).await.text;
-        let revealed = self.api.reveal(self.token, id(&active.json)).await;
-        self.secrets.add("token", &revealed.json["accessToken"]);
+        self.reveal("token", &active.json).await;
         (active.json, result)
+    }
+
+    async fn reveal(&mut self, name: &'static str, connection: &Value) {
+        let revealed = self.api.reveal(self.token, id(connection)).await;
+        self.secrets.add(name, &revealed.json["accessToken"]);
     }
 
     /// A refusal that repeats the code, and mistakes of the client that put secrets into wrong places.
     async fn go_wrong(&mut self, result: &Value) {
-        let second = self.stage.connect();
-        self.secrets.add("refused code", &second["accessCode"]);
-        let msg = format!("unknown code {}", second["accessCode"].as_str().unwrap());
-        let refuse = Refuse { kind: "BAD".to_owned(), msg, status: 400 };
-        self.stage.sandbox.set_fault(Fault::new(Effect::Refuse(refuse)).times(1)).unwrap();
+        let (bank, second) = (self.stage.bank, self.stage.connect());
+        let code = second[bank.code()].as_str().unwrap();
+        self.secrets.add("refused code", &second[bank.code()]);
+        self.stage.sandbox.set_fault(bank.repeats(bank.exchange(), &[code])).unwrap();
         self.seen += &self.api.hand_in(self.token, "bob", &second).await.text;
 
-        let misplaced =
-            json!({ "success": result["accessCode"], "accessCode": [result["userSecret"]] });
+        let code = &result[bank.code()];
+        let misplaced = match bank {
+            Bank::Dapi => json!({ "success": code, "accessCode": [result["userSecret"]] }),
+            Bank::Plaid => json!({ "public_token": [code], "metadata": code, "clientUserID": 7 }),
+        };
         self.seen += &self.api.post(self.token, "/v1/connections", &misplaced).await.text;
-        let in_the_query =
-            format!("/v1/connections?cursor={}", result["accessCode"].as_str().unwrap());
+        let in_the_query = format!("/v1/connections?cursor={}", code.as_str().unwrap());
         self.seen += &self.api.get(self.token, &in_the_query).await.text;
         let in_basic = self
             .api
-            .request(reqwest::Method::GET, "/v1/connections")
+            .request(Method::GET, "/v1/connections")
             .basic_auth("x", Some(BOOTSTRAP_SECRET));
         self.seen += &self.api.send(in_basic).await.text;
     }
 
-    /// An import, and a refused delinking that repeats its secrets.
+    /// An import, and a refused revocation that repeats its secrets.
     async fn import(&mut self) {
-        let import = json!({ "clientUserID": "eve", "connectionID": "c", "accessToken": "CANARY-imported-token", "userSecret": "CANARY-imported-secret" });
+        let (bank, token) = (self.stage.bank, "CANARY-imported-token");
+        let import = bank.import("eve", "c", token);
         self.secrets.add("imported token", &import["accessToken"]);
-        self.secrets.add("imported user secret", &import["userSecret"]);
+        let (import, repeated) = match bank {
+            Bank::Dapi => {
+                let secret = "CANARY-imported-secret";
+                self.secrets.0.push(("imported user secret", secret.to_owned()));
+                (with(&import, json!({ "userSecret": secret })), vec![token, secret])
+            }
+            Bank::Plaid => (import, vec![token]),
+        };
         let imported = self.api.post(self.token, "/v1/connections/import", &import).await;
         self.seen += &imported.text;
-        let msg = "CANARY-imported-token CANARY-imported-secret sandbox-app-secret".to_owned();
-        let refuse = Refuse { kind: "BAD".to_owned(), msg, status: 400 };
-        self.stage.sandbox.set_fault(Fault::new(Effect::Refuse(refuse)).times(1)).unwrap();
+        let refused = bank.repeats(bank.revoke(), &repeated);
+        self.stage.sandbox.set_fault(refused).unwrap();
         let path = format!("/v1/connections/{}/delink", id(&imported.json));
         self.seen += &self.api.post_empty(self.token, &path).await.text;
     }
@@ -175,15 +222,23 @@ impl Day<'_> {
     }
 
     /// Calls on a connection's behalf: one that works, one whose refusal repeats all that was sent.
-    async fn call_dapi(&mut self, active: &Value) {
-        let path = format!("/v1/connections/{}/dapi/data/accounts/get", id(active));
-        let (access_token, user_secret) =
-            (self.secrets.get("token"), self.secrets.get("user secret"));
-        let sent = json!({ "userSecret": user_secret, "appSecret": "CANARY-app-secret" });
+    async fn call(&mut self, active: &Value) {
+        let (bank, access_token) = (self.stage.bank, self.secrets.get("token"));
+        let path = bank.relayed(active);
+        let (sent, repeated) = match bank {
+            Bank::Dapi => {
+                let secret = self.secrets.get("user secret");
+                let sent = json!({ "userSecret": secret, "appSecret": "CANARY-app-secret" });
+                (sent, vec![access_token, secret])
+            }
+            Bank::Plaid => {
+                let sent = json!({ "access_token": access_token, "secret": "CANARY-app-secret" });
+                (sent, vec![access_token])
+            }
+        };
         self.seen += &self.api.post(self.token, &path, &sent).await.text;
-        let msg = format!("{access_token} {user_secret} sandbox-app-secret");
-        let refuse = Refuse { kind: "BAD".to_owned(), msg, status: 400 };
-        self.stage.sandbox.set_fault(Fault::new(Effect::Refuse(refuse)).times(1)).unwrap();
+        let repeated: Vec<_> = repeated.iter().map(String::as_str).collect();
+        self.stage.sandbox.set_fault(bank.repeats(bank.read(), &repeated)).unwrap();
         self.seen += &self.api.post(self.token, &path, &sent).await.text;
     }
 
@@ -208,6 +263,96 @@ impl Day<'_> {
     }
 }
 
+/// What is Plaid's own.
+impl Day<'_> {
+    /// A rotation whose first call is refused in words that repeat the token, and a reading of the new one.
+    async fn rotate(&mut self, active: &Value) {
+        let old = self.secrets.get("token");
+        self.stage.database.execute("UPDATE apps SET rotate_after_reveal = true").await;
+        self.reveal("token, read again", active).await;
+        self.stage.sandbox.set_fault(Bank::Plaid.repeats(INVALIDATE, &[&old])).unwrap();
+        let path = format!("/v1/connections/{}/token", id(active));
+        let done = self.api.request(Method::DELETE, &path).bearer_auth(self.token);
+        self.seen += &self.api.send(done).await.text;
+        self.stage.sandbox.calls_reached(INVALIDATE, 1).await;
+        let postponed = "SELECT last_error FROM token_rotations";
+        self.becomes(postponed, |error| error.contains("BAD")).await;
+        self.stage.database.turn_clock(Duration::from_secs(5)).await;
+        self.becomes("SELECT count(*) FROM token_rotations", |left| left == "0").await;
+        self.reveal("new token", active).await;
+        assert_ne!(self.secrets.get("new token"), old);
+    }
+
+    async fn becomes(&self, sql: &'static str, is: fn(&str) -> bool) {
+        for _ in 0..3000 {
+            if self.stage.database.values(sql).await.first().is_some_and(|value| is(value)) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("{sql}");
+    }
+
+    /// Plaid's own wire, with the client's secret in headers and in the body: a link, an exchange, calls, and mistakes that
+    /// put secrets into wrong places.
+    async fn use_plaids_wire(&mut self) {
+        let request = json!({
+            "user": { "client_user_id": "wired" }, "client_name": "Canary", "language": "en",
+            "products": ["transactions"], "country_codes": ["US"],
+        });
+        let begun = self.on_wire("link/token/create", &request).await.json;
+        self.secrets.add("link token", &begun["link_token"]);
+        let options = LinkOptions {
+            link_token: Some(self.secrets.get("link token")),
+            ..LinkOptions::default()
+        };
+        let wired = self.stage.link_with(&options);
+        self.secrets.add("wired public token", &wired["public_token"]);
+        let code = json!({ "public_token": wired["public_token"] });
+        let exchanged = self.on_wire("item/public_token/exchange", &code).await;
+        self.secrets.add("proxy token", &exchanged.json["access_token"]);
+        let proxy_token = self.secrets.get("proxy token");
+        let wrong = format!("{proxy_token}x");
+        for (path, token) in [
+            ("accounts/get", &proxy_token),
+            ("accounts/get", &wrong),
+            ("nothing", &proxy_token),
+            ("item/access_token/invalidate", &proxy_token),
+        ] {
+            self.seen += &self.on_wire(path, &json!({ "access_token": token })).await.text;
+        }
+        let misplaced = json!({ "public_token": [code], "link_token": { "x": wired } });
+        self.seen += &self.on_wire("item/public_token/exchange", &misplaced).await.text;
+    }
+
+    async fn on_wire(&self, path: &str, body: &Value) -> Answer {
+        let request = self.api.request(Method::POST, &format!("/plaid/{path}"));
+        let request = request.header("PLAID-CLIENT-ID", BOOTSTRAP_ID);
+        let request = request.header("PLAID-SECRET", BOOTSTRAP_SECRET);
+        let secrets = json!({ "client_id": BOOTSTRAP_ID, "secret": BOOTSTRAP_SECRET });
+        self.api.send(request.json(&with(body, secrets))).await
+    }
+
+    /// A webhook that Plaid signed and a forged one, with a secret in their bodies.
+    async fn receive_webhooks(&mut self, active: &Value) {
+        self.secrets.0.push(("webhook's word", "CANARY-in-a-webhook".to_owned()));
+        let item = active["connectionID"].as_str().unwrap();
+        let options = WebhookOptions::new("PENDING_EXPIRATION")
+            .with("canary", json!("CANARY-in-a-webhook"))
+            .with("access_token", json!(self.secrets.get("new token")));
+        let webhook = self.stage.sandbox.plaid().webhook(item, &options).unwrap();
+        let jwt = webhook.verification.unwrap();
+        for (jwt, status) in [(jwt.clone(), 200), (format!("{jwt}CANARY-in-a-webhook"), 400)] {
+            let request = self.api.request(Method::POST, "/hooks/plaid/plaid");
+            let request = request.header("content-type", "application/json");
+            let request = request.header("Plaid-Verification", jwt).body(webhook.body.clone());
+            let answer = self.api.send(request).await;
+            assert_eq!(answer.status, status, "{}", answer.text);
+            self.seen += &answer.text;
+        }
+    }
+}
+
 /// What stands in a JWT.
 fn claims(jwt: &str) -> String {
     use base64::Engine as _;
@@ -216,16 +361,15 @@ fn claims(jwt: &str) -> String {
     String::from_utf8(engine.decode(payload).unwrap()).unwrap()
 }
 
-#[tokio::test]
 #[expect(clippy::too_many_lines, reason = "one life, with every secret that there is")]
-async fn no_secret_shows_where_it_does_not_belong() {
-    let builder = TestApp::builder().set("STRONGROOM_ALLOW_PRIVATE_ADDRESSES", "true");
+async fn no_secret_shows_where_it_does_not_belong(bank: Bank) {
+    let builder = bank.builder().set("STRONGROOM_ALLOW_PRIVATE_ADDRESSES", "true");
     let stage = builder.set("STRONGROOM_ANSWER_WITHIN", "5").stage().await;
     let process = Process::serve(&stage, &[("STRONGROOM_LOG", "trace")]).await;
     let api = &process.api;
     let mut secrets = Secrets(vec![
         ("bootstrap secret", BOOTSTRAP_SECRET.to_owned()),
-        ("app secret", strongroom_dev::sandbox::DEFAULT_APP_SECRET.to_owned()),
+        ("app secret", bank.app_secret().to_owned()),
         ("master key", "QkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkI=".to_owned()),
     ]);
     let token = process.token().await;
@@ -242,17 +386,25 @@ async fn no_secret_shows_where_it_does_not_belong() {
     day.import().await;
     day.use_upstreams().await;
     day.make_clients().await;
-    day.call_dapi(&active).await;
-    day.use_dapis_wire().await;
+    day.call(&active).await;
+    match bank {
+        Bank::Dapi => day.use_dapis_wire().await,
+        Bank::Plaid => {
+            day.use_plaids_wire().await;
+            day.rotate(&active).await;
+            day.receive_webhooks(&active).await;
+        }
+    }
     let Day { secrets, mut seen, .. } = day;
 
     // The trail of all that, as it is read, exported and certified.
     let events = api.get(&token, "/v1/admin/audit-events?limit=100").await;
-    assert!(events.text.contains("token.revealed") && events.text.contains("upstream.token_read"));
     seen += &events.text;
     let export = api.request(reqwest::Method::GET, "/v1/admin/audit-events");
     let export = export.bearer_auth(&token).header("accept", "application/x-ndjson");
-    seen += &api.send(export).await.text;
+    let export = api.send(export).await.text;
+    assert!(export.contains("token.revealed") && export.contains("upstream.token_read"));
+    seen += &export;
     seen += &api.get(&token, "/v1/admin/audit-checkpoint").await.text;
 
     // While they are held.

@@ -6,9 +6,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use reqwest::Method;
 use serde_json::{Value, json};
-use strongroom_dev::sandbox::{Fault, Forgery, Webhook, WebhookOptions};
+use strongroom::connections::reconcile::{self, Part};
+use strongroom_dev::sandbox::{Effect, Fault, Forgery, Webhook, WebhookOptions};
 
-use crate::support::{TestApp, id};
+use crate::support::{Bank, Cut, Proxy, TestApp, TestDatabase, id};
 
 const KEYS: &str = "plaid/webhook_verification_key/get";
 const REMOVE: &str = "plaid/item/remove";
@@ -279,6 +280,115 @@ async fn what_was_wrong_before_a_login_was_linked_or_repaired_is_past() {
     taken(&app, &webhook(&app, &item, "LOGIN_REPAIRED"), "applied").await;
     taken(&app, &late, "applied").await;
     assert_eq!(connection(&app, &active).await["attention"], Value::Null);
+}
+
+#[tokio::test]
+async fn a_repair_from_before_the_trouble_repairs_nothing() {
+    let app = plaid().await;
+    let (active, item) = app.active_item("ada").await;
+    let late = webhook(&app, &item, "LOGIN_REPAIRED");
+    app.turn_clock(Duration::from_secs(30)).await;
+    taken(&app, &webhook(&app, &item, "ERROR"), "applied").await;
+    taken(&app, &late, "applied").await;
+    assert_eq!(connection(&app, &active).await["attention"]["type"], "ITEM_LOGIN_REQUIRED");
+    let in_time = webhook(&app, &item, "LOGIN_REPAIRED");
+    taken(&app, &in_time, "applied").await;
+    assert_eq!(connection(&app, &active).await["attention"], Value::Null);
+}
+
+#[tokio::test]
+async fn a_repair_from_before_a_call_that_was_refused_repairs_nothing() {
+    let app = plaid().await;
+    let (active, item) = app.active_item("ada").await;
+    let late = webhook(&app, &item, "LOGIN_REPAIRED");
+    app.turn_clock(Duration::from_secs(30)).await;
+    let _ = app.sandbox.plaid().require_login(&item).unwrap();
+    let refused = app.api.read(&app.token().await, Bank::Plaid, &active).await;
+    assert_eq!(refused.json["error_code"], "ITEM_LOGIN_REQUIRED");
+    taken(&app, &late, "applied").await;
+    assert_eq!(connection(&app, &active).await["attention"]["type"], "ITEM_LOGIN_REQUIRED");
+}
+
+#[tokio::test]
+async fn trouble_from_before_a_client_said_that_it_is_over_is_past() {
+    for had_attention in [false, true] {
+        let app = plaid().await;
+        let (active, item) = app.active_item("ada").await;
+        let late = webhook(&app, &item, "ERROR");
+        app.turn_clock(Duration::from_secs(60)).await;
+        if had_attention {
+            taken(&app, &webhook(&app, &item, "ERROR"), "applied").await;
+        }
+        let path = format!("/v1/connections/{}/attention", id(&active));
+        let request = app.api.request(Method::DELETE, &path).bearer_auth(app.token().await);
+        assert_eq!(app.api.send(request).await.status, 200);
+        taken(&app, &late, "applied").await;
+        assert_eq!(connection(&app, &active).await["attention"], Value::Null);
+        app.turn_clock(Duration::from_secs(2)).await;
+        taken(&app, &webhook(&app, &item, "ERROR"), "applied").await;
+        assert_eq!(connection(&app, &active).await["attention"]["type"], "ITEM_LOGIN_REQUIRED");
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_began_before_the_repair_and_is_refused_after_it_stops_no_other() {
+    let app = plaid().await;
+    let (active, item) = app.active_item("ada").await;
+    let _ = app.sandbox.plaid().require_login(&item).unwrap();
+    let read = Bank::Plaid.read();
+    let slow = Fault::new(Effect::Answer).on(read).after().delayed(Duration::from_secs(300));
+    app.sandbox.set_fault(slow).unwrap();
+    let (api, token, about) = (app.api.clone(), app.token().await, active.clone());
+    let call = tokio::spawn(async move { api.read(&token, Bank::Plaid, &about).await });
+    app.sandbox.calls_reached(read, 1).await;
+    app.turn_clock(Duration::from_secs(2)).await;
+    let _ = app.sandbox.plaid().repair_login(&item);
+    taken(&app, &webhook(&app, &item, "LOGIN_REPAIRED"), "applied").await;
+    app.sandbox.clear_faults();
+    assert_eq!(call.await.unwrap().json["error_code"], "ITEM_LOGIN_REQUIRED");
+    assert_eq!(connection(&app, &active).await["attention"], Value::Null);
+    assert_eq!(app.api.read(&app.token().await, Bank::Plaid, &active).await.status, 200);
+}
+
+#[tokio::test]
+async fn while_the_database_is_silent_no_webhook_waits_for_another() {
+    let database = TestDatabase::new().await;
+    let proxy = Proxy::before(&database).await;
+    let builder = TestApp::builder().at_plaid().by_hand().set("DATABASE_URL", proxy.url());
+    let app = builder.set("STRONGROOM_DATABASE_TIMEOUT", "5").on(database).spawn().await;
+    let (_, item) = app.active_item("ada").await;
+    let genuine = webhook(&app, &item, "PENDING_EXPIRATION");
+    proxy.cut(Cut::HalfOpen);
+    let began = std::time::Instant::now();
+    let names: Vec<_> = (0..8).map(|n| format!("nobody-{n}")).collect();
+    let all = names.iter().map(|name| app.deliver(name, &genuine));
+    let all = futures_util::future::join_all(all).await;
+    assert!(all.iter().all(|answer| answer.status == 503), "{all:?}");
+    assert!(began.elapsed() < Duration::from_secs(12), "{:?}", began.elapsed());
+    proxy.cut(Cut::Never);
+}
+
+#[tokio::test]
+async fn rows_that_are_locked_hold_up_a_pass_over_kept_webhooks_for_a_moment_alone() {
+    let app = plaid().await;
+    let mut items = Vec::new();
+    for n in 0..5 {
+        let (result, item) = app.linked();
+        taken(&app, &webhook(&app, &item, "PENDING_EXPIRATION"), "kept").await;
+        app.active_from(&format!("user-{n}"), &result).await;
+        items.push(item);
+    }
+    let mut tx = app.database.pool.begin().await.unwrap();
+    sqlx::query("SELECT FROM connections FOR UPDATE").fetch_all(&mut *tx).await.unwrap();
+    let failed = "strongroom_reconciler_failures_total{reconciler=\"webhooks\"}";
+    assert_eq!(app.metric(failed).await, 0.0);
+    reconcile::part(&app.context, Part::Rows).await.finish().await;
+    assert_eq!(app.metric(failed).await, 3.0);
+    tx.commit().await.unwrap();
+    app.turn_clock(Duration::from_secs(61)).await;
+    app.tick().await;
+    let waiting = "SELECT count(*) FROM plaid_webhooks WHERE applied_at IS NULL";
+    assert_eq!(app.database.value(waiting).await, "0");
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use strongroom_dev::sandbox::{Fault, LinkOptions};
+use strongroom_dev::sandbox::{Effect, Fault, LinkOptions};
 
 use crate::support::{Answer, Api, BOOTSTRAP_ID, BOOTSTRAP_SECRET, Bank, TestApp, with};
 
@@ -367,9 +367,77 @@ async fn a_login_in_trouble_is_told_without_a_call_and_repaired_by_update_mode()
         with(&token, json!({ "client_name": "Test", "country_codes": ["US"], "language": "en" }));
     let begun = call(&app.api, LINK, &update).await;
     assert_eq!(begun.status, 200, "{}", begun.text);
-    let repaired = link(&app, begun.json["link_token"].as_str().unwrap());
-    // The code of an update is its user's too.
-    assert_eq!(exchange(&app, &repaired).await.status, 200);
+    // Nothing of an update is exchanged, and Plaid sends no webhook to the app that began it.
+    link(&app, begun.json["link_token"].as_str().unwrap());
+    assert_eq!(call(&app.api, "auth/get", &token).await.status, 200);
+    assert_eq!(only_connection(&app).await["attention"], Value::Null);
+    assert_eq!(call(&app.api, "auth/get", &token).await.status, 200);
+}
+
+#[tokio::test]
+async fn while_a_login_is_being_repaired_one_call_a_minute_tries_whether_it_works() {
+    let app = Bank::Plaid.spawn().await;
+    let token = json!({ "access_token": linked(&app).await });
+    let item = only_connection(&app).await["connectionID"].as_str().unwrap().to_owned();
+    let _ = app.sandbox.plaid().require_login(&item).unwrap();
+    call(&app.api, "auth/get", &token).await;
+    let update =
+        with(&token, json!({ "client_name": "Test", "country_codes": ["US"], "language": "en" }));
+    let begun = call(&app.api, LINK, &update).await;
+    for calls in [2, 2] {
+        let answer = call(&app.api, "auth/get", &token).await;
+        assert_eq!(answer.json["error_code"], "ITEM_LOGIN_REQUIRED", "{}", answer.text);
+        assert_eq!(app.sandbox.calls_to("plaid/auth/get"), calls);
+    }
+    let trail = app.database.trail().await;
+    let set = trail.iter().filter(|event| *event == "connection.attention_set ok").count();
+    assert_eq!(set, 1, "it has not ended meanwhile");
+    app.turn_clock(Duration::from_secs(61)).await;
+    link(&app, begun.json["link_token"].as_str().unwrap());
+    assert_eq!(call(&app.api, "auth/get", &token).await.status, 200);
+    assert_eq!(only_connection(&app).await["attention"], Value::Null);
+}
+
+#[tokio::test]
+async fn a_repair_that_was_left_half_way_ends_with_the_link() {
+    let app = Bank::Plaid.spawn().await;
+    let token = json!({ "access_token": linked(&app).await });
+    let item = only_connection(&app).await["connectionID"].as_str().unwrap().to_owned();
+    let _ = app.sandbox.plaid().require_login(&item).unwrap();
+    call(&app.api, "auth/get", &token).await;
+    let update =
+        with(&token, json!({ "client_name": "Test", "country_codes": ["US"], "language": "en" }));
+    call(&app.api, LINK, &update).await;
+    // The first call afterwards, whenever it comes, and no other.
+    app.turn_clock(Duration::from_hours(1)).await;
+    for _ in 0..3 {
+        call(&app.api, "auth/get", &token).await;
+        app.turn_clock(Duration::from_mins(2)).await;
+    }
+    assert_eq!(app.sandbox.calls_to("plaid/auth/get"), 2);
+}
+
+#[tokio::test]
+async fn an_exchange_whose_answer_broke_off_tells_the_item_that_its_details_name() {
+    let app = Bank::Plaid.by_hand().await;
+    let broken = Fault::new(Effect::HalfAnswer).on(Bank::Plaid.exchange()).after();
+    app.sandbox.set_fault(broken.times(1)).unwrap();
+    let slow = Fault::new(Effect::Answer).on("plaid/accounts/get");
+    app.sandbox.set_fault(slow.delayed(Duration::from_millis(700)).times(1)).unwrap();
+    let result = app.connect();
+    let answer = exchange_for(&app.api, "ada", &result).await;
+    assert_eq!((answer.status, &answer.json["item_id"]), (200, &json!(app.login_of(&result))));
+}
+
+#[tokio::test]
+async fn an_item_that_nothing_has_named_has_no_id() {
+    let app = Bank::Plaid.by_hand().await;
+    let broken = Fault::new(Effect::HalfAnswer).on(Bank::Plaid.exchange()).after();
+    app.sandbox.set_fault(broken.times(1)).unwrap();
+    app.sandbox.set_fault(Fault::status(503).on("plaid/accounts/get")).unwrap();
+    let answer = exchange_for(&app.api, "ada", &app.connect()).await;
+    assert_eq!((answer.status, &answer.json["item_id"]), (200, &Value::Null));
+    assert_eq!(only_connection(&app).await["connectionID"], Value::Null);
 }
 
 #[tokio::test]

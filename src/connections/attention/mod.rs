@@ -19,7 +19,7 @@ pub async fn clear(
     id: ConnectionId,
 ) -> Result<Option<Connection>, ConnectionError> {
     let mut conn = context.pool.acquire().await?;
-    store::clear_attention(&mut conn, &AuditActor::from(actor), app, id).await?;
+    store::clear_attention(&mut conn, &AuditActor::from(actor), app, id, None).await?;
     drop(conn);
     Ok(context.batch(ViewQuery { app, id }).await?)
 }

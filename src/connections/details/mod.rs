@@ -4,6 +4,7 @@
 //! the background work does so after a crash or a failure. A link whose accounts the same user has connected before is a
 //! duplicate: it names the older connection, and supersedes it if the app wants that.
 
+mod named_login;
 pub mod store;
 
 use std::time::{Duration, Instant};
@@ -12,7 +13,8 @@ use crate::common::actor::Actor;
 use crate::common::ids::{AppId, ConnectionId, UserId};
 use crate::common::trace::TraceContext;
 use crate::connections::deferred::Reconciler;
-use crate::connections::details::store::{Confirmed, DueDetails};
+use crate::connections::details::named_login::Named;
+use crate::connections::details::store::{Confirmed, DueDetails, Unconfirmed};
 use crate::connections::effects::Effects;
 use crate::connections::isolation::{found, isolated};
 use crate::connections::model::{Connection, PredecessorEvent, RevocationKind, State, Status};
@@ -111,10 +113,11 @@ async fn confirm(
     };
     match ask(context, &permit, &lease, &opened).await {
         Ok(details) => {
-            lease.prove_token(context).await?;
+            // First, so that nothing that fails holds up the other calls and the revocation of this token.
             lease.end_unused(context, "answered", Some(200), None).await?;
             drop(permit);
-            record(context, app, id, &details).await
+            lease.record_success(context, false).await;
+            record(context, &lease, app, &details).await
         }
         Err(error) => {
             let outcome = error.outcome();
@@ -153,64 +156,91 @@ async fn ask(
 
 async fn record(
     context: &Context,
+    lease: &TokenLease,
     app: AppId,
-    id: ConnectionId,
     details: &ItemDetails,
 ) -> Result<(), ConnectionError> {
-    let effects = retry(|| record_once(context, app, id, details)).await?;
-    effects.changed(id).apply(context);
+    let effects = retry(|| record_once(context, lease, app, details)).await?;
+    effects.apply(context);
     Ok(())
 }
 
-/// Records the details, and finds duplicates among the user's other confirmed connections. One confirmation of a user at
-/// a time: of two links that are confirmed at the same moment, the second finds the first.
+/// Records the details, and with them the login and that the token works, and finds duplicates. One confirmation of a
+/// user at a time: of two links that are confirmed at the same moment, the second finds the first.
 async fn record_once(
     context: &Context,
+    lease: &TokenLease,
     app: AppId,
-    id: ConnectionId,
     details: &ItemDetails,
 ) -> Result<Effects, ConnectionError> {
+    let id = lease.connection();
     let mut tx = context.pool.begin().await?;
     bank_login::wait_briefly(&mut tx).await?;
-    let Some(me) = store::lock_user_of(&mut tx, app, id).await? else {
-        return Ok(Effects::default());
+    store::lock_confirmations(&mut tx, app, id).await?;
+    let mut effects = Effects::default().changed(id);
+    if let Some(item_id) = details.item_id.as_deref() {
+        let named = Named { app, id, item_id, lease };
+        effects = effects.and(named_login::correct(&mut tx, context, &named).await?);
+    }
+    if let Some(me) = store::lock_active(&mut tx, app, id).await? {
+        superseded::prove(&mut tx, app, id).await?;
+        let others = same_accounts(&mut tx, app, (id, &me), details).await?;
+        effects = effects.and(record_among(&mut tx, app, (id, &me), details, others).await?);
+    }
+    fail::fail_point!("details::before_commit");
+    tx.commit().await?;
+    Ok(effects)
+}
+
+/// Returns the user's other confirmed connections to the same accounts, in the order of their arrival.
+async fn same_accounts(
+    tx: &mut Conn,
+    app: AppId,
+    (id, me): (ConnectionId, &Unconfirmed),
+    details: &ItemDetails,
+) -> sqlx::Result<Vec<Confirmed>> {
+    let (Some(institution), Some(mine)) = (&details.institution, fingerprint(&details.accounts))
+    else {
+        return Ok(Vec::new());
     };
-    let others = match (&details.institution, fingerprint(&details.accounts)) {
-        (Some(institution), Some(mine)) => {
-            let others = store::confirmed_of(&mut tx, app, me.user, id, &institution.id).await?;
-            others
-                .into_iter()
-                .filter(|other| fingerprint(&other.accounts).as_ref() == Some(&mine))
-                .collect()
-        }
-        _ => Vec::new(),
-    };
+    let mut others = store::confirmed_of(tx, app, me.user, id, &institution.id).await?;
+    others.retain(|other| fingerprint(&other.accounts).as_ref() == Some(&mine));
+    Ok(others)
+}
+
+/// Records the details of a connection among its duplicates. The newest of them stays, if the app wants only one;
+/// whichever was confirmed first.
+async fn record_among(
+    tx: &mut Conn,
+    app: AppId,
+    (id, me): (ConnectionId, &Unconfirmed),
+    details: &ItemDetails,
+    others: Vec<Confirmed>,
+) -> Result<Effects, ConnectionError> {
     let (older, newer): (Vec<Confirmed>, Vec<Confirmed>) =
         others.into_iter().partition(|other| (other.created_at, other.id) < (me.created_at, id));
     let duplicate_of = older.last().map(|older| older.id);
-    // The newest of them stays; whichever was confirmed first.
-    let stays = me.supersedes.then(|| newer.last().map_or(id, |newer| newer.id));
+    let supersedes = me.supersedes && !(older.is_empty() && newer.is_empty());
+    let stays = supersedes.then(|| newer.last().map_or(id, |newer| newer.id));
     let mut effects = Effects::default();
     if let Some(stays) = stays {
-        if stays != id && !store::hold_active(&mut tx, app, stays).await? {
+        if !store::hold_usable(tx, app, stays).await? {
             return Err(ConnectionError::Contended);
         }
         for other in older.iter().chain(&newer).filter(|other| other.id != stays) {
             let duplicate = (other.id, other.login_id.as_deref(), me.user);
-            effects = effects.and(supersede(&mut tx, app, duplicate, stays).await?);
+            effects = effects.and(supersede(tx, app, duplicate, stays).await?);
         }
     }
-    store::record(&mut tx, app, id, details, duplicate_of).await?;
+    store::record(tx, app, id, details, duplicate_of).await?;
     if let Some(stays) = stays.filter(|stays| *stays != id) {
         let duplicate = (id, me.login_id.as_deref(), me.user);
-        effects = effects.and(supersede(&mut tx, app, duplicate, stays).await?);
+        effects = effects.and(supersede(tx, app, duplicate, stays).await?);
     }
     for newer in newer {
-        store::mark_duplicate(&mut tx, app, newer.id, id).await?;
+        store::mark_duplicate(tx, app, newer.id, id).await?;
         effects = effects.changed(newer.id);
     }
-    fail::fail_point!("details::before_commit");
-    tx.commit().await?;
     Ok(effects)
 }
 

@@ -20,22 +20,12 @@ pub struct DueDetails {
     pub attempts: i32,
 }
 
-/// Returns connections whose details are due, the first of every app before the second of any.
+/// Returns connections whose details are due, the first of every app before the second of any. Reads `limit` rows of
+/// each app at most, however many are due.
 pub async fn due(conn: &mut Conn, limit: i64, except: &[Uuid]) -> sqlx::Result<Vec<DueDetails>> {
-    sqlx::query_as!(
-        DueDetails,
-        r#"SELECT d.app_id AS "app: AppId", d.id AS "id: ConnectionId", d.details_attempts AS attempts
-         FROM (SELECT app_id, id, details_attempts, details_due_at,
-                      row_number() OVER (PARTITION BY app_id ORDER BY details_due_at) AS rank
-               FROM connections
-               WHERE details_due_at IS NOT NULL AND details_due_at <= (SELECT strongroom_now())
-                 AND id <> ALL ($2::uuid[])) d
-         ORDER BY d.rank, d.details_due_at LIMIT $1"#,
-        limit,
-        except,
-    )
-    .fetch_all(conn)
-    .await
+    sqlx::query_file_as!(DueDetails, "src/connections/details/due.sql", limit, except)
+        .fetch_all(conn)
+        .await
 }
 
 /// Postpones the next attempt.
@@ -67,13 +57,8 @@ pub struct Unconfirmed {
     pub supersedes: bool,
 }
 
-/// Takes the lock of a connection's user for confirmations, and the connection's row, until the transaction ends: it is
-/// not revoked while older ones end in its favour. Returns `None` if the connection is not active any more.
-pub async fn lock_user_of(
-    conn: &mut Conn,
-    app: AppId,
-    id: ConnectionId,
-) -> sqlx::Result<Option<Unconfirmed>> {
+/// Takes the lock of a connection's user for confirmations, until the transaction ends.
+pub async fn lock_confirmations(conn: &mut Conn, app: AppId, id: ConnectionId) -> sqlx::Result<()> {
     sqlx::query!(
         "SELECT pg_advisory_xact_lock(hashtextextended('details ' || c.user_id::text, 0))
          FROM connections c WHERE c.app_id = $1 AND c.id = $2",
@@ -82,6 +67,16 @@ pub async fn lock_user_of(
     )
     .fetch_optional(&mut *conn)
     .await?;
+    Ok(())
+}
+
+/// Locks a connection until the transaction ends: it is not revoked while older ones end in its favour. Returns `None` if
+/// it is not active any more.
+pub async fn lock_active(
+    conn: &mut Conn,
+    app: AppId,
+    id: ConnectionId,
+) -> sqlx::Result<Option<Unconfirmed>> {
     sqlx::query_as!(
         Unconfirmed,
         r#"SELECT c.user_id AS "user: UserId", c.login_id, c.created_at, a.supersede_duplicates AS supersedes
@@ -95,17 +90,23 @@ pub async fn lock_user_of(
     .await
 }
 
-/// Locks a connection until the transaction ends, so that it is not revoked meanwhile. Returns `false` if it is not
-/// active any more.
-pub async fn hold_active(conn: &mut Conn, app: AppId, id: ConnectionId) -> sqlx::Result<bool> {
+/// Locks a connection until the transaction ends, so that others can end in its favour. Returns `false` if it is not
+/// active any more, or if a bulk revocation in force has it in its scope; none is acknowledged until then.
+pub async fn hold_usable(conn: &mut Conn, app: AppId, id: ConnectionId) -> sqlx::Result<bool> {
+    let asks = sqlx::query_scalar!(r#"SELECT begin_use($1) AS "asks!""#, app.uuid())
+        .fetch_one(&mut *conn)
+        .await?;
     let found = sqlx::query!(
-        "SELECT id FROM connections WHERE app_id = $1 AND id = $2 AND status = 'active' FOR NO KEY UPDATE",
+        r#"SELECT CASE WHEN $3 THEN is_bulk_revoked(c.app_id, c.id, c.user_id, c.created_at, c.created_by, c.ordinal)
+                     ELSE false END AS "bulk_revoked!"
+         FROM connections c WHERE c.app_id = $1 AND c.id = $2 AND c.status = 'active' FOR NO KEY UPDATE"#,
         app.uuid(),
         id.uuid(),
+        asks,
     )
     .fetch_optional(conn)
     .await?;
-    Ok(found.is_some())
+    Ok(found.is_some_and(|found| !found.bulk_revoked))
 }
 
 /// An active connection whose details are confirmed.
@@ -163,15 +164,10 @@ pub async fn record(
             UPDATE connections c
             SET institution_id = $3,
                 institution_name = coalesce($4, CASE WHEN c.institution_id = $3 THEN c.institution_name END),
-                accounts = $5, duplicate_of = $6, details_due_at = NULL, details_attempts = 0,
-                -- An exchange that did not name its item: the item names itself here.
-                login_id = CASE WHEN c.login_id LIKE 'unknown:%' AND NOT EXISTS (
-                                    SELECT FROM connections o
-                                    WHERE o.app_id = c.app_id AND o.login_id = $7 AND o.status = 'active')
-                                THEN coalesce($7, c.login_id) ELSE c.login_id END
+                accounts = $5, duplicate_of = $6, details_due_at = NULL, details_attempts = 0
             WHERE c.app_id = $1 AND c.id = $2 AND c.status = 'active'
             RETURNING c.app_id, c.user_id, c.id)
-         SELECT record_audit(app_id, $8, 'connection.duplicate_found', 'ok', user_id, id, $6::uuid::text)
+         SELECT record_audit(app_id, $7, 'connection.duplicate_found', 'ok', user_id, id, $6::uuid::text)
          FROM changed WHERE $6 IS NOT NULL",
         app.uuid(),
         id.uuid(),
@@ -179,7 +175,6 @@ pub async fn record(
         institution.and_then(|institution: &Institution| institution.name.as_deref()),
         Json(&details.accounts) as Json<&Vec<Account>>,
         duplicate_of.map(ConnectionId::uuid),
-        details.item_id,
         AuditActor::from(&Actor::service()) as AuditActor,
     )
     .execute(conn)

@@ -25,7 +25,7 @@ use tokio::task::JoinHandle;
 use crate::common::trace::TraceContext;
 use crate::connections::claim::Claimed;
 use crate::connections::exchange::outcome::{ExchangeEnd, Outcome, Recorded};
-use crate::connections::model::{Answer, Connection, Failure};
+use crate::connections::model::{Answer, Connection, Failure, unknown_login};
 use crate::connections::transitions::store::SealedToken;
 use crate::connections::{ConnectionAad, Context, details};
 use crate::providers::{
@@ -148,7 +148,7 @@ impl PendingExchange {
         let knows_login = self.credentials.provider.knows_login_at_intake();
         if !knows_login && token.login_id.is_none() {
             // A token without its login's id must not be lost for it: it gets a login of its own.
-            token.login_id = Some(format!("unknown:{}", self.aad.id.uuid()));
+            token.login_id = Some(unknown_login(self.aad.id));
         }
         let binding = self.binding.as_ref();
         let access_token = self.aad.seal_token(&token.access_token, &self.key, binding)?;

@@ -203,7 +203,7 @@ async fn holds_token(
     key: &DataKey,
 ) -> Result<bool, ConnectionError> {
     let aad = ConnectionAad { app: import.app, user: user.id, id };
-    let held = store::held_token(tx, import.app, id).await?;
+    let held = token_lease::store::held_token(tx, import.app, id).await?;
     let held =
         held.map(|(sealed, binding)| sealed.open_bound(key, &aad.access_token(), binding.as_ref()));
     let held = held.transpose()?;
@@ -287,10 +287,14 @@ async fn verify(
             Ok((answer, status)) => (answer.outcome(), *status),
             Err(_) => ("failed", None),
         };
-        if matches!(&answer, Ok((VerificationAnswer::Works(None), _))) {
-            lease.prove_token(context).await?;
-        }
+        // First, so that nothing that fails holds up the other calls and the revocation of this token.
         lease.end(context, outcome, status, None).await?;
+        if matches!(&answer, Ok((VerificationAnswer::Works(None), _))) {
+            // It has worked, and is of this login: `providers::Client::verify` compares it.
+            let mut tx = context.pool.begin().await?;
+            superseded::prove(&mut tx, *app, lease.connection()).await?;
+            tx.commit().await?;
+        }
     }
     Ok(match answer?.0 {
         VerificationAnswer::Works(attention) => Ok(Verification::Proven { attention }),

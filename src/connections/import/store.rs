@@ -7,7 +7,7 @@ use crate::connections::model::Verification;
 use crate::connections::sql::WAIT_FOR_DELINKING;
 use crate::database::{Conn, interval};
 use crate::providers::AccessToken;
-use crate::vault::{Binding, Sealed};
+use crate::vault::Sealed;
 
 /// Inserts an imported token: as `active`, or as `pending` if an older link has to be delinked first.
 pub async fn insert_imported(
@@ -61,22 +61,4 @@ pub async fn active_of_login(
     )
     .fetch_optional(conn)
     .await
-}
-
-/// Returns the sealed token of an active connection, and its binding.
-pub async fn held_token(
-    conn: &mut Conn,
-    app: AppId,
-    id: ConnectionId,
-) -> sqlx::Result<Option<(Sealed<AccessToken>, Option<Binding>)>> {
-    let row = sqlx::query!(
-        r#"SELECT c.access_token AS "token!: Sealed<AccessToken>", b.binding AS "binding?: Binding"
-         FROM connections c LEFT JOIN token_bindings b ON b.connection_id = c.id
-         WHERE c.app_id = $1 AND c.id = $2 AND c.status = 'active'"#,
-        app.uuid(),
-        id.uuid(),
-    )
-    .fetch_optional(conn)
-    .await?;
-    Ok(row.map(|row| (row.token, row.binding)))
 }

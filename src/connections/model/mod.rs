@@ -4,11 +4,13 @@
 //! is known of the same bank login; a [`Transition`] comes out, which `transitions` applies under the login's lock.
 
 mod superseded;
+mod unknown_login;
 mod view;
 
 pub use superseded::{
     PredecessorEvent, PredecessorTransition, Verification, predecessor_transition,
 };
+pub use unknown_login::{is_unknown_login, unknown_login};
 pub use view::{Attention, Connection, Revocation};
 
 use serde::Serialize;
@@ -297,6 +299,24 @@ pub fn on_token_for_pending(login: BankLogin) -> Transition {
         Some(to) => Transition::GiveWay { to },
         None if login.revoking => Transition::Hold,
         None => Transition::Activate { supersedes: login.older_active },
+    }
+}
+
+/// Decides what becomes of an active connection whose provider names another login than the one that it was imported or
+/// exchanged under. `login` is the named one; nothing of it may be called for, because all of its tokens are of one item.
+///
+/// `is_copy`: it was imported, and the older connection of the login holds the same token.
+#[must_use]
+pub fn on_login_named(login: BankLogin, is_copy: bool) -> Transition {
+    if login.of_another_user || login.revoking {
+        let why = if login.revoking { "is being revoked" } else { "is connected for another user" };
+        let what = Some(format!("the token is of another login, which {why}"));
+        return Transition::EndRevocation { confirmed: false, what };
+    }
+    match (login.newer_active, login.older_active) {
+        (Some(to), _) => Transition::GiveWay { to },
+        (None, Some(to)) if is_copy => Transition::GiveWay { to },
+        (None, supersedes) => Transition::Activate { supersedes },
     }
 }
 

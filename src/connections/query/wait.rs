@@ -19,13 +19,24 @@ pub async fn wait_until(
     deadline: Instant,
     done: fn(Status) -> bool,
 ) -> Result<Option<Connection>, ConnectionError> {
+    wait_for(context, app, id, deadline, |connection| done(connection.status)).await
+}
+
+/// The same for any condition of a connection.
+pub async fn wait_for(
+    context: &Context,
+    app: AppId,
+    id: ConnectionId,
+    deadline: Instant,
+    done: impl Fn(&Connection) -> bool,
+) -> Result<Option<Connection>, ConnectionError> {
     let subscription = context.changes.subscribe(id);
     loop {
         let change = subscription.changed();
         let found = context.batch(ViewQuery { app, id }).await?;
         let left = deadline.saturating_duration_since(Instant::now());
         match found {
-            Some(connection) if !done(connection.status) && !left.is_zero() => {}
+            Some(connection) if !done(&connection) && !left.is_zero() => {}
             found => return Ok(found),
         }
         // A notification and a timeout are treated alike: the row decides.

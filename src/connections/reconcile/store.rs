@@ -246,7 +246,7 @@ pub async fn postpone_row(
     Ok(())
 }
 
-/// When work is due: connections, bulk revocations and erasures together.
+/// When work is due: connections, their details and rotations, bulk revocations and erasures together.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DueSummary {
     /// Time until the next row becomes due.
@@ -274,6 +274,8 @@ pub async fn due_summary(conn: &mut Conn) -> sqlx::Result<DueSummary> {
                 - now)::float8 AS next,
             extract(epoch FROM now - least(
                 (SELECT min(due_at) FROM connections WHERE due_at IS NOT NULL),
+                (SELECT min(details_due_at) FROM connections WHERE details_due_at IS NOT NULL),
+                (SELECT min(due_at) FROM token_rotations),
                 (SELECT min(next_release_at) FROM bulk_revocations
                  WHERE finished_at IS NULL AND state <> 'paused' AND erasure_id IS NULL),
                 (SELECT min(mark_at) FROM bulk_revocations WHERE marked_at IS NULL),

@@ -123,6 +123,16 @@ pub async fn revoke_in(
     Ok((RevokeOutcome::Acknowledged, effects))
 }
 
+/// Which login a token is of that is to be revoked.
+enum Checked {
+    /// The one that its connection says, as far as can be known.
+    Right,
+    /// Another. Its connection has moved there and is due again.
+    Moved,
+    /// No conclusive answer came.
+    Unknown(String),
+}
+
 /// A claimed delinking: a token under a lease, ready to be delinked at Dapi.
 #[must_use = "the lease is held and no other task delinks until it ends"]
 pub struct PendingDelink {
@@ -190,12 +200,17 @@ impl PendingDelink {
             }
         }
         let trace = TraceContext::fresh();
+        let checked = self.check_login(context, &trace).await;
         let Self { permit, credentials, token, user_secret, proven, .. } = &self;
         let user_secret = user_secret.as_ref();
         let revoke =
             Revoke { app: credentials, token, user_secret, proven: *proven, trace: &trace };
         fail::fail_point!("delink::before_call");
-        let answer = context.providers.revoke(permit, &revoke).await;
+        let answer = match checked {
+            Checked::Right => context.providers.revoke(permit, &revoke).await,
+            Checked::Unknown(what) => RevokeAnswer::Failed { what, retry_after: None },
+            Checked::Moved => return,
+        };
         fail::fail_point!("delink::answered");
         // Retrying only until the lease ends is enough: delinking is idempotent and another attempt follows.
         let lease_end = Instant::now() + context.delink_lease(credentials.provider);
@@ -234,6 +249,59 @@ impl PendingDelink {
         tx.commit().await?;
         effects.changed(id).apply(context);
         Ok(false)
+    }
+
+    /// Asks which login a token is of that has not proven itself: it may be another's, by which another connection lives,
+    /// and whose removal is not what was asked for. Moves this connection to the true one and makes it due again.
+    async fn check_login(&self, context: &Context, trace: &TraceContext) -> Checked {
+        let (Some(login_id), false) = (self.login_id.as_deref(), self.proven) else {
+            return Checked::Right;
+        };
+        if !self.credentials.provider.has_details() {
+            return Checked::Right;
+        }
+        let Self { permit, credentials, token, .. } = self;
+        let details = context.providers.item_details(permit, credentials, token, false, trace);
+        let item_id = match details.await {
+            Ok(details) => details.item_id,
+            Err(error) if error.kind.is_none() => return Checked::Unknown(error.what),
+            // What refuses this call says about the token what the revocation will say.
+            Err(_) => None,
+        };
+        let Some(item_id) = item_id.filter(|item_id| item_id != login_id) else {
+            return Checked::Right;
+        };
+        match retry(|| self.move_to(context, login_id, &item_id)).await {
+            Ok(effects) => effects.apply(context),
+            Err(error) => {
+                context.metrics.reconciler_failed(Reconciler::Delinks);
+                tracing::warn!(cause = %error, "the login of a token could not be recorded");
+            }
+        }
+        Checked::Moved
+    }
+
+    async fn move_to(
+        &self,
+        context: &Context,
+        said: &str,
+        item_id: &str,
+    ) -> Result<Effects, sqlx::Error> {
+        let ConnectionAad { app, user, id } = self.aad;
+        let mut tx = context.pool.begin().await?;
+        bank_login::wait_briefly(&mut tx).await?;
+        bank_login::lock_two_logins(&mut tx, app, [said, item_id]).await?;
+        let locked =
+            bank_login::lock_bank_login(&mut tx, app, Some(item_id), Some(id), user).await?;
+        let me = locked.me.filter(|me| me.lease_epoch == self.epoch);
+        if let Some(me) = me.filter(|me| me.status == Status::Revoking) {
+            bank_login::set_login(&mut tx, app, id, item_id).await?;
+            bank_login::record_correction(&mut tx, app, id, said).await?;
+            transitions::store::postpone(&mut tx, &me, Duration::ZERO).await?;
+        }
+        token_lease::store::release_by_id(&mut tx, id, self.token_lease).await?;
+        tx.commit().await?;
+        Ok(Effects::default().changed(id).wake())
     }
 
     async fn record_outcome(

@@ -31,21 +31,12 @@ pub struct DueRotation {
     pub id: ConnectionId,
 }
 
-/// Returns rotations that are due, the first of every app before the second of any. Locks nothing.
+/// Returns rotations that are due, the first of every app before the second of any. Locks nothing. Reads `limit` rows of
+/// each app at most, however many are due.
 pub async fn due(conn: &mut Conn, limit: i64, except: &[Uuid]) -> sqlx::Result<Vec<DueRotation>> {
-    sqlx::query_as!(
-        DueRotation,
-        r#"SELECT d.app_id AS "app: AppId", d.connection_id AS "id: ConnectionId"
-         FROM (SELECT app_id, connection_id, due_at,
-                      row_number() OVER (PARTITION BY app_id ORDER BY due_at) AS rank
-               FROM token_rotations
-               WHERE due_at <= (SELECT strongroom_now()) AND connection_id <> ALL ($2::uuid[])) d
-         ORDER BY d.rank, d.due_at LIMIT $1"#,
-        limit,
-        except,
-    )
-    .fetch_all(conn)
-    .await
+    sqlx::query_file_as!(DueRotation, "src/connections/rotation/due.sql", limit, except)
+        .fetch_all(conn)
+        .await
 }
 
 /// A connection whose rotation is due, locked until the transaction ends.

@@ -21,13 +21,14 @@ pub async fn after(
             store::destroy_superseded(tx, app, id).await.map(|()| None)
         }
         PredecessorTransition::Restore => {
-            let reason = format!("{id} is dead, says Dapi");
+            let reason = format!("the token of {id} is dead");
             store::restore_superseded(tx, app, id, &reason).await
         }
     }
 }
 
-/// Records that a call with an imported token succeeded, and destroys the token that it superseded.
+/// Records that a call with an imported token succeeded, and destroys the token that it superseded. Does nothing at a
+/// provider that names the login of a token: there a token proves itself by its login, see [`prove`].
 pub async fn on_token_proven(
     context: &Context,
     app: AppId,
@@ -35,10 +36,18 @@ pub async fn on_token_proven(
 ) -> Result<(), ConnectionError> {
     retry(|| async {
         let mut tx = context.pool.begin().await?;
-        if store::prove_token(&mut tx, app, id).await? {
-            after(&mut tx, app, id, PredecessorEvent::Worked).await?;
+        if !store::names_its_login(&mut tx, app, id).await? {
+            prove(&mut tx, app, id).await?;
         }
         Ok(tx.commit().await?)
     })
     .await
+}
+
+/// Records that a token works and is of the login that its connection says, and destroys the token that it superseded.
+pub async fn prove(tx: &mut Conn, app: AppId, id: ConnectionId) -> sqlx::Result<()> {
+    if store::prove_token(tx, app, id).await? {
+        after(tx, app, id, PredecessorEvent::Worked).await?;
+    }
+    Ok(())
 }

@@ -10,6 +10,7 @@ use crate::audit::AuditActor;
 use crate::common::actor::Actor;
 use crate::common::ids::{AppId, BulkRevocationId, ConnectionId};
 use crate::database::{Conn, interval};
+use crate::providers::Provider;
 
 /// How long a superseded token is kept.
 const KEEP_FOR: Duration = Duration::from_hours(1);
@@ -148,6 +149,33 @@ pub async fn destroy_superseded_due(conn: &mut Conn) -> sqlx::Result<u64> {
     .execute(conn)
     .await?;
     Ok(done.rows_affected())
+}
+
+/// Returns whether the provider of a connection names the login of its token.
+pub async fn names_its_login(conn: &mut Conn, app: AppId, id: ConnectionId) -> sqlx::Result<bool> {
+    let provider = sqlx::query_scalar!(
+        r#"SELECT provider AS "provider: Provider" FROM connections WHERE app_id = $1 AND id = $2"#,
+        app.uuid(),
+        id.uuid(),
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(provider.is_some_and(Provider::has_details))
+}
+
+/// Returns whether the token of an active connection would have to be kept, if this newer one superseded it: the newer
+/// one is unproven, and keeps no other.
+pub async fn may_keep(conn: &mut Conn, app: AppId, newer: ConnectionId) -> sqlx::Result<bool> {
+    sqlx::query_scalar!(
+        r#"SELECT EXISTS (
+            SELECT FROM connections c
+            WHERE c.app_id = $1 AND c.id = $2 AND c.unproven
+              AND NOT EXISTS (SELECT FROM superseded_tokens k WHERE k.replaced_by = c.id)) AS "it!""#,
+        app.uuid(),
+        newer.uuid(),
+    )
+    .fetch_one(conn)
+    .await
 }
 
 /// Records that a call with an imported token succeeded. Returns `false` if that was known already.

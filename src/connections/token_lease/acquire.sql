@@ -36,7 +36,8 @@ held AS MATERIALIZED (
     JOIN uses e ON e.app_id = x.app_id
     JOIN connections c ON c.app_id = x.app_id AND c.id = x.id
     WHERE c.status = 'active' AND c.provider = x.provider
-      AND (c.attention_type IS NULL OR x.despite_attention)
+      -- After a repair was begun, a call tries whether the login works.
+      AND (c.attention_type IS NULL OR x.despite_attention OR c.repair_tried_from <= strongroom_now())
       -- A rotation replaces the token at this moment.
       AND (c.rotation_until IS NULL OR c.rotation_until <= strongroom_now())
       AND CASE WHEN e.asks
@@ -73,6 +74,7 @@ SELECT b.n AS "n!", b.user_id AS "user: UserId", b.access_token AS "access_token
        b.unproven OR coalesce(b.rotation IN ('sent', 'unanswered'), false)
            OR (b.provider = 'plaid' AND EXISTS (
                SELECT FROM token_rotations r WHERE r.connection_id = b.id AND r.doubted)) AS "unproven!",
+       b.attention_type IS NOT NULL AS "needs_attention!", strongroom_now() AS "begun_at!",
        key_of(uk) AS "user_key!: WrappedKey",
        credentials_of(a, ak) AS "credentials!: SealedCredentials"
 FROM begun b

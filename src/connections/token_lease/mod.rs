@@ -10,13 +10,14 @@ use std::time::Duration;
 use crate::audit::AuditActor;
 use crate::common::actor::Actor;
 use crate::common::ids::{AppId, ConnectionId, TokenLeaseId, UserId};
+use crate::common::secret::Sealable as _;
 use crate::connections::model::{Attention, Status};
 use crate::connections::query::store::ViewQuery;
 use crate::connections::token_lease::store::{AcquireLease, AcquiredLease, ReleaseLease};
-use crate::connections::{ConnectionAad, ConnectionError, Context, superseded};
+use crate::connections::{ConnectionAad, ConnectionError, Context, attention, superseded};
 use crate::database::{Waits, retry_until};
 use crate::providers::{AccessToken, AppCredentials, Provider, UserSecret};
-use crate::vault::{Sealed, Vault, VaultError};
+use crate::vault::{Binding, Sealed, Vault, VaultError};
 
 /// Between two tries to release a lease.
 const RELEASE_WAITS: Waits = Waits::doubling(Duration::from_millis(50), Duration::from_secs(2));
@@ -117,10 +118,16 @@ fn release_of(
         reason,
         used: true,
         attention: None,
+        begun_at: None,
     }
 }
 
 impl TokenLease {
+    /// Returns whose token it is.
+    pub const fn connection(&self) -> ConnectionId {
+        self.request.id
+    }
+
     /// Returns the token of the call, sealed.
     pub fn token(&self) -> &Sealed<AccessToken> {
         &self.acquired.access_token
@@ -180,7 +187,7 @@ impl TokenLease {
             |code| format!("{}: {code}", self.request.path),
         );
         let end = release_of(&self.request, self.id, Some(self.acquired.user), outcome, reason);
-        let end = ReleaseLease { used, attention, ..end };
+        let end = ReleaseLease { used, attention, begun_at: Some(self.acquired.begun_at), ..end };
         let ended = context.batch(end.clone()).await;
         if ended.is_err() {
             let (context, limit) = (context.clone(), self.request.limit);
@@ -214,12 +221,48 @@ impl TokenLease {
     }
 
     /// Records that a call with the token succeeded, and destroys the token that it superseded, which was kept in
-    /// case this one is dead.
+    /// case this one is dead. At a provider that names a token's login, success is not enough: the token may be of
+    /// another login, and `details` decides.
     pub async fn prove_token(&self, context: &Context) -> Result<(), ConnectionError> {
-        if !self.acquired.unproven {
+        if !self.acquired.unproven || self.request.provider.has_details() {
             return Ok(());
         }
         superseded::on_token_proven(context, self.request.app, self.request.id).await
+    }
+
+    /// Records what a call that succeeded says about the user's login: with `begins_repair`, that they were sent to repair
+    /// it, otherwise that it works. Only of a connection that needs attention. A failure is only logged: the next call
+    /// says it again.
+    pub async fn record_success(&self, context: &Context, begins_repair: bool) {
+        if !self.acquired.needs_attention {
+            return;
+        }
+        let CallRequest { app, id, .. } = self.request;
+        let record = async {
+            let mut conn = context.pool.acquire().await?;
+            if begins_repair {
+                return attention::store::begin_repair(&mut conn, app, id).await;
+            }
+            let actor = AuditActor::from(&Actor::service());
+            attention::store::clear_attention(&mut conn, &actor, app, id, None).await
+        };
+        if let Err(error) = record.await {
+            tracing::warn!(connection = %id, cause = %error, "the repair of a login could not be recorded");
+        }
+    }
+
+    /// Returns whether another connection of the same user, whose sealed token this is, holds the token of this call.
+    pub fn holds_same_token(
+        &self,
+        vault: &Vault,
+        other: ConnectionId,
+        (sealed, binding): &(Sealed<AccessToken>, Option<Binding>),
+    ) -> Result<bool, VaultError> {
+        let AcquiredLease { user, user_key, .. } = &self.acquired;
+        let aad = ConnectionAad { app: self.request.app, user: *user, id: other };
+        let key = vault.unwrap(user_key)?;
+        let theirs = sealed.open_bound(&key, &aad.access_token(), binding.as_ref())?;
+        Ok(theirs.same_as(&self.open(vault)?.access_token))
     }
 }
 
@@ -236,7 +279,7 @@ async fn release_later(context: &Context, end: ReleaseLease, limit: Duration) {
     }
 }
 
-/// Returns a connection's status and whether it needs attention, or `None` if the app has no such connection at this
+/// Returns a connection's status and the attention that keeps calls from it, or `None` if the app has no such connection at this
 /// provider.
 pub async fn status_of(
     context: &Context,
@@ -245,8 +288,17 @@ pub async fn status_of(
     provider: Provider,
 ) -> Result<Option<(Status, Option<Attention>)>, ConnectionError> {
     let found = context.batch(ViewQuery { app, id }).await?;
-    let found = found.filter(|connection| connection.provider == provider);
-    Ok(found.map(|connection| (connection.status, connection.attention)))
+    let Some(connection) = found.filter(|connection| connection.provider == provider) else {
+        return Ok(None);
+    };
+    let mut attention = connection.attention;
+    if attention.is_some() {
+        let mut conn = context.pool.acquire().await?;
+        if attention::store::is_repair_tried(&mut conn, app, id).await? {
+            attention = None;
+        }
+    }
+    Ok(Some((connection.status, attention)))
 }
 
 /// Appends a position to the token's queue. Returns `None` if `most` callers wait already.

@@ -4,36 +4,45 @@ WITH
 -- One row per call that ended.
 ended AS (
     SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::text[],
-                         $7::bool[], $8::text[], $9::audit_actor[], $10::text[])
+                         $7::bool[], $8::text[], $9::audit_actor[], $10::text[], $11::timestamptz[])
     AS i (app_id, id, user_id, lease_id, outcome, reason, used, attention,
-          actor, client_id, session_id, scope, ip, request_id, provider)),
+          actor, client_id, session_id, scope, ip, request_id, provider, begun_at)),
 -- One change per connection; attention before a mere use (NULLs sort last).
 marks AS (
-    SELECT DISTINCT ON (id) app_id, id, attention FROM ended
-    WHERE used OR attention IS NOT NULL ORDER BY id, attention),
+    SELECT DISTINCT ON (id) app_id, id, attention, begun_at FROM ended
+    WHERE used OR attention IS NOT NULL ORDER BY id, attention, begun_at DESC),
 -- `last_used_at` advances at most once a minute, and not at all if the row is locked: precision is not
 -- worth a wait.
 stale AS MATERIALIZED (
-    SELECT c.app_id, c.id, NULL::text AS attention FROM marks m
+    SELECT c.app_id, c.id, NULL::text AS attention, false AS is_new FROM marks m
     JOIN connections c ON c.app_id = m.app_id AND c.id = m.id
     WHERE m.attention IS NULL AND (
         c.last_used_at IS NULL OR c.last_used_at <= strongroom_now() - interval '1 minute')
     FOR NO KEY UPDATE OF c SKIP LOCKED),
 -- No SKIP LOCKED: attention must not get lost. Ascending ids against deadlocks.
 needing_attention AS MATERIALIZED (
-    SELECT c.app_id, c.id, m.attention FROM marks m
+    SELECT c.app_id, c.id, m.attention, c.attention_type IS NULL AS is_new FROM marks m
     JOIN connections c ON c.app_id = m.app_id AND c.id = m.id
-    WHERE m.attention IS NOT NULL AND c.status = 'active' AND c.attention_type IS NULL
+    WHERE m.attention IS NOT NULL AND c.status = 'active'
+      AND CASE WHEN c.attention_type IS NULL
+               -- What began before the login was repaired is about the past.
+               THEN coalesce(m.begun_at > c.attention_cleared_at, true)
+               ELSE c.repair_tried_from <= m.begun_at END
     ORDER BY c.id FOR NO KEY UPDATE OF c),
--- `attention_since` keeps the first refusal's time.
+-- `attention_since` keeps the first refusal's time. A call that tried in vain whether the login is repaired is followed by
+-- another a minute later, for as long as the user may be at it.
 marked AS (
     UPDATE connections c
-    SET last_used_at = t.now, attention_type = coalesce(x.attention, c.attention_type),
-        attention_since = CASE WHEN x.attention IS NULL THEN c.attention_since ELSE t.now END
+    SET last_used_at = t.now,
+        attention_type = CASE WHEN x.is_new THEN x.attention ELSE c.attention_type END,
+        attention_since = CASE WHEN x.is_new THEN t.now ELSE c.attention_since END,
+        repair_tried_from = CASE WHEN x.attention IS NULL THEN c.repair_tried_from
+                                 WHEN t.now + interval '1 minute' < c.repair_ends_at
+                                     THEN t.now + interval '1 minute' END
     FROM (SELECT * FROM stale UNION ALL SELECT * FROM needing_attention) x,
          (SELECT strongroom_now() AS now) t
     WHERE c.app_id = x.app_id AND c.id = x.id
-    RETURNING c.app_id, c.id, c.user_id, x.attention),
+    RETURNING c.app_id, c.id, c.user_id, x.attention, x.is_new),
 -- By lease id: after its time, the token may be under another call's lease.
 mine AS MATERIALIZED (
     SELECT t.connection_id, t.lease_id FROM token_leases t
@@ -52,4 +61,4 @@ FROM ended
 UNION ALL
 SELECT app_id, 'connection.attention_set', 'ok', 'service', NULL, NULL, NULL, NULL, NULL,
        user_id, id, attention
-FROM marked WHERE attention IS NOT NULL
+FROM marked WHERE is_new

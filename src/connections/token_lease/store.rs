@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::apps::SealedCredentials;
@@ -60,6 +61,9 @@ pub struct AcquiredLease {
     /// No call has succeeded with this token yet, so that the one that it superseded is still kept; or it may have been
     /// replaced.
     pub unproven: bool,
+    /// The connection needs attention. The call is made to repair the login, or to try whether it was repaired.
+    pub needs_attention: bool,
+    pub begun_at: OffsetDateTime,
     pub user_key: WrappedKey,
     pub credentials: SealedCredentials,
 }
@@ -94,6 +98,8 @@ impl BatchQuery for AcquireLease {
                 user_secret: row.user_secret,
                 user_secret_proven: row.user_secret_proven,
                 unproven: row.unproven,
+                needs_attention: row.needs_attention,
+                begun_at: row.begun_at,
                 user_key: row.user_key,
                 credentials: row.credentials,
             });
@@ -119,6 +125,8 @@ pub struct ReleaseLease {
     pub used: bool,
     /// The kind of refusal for which the connection needs attention from now on.
     pub attention: Option<String>,
+    /// When the call began, if it did: a refusal says nothing about a login that was repaired since.
+    pub begun_at: Option<OffsetDateTime>,
 }
 
 impl BatchQuery for ReleaseLease {
@@ -141,11 +149,30 @@ impl BatchQuery for ReleaseLease {
             column(inputs, |input| input.attention.as_deref()) as Vec<Option<&str>>,
             column(inputs, |input| input.actor.clone()) as Vec<AuditActor>,
             column(inputs, |input| input.provider.as_str()) as Vec<&str>,
+            column(inputs, |input| input.begun_at) as Vec<Option<OffsetDateTime>>,
         )
         .execute(conn)
         .await?;
         Ok(inputs.iter().map(|_| ()).collect())
     }
+}
+
+/// Returns the sealed token of an active connection, and its binding.
+pub async fn held_token(
+    conn: &mut Conn,
+    app: AppId,
+    id: ConnectionId,
+) -> sqlx::Result<Option<(Sealed<AccessToken>, Option<Binding>)>> {
+    let row = sqlx::query!(
+        r#"SELECT c.access_token AS "token!: Sealed<AccessToken>", b.binding AS "binding?: Binding"
+         FROM connections c LEFT JOIN token_bindings b ON b.connection_id = c.id
+         WHERE c.app_id = $1 AND c.id = $2 AND c.status = 'active'"#,
+        app.uuid(),
+        id.uuid(),
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(row.map(|row| (row.token, row.binding)))
 }
 
 /// Releases a token lease by its id, without a record of a call: a delinking's or a verification's. Does nothing if

@@ -22,32 +22,58 @@ pub(super) struct Apps(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     by_name: RwLock<HashMap<String, AppId>>,
-    read_at: Mutex<Option<Instant>>,
+    last: Mutex<Option<Reading>>,
     clock: Clock,
 }
 
+/// The last reading of the list.
+#[derive(Clone, Copy, Debug)]
+struct Reading {
+    ended_at: Instant,
+    succeeded: bool,
+}
+
+/// The list could not be read, now or a moment ago.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Unreadable;
+
 impl Apps {
     pub(super) fn new(clock: Clock) -> Self {
-        let shared = Shared { by_name: RwLock::default(), read_at: Mutex::default(), clock };
+        let shared = Shared { by_name: RwLock::default(), last: Mutex::default(), clock };
         Self(Arc::new(shared))
     }
 
     /// Returns the app at Plaid with this name.
-    pub(super) async fn find(&self, context: &Context, name: &str) -> sqlx::Result<Option<AppId>> {
+    pub(super) async fn find(
+        &self,
+        context: &Context,
+        name: &str,
+    ) -> Result<Option<AppId>, Unreadable> {
         if !apps::is_name(name) {
             return Ok(None);
         }
         if let Some(app) = self.known(name) {
             return Ok(Some(app));
         }
-        // One reading at a time; the callers that waited for it find its result.
-        let mut read_at = self.0.read_at.lock().await;
+        // One reading at a time; the callers that waited for it share its result, a failure as well: each of them would
+        // wait for a database that is silent, one after the other.
+        let mut last = self.0.last.lock().await;
         let now = self.0.clock.instant();
-        if read_at.is_none_or(|at| now >= at + PAUSE) {
-            self.read(context).await?;
-            *read_at = Some(now);
+        let reading = match last.filter(|last| now < last.ended_at + PAUSE) {
+            Some(reading) => reading,
+            None => {
+                let succeeded = self.read(context).await.inspect_err(|error| {
+                    tracing::warn!(cause = %error, "the apps of webhooks could not be read");
+                });
+                let succeeded = succeeded.is_ok();
+                *last.insert(Reading { ended_at: self.0.clock.instant(), succeeded })
+            }
+        };
+        drop(last);
+        match self.known(name) {
+            None if !reading.succeeded => Err(Unreadable),
+            found => Ok(found),
         }
-        Ok(self.known(name))
     }
 
     fn known(&self, name: &str) -> Option<AppId> {

@@ -31,12 +31,14 @@ use crate::connections::{ConnectionError, Context, bank_login};
 use crate::database::{Conn, retry};
 use crate::providers::Provider;
 use crate::providers::plaid::{ItemEvent, ItemWebhook, Unverified, Verification};
-use apps::Apps;
+use apps::{Apps, Unreadable};
 use keys::{Found, Keys};
 use store::Kept;
 
 /// How many kept webhooks one pass applies.
 const PORTION: i64 = 100;
+/// Failures after which a pass ends: each may have waited for a lock timeout, and other work waits for the pass.
+const FAILURES: usize = 3;
 
 /// What became of a webhook, as its metric says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,10 +113,7 @@ impl Receiver {
         if !verification.is_of(body) {
             return Err(Outcome::Altered);
         }
-        let app = self.apps.find(context, app).await.map_err(|error| {
-            tracing::warn!(cause = %error, "the app of a webhook could not be looked up");
-            Outcome::Failed
-        })?;
+        let app = self.apps.find(context, app).await.map_err(|Unreadable| Outcome::Failed)?;
         let app = app.ok_or(Outcome::UnknownApp)?;
         match self.keys.find(context, app, verification.key_id()).await {
             Found::Key(key) if key.is_expired(self.clock.now()) => Err(Outcome::Forged),
@@ -189,10 +188,17 @@ async fn notice(
 ) -> Result<Effects, ConnectionError> {
     let (app, id, actor) = (me.app, me.id, AuditActor::from(&Actor::service()));
     match kept.webhook.event {
-        // Webhooks arrive in any order: what was issued before the repair, or before the link, is about the past.
+        // Webhooks arrive in any order: trouble from before the repair or before the link is past, and so is a repair from
+        // before the trouble.
         ItemEvent::LoginRequired if store::is_past(tx, kept, id).await? => {}
-        ItemEvent::LoginRequired => set_attention(tx, &actor, app, id, &kept.webhook.code).await?,
-        ItemEvent::LoginRepaired => clear_attention(tx, &actor, app, id).await?,
+        ItemEvent::LoginRequired => {
+            let since = Some(kept.issued_at);
+            set_attention(tx, &actor, app, id, &kept.webhook.code, since).await?;
+        }
+        ItemEvent::LoginRepaired if store::is_repair_past(tx, kept, id).await? => {}
+        ItemEvent::LoginRepaired => {
+            clear_attention(tx, &actor, app, id, Some(kept.issued_at)).await?;
+        }
         // Calls still work, and attention would stop them: it is on record, and nothing else changes.
         ItemEvent::LoginExpiring => {
             store::record_expiry(tx, &actor, app, id, &kept.webhook.code).await?;
@@ -211,11 +217,15 @@ pub async fn reconcile(context: &Context) -> usize {
         store::due(&mut conn, PORTION, &except).await
     };
     let due = found(context, WEBHOOKS, due.await);
-    let mut applied = 0;
+    let (mut applied, mut failures) = (0, 0);
     for (kept, connection) in due {
         let apply = Box::pin(apply_kept(context, &kept));
         let done = isolated(context, WEBHOOKS, connection, apply).await;
         applied += usize::from(done == Some(true));
+        failures += usize::from(done.is_none());
+        if failures == FAILURES {
+            break;
+        }
     }
     applied
 }

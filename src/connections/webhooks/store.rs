@@ -57,13 +57,31 @@ pub async fn connection_of(
     Ok(row.map(|row| (row.id, row.user)))
 }
 
-/// Returns whether a webhook is about the past of a connection's item: it was issued before the connection was received,
-/// or not after a repair that was received.
+/// Returns whether a webhook about trouble is about the past of a connection's item: it was issued before the connection
+/// was received, or not after the attention was cleared or a repair that was received. Plaid tells times by the second.
 pub async fn is_past(conn: &mut Conn, kept: &Kept, id: ConnectionId) -> sqlx::Result<bool> {
     sqlx::query_scalar!(
-        r#"SELECT c.created_at > $4::timestamptz + interval '1 minute' OR EXISTS (
+        r#"SELECT c.created_at > $4::timestamptz + interval '1 minute'
+                OR coalesce(c.attention_cleared_at >= $4, false) OR EXISTS (
                 SELECT FROM plaid_webhooks w
                 WHERE w.app_id = $1 AND w.item_id = $3 AND w.event = 'login_repaired' AND w.issued_at >= $4) AS "it!"
+         FROM connections c WHERE c.app_id = $1 AND c.id = $2"#,
+        kept.app.uuid(),
+        id.uuid(),
+        kept.webhook.item_id,
+        kept.issued_at,
+    )
+    .fetch_one(conn)
+    .await
+}
+
+/// Returns whether a webhook about a repair is about the past of a connection's item: it was issued before trouble that is
+/// known.
+pub async fn is_repair_past(conn: &mut Conn, kept: &Kept, id: ConnectionId) -> sqlx::Result<bool> {
+    sqlx::query_scalar!(
+        r#"SELECT coalesce(c.attention_since >= $4::timestamptz + interval '1 second', false) OR EXISTS (
+                SELECT FROM plaid_webhooks w
+                WHERE w.app_id = $1 AND w.item_id = $3 AND w.event = 'login_required' AND w.issued_at > $4) AS "it!"
          FROM connections c WHERE c.app_id = $1 AND c.id = $2"#,
         kept.app.uuid(),
         id.uuid(),
@@ -107,17 +125,21 @@ pub async fn mark_applied(conn: &mut Conn, kept: &Kept) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// Returns the webhooks of the last hour that wait and whose item has a connection now, in the order in which they were
-/// issued, each with its connection. Locks nothing.
+/// Returns the webhooks of the last hour that wait and whose item has a connection now, the first of every app before the
+/// second of any, and those of an app in the order in which they were issued; each with its connection. Locks nothing.
 pub async fn due(conn: &mut Conn, limit: i64, except: &[Uuid]) -> sqlx::Result<Vec<(Kept, Uuid)>> {
     let rows = sqlx::query!(
-        r#"SELECT w.app_id AS "app: AppId", w.digest, w.item_id, w.event, w.code, w.issued_at, c.id
-         FROM plaid_webhooks w JOIN connections c ON c.app_id = w.app_id AND c.login_id = w.item_id
-         WHERE w.applied_at IS NULL AND w.received_at > (SELECT strongroom_now()) - interval '1 hour'
-           AND (c.status = 'active'
-                OR c.status = 'pending' AND c.access_token IS NOT NULL AND w.event = 'permission_revoked')
-           AND c.id <> ALL ($2::uuid[])
-         ORDER BY w.issued_at, w.digest LIMIT $1"#,
+        r#"-- name: find_due_webhooks
+         WITH due AS (
+            SELECT w.*, c.id AS connection_id,
+                   row_number() OVER (PARTITION BY w.app_id ORDER BY w.issued_at, w.digest) AS rank
+            FROM plaid_webhooks w JOIN connections c ON c.app_id = w.app_id AND c.login_id = w.item_id
+            WHERE w.applied_at IS NULL AND w.received_at > (SELECT strongroom_now()) - interval '1 hour'
+              AND (c.status = 'active'
+                   OR c.status = 'pending' AND c.access_token IS NOT NULL AND w.event = 'permission_revoked')
+              AND c.id <> ALL ($2::uuid[]))
+         SELECT app_id AS "app: AppId", digest, item_id, event, code, issued_at, connection_id AS id
+         FROM due ORDER BY rank, issued_at LIMIT $1"#,
         limit,
         except,
     )

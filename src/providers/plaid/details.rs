@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::common::{lenient_json, text};
+use crate::providers::received;
 
 /// The most accounts of one item that are kept.
 const MAX_ACCOUNTS: usize = 200;
@@ -139,7 +140,12 @@ impl ItemDetails {
             Account::tamed(account_id, name.as_deref(), mask.as_deref(), r#type.as_deref())
         };
         Some(Self {
-            item_id: item.item_id.clone(),
+            // As an exchange tames it.
+            item_id: item
+                .item_id
+                .as_deref()
+                .filter(|id| !id.is_empty())
+                .map(|id| text::tame(id, received::MAX_TEXT)),
             institution: institution
                 .and_then(|id| Institution::tamed(id, item.institution_name.as_deref())),
             accounts: answer.accounts.iter().filter_map(account).take(MAX_ACCOUNTS).collect(),

@@ -5,7 +5,7 @@ use time::OffsetDateTime;
 
 use crate::common::ids::{AppId, ConnectionId};
 use crate::connections::model::{
-    Attention, Connection, Failure, Revocation, RevocationKind, Status,
+    Attention, Connection, Failure, Revocation, RevocationKind, Status, is_unknown_login,
 };
 use crate::connections::sql::parse_status;
 use crate::providers::Provider;
@@ -69,7 +69,7 @@ impl TryFrom<Row> for Connection {
             status,
             client_user_id: row.client_user_id,
             provider: row.provider,
-            login_id: row.login_id,
+            login_id: row.login_id.filter(|login_id| !is_unknown_login(login_id)),
             dapi_user_id: row.dapi_user_id,
             dapi_token_id: row.dapi_token_id,
             created_at: row.created_at,

@@ -9,7 +9,7 @@ pub mod plaid;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use actix_web::{HttpRequest, web};
 use serde_json::Value;
@@ -23,7 +23,7 @@ use crate::common::trace::TraceContext;
 use crate::connections::exchange::{Received, Refusal, Submission};
 use crate::connections::model::{Connection, RevocationKind, Status};
 use crate::connections::proxy_token::{Holder, ProxyToken};
-use crate::connections::query::wait::wait_until;
+use crate::connections::query::wait::{wait_for, wait_until};
 use crate::connections::revocation::{Request as Revocation, RevokeOutcome};
 use crate::connections::{exchange, proxy_token, revocation};
 use crate::database::Pool;
@@ -120,6 +120,13 @@ struct WireRequest {
     _permit: ConcurrencyPermit,
 }
 
+/// How long an exchange whose answer broke off behind the token waits for the login to be named.
+const WAIT_FOR_NAME: Duration = Duration::from_secs(3);
+
+const fn named(connection: &Connection) -> bool {
+    connection.login_id.is_some()
+}
+
 /// What became of an exchange.
 enum Exchanged {
     /// The connection is active, and this stands for its token.
@@ -195,7 +202,12 @@ impl WireRequest {
             Received::Refused(refusal) => return Ok(Exchanged::Refused(refusal)),
         };
         let done = |status| status != Status::Pending;
-        let found = wait_until(&context, app, id, deadline, done).await?;
+        let mut found = wait_until(&context, app, id, deadline, done).await?;
+        if found.as_ref().is_some_and(|found| found.status == Status::Active && !named(found)) {
+            let deadline = Instant::now() + WAIT_FOR_NAME;
+            let done = |found: &Connection| found.status != Status::Active || named(found);
+            found = wait_for(&context, app, id, deadline, done).await?;
+        }
         let Some(connection) = found else { return Ok(Exchanged::Revoked) };
         let connection = Box::new(connection);
         if connection.status != Status::Active {
