@@ -17,7 +17,7 @@ use crate::machine::Stage;
 use crate::product::Product;
 
 const ENDPOINTS: usize = 20;
-const A_SECOND: i64 = 990;
+const A_SECOND: u32 = 990;
 const TYPES: [&str; 9] = [
     "connection.active",
     "connection.rejected",
@@ -47,11 +47,11 @@ pub async fn run(stage: &Stage, service: &Product<'_>, seconds: u64) {
     let mut ticks = tokio::time::interval(Duration::from_millis(100));
     for _ in 0..seconds * 10 {
         ticks.tick().await;
-        write(&mut conn, A_SECOND / 10).await;
+        write(&mut conn, i64::from(A_SECOND / 10)).await;
     }
-    println!("{} events in {:?}", A_SECOND as u64 * seconds, began.elapsed());
-    let expected =
-        usize::try_from(A_SECOND as u64 * seconds).unwrap() / TYPES.len() * (ENDPOINTS - 1);
+    let events = u64::from(A_SECOND) * seconds;
+    println!("{events} events in {:?}", began.elapsed());
+    let expected = (0..ENDPOINTS).skip(1).len() * usize::try_from(events).unwrap() / TYPES.len();
     let until = Instant::now() + Duration::from_secs(60);
     while delays.lock().unwrap().len() < expected && Instant::now() < until {
         tokio::time::sleep(Duration::from_millis(50)).await;

@@ -37,7 +37,7 @@ pub struct Event {
 #[serde(untagged)]
 pub enum EventData {
     /// Of `connection.…`.
-    Connection(Connection),
+    Connection(Box<Connection>),
     /// Of `user.erased`.
     Erasure(Receipt),
     /// Of `revocation.finished`.

@@ -111,8 +111,7 @@ impl Service {
             &config.http,
             Arc::new(config.pace),
         );
-        let context = shared.context(pools.background())?;
-        let events = shared.events(context.pool.clone())?;
+        let (context, events) = shared.background(pools.background())?;
         let readiness = shared.readiness.clone();
         let workers = usize::try_from(config.http.workers).unwrap_or(1);
         Ok(Self {

@@ -155,8 +155,15 @@ impl Shared {
         })
     }
 
+    /// Returns what the background work works with, over `pool`.
+    pub(super) fn background(&self, pool: Pool) -> Result<(Context, events::Context), StartError> {
+        let context = self.context(pool)?;
+        let events = self.events(context.pool.clone())?;
+        Ok((context, events))
+    }
+
     /// Returns what reading and dispatching events works with, over `pool`.
-    pub(super) fn events(&self, pool: Pool) -> Result<events::Context, StartError> {
+    fn events(&self, pool: Pool) -> Result<events::Context, StartError> {
         Ok(events::Context {
             pool,
             vault: self.vault.clone(),

@@ -58,11 +58,13 @@ impl Outcome {
     }
 
     /// Whether the event was taken: any 2xx.
+    #[must_use]
     pub const fn is_success(&self) -> bool {
         self.error.is_none()
     }
 
     /// Whether the endpoint wants no more events (Standard Webhooks: 410).
+    #[must_use]
     pub fn is_gone(&self) -> bool {
         self.status == Some(StatusCode::GONE.as_u16())
     }

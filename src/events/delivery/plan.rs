@@ -41,8 +41,8 @@ impl InFlight {
     /// One less.
     pub fn remove(&mut self, app: AppId, endpoint: Uuid) {
         self.total = self.total.saturating_sub(1);
-        take_one(&mut self.apps, app);
-        take_one(&mut self.endpoints, endpoint);
+        take_one(&mut self.apps, &app);
+        take_one(&mut self.endpoints, &endpoint);
     }
 
     /// Returns how many deliveries each of these endpoints may begin.
@@ -77,11 +77,11 @@ impl InFlight {
     }
 }
 
-fn take_one<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, usize>, key: K) {
-    if let Some(count) = counts.get_mut(&key) {
+fn take_one<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, usize>, key: &K) {
+    if let Some(count) = counts.get_mut(key) {
         *count = count.saturating_sub(1);
         if *count == 0 {
-            counts.remove(&key);
+            counts.remove(key);
         }
     }
 }

@@ -325,7 +325,7 @@ mod tests {
             let waited = report(attempt, None).wait().as_secs_f64() / f64::from(wait);
             assert!((0.79..=1.21).contains(&waited), "{attempt}: {waited}");
         }
-        assert_eq!(report(1, Some(900)).wait(), Duration::from_secs(900));
+        assert_eq!(report(1, Some(900)).wait(), Duration::from_mins(15));
         let waits: std::collections::HashSet<_> = (0..50).map(|_| report(6, None).wait()).collect();
         assert!(waits.len() > 5);
     }
@@ -333,6 +333,6 @@ mod tests {
     #[test]
     fn the_waits_reach_three_days() {
         let all: u64 = WAITS.iter().sum();
-        assert!(Duration::from_secs(all).mul_f64(1.2) > GIVE_UP_AFTER - Duration::from_hours(24));
+        assert!(Duration::from_secs(all) > Duration::from_hours(48));
     }
 }

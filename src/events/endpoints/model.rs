@@ -249,6 +249,7 @@ pub struct Change {
 }
 
 /// Tells a field that is `null` from one that is left out.
+#[expect(clippy::option_option, reason = "that is what it tells apart")]
 fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     value: D,
 ) -> Result<Option<Option<T>>, D::Error> {

@@ -71,7 +71,7 @@ impl NewSecret {
 /// An opened key that signs.
 pub enum SigningKey {
     /// For `v1`.
-    Hmac(hmac::Key),
+    Hmac(Box<hmac::Key>),
     /// For `v1a`.
     Ed25519(Ed25519KeyPair),
 }
@@ -91,7 +91,7 @@ impl SigningKey {
             Signature::V1 => {
                 let secret = sealed.secret.open(key, &aad(app, sealed.id, "secret"))?;
                 decode(secret.expose().strip_prefix(PREFIX).unwrap_or_default())
-                    .map(|bytes| Self::Hmac(hmac::Key::new(hmac::HMAC_SHA256, &bytes)))
+                    .map(|bytes| Self::Hmac(Box::new(hmac::Key::new(hmac::HMAC_SHA256, &bytes))))
             }
             Signature::V1a => {
                 let seed = sealed.signing_key.open(key, &aad(app, sealed.id, "signing_key"))?;
@@ -134,7 +134,7 @@ mod tests {
     #[test]
     fn a_signature_by_hmac_is_that_of_the_reference_implementations() {
         let key = decode("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
-        let keys = [SigningKey::Hmac(hmac::Key::new(hmac::HMAC_SHA256, &key))];
+        let keys = [SigningKey::Hmac(Box::new(hmac::Key::new(hmac::HMAC_SHA256, &key)))];
         let header = signatures(
             &keys,
             "msg_p5jXN8AQM9LWM0D4loKWxJek",
