@@ -9,8 +9,8 @@ use strongroom_dev::sandbox::{self, Effect, Fault, LinkOptions, Refuse, WebhookO
 
 use crate::for_each_bank;
 use crate::support::{
-    Answer, Api, BOOTSTRAP_ID, BOOTSTRAP_SECRET, Bank, OauthClient, Process, Receiver, Reply, Stage,
-    for_user, id, with,
+    Answer, Api, BOOTSTRAP_ID, BOOTSTRAP_SECRET, Bank, OauthClient, Process, Receiver, Reply,
+    Stage, for_user, id, with,
 };
 
 for_each_bank!(no_secret_shows_where_it_does_not_belong);

@@ -17,7 +17,7 @@ use crate::connections::details::named_login::Named;
 use crate::connections::details::store::{Confirmed, DueDetails, Unconfirmed};
 use crate::connections::effects::Effects;
 use crate::connections::isolation::{found, isolated};
-use crate::connections::model::{Connection, PredecessorEvent, RevocationKind, State, Status};
+use crate::connections::model::{Connection, PredecessorEvent, RevocationKind, State};
 use crate::connections::query::store::ViewQuery;
 use crate::connections::token_lease::{CallRequest, Opened, TokenLease};
 use crate::connections::transitions::store::NewRevocation;
@@ -26,7 +26,7 @@ use crate::connections::{
     token_lease, transitions,
 };
 use crate::database::{Conn, retry};
-use crate::providers::plaid::{ItemDetails, fingerprint};
+use crate::providers::plaid::{INVALID_ACCESS_TOKEN, ItemDetails, fingerprint};
 use crate::providers::{DetailsError, Lane, Permit, Provider};
 
 /// The call that confirms.
@@ -42,8 +42,8 @@ const PORTION: (i64, usize) = (100, 8);
 /// The reason in the audit trail and on the older connection.
 const SUPERSEDED: &str = "superseded by a link of the same accounts";
 
-/// Confirms a connection that has just become active, and returns it as it is then; as it was (`active`) if that takes
-/// long.
+/// Confirms a connection that has just become active, and returns it as it is then, whatever its status; as it was
+/// (`active`) if that takes long.
 pub async fn confirm_new(
     context: &Context,
     app: AppId,
@@ -59,7 +59,7 @@ pub async fn confirm_new(
         return active;
     }
     match context.batch(ViewQuery { app, id }).await {
-        Ok(Some(now)) if now.status == Status::Active => Some(now),
+        Ok(Some(now)) => Some(now),
         _ => active,
     }
 }
@@ -126,7 +126,9 @@ async fn confirm(
             let attention =
                 attention.filter(|kind| context.providers.needs_attention(provider, kind));
             lease.end_unused(context, outcome, status, attention).await?;
-            if let Some(kind) = kind.as_ref().filter(|_| dead) {
+            // Right after its exchange a token may be unknown where it is used: one such refusal proves nothing.
+            let is_early = attempts == 0 && kind.as_deref() == Some(INVALID_ACCESS_TOKEN);
+            if let Some(kind) = kind.as_ref().filter(|_| dead && !is_early) {
                 let token = Some(lease.token());
                 end_dead_token(context, app, id, provider, kind, token).await?;
                 return Ok(());

@@ -148,8 +148,7 @@ pub async fn confirmed_of(
     Ok(confirmed.collect())
 }
 
-/// Records what the provider confirmed. A name that the provider leaves out stays as claimed, if the claim was right
-/// about the institution.
+/// Records what the provider confirmed.
 pub async fn record(
     conn: &mut Conn,
     app: AppId,
@@ -163,7 +162,8 @@ pub async fn record(
          WITH changed AS (
             UPDATE connections c
             SET institution_id = $3,
-                institution_name = coalesce($4, CASE WHEN c.institution_id = $3 THEN c.institution_name END),
+                -- Not the browser's word for it, even if its id was right.
+                institution_name = $4,
                 accounts = $5, duplicate_of = $6, details_due_at = NULL, details_attempts = 0
             WHERE c.app_id = $1 AND c.id = $2 AND c.status = 'active'
             RETURNING c.app_id, c.user_id, c.id)
