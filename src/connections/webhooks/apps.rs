@@ -59,15 +59,14 @@ impl Apps {
         // wait for a database that is silent, one after the other.
         let mut last = self.0.last.lock().await;
         let now = self.0.clock.instant();
-        let reading = match last.filter(|last| now < last.ended_at + PAUSE) {
-            Some(reading) => reading,
-            None => {
-                let succeeded = self.read(context).await.inspect_err(|error| {
-                    tracing::warn!(cause = %error, "the apps of webhooks could not be read");
-                });
-                let succeeded = succeeded.is_ok();
-                *last.insert(Reading { ended_at: self.0.clock.instant(), succeeded })
-            }
+        let reading = if let Some(reading) = last.filter(|last| now < last.ended_at + PAUSE) {
+            reading
+        } else {
+            let succeeded = self.read(context).await.inspect_err(|error| {
+                tracing::warn!(cause = %error, "the apps of webhooks could not be read");
+            });
+            let succeeded = succeeded.is_ok();
+            *last.insert(Reading { ended_at: self.0.clock.instant(), succeeded })
         };
         drop(last);
         match self.known(name) {
