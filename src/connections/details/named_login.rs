@@ -77,7 +77,7 @@ async fn holds_copy(
     let Some(held) = token_lease::store::held_token(tx, named.app, other).await? else {
         return Ok(false);
     };
-    Ok(named.lease.holds_same_token(&context.vault, other, &held)?)
+    Ok(named.lease.holds_same_token(&context.vault, other, &held).await?)
 }
 
 async fn follow(

@@ -252,7 +252,7 @@ impl TokenLease {
     }
 
     /// Returns whether another connection of the same user, whose sealed token this is, holds the token of this call.
-    pub fn holds_same_token(
+    pub async fn holds_same_token(
         &self,
         vault: &Vault,
         other: ConnectionId,
@@ -260,9 +260,9 @@ impl TokenLease {
     ) -> Result<bool, VaultError> {
         let AcquiredLease { user, user_key, .. } = &self.acquired;
         let aad = ConnectionAad { app: self.request.app, user: *user, id: other };
-        let key = vault.unwrap(user_key)?;
+        let key = vault.unwrap(user_key).await?;
         let theirs = sealed.open_bound(&key, &aad.access_token(), binding.as_ref())?;
-        Ok(theirs.same_as(&self.open(vault)?.access_token))
+        Ok(theirs.same_as(&self.open(vault).await?.access_token))
     }
 }
 
