@@ -375,10 +375,14 @@ fn audit_actions() -> BTreeSet<String> {
             && parts.iter().all(|part| is_part(part))
             // Hosts of examples, and fields of spans.
             && parts[1] != "example"
-            && !["db", "otel", "http"].contains(&parts[0])
+            && !["db", "otel", "http", "error"].contains(&parts[0])
     };
     let mut found = BTreeSet::new();
-    for (path, code) in sources() {
+    let statements = files("src", ".sql").into_iter().map(|path| {
+        let text = read(&path);
+        (path, text)
+    });
+    for (path, code) in sources().into_iter().chain(statements) {
         if ["src/sandbox/", "src/dev/"].iter().any(|folder| path.starts_with(folder)) {
             continue;
         }
