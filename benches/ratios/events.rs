@@ -52,7 +52,7 @@ pub async fn run(stage: &Stage, service: &Product<'_>, seconds: u64) {
     let events = u64::from(A_SECOND) * seconds;
     println!("{events} events in {:?}", began.elapsed());
     let expected = (0..ENDPOINTS).skip(1).len() * usize::try_from(events).unwrap() / TYPES.len();
-    let until = Instant::now() + Duration::from_secs(60);
+    let until = Instant::now() + Duration::from_mins(1);
     while delays.lock().unwrap().len() < expected && Instant::now() < until {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
