@@ -425,7 +425,7 @@ async fn a_start_that_fails_later_records_no_master_key() {
     assert_eq!(app.database.value(known).await, "k1");
     app.database.execute("UPDATE apps SET provider = 'dapi' WHERE name = 'default'").await;
     // Other bytes under the same name are no mistake yet.
-    let third = "k2:RERERERERERERERERERERERERERERERERERERERERES=";
+    let third = "k2:REREREREREREREREREREREREREREREREREREREREREQ=";
     assert!(start(&app, &format!("{third},{MASTER_KEY}")).await.is_ok());
     assert_eq!(app.database.value(known).await, "k1,k2");
 }

@@ -54,16 +54,13 @@ impl Transit {
     pub async fn start() -> Self {
         #[expect(clippy::disallowed_methods, reason = "scripts/test-kms says where the engine is")]
         let real = std::env::var("STRONGROOM_TEST_TRANSIT").ok();
-        let (engine, backend) = match real {
-            Some(address) => {
-                let backend = address.trim_start_matches("http://").parse().unwrap();
-                (Engine::Real { address, root: "root".to_owned() }, backend)
-            }
-            None => {
-                let stand_in = Arc::new(StandIn::default());
-                let backend = serve(Arc::clone(&stand_in));
-                (Engine::StandIn(stand_in), backend)
-            }
+        let (engine, backend) = if let Some(address) = real {
+            let backend = address.trim_start_matches("http://").parse().unwrap();
+            (Engine::Real { address, root: "root".to_owned() }, backend)
+        } else {
+            let stand_in = Arc::new(StandIn::default());
+            let backend = serve(Arc::clone(&stand_in));
+            (Engine::StandIn(stand_in), backend)
         };
         let (line, watching) = watch::channel(Line::Up);
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
