@@ -14,6 +14,7 @@
 
 mod associated_data;
 mod cache;
+mod engine;
 mod error;
 mod health;
 mod keys;

@@ -11,6 +11,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use zeroize::Zeroizing;
 
 use super::associated_data::random;
+use super::engine::{Down, NewKey};
 use super::error::{OpenError, Unavailable};
 use super::health::Health;
 use super::keys::{KeyOwner, MasterKeyId, WrappedKey};
@@ -31,17 +32,6 @@ const CALLS: usize = 4;
 const QUEUE: usize = 4096;
 /// After how long without a call that succeeded the key is tried.
 const PROBE_AFTER: Duration = Duration::from_secs(5);
-
-/// A data key to wrap.
-pub(super) struct NewKey {
-    pub(super) id: DataKeyId,
-    pub(super) owner: KeyOwner,
-    pub(super) bytes: KeyBytes,
-}
-
-/// A call that brought no answer: the engine is away, sealed, overloaded, or refuses this service.
-#[derive(Debug)]
-pub(super) struct Down(pub(super) String);
 
 enum Job {
     Open(WrappedKey, oneshot::Sender<Result<KeyBytes, OpenError>>),

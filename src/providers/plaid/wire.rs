@@ -110,11 +110,11 @@ fn issued(received: &Received, field: &str, secrets: &[&str]) -> ExchangeAnswer 
     let Some(object) = Object::read(&text, &FIELDS) else {
         return unsettled(received.unreadable());
     };
-    let error = PlaidError::read(&object, secrets);
-    // A token exists once: whatever the status, an answer that has one and no error is the token's.
-    if let Some(access_token) = token(&object, field)
-        && (received.status.is_success() || error.is_none())
-    {
+    if received.status.is_success() {
+        let Some(access_token) = token(&object, field) else {
+            return unsettled("an answer without a token");
+        };
+        // One without a character is none: two users would share it.
         let login_id = object.id("item_id").filter(|id| !id.is_empty());
         return ExchangeAnswer::Token(ExchangedToken {
             access_token,
@@ -123,10 +123,7 @@ fn issued(received: &Received, field: &str, secrets: &[&str]) -> ExchangeAnswer 
             user_id: None,
         });
     }
-    if received.status.is_success() {
-        return unsettled("an answer without a token");
-    }
-    let Some(error) = error else {
+    let Some(error) = PlaidError::read(&object, secrets) else {
         return unsettled("no conclusive answer");
     };
     let unprocessed = |error: PlaidError| {

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use super::session::{Login, Session, tame};
 use crate::common::secret::SecretText;
-use crate::vault::remote::Down;
+use crate::vault::engine::Down;
 
 /// The time limit of a connection, DNS, TCP and TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);

@@ -18,9 +18,9 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
+use super::engine::{Down, NewKey};
 use super::keys::{KeyOwner, MasterKeyId, WrappedKey};
 use super::local::{KeyBytes, wrapping_aad};
-use super::remote::{Down, NewKey};
 use crate::common::ids::DataKeyId;
 use crate::common::secret::SecretText;
 

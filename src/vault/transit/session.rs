@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use super::client::TransitClient;
 use crate::common::secret::SecretText;
 use crate::common::text;
-use crate::vault::remote::Down;
+use crate::vault::engine::Down;
 
 /// The largest part of an error of another system that is kept, in bytes.
 const MAX_CAUSE: usize = 200;
