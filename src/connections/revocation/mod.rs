@@ -123,6 +123,9 @@ pub async fn revoke_in(
     Ok((RevokeOutcome::Acknowledged, effects))
 }
 
+/// Attempts that wait for an answer about whose login an unproven token is of.
+const CHECKED_ATTEMPTS: i32 = 3;
+
 /// Which login a token is of that is to be revoked.
 enum Checked {
     /// The one that its connection says, as far as can be known.
@@ -264,8 +267,11 @@ impl PendingDelink {
         let details = context.providers.item_details(permit, credentials, token, false, trace);
         let item_id = match details.await {
             Ok(details) => details.item_id,
-            Err(error) if error.kind.is_none() => return Checked::Unknown(error.what),
-            // What refuses this call says about the token what the revocation will say.
+            Err(error) if error.is_silent() && self.attempts <= CHECKED_ATTEMPTS => {
+                return Checked::Unknown(error.what);
+            }
+            // What refuses this call says about the token what the revocation will say, and one that stays silent must not
+            // keep a token alive.
             Err(_) => None,
         };
         let Some(item_id) = item_id.filter(|item_id| item_id != login_id) else {

@@ -100,6 +100,12 @@ impl DetailsError {
         if self.status.is_some() { "answered" } else { "unreachable" }
     }
 
+    /// Returns whether another attempt may bring an answer: there was none, or one of a server in trouble.
+    #[must_use]
+    pub fn is_silent(&self) -> bool {
+        self.kind.is_none() && self.status.is_none_or(|status| !received::may_be_conclusive(status))
+    }
+
     pub(super) const fn unanswered(what: String) -> Self {
         Self { what, kind: None, status: None, dead: false }
     }
