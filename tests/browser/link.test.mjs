@@ -111,6 +111,7 @@ test("no account, a refused login and leaving are told", async () => {
   await page.getByRole("button", { name: /Gingham/ }).click();
   await page.getByLabel("User name").fill("bea");
   await page.getByRole("button", { name: "Log in" }).click();
+  await page.getByRole("heading", { name: "Choose accounts" }).waitFor();
   for (const box of await page.getByRole("checkbox").all()) await box.uncheck();
   await page.getByRole("button", { name: "Continue" }).click();
   await page.getByText("Choose at least one account.").first().waitFor();
