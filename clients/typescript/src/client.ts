@@ -148,6 +148,11 @@ export class Strongroom {
     return this.#json("POST", `/v1/connections/${segment(id)}/token`, { ...options, ...SAFE, body: request });
   }
 
+  /** Says that the reader of a token of Plaid's is done with it: it is replaced, if the app wants that. */
+  releaseToken(id: string, options?: RequestOptions): Promise<t.Connection> {
+    return this.#json("DELETE", `/v1/connections/${segment(id)}/token`, { ...options, ...SAFE });
+  }
+
   /** Ends a connection by the user's wish. `revoking` is final for the app too. */
   delinkConnection(id: string, options?: RequestOptions): Promise<t.Connection> {
     return this.#json("POST", `/v1/connections/${segment(id)}/delink`, { ...options, ...SAFE });

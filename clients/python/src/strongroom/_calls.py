@@ -127,6 +127,11 @@ def reveal_token(id: str, *, reason: str) -> Call[t.RevealedToken]:
     return _safe("POST", f"/v1/connections/{segment(id)}/token", {"reason": reason})
 
 
+def release_token(id: str) -> Call[t.Connection]:
+    """Says that the reader of a token of Plaid's is done with it: it is replaced, if the app wants that."""
+    return _safe("DELETE", f"/v1/connections/{segment(id)}/token")
+
+
 def delink_connection(id: str) -> Call[t.Connection]:
     """Ends a connection by the user's wish. `revoking` is final for the app too."""
     return _safe("POST", f"/v1/connections/{segment(id)}/delink")

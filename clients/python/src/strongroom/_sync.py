@@ -132,6 +132,7 @@ class Strongroom:
     list_connections = _listing(calls.list_connections)
     get_connection = _method(calls.get_connection)
     reveal_token = _method(calls.reveal_token)
+    release_token = _method(calls.release_token)
     delink_connection = _method(calls.delink_connection)
     invalidate_connection = _method(calls.invalidate_connection)
     clear_attention = _method(calls.clear_attention)
