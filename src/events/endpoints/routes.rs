@@ -43,6 +43,9 @@ impl From<WebhookError> for Problem {
                 "Enable it by PATCH with `disabled: false`.",
             ),
             WebhookError::Vault(VaultError::Database(error)) => error.into(),
+            WebhookError::Vault(VaultError::Unavailable(error)) => {
+                Self::keys_unavailable(&error, error.retry_after())
+            }
             WebhookError::Vault(error) => Self::internal(error),
         }
     }
