@@ -149,13 +149,11 @@ pub(super) fn table<const N: usize>(heading: [&str; N], rows: &[[String; N]]) ->
     for (index, column) in table.column_iter_mut().enumerate() {
         column.set_padding((0, 2));
         let cells = rows.iter().filter_map(|row| row.get(index));
-        let mut words = cells.flat_map(|cell| cell.split_whitespace());
-        if index == 0 || words.all(|word| word.chars().count() <= SHORT_WORD) {
-            let widest = rows.iter().filter_map(|row| row.get(index));
-            let widest =
-                widest.flat_map(|cell| cell.split_whitespace()).map(|it| it.chars().count());
-            let widest = widest.chain(heading.get(index).map(|it| it.chars().count())).max();
-            let width = u16::try_from(widest.unwrap_or(0) + 2).unwrap_or(WIDTH);
+        let words = cells.flat_map(|cell| cell.split_whitespace());
+        let longest = words.map(|word| word.chars().count()).max().unwrap_or(0);
+        if index == 0 || longest <= SHORT_WORD {
+            let heading = heading.get(index).map_or(0, |title| title.chars().count());
+            let width = u16::try_from(longest.max(heading) + 2).unwrap_or(WIDTH);
             column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(width)));
         }
     }

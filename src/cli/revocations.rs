@@ -270,7 +270,7 @@ async fn show(
         let revocation = bulk_revocation::find(conn, app, id).await?.ok_or_else(|| unknown(id))?;
         let outstanding = revocation.telling + revocation.waiting;
         if let Some(matched) = revocation.matched {
-            waiting.progress.steps(matched - outstanding, matched);
+            waiting.steps(matched - outstanding, matched);
         }
         let ended = revocation.matched.is_some() && outstanding == 0;
         if ended || !waiting.goes_on(&state(&revocation)).await? {

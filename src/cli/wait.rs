@@ -25,33 +25,37 @@ impl Wait {
     /// Begins to wait, for as many steps as `total` says if that is known.
     pub(super) fn begin(self, output: &Output, total: Option<u64>) -> Waiting {
         Waiting {
-            wait: self.wait,
             until: self.timeout.map(|it| Instant::now() + Duration::from_secs(it.into())),
-            progress: output.progress(total),
+            progress: self.wait.then(|| output.progress(total)),
         }
     }
 }
 
 /// A command that waits.
 pub(super) struct Waiting {
-    wait: bool,
     until: Option<Instant>,
-    pub(super) progress: Progress,
+    /// `None` if the command is not to wait.
+    progress: Option<Progress>,
 }
 
 impl Waiting {
+    /// Shows how many steps are done, and of how many.
+    pub(super) fn steps(&self, done: i64, total: i64) {
+        if let Some(progress) = &self.progress {
+            progress.steps(done, total);
+        }
+    }
+
     /// Shows the state and pauses. Returns `false` at once if the command is not to wait.
     ///
     /// # Errors
     /// Returns an error with the state when the time is over.
     pub(super) async fn goes_on(&self, state: &str) -> Result<bool, Failure> {
-        if !self.wait {
-            return Ok(false);
-        }
+        let Some(progress) = &self.progress else { return Ok(false) };
         if self.until.is_some_and(|until| Instant::now() >= until) {
             return Err(Failure::Other(format!("not through in time: {state}")));
         }
-        self.progress.message(state);
+        progress.message(state);
         tokio::time::sleep(POLL_INTERVAL).await;
         Ok(true)
     }
