@@ -1,5 +1,6 @@
 //! `strongroom keys`.
 
+mod rotate_data;
 mod signing;
 mod status;
 
@@ -23,6 +24,7 @@ use crate::vault::{self, MasterKeyId, MasterKeys};
 /// To rotate: add a new key last to `STRONGROOM_MASTER_KEYS` on all replicas and restart them, then
 /// make it the first and restart them again, run `strongroom keys rewrap`, then
 /// `strongroom keys retire OLD`, and drop the old key from the variable. Nothing stops meanwhile.
+/// The data keys themselves stay then; `strongroom keys rotate-data` replaces them.
 ///
 /// The keys that sign access tokens are others: `strongroom keys signing`.
 #[derive(Debug, Args)]
@@ -39,6 +41,7 @@ enum Command {
     Verify(status::Verify),
     Rewrap(Rewrap),
     Retire(Retire),
+    RotateData(rotate_data::RotateData),
     Signing(signing::Signing),
 }
 
@@ -86,6 +89,7 @@ impl Keys {
             Command::Verify(verify) => verify.run(environment, output).await,
             Command::Rewrap(_) => rewrap(environment, output).await,
             Command::Retire(retire) => retire.run(environment, output).await,
+            Command::RotateData(rotate) => rotate.run(environment, output).await,
             Command::Signing(signing) => signing.run(environment, output).await,
         }
     }

@@ -168,7 +168,8 @@ mod tests {
     fn wrapped() -> WrappedKey {
         let master_key_id = MasterKeyId::parse("k").unwrap();
         let id = DataKeyId::new();
-        WrappedKey { id, owner: KeyOwner::Service, master_key_id, wrapped: vec![1] }
+        let (owner, wrapped, other) = (KeyOwner::Service, vec![1], None);
+        WrappedKey { id, owner, master_key_id, wrapped, other }
     }
 
     fn key(wrapped: &WrappedKey) -> Arc<DataKey> {
