@@ -100,14 +100,16 @@ END $$;
 
 CREATE FUNCTION connection_holds_its_keys() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
-    key uuid;
+    token uuid := sealing_key(coalesce(NEW.access_token, NEW.code));
+    secret uuid := sealing_key(NEW.user_secret);
 BEGIN
-    -- As a rule one key for all.
-    FOR key IN SELECT DISTINCT sealing_key(value)
-               FROM unnest(ARRAY[NEW.code, NEW.access_token, NEW.user_secret]) AS value WHERE value IS NOT NULL
-    LOOP
-        PERFORM hold_data_key(key);
-    END LOOP;
+    IF token IS NOT NULL THEN
+        PERFORM hold_data_key(token);
+    END IF;
+    -- As a rule one key for both.
+    IF secret IS NOT NULL AND secret IS DISTINCT FROM token THEN
+        PERFORM hold_data_key(secret);
+    END IF;
     RETURN NEW;
 END $$;
 CREATE TRIGGER connections_hold_their_first_keys BEFORE INSERT ON connections
@@ -173,3 +175,35 @@ BEGIN
 END $$;
 CREATE TRIGGER webhook_secrets_hold_their_keys BEFORE INSERT OR UPDATE OF secret, signing_key ON webhook_secrets
     FOR EACH ROW EXECUTE FUNCTION webhook_secret_holds_its_keys();
+
+-- The service reads views as well; it did not have any before.
+CREATE OR REPLACE FUNCTION strongroom_grant_to_service(service text) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    held record;
+BEGIN
+    -- Replicas that start together would update the same rows of the catalogue.
+    PERFORM pg_advisory_xact_lock(hashtext('strongroom_grant_to_service'));
+    EXECUTE format('GRANT USAGE ON SCHEMA %I TO %I', current_schema, service);
+    FOR held IN
+        SELECT tablename FROM pg_tables
+        WHERE schemaname = current_schema AND pg_has_role(current_user, tableowner, 'USAGE')
+    LOOP
+        IF held.tablename IN ('audit_events', 'audit_links') THEN
+            EXECUTE format('REVOKE ALL ON TABLE %I.%I FROM %I', current_schema, held.tablename, service);
+            EXECUTE format('GRANT SELECT, INSERT ON TABLE %I.%I TO %I',
+                           current_schema, held.tablename, service);
+        ELSIF held.tablename = '_sqlx_migrations' THEN
+            EXECUTE format('REVOKE ALL ON TABLE %I.%I FROM %I', current_schema, held.tablename, service);
+            EXECUTE format('GRANT SELECT ON TABLE %I.%I TO %I', current_schema, held.tablename, service);
+        ELSE
+            EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE %I.%I TO %I',
+                           current_schema, held.tablename, service);
+        END IF;
+    END LOOP;
+    FOR held IN
+        SELECT viewname FROM pg_views
+        WHERE schemaname = current_schema AND pg_has_role(current_user, viewowner, 'USAGE')
+    LOOP
+        EXECUTE format('GRANT SELECT ON TABLE %I.%I TO %I', current_schema, held.viewname, service);
+    END LOOP;
+END $$;

@@ -4,6 +4,8 @@ mod rotate_data;
 mod signing;
 mod status;
 
+use std::time::{Duration, Instant};
+
 use clap::{Args, Subcommand};
 use serde_json::json;
 
@@ -75,6 +77,10 @@ struct Retire {
 
 /// How many data keys one transaction re-wraps.
 const BATCH: i64 = 500;
+/// Between two passes over rows that others have locked.
+const PAUSE: Duration = Duration::from_millis(100);
+/// For how long such rows are tried.
+const STALLED: Duration = Duration::from_secs(5);
 
 impl Keys {
     pub(super) async fn run(
@@ -139,6 +145,7 @@ async fn rewrap(environment: &Environment, output: &Output) -> Result<(), Failur
     let progress = output.progress(Some(0));
     progress.message("data keys");
     let (mut done, mut after) = (0_i64, None);
+    let mut advanced_at = Instant::now();
     // Passes, because rows that an erasure or another run had locked are left for the next.
     let left = loop {
         let (mut found, mut pass) = (0, 0);
@@ -152,8 +159,12 @@ async fn rewrap(environment: &Environment, output: &Output) -> Result<(), Failur
             }
         }
         done += pass;
-        if pass == 0 {
+        if pass > 0 {
+            advanced_at = Instant::now();
+        } else if found == 0 || advanced_at.elapsed() > STALLED {
             break found;
+        } else {
+            tokio::time::sleep(PAUSE).await;
         }
     };
     drop(progress);
@@ -181,6 +192,7 @@ async fn write(
         audit::record_everywhere(&mut tx, &operator, "data_keys.rewrapped", &what).await?;
     }
     tx.commit().await?;
+    fail::fail_point!("rewrap::committed");
     Ok(i64::try_from(rewrapped).unwrap_or(i64::MAX))
 }
 
