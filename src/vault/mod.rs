@@ -33,8 +33,8 @@ mod transit;
 mod watch;
 
 pub use data_key_rotation::{
-    Rotating, Scope, SealedAnew, count_rotating, destroy_former, is_key_destroyed, now, publish,
-    rotating, seal_anew, switch,
+    Published, Rotating, Scope, SealedAnew, count_rotating, destroy_former, is_key_destroyed, now,
+    publish, rotating, seal_anew, switch,
 };
 pub use error::{Unavailable, VaultError};
 pub use keys::{DataKey, HashKey, KeyOwner, KeyedHash, MasterKeyId, OtherKey, WrappedKey};

@@ -348,6 +348,23 @@ mod tests {
     }
 
     #[test]
+    fn while_a_key_rotates_both_open_and_the_first_seals() {
+        let (old, new, aad) = (key(), key(), aad());
+        let binding = Binding::new().unwrap();
+        let bound = Sealed::seal_bound(&token(), &old, &aad, &binding).unwrap();
+        let plain = Sealed::seal(&token(), &old, &aad).unwrap();
+        assert!(plain.open(&new, &aad).is_err());
+        let both = DataKey::new(new.id(), &[7; 32]).with_other(Some(old));
+        for sealed in [bound, plain] {
+            assert!(sealed.open_bound(&both, &aad, Some(&binding)).unwrap().same_as(&token()));
+            let anew = sealed.sealed_anew(&both, &both, &aad, Some(&binding)).unwrap();
+            assert_eq!((anew.key_id(), anew.is_bound()), (Some(new.id()), sealed.is_bound()));
+            let alone = DataKey::new(new.id(), &[7; 32]);
+            assert!(anew.open_bound(&alone, &aad, Some(&binding)).unwrap().same_as(&token()));
+        }
+    }
+
+    #[test]
     fn another_key_does_not_open_it_even_under_the_same_id() {
         let (key, aad) = (key(), aad());
         let sealed = Sealed::seal(&token(), &key, &aad).unwrap();

@@ -79,8 +79,8 @@ async fn rotate(app: &TestApp) {
     let mut conn = app.context.pool.acquire().await.unwrap();
     let scope = Scope::default();
     let now = vault::now(&mut conn).await.unwrap();
-    let (published, _) = vault::publish(&mut conn, vault, scope, now, None, 1000).await.unwrap();
-    assert!(published > 0);
+    let published = vault::publish(&mut conn, vault, scope, now, None, 1000).await.unwrap();
+    assert!(published.done > 0 && published.done == published.found);
     let found = vault::rotating(&mut conn, scope, None, 1000).await.unwrap();
     let found: Vec<_> = found.iter().collect();
     vault::switch(&mut conn, &found, Duration::ZERO).await.unwrap();
@@ -208,7 +208,8 @@ async fn the_view_of_sealed_values_lists_every_column_that_holds_one() {
     let others = "master_keys.check_value data_keys.wrapped data_keys.other_wrapped client_secrets.hash
         connect_sessions.token_hash connections.code_hash connections.revocation_binding token_bindings.binding
         superseded_tokens.binding proxy_tokens.hash link_tokens.hash audit_links.hash bulk_revocations.request_hash
-        erasures.name_hash plaid_webhooks.digest webhook_secrets.public_key signing_keys.private_key";
+        erasures.name_hash plaid_webhooks.digest webhook_secrets.public_key signing_keys.private_key
+        _sqlx_migrations.checksum";
     let others: Vec<_> = others.split_whitespace().collect();
     let columns = "SELECT c.table_name || '.' || c.column_name FROM information_schema.columns c
         JOIN information_schema.tables t USING (table_schema, table_name)
@@ -402,6 +403,14 @@ async fn a_rewrap_takes_both_keys_of_one_that_rotates_along() {
     let found = vault::rotating(&mut conn, scope, None, 100).await.unwrap();
     let found: Vec<_> = found.iter().collect();
     assert_eq!(vault::switch(&mut conn, &found, Duration::ZERO).await.unwrap(), 2);
+    // The status says so: a token and a user secret are under the user's old key.
+    let status = Command::begin(&app, &[("STRONGROOM_MASTER_KEYS", &both)], &["status"]);
+    let status = status.ended().await.expect("it failed");
+    let groups = status[1]["dataKeys"].as_array().unwrap();
+    let users = groups.iter().find(|group| group["purpose"] == "user").unwrap();
+    let counts = (&users["rotating"], &users["formerSeals"], &users["seals"]);
+    assert_eq!(counts, (&json!(1), &json!(2), &json!(0)), "{status}");
+    assert!(users["rotatingSince"].is_string());
     let alone = [("STRONGROOM_MASTER_KEYS", OTHER)];
     let replica = app.replica_with(&alone).await;
     assert_eq!(replica.reveal(&app.token().await, id(&ada)).await.status, 200);

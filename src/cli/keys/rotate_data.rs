@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde_json::json;
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::cli::Failure;
@@ -70,18 +71,10 @@ impl RotateData {
             vault::now(&mut conn).await? - time::Duration::days(self.older_than.into());
         let progress = output.progress(Some(0));
         progress.message("data keys");
-        let mut after = None;
-        loop {
-            (_, after) =
-                vault::publish(&mut conn, &vault, scope, made_before, after, BATCH).await?;
-            if after.is_none() {
-                break;
-            }
-        }
-        let total = vault::count_rotating(&mut conn, scope).await?;
         let published_for = PUBLISHED_FOR.max(timeout * 2);
-        let mut run =
-            Run { conn, vault, scope, published_for, total, progress, done: Done::default() };
+        let (total, done) = (0, Done::default());
+        let mut run = Run { conn, vault, scope, published_for, total, progress, done };
+        run.publish(made_before).await?;
         run.finish().await?;
         let Run { done: Done { rotated, sealed, .. }, progress, .. } = run;
         drop(progress);
@@ -129,6 +122,42 @@ struct Run {
 }
 
 impl Run {
+    /// Publishes a new key beside each that was made before a moment. Makes passes until there is none left: those that a
+    /// rewrap or another run has locked or changed at this moment come again.
+    async fn publish(&mut self, made_before: OffsetDateTime) -> Result<(), Failure> {
+        let mut advanced_at = Instant::now();
+        loop {
+            let (mut found, mut done, mut after) = (0, 0, None);
+            loop {
+                let (conn, vault) = (&mut self.conn, &self.vault);
+                let batch =
+                    vault::publish(conn, vault, self.scope, made_before, after, BATCH).await?;
+                (found, done, after) = (found + batch.found, done + batch.done, batch.next);
+                if after.is_none() {
+                    break;
+                }
+            }
+            if found == done {
+                self.total = vault::count_rotating(&mut self.conn, self.scope).await?;
+                return Ok(());
+            }
+            if done > 0 {
+                advanced_at = Instant::now();
+            }
+            Self::check_progress(advanced_at, found - done)?;
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// Fails if there was no progress for too long.
+    fn check_progress(advanced_at: Instant, left: u64) -> Result<(), Failure> {
+        if advanced_at.elapsed() <= STALLED {
+            return Ok(());
+        }
+        let left = count(i64::try_from(left).unwrap_or(i64::MAX), "data key");
+        Err(Failure::Other(format!("{left} in use by others; run it again")))
+    }
+
     /// Makes passes until no key of the scope rotates.
     async fn finish(&mut self) -> Result<(), Failure> {
         let mut advanced_at = Instant::now();
@@ -138,14 +167,13 @@ impl Run {
             }
             let left = vault::count_rotating(&mut self.conn, self.scope).await?;
             self.progress.steps(self.total - left, self.total);
+            if left == 0 {
+                return Ok(());
+            }
             if usize::try_from(left).is_ok_and(|left| left <= self.done.kept.len()) {
-                return self.report_damaged();
+                return Err(self.damaged());
             }
-            if advanced_at.elapsed() > STALLED {
-                let message =
-                    format!("{} are in use by others; run it again", count(left, "data key"));
-                return Err(Failure::Other(message));
-            }
+            Self::check_progress(advanced_at, u64::try_from(left).unwrap_or(0))?;
             tokio::time::sleep(PAUSE).await;
         }
     }
@@ -221,18 +249,15 @@ impl Run {
         Ok(true)
     }
 
-    fn report_damaged(&self) -> Result<(), Failure> {
-        let Some((place, row)) = self.done.damaged.first() else { return Ok(()) };
+    /// What is left is under keys that stay because of values that do not open.
+    fn damaged(&self) -> Failure {
         let (values, keys) = (self.done.damaged.len(), self.done.kept.len());
-        let message = format!(
-            "{} not open, the first of them {place} of {row}: {} for them",
-            if values == 1 { "1 value does".to_owned() } else { format!("{values} values do") },
-            if keys == 1 {
-                "1 old data key stays".to_owned()
-            } else {
-                format!("{keys} old data keys stay")
-            },
-        );
-        Err(Failure::Other(message))
+        let first = self.done.damaged.first();
+        let first = first.map_or(String::new(), |(place, row)| format!("{place} of {row}"));
+        let count = |n: usize, thing| count(i64::try_from(n).unwrap_or(i64::MAX), thing);
+        let (values, keys) = (count(values, "value"), count(keys, "old data key"));
+        Failure::Other(format!(
+            "{keys} not destroyed, because of {values} that cannot be opened; the first is {first}"
+        ))
     }
 }

@@ -60,8 +60,19 @@ async fn due(
     keys.collect()
 }
 
-/// Makes new keys for up to `limit` owners and publishes them beside the present ones. Returns how many, and where the
-/// next batch begins, `None` after the last. Leaves out rows that are locked or were changed meanwhile.
+/// What one batch of [`publish`] found and did.
+#[derive(Clone, Copy, Debug)]
+pub struct Published {
+    /// How many keys there were to rotate.
+    pub found: u64,
+    /// How many of them rotate now. The others were locked or changed meanwhile, and are left for a later pass.
+    pub done: u64,
+    /// Where the next batch begins; `None` after the last.
+    pub next: Option<DataKeyId>,
+}
+
+/// Makes new keys for up to `limit` owners and publishes them beside the present ones. Leaves out rows that are locked or
+/// were changed meanwhile.
 ///
 /// # Errors
 /// The database's, and as [`Vault::unwrap`].
@@ -72,8 +83,9 @@ pub async fn publish(
     made_before: OffsetDateTime,
     after: Option<DataKeyId>,
     limit: i64,
-) -> Result<(u64, Option<DataKeyId>), VaultError> {
+) -> Result<Published, VaultError> {
     let old = due(conn, scope, made_before, after, limit).await?;
+    let found = old.len() as u64;
     let whole = i64::try_from(old.len()).is_ok_and(|found| found == limit);
     let next = old.last().map(|key| key.id).filter(|_| whole);
     let new = with_next(vault, &old).await?;
@@ -103,7 +115,7 @@ pub async fn publish(
     .execute(conn)
     .await?;
     fail::fail_point!("rotate_data::published");
-    Ok((done.rows_affected(), next))
+    Ok(Published { found, done: done.rows_affected(), next })
 }
 
 /// Returns how many keys in the scope rotate.
