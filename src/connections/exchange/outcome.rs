@@ -66,7 +66,7 @@ impl Outcome {
         let token = token.transpose().map_err(failed)?;
         let sealing = Sealing { key, binding: *binding };
         let (answer, login_id) = (self.answer.clone(), self.login_id.clone());
-        Ok(Some(Self { token, sealing, answer, login_id, ..*self }))
+        Ok(Some(Self { login_id, answer, token, sealing, ..*self }))
     }
 }
 
