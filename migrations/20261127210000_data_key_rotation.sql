@@ -104,7 +104,11 @@ DECLARE
     secret uuid := sealing_key(NEW.user_secret);
 BEGIN
     IF token IS NOT NULL THEN
-        PERFORM hold_data_key(token);
+        -- The first look of the function, without a call: as a rule it is enough.
+        PERFORM FROM data_keys k WHERE k.id = token FOR KEY SHARE;
+        IF NOT FOUND THEN
+            PERFORM hold_data_key(token);
+        END IF;
     END IF;
     -- As a rule one key for both.
     IF secret IS NOT NULL AND secret IS DISTINCT FROM token THEN
