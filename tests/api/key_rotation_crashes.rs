@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::key_rotation::{Command, assert_rotated};
+use crate::key_rotation::{Command, assert_opens, assert_rotated};
 use crate::outages::{read_only, read_only_ends};
-use crate::support::{Cut, MASTER_KEY, Proxy, TestApp, id};
+use crate::support::{Cut, MASTER_KEY, Proxy, TestApp};
 
 const OTHER: &str = "k2:Q0NDQ0NDQ0NDQ0NDQ0NDQ0NDQ0NDQ0NDQ0NDQ0NDQ0M=";
 const KEYS: &str = "SELECT id FROM data_keys WHERE purpose IN ('app', 'user') ORDER BY id";
@@ -34,10 +34,8 @@ async fn active(app: &TestApp) -> Vec<Value> {
 }
 
 async fn assert_all_open(app: &TestApp, connections: &[Value]) {
-    let token = app.token().await;
     for connection in connections {
-        let answer = app.api.reveal(&token, id(connection)).await;
-        assert_eq!(answer.status, 200, "{}", answer.text);
+        assert_opens(app, &app.api, connection).await;
     }
 }
 
@@ -167,13 +165,8 @@ async fn a_database_that_becomes_read_only_ends_a_run_and_the_next_one_finishes(
     }
     assert_eq!(app.database.value(SWITCHED).await, "3");
     read_only_ends(&app).await;
-    let token = app.token().await;
-    for connection in &connections {
-        // The service finds out for itself.
-        while app.api.reveal(&token, id(connection)).await.status != 200 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
+    // The service finds out for itself.
+    assert_all_open(&app, &connections).await;
     assert!(begin(&["rewrap"]).ended().await.is_some());
     let run = begin(&["rotate-data", "--all", "--older-than", "1"]);
     assert!(run.turned(&app).await.is_some());
