@@ -39,7 +39,8 @@ const KEY_DESTROYED: &str = "SR001";
 /// under its owner's present key.
 #[must_use]
 pub fn is_key_destroyed(error: &sqlx::Error) -> bool {
-    error.as_database_error().and_then(|error| error.code()).is_some_and(|it| it == KEY_DESTROYED)
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    code.is_some_and(|code| code == KEY_DESTROYED)
 }
 
 /// A data key that rotates.
