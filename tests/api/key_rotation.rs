@@ -327,7 +327,7 @@ async fn a_token_that_plaid_replaces_while_its_key_is_destroyed_is_kept() {
 #[tokio::test]
 async fn a_locked_row_is_left_and_the_old_key_stays_until_it_is_sealed_anew() {
     let app = TestApp::spawn().await;
-    let (ada, token) = (app.active("ada").await, app.token().await);
+    let ada = app.active("ada").await;
     let before = app.database.values(KEYS).await;
     let mut locked = app.database.pool.begin().await.unwrap();
     sqlx::query("SELECT id FROM connections FOR UPDATE").execute(&mut *locked).await.unwrap();
