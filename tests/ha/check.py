@@ -4,7 +4,6 @@ import asyncio
 import time
 import uuid
 
-from load import BOUND
 from service import SANDBOX
 
 
@@ -85,7 +84,7 @@ async def check(cluster, load, bank_counts, service):
         service.command("audit", "verify")
     except RuntimeError as error:
         known.violation(f"the audit trail does not verify: {error}")
-    slow = [r for r in known.requests if r.seconds > BOUND]
+    slow = [r for r in known.requests if r.is_late]
     for r in slow[:10]:
         known.violation(f"{r.kind} took {r.seconds:.1f} s, {r.status}")
     return {

@@ -143,10 +143,11 @@ class Node:
 class Cluster:
     """The three of them."""
 
-    def __init__(self, scratch, bin_dir, settings=()):
+    def __init__(self, scratch, bin_dir, settings=(), asynchronous=False):
         self.scratch, self.bin_dir = scratch, bin_dir
         self.nodes = [Node(number, scratch, bin_dir, settings) for number in (1, 2, 3)]
         self.proxy = None
+        self.in_order = [("streaming", "async" if asynchronous else "sync")] * 2
 
     def start(self):
         run("ip", "link", "set", "lo", "up")
@@ -201,22 +202,19 @@ class Cluster:
                 return json.loads(answer[1])["members"]
         return []
 
-    def sync_standby(self):
-        """The name of the standby that a failover may promote."""
-        standing = ("running", "streaming")
-        names = [m["name"] for m in self.members() if m["role"] == "sync_standby" and m["state"] in standing]
-        return names[0] if names else None
+    def standby(self):
+        """The name of a standby that a switchover may promote."""
+        return next(m["name"] for m in self.members() if m["role"] in ("replica", "sync_standby"))
 
     def wait_healthy(self, seconds=60):
-        """Waits until one leads, two stream from it, and one of them is synchronous."""
+        """Waits until one leads, and two stream from it."""
 
         def healthy():
             # The primary's own word, not that of etcd, which remembers what a machine said last.
             leader = self.leader_now()
             answer = leader and leader.ask("/patroni")
             standbys = json.loads(answer[1]).get("replication", []) if answer else []
-            states = sorted((standby["state"], standby["sync_state"]) for standby in standbys)
-            return states == [("streaming", "async"), ("streaming", "sync")] and self.sync_standby()
+            return [(standby["state"], standby["sync_state"]) for standby in standbys] == self.in_order
 
         try:
             return wait_for("three nodes in order", seconds, healthy)

@@ -12,8 +12,12 @@ import aiohttp
 
 from service import CLIENT, REPLICAS, SANDBOX
 
-# Within how many seconds every request has to be answered, whatever the database does (docs/resilience.md).
+# Within how many seconds a request has to be answered, whatever the database does (docs/resilience.md).
 BOUND = 10.0
+# The same if the answer waits for the bank: STRONGROOM_ANSWER_WITHIN, and then one more look at the row, which has
+# STRONGROOM_DATABASE_TIMEOUT.
+BANK_BOUND = 15.0
+WAITS_FOR_BANK = {"POST /v1/connections", "POST …/delink", "POST …/invalidate"}
 # Longer than that only in order to see by how much.
 PATIENCE = 40.0
 # A write that takes longer is one that does not yet work again.
@@ -36,6 +40,10 @@ class Request:
     @property
     def seconds(self):
         return self.ended - self.began
+
+    @property
+    def is_late(self):
+        return self.seconds > (BANK_BOUND if self.kind in WAITS_FOR_BANK else BOUND)
 
 
 @dataclass

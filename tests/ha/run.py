@@ -56,7 +56,7 @@ class Trial:
 
     def __init__(self, mode, url, scratch, bin_dir):
         self.mode = mode
-        self.cluster = Cluster(scratch, bin_dir, settings())
+        self.cluster = Cluster(scratch, bin_dir, settings(), CONTROL == "asynchronous")
         self.service = Service(scratch, url, ENVIRONMENT)
         self.load = Load(SEED)
         self.bank = Bank()
@@ -125,7 +125,7 @@ class Trial:
 
     async def switchover(self):
         primary = await self.off_the_loop(self.cluster.primary)
-        order = {"leader": primary.name, "candidate": self.cluster.sync_standby()}
+        order = {"leader": primary.name, "candidate": self.cluster.standby()}
         await self.befall("switchover", 10, primary, lambda: primary.ask("/switchover", order), lambda: None)
 
     async def partition(self):
@@ -204,7 +204,7 @@ def table(faults):
 
 FIGURES = [
     ("requests", "requests"), ("refused", "of them refused, by 503 and `Retry-After`"),
-    ("slowest", "slowest answer, in seconds"), ("late", "answers after more than ten seconds"),
+    ("slowest", "slowest answer, in seconds"), ("late", "answers after their bound"),
     ("exchanged", "codes acknowledged"), ("reveals", "readings"), ("relays", "relayed calls"),
     ("revoked", "revocations acknowledged"), ("acknowledged", "acknowledged writes"),
     ("lost", "**acknowledged writes lost**"), ("twice", "**codes exchanged twice**"),
