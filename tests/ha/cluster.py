@@ -195,6 +195,13 @@ class Cluster:
         found = [node for node in self.nodes if (node.ask("/primary") or (0,))[0] == 200]
         return found[0] if len(found) == 1 else None
 
+    def wait_for_another(self, former, seconds):
+        """Waits until another machine than this is the primary; returns whether one is."""
+        try:
+            return wait_for("another primary", seconds, lambda: self.leader_now() not in (None, former))
+        except TimeoutError:
+            return False
+
     def members(self):
         for node in self.nodes:
             answer = node.ask("/cluster")
