@@ -13,6 +13,7 @@ from configuration import block, replaced
 
 GATEWAY = "10.77.0.1"
 PASSWORD = "change-me"
+PATRONI = os.environ.get("STRONGROOM_HA_PATRONI", "patroni")
 
 
 def run(*command, check=True):
@@ -94,7 +95,7 @@ class Node:
         self.etcd = self.started("etcd.log", "etcd", "--config-file", str(self.home / "etcd.yml"), as_postgres=False)
 
     def start_patroni(self):
-        self.patroni = self.started("patroni.log", "patroni", str(self.home / "patroni.yml"))
+        self.patroni = self.started("patroni.log", PATRONI, str(self.home / "patroni.yml"))
 
     def processes(self):
         """The process ids of Patroni and of every PostgreSQL process here: all but etcd's."""

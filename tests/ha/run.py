@@ -11,7 +11,7 @@ import traceback
 from dataclasses import dataclass
 
 from check import Bank, check
-from cluster import GATEWAY, PASSWORD, Cluster
+from cluster import PASSWORD, PATRONI, Cluster
 from load import PROMPT, Load
 from service import Service
 
@@ -31,9 +31,11 @@ STEADY = 3.0
 def settings():
     changed = []
     if TTL != 5:
-        loop, retry = max(1, TTL // 4), max(2, TTL * 3 // 8)
+        loop, retry = TTL // 4, TTL * 3 // 8
         changed.append(("ttl: 5\n    loop_wait: 1\n    retry_timeout: 2\n",
                         f"ttl: {TTL}\n    loop_wait: {loop}\n    retry_timeout: {retry}\n"))
+    if PATRONI != "patroni":
+        changed.append(("etcd:\n", "etcd3:\n"))
     if CONTROL == "asynchronous":
         changed.append(("synchronous_mode: true\n    synchronous_mode_strict: true\n", "synchronous_mode: false\n"))
     return changed
