@@ -83,7 +83,7 @@ class Trial:
             for fault in (self.kill, self.partition, self.pause):
                 await self.in_order()
                 await fault()
-            for fault in (self.isolation, self.switchover):
+            for fault in (self.isolation, self.standby, self.switchover):
                 await self.in_order()
                 await self.quiet()
                 await fault()
@@ -149,13 +149,19 @@ class Trial:
             lambda: primary.signal(signal.SIGSTOP), lambda: primary.signal(signal.SIGCONT),
         )
 
-    async def befall(self, name, limit, primary, strike, mend):
+    async def standby(self):
+        """A standby cut off: commits wait for it until the primary gives it up."""
+        primary = await self.off_the_loop(self.cluster.primary)
+        standby = next(node for node in self.cluster.nodes if node is not primary)
+        await self.befall("a standby cut off", 10, primary, standby.drop, standby.pass_again, fails_over=False)
+
+    async def befall(self, name, limit, primary, strike, mend, fails_over=True):
         """Strikes, waits until writes work, mends, and notes the figures."""
         known, fault = self.load.known, Fault(name, self.mode, limit)
         began = time.monotonic()
         await self.off_the_loop(strike)
         struck = began if name == "switchover" else time.monotonic()
-        taken_over = await self.off_the_loop(self.cluster.wait_for_another, primary, limit + 30)
+        taken_over = not fails_over or await self.off_the_loop(self.cluster.wait_for_another, primary, limit + 30)
         back = await self.until(lambda: self.load.working_again(struck), limit + 30)
         # What comes back meets a load that has moved on.
         await asyncio.sleep(1)
