@@ -149,6 +149,7 @@ class Cluster:
         self.nodes = [Node(number, scratch, bin_dir, settings) for number in (1, 2, 3)]
         self.proxy = None
         self.in_order = [("streaming", "async" if asynchronous else "sync")] * 2
+        self.roles = ["leader"] + ["replica" if asynchronous else "sync_standby"] * 2
 
     def start(self):
         run("ip", "link", "set", "lo", "up")
@@ -215,14 +216,17 @@ class Cluster:
         return next(m["name"] for m in self.members() if m["role"] in ("replica", "sync_standby"))
 
     def wait_healthy(self, seconds=60):
-        """Waits until one leads, and two stream from it."""
+        """Waits until one leads, and two stream from it and may take over."""
 
         def healthy():
             # The primary's own word, not that of etcd, which remembers what a machine said last.
             leader = self.leader_now()
             answer = leader and leader.ask("/patroni")
             standbys = json.loads(answer[1]).get("replication", []) if answer else []
-            return [(standby["state"], standby["sync_state"]) for standby in standbys] == self.in_order
+            if [(standby["state"], standby["sync_state"]) for standby in standbys] != self.in_order:
+                return False
+            # And etcd's, which says who may be promoted.
+            return sorted(member["role"] for member in self.members()) == self.roles
 
         try:
             return wait_for("three nodes in order", seconds, healthy)

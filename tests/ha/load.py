@@ -14,10 +14,10 @@ from service import CLIENT, REPLICAS, SANDBOX
 
 # Within how many seconds a request has to be answered, whatever the database does (docs/resilience.md).
 BOUND = 10.0
-# The same if the answer waits for the bank: STRONGROOM_ANSWER_WITHIN, and then one more look at the row, which may take
-# 1.6 times STRONGROOM_DATABASE_TIMEOUT if the database falls silent at that moment.
+# The same if the answer waits for the bank: STRONGROOM_ANSWER_WITHIN or the call, with a statement before and after it,
+# each of which may take 1.6 times STRONGROOM_DATABASE_TIMEOUT if the database falls silent at that moment.
 BANK_BOUND = 18.0
-WAITS_FOR_BANK = {"POST /v1/connections", "POST …/delink", "POST …/invalidate"}
+WAITS_FOR_BANK = {"POST /v1/connections", "POST …/delink", "POST …/invalidate", "POST …/dapi/…"}
 # Longer than that only in order to see by how much.
 PATIENCE = 40.0
 # A write that takes longer is one that does not yet work again.
