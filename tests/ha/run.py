@@ -5,6 +5,7 @@ import asyncio
 import os
 import pathlib
 import signal
+import statistics
 import sys
 import time
 import traceback
@@ -51,7 +52,6 @@ class Fault:
     back: float = 0.0
     slowest: float = 0.0
     refused: int = 0
-    after: int = 0
     promoted: str = ""
 
 
@@ -203,11 +203,12 @@ class Trial:
 
 def table(faults):
     """The worst of all rounds, fault by fault."""
-    lines = ["| fault | primary found by | writes back after | allowed | slowest answer | refused (503) |", "|---|---|---|---|---|---|"]
+    heads = ["fault", "primary found by", "writes back after", "allowed", "slowest answer", "refused (503)"]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     seen = dict.fromkeys((f.name, f.mode) for f in faults)
     for name, mode in seen:
         these = sorted((f for f in faults if (f.name, f.mode) == (name, mode)), key=lambda f: f.back)
-        median = these[len(these) // 2].back
+        median = statistics.median(fault.back for fault in these)
         worst = f"{these[-1].back:.1f} s" if len(these) == 1 else f"{median:.1f} s, at worst {these[-1].back:.1f} s"
         slowest = max(f.slowest for f in these)
         refused = sum(f.refused for f in these) // len(these)
