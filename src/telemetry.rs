@@ -40,8 +40,8 @@ pub fn init_on_stderr(config: &LogConfig) {
 pub fn init_to_file(config: &LogConfig, file: File, everything: bool) {
     let on_screen = if everything { LevelFilter::TRACE } else { LevelFilter::WARN };
     let screen = layer(config, std::io::stderr(), std::io::stderr().is_terminal());
-    let screen = screen.with_filter(filter(config).and(on_screen));
-    start(layer(config, file, false).with_filter(filter(config)).and_then(screen));
+    let screen = screen.with_filter(filter(config).and(on_screen)).boxed();
+    start(vec![layer(config, file, false).with_filter(filter(config)).boxed(), screen]);
 }
 
 fn init_to(config: &LogConfig, out: impl Write + Send + 'static, colours: bool) {

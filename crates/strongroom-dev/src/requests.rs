@@ -1,7 +1,7 @@
 //! Requests to try, in the order of a connection's life: a file for the HTTP clients of editors, and a Postman collection.
 //! Both are private files of the folder, because they hold a client's secret.
 //!
-//! May import: demo, for the client.
+//! May import: demo.
 
 use std::fmt::Write as _;
 

@@ -18,7 +18,7 @@ use strongroom_dev::sandbox::{
 
 use super::Failure;
 use super::output::Output;
-use super::serve::{raise_file_limit, shutdown_signal};
+use super::serve::{raise_file_limit, shutdown_signal, warn_about_unknown};
 use crate::common::clock::Clock;
 use crate::common::secret::SecretText;
 use crate::config::{Config, DocsClient, Environment, EnvironmentApp, ProviderConfig};
@@ -112,6 +112,7 @@ impl Dev {
             self.verbose,
         );
         raise_file_limit();
+        warn_about_unknown(&config);
         let sandbox = sandbox_of(&config);
         config.http.docs_client = docs_client(&config);
         let (dapi, external) = (dapi_client(&config)?, external(&config, &listeners));
