@@ -322,7 +322,12 @@ async fn a_transaction_inside_another_is_committed_and_rolled_back_with_it() {
         } else {
             drop(inner);
         }
-        let committed = if outer_commits { outer.commit().await.is_ok() } else { false };
+        let committed = if outer_commits {
+            outer.commit().await.is_ok()
+        } else {
+            drop(outer);
+            false
+        };
         let marks = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM marks");
         (committed, marks.fetch_one(&mut conn).await.unwrap())
     };
