@@ -1,5 +1,6 @@
 //! Rotation of data keys: everything is sealed anew while the service runs, and the old keys are destroyed.
 
+use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -506,7 +507,7 @@ impl Load {
     async fn read(api: &Api, token: &str, id: &str, n: usize) {
         let call = format!("/v1/connections/{id}/dapi/{ACCOUNTS}");
         for _ in 0..600 {
-            let answer = if n % 10 == 0 {
+            let answer = if n.is_multiple_of(10) {
                 api.post(token, &call, &json!({})).await
             } else {
                 api.reveal(token, id).await
@@ -564,6 +565,8 @@ async fn reads_and_calls_never_fail_while_all_keys_are_rotated_and_rewrapped() {
         rotations += 1;
     }
     let reads = load.end().await;
-    println!("{reads} reads, {rotations} rotations, {n} rewraps in {:?}", began.elapsed());
+    let took = began.elapsed();
+    let figures = format!("{reads} reads, {rotations} rotations, {n} rewraps in {took:?}");
+    writeln!(std::io::stderr(), "{figures}").unwrap();
     assert!(reads >= least, "{reads}");
 }
