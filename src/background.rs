@@ -266,10 +266,12 @@ pub async fn housekeeping(
     let tokens = oauth::delete_ended_tokens(&mut conn).await;
     let secrets = oauth::delete_ended_secrets(&mut conn).await;
     let changes = vault::delete_old_changes(&mut conn).await;
+    let rotating = context.vault.count_rotating(&mut conn).await;
     oauth::signing_keys::reconcile(&mut conn, &context.vault, config).await?;
     tokens?;
     secrets?;
     changes?;
+    rotating?;
     Ok(())
 }
 

@@ -381,9 +381,10 @@ fn audit_actions() -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let statements = files("src", ".sql").into_iter().map(|path| (path.clone(), read(&path)));
     for (path, code) in sources().into_iter().chain(statements) {
-        // The types of events look alike; `every_type_of_event_is_told` has them.
-        if ["src/sandbox/", "src/dev/", "src/events/kind.rs"].iter().any(|it| path.starts_with(it))
-        {
+        // The types of events look alike, which `every_type_of_event_is_told` has, and the places of sealed values.
+        let places = "src/vault/data_key_rotation/place.rs";
+        let others = ["src/sandbox/", "src/dev/", "src/events/kind.rs", places];
+        if others.iter().any(|it| path.starts_with(it)) {
             continue;
         }
         let code: String = code

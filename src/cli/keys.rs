@@ -1,7 +1,10 @@
 //! `strongroom keys`.
 
+mod rotate_data;
 mod signing;
 mod status;
+
+use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -23,6 +26,7 @@ use crate::vault::{self, MasterKeyId, MasterKeys};
 /// To rotate: add a new key last to `STRONGROOM_MASTER_KEYS` on all replicas and restart them, then
 /// make it the first and restart them again, run `strongroom keys rewrap`, then
 /// `strongroom keys retire OLD`, and drop the old key from the variable. Nothing stops meanwhile.
+/// The data keys themselves stay then; `strongroom keys rotate-data` replaces them.
 ///
 /// The keys that sign access tokens are others: `strongroom keys signing`.
 #[derive(Debug, Args)]
@@ -39,6 +43,7 @@ enum Command {
     Verify(status::Verify),
     Rewrap(Rewrap),
     Retire(Retire),
+    RotateData(rotate_data::RotateData),
     Signing(signing::Signing),
 }
 
@@ -72,6 +77,10 @@ struct Retire {
 
 /// How many data keys one transaction re-wraps.
 const BATCH: i64 = 500;
+/// Between two passes over rows that others have locked.
+const PAUSE: Duration = Duration::from_millis(100);
+/// For how long such rows are tried.
+const STALLED: Duration = Duration::from_secs(5);
 
 impl Keys {
     pub(super) async fn run(
@@ -86,6 +95,7 @@ impl Keys {
             Command::Verify(verify) => verify.run(environment, output).await,
             Command::Rewrap(_) => rewrap(environment, output).await,
             Command::Retire(retire) => retire.run(environment, output).await,
+            Command::RotateData(rotate) => rotate.run(environment, output).await,
             Command::Signing(signing) => signing.run(environment, output).await,
         }
     }
@@ -135,6 +145,7 @@ async fn rewrap(environment: &Environment, output: &Output) -> Result<(), Failur
     let progress = output.progress(Some(0));
     progress.message("data keys");
     let (mut done, mut after) = (0_i64, None);
+    let mut advanced_at = Instant::now();
     // Passes, because rows that an erasure or another run had locked are left for the next.
     let left = loop {
         let (mut found, mut pass) = (0, 0);
@@ -148,8 +159,12 @@ async fn rewrap(environment: &Environment, output: &Output) -> Result<(), Failur
             }
         }
         done += pass;
-        if pass == 0 {
+        if pass > 0 {
+            advanced_at = Instant::now();
+        } else if found == 0 || advanced_at.elapsed() > STALLED {
             break found;
+        } else {
+            tokio::time::sleep(PAUSE).await;
         }
     };
     drop(progress);
@@ -177,6 +192,7 @@ async fn write(
         audit::record_everywhere(&mut tx, &operator, "data_keys.rewrapped", &what).await?;
     }
     tx.commit().await?;
+    fail::fail_point!("rewrap::committed");
     Ok(i64::try_from(rewrapped).unwrap_or(i64::MAX))
 }
 

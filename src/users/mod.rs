@@ -98,6 +98,17 @@ async fn add(
     Ok(())
 }
 
+/// Returns the user's present data key; `None` if they are erased.
+pub async fn key(conn: &mut Conn, user: UserId) -> sqlx::Result<Option<WrappedKey>> {
+    sqlx::query_scalar!(
+        r#"SELECT key_of(k) AS "key!: WrappedKey" FROM data_keys k
+         WHERE user_id = $1 AND purpose = 'user'"#,
+        user.uuid(),
+    )
+    .fetch_optional(conn)
+    .await
+}
+
 /// Returns the id of the user with this name; `None` if the app never mentioned them.
 pub async fn id_of(
     conn: &mut Conn,

@@ -106,7 +106,9 @@ impl Cache {
     /// Keeps a key, unless it was destroyed meanwhile.
     pub(super) fn keep(&self, wrapped: &WrappedKey, key: &Arc<DataKey>, now: Instant) {
         let mut state = self.state();
-        if self.keep.is_zero() || state.destroyed.contains_key(&wrapped.id) {
+        let is_destroyed = |id: &DataKeyId| state.destroyed.contains_key(id);
+        let other = wrapped.other.as_ref().is_some_and(|other| is_destroyed(&other.id));
+        if self.keep.is_zero() || other || is_destroyed(&wrapped.id) {
             return;
         }
         let until = now + self.keep;
@@ -168,7 +170,8 @@ mod tests {
     fn wrapped() -> WrappedKey {
         let master_key_id = MasterKeyId::parse("k").unwrap();
         let id = DataKeyId::new();
-        WrappedKey { id, owner: KeyOwner::Service, master_key_id, wrapped: vec![1] }
+        let (owner, wrapped, other) = (KeyOwner::Service, vec![1], None);
+        WrappedKey { id, owner, master_key_id, wrapped, other }
     }
 
     fn key(wrapped: &WrappedKey) -> Arc<DataKey> {

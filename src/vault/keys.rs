@@ -131,6 +131,32 @@ pub struct WrappedKey {
     pub master_key_id: MasterKeyId,
     /// What the master key made of it; the first byte names the format.
     pub wrapped: Vec<u8>,
+    /// While the key rotates, the one that only opens: the next, or the former one.
+    pub other: Option<OtherKey>,
+}
+
+/// The second key of an owner whose key rotates, wrapped for the same owner by the same master key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OtherKey {
+    /// The id by which sealed values refer to the key.
+    pub id: DataKeyId,
+    /// What the master key made of it.
+    pub wrapped: Vec<u8>,
+}
+
+impl OtherKey {
+    pub(super) fn from_columns(id: Option<DataKeyId>, wrapped: Option<Vec<u8>>) -> Option<Self> {
+        id.zip(wrapped).map(|(id, wrapped)| Self { id, wrapped })
+    }
+}
+
+impl WrappedKey {
+    /// Returns the key that only opens, as a wrapped key of its own.
+    pub(super) fn other(&self) -> Option<Self> {
+        let OtherKey { id, wrapped } = self.other.clone()?;
+        let (owner, master_key_id) = (self.owner, self.master_key_id.clone());
+        Some(Self { id, owner, master_key_id, wrapped, other: None })
+    }
 }
 
 impl sqlx::Type<Postgres> for WrappedKey {
@@ -150,19 +176,35 @@ impl<'r> Decode<'r, Postgres> for WrappedKey {
             (Some(app), Some(user)) => KeyOwner::User { app, user },
             (None, _) => return Err("a data key without an app".into()),
         };
-        Ok(Self { id, owner, master_key_id: fields.try_decode()?, wrapped: fields.try_decode()? })
+        let (master_key_id, wrapped) = (fields.try_decode()?, fields.try_decode()?);
+        let other = OtherKey::from_columns(fields.try_decode()?, fields.try_decode()?);
+        Ok(Self { id, owner, master_key_id, wrapped, other })
     }
 }
 
-/// An unwrapped key that seals; wiped when dropped.
+/// An unwrapped key that seals, with the other one of its owner, which only opens, while it rotates. Wiped when dropped.
 pub struct DataKey {
     id: DataKeyId,
     cipher: Aes256Gcm,
+    other: Option<(DataKeyId, Aes256Gcm)>,
 }
 
 impl DataKey {
     pub(super) fn new(id: DataKeyId, bytes: &[u8; 32]) -> Self {
-        Self { id, cipher: Aes256Gcm::new(&Key::<Aes256Gcm>::from(*bytes)) }
+        Self { id, cipher: Aes256Gcm::new(&Key::<Aes256Gcm>::from(*bytes)), other: None }
+    }
+
+    /// Lets it open what is sealed under another key of the same owner.
+    pub(super) fn with_other(self, other: Option<Self>) -> Self {
+        Self { other: other.map(|other| (other.id, other.cipher)), ..self }
+    }
+
+    /// Returns the cipher that opens what is sealed under the key of this id.
+    pub(super) fn opening(&self, id: DataKeyId) -> Option<&Aes256Gcm> {
+        if self.id == id {
+            return Some(&self.cipher);
+        }
+        self.other.as_ref().filter(|(other, _)| *other == id).map(|(_, cipher)| cipher)
     }
 
     /// Returns the id that values sealed under this key carry.

@@ -58,7 +58,7 @@ impl LocalKey {
         wrapped.push(WRAPPED_V1);
         wrapped.extend_from_slice(&nonce);
         wrapped.extend_from_slice(&ciphertext);
-        Ok(WrappedKey { id, owner, master_key_id: self.id.clone(), wrapped })
+        Ok(WrappedKey { id, owner, master_key_id: self.id.clone(), wrapped, other: None })
     }
 
     pub(super) fn open(&self, key: &WrappedKey) -> Result<KeyBytes, VaultError> {

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use super::VaultError;
 use super::associated_data::random;
-use super::keys::{DataKey, KeyOwner, MasterKeyId, WrappedKey};
+use super::keys::{DataKey, KeyOwner, MasterKeyId, OtherKey, WrappedKey};
 use super::local::{KeyBytes, LocalKey, MASTER_KEY_BYTES};
 use super::metrics::Metrics;
 use super::remote::RemoteKey;
@@ -199,8 +199,15 @@ impl MasterKeys {
         if wrapped.owner.hashes() {
             return Err(VaultError::DoesNotOpen);
         }
-        let bytes = self.named(&wrapped.master_key_id)?.open(wrapped).await?;
-        Ok(DataKey::new(wrapped.id, &bytes))
+        let (master, other) = (self.named(&wrapped.master_key_id)?, wrapped.other());
+        // At once, so that they are one trip to a master key that is elsewhere.
+        let other = async {
+            let Some(other) = &other else { return Ok(None) };
+            let bytes = master.open(other).await?;
+            Ok(Some(DataKey::new(other.id, &bytes)))
+        };
+        let (bytes, other) = futures_util::try_join!(master.open(wrapped), other)?;
+        Ok(DataKey::new(wrapped.id, &bytes).with_other(other))
     }
 
     /// Generates a key for `owner`. Returns it wrapped by the first master key, and its bytes.
@@ -213,10 +220,20 @@ impl MasterKeys {
         Ok((wrapped, bytes))
     }
 
-    /// Wraps the same data key under the first master key.
+    /// Wraps the same data key under the first master key, and the other one of its row with it.
     pub(super) async fn rewrap(&self, wrapped: &WrappedKey) -> Result<WrappedKey, VaultError> {
-        let bytes = self.named(&wrapped.master_key_id)?.open(wrapped).await?;
-        self.first.wrap(wrapped.id, wrapped.owner, &bytes).await
+        let (master, other) = (self.named(&wrapped.master_key_id)?, wrapped.other());
+        let rewrap = async |key: &WrappedKey| {
+            let bytes = master.open(key).await?;
+            self.first.wrap(key.id, key.owner, &bytes).await
+        };
+        let other = async {
+            let Some(other) = &other else { return Ok(None) };
+            let WrappedKey { id, wrapped, .. } = rewrap(other).await?;
+            Ok(Some(OtherKey { id, wrapped }))
+        };
+        let (key, other) = futures_util::try_join!(rewrap(wrapped), other)?;
+        Ok(WrappedKey { other, ..key })
     }
 }
 

@@ -38,6 +38,7 @@ pub struct Metrics {
     seconds: Arc<Histogram>,
     opened: Family<SourceLabels, Counter>,
     kept: Gauge,
+    rotating: Gauge,
 }
 
 impl Default for Metrics {
@@ -49,6 +50,7 @@ impl Default for Metrics {
             seconds: Arc::new(Histogram::new(buckets)),
             opened: Family::default(),
             kept: Gauge::default(),
+            rotating: Gauge::default(),
         }
     }
 }
@@ -79,6 +81,11 @@ impl Metrics {
             m.opened.clone(),
         );
         registry.register("data_keys_kept", "Opened data keys in memory", m.kept.clone());
+        registry.register(
+            "data_keys_rotating",
+            "Data keys that are being rotated, or whose rotation was left",
+            m.rotating.clone(),
+        );
         for source in ["kept", "master_key"] {
             let _ = m.opened.get_or_create(&SourceLabels { source });
         }
@@ -91,6 +98,10 @@ impl Metrics {
 
     pub(super) fn kept(&self, number: usize) {
         self.kept.set(i64::try_from(number).unwrap_or(i64::MAX));
+    }
+
+    pub(super) fn rotating(&self, number: i64) {
+        self.rotating.set(number);
     }
 
     pub(super) fn available(&self, key: &MasterKeyId, kind: &'static str, available: bool) {

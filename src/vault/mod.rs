@@ -14,6 +14,7 @@
 
 mod associated_data;
 mod cache;
+mod data_key_rotation;
 mod engine;
 mod error;
 mod health;
@@ -31,8 +32,12 @@ mod token;
 mod transit;
 mod watch;
 
+pub use data_key_rotation::{
+    Published, Rotating, Scope, SealedAnew, count_rotating, destroy_former, is_key_destroyed, now,
+    publish, rotating, seal_anew, switch,
+};
 pub use error::{Unavailable, VaultError};
-pub use keys::{DataKey, HashKey, KeyOwner, KeyedHash, MasterKeyId, WrappedKey};
+pub use keys::{DataKey, HashKey, KeyOwner, KeyedHash, MasterKeyId, OtherKey, WrappedKey};
 pub use local::{LocalKey, MASTER_KEY_BYTES};
 pub use master::{InvalidMasterKey, KEEP_DATA_KEYS, MasterKey, MasterKeys};
 pub use metrics::Metrics;

@@ -147,7 +147,7 @@ impl<T: Sealable> Sealed<T> {
     /// # Errors
     /// Returns [`VaultError::DoesNotOpen`], which does not say why.
     pub fn open(&self, key: &DataKey, aad: &AadContext) -> Result<T, VaultError> {
-        self.open_as(SEALED_V1, key, &aad.associated_data(key.id()))
+        self.open_as(SEALED_V1, key, aad, None)
     }
 
     /// Decrypts a value that is bound to `binding`, or one of an earlier release that is bound to nothing.
@@ -163,22 +163,52 @@ impl<T: Sealable> Sealed<T> {
         if !self.is_bound() {
             return self.open(key, aad);
         }
-        let mut aad = aad.associated_data(key.id());
-        aad.part(&binding.ok_or(VaultError::DoesNotOpen)?.0);
-        self.open_as(SEALED_V2, key, &aad)
+        let binding = binding.ok_or(VaultError::DoesNotOpen)?;
+        self.open_as(SEALED_V2, key, aad, Some(binding))
     }
 
-    fn open_as(&self, version: u8, key: &DataKey, aad: &AssociatedData) -> Result<T, VaultError> {
+    fn open_as(
+        &self,
+        version: u8,
+        key: &DataKey,
+        aad: &AadContext,
+        binding: Option<&Binding>,
+    ) -> Result<T, VaultError> {
         let (header, ciphertext) =
             self.bytes.split_first_chunk::<HEADER_BYTES>().ok_or(VaultError::DoesNotOpen)?;
         let (_, nonce) = header.split_last_chunk::<NONCE_BYTES>().ok_or(VaultError::DoesNotOpen)?;
-        if self.key_id() != Some(key.id()) || self.bytes.first() != Some(&version) {
+        if self.bytes.first() != Some(&version) {
             return Err(VaultError::DoesNotOpen);
         }
+        // By the id, never by trial: GCM does not commit to its key.
+        let id = self.key_id().ok_or(VaultError::DoesNotOpen)?;
+        let cipher = key.opening(id).ok_or(VaultError::DoesNotOpen)?;
+        let mut aad = aad.associated_data(id);
+        if let Some(binding) = binding {
+            aad.part(&binding.0);
+        }
         let payload = Payload { msg: ciphertext, aad: aad.as_bytes() };
-        let opened = key.cipher().decrypt(&(*nonce).into(), payload).map(Zeroizing::new);
+        let opened = cipher.decrypt(&(*nonce).into(), payload).map(Zeroizing::new);
         let plain = opened.map_err(|_| VaultError::DoesNotOpen)?;
         T::from_bytes(plain).ok_or(VaultError::DoesNotOpen)
+    }
+
+    /// Opens the value with one key and seals it with another, for the same context and binding.
+    ///
+    /// # Errors
+    /// As [`Sealed::open_bound`].
+    pub fn sealed_anew(
+        &self,
+        opening: &DataKey,
+        sealing: &DataKey,
+        aad: &AadContext,
+        binding: Option<&Binding>,
+    ) -> Result<Self, VaultError> {
+        let secret = self.open_bound(opening, aad, binding)?;
+        match binding.filter(|_| self.is_bound()) {
+            Some(binding) => Self::seal_bound(&secret, sealing, aad, binding),
+            None => Self::seal(&secret, sealing, aad),
+        }
     }
 
     /// Returns whether the value is bound to a [`Binding`].
@@ -315,6 +345,23 @@ mod tests {
         let (key, aad) = (key(), aad());
         let sealed = Sealed::seal(&token(), &key, &aad).unwrap();
         assert!(sealed.open_bound(&key, &aad, None).unwrap().same_as(&token()));
+    }
+
+    #[test]
+    fn while_a_key_rotates_both_open_and_the_first_seals() {
+        let (old, new, aad) = (key(), key(), aad());
+        let binding = Binding::new().unwrap();
+        let bound = Sealed::seal_bound(&token(), &old, &aad, &binding).unwrap();
+        let plain = Sealed::seal(&token(), &old, &aad).unwrap();
+        assert!(plain.open(&new, &aad).is_err());
+        let both = DataKey::new(new.id(), &[7; 32]).with_other(Some(old));
+        for sealed in [bound, plain] {
+            assert!(sealed.open_bound(&both, &aad, Some(&binding)).unwrap().same_as(&token()));
+            let anew = sealed.sealed_anew(&both, &both, &aad, Some(&binding)).unwrap();
+            assert_eq!((anew.key_id(), anew.is_bound()), (Some(new.id()), sealed.is_bound()));
+            let alone = DataKey::new(new.id(), &[7; 32]);
+            assert!(anew.open_bound(&alone, &aad, Some(&binding)).unwrap().same_as(&token()));
+        }
     }
 
     #[test]

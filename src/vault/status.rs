@@ -3,7 +3,7 @@
 use time::OffsetDateTime;
 
 use super::VaultError;
-use super::keys::{KeyOwner, MasterKeyId, WrappedKey};
+use super::keys::{KeyOwner, MasterKeyId, OtherKey, WrappedKey};
 use super::master::MasterKey;
 use crate::common::ids::{AppId, DataKeyId, UserId};
 use crate::database::Conn;
@@ -40,6 +40,13 @@ pub struct DataKeyGroup {
     pub seals: i64,
     /// How many of these at most are under one data key.
     pub most_seals: i64,
+    /// How many of the keys are being rotated: they have a former key or a next one beside them.
+    pub rotating: i64,
+    /// How many values are sealed under former keys still.
+    pub former_seals: i64,
+    /// Since when the oldest of these rotations waits for its next step.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub rotating_since: Option<OffsetDateTime>,
 }
 
 /// Returns every recorded master key, the oldest first.
@@ -58,22 +65,19 @@ pub async fn data_key_groups(conn: &mut Conn) -> sqlx::Result<Vec<DataKeyGroup>>
     sqlx::query_as!(
         DataKeyGroup,
         r#"-- name: data_key_groups
-         WITH sealed AS (
-            -- A sealed value begins with its format and the id of its data key.
-            SELECT substring(value FROM 2 FOR 16) AS key FROM (
-                SELECT unnest(ARRAY[code, access_token, user_secret]) AS value FROM connections
-                UNION ALL SELECT unnest(ARRAY[access_token, user_secret]) FROM superseded_tokens
-                UNION ALL SELECT token FROM proxy_tokens
-                UNION ALL SELECT token FROM link_tokens
-                UNION ALL SELECT app_secret FROM apps
-                UNION ALL SELECT unnest(ARRAY[client_secret, access_token]) FROM upstreams
-                UNION ALL SELECT private_key FROM signing_keys) v
-            WHERE value IS NOT NULL),
-         counted AS (SELECT key, count(*) AS seals FROM sealed GROUP BY key)
+         WITH counted AS (
+            SELECT sealing_key(value) AS key, count(*) AS seals FROM (
+                SELECT value FROM sealed_values UNION ALL SELECT private_key FROM signing_keys) v
+            WHERE value IS NOT NULL GROUP BY 1)
          SELECT d.master_key_id AS "master_key: MasterKeyId", d.purpose, count(*) AS "count!",
                 min(d.created_at) AS "oldest!", max(d.created_at) AS "newest!",
-                coalesce(sum(c.seals), 0)::bigint AS "seals!", coalesce(max(c.seals), 0) AS "most_seals!"
-         FROM data_keys d LEFT JOIN counted c ON c.key = uuid_send(d.id)
+                coalesce(sum(c.seals), 0)::bigint AS "seals!", coalesce(max(c.seals), 0) AS "most_seals!",
+                count(d.rotation) AS "rotating!",
+                coalesce(sum(f.seals) FILTER (WHERE d.rotation = 'switched'), 0)::bigint AS "former_seals!",
+                min(d.rotation_at) AS "rotating_since: _"
+         FROM data_keys d
+         LEFT JOIN counted c ON c.key = d.id
+         LEFT JOIN counted f ON f.key = d.other_id
          GROUP BY d.master_key_id, d.purpose ORDER BY d.master_key_id, d.purpose"#,
     )
     .fetch_all(conn)
@@ -109,10 +113,12 @@ pub async fn try_key(conn: &mut Conn, key: &MasterKey, limit: i64) -> Result<Tri
     }
     let samples = samples(conn, key.id(), limit).await?;
     for wrapped in &samples {
-        match key.open(wrapped).await {
-            Ok(_) => {}
-            Err(VaultError::DoesNotOpen) => return Ok(Trial::Damaged(wrapped.id)),
-            Err(error) => return Err(error),
+        for wrapped in std::iter::once(wrapped.clone()).chain(wrapped.other()) {
+            match key.open(&wrapped).await {
+                Ok(_) => {}
+                Err(VaultError::DoesNotOpen) => return Ok(Trial::Damaged(wrapped.id)),
+                Err(error) => return Err(error),
+            }
         }
     }
     Ok(Trial::Opens(samples.len()))
@@ -125,7 +131,8 @@ async fn samples(
 ) -> Result<Vec<WrappedKey>, VaultError> {
     let rows = sqlx::query!(
         r#"SELECT id AS "id!: DataKeyId", purpose AS "purpose!", app_id AS "app_id: AppId",
-                user_id AS "user_id: UserId", wrapped AS "wrapped!"
+                user_id AS "user_id: UserId", wrapped AS "wrapped!",
+                other_id AS "other_id: DataKeyId", other_wrapped
          FROM (
             (SELECT * FROM data_keys WHERE master_key_id = $1 ORDER BY id LIMIT $2)
             UNION
@@ -135,12 +142,13 @@ async fn samples(
     )
     .fetch_all(conn)
     .await?;
-    let key =
-        |owner, id_of, wrapped| WrappedKey { id: id_of, owner, master_key_id: id.clone(), wrapped };
     rows.into_iter()
         .map(|row| {
             let owner = KeyOwner::from_columns(&row.purpose, row.app_id, row.user_id);
-            Ok(key(owner.ok_or(VaultError::DoesNotOpen)?, row.id, row.wrapped))
+            let owner = owner.ok_or(VaultError::DoesNotOpen)?;
+            let (master_key_id, wrapped) = (id.clone(), row.wrapped);
+            let other = OtherKey::from_columns(row.other_id, row.other_wrapped);
+            Ok(WrappedKey { id: row.id, owner, master_key_id, wrapped, other })
         })
         .collect()
 }

@@ -1,6 +1,6 @@
 //! The vault's tables: `master_keys` and `data_keys`.
 
-use super::keys::{KeyOwner, MasterKeyId, WrappedKey};
+use super::keys::{KeyOwner, MasterKeyId, OtherKey, WrappedKey};
 use super::master::MasterKeys;
 use super::{Vault, VaultError};
 use crate::common::ids::{AppId, DataKeyId, UserId};
@@ -114,6 +114,7 @@ pub(super) async fn find_service_key(
         owner,
         master_key_id: row.master_key_id,
         wrapped: row.wrapped,
+        other: None,
     }))
 }
 
@@ -177,7 +178,8 @@ async fn foreign_keys(
 ) -> Result<Vec<WrappedKey>, VaultError> {
     let rows = sqlx::query!(
         r#"SELECT id AS "id: DataKeyId", purpose, app_id AS "app_id: AppId",
-                user_id AS "user_id: UserId", master_key_id AS "master_key_id: MasterKeyId", wrapped
+                user_id AS "user_id: UserId", master_key_id AS "master_key_id: MasterKeyId", wrapped,
+                other_id AS "other_id: DataKeyId", other_wrapped
          FROM data_keys WHERE master_key_id <> $1 AND id > $2 ORDER BY id LIMIT $3"#,
         first.as_str(),
         after.map_or(uuid::Uuid::nil(), DataKeyId::uuid),
@@ -185,12 +187,13 @@ async fn foreign_keys(
     )
     .fetch_all(conn)
     .await?;
-    let key = |owner, id, master_key_id, wrapped| WrappedKey { id, owner, master_key_id, wrapped };
     rows.into_iter()
         .map(|row| {
             let owner = KeyOwner::from_columns(&row.purpose, row.app_id, row.user_id);
             let owner = owner.ok_or(VaultError::DoesNotOpen)?;
-            Ok(key(owner, row.id, row.master_key_id, row.wrapped))
+            let (id, master_key_id, wrapped) = (row.id, row.master_key_id, row.wrapped);
+            let other = OtherKey::from_columns(row.other_id, row.other_wrapped);
+            Ok(WrappedKey { id, owner, master_key_id, wrapped, other })
         })
         .collect()
 }
@@ -236,21 +239,31 @@ impl RewrapBatch {
         let ids: Vec<_> = self.new.iter().map(|key| key.id.uuid()).collect();
         let before: Vec<_> = self.old.iter().map(|key| key.wrapped.clone()).collect();
         let wrapped: Vec<_> = self.new.iter().map(|key| key.wrapped.clone()).collect();
+        // The other key of one that rotates goes with it.
+        let other = |key: &WrappedKey| key.other.as_ref().map(|other| other.wrapped.clone());
+        let others: Vec<_> = self.new.iter().map(other).collect();
         let updated = sqlx::query!(
             "-- name: rewrap_data_keys
              WITH locked AS MATERIALIZED (
                 -- SKIP LOCKED: several machines can rewrap at once, and none waits for an erasure.
-                SELECT id FROM data_keys WHERE id = ANY ($2) ORDER BY id FOR UPDATE SKIP LOCKED)
-             UPDATE data_keys d SET master_key_id = $1, wrapped = n.wrapped
-             FROM locked l, unnest($2::uuid[], $3::bytea[], $4::bytea[]) AS n (id, before, wrapped)
-             WHERE d.id = l.id AND n.id = l.id AND d.wrapped = n.before",
+                -- NO KEY: what is being sealed under a key does not keep it from being rewrapped.
+                SELECT id FROM data_keys WHERE id = ANY ($2) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED)
+             UPDATE data_keys d SET master_key_id = $1, wrapped = n.wrapped, other_wrapped = n.other
+             FROM locked l,
+                  unnest($2::uuid[], $3::bytea[], $4::bytea[], $5::bytea[], $6::bytea[])
+                  AS n (id, before, wrapped, other_before, other)
+             WHERE d.id = l.id AND n.id = l.id AND d.wrapped = n.before
+               AND d.other_wrapped IS NOT DISTINCT FROM n.other_before",
             first.master_key_id.as_str(),
             &ids,
             &before,
             &wrapped,
+            &self.old.iter().map(other).collect::<Vec<_>>() as &[Option<Vec<u8>>],
+            &others as &[Option<Vec<u8>>],
         )
         .execute(conn)
         .await?;
+        fail::fail_point!("rewrap::written");
         Ok(updated.rows_affected())
     }
 }

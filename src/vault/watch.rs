@@ -4,6 +4,7 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::data_key_rotation::{self, Scope};
 use super::keys::MasterKeyId;
 use super::master::MasterKey;
 use super::{Vault, store};
@@ -42,6 +43,16 @@ impl Vault {
     pub fn sweep_kept(&self) {
         let kept = self.0.cache.sweep(Instant::now());
         self.0.masters.metrics().kept(kept);
+    }
+
+    /// Counts the data keys that rotate, for their gauge.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn count_rotating(&self, conn: &mut Conn) -> sqlx::Result<()> {
+        let rotating = data_key_rotation::count_rotating(conn, Scope::default()).await?;
+        self.0.masters.metrics().rotating(rotating);
+        Ok(())
     }
 
     /// Tries the master keys that are elsewhere and were not used for some seconds.

@@ -734,6 +734,9 @@ async fn where_the_roles_differ_the_service_works_and_cannot_alter_the_trail() {
     }
     let events = api.get(&token, EVENTS).await;
     assert_eq!(events.status, 200, "{}", events.text);
+    // It reads the view of what is sealed.
+    let mut status = command(&stage, &without_owner);
+    assert!(status.args(["keys", "status"]).output().unwrap().status.success());
 
     let mut conn = PgConnection::connect(&service).await.unwrap();
     for table in ["audit_events", "audit_links"] {

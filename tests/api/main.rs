@@ -46,6 +46,9 @@ mod intake;
 mod introspection;
 mod joints;
 mod kept;
+mod key_rotation;
+#[cfg(feature = "failpoints")]
+mod key_rotation_crashes;
 mod keys_elsewhere;
 mod late_tokens;
 mod linearisability;

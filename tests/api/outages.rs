@@ -253,7 +253,7 @@ async fn a_reading_of_a_locked_row_answers_in_time_if_the_database_answers_late(
 
 /// Makes new sessions of this database read-only, as a demoted primary's are, or takes that back. Sessions
 /// that are open already follow only where they are told to.
-async fn read_only(app: &TestApp, on: bool) {
+pub async fn read_only(app: &TestApp, on: bool) {
     let name = app.database.value("SELECT current_database()").await;
     let sql = format!("ALTER DATABASE {name} SET default_transaction_read_only = {on}");
     let mut conn = app.database.pool.acquire().await.unwrap();
@@ -297,7 +297,7 @@ async fn a_database_that_became_read_only_is_not_ready_and_is_left_as_soon_as_it
 }
 
 /// Only new sessions learn of it: those that are open stay read-only until they are closed.
-async fn read_only_ends(app: &TestApp) {
+pub async fn read_only_ends(app: &TestApp) {
     let name = app.database.value("SELECT current_database()").await;
     let sql = format!(
         "SET default_transaction_read_only = off; \

@@ -7,6 +7,7 @@ use serde::Serialize;
 use time::OffsetDateTime;
 
 use crate::cli::Failure;
+use crate::cli::clients::moment;
 use crate::cli::output::Output;
 use crate::cli::session::Session;
 use crate::config::{Environment, read_master_key_file};
@@ -115,9 +116,19 @@ impl Branch {
             lines.push(format!(
                 "├─ {purpose}: {count} data keys of {oldest} to {newest}; {seals} seals, at most {most_seals} under one"
             ));
+            if group.rotating > 0 {
+                let since = moment(group.rotating_since, "-");
+                let DataKeyGroup { rotating, former_seals, .. } = group;
+                lines.push(format!(
+                    "│  {rotating} of them rotate, since {since}; {former_seals} seals are under their former keys: strongroom keys rotate-data goes on"
+                ));
+            }
         }
         if self.rotation_due {
-            lines.push("├─ rotation is due: more than a hundredth of 2^32 encryptions".to_owned());
+            lines.push(
+                "├─ rotation is due: more than a hundredth of 2^32 encryptions under one key"
+                    .to_owned(),
+            );
         }
         let retirement = if self.blocked_by.is_empty() {
             format!("can be retired: strongroom keys retire {}", self.key.id)

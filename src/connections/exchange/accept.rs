@@ -22,7 +22,7 @@ use crate::connections::{ConnectionAad, ConnectionError, Context, sql};
 use crate::database::{BatchQuery as _, Fault, Waits, is_outage, retry_until};
 use crate::providers::{AccessCode, Busy, Lane, Permit, Provider, UserSecret};
 use crate::users;
-use crate::vault::{Binding, DataKey, KeyedHash, Sealed, Vault, WrappedKey};
+use crate::vault::{Binding, DataKey, KeyedHash, Sealed, Vault, WrappedKey, is_key_destroyed};
 
 /// The most connections that one session may submit.
 const SESSION_RESULTS: i64 = 10;
@@ -349,7 +349,7 @@ impl IntentCommit {
 
 enum IntentOutcome {
     Committed,
-    /// The same code was committed concurrently, or the user was erased.
+    /// The same code was committed concurrently, or the user was erased, or their data key was replaced.
     Conflict,
     Refused(Refusal),
 }
@@ -364,7 +364,9 @@ async fn insert(
         return match context.batch(intent).await {
             Ok(true) => Ok(IntentOutcome::Committed),
             Ok(false) => Ok(IntentOutcome::Conflict),
-            Err(error) if is_user_gone(&error) => Ok(IntentOutcome::Conflict),
+            Err(error) if is_user_gone(&error) || is_key_destroyed(&error) => {
+                Ok(IntentOutcome::Conflict)
+            }
             Err(error) => Err(error),
         };
     };
@@ -380,6 +382,7 @@ async fn insert(
         Err(error) if is_user_gone(&error) => {
             return Ok(IntentOutcome::Refused(Refusal::UserBeingErased));
         }
+        Err(error) if is_key_destroyed(&error) => return Ok(IntentOutcome::Conflict),
         Err(error) => return Err(error),
     }
     tx.commit().await?;

@@ -24,7 +24,7 @@ use tokio::task::JoinHandle;
 
 use crate::common::trace::TraceContext;
 use crate::connections::claim::Claimed;
-use crate::connections::exchange::outcome::{ExchangeEnd, Outcome, Recorded};
+use crate::connections::exchange::outcome::{ExchangeEnd, Outcome, Recorded, Sealing};
 use crate::connections::model::{Answer, Connection, Failure, unknown_login};
 use crate::connections::transitions::store::SealedToken;
 use crate::connections::{ConnectionAad, Context, details};
@@ -137,11 +137,12 @@ impl PendingExchange {
             }
             ExchangeAnswer::NotSent(what) => (Answer::NotProcessed(what), None, None),
         };
-        let Self { aad, epoch, .. } = self;
+        let Self { aad, epoch, key, binding, .. } = self;
         let provider = self.credentials.provider;
         let brought = token.as_ref().and_then(|token| token.login_id.clone());
         let login_id = self.login_id.or(brought);
-        Ok(Outcome { aad, provider, login_id, epoch, answer, token, retry_after })
+        let sealing = Sealing { key, binding };
+        Ok(Outcome { aad, provider, login_id, epoch, answer, token, sealing, retry_after })
     }
 
     fn seal(&self, mut token: ExchangedToken) -> Result<SealedToken, VaultError> {

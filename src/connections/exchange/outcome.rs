@@ -1,5 +1,6 @@
 //! Records the outcome of an exchange: committed in one transaction, retried until the database takes it.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::common::named::named;
@@ -11,6 +12,8 @@ use crate::connections::transitions::store::{Activation, SealedToken};
 use crate::connections::{ConnectionAad, Context, backoff, bank_login, model, sql, transitions};
 use crate::database::{Conn, Fault, Waits, retry_until};
 use crate::providers::Provider;
+use crate::users;
+use crate::vault::{Binding, DataKey, Sealed, VaultError, is_key_destroyed};
 
 /// The first wait before an exchange is retried, and the longest.
 const RETRY: (Duration, Duration) = (Duration::from_secs(2), Duration::from_mins(2));
@@ -29,8 +32,42 @@ pub struct Outcome {
     pub epoch: i32,
     pub answer: Answer,
     pub token: Option<SealedToken>,
+    /// What the token was sealed with.
+    pub sealing: Sealing,
     /// How long the provider asked to wait.
     pub retry_after: Option<Duration>,
+}
+
+/// What a token was sealed with, so that it can be sealed anew if the data key is destroyed before it is stored.
+#[derive(Clone)]
+pub struct Sealing {
+    pub key: Arc<DataKey>,
+    /// None if an earlier release received the code.
+    pub binding: Option<Binding>,
+}
+
+impl Outcome {
+    /// The same outcome, sealed under the user's present data key. `None` if the user is erased.
+    async fn sealed_anew(&self, context: &Context) -> sqlx::Result<Option<Self>> {
+        let present = users::key(&mut context.pool.acquire().await?, self.aad.user).await?;
+        let Some(present) = present else { return Ok(None) };
+        // Like a database that is away: the answer is kept, and tried again.
+        let failed = |error: VaultError| sqlx::Error::Protocol(error.to_string());
+        let key = context.vault.unwrap(&present).await.map_err(failed)?;
+        let Sealing { key: former, binding } = &self.sealing;
+        let token = self.token.as_ref().map(|token| {
+            let (aad, binding) = (self.aad.access_token(), binding.as_ref());
+            let access_token = token.access_token.sealed_anew(former, &key, &aad, binding)?;
+            let aad = self.aad.user_secret();
+            let anew = |secret: &Sealed<_>| secret.sealed_anew(former, &key, &aad, None);
+            let user_secret = token.user_secret.as_ref().map(anew).transpose()?;
+            Ok(SealedToken { access_token, user_secret, ..token.clone() })
+        });
+        let token = token.transpose().map_err(failed)?;
+        let sealing = Sealing { key, binding: *binding };
+        let (answer, login_id) = (self.answer.clone(), self.login_id.clone());
+        Ok(Some(Self { login_id, answer, token, sealing, ..*self }))
+    }
 }
 
 /// How an attempt to exchange a code ended.
@@ -149,7 +186,18 @@ impl Drop for Waiting<'_> {
     }
 }
 
+/// Records an outcome; seals it anew if a rotation has destroyed the data key that its token is sealed under.
 async fn try_record(context: &Context, outcome: &Outcome) -> sqlx::Result<Recorded> {
+    match record_as_sealed(context, outcome).await {
+        Err(error) if is_key_destroyed(&error) => match outcome.sealed_anew(context).await? {
+            Some(anew) => record_as_sealed(context, &anew).await,
+            None => Ok(Recorded::new(ExchangeEnd::Erased)),
+        },
+        recorded => recorded,
+    }
+}
+
+async fn record_as_sealed(context: &Context, outcome: &Outcome) -> sqlx::Result<Recorded> {
     if let Some(active) = activate(context, outcome).await? {
         return Ok(Recorded { active: Some(active), ..Recorded::new(ExchangeEnd::Active) });
     }

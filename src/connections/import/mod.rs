@@ -30,7 +30,7 @@ use crate::connections::{
 use crate::database::Conn;
 use crate::providers::{AccessToken, Busy, Provider, Refusal, UserSecret};
 use crate::users::User;
-use crate::vault::{Binding, DataKey, Sealed};
+use crate::vault::{Binding, DataKey, Sealed, is_key_destroyed};
 use crate::{apps, users};
 
 /// How often an import is tried that conflicts with exchanges of the same login.
@@ -151,17 +151,19 @@ async fn insert(
     verification: &Verification,
 ) -> Result<Imported, ConnectionError> {
     let (name, vault) = (&import.client_user_id, &context.vault);
-    let user = users::ensure(&context.pool, vault, import.app, name).await?;
-    if user.erasing {
-        return Ok(NotImported::UserBeingErased.into());
-    }
-    let key = vault.unwrap(&user.key).await?;
-    let mut conn = context.pool.acquire().await?;
     for _ in 0..TRIES {
+        let user = users::ensure(&context.pool, vault, import.app, name).await?;
+        if user.erasing {
+            return Ok(NotImported::UserBeingErased.into());
+        }
+        let key = vault.unwrap(&user.key).await?;
+        let mut conn = context.pool.acquire().await?;
         match try_insert(context, &mut conn, actor, import, (&user, &key), verification).await {
             // An exchange of the same login was activated concurrently, by the one statement that does not take
             // the login's lock (`Activation`). The next try sees its row.
             Err(ConnectionError::Database(error)) if is_conflict(&error) => {}
+            // The user's data key was replaced. The next try seals under the present one.
+            Err(ConnectionError::Database(error)) if is_key_destroyed(&error) => {}
             Err(ConnectionError::Database(error)) if is_user_gone(&error) => {
                 return Ok(NotImported::UserBeingErased.into());
             }

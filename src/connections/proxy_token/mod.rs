@@ -14,7 +14,9 @@ use crate::connections::model::{RevocationKind, Status};
 use crate::connections::proxy_token::store::NewProxyToken;
 use crate::connections::{ConnectionAad, ConnectionError, Context, token_lease};
 use crate::providers::{Provider, UserSecret};
-use crate::vault::{AadContext, KeyedHash, Sealed, Vault, WrappedKey, random_token};
+use crate::vault::{
+    AadContext, KeyedHash, Sealed, Vault, WrappedKey, is_key_destroyed, random_token,
+};
 
 secret_text!(
     /// A token that an app's SDK sends instead of the provider's.
@@ -46,8 +48,8 @@ pub async fn of(
     app: AppId,
     id: ConnectionId,
 ) -> Result<Option<ProxyToken>, ConnectionError> {
-    // Two rounds: of two callers that insert at once, one stays, and both read that one.
-    for _ in 0..2 {
+    // Further rounds: of two callers that insert at once, one stays, and both read that one; and a data key may be replaced.
+    for _ in 0..3 {
         let mut conn = context.pool.acquire().await?;
         let found = store::proxy_token_of(&mut conn, app, id).await?;
         drop(conn);
@@ -62,7 +64,10 @@ pub async fn of(
             (Sealed::seal(&generated, &key, &aad)?, hash(&context.vault, app, generated.expose()));
         let new = NewProxyToken { app, id, hash, token };
         let mut conn = context.pool.acquire().await?;
-        store::insert_proxy_token(&mut conn, &AuditActor::from(actor), &new).await?;
+        match store::insert_proxy_token(&mut conn, &AuditActor::from(actor), &new).await {
+            Err(error) if !is_key_destroyed(&error) => return Err(error.into()),
+            _ => {}
+        }
     }
     Ok(None)
 }

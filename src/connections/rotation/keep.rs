@@ -1,6 +1,7 @@
 //! Keeps the token that a rotation brought. It exists once, so that it is held in memory for as long as an exchange's, and
 //! has a place however late it comes.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::common::ids::ConnectionId;
@@ -13,6 +14,8 @@ use crate::connections::rotation::{GATE_PATIENCE, Outcome, Rotation, aad};
 use crate::connections::{ConnectionAad, ConnectionError, Context, bank_login, token_lease};
 use crate::database::{Conn, MaybeDatabase as _, retry_until};
 use crate::providers::{AccessToken, Lane, Revoke, RevokeAnswer};
+use crate::users;
+use crate::vault::{DataKey, VaultError};
 
 /// The reason in the audit trail of what a late token causes.
 const LATE: &str = "the new token came after it had been given up";
@@ -38,7 +41,9 @@ impl Rotation {
         let waiting = Waiting::new(context);
         let retryable = |error: &ConnectionError| {
             tracing::warn!(cause = %error, "a new token could not be committed, trying again");
+            // Nor is it lost to a master key that cannot be used for a while.
             error.database().is_some()
+                || matches!(error, ConnectionError::Vault(VaultError::Unavailable(_)))
         };
         let deadline = Instant::now() + HOLD_ANSWER;
         let store = || self.store(context, new);
@@ -80,6 +85,7 @@ impl Rotation {
     async fn store(&self, context: &Context, new: &AccessToken) -> Result<Stored, ConnectionError> {
         let claimed = &self.claimed;
         let (app, id) = (claimed.app, claimed.id);
+        let key = self.present_key(context).await?;
         let mut tx = context.pool.begin().await?;
         bank_login::wait_briefly(&mut tx).await?;
         let known = bank_login::login_of(&mut tx, app, id).await?;
@@ -88,7 +94,7 @@ impl Rotation {
         let locked =
             bank_login::lock_bank_login(&mut tx, app, login, Some(id), claimed.user).await?;
         let holders = place::holders(&mut tx, app, id, login).await?;
-        let placed = self.place(&mut tx, &holders, new).await?;
+        let placed = self.place(&mut tx, &key, &holders, new).await?;
         let others = locked.login;
         let in_use = others.is_in_use() || others.of_another_user || others.revoking;
         let stored = if !placed.is_empty() {
@@ -98,7 +104,7 @@ impl Rotation {
         } else if locked.me.is_none() {
             Stored::Erased
         } else {
-            self.store_late(&mut tx, new).await?
+            self.store_late(&mut tx, &key, new).await?
         };
         token_lease::store::release_by_id(&mut tx, id, claimed.token_lease).await?;
         fail::fail_point!("rotation::before_commit");
@@ -109,11 +115,23 @@ impl Rotation {
         Ok(stored)
     }
 
+    /// Returns the user's data key as it is now: it may have rotated during the call, and what the call is about may be
+    /// sealed under the next one. That of the claim if the user is erased.
+    async fn present_key(&self, context: &Context) -> Result<Arc<DataKey>, ConnectionError> {
+        let claimed = &self.claimed;
+        let present = users::key(&mut context.pool.acquire().await?, claimed.user).await?;
+        match present.filter(|present| *present != claimed.user_key) {
+            Some(present) => Ok(context.vault.unwrap(&present).await?),
+            None => Ok(Arc::clone(&self.key)),
+        }
+    }
+
     /// Puts the new token wherever the old one is: on its connection, active or being revoked; among the superseded
     /// tokens; and on a newer link of the item, whose exchange returned the old one. Returns those connections.
     async fn place(
         &self,
         tx: &mut Conn,
+        key: &DataKey,
         holders: &[Holder],
         new: &AccessToken,
     ) -> Result<Vec<ConnectionId>, ConnectionError> {
@@ -122,7 +140,7 @@ impl Rotation {
         for holder in holders.iter().filter(|holder| holder.user == self.claimed.user) {
             let aad = ConnectionAad { id: holder.id, ..aad(&self.claimed) };
             let binding = holder.binding.as_ref();
-            let held = match holder.token.open_bound(&self.key, &aad.access_token(), binding) {
+            let held = match holder.token.open_bound(key, &aad.access_token(), binding) {
                 Ok(held) => held,
                 Err(error) => {
                     tracing::error!(connection = %holder.id, cause = %error, "an access token cannot be unsealed");
@@ -130,7 +148,7 @@ impl Rotation {
                 }
             };
             if held.same_as(&self.token) {
-                let sealed = aad.seal_token(new, &self.key, binding)?;
+                let sealed = aad.seal_token(new, key, binding)?;
                 place::place(tx, aad.app, holder, &sealed).await?;
             } else if !held.same_as(new) {
                 continue;
@@ -145,10 +163,11 @@ impl Rotation {
     async fn store_late(
         &self,
         tx: &mut Conn,
+        key: &DataKey,
         new: &AccessToken,
     ) -> Result<Stored, ConnectionError> {
         let claimed = &self.claimed;
-        let sealed = aad(claimed).seal_token(new, &self.key, claimed.binding.as_ref())?;
+        let sealed = aad(claimed).seal_token(new, key, claimed.binding.as_ref())?;
         if place::give_back(tx, claimed, &sealed, LATE).await? {
             return Ok(Stored::GivenBack);
         }

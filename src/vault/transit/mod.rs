@@ -87,7 +87,7 @@ impl Transit {
             let mut wrapped = vec![WRAPPED_TRANSIT];
             wrapped.extend_from_slice(ciphertext.as_bytes());
             let NewKey { id, owner, .. } = *new;
-            Ok(WrappedKey { id, owner, master_key_id: master.clone(), wrapped })
+            Ok(WrappedKey { id, owner, master_key_id: master.clone(), wrapped, other: None })
         });
         results.collect()
     }
@@ -247,7 +247,13 @@ mod tests {
         let (id, bytes) = (DataKeyId::new(), Zeroizing::new([7; 32]));
         let owner = KeyOwner::User { app: AppId::new(), user: UserId::new() };
         let plain = plaintext(id, owner, &master, &bytes);
-        let row = WrappedKey { id, owner, master_key_id: master.clone(), wrapped: Vec::new() };
+        let row = WrappedKey {
+            id,
+            owner,
+            master_key_id: master.clone(),
+            wrapped: Vec::new(),
+            other: None,
+        };
         assert_eq!(key_of_plaintext(&plain, &row, &master), Some(bytes));
         let other_owner = WrappedKey { owner: KeyOwner::Service, ..row.clone() };
         let other_id = WrappedKey { id: DataKeyId::new(), ..row.clone() };
