@@ -17,7 +17,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{FilterExt as _, Targets, filter_fn};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer as _, fmt};
@@ -43,10 +43,17 @@ fn init_to(config: &LogConfig, out: impl Write + Send + 'static, colours: bool) 
         LogFormat::Json => layer.json().flatten_event(true).with_span_list(false).boxed(),
         LogFormat::Text => layer.compact().with_target(false).with_ansi(colours).boxed(),
     };
-    let first = tracing_subscriber::registry().with(layer.with_filter(filter)).try_init().is_ok();
+    let layer = layer.with_filter(filter.and(filter_fn(is_without_bodies)));
+    let first = tracing_subscriber::registry().with(layer).try_init().is_ok();
     if first {
         std::panic::set_hook(Box::new(|panic| tracing::error!(%panic, "panicked")));
     }
+}
+
+/// Returns whether events of this kind never show a request's or an answer's body. AWS's library writes both below `info`,
+/// and in those to KMS are data keys.
+fn is_without_bodies(event: &tracing::Metadata<'_>) -> bool {
+    !event.target().starts_with("aws_") || *event.level() <= tracing::Level::INFO
 }
 
 /// The gauges of this process's pools.

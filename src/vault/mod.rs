@@ -13,6 +13,8 @@
 //! May import: common, database.
 
 mod associated_data;
+mod aws_kms;
+mod bound;
 mod cache;
 mod engine;
 mod error;
@@ -31,10 +33,11 @@ mod token;
 mod transit;
 mod watch;
 
+pub use aws_kms::{AwsKms, AwsSettings, InvalidAwsKms, InvalidKeyArn, StaticCredentials};
 pub use error::{Unavailable, VaultError};
 pub use keys::{DataKey, HashKey, KeyOwner, KeyedHash, MasterKeyId, WrappedKey};
 pub use local::{LocalKey, MASTER_KEY_BYTES};
-pub use master::{InvalidMasterKey, KEEP_DATA_KEYS, MasterKey, MasterKeys};
+pub use master::{Engines, InvalidMasterKey, KEEP_DATA_KEYS, MasterKey, MasterKeys};
 pub use metrics::Metrics;
 pub use opened::OpenedKeys;
 pub use remote::RemoteKey;

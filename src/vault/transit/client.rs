@@ -7,9 +7,9 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
-use super::session::{Login, Session, tame};
+use super::session::{Login, Session};
 use crate::common::secret::SecretText;
-use crate::vault::engine::Down;
+use crate::vault::engine::{Down, innermost, is_protected, tame};
 
 /// The time limit of a connection, DNS, TCP and TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -143,29 +143,20 @@ impl TransitClient {
     }
 }
 
-/// Parses `https://host:port`; `http` on loopback alone, because data keys would cross the network in the clear.
+/// Parses `https://host:port`, or `http` on loopback.
 fn parse_address(address: &str) -> Option<Url> {
     let url = Url::parse(address).ok()?;
-    let on_loopback = match url.host()? {
-        url::Host::Ipv4(ip) => ip.is_loopback(),
-        url::Host::Ipv6(ip) => ip.is_loopback(),
-        url::Host::Domain(name) => name == "localhost",
-    };
-    let protected = url.scheme() == "https" || (url.scheme() == "http" && on_loopback);
     let plain = matches!(url.path(), "" | "/")
         && url.query().is_none()
         && url.fragment().is_none()
         && url.username().is_empty()
         && url.password().is_none();
-    (protected && plain).then_some(url)
+    (is_protected(&url) && plain).then_some(url)
 }
 
 /// Returns the innermost cause, which names no URL.
 fn describe(error: &reqwest::Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
+    let cause = innermost(error);
     if std::ptr::addr_eq(cause, error) {
         "no usable answer".to_owned()
     } else {
