@@ -17,7 +17,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
-use tracing_subscriber::filter::{FilterExt as _, Targets, filter_fn};
+use tracing_subscriber::filter::{FilterExt as _, LevelFilter, Targets, filter_fn};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer as _, fmt};
@@ -43,7 +43,9 @@ fn init_to(config: &LogConfig, out: impl Write + Send + 'static, colours: bool) 
         LogFormat::Json => layer.json().flatten_event(true).with_span_list(false).boxed(),
         LogFormat::Text => layer.compact().with_target(false).with_ansi(colours).boxed(),
     };
-    let layer = layer.with_filter(filter.and(filter_fn(is_without_bodies)));
+    // With the hint, what the other filter leaves out everywhere stays free of cost.
+    let without_bodies = filter_fn(is_without_bodies).with_max_level_hint(LevelFilter::TRACE);
+    let layer = layer.with_filter(filter.and(without_bodies));
     let first = tracing_subscriber::registry().with(layer).try_init().is_ok();
     if first {
         std::panic::set_hook(Box::new(|panic| tracing::error!(%panic, "panicked")));

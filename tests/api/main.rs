@@ -46,6 +46,7 @@ mod intake;
 mod introspection;
 mod joints;
 mod kept;
+mod keys_at_aws;
 mod keys_elsewhere;
 mod late_tokens;
 mod linearisability;

@@ -24,6 +24,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// The time limit of finding credentials, below that of a call, so that an outage says what it waited for.
 const CREDENTIALS_TIMEOUT: Duration = Duration::from_millis(2500);
 
+/// The longest wait before a call is made once more, within its deadline: its connection may have been closed when it began.
+const BACKOFF: Duration = Duration::from_millis(50);
+
 /// An access key, as `AWS_ACCESS_KEY_ID` and its siblings have it.
 #[derive(Debug)]
 pub struct StaticCredentials {
@@ -58,8 +61,9 @@ impl AwsSettings {
         let loader = aws_config::defaults(BehaviorVersion::latest())
             .region(Region::new(region.to_owned()))
             .timeout_config(timeouts.build())
-            // A call has one deadline, and what is repeated is up to its caller.
-            .retry_config(RetryConfig::disabled())
+            .retry_config(
+                RetryConfig::standard().with_max_attempts(2).with_initial_backoff(BACKOFF),
+            )
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .identity_cache(IdentityCache::lazy().load_timeout(CREDENTIALS_TIMEOUT).build());
         let shared = self.with_endpoint(self.with_credentials(loader)).load().await;

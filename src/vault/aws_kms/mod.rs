@@ -2,7 +2,7 @@
 //! there, one a call, because KMS has no batch.
 //!
 //! A data key is bound to its row twice: by the encryption context, which KMS takes as AAD and which is on CloudTrail's
-//! record, and inside the plaintext, for the sake of endpoints that imitate KMS and ignore the context.
+//! record, and inside the plaintext, because an endpoint that imitates KMS need not check the context.
 
 mod arn;
 mod client;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use reqwest::{Certificate, Client, StatusCode, Url, redirect};
+use reqwest::{Certificate, Client, RequestBuilder, StatusCode, Url, redirect};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
@@ -117,6 +117,29 @@ impl TransitClient {
         token: Option<&SecretText>,
     ) -> Result<(StatusCode, Zeroizing<Vec<u8>>), Down> {
         let down = |error: reqwest::Error| Down(describe(&error));
+        let mut response = match self.request(path, body, token)?.send().await {
+            Err(error) if may_be_stale(&error) => self.request(path, body, token)?.send().await,
+            sent => sent,
+        }
+        .map_err(down)?;
+        let mut answer = Zeroizing::new(Vec::new());
+        while let Some(chunk) = response.chunk().await.map_err(down)? {
+            if answer.len() + chunk.len() > MAX_ANSWER {
+                return Err(Down("an answer that is too large".to_owned()));
+            }
+            answer.extend_from_slice(&chunk);
+        }
+        Ok((response.status(), answer))
+    }
+}
+
+impl TransitClient {
+    fn request(
+        &self,
+        path: &str,
+        body: &str,
+        token: Option<&SecretText>,
+    ) -> Result<RequestBuilder, Down> {
         let url = self.base.join(&format!("v1/{path}"));
         let url = url.map_err(|_| Down("an impossible path".to_owned()))?;
         let mut request = self
@@ -131,16 +154,14 @@ impl TransitClient {
             value.set_sensitive(true);
             request = request.header("X-Vault-Token", value);
         }
-        let mut response = request.send().await.map_err(down)?;
-        let mut answer = Zeroizing::new(Vec::new());
-        while let Some(chunk) = response.chunk().await.map_err(down)? {
-            if answer.len() + chunk.len() > MAX_ANSWER {
-                return Err(Down("an answer that is too large".to_owned()));
-            }
-            answer.extend_from_slice(&chunk);
-        }
-        Ok((response.status(), answer))
+        Ok(request)
     }
+}
+
+/// Returns whether a call failed as it does if the other side had closed its idle connection at that moment. It may be made
+/// once more: whatever came of it there, the same is well made twice.
+fn may_be_stale(error: &reqwest::Error) -> bool {
+    error.is_request() && !error.is_connect() && !error.is_timeout()
 }
 
 /// Parses `https://host:port`, or `http` on loopback.
