@@ -2,7 +2,7 @@
 
 ## Everything that has to hold; needs Rust, a C compiler and PostgreSQL's programs.
 test:
-	cargo test --workspace --features failpoints
+	cargo test --workspace --features failpoints --no-fail-fast
 
 ## Master keys elsewhere, against a real OpenBao and moto's AWS KMS, with the lines of their runbook; needs Python 3.
 test-kms:

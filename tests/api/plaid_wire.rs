@@ -52,10 +52,11 @@ fn link(app: &TestApp, link_token: &str) -> Value {
     })
 }
 
-/// A user's proxy token.
+/// A user's proxy token, after the call for the details of its login, which may end later than the answer.
 async fn linked(app: &TestApp) -> String {
     let answer = exchange_for(&app.api, "ada", &app.connect()).await;
     assert_eq!(answer.status, 200, "{}", answer.text);
+    app.details_asked(only_connection(app).await["id"].as_str().unwrap()).await;
     answer.json["access_token"].as_str().unwrap().to_owned()
 }
 
