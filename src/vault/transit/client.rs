@@ -158,8 +158,8 @@ impl TransitClient {
     }
 }
 
-/// Returns whether a call failed as it does if the other side had closed its idle connection at that moment. It may be made
-/// once more: whatever came of it there, the same is well made twice.
+/// Returns whether a call failed as it does if the other side closes an idle connection at that moment. It is made once more:
+/// encrypting, decrypting and logging in may be repeated.
 fn may_be_stale(error: &reqwest::Error) -> bool {
     error.is_request() && !error.is_connect() && !error.is_timeout()
 }

@@ -122,7 +122,9 @@ impl AwsKms {
         match &self.engine {
             Engine::Moto(_) => {
                 let operation = if disabled { "DisableKey" } else { "EnableKey" };
-                self.administer(operation, json!({ "KeyId": self.arn })).await;
+                // moto knows it by its id alone here.
+                let id = self.arn.rsplit('/').next();
+                self.administer(operation, json!({ "KeyId": id })).await;
             }
             Engine::StandIn(stand_in) => *stand_in.disabled.lock().unwrap() = disabled,
         }
