@@ -11,6 +11,7 @@ mod failure;
 pub use arn::InvalidKeyArn;
 pub use client::{AwsSettings, StaticCredentials};
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use aws_sdk_kms::Client;
@@ -20,7 +21,7 @@ use tokio::sync::OnceCell;
 use zeroize::Zeroizing;
 
 use self::arn::KeyArn;
-use super::bound::{check_value, key_of_plaintext, plaintext, row_hash};
+use super::bound::{HASH_BYTES, check_value, key_of_plaintext, plaintext, row_hash};
 use super::engine::{Down, NewKey};
 use super::keys::{KeyOwner, MasterKeyId, WrappedKey};
 use super::local::KeyBytes;
@@ -137,6 +138,10 @@ impl AwsKms {
 /// Returns the encryption context of a data key. CloudTrail records it in the clear: it has the hash of random ids and
 /// nothing of a person.
 fn context(id: DataKeyId, owner: KeyOwner, master: &MasterKeyId) -> [String; 2] {
-    let hash = row_hash(id, owner, master);
-    [hash.iter().map(|byte| format!("{byte:02x}")).collect(), owner.purpose().to_owned()]
+    let mut row = String::with_capacity(2 * HASH_BYTES);
+    for byte in row_hash(id, owner, master) {
+        // Writing to a string never fails.
+        let _ = write!(row, "{byte:02x}");
+    }
+    [row, owner.purpose().to_owned()]
 }

@@ -166,7 +166,7 @@ fn serve(stand_in: Arc<StandIn>) -> SocketAddr {
     address
 }
 
-/// IMDSv2: nothing is told without the token.
+/// The instance metadata service, version 2: nothing is told without the token.
 fn instance_token() -> HttpResponse {
     let ttl = ("x-aws-ec2-metadata-token-ttl-seconds", "21600");
     HttpResponse::Ok().insert_header(ttl).body("CANARY-imds")
