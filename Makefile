@@ -1,4 +1,4 @@
-.PHONY: test test-kms test-production test-docs test-api-document test-browser test-client-libraries test-examples example soak fmt lint sqlx doc bench bench-events bench-peers
+.PHONY: test test-kms test-ha test-production test-docs test-api-document test-browser test-client-libraries test-examples example soak fmt lint sqlx doc bench bench-events bench-peers
 
 ## Everything that has to hold; needs Rust, a C compiler and PostgreSQL's programs.
 test:
@@ -7,6 +7,11 @@ test:
 ## Master keys elsewhere, against a real OpenBao and moto's AWS KMS, with the lines of their runbook; needs Python 3.
 test-kms:
 	scripts/test-kms
+
+## Failover: a cluster of three behind two replicas, whose primary is killed, cut off, paused and switched over. Needs root,
+## Python 3 and Debian's patroni, etcd-server and haproxy; ROUNDS=10 repeats it.
+test-ha:
+	scripts/test-ha
 
 ## The binary that production runs: what it must not contain, and what it says instead.
 test-production:

@@ -1,6 +1,6 @@
 //! Logs and metrics.
 //!
-//! Logs are structured events on standard output, those of `dev` on standard error; every event of a
+//! Logs are structured events on standard output, those of `dev` in a file; every event of a
 //! request carries its id and its trace. No secret reaches them: secrets cannot be printed, and no body,
 //! header, path or query is ever logged. A separate thread writes them, so a slow reader stalls no request.
 //!
@@ -10,17 +10,18 @@ mod lines;
 
 pub use lines::{flush, register};
 
+use std::fs::File;
 use std::io::{IsTerminal as _, Write};
 use std::sync::Arc;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
 use prometheus_client::metrics::gauge::ConstGauge;
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::Registry as Metrics;
 use tracing_subscriber::filter::{FilterExt as _, LevelFilter, Targets, filter_fn};
-use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::layer::{Filter, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{Layer as _, fmt};
+use tracing_subscriber::{Layer, Registry, fmt};
 
 use crate::config::{LogConfig, LogFormat};
 use crate::database::Pools;
@@ -35,17 +36,38 @@ pub fn init_on_stderr(config: &LogConfig) {
     init_to(config, std::io::stderr(), std::io::stderr().is_terminal());
 }
 
+/// Starts logging to `file`, and to standard error as well: warnings and errors, or everything.
+pub fn init_to_file(config: &LogConfig, file: File, everything: bool) {
+    let on_screen = if everything { LevelFilter::TRACE } else { LevelFilter::WARN };
+    let screen = layer(config, std::io::stderr(), std::io::stderr().is_terminal());
+    let screen = screen.with_filter(filter(config).and(on_screen)).boxed();
+    start(vec![layer(config, file, false).with_filter(filter(config)).boxed(), screen]);
+}
+
 fn init_to(config: &LogConfig, out: impl Write + Send + 'static, colours: bool) {
+    start(layer(config, out, colours).with_filter(filter(config)));
+}
+
+fn filter(config: &LogConfig) -> impl Filter<Registry> + Send + Sync + use<> {
     // Valid: checked when the configuration was read.
     let filter: Targets = config.filter.parse().unwrap_or_else(|_| Targets::new());
+    // With the hint, what the other filter leaves out everywhere stays free of cost.
+    filter.and(filter_fn(is_without_bodies).with_max_level_hint(LevelFilter::TRACE))
+}
+
+fn layer(
+    config: &LogConfig,
+    out: impl Write + Send + 'static,
+    colours: bool,
+) -> Box<dyn Layer<Registry> + Send + Sync> {
     let layer = fmt::layer().with_writer(lines::Lines::to(out));
-    let layer = match config.format {
+    match config.format {
         LogFormat::Json => layer.json().flatten_event(true).with_span_list(false).boxed(),
         LogFormat::Text => layer.compact().with_target(false).with_ansi(colours).boxed(),
-    };
-    // With the hint, what the other filter leaves out everywhere stays free of cost.
-    let without_bodies = filter_fn(is_without_bodies).with_max_level_hint(LevelFilter::TRACE);
-    let layer = layer.with_filter(filter.and(without_bodies));
+    }
+}
+
+fn start(layer: impl Layer<Registry> + Send + Sync) {
     let first = tracing_subscriber::registry().with(layer).try_init().is_ok();
     if first {
         std::panic::set_hook(Box::new(|panic| tracing::error!(%panic, "panicked")));
@@ -63,7 +85,7 @@ fn is_without_bodies(event: &tracing::Metadata<'_>) -> bool {
 struct PoolGauges(Arc<Pools>);
 
 /// Registers the gauges `database_connections_open` and `…_idle`, read at each scrape.
-pub fn register_pools(registry: &mut Registry, pools: &Arc<Pools>) {
+pub fn register_pools(registry: &mut Metrics, pools: &Arc<Pools>) {
     registry.register_collector(Box::new(PoolGauges(Arc::clone(pools))));
 }
 

@@ -111,6 +111,7 @@ fn allowed_in_dev() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("folder", vec![]),
         ("banner", vec![]),
         ("demo", vec!["folder"]),
+        ("requests", vec!["demo"]),
     ])
 }
 

@@ -46,8 +46,8 @@ pub(super) fn raise_file_limit() {
     }
 }
 
-/// Warns about settings that work and are probably unintended.
-fn warn_about(config: &Config) {
+/// Warns about variables that have no effect.
+pub(super) fn warn_about_unknown(config: &Config) {
     for UnknownVariable { name, nearest } in &config.unknown {
         if let Some(nearest) = nearest {
             tracing::warn!(name, nearest, "unknown variable; is the nearest one meant?");
@@ -55,6 +55,11 @@ fn warn_about(config: &Config) {
             tracing::warn!(name, "unknown variable; it has no effect");
         }
     }
+}
+
+/// Warns about settings that work and are probably unintended.
+fn warn_about(config: &Config) {
+    warn_about_unknown(config);
     if config.bootstrap.is_some() {
         tracing::warn!(
             "STRONGROOM_BOOTSTRAP_CLIENT_ID is set: a client with every scope exists; make clients \

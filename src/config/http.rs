@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use url::Url;
 
 use super::Reader;
+use crate::common::secret::SecretText;
 
 /// Listeners and their surroundings.
 #[derive(Debug)]
@@ -25,6 +26,17 @@ pub struct HttpConfig {
     pub workers: u32,
     /// How long a shutdown waits for calls to Dapi that are in flight.
     pub shutdown_grace: Duration,
+    /// The client that the pages at `/docs/` offer, with its secret. `dev` alone sets it, on a loopback address.
+    pub docs_client: Option<DocsClient>,
+}
+
+/// A client of this service, for the pages that render its document.
+#[derive(Clone, Debug)]
+pub struct DocsClient {
+    /// The `client_id`.
+    pub id: String,
+    /// The client secret.
+    pub secret: SecretText,
 }
 
 impl HttpConfig {
@@ -50,6 +62,7 @@ impl HttpConfig {
             cors_origins: reader.list("STRONGROOM_CORS_ORIGINS", origin),
             trusted_proxies: reader.list("STRONGROOM_TRUSTED_PROXIES", network),
             workers: reader.number("STRONGROOM_WORKERS", workers, 1..=256),
+            docs_client: None,
             shutdown_grace: reader.seconds("STRONGROOM_SHUTDOWN_GRACE", 140, 1..=3600),
         }
     }

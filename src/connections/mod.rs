@@ -19,7 +19,7 @@ mod effects;
 pub(crate) mod erasure;
 pub(crate) mod exchange;
 pub(crate) mod import;
-mod input;
+pub(crate) mod input;
 mod isolation;
 pub(crate) mod link_tokens;
 mod metrics;

@@ -15,9 +15,16 @@ const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeou
 const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
 /// Statements that commit together or not at all.
+///
+/// One that begins inside another joins it: the outer one commits both, and is rolled back if the inner one does not
+/// commit. PostgreSQL would ignore the second BEGIN, and the inner COMMIT would end the outer transaction.
 #[must_use = "what is not committed is rolled back"]
 #[derive(Debug)]
-pub struct Transaction<'c>(Handle<'c>);
+pub struct Transaction<'c> {
+    handle: Handle<'c>,
+    joined: bool,
+    committed: bool,
+}
 
 #[derive(Debug)]
 pub(super) enum Handle<'c> {
@@ -35,17 +42,30 @@ impl Transaction<'_> {
     }
 
     async fn begin_by<'c>(handle: Handle<'c>, sql: &'static str) -> sqlx::Result<Transaction<'c>> {
-        let mut transaction = Transaction(handle);
-        transaction.execute(sql).await?;
-        transaction.opened()?.in_transaction = true;
+        let mut transaction = Transaction { handle, joined: false, committed: false };
+        let opened = transaction.opened()?;
+        // One that was abandoned is rolled back by the next statement.
+        transaction.joined = opened.in_transaction && !opened.abandoned;
+        if !transaction.joined {
+            transaction.execute(sql).await?;
+            transaction.opened()?.in_transaction = true;
+        }
         Ok(transaction)
     }
 
     /// Commits. If no answer arrives, the transaction may be committed or not; the caller reads back what matters.
     ///
     /// # Errors
-    /// Returns the database's error.
+    /// Returns the database's error, or one of its own if a transaction inside this one was not committed.
     pub async fn commit(mut self) -> sqlx::Result<()> {
+        let opened = self.opened()?;
+        if opened.abandoned || !opened.in_transaction {
+            return Err(sqlx::Error::Protocol("a transaction inside was not committed".to_owned()));
+        }
+        self.committed = true;
+        if self.joined {
+            return Ok(());
+        }
         self.execute("COMMIT").await?;
         let opened = self.opened()?;
         opened.in_transaction = false;
@@ -56,6 +76,9 @@ impl Transaction<'_> {
 
 impl Drop for Transaction<'_> {
     fn drop(&mut self) {
+        if self.joined && self.committed {
+            return;
+        }
         if let Ok(opened) = self.opened() {
             opened.abandoned = opened.in_transaction;
             opened.timeout = opened.ordinary_timeout;
@@ -67,7 +90,7 @@ impl Deref for Transaction<'_> {
     type Target = Conn;
 
     fn deref(&self) -> &Conn {
-        match &self.0 {
+        match &self.handle {
             Handle::Owned(conn) => conn,
             Handle::Borrowed(conn) => conn,
         }
@@ -76,7 +99,7 @@ impl Deref for Transaction<'_> {
 
 impl DerefMut for Transaction<'_> {
     fn deref_mut(&mut self) -> &mut Conn {
-        match &mut self.0 {
+        match &mut self.handle {
             Handle::Owned(conn) => conn,
             Handle::Borrowed(conn) => conn,
         }

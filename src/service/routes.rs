@@ -38,6 +38,7 @@ pub(super) fn data(config: &mut web::ServiceConfig, shared: &Shared, thread: Opt
         .app_data(web::Data::new(shared.proxies.clone()))
         .app_data(web::Data::new(shared.body_pool.clone()))
         .app_data(web::Data::new(shared.webhooks.clone()))
+        .app_data(web::Data::new(shared.pages.clone()))
         .app_data(web::Data::new(shared.metrics.http.clone()));
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
+use super::documents::Pages;
 use super::metrics::Metrics;
 use super::{Database, Readiness, StartError};
 use crate::common::clock::Clock;
@@ -58,6 +59,7 @@ pub(super) struct Shared {
     pub(super) readiness: Readiness,
     pub(super) proxies: TrustedProxies,
     pub(super) cors_origins: Arc<[String]>,
+    pub(super) pages: Pages,
 }
 
 /// What [`Shared`] is assembled from, besides settings.
@@ -117,6 +119,7 @@ impl Shared {
             readiness: parts.readiness,
             proxies: TrustedProxies::new(http.trusted_proxies.clone()),
             cors_origins: http.cors_origins.as_slice().into(),
+            pages: Pages::new(http.docs_client.as_ref()),
             database,
         }
     }

@@ -4,7 +4,7 @@
 use std::io::Write;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use prometheus_client::collector::Collector;
@@ -20,8 +20,8 @@ const MAX_BYTES: usize = 8 * 1024 * 1024;
 /// How long the end of the process waits for unwritten lines.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
-/// The process logs to one destination; `flush` finds its queue here.
-static QUEUE: OnceLock<Lines> = OnceLock::new();
+/// The queues of the process, one for each destination; `flush` finds them here.
+static QUEUES: Mutex<Vec<Lines>> = Mutex::new(Vec::new());
 /// Lines that were dropped.
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
@@ -48,7 +48,7 @@ impl Lines {
         // Without the thread the channel is closed, and every line counts as dropped.
         let _ = thread.spawn(move || write_all(out, &entries, &bytes));
         let lines = Self { queue, waiting };
-        let _ = QUEUE.set(lines.clone());
+        QUEUES.lock().unwrap_or_else(PoisonError::into_inner).push(lines.clone());
         lines
     }
 
@@ -96,7 +96,8 @@ fn write_all(mut out: impl Write, entries: &Receiver<Entry>, waiting: &AtomicUsi
 
 /// Writes the waiting lines, for up to a second. To be called when the process ends.
 pub fn flush() {
-    if let Some(lines) = QUEUE.get() {
+    let queues = QUEUES.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    for lines in queues {
         lines.flush(LAST_LINES);
     }
 }
@@ -140,7 +141,6 @@ impl Collector for Dropped {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
     use std::sync::mpsc::{Sender, channel};
 
     use super::*;

@@ -248,6 +248,16 @@ async fn the_front_page_leads_on() {
         let leads_to = front.json[name].as_str().unwrap();
         assert_eq!(app.api.send(app.api.request(Method::GET, leads_to)).await.status, 200);
     }
+    let browser = app.api.request(Method::GET, "/").header("accept", "text/html,*/*;q=0.8");
+    assert!(app.api.send(browser).await.text.contains("swagger-ui"));
+}
+
+#[tokio::test]
+async fn the_pages_of_the_document_offer_no_client_outside_of_dev() {
+    let app = TestApp::spawn().await;
+    let script = "/docs/swagger-initializer.js";
+    let script = app.api.send(app.api.request(Method::GET, script)).await;
+    assert!(script.text.contains("SwaggerUIBundle") && !script.text.contains("initOAuth("));
 }
 
 async fn preflight(app: &TestApp, path: &str, origin: &str) -> Answer {

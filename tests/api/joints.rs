@@ -307,3 +307,31 @@ async fn what_a_new_link_waits_for_is_let_through_though_the_new_link_has_just_b
     }
     assert_eq!(status(&app, &older).await, "delinked");
 }
+
+#[tokio::test]
+async fn a_transaction_inside_another_is_committed_and_rolled_back_with_it() {
+    let app = TestApp::by_hand().await;
+    app.database.execute("CREATE TABLE marks (mark text)").await;
+    let mark = async |inner_commits: bool, outer_commits: bool| {
+        let mut conn = app.context.pool.acquire().await.unwrap();
+        let mut outer = conn.begin().await.unwrap();
+        let mut inner = outer.begin().await.unwrap();
+        sqlx::query("INSERT INTO marks VALUES ('made')").execute(&mut *inner).await.unwrap();
+        if inner_commits {
+            inner.commit().await.unwrap();
+        } else {
+            drop(inner);
+        }
+        let committed = if outer_commits {
+            outer.commit().await.is_ok()
+        } else {
+            drop(outer);
+            false
+        };
+        let marks = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM marks");
+        (committed, marks.fetch_one(&mut conn).await.unwrap())
+    };
+    assert_eq!(mark(true, false).await, (false, 0));
+    assert_eq!(mark(false, true).await, (false, 0));
+    assert_eq!(mark(true, true).await, (true, 1));
+}

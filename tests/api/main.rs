@@ -54,6 +54,7 @@ mod lists;
 mod lives;
 mod logins;
 mod logs;
+mod moving_in;
 mod named_items;
 mod neighbours;
 mod oauth;

@@ -11,3 +11,4 @@ mod demo;
 mod flow;
 mod lives;
 mod support;
+mod workbench;

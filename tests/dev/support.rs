@@ -76,7 +76,11 @@ impl Dev {
 
     /// Starts it with further variables and waits until it is ready.
     pub fn with(folder: &Path, variables: &[(&str, &str)]) -> Self {
-        let mut command = command(folder, variables);
+        Self::of(command(folder, variables))
+    }
+
+    /// Starts this command and waits until it is ready.
+    pub fn of(mut command: Command) -> Self {
         command.args(["--output", "json"]).stdout(Stdio::piped());
         let mut child = command.spawn().expect("it runs");
         let lines = BufReader::new(child.stdout.as_mut().expect("stdout")).lines();

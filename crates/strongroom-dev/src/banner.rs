@@ -25,6 +25,8 @@ pub struct Addresses {
     /// The URL of the Prometheus metrics.
     #[serde(rename = "metricsURL")]
     pub metrics: String,
+    /// The log.
+    pub log_file: PathBuf,
     /// The file of variables, for a shell to source.
     pub env_file: PathBuf,
     /// The database's folder, if `dev` runs one.
@@ -46,6 +48,10 @@ impl Addresses {
             Some(folder) => format!("{} (kept for the next start)", folder.display()),
             None => "the one that DATABASE_URL names".to_owned(),
         };
+        let log = self.log_file.display();
+        let [requests, postman] =
+            ["requests.http", "postman.json"].map(|name| self.env_file.with_file_name(name));
+        let (requests, postman) = (requests.display(), postman.display());
         let external = [
             ("DAPI_BASE_URL", "codes", &self.external_dapi),
             ("PLAID_BASE_URL", "public tokens", &self.external_plaid),
@@ -67,6 +73,8 @@ impl Addresses {
     API       {docs:width$}  every request, to read and to try
     Sandbox   {sandbox:width$}  Dapi's and Plaid's stand-in, with faults on demand
     Metrics   {metrics}
+    Log       {log} (--verbose: here too)
+    Requests  {requests} for your editor, {postman} for Postman
     Database  {database}
 {external}
   The same by hand, line after line, in another terminal:

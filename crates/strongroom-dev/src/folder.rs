@@ -3,7 +3,8 @@
 //! `secrets` holds what the first start generated: a master key and a client. It is written once and never
 //! changed, because the database is unreadable without it. `plaid-client` holds a second client, created in the
 //! database and created again if the database does not know it. `env` holds the variables of the last start and is
-//! rewritten by each start. `postgres` is the database. The running `dev` holds `lock`.
+//! rewritten by each start, as `requests.http` and `postman.json` are, which have requests to try. `log` is the log of the last
+//! start. `postgres` is the database. The running `dev` holds `lock`.
 //!
 //! Imports no other module of this package. The caller generates the service's master key.
 
@@ -139,11 +140,37 @@ impl Folder {
         read(&self.env_file()).unwrap_or_default()
     }
 
-    /// Writes this start's variables to `env`.
-    pub fn write_variables(&self, variables: &Lines) -> Result<(), FolderError> {
-        let about = "What the last start of `strongroom dev` made or chose, for a shell to read. \
-                     What you set yourself is not repeated here.";
-        write(&self.env_file(), about, variables)
+    /// Writes this start's variables to `env`,
+    /// and puts the folder of the program on the shell's `PATH`.
+    pub fn write_variables(
+        &self,
+        variables: &Lines,
+        program: Option<&Path>,
+    ) -> Result<(), FolderError> {
+        let about = "# What the last start of `strongroom dev` made or chose, for a shell to read. \
+                     What you set yourself is not repeated here.\n";
+        let path = program
+            .map(|program| format!("PATH={}:\"$PATH\"\n", quoted(&program.display().to_string())));
+        let path = path.unwrap_or_default();
+        write(&self.env_file(), &format!("{about}{path}{}", exports(variables).as_str()))
+    }
+
+    /// Returns the path of the log.
+    #[must_use]
+    pub fn log_file(&self) -> PathBuf {
+        self.path.join("log")
+    }
+
+    /// Begins the log anew.
+    pub fn new_log(&self) -> Result<File, FolderError> {
+        let path = self.log_file();
+        private().truncate(true).open(&path).map_err(at(&path))
+    }
+
+    /// Writes the requests to try: a file for editors, and a collection for Postman.
+    pub fn write_requests(&self, http: &str, postman: &str) -> Result<(), FolderError> {
+        write(&self.path.join("requests.http"), http)?;
+        write(&self.path.join("postman.json"), postman)
     }
 
     /// Returns the client of the app at Plaid that an earlier start created, if any.
@@ -161,7 +188,7 @@ impl Folder {
             (PLAID_CLIENT_ID.to_owned(), SecretText::new(client.id.clone())),
             (PLAID_CLIENT_SECRET.to_owned(), client.secret.clone()),
         ]);
-        write(&self.plaid_client_file(), about, &lines)
+        write_lines(&self.plaid_client_file(), about, &lines)
     }
 
     fn plaid_client_file(&self) -> PathBuf {
@@ -184,7 +211,7 @@ impl Folder {
                 let master_key = master_key().map_err(|e| FolderError::MasterKey(e.into()))?;
                 let lines = make_secrets(&master_key)?;
                 let about = "Made for this folder's database, which cannot be read without it.";
-                write(&file, about, &lines)?;
+                write_lines(&file, about, &lines)?;
                 lines
             }
             Err(error) => return Err(at(&file)(error)),
@@ -246,13 +273,28 @@ pub fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// Writes `export` lines atomically and syncs them to disk.
-fn write(file: &Path, about: &str, variables: &Lines) -> Result<(), FolderError> {
-    let mut text = zeroize::Zeroizing::new(format!("# {about}\n"));
+/// Writes `export` lines under a comment.
+fn write_lines(file: &Path, about: &str, variables: &Lines) -> Result<(), FolderError> {
+    write(file, &zeroize::Zeroizing::new(format!("# {about}\n{}", exports(variables).as_str())))
+}
+
+/// Returns a line of shell for each variable.
+fn exports(variables: &Lines) -> zeroize::Zeroizing<String> {
+    let mut text = zeroize::Zeroizing::new(String::new());
     for (name, value) in variables {
-        let _ = writeln!(text, "export {name}='{}'", value.expose().replace('\'', r"'\''"));
+        let _ = writeln!(text, "export {name}={}", quoted(value.expose()));
     }
-    let unfinished = file.with_extension("new");
+    text
+}
+
+/// Quotes a text for a shell.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+/// Writes a file for its owner alone, atomically, and syncs it to disk.
+fn write(file: &Path, text: &str) -> Result<(), FolderError> {
+    let unfinished = file.with_added_extension("new");
     let written = (|| {
         let mut handle = private().truncate(true).open(&unfinished)?;
         handle.write_all(text.as_bytes())?;
@@ -262,7 +304,7 @@ fn write(file: &Path, about: &str, variables: &Lines) -> Result<(), FolderError>
     written.map_err(at(file))
 }
 
-/// Reads what [`write()`] wrote.
+/// Reads what [`write_lines`] wrote.
 fn read(file: &Path) -> io::Result<Lines> {
     let text = zeroize::Zeroizing::new(std::fs::read_to_string(file)?);
     let line = |line: &str| {
@@ -312,7 +354,7 @@ mod tests {
         let path = parent.path().join("folder");
         let first = Folder::open(&path).unwrap();
         let demo = SecretText::new("http://127.0.0.1:8000".to_owned());
-        first.write_variables(&Lines::from([(DEMO_URL.to_owned(), demo)])).unwrap();
+        first.write_variables(&Lines::from([(DEMO_URL.to_owned(), demo)]), None).unwrap();
         let error = Folder::open(&path).unwrap_err().to_string();
         assert!(error.contains("its demo is at http://127.0.0.1:8000"), "{error}");
     }
@@ -323,7 +365,7 @@ mod tests {
         let file = parent.path().join("env");
         let value = "it's $HOME `x` \"y\"";
         let lines = Lines::from([("A".to_owned(), SecretText::new(value.to_owned()))]);
-        write(&file, "about", &lines).unwrap();
+        write_lines(&file, "about", &lines).unwrap();
         assert_eq!(read(&file).unwrap().get("A").unwrap().expose(), value);
         let shell = std::process::Command::new("sh")
             .args(["-c", ". \"$0\" && printf %s \"$A\""])

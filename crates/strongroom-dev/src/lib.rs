@@ -8,4 +8,5 @@ pub mod banner;
 pub mod demo;
 pub mod folder;
 pub mod postgres;
+pub mod requests;
 pub mod sandbox;

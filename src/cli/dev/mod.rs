@@ -11,16 +11,17 @@ use strongroom_dev::banner::Addresses;
 use strongroom_dev::demo::{self, AppClient, External, reachable};
 use strongroom_dev::folder::{self, DEMO_URL, Folder, FolderError, Made};
 use strongroom_dev::postgres::{Durability, LocalPostgres, Settings};
+use strongroom_dev::requests::Requests;
 use strongroom_dev::sandbox::{
     self, App, DEFAULT_APP_KEY, DEFAULT_APP_SECRET, DEFAULT_PLAID_CLIENT_ID, DEFAULT_PLAID_SECRET,
 };
 
 use super::Failure;
 use super::output::Output;
-use super::serve::{raise_file_limit, shutdown_signal};
+use super::serve::{raise_file_limit, shutdown_signal, warn_about_unknown};
 use crate::common::clock::Clock;
 use crate::common::secret::SecretText;
-use crate::config::{Config, Environment, EnvironmentApp, ProviderConfig};
+use crate::config::{Config, DocsClient, Environment, EnvironmentApp, ProviderConfig};
 use crate::providers::Provider;
 use crate::service::{Service, StartError};
 use crate::telemetry;
@@ -37,7 +38,7 @@ const EXAMPLE_ORIGINS: [&str; 2] = ["http://127.0.0.1:3000", "http://localhost:3
 /// for the occasion, and a demo page with a small backend behind it. It prints where they are, and curl lines to try.
 ///
 /// What it makes is kept in a folder, so that a second start opens the same data. A variable that
-/// you set yourself always wins. Logs go to standard error.
+/// you set yourself always wins. The log is a file in the folder; warnings are shown on standard error too.
 ///
 /// Ctrl-C drains the service and ends the rest, PostgreSQL last.
 #[derive(Debug, Args)]
@@ -51,6 +52,9 @@ pub(super) struct Dev {
     /// Where the sandbox listens.
     #[arg(long, default_value = "127.0.0.1:8081")]
     sandbox_listen: SocketAddr,
+    /// Show the whole log on the screen too, a line for each request.
+    #[arg(long)]
+    verbose: bool,
 }
 
 /// The listeners of the demo and the sandbox, with the URLs by which a browser reaches them.
@@ -84,12 +88,75 @@ impl Dev {
         set_defaults(&mut variables, &made(&folder).map_err(Failure::other)?, &listeners);
         let postgres = own_postgres(&folder, &mut variables).await?;
         let database = postgres.as_ref().map(|postgres| postgres.data_folder().to_owned());
-        let serving = serve(&folder, variables, listeners, database, output);
+        let serving = self.serve(&folder, variables, listeners, database, output);
         let outcome = Box::pin(serving).await;
         if let Some(postgres) = postgres {
             postgres.stop().await.map_err(Failure::other)?;
         }
         outcome
+    }
+
+    /// Runs the service, the sandbox and the demo until a signal ends them.
+    async fn serve(
+        &self,
+        folder: &Folder,
+        mut variables: Variables,
+        listeners: Listeners,
+        database: Option<PathBuf>,
+        output: &Output,
+    ) -> Result<(), Failure> {
+        let mut config = Config::from_environment(variables.environment())?;
+        telemetry::init_to_file(
+            &config.log,
+            folder.new_log().map_err(Failure::other)?,
+            self.verbose,
+        );
+        raise_file_limit();
+        warn_about_unknown(&config);
+        let sandbox = sandbox_of(&config);
+        config.http.docs_client = docs_client(&config);
+        let (dapi, external) = (dapi_client(&config)?, external(&config, &listeners));
+        let at = config.database.service.hosts().first().cloned().unwrap_or_default();
+        let built = Service::build(config, Clock::system()).await;
+        let service = built.map_err(|error| start_failure(error, database.as_deref()))?;
+        let api = local_url(service.address());
+        let plaid = plaid_client::ensure(&service, folder).await?;
+        variables.set_default([("STRONGROOM_PUBLIC_URL", service.public_url().as_str())]);
+        variables.write(folder::PLAID_CLIENT_ID, &plaid.id);
+        variables.write(folder::PLAID_CLIENT_SECRET, plaid.secret.expose());
+        let metrics = format!("{}/metrics", local_url(service.metrics_address()));
+        variables.write("METRICS_URL", &metrics);
+        folder
+            .write_variables(variables.defaults(), program().as_deref())
+            .map_err(Failure::other)?;
+        let requests = Requests { api: &api, sandbox: &listeners.sandbox_url, client: &dapi };
+        folder.write_requests(&requests.http(), &requests.postman()).map_err(Failure::other)?;
+
+        let addresses = Addresses {
+            demo: listeners.demo_url,
+            docs: format!("{api}/docs/"),
+            api,
+            sandbox: listeners.sandbox_url.clone(),
+            metrics,
+            log_file: folder.log_file(),
+            env_file: folder.env_file(),
+            database_folder: database,
+            external_dapi: external.dapi.clone(),
+            external_plaid: external.plaid.clone(),
+        };
+        let sandbox_url = listeners.sandbox_url;
+        let demo = demo::Settings { sandbox: sandbox_url, external, dapi, plaid, database: at };
+        let demo = demo::server(demo, &addresses.api, listeners.demo)?;
+        let others = [sandbox::server(&sandbox, listeners.sandbox)?, demo];
+        let others = others.map(|server| (server.handle(), tokio::spawn(server)));
+        let shutdown = shutdown_signal()?;
+        output.result(&addresses, || addresses.banner(demo::USER));
+        let outcome = service.run(shutdown).await;
+        for (handle, server) in others {
+            handle.stop(true).await;
+            let _ = server.await;
+        }
+        Ok(outcome?)
     }
 
     fn open_listeners(&self) -> Result<Listeners, Failure> {
@@ -138,7 +205,7 @@ fn set_defaults(variables: &mut Variables, made: &Made, listeners: &Listeners) {
         ("PLAID_SECRET", DEFAULT_PLAID_SECRET),
     ]);
     // The sandbox's other systems are upstreams to try, and they are on this machine.
-    variables.prefer("STRONGROOM_ALLOW_PRIVATE_ADDRESSES", "true");
+    variables.set_default([("STRONGROOM_ALLOW_PRIVATE_ADDRESSES", "true")]);
     variables.prefer("STRONGROOM_LOG_FORMAT", "text");
     variables.prefer("STRONGROOM_LOG", "info,actix_server=warn,sqlx=warn");
     for origin in std::iter::once(listeners.demo_url.as_str()).chain(EXAMPLE_ORIGINS) {
@@ -168,55 +235,6 @@ async fn own_postgres(
     Ok(Some(postgres))
 }
 
-/// Runs the service, the sandbox and the demo until a signal ends them.
-async fn serve(
-    folder: &Folder,
-    mut variables: Variables,
-    listeners: Listeners,
-    database: Option<PathBuf>,
-    output: &Output,
-) -> Result<(), Failure> {
-    let config = Config::from_environment(variables.environment())?;
-    telemetry::init_on_stderr(&config.log);
-    raise_file_limit();
-    let sandbox = sandbox_of(&config);
-    let (dapi, external) = (dapi_client(&config)?, external(&config, &listeners));
-    let at = config.database.service.hosts().first().cloned().unwrap_or_default();
-    let built = Service::build(config, Clock::system()).await;
-    let service = built.map_err(|error| start_failure(error, database.as_deref()))?;
-    let api = local_url(service.address());
-    let plaid = plaid_client::ensure(&service, folder).await?;
-    variables.set_default([("STRONGROOM_PUBLIC_URL", service.public_url().as_str())]);
-    variables.write(folder::PLAID_CLIENT_ID, &plaid.id);
-    variables.write(folder::PLAID_CLIENT_SECRET, plaid.secret.expose());
-    folder.write_variables(variables.defaults()).map_err(Failure::other)?;
-
-    let addresses = Addresses {
-        demo: listeners.demo_url,
-        docs: format!("{api}/docs/"),
-        api,
-        sandbox: listeners.sandbox_url.clone(),
-        metrics: format!("{}/metrics", local_url(service.metrics_address())),
-        env_file: folder.env_file(),
-        database_folder: database,
-        external_dapi: external.dapi.clone(),
-        external_plaid: external.plaid.clone(),
-    };
-    let sandbox_url = listeners.sandbox_url;
-    let demo = demo::Settings { sandbox: sandbox_url, external, dapi, plaid, database: at };
-    let demo = demo::server(demo, &addresses.api, listeners.demo)?;
-    let others = [sandbox::server(&sandbox, listeners.sandbox)?, demo];
-    let others = others.map(|server| (server.handle(), tokio::spawn(server)));
-    let shutdown = shutdown_signal()?;
-    output.result(&addresses, || addresses.banner(demo::USER));
-    let outcome = service.run(shutdown).await;
-    for (handle, server) in others {
-        handle.stop(true).await;
-        let _ = server.await;
-    }
-    Ok(outcome?)
-}
-
 /// Returns a sandbox with the apps that the service uses.
 fn sandbox_of(config: &Config) -> sandbox::Sandbox {
     let apps = |app: &Option<EnvironmentApp>| {
@@ -239,6 +257,17 @@ fn external(config: &Config, listeners: &Listeners) -> External {
         dapi: external(Provider::Dapi, &providers.dapi),
         plaid: external(Provider::Plaid, &providers.plaid),
     }
+}
+
+/// Returns the folder of this program, for a shell's `PATH`.
+fn program() -> Option<PathBuf> {
+    Some(std::env::current_exe().ok()?.parent()?.to_owned())
+}
+
+/// Returns the client that `/docs/` offers: the bootstrap client, unless others than this machine reach the page.
+fn docs_client(config: &Config) -> Option<DocsClient> {
+    let client = config.bootstrap.as_ref().filter(|_| config.http.listen.ip().is_loopback())?;
+    Some(DocsClient { id: client.id.clone(), secret: client.secret.clone() })
 }
 
 /// Returns the demo's client of the app at Dapi: the bootstrap client.

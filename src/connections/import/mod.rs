@@ -3,6 +3,7 @@
 //! With `verify`, Dapi is called first and nothing is written unless it accepts the token. Without, the token that
 //! the import supersedes is kept for a while (see `model::predecessor_transition`).
 
+pub mod request;
 pub mod routes;
 pub mod store;
 mod verification;
@@ -49,14 +50,33 @@ pub struct Import {
     pub dapi_token_id: Option<String>,
     /// If set, the token is verified by a call to Dapi, which carries this trace.
     pub verify: Option<TraceContext>,
+    pub known_login: KnownLogin,
 }
 
-/// What became of an import. Everything but `New` and `Repeated` leaves the user's connections as they were.
+/// What an import does about a bank login of which the user has had a connection already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KnownLogin {
+    /// Supersedes the active connection, if there is one.
+    Supersede,
+    /// Imports nothing. So a file that is imported once more neither replaces what the user has linked anew meanwhile nor
+    /// brings back what was revoked.
+    Leave,
+}
+
+/// What became of an import. Everything but `New` leaves the user's connections as they were.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Imported {
     New(ConnectionId),
     /// The user's active connection of the login already holds this token.
     Repeated(ConnectionId),
+    /// The user's newest connection of the login, which [`KnownLogin::Leave`] leaves alone.
+    Known(ConnectionId, Status),
+    Not(NotImported),
+}
+
+/// Why a token was not imported.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotImported {
     LoginOfAnotherUser,
     UserBeingErased,
     /// The app is of this bank link, and the token is of another.
@@ -71,6 +91,12 @@ pub enum Imported {
     Busy(Busy),
 }
 
+impl From<NotImported> for Imported {
+    fn from(why: NotImported) -> Self {
+        Self::Not(why)
+    }
+}
+
 /// Imports a token. It supersedes the user's active connection of the same login.
 pub async fn import(
     context: &Context,
@@ -80,15 +106,18 @@ pub async fn import(
     let mut conn = context.pool.acquire().await?;
     match apps::provider_of(&mut conn, import.app).await? {
         Some(provider) if provider != import.provider => {
-            return Ok(Imported::OfAnotherProvider(provider));
+            return Ok(NotImported::OfAnotherProvider(provider).into());
         }
         _ => drop(conn),
     }
     if import.verify.is_none() {
         return insert(context, actor, import, &Verification::Unproven).await;
     }
+    if let Some(known) = known_before_verification(context, import).await? {
+        return Ok(known);
+    }
     let Some(lease) = VerificationLease::acquire(context, import).await? else {
-        return Ok(Imported::Unanswered { timeout: true });
+        return Ok(NotImported::Unanswered { timeout: true }.into());
     };
     let imported = match verify(context, actor, import).await {
         Ok(Ok(verification)) => insert(context, actor, import, &verification).await,
@@ -97,6 +126,22 @@ pub async fn import(
     };
     lease.release(context).await;
     imported
+}
+
+/// Looks for a connection that is left alone, so that its token is not verified for nothing; the import itself decides.
+async fn known_before_verification(
+    context: &Context,
+    import: &Import,
+) -> Result<Option<Imported>, ConnectionError> {
+    if import.known_login == KnownLogin::Supersede {
+        return Ok(None);
+    }
+    let mut conn = context.pool.acquire().await?;
+    let Some(user) = users::find(&mut conn, import.app, &import.client_user_id).await? else {
+        return Ok(None);
+    };
+    let newest = store::newest_of_login(&mut conn, import.app, user.id, &import.login_id).await?;
+    Ok(newest.map(|(id, status)| Imported::Known(id, status)))
 }
 
 async fn insert(
@@ -108,7 +153,7 @@ async fn insert(
     let (name, vault) = (&import.client_user_id, &context.vault);
     let user = users::ensure(&context.pool, vault, import.app, name).await?;
     if user.erasing {
-        return Ok(Imported::UserBeingErased);
+        return Ok(NotImported::UserBeingErased.into());
     }
     let key = vault.unwrap(&user.key).await?;
     let mut conn = context.pool.acquire().await?;
@@ -118,7 +163,7 @@ async fn insert(
             // the login's lock (`Activation`). The next try sees its row.
             Err(ConnectionError::Database(error)) if is_conflict(&error) => {}
             Err(ConnectionError::Database(error)) if is_user_gone(&error) => {
-                return Ok(Imported::UserBeingErased);
+                return Ok(NotImported::UserBeingErased.into());
             }
             result => return result,
         }
@@ -156,6 +201,12 @@ async fn try_insert(
     {
         return Ok(Imported::Repeated(older));
     }
+    if import.known_login == KnownLogin::Leave
+        && let Some((id, status)) =
+            store::newest_of_login(&mut tx, import.app, user.id, login).await?
+    {
+        return Ok(Imported::Known(id, status));
+    }
     let mut effects = Effects::default();
     let older = locked.login.older_active;
     let active = match model::on_token_for_pending(locked.login) {
@@ -168,7 +219,7 @@ async fn try_insert(
             true
         }
         Transition::Hold => false,
-        _ => return Ok(Imported::LoginOfAnotherUser),
+        _ => return Ok(NotImported::LoginOfAnotherUser.into()),
     };
     let new = NewConnection {
         app: import.app,
@@ -298,9 +349,9 @@ async fn verify(
     }
     Ok(match answer?.0 {
         VerificationAnswer::Works(attention) => Ok(Verification::Proven { attention }),
-        VerificationAnswer::Refused(refusal) => Err(Imported::Refused(refusal)),
-        VerificationAnswer::NoAnswer { timeout } => Err(Imported::Unanswered { timeout }),
-        VerificationAnswer::Busy(busy) => Err(Imported::Busy(busy)),
+        VerificationAnswer::Refused(refusal) => Err(NotImported::Refused(refusal).into()),
+        VerificationAnswer::NoAnswer { timeout } => Err(NotImported::Unanswered { timeout }.into()),
+        VerificationAnswer::Busy(busy) => Err(NotImported::Busy(busy).into()),
     })
 }
 
@@ -352,7 +403,9 @@ async fn acquire_lease_of(
             Some((Status::Active, None)) if Instant::now() < give_up_at => {
                 tokio::time::sleep(POLL_LEASE).await;
             }
-            Some((Status::Active, None)) => return Ok(Err(Imported::Unanswered { timeout: true })),
+            Some((Status::Active, None)) => {
+                return Ok(Err(NotImported::Unanswered { timeout: true }.into()));
+            }
             _ => return Ok(Ok(None)),
         }
     }

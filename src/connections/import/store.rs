@@ -3,8 +3,8 @@
 use crate::audit::AuditActor;
 use crate::common::ids::{AppId, ConnectionId, UserId};
 use crate::connections::exchange::store::NewConnection;
-use crate::connections::model::Verification;
-use crate::connections::sql::WAIT_FOR_DELINKING;
+use crate::connections::model::{Status, Verification};
+use crate::connections::sql::{WAIT_FOR_DELINKING, parse_status};
 use crate::database::{Conn, interval};
 use crate::providers::AccessToken;
 use crate::vault::Sealed;
@@ -61,4 +61,26 @@ pub async fn active_of_login(
     )
     .fetch_optional(conn)
     .await
+}
+
+/// Finds the newest connection that a user has had of a bank login, in whatever status, unless its code never brought a
+/// token.
+pub async fn newest_of_login(
+    conn: &mut Conn,
+    app: AppId,
+    user: UserId,
+    login_id: &str,
+) -> sqlx::Result<Option<(ConnectionId, Status)>> {
+    let row = sqlx::query!(
+        r#"SELECT id AS "id: ConnectionId", status FROM connections
+         WHERE app_id = $1 AND login_id = $2 AND user_id = $3
+           AND status NOT IN ('rejected', 'expired')
+         ORDER BY created_at DESC, id DESC LIMIT 1"#,
+        app.uuid(),
+        login_id,
+        user.uuid(),
+    )
+    .fetch_optional(conn)
+    .await?;
+    row.map(|row| Ok((row.id, parse_status(&row.status)?))).transpose()
 }

@@ -1,5 +1,8 @@
 //! `strongroom connections`.
 
+mod export;
+mod import;
+
 use clap::{Args, Subcommand};
 use serde_json::json;
 use time::OffsetDateTime;
@@ -29,6 +32,8 @@ enum Command {
     List(List),
     Show(Show),
     Stats(Stats),
+    Import(Box<import::ImportFile>),
+    Export(export::Export),
 }
 
 /// List connections, newest first; every option narrows it.
@@ -100,11 +105,13 @@ impl Connections {
         environment: &Environment,
         output: &Output,
     ) -> Result<(), Failure> {
-        let Session { mut conn, .. } = Session::open(environment).await?;
+        let open = || async { Ok::<_, Failure>(Session::open(environment).await?.conn) };
         match self.command {
-            Command::List(list) => list.run(&mut conn, output).await,
-            Command::Show(show) => show.run(&mut conn, output).await,
-            Command::Stats(stats) => stats.run(&mut conn, output).await,
+            Command::List(list) => list.run(&mut open().await?, output).await,
+            Command::Show(show) => show.run(&mut open().await?, output).await,
+            Command::Stats(stats) => stats.run(&mut open().await?, output).await,
+            Command::Import(import) => import.run(environment, output).await,
+            Command::Export(export) => export.run(environment, output).await,
         }
     }
 }

@@ -1,0 +1,84 @@
+"""Two replicas of Strongroom, and a bank for them."""
+
+import os
+import subprocess
+import time
+import urllib.request
+
+BINARY = os.environ["STRONGROOM_BIN"]
+SANDBOX = "http://127.0.0.1:8081"
+CLIENT = ("hatestclient", "0123456789abcdef0123456789abcdef")
+REPLICAS = ["http://127.0.0.1:8091", "http://127.0.0.1:8092"]
+
+
+def answers(url):
+    try:
+        with urllib.request.urlopen(url, timeout=1) as answer:
+            return answer.status == 200
+    except OSError:
+        return False
+
+
+class Service:
+    """All processes of Strongroom's side."""
+
+    def __init__(self, scratch, database_url, environment):
+        self.scratch, self.processes = scratch, []
+        keys = subprocess.run([BINARY, "keys", "generate"], capture_output=True, text=True, check=True).stdout.strip()
+        self.environment = {
+            "PATH": os.environ["PATH"],
+            "DATABASE_URL": database_url,
+            "STRONGROOM_MASTER_KEYS": keys,
+            "STRONGROOM_PUBLIC_URL": "http://strongroom.test",
+            "STRONGROOM_BOOTSTRAP_CLIENT_ID": CLIENT[0],
+            "STRONGROOM_BOOTSTRAP_CLIENT_SECRET": CLIENT[1],
+            "STRONGROOM_REVEALS_PER_MINUTE": "1000000",
+            "DAPI_BASE_URL": f"{SANDBOX}/v2",
+            "DAPI_APP_KEY": "sandbox-app-key",
+            "DAPI_APP_SECRET": "sandbox-app-secret",
+            **environment,
+        }
+
+    def start(self):
+        self.spawn("sandbox", "sandbox", "--listen", SANDBOX.removeprefix("http://"))
+        self.command("migrate")
+        for number, url in enumerate(REPLICAS, 1):
+            listen = {
+                "STRONGROOM_LISTEN": url.removeprefix("http://"),
+                "STRONGROOM_METRICS_LISTEN": f"127.0.0.1:909{number}",
+            }
+            self.spawn(f"replica-{number}", "serve", **listen)
+        self.wait_ready(60)
+
+    def wait_ready(self, seconds):
+        until = time.monotonic() + seconds
+        waiting = [f"{url}/readyz" for url in REPLICAS] + [SANDBOX]
+        while waiting := [url for url in waiting if not answers(url)]:
+            if time.monotonic() > until:
+                raise TimeoutError(f"not ready within {seconds} s: {waiting}")
+            time.sleep(0.1)
+
+    def spawn(self, name, *arguments, **environment):
+        with open(self.scratch / f"{name}.log", "a") as log:
+            self.processes.append(
+                subprocess.Popen(
+                    [BINARY, *arguments], env=self.environment | environment, stdout=log, stderr=log, cwd=self.scratch
+                )
+            )
+
+    def command(self, *arguments):
+        """Runs one of Strongroom's commands to its end and returns its output."""
+        done = subprocess.run(
+            [BINARY, *arguments], env=self.environment, capture_output=True, text=True, cwd=self.scratch
+        )
+        if done.returncode != 0:
+            raise RuntimeError(f"strongroom {' '.join(arguments)}: {done.stdout} {done.stderr}")
+        return done.stdout
+
+    def alive(self):
+        return all(process.poll() is None for process in self.processes)
+
+    def stop(self):
+        for process in self.processes:
+            process.kill()
+            process.wait()
