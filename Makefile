@@ -4,7 +4,7 @@
 test:
 	cargo test --workspace --features failpoints --no-fail-fast
 
-## Master keys elsewhere, against a real OpenBao, with the lines of their runbook; needs Python 3.
+## Master keys elsewhere, against a real OpenBao and moto's AWS KMS, with the lines of their runbook; needs Python 3.
 test-kms:
 	scripts/test-kms
 

@@ -18,8 +18,8 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry as Metrics;
-use tracing_subscriber::filter::{FilterExt as _, LevelFilter, Targets};
-use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::filter::{FilterExt as _, LevelFilter, Targets, filter_fn};
+use tracing_subscriber::layer::{Filter, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer, Registry, fmt};
 
@@ -48,9 +48,11 @@ fn init_to(config: &LogConfig, out: impl Write + Send + 'static, colours: bool) 
     start(layer(config, out, colours).with_filter(filter(config)));
 }
 
-fn filter(config: &LogConfig) -> Targets {
+fn filter(config: &LogConfig) -> impl Filter<Registry> + Send + Sync + use<> {
     // Valid: checked when the configuration was read.
-    config.filter.parse().unwrap_or_else(|_| Targets::new())
+    let filter: Targets = config.filter.parse().unwrap_or_else(|_| Targets::new());
+    // With the hint, what the other filter leaves out everywhere stays free of cost.
+    filter.and(filter_fn(is_without_bodies).with_max_level_hint(LevelFilter::TRACE))
 }
 
 fn layer(
@@ -70,6 +72,12 @@ fn start(layer: impl Layer<Registry> + Send + Sync) {
     if first {
         std::panic::set_hook(Box::new(|panic| tracing::error!(%panic, "panicked")));
     }
+}
+
+/// Returns whether events of this kind never show a request's or an answer's body. AWS's library writes both below `info`,
+/// and in those to KMS are data keys.
+fn is_without_bodies(event: &tracing::Metadata<'_>) -> bool {
+    !event.target().starts_with("aws_") || *event.level() <= tracing::Level::INFO
 }
 
 /// The gauges of this process's pools.

@@ -21,7 +21,7 @@ use crate::vault::{self, MasterKeyId, MasterKeys};
 /// Master keys: they wrap the data keys that seal everything.
 ///
 /// An entry of `STRONGROOM_MASTER_KEYS` is `id:base64`, or `id:transit:MOUNT/KEY` for a key at Vault's or OpenBao's
-/// Transit engine, which it never leaves. A rotation moves from one kind to the other.
+/// Transit engine, or `id:awskms:ARN` for one at AWS KMS, which it never leaves. A rotation moves from one kind to another.
 ///
 /// To rotate: add a new key last to `STRONGROOM_MASTER_KEYS` on all replicas and restart them, then
 /// make it the first and restart them again, run `strongroom keys rewrap`, then

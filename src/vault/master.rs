@@ -9,10 +9,11 @@ use zeroize::Zeroizing;
 
 use super::VaultError;
 use super::associated_data::random;
+use super::aws_kms::{AwsKms, AwsSettings, InvalidAwsKms};
 use super::keys::{DataKey, KeyOwner, MasterKeyId, OtherKey, WrappedKey};
 use super::local::{KeyBytes, LocalKey, MASTER_KEY_BYTES};
 use super::metrics::Metrics;
-use super::remote::RemoteKey;
+use super::remote::{Engine, RemoteKey};
 use super::transit::{InvalidTransit, Transit, TransitClient};
 use crate::common::ids::DataKeyId;
 
@@ -27,8 +28,8 @@ pub enum InvalidMasterKey {
     None,
     /// An entry has no colon, or its id has other characters than letters, digits, `-` and `_`.
     #[error(
-        "entry {0} is not of the form id:base64 or id:transit:MOUNT/KEY, with an id of 1 to 32 letters, \
-         digits, - and _"
+        "entry {0} is not of the form id:base64, id:transit:MOUNT/KEY or id:awskms:ARN, with an id of 1 to 32 \
+         letters, digits, - and _"
     )]
     Form(usize),
     /// The part after the colon is not base64 of 32 bytes.
@@ -43,14 +44,26 @@ pub enum InvalidMasterKey {
     /// A key is at a Transit engine, and no address of one is known.
     #[error("key `{0}` is at a Transit engine, and STRONGROOM_TRANSIT_ADDR is not set")]
     NoTransit(MasterKeyId),
+    /// The part after `awskms:` does not name a key of AWS KMS, or the endpoint is none for data keys.
+    #[error("key `{0}`: {1}")]
+    AwsKms(MasterKeyId, InvalidAwsKms),
+}
+
+/// Where the engines are that an entry may refer to.
+#[derive(Debug, Default)]
+pub struct Engines {
+    /// The Transit engine of `id:transit:MOUNT/KEY`.
+    pub transit: Option<Arc<TransitClient>>,
+    /// The AWS KMS of `id:awskms:ARN`.
+    pub aws: Arc<AwsSettings>,
 }
 
 /// A named master key.
 pub enum MasterKey {
     /// `id:base64`: its bytes are in this process, wiped when dropped.
     Local(Box<LocalKey>),
-    /// `id:transit:MOUNT/KEY`: it never leaves Vault's or OpenBao's Transit engine.
-    Transit(RemoteKey),
+    /// `id:transit:MOUNT/KEY`, `id:awskms:ARN`: it never leaves Vault's or OpenBao's Transit engine, or AWS KMS.
+    Remote(RemoteKey),
 }
 
 impl MasterKey {
@@ -59,16 +72,16 @@ impl MasterKey {
     pub fn id(&self) -> &MasterKeyId {
         match self {
             Self::Local(key) => key.id(),
-            Self::Transit(key) => key.id(),
+            Self::Remote(key) => key.id(),
         }
     }
 
-    /// Returns where the key is: `local` or `transit`.
+    /// Returns where the key is: `local`, `transit` or `awskms`.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Local(_) => "local",
-            Self::Transit(_) => "transit",
+            Self::Remote(key) => key.kind(),
         }
     }
 
@@ -77,7 +90,7 @@ impl MasterKey {
     pub fn check_value(&self) -> &[u8; 32] {
         match self {
             Self::Local(key) => key.check_value(),
-            Self::Transit(key) => key.check_value(),
+            Self::Remote(key) => key.check_value(),
         }
     }
 
@@ -85,7 +98,7 @@ impl MasterKey {
     pub(super) fn remote(&self) -> Option<&RemoteKey> {
         match self {
             Self::Local(_) => None,
-            Self::Transit(key) => Some(key),
+            Self::Remote(key) => Some(key),
         }
     }
 
@@ -97,14 +110,14 @@ impl MasterKey {
     ) -> Result<WrappedKey, VaultError> {
         match self {
             Self::Local(key) => key.wrap(id, owner, bytes),
-            Self::Transit(key) => Ok(key.wrap(id, owner, bytes.clone()).await?),
+            Self::Remote(key) => Ok(key.wrap(id, owner, bytes.clone()).await?),
         }
     }
 
     pub(super) async fn open(&self, key: &WrappedKey) -> Result<KeyBytes, VaultError> {
         match self {
             Self::Local(local) => local.open(key),
-            Self::Transit(remote) => Ok(remote.open(key.clone()).await?),
+            Self::Remote(remote) => Ok(remote.open(key.clone()).await?),
         }
     }
 }
@@ -127,18 +140,15 @@ pub struct MasterKeys {
 impl MasterKeys {
     /// Parses `id:base64,id:base64` and ignores white space around the entries.
     pub fn parse(text: &str) -> Result<Self, InvalidMasterKey> {
-        Self::parse_with(text, None)
+        Self::parse_with(text, &Engines::default())
     }
 
-    /// The same, with the Transit engine that `id:transit:MOUNT/KEY` refers to.
-    pub fn parse_with(
-        text: &str,
-        transit: Option<&Arc<TransitClient>>,
-    ) -> Result<Self, InvalidMasterKey> {
+    /// The same, with the engines that `id:transit:MOUNT/KEY` and `id:awskms:ARN` refer to.
+    pub fn parse_with(text: &str, engines: &Engines) -> Result<Self, InvalidMasterKey> {
         let entries = text.split(',').map(str::trim).filter(|entry| !entry.is_empty());
         let mut keys = Vec::new();
         for (index, entry) in entries.enumerate() {
-            let key = parse_entry(index + 1, entry, transit)?;
+            let key = parse_entry(index + 1, entry, engines)?;
             if keys.iter().any(|other: &MasterKey| other.id() == key.id()) {
                 return Err(InvalidMasterKey::Twice(key.id().clone()));
             }
@@ -240,17 +250,23 @@ impl MasterKeys {
 fn parse_entry(
     number: usize,
     entry: &str,
-    transit: Option<&Arc<TransitClient>>,
+    engines: &Engines,
 ) -> Result<MasterKey, InvalidMasterKey> {
     let (id, place) = entry.split_once(':').ok_or(InvalidMasterKey::Form(number))?;
     let id = MasterKeyId::parse(id).ok_or(InvalidMasterKey::Form(number))?;
     match place.split_once(':') {
         None => Ok(MasterKey::Local(Box::new(parse_local(id, place)?))),
         Some(("transit", path)) => {
-            let client = transit.ok_or_else(|| InvalidMasterKey::NoTransit(id.clone()))?;
+            let client = engines.transit.as_ref();
+            let client = client.ok_or_else(|| InvalidMasterKey::NoTransit(id.clone()))?;
             let engine = Transit::new(Arc::clone(client), path);
             let engine = engine.map_err(|what| InvalidMasterKey::Transit(id.clone(), what))?;
-            Ok(MasterKey::Transit(RemoteKey::new(id, engine)))
+            Ok(MasterKey::Remote(RemoteKey::new(id, Engine::Transit(engine))))
+        }
+        Some(("awskms", arn)) => {
+            let engine = AwsKms::new(Arc::clone(&engines.aws), arn);
+            let engine = engine.map_err(|what| InvalidMasterKey::AwsKms(id.clone(), what))?;
+            Ok(MasterKey::Remote(RemoteKey::new(id, Engine::AwsKms(engine))))
         }
         Some(_) => Err(InvalidMasterKey::Form(number)),
     }

@@ -13,6 +13,8 @@
 //! May import: common, database.
 
 mod associated_data;
+mod aws_kms;
+mod bound;
 mod cache;
 mod data_key_rotation;
 mod engine;
@@ -32,6 +34,7 @@ mod token;
 mod transit;
 mod watch;
 
+pub use aws_kms::{AwsKms, AwsSettings, InvalidAwsKms, InvalidKeyArn, StaticCredentials};
 pub use data_key_rotation::{
     Published, Rotating, Scope, SealedAnew, count_rotating, destroy_former, is_key_destroyed, now,
     publish, rotating, seal_anew, switch,
@@ -39,7 +42,7 @@ pub use data_key_rotation::{
 pub use error::{Unavailable, VaultError};
 pub use keys::{DataKey, HashKey, KeyOwner, KeyedHash, MasterKeyId, OtherKey, WrappedKey};
 pub use local::{LocalKey, MASTER_KEY_BYTES};
-pub use master::{InvalidMasterKey, KEEP_DATA_KEYS, MasterKey, MasterKeys};
+pub use master::{Engines, InvalidMasterKey, KEEP_DATA_KEYS, MasterKey, MasterKeys};
 pub use metrics::Metrics;
 pub use opened::OpenedKeys;
 pub use remote::RemoteKey;

@@ -11,6 +11,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use zeroize::Zeroizing;
 
 use super::associated_data::random;
+use super::aws_kms::AwsKms;
 use super::engine::{Down, NewKey};
 use super::error::{OpenError, Unavailable};
 use super::health::Health;
@@ -24,14 +25,71 @@ use crate::common::ids::DataKeyId;
 const CALL_LIMIT: Duration = Duration::from_secs(3);
 /// How long a caller waits for its place in a call and for the call.
 const WAIT_LIMIT: Duration = Duration::from_secs(5);
-/// How many keys one call opens or wraps at most.
-const PER_CALL: usize = 100;
-/// How many calls run at once.
-const CALLS: usize = 4;
 /// How many keys may wait for a call.
 const QUEUE: usize = 4096;
-/// After how long without a call that succeeded the key is tried.
-const PROBE_AFTER: Duration = Duration::from_secs(5);
+
+/// What keeps the key.
+#[derive(Debug)]
+pub(super) enum Engine {
+    Transit(Transit),
+    AwsKms(AwsKms),
+}
+
+/// How calls to an engine are made.
+struct Manner {
+    /// How many keys one call opens or wraps at most.
+    per_call: usize,
+    /// How many calls run at once.
+    at_once: usize,
+    /// After how long without a call that succeeded the key is tried.
+    probe_after: Duration,
+}
+
+impl Engine {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Transit(_) => "transit",
+            Self::AwsKms(_) => "awskms",
+        }
+    }
+
+    const fn manner(&self) -> Manner {
+        match self {
+            Self::Transit(_) => {
+                Manner { per_call: 100, at_once: 4, probe_after: Duration::from_secs(5) }
+            }
+            // KMS has no batch, and each call is paid for and on CloudTrail's record.
+            Self::AwsKms(_) => {
+                Manner { per_call: 1, at_once: 32, probe_after: Duration::from_mins(1) }
+            }
+        }
+    }
+
+    fn check_value(&self) -> [u8; 32] {
+        match self {
+            Self::Transit(engine) => engine.check_value(),
+            Self::AwsKms(engine) => engine.check_value(),
+        }
+    }
+
+    async fn wrap(&self, id: &MasterKeyId, keys: &[NewKey]) -> Result<Vec<WrappedKey>, Down> {
+        match self {
+            Self::Transit(engine) => engine.wrap(id, keys).await,
+            Self::AwsKms(engine) => engine.wrap(id, keys).await,
+        }
+    }
+
+    async fn open(
+        &self,
+        id: &MasterKeyId,
+        keys: &[WrappedKey],
+    ) -> Result<Vec<Option<KeyBytes>>, Down> {
+        match self {
+            Self::Transit(engine) => engine.open(id, keys).await,
+            Self::AwsKms(engine) => engine.open(id, keys).await,
+        }
+    }
+}
 
 enum Job {
     Open(WrappedKey, oneshot::Sender<Result<KeyBytes, OpenError>>),
@@ -47,13 +105,13 @@ pub struct RemoteKey {
 
 struct Shared {
     id: MasterKeyId,
-    engine: Transit,
+    engine: Engine,
     health: Health,
     metrics: OnceLock<KeyMetrics>,
 }
 
 impl RemoteKey {
-    pub(super) fn new(id: MasterKeyId, engine: Transit) -> Self {
+    pub(super) fn new(id: MasterKeyId, engine: Engine) -> Self {
         let check_value = engine.check_value();
         let (health, metrics) = (Health::default(), OnceLock::new());
         let shared = Arc::new(Shared { id, engine, health, metrics });
@@ -62,6 +120,10 @@ impl RemoteKey {
 
     pub(super) fn id(&self) -> &MasterKeyId {
         &self.shared.id
+    }
+
+    pub(super) fn kind(&self) -> &'static str {
+        self.shared.engine.kind()
     }
 
     pub(super) fn check_value(&self) -> &[u8; 32] {
@@ -74,7 +136,7 @@ impl RemoteKey {
 
     /// Counts from now on by these metrics.
     pub(super) fn count_by(&self, metrics: &Metrics) {
-        let _ = self.shared.metrics.set(metrics.of_key(&self.shared.id, "transit"));
+        let _ = self.shared.metrics.set(metrics.of_key(&self.shared.id, self.kind()));
     }
 
     pub(super) async fn open(&self, wrapped: WrappedKey) -> Result<KeyBytes, OpenError> {
@@ -94,7 +156,8 @@ impl RemoteKey {
     /// Wraps a random key and opens it again, if the last success is some time ago or there is an outage.
     pub(super) async fn probe_if_due(&self) {
         let health = self.health();
-        let is_stale = health.last_success().is_none_or(|last| last.elapsed() >= PROBE_AFTER);
+        let after = self.shared.engine.manner().probe_after;
+        let is_stale = health.last_success().is_none_or(|last| last.elapsed() >= after);
         if is_stale || health.outage(Instant::now()).is_some() {
             // `Health` keeps the outcome.
             let _ = self.probe().await;
@@ -138,14 +201,15 @@ impl RemoteKey {
 
 /// Gathers what waits into calls until the key is dropped.
 async fn run(shared: Arc<Shared>, mut jobs: mpsc::Receiver<Job>) {
-    let calls = Arc::new(Semaphore::new(CALLS));
+    let Manner { per_call, at_once, .. } = shared.engine.manner();
+    let calls = Arc::new(Semaphore::new(at_once));
     while let Some(first) = jobs.recv().await {
         // While all calls are under way, more arrives for the next.
         let Ok(call) = Arc::clone(&calls).acquire_owned().await else { return };
         // Lets a caller that needs two keys ask for the second.
         tokio::task::yield_now().await;
         let mut batch = vec![first];
-        while batch.len() < PER_CALL
+        while batch.len() < per_call
             && let Ok(job) = jobs.try_recv()
         {
             batch.push(job);

@@ -84,7 +84,7 @@ impl Prepared {
         let [service, codes, secrets] =
             <[ServiceKey; 3]>::try_from(keys).map_err(|_| VaultError::DoesNotOpen)?;
         for key in masters.iter().filter_map(MasterKey::remote) {
-            masters.metrics().available(key.id(), "transit", true);
+            masters.metrics().available(key.id(), key.kind(), true);
         }
         let cache = Cache::new(masters.keep_data_keys());
         Ok(Vault(Arc::new(Inner {

@@ -207,6 +207,9 @@ pub struct RewrapBatch {
     pub next: Option<DataKeyId>,
 }
 
+/// How many data keys are wrapped anew at once: few enough that none waits too long for its turn at a slow engine.
+const REWRAPS_AT_ONCE: usize = 100;
+
 /// Rewraps up to `limit` data keys that the first master key does not wrap, from `after` on. Can be interrupted and
 /// repeated at any time and run on several machines at once. No transaction is open while the master keys are used:
 /// [`RewrapBatch::write`] follows.
@@ -220,7 +223,11 @@ pub async fn rewrap_some(
     let old = foreign_keys(conn, masters.first().id(), after, limit).await?;
     let whole = i64::try_from(old.len()).is_ok_and(|found| found == limit);
     let next = old.last().map(|key| key.id).filter(|_| whole);
-    let new = futures_util::future::try_join_all(old.iter().map(|key| masters.rewrap(key))).await?;
+    let mut new = Vec::with_capacity(old.len());
+    for step in old.chunks(REWRAPS_AT_ONCE) {
+        let step = step.iter().map(|key| masters.rewrap(key));
+        new.extend(futures_util::future::try_join_all(step).await?);
+    }
     fail::fail_point!("rewrap::wrapped");
     Ok(RewrapBatch { old, new, next })
 }

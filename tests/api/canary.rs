@@ -1,5 +1,5 @@
 //! No secret shows where it does not belong: not in logs at their most talkative, not in answers, not
-//! in metrics, not in PostgreSQL.
+//! in metrics, not in PostgreSQL, not at the engine of the master key.
 
 use std::time::Duration;
 
@@ -9,8 +9,8 @@ use strongroom_dev::sandbox::{self, Effect, Fault, LinkOptions, Refuse, WebhookO
 
 use crate::for_each_bank;
 use crate::support::{
-    Answer, Api, BOOTSTRAP_ID, BOOTSTRAP_SECRET, Bank, OauthClient, Process, Receiver, Reply,
-    Stage, for_user, id, with,
+    Answer, Api, BOOTSTRAP_ID, BOOTSTRAP_SECRET, Bank, Elsewhere, MASTER_KEY, OauthClient, Process,
+    Receiver, Reply, Stage, for_user, id, with,
 };
 
 for_each_bank!(no_secret_shows_where_it_does_not_belong);
@@ -54,6 +54,20 @@ impl Secrets {
         secret.clone()
     }
 
+    /// Which of them stand in what was sent to an engine, in any encoding that keeps their bytes together.
+    fn found_in_sent(&self, sent: &[u8]) -> Vec<&'static str> {
+        let holds = |part: &[u8]| sent.windows(part.len()).any(|window| window == part);
+        let any_form = |secret: &str| {
+            let hex = hexadecimal(secret);
+            let mut forms = vec![secret.to_owned(), hex.to_uppercase(), hex];
+            for offset in 0..3 {
+                forms.extend(base64_within(secret, offset));
+            }
+            forms.iter().any(|form| holds(form.as_bytes()))
+        };
+        self.0.iter().filter(|(_, secret)| any_form(secret)).map(|(name, _)| *name).collect()
+    }
+
     /// Which of them stand in `text`. A JWT is looked for by its signature, which nothing else holds.
     fn found_in(&self, text: &str) -> Vec<&'static str> {
         let core = |secret: &str| secret.rsplit('.').next().unwrap().to_owned();
@@ -83,6 +97,17 @@ async fn everything_in_postgresql(app: &Stage) -> String {
 
 fn hexadecimal(text: &str) -> String {
     text.bytes().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The middle of what base64 makes of a secret that has so many bytes before it, in both alphabets.
+fn base64_within(secret: &str, offset: usize) -> [String; 2] {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+    let padded = [vec![0; offset], secret.as_bytes().to_vec()].concat();
+    [STANDARD_NO_PAD.encode(&padded), URL_SAFE_NO_PAD.encode(&padded)].map(|encoded| {
+        // The first and the last characters depend on what is around it.
+        encoded[4..encoded.len() - 4].to_owned()
+    })
 }
 
 /// A day's work, with every secret that passed through it and every answer that was seen.
@@ -361,15 +386,34 @@ fn claims(jwt: &str) -> String {
     String::from_utf8(engine.decode(payload).unwrap()).unwrap()
 }
 
+/// The plaintexts of a key engine's calls that stand in the log: each is a data key.
+fn data_keys_in(sent: &[u8], log: &str) -> Vec<String> {
+    let sent = String::from_utf8_lossy(sent).to_lowercase();
+    let plaintexts =
+        sent.split("\"plaintext\":\"").skip(1).filter_map(|rest| rest.split('"').next());
+    let plaintexts: Vec<_> = plaintexts.map(str::to_owned).collect();
+    assert!(!plaintexts.is_empty(), "the engine wraps data keys");
+    let log = log.to_lowercase();
+    plaintexts.into_iter().filter(|plain| log.contains(plain)).collect()
+}
+
 #[expect(clippy::too_many_lines, reason = "one life, with every secret that there is")]
 async fn no_secret_shows_where_it_does_not_belong(bank: Bank) {
     let builder = bank.builder().set("STRONGROOM_ALLOW_PRIVATE_ADDRESSES", "true");
+    let engine = match bank {
+        Bank::Dapi => Elsewhere::AwsKms.start().await,
+        Bank::Plaid => Elsewhere::Transit.start().await,
+    };
+    let master_keys = format!("{},{MASTER_KEY}", engine.entry("t1"));
+    let builder = engine.on(builder, &master_keys).await;
     let stage = builder.set("STRONGROOM_ANSWER_WITHIN", "5").stage().await;
-    let process = Process::serve(&stage, &[("STRONGROOM_LOG", "trace")]).await;
+    let talkative = "trace,aws_smithy_runtime=trace,aws_config=trace,aws_sdk_kms=trace";
+    let process = Process::serve(&stage, &[("STRONGROOM_LOG", talkative)]).await;
     let api = &process.api;
     let mut secrets = Secrets(vec![
         ("bootstrap secret", BOOTSTRAP_SECRET.to_owned()),
         ("app secret", bank.app_secret().to_owned()),
+        ("AWS's secret", "CANARY-of-the-environment".to_owned()),
         ("master key", "QkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkI=".to_owned()),
     ]);
     let token = process.token().await;
@@ -441,6 +485,10 @@ async fn no_secret_shows_where_it_does_not_belong(bank: Bank) {
     );
     assert_eq!(secrets.found_in(&seen), [""; 0], "in answers");
     assert_eq!(secrets.found_in(&log), [""; 0], "in the log");
+    let sent = engine.sent();
+    assert!(sent.len() > 1000, "the engine was used");
+    assert_eq!(secrets.found_in_sent(&sent), [""; 0], "at the engine");
+    assert_eq!(data_keys_in(&sent, &log), [""; 0], "data keys in the log");
     assert_eq!(secrets.found_in(&held), [""; 0], "in PostgreSQL");
     assert_eq!(
         secrets.found_in(&afterwards),

@@ -49,6 +49,7 @@ mod kept;
 mod key_rotation;
 #[cfg(feature = "failpoints")]
 mod key_rotation_crashes;
+mod keys_at_aws;
 mod keys_elsewhere;
 mod late_tokens;
 mod linearisability;

@@ -275,7 +275,7 @@ async fn an_import_that_the_database_refuses_stops_and_goes_on_later() {
     app.database
         .execute("ALTER TABLE connections ADD CONSTRAINT no_row CHECK (false) NOT VALID")
         .await;
-    let ran = import(&app, Bank::Dapi, &[held.clone()], &[]).await;
+    let ran = import(&app, Bank::Dapi, std::slice::from_ref(&held), &[]).await;
     assert_eq!(ran.status, 1);
     assert!(ran.stderr.contains("stopped; run it again to go on. line 1:"), "{}", ran.stderr);
     app.database.execute("ALTER TABLE connections DROP CONSTRAINT no_row").await;

@@ -212,22 +212,26 @@ fn postman_item(request: &Request) -> Value {
         (_, Some(token)) => json!({ "type": "bearer", "bearer": [basic("token", token)] }),
         _ => json!({ "type": "noauth" }),
     };
-    let mut item =
-        json!({ "name": name, "request": { "method": method, "url": url, "auth": auth } });
-    if let (Some(body), Some(sent)) = (body, item.get_mut("request")) {
-        let header = json!([{ "key": "Content-Type", "value": media_type(body) }]);
-        sent["header"] = header;
-        sent["body"] = json!({ "mode": "raw", "raw": body });
-    }
-    if let Some((name, member)) = sets {
-        let answer = match *member {
+    let media = body.map(|body| json!({ "key": "Content-Type", "value": media_type(body) }));
+    let script = sets.map(|(name, member)| {
+        let answer = match member {
             "" => "pm.response.text()".to_owned(),
             member => format!("pm.response.json().{member}"),
         };
-        let script = format!("pm.collectionVariables.set('{name}', {answer});");
-        item["event"] = json!([{ "listen": "test", "script": { "exec": [script] } }]);
-    }
-    item
+        json!({ "exec": [format!("pm.collectionVariables.set('{name}', {answer});")] })
+    });
+    let event = script.map(|script| json!({ "listen": "test", "script": script }));
+    json!({
+        "name": name,
+        "request": {
+            "method": method,
+            "url": url,
+            "auth": auth,
+            "header": media.into_iter().collect::<Vec<_>>(),
+            "body": body.map(|body| json!({ "mode": "raw", "raw": body })),
+        },
+        "event": event.into_iter().collect::<Vec<_>>(),
+    })
 }
 
 #[cfg(test)]

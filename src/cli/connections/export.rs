@@ -23,7 +23,7 @@ use crate::connections::input::MAX_REASON;
 use crate::connections::model::Status;
 use crate::connections::query::search::{self, Search};
 use crate::connections::reveal::{self, Reveal, RevealedSecrets};
-use crate::providers::Provider;
+use crate::providers::{Provider, UserSecret};
 use crate::service;
 
 /// How many tokens are read at once.
@@ -75,7 +75,7 @@ impl<'a> Exported<'a> {
             login_id: login.filter(|_| provider == Provider::Dapi),
             item_id: login.filter(|_| provider == Provider::Plaid),
             access_token: secrets.access_token.expose(),
-            user_secret: secrets.user_secret.as_ref().map(|secret| secret.expose()),
+            user_secret: secrets.user_secret.as_ref().map(UserSecret::expose),
             user_id: secrets.dapi_user_id.as_deref(),
             token_id: secrets.dapi_token_id.as_deref(),
         }

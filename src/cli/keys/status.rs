@@ -39,7 +39,7 @@ pub(super) struct Verify {
 struct Branch {
     #[serde(flatten)]
     key: KnownMasterKey,
-    /// `local` or `transit`; absent if this process does not have the key.
+    /// `local`, `transit` or `awskms`; absent if this process does not have the key.
     kind: Option<&'static str>,
     /// `wraps`, `opens` or `notGiven`.
     state: &'static str,

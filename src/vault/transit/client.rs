@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use reqwest::{Certificate, Client, StatusCode, Url, redirect};
+use reqwest::{Certificate, Client, RequestBuilder, StatusCode, Url, redirect};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
-use super::session::{Login, Session, tame};
+use super::session::{Login, Session};
 use crate::common::secret::SecretText;
-use crate::vault::engine::Down;
+use crate::vault::engine::{Down, innermost, is_protected, tame};
 
 /// The time limit of a connection, DNS, TCP and TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -117,6 +117,29 @@ impl TransitClient {
         token: Option<&SecretText>,
     ) -> Result<(StatusCode, Zeroizing<Vec<u8>>), Down> {
         let down = |error: reqwest::Error| Down(describe(&error));
+        let mut response = match self.request(path, body, token)?.send().await {
+            Err(error) if may_be_stale(&error) => self.request(path, body, token)?.send().await,
+            sent => sent,
+        }
+        .map_err(down)?;
+        let mut answer = Zeroizing::new(Vec::new());
+        while let Some(chunk) = response.chunk().await.map_err(down)? {
+            if answer.len() + chunk.len() > MAX_ANSWER {
+                return Err(Down("an answer that is too large".to_owned()));
+            }
+            answer.extend_from_slice(&chunk);
+        }
+        Ok((response.status(), answer))
+    }
+}
+
+impl TransitClient {
+    fn request(
+        &self,
+        path: &str,
+        body: &str,
+        token: Option<&SecretText>,
+    ) -> Result<RequestBuilder, Down> {
         let url = self.base.join(&format!("v1/{path}"));
         let url = url.map_err(|_| Down("an impossible path".to_owned()))?;
         let mut request = self
@@ -131,41 +154,30 @@ impl TransitClient {
             value.set_sensitive(true);
             request = request.header("X-Vault-Token", value);
         }
-        let mut response = request.send().await.map_err(down)?;
-        let mut answer = Zeroizing::new(Vec::new());
-        while let Some(chunk) = response.chunk().await.map_err(down)? {
-            if answer.len() + chunk.len() > MAX_ANSWER {
-                return Err(Down("an answer that is too large".to_owned()));
-            }
-            answer.extend_from_slice(&chunk);
-        }
-        Ok((response.status(), answer))
+        Ok(request)
     }
 }
 
-/// Parses `https://host:port`; `http` on loopback alone, because data keys would cross the network in the clear.
+/// Returns whether a call failed as it does if the other side closes an idle connection at that moment. It is made once more:
+/// encrypting, decrypting and logging in may be repeated.
+fn may_be_stale(error: &reqwest::Error) -> bool {
+    error.is_request() && !error.is_connect() && !error.is_timeout()
+}
+
+/// Parses `https://host:port`, or `http` on loopback.
 fn parse_address(address: &str) -> Option<Url> {
     let url = Url::parse(address).ok()?;
-    let on_loopback = match url.host()? {
-        url::Host::Ipv4(ip) => ip.is_loopback(),
-        url::Host::Ipv6(ip) => ip.is_loopback(),
-        url::Host::Domain(name) => name == "localhost",
-    };
-    let protected = url.scheme() == "https" || (url.scheme() == "http" && on_loopback);
     let plain = matches!(url.path(), "" | "/")
         && url.query().is_none()
         && url.fragment().is_none()
         && url.username().is_empty()
         && url.password().is_none();
-    (protected && plain).then_some(url)
+    (is_protected(&url) && plain).then_some(url)
 }
 
 /// Returns the innermost cause, which names no URL.
 fn describe(error: &reqwest::Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
+    let cause = innermost(error);
     if std::ptr::addr_eq(cause, error) {
         "no usable answer".to_owned()
     } else {

@@ -12,23 +12,19 @@ pub use session::{Login, SecretSource};
 
 use std::sync::Arc;
 
-use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::engine::{Down, NewKey};
-use super::keys::{KeyOwner, MasterKeyId, WrappedKey};
-use super::local::{KeyBytes, wrapping_aad};
-use crate::common::ids::DataKeyId;
+use super::bound::{check_value, key_of_plaintext, plaintext};
+use super::engine::{Down, NewKey, tame};
+use super::keys::{MasterKeyId, WrappedKey};
+use super::local::KeyBytes;
 use crate::common::secret::SecretText;
 
 /// The first byte of a key that a Transit engine wrapped: the engine's ciphertext follows, as text.
 const WRAPPED_TRANSIT: u8 = 2;
-/// The first byte of the plaintext: the hash of the AAD and the data key follow.
-const PLAIN_V1: u8 = 1;
-const HASH_BYTES: usize = 32;
 
 /// What is wrong with `MOUNT/KEY`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -63,9 +59,7 @@ impl Transit {
 
     /// Hashes the place of the key. Its address is not part of it: an engine may move.
     pub(super) fn check_value(&self) -> [u8; 32] {
-        let place =
-            format!("strongroom master key check value v1\0transit\0{}/{}", self.mount, self.key);
-        sha256(place.as_bytes())
+        check_value("transit", &format!("{}/{}", self.mount, self.key))
     }
 
     /// Wraps keys, in their order.
@@ -82,7 +76,7 @@ impl Transit {
         let results = results.into_iter().zip(keys).map(|(result, new)| {
             let ciphertext = result.ciphertext.ok_or_else(|| {
                 let what = result.error.unwrap_or_else(|| "no ciphertext".to_owned());
-                Down(format!("a key was not encrypted: {}", session::tame(&what)))
+                Down(format!("a key was not encrypted: {}", tame(&what)))
             })?;
             let mut wrapped = vec![WRAPPED_TRANSIT];
             wrapped.extend_from_slice(ciphertext.as_bytes());
@@ -113,7 +107,7 @@ impl Transit {
             if let Some(error) = &result.error {
                 tracing::error!(
                     data_key = %key.id,
-                    cause = session::tame(error),
+                    cause = tame(error),
                     "a Transit engine does not open a data key"
                 );
             }
@@ -184,40 +178,9 @@ fn ciphertext(wrapped: &[u8]) -> Option<&str> {
     std::str::from_utf8(text).ok()
 }
 
-fn plaintext(
-    id: DataKeyId,
-    owner: KeyOwner,
-    master: &MasterKeyId,
-    bytes: &KeyBytes,
-) -> Zeroizing<Vec<u8>> {
-    let mut plain = Zeroizing::new(Vec::with_capacity(1 + HASH_BYTES + bytes.len()));
-    plain.push(PLAIN_V1);
-    plain.extend_from_slice(&sha256(wrapping_aad(id, owner, master).as_bytes()));
-    plain.extend_from_slice(bytes.as_slice());
-    plain
-}
-
-/// Returns the data key in a plaintext, if the plaintext is that of this row.
-fn key_of_plaintext(plain: &[u8], key: &WrappedKey, master: &MasterKeyId) -> Option<KeyBytes> {
-    let (version, rest) = plain.split_first()?;
-    let (hash, bytes) = rest.split_first_chunk::<HASH_BYTES>()?;
-    let expected = sha256(wrapping_aad(key.id, key.owner, master).as_bytes());
-    if *version != PLAIN_V1 || *hash != expected {
-        return None;
-    }
-    <[u8; 32]>::try_from(bytes).map(Zeroizing::new).ok()
-}
-
-fn sha256(bytes: &[u8]) -> [u8; 32] {
-    let mut hash = [0; 32];
-    hash.copy_from_slice(digest(&SHA256, bytes).as_ref());
-    hash
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::common::ids::{AppId, UserId};
 
     fn client() -> Arc<TransitClient> {
         let login = Login::Token(SecretSource::Text(SecretText::new("token".to_owned())));
@@ -239,31 +202,6 @@ mod tests {
         let value = |path| Transit::new(client(), path).unwrap().check_value();
         assert_eq!(value("transit/a"), value("transit/a"));
         assert_ne!(value("transit/a"), value("transit/b"));
-    }
-
-    #[test]
-    fn a_plaintext_is_the_key_of_its_row_alone() {
-        let master = MasterKeyId::parse("t1").unwrap();
-        let (id, bytes) = (DataKeyId::new(), Zeroizing::new([7; 32]));
-        let owner = KeyOwner::User { app: AppId::new(), user: UserId::new() };
-        let plain = plaintext(id, owner, &master, &bytes);
-        let row = WrappedKey {
-            id,
-            owner,
-            master_key_id: master.clone(),
-            wrapped: Vec::new(),
-            other: None,
-        };
-        assert_eq!(key_of_plaintext(&plain, &row, &master), Some(bytes));
-        let other_owner = WrappedKey { owner: KeyOwner::Service, ..row.clone() };
-        let other_id = WrappedKey { id: DataKeyId::new(), ..row.clone() };
-        for other in [other_owner, other_id] {
-            assert!(key_of_plaintext(&plain, &other, &master).is_none(), "{other:?}");
-        }
-        assert!(key_of_plaintext(&plain, &row, &MasterKeyId::parse("t2").unwrap()).is_none());
-        for length in 0..plain.len() {
-            assert!(key_of_plaintext(&plain[..length], &row, &master).is_none());
-        }
     }
 
     #[test]

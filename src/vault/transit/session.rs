@@ -11,11 +11,7 @@ use zeroize::Zeroizing;
 
 use super::client::TransitClient;
 use crate::common::secret::SecretText;
-use crate::common::text;
 use crate::vault::engine::Down;
-
-/// The largest part of an error of another system that is kept, in bytes.
-const MAX_CAUSE: usize = 200;
 
 /// Where a secret comes from.
 #[derive(Debug)]
@@ -128,9 +124,4 @@ impl Session {
         *held = Some(Held { token: auth.client_token.clone(), until });
         Ok(auth.client_token)
     }
-}
-
-/// Shortens an error of another system.
-pub(super) fn tame(what: &str) -> String {
-    text::tame(what.trim(), MAX_CAUSE).replace(['\n', '\r'], " ")
 }

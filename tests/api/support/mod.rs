@@ -1,9 +1,12 @@
 //! A service of one's own for each test: a fresh database, a sandbox, clients, and hands on all of
 //! their clocks.
 
+mod aws_kms;
 mod bank;
 mod client;
 mod database;
+mod key_engine;
+mod line;
 mod oauth;
 mod plaid;
 mod process;
@@ -12,14 +15,17 @@ mod receiver;
 mod transit;
 mod trouble;
 
+pub use aws_kms::{AwsKms, Source};
 pub use bank::Bank;
 pub use client::{Answer, Api};
 pub use database::TestDatabase;
+pub use key_engine::Elsewhere;
+pub use line::Line;
 pub use oauth::OauthClient;
 pub use process::{Process, command};
 pub use proxy::{Cut, Proxy};
 pub use receiver::{Received, Receiver, Reply};
-pub use transit::{Line, Transit};
+pub use transit::{Transit, service_account_token};
 pub use trouble::Trouble;
 
 use std::collections::HashMap;
@@ -352,7 +358,10 @@ impl TestApp {
 
     pub async fn active_from(&self, user: &str, result: &Value) -> Value {
         let answer = self.hand_in(user, result).await;
-        assert!([201, 202].contains(&answer.status), "{} {}", answer.status, answer.json);
+        if ![201, 202].contains(&answer.status) {
+            let ready = self.api.send(self.api.request(reqwest::Method::GET, "/readyz")).await;
+            panic!("{} {}; {}", answer.status, answer.json, ready.json);
+        }
         let connection = self.api.connection(&self.token().await, id(&answer.json)).await;
         if connection["status"] == "pending" {
             self.settled(id(&answer.json)).await;

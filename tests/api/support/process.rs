@@ -126,7 +126,7 @@ impl Drop for Process {
 pub fn command(stage: &Stage, variables: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_strongroom"));
     command.env_clear().stdout(Stdio::piped()).stderr(Stdio::inherit());
-    for prefix in ["STRONGROOM_", "DAPI_", "PLAID_", "DATABASE_"] {
+    for prefix in ["STRONGROOM_", "DAPI_", "PLAID_", "DATABASE_", "AWS_"] {
         for name in stage.environment.names(prefix) {
             command.env(name, stage.environment.get(name).unwrap());
         }

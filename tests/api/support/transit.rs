@@ -1,38 +1,22 @@
-//! A Transit engine: the real one that `scripts/test-kms` starts, or a small stand-in that speaks its wire. Between it and
-//! the service is a line that can be cut.
+//! A Transit engine: the real one that `scripts/test-kms` starts, or a small stand-in that speaks its wire.
 
 use std::collections::HashSet;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
-use tokio::sync::watch;
 
 use super::Builder;
-
-/// What the line between the service and the engine does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Line {
-    Up,
-    /// Connections are closed, and new ones at once.
-    Down,
-    /// Connections are taken and never answered.
-    Silent,
-    /// What the engine answers comes this late.
-    Slow(Duration),
-}
+use super::line::{Line, Wire};
 
 /// An engine with one key of its own.
 pub struct Transit {
     engine: Engine,
     key: String,
-    address: SocketAddr,
-    line: watch::Sender<Line>,
+    wire: Wire,
 }
 
 enum Engine {
@@ -62,29 +46,21 @@ impl Transit {
             let backend = serve(Arc::clone(&stand_in));
             (Engine::StandIn(stand_in), backend)
         };
-        let (line, watching) = watch::channel(Line::Up);
-        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-        let address = listener.local_addr().unwrap();
-        tokio::spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(pass_on(client, backend, watching.clone()));
-            }
-        });
-        let transit = Self { engine, key: random_name("key-"), address, line };
+        let wire = Wire::to(backend).await;
+        let transit = Self { engine, key: random_name("key-"), wire };
         transit.administer(&format!("transit/keys/{}", transit.key), json!({})).await;
         transit
     }
 
     /// The variables of a service that uses the engine with a new token.
-    pub async fn on(&self, builder: Builder, master_keys: &str) -> Builder {
+    pub async fn on(&self, builder: Builder) -> Builder {
         builder
-            .set("STRONGROOM_MASTER_KEYS", master_keys)
             .set("STRONGROOM_TRANSIT_ADDR", self.url())
             .set("STRONGROOM_TRANSIT_TOKEN", self.token().await)
     }
 
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("http://{}", self.wire.address)
     }
 
     /// An entry of `STRONGROOM_MASTER_KEYS`.
@@ -93,7 +69,12 @@ impl Transit {
     }
 
     pub fn cut(&self, line: Line) {
-        self.line.send(line).unwrap();
+        self.wire.cut(line);
+    }
+
+    /// What was sent to the engine; see [`Wire::sent`].
+    pub fn sent(&self) -> Vec<u8> {
+        self.wire.sent()
     }
 
     /// Asks the real engine as its administrator.
@@ -144,7 +125,10 @@ impl Transit {
     pub async fn revoke_logins(&self) {
         match &self.engine {
             Engine::Real { .. } => {
-                self.administer("sys/leases/revoke-prefix/auth/approle/login", json!({})).await;
+                for method in ["approle", "kubernetes"] {
+                    let path = format!("sys/leases/revoke-prefix/auth/{method}/login");
+                    self.administer(&path, json!({})).await;
+                }
             }
             Engine::StandIn(stand_in) => stand_in.tokens.lock().unwrap().clear(),
         }
@@ -168,61 +152,42 @@ impl Transit {
     }
 }
 
+/// The account of `tests/kms/token_review.py`.
+const SERVICE_ACCOUNT: &str = "strongroom";
+
+/// What Kubernetes puts into a pod of this service account: a JWT, whose signature the engine leaves to the cluster.
+pub fn service_account_token(account: &str) -> String {
+    let part = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    let of_account = json!({ "name": account, "uid": format!("uid-of-{account}") });
+    let claims = json!({
+        "iss": "https://kubernetes.default.svc",
+        "sub": format!("system:serviceaccount:payments:{account}"),
+        "iat": 1_700_000_000, "nbf": 1_700_000_000, "exp": 4_102_444_800_u64,
+        "kubernetes.io": { "namespace": "payments", "serviceaccount": of_account },
+    });
+    let signature = URL_SAFE_NO_PAD.encode(format!("signed for {account}"));
+    format!("{}.{}.{signature}", part(json!({ "alg": "RS256", "typ": "JWT" })), part(claims))
+}
+
+impl Transit {
+    /// A role for the service account `strongroom` of the namespace `payments`, which may use the key.
+    pub async fn kubernetes_role(&self) -> String {
+        let body = json!({
+            "bound_service_account_names": [SERVICE_ACCOUNT],
+            "bound_service_account_namespaces": ["payments"],
+            "token_policies": [self.policy().await],
+            "token_ttl": "1h",
+        });
+        self.administer(&format!("auth/kubernetes/role/{}", self.key), body).await;
+        self.key.clone()
+    }
+}
+
 impl StandIn {
     fn new_token(&self) -> String {
         let token = random_name("s.");
         self.tokens.lock().unwrap().insert(token.clone());
         token
-    }
-}
-
-/// Passes bytes on for as long as the line is up.
-async fn pass_on(mut client: TcpStream, backend: SocketAddr, mut line: watch::Receiver<Line>) {
-    loop {
-        let now = *line.borrow_and_update();
-        match now {
-            Line::Up | Line::Slow(_) => break,
-            Line::Down => return,
-            Line::Silent => {
-                if line.changed().await.is_err() {
-                    return;
-                }
-            }
-        }
-    }
-    let Ok(mut engine) = TcpStream::connect(backend).await else { return };
-    loop {
-        let (mut from_client, mut from_engine) = (vec![0; 65_536], vec![0; 65_536]);
-        tokio::select! {
-            changed = line.changed() => {
-                let now = *line.borrow_and_update();
-                match now {
-                    _ if changed.is_err() => return,
-                    Line::Down => return,
-                    Line::Silent => {
-                        let _ = line.changed().await;
-                        return;
-                    }
-                    Line::Up | Line::Slow(_) => {}
-                }
-            }
-            read = tokio::io::AsyncReadExt::read(&mut client, &mut from_client) => {
-                let Ok(count @ 1..) = read else { return };
-                if tokio::io::AsyncWriteExt::write_all(&mut engine, &from_client[..count]).await.is_err() {
-                    return;
-                }
-            }
-            read = tokio::io::AsyncReadExt::read(&mut engine, &mut from_engine) => {
-                let Ok(count @ 1..) = read else { return };
-                let now = *line.borrow();
-                if let Line::Slow(by) = now {
-                    tokio::time::sleep(by).await;
-                }
-                if tokio::io::AsyncWriteExt::write_all(&mut client, &from_engine[..count]).await.is_err() {
-                    return;
-                }
-            }
-        }
     }
 }
 
@@ -233,7 +198,7 @@ fn serve(stand_in: Arc<StandIn>) -> SocketAddr {
     let app = move || {
         App::new()
             .app_data(data.clone())
-            .route("/v1/auth/approle/login", web::post().to(log_in))
+            .route("/v1/auth/{method}/login", web::post().to(log_in))
             .route("/v1/transit/{operation}/{key}", web::post().to(use_key))
     };
     let server = HttpServer::new(app).workers(1).disable_signals().listen(listener).unwrap().run();
@@ -241,9 +206,18 @@ fn serve(stand_in: Arc<StandIn>) -> SocketAddr {
     address
 }
 
-async fn log_in(stand_in: web::Data<StandIn>, body: web::Json<Value>) -> HttpResponse {
-    if *body != json!({ "role_id": "role", "secret_id": "secret" }) {
-        return HttpResponse::BadRequest().json(json!({ "errors": ["invalid role or secret ID"] }));
+async fn log_in(
+    stand_in: web::Data<StandIn>,
+    method: web::Path<String>,
+    body: web::Json<Value>,
+) -> HttpResponse {
+    let is_right = if *method == "kubernetes" {
+        body["role"].is_string() && body["jwt"] == service_account_token(SERVICE_ACCOUNT)
+    } else {
+        *body == json!({ "role_id": "role", "secret_id": "secret" })
+    };
+    if !is_right {
+        return HttpResponse::Forbidden().json(json!({ "errors": ["permission denied"] }));
     }
     let auth = json!({ "client_token": stand_in.new_token(), "lease_duration": 3600 });
     HttpResponse::Ok().json(json!({ "auth": auth }))

@@ -115,16 +115,14 @@ fn read_csv(source: impl Read, columns: &Columns) -> Result<(Vec<Line>, Vec<Wron
     let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::Headers).from_reader(source);
     let heading = reader.headers().map_err(|error| Failure::Usage(complaint(&error)))?;
     // Excel begins a file with a byte order mark.
-    let names = heading.iter().map(|name| name.trim_start_matches('\u{feff}'));
-    let fields = names.map(|name| columns.field_of(name)).collect::<Result<Vec<_>, _>>();
+    let heading = heading.iter().map(|name| name.trim_start_matches('\u{feff}'));
+    let fields = heading.map(|name| columns.field_of(name)).collect::<Result<Vec<_>, _>>();
     let fields = fields.map_err(Failure::Usage)?;
-    let named = fields.iter().flatten().collect::<Vec<_>>();
-    if let Some(twice) =
-        named.iter().enumerate().find(|(at, it)| named.iter().take(*at).any(|is| is == *it))
-    {
-        return Err(Failure::Usage(format!("two columns are `{}`", twice.1)));
+    let mut known = std::collections::BTreeSet::new();
+    if let Some(twice) = fields.iter().flatten().find(|field| !known.insert(**field)) {
+        return Err(Failure::Usage(format!("two columns are `{twice}`")));
     }
-    if named.is_empty() {
+    if known.is_empty() {
         return Err(Failure::Usage(format!(
             "the first line has to name the columns: {}",
             FIELDS.join(", ")

@@ -234,8 +234,10 @@ async fn import_one(context: &Context, one: &Import) -> Result<Imported, Connect
     loop {
         let imported = import(context, &Actor::operator(), one).await;
         let again = match &imported {
-            Ok(Imported::Not(NotImported::Busy(_))) | Err(ConnectionError::Contended) => true,
-            Err(ConnectionError::Vault(VaultError::Unavailable(_))) => true,
+            Ok(Imported::Not(NotImported::Busy(_)))
+            | Err(
+                ConnectionError::Contended | ConnectionError::Vault(VaultError::Unavailable(_)),
+            ) => true,
             Err(error) => error.database().is_some_and(is_outage),
             Ok(_) => false,
         };
