@@ -118,7 +118,7 @@ test("no account, a refused login and leaving are told", async () => {
   await accessible(page);
   await page.getByRole("checkbox").first().check();
   await page.getByRole("button", { name: "Continue" }).click();
-  assert.match(await page.locator("#result").textContent(), /"public_token": "public-sandbox-/);
+  await page.locator("#result", { hasText: /"public_token": "public-sandbox-/ }).waitFor();
   await page.goto(`${sandbox}/plaid/link`);
   await page.keyboard.press("Escape");
   await page.getByRole("heading", { name: "Nothing was connected" }).waitFor();
