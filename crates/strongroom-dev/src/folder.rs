@@ -140,8 +140,7 @@ impl Folder {
         read(&self.env_file()).unwrap_or_default()
     }
 
-    /// Writes this start's variables to `env`,
-    /// and puts the folder of the program on the shell's `PATH`.
+    /// Writes this start's variables to `env`, and puts the folder of the program on the shell's `PATH`.
     pub fn write_variables(
         &self,
         variables: &Lines,
@@ -152,7 +151,8 @@ impl Folder {
         let path = program
             .map(|program| format!("PATH={}:\"$PATH\"\n", quoted(&program.display().to_string())));
         let path = path.unwrap_or_default();
-        write(&self.env_file(), &format!("{about}{path}{}", exports(variables).as_str()))
+        let text = format!("{about}{path}{}", exports(variables).as_str());
+        write(&self.env_file(), &zeroize::Zeroizing::new(text))
     }
 
     /// Returns the path of the log.

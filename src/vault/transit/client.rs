@@ -131,9 +131,7 @@ impl TransitClient {
         }
         Ok((response.status(), answer))
     }
-}
 
-impl TransitClient {
     fn request(
         &self,
         path: &str,

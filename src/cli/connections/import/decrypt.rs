@@ -30,12 +30,13 @@ pub(super) async fn decrypt(
             "line {line}: a value of several lines cannot go through --decrypt-command"
         )));
     }
-    let plain = filter(command, encrypted.iter().map(|(_, value)| value.clone()).collect()).await?;
-    if plain.len() != encrypted.len() {
+    let count = encrypted.len();
+    let plain = filter(command, encrypted.into_iter().map(|(_, value)| value).collect()).await?;
+    if plain.len() != count {
         return Err(Failure::Other(format!(
             "--decrypt-command wrote {} lines for {} values",
             plain.len(),
-            encrypted.len()
+            count
         )));
     }
     let mut plain = plain.into_iter();
