@@ -67,6 +67,7 @@ pub const VARIABLES: &[&str] = &[
     "STRONGROOM_SWEEP_INTERVAL",
     "STRONGROOM_REVOCATION_GIVE_UP_AFTER",
     "STRONGROOM_EVENT_RETENTION_DAYS",
+    "STRONGROOM_HISTORY_RETENTION_DAYS",
     "STRONGROOM_LOG",
     "STRONGROOM_LOG_FORMAT",
     "DAPI_BASE_URL",
@@ -262,6 +263,8 @@ pub struct Pace {
     pub give_up_after: Duration,
     /// How long events are kept.
     pub event_retention: Duration,
+    /// How long connections, bulk revocations and erasures are kept after they ended; `None`: for ever.
+    pub history_retention: Option<Duration>,
 }
 
 impl Pace {
@@ -270,6 +273,7 @@ impl Pace {
         let days: u32 = reader.number("STRONGROOM_EVENT_RETENTION_DAYS", 30, 7..=3650);
         Self {
             event_retention: Duration::from_hours(24) * days,
+            history_retention: Self::read_history_retention(reader),
             answer_within: reader.seconds("STRONGROOM_ANSWER_WITHIN", 10, 0..=600),
             code_exp_cap: reader.switch("STRONGROOM_CODE_EXP_CAP", true),
             sweep_interval: reader.seconds("STRONGROOM_SWEEP_INTERVAL", 5, 1..=3600),
@@ -279,6 +283,17 @@ impl Pace {
                 1..=52 * WEEK,
             ),
         }
+    }
+
+    /// A code is good for half an hour and a token's last answer comes within hours: nothing that is thirty days old is
+    /// still on its way.
+    fn read_history_retention(reader: &mut Reader<'_>) -> Option<Duration> {
+        const NAME: &str = "STRONGROOM_HISTORY_RETENTION_DAYS";
+        let days = reader.number(NAME, 0, 0..=36_500);
+        if (1..30).contains(&days) {
+            reader.mistake(NAME, "must be 0, for ever, or at least 30");
+        }
+        (days > 0).then(|| Duration::from_hours(24) * days)
     }
 }
 

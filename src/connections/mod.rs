@@ -2,7 +2,7 @@
 //!
 //! `model` holds the rules and does no I/O. Each use case has a folder with its statements in `store` and its
 //! HTTP in `routes`: `exchange`, `import`, `reveal`, `rotation`, `revocation`, `bulk_revocation`, `erasure`, `attention`,
-//! `query`, `webhooks`. `reconcile` carries on what did not end. `bank_login` and `transitions` are what they share;
+//! `query`, `webhooks`. `reconcile` carries on what did not end, and `retention` forgets what ended long ago. `bank_login` and `transitions` are what they share;
 //! `shape` describes bodies for the `OpenAPI` document.
 //!
 //! May import: common, vault, providers, http, audit, apps, users; `erasure` alone oauth, which signs its receipts.
@@ -28,6 +28,7 @@ mod opened_keys;
 pub(crate) mod proxy_token;
 pub(crate) mod query;
 pub mod reconcile;
+mod retention;
 pub(crate) mod reveal;
 pub(crate) mod revocation;
 pub(crate) mod rotation;

@@ -25,7 +25,7 @@ use crate::connections::reconcile::calls::{claim_and_run, leave_locked};
 use crate::connections::reconcile::store::Due;
 use crate::connections::{
     ConnectionError, Context, bank_login, bulk_revocation, details, erasure, link_tokens, model,
-    reveal, rotation, sql, superseded, token_lease, transitions, webhooks,
+    retention, reveal, rotation, sql, superseded, token_lease, transitions, webhooks,
 };
 use crate::database::{Conn, is_outage};
 use crate::providers::Provider;
@@ -388,6 +388,8 @@ pub async fn housekeeping(context: &Context) -> Result<(), ConnectionError> {
         let forget = async { Ok(forget(&mut context.pool.acquire().await?).await?) };
         isolated(context, Reconciler::Housekeeping, ROW, forget.boxed()).await;
     }
+    let history = async { retention::sweep(context).await.map(drop) };
+    isolated(context, Reconciler::Housekeeping, ROW, history.boxed()).await;
     let mut conn = context.pool.acquire().await?;
     context.metrics.backlog(&store::backlog(&mut conn).await?);
     let overdue = store::due_summary(&mut conn).await?.overdue.unwrap_or_default();
