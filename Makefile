@@ -1,4 +1,4 @@
-.PHONY: test test-kms test-ha test-production test-docs test-api-document test-browser test-client-libraries test-examples example soak fmt lint sqlx doc bench bench-events bench-peers
+.PHONY: test test-kms test-ha test-upgrade test-production test-docs test-api-document test-browser test-client-libraries test-examples example soak fmt lint sqlx doc bench bench-events bench-peers
 
 ## Everything that has to hold; needs Rust, a C compiler and PostgreSQL's programs.
 test:
@@ -12,6 +12,10 @@ test-kms:
 ## Python 3 and Debian's patroni, etcd-server and haproxy; ROUNDS=10 repeats it.
 test-ha:
 	scripts/test-ha
+
+## A fleet under load becomes this release, goes back, and comes again; needs Python 3.
+test-upgrade:
+	scripts/test-upgrade
 
 ## The binary that production runs: what it must not contain, and what it says instead.
 test-production:

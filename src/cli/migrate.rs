@@ -3,9 +3,9 @@
 use clap::Args;
 
 use super::Failure;
-use super::output::Output;
+use super::output::{Output, count, table};
 use crate::config::{DatabaseConfig, Environment, Reader};
-use crate::service::{Database, migrate};
+use crate::service::{Database, Expected, Pending, check_migrations, migrate};
 
 /// Apply pending migrations and end.
 ///
@@ -13,8 +13,15 @@ use crate::service::{Database, migrate};
 /// change tables, `STRONGROOM_MIGRATE_DATABASE_URL` names the owner's connection; the role of
 /// `DATABASE_URL` is then given what the service needs, and nothing that alters the audit trail.
 /// Applying them twice does no harm.
+///
+/// A migration waits one second for a lock, gives way to what holds it, and tries again for ten minutes: a forgotten
+/// transaction holds up the migration, and not the service.
 #[derive(Debug, Args)]
-pub(super) struct Migrate {}
+pub(super) struct Migrate {
+    /// Only show the pending migrations and what each locks, for about how long. Locks nothing.
+    #[arg(long)]
+    check: bool,
+}
 
 impl Migrate {
     pub(super) async fn run(
@@ -27,6 +34,11 @@ impl Migrate {
         let config = reader.finish(config)?;
         if config.owner.is_none() {
             Database::reach(&config).await?;
+        }
+        if self.check {
+            let pending = check_migrations(&config).await?;
+            output.result(&serde_json::json!({ "pending": pending }), || describe(&pending));
+            return Ok(());
         }
         let migrated = migrate(&config).await?;
         output.result(&migrated, || {
@@ -41,4 +53,30 @@ impl Migrate {
         });
         Ok(())
     }
+}
+
+fn describe(pending: &[Pending]) -> String {
+    if pending.is_empty() {
+        return "Nothing to do: every migration is applied.".to_owned();
+    }
+    let mut text = count(i64::try_from(pending.len()).unwrap_or(i64::MAX), "pending migration");
+    for migration in pending {
+        text += &format!("\n\n{} {}\n", migration.version, migration.name);
+        if migration.locks.is_empty() {
+            text += "locks no table that there is";
+            continue;
+        }
+        let rows: Vec<_> = migration.locks.iter().map(row).collect();
+        text += &table(["TABLE", "LOCK", "BLOCKS", "FOR ABOUT"], &rows);
+    }
+    text
+}
+
+fn row(expected: &Expected) -> [String; 4] {
+    let seconds = match expected.seconds {
+        0 => "a moment".to_owned(),
+        n => format!("{n} s"),
+    };
+    let lock = &expected.lock;
+    [lock.table.clone(), lock.lock.to_lowercase(), expected.blocks.to_owned(), seconds]
 }

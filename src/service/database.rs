@@ -4,22 +4,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::migrate::{MigrateError, Migrator};
-use sqlx::{Connection as _, Executor, PgConnection, Postgres};
+use sqlx::migrate::MigrateError;
+use sqlx::{Connection as _, PgConnection};
 
+use super::migrations::{count_pending, migrate};
 use crate::apps::AppError;
 use crate::config::{Config, DatabaseConfig, DatabaseUrl};
 use crate::database::{Conn, Pools, is_outage};
 use crate::oauth::clients::ClientError;
 use crate::vault::VaultError;
-
-/// The migrations of this release. Ones that a newer release has applied are ignored: it may have
-/// run before a replica of this one restarts.
-fn migrator() -> Migrator {
-    let mut migrator = sqlx::migrate!();
-    migrator.set_ignore_missing(true);
-    migrator
-}
 
 /// How long a start waits for a database that is not reachable yet.
 const START_TIMEOUT: Duration = Duration::from_secs(15);
@@ -129,30 +122,8 @@ impl Database {
     }
 }
 
-/// The outcome of [`migrate`].
-#[derive(Debug, serde::Serialize)]
-pub struct Migrated {
-    /// How many migrations were applied.
-    pub applied: usize,
-    /// The service's role, if it is not the owner and was granted its privileges.
-    pub granted: Option<String>,
-}
-
-/// Applies pending migrations, as the owner if one is configured, and grants the service's role
-/// what it needs and nothing that alters the audit trail. An advisory lock serializes replicas that
-/// start together. A migration has no time limit: this is the only connection without a deadline.
-pub async fn migrate(config: &DatabaseConfig) -> Result<Migrated, StartError> {
-    let url = config.owner.as_ref().unwrap_or(&config.service);
-    let mut conn = connect_as_owner(url).await?;
-    let applied = count_pending(&mut conn).await?;
-    migrator().run(&mut conn).await?;
-    let granted = grant(&mut conn, config).await?;
-    conn.close().await?;
-    Ok(Migrated { applied, granted })
-}
-
 /// Connects to the first host that accepts writes: only there can migrations be applied.
-async fn connect_as_owner(url: &DatabaseUrl) -> Result<PgConnection, StartError> {
+pub(super) async fn connect_as_owner(url: &DatabaseUrl) -> Result<PgConnection, StartError> {
     let mut cause = sqlx::Error::PoolTimedOut;
     for host in url.hosts() {
         let connect = async {
@@ -168,35 +139,4 @@ async fn connect_as_owner(url: &DatabaseUrl) -> Result<PgConnection, StartError>
         }
     }
     Err(StartError::Unreachable { at: url.location(), cause })
-}
-
-/// Grants the service's role what it needs, if the owner is another one.
-async fn grant(
-    conn: &mut PgConnection,
-    config: &DatabaseConfig,
-) -> Result<Option<String>, StartError> {
-    let role = config.service.role().to_owned();
-    if config.owner.as_ref().is_none_or(|owner| owner.role() == role) {
-        return Ok(None);
-    }
-    sqlx::query!("SELECT strongroom_grant_to_service($1)", role).execute(conn).await?;
-    Ok(Some(role))
-}
-
-/// Returns how many migrations of this release the database lacks.
-async fn count_pending<'c>(
-    conn: impl Executor<'c, Database = Postgres>,
-) -> Result<usize, StartError> {
-    let applied = sqlx::query_scalar::<_, i64>(
-        "SELECT version FROM _sqlx_migrations WHERE success ORDER BY version",
-    )
-    .fetch_all(conn)
-    .await;
-    let applied = match applied {
-        Ok(applied) => applied,
-        // 42P01, undefined_table: no migration was ever applied.
-        Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("42P01") => Vec::new(),
-        Err(error) => return Err(error.into()),
-    };
-    Ok(migrator().iter().filter(|migration| !applied.contains(&migration.version)).count())
 }

@@ -6,6 +6,7 @@
 mod database;
 mod documents;
 mod metrics;
+mod migrations;
 mod openapi;
 mod query;
 mod routes;
@@ -15,8 +16,9 @@ mod status;
 mod store;
 mod waiting;
 
-pub use database::{Database, StartError, migrate};
+pub use database::{Database, StartError};
 pub use metrics::metrics_registry;
+pub use migrations::{Expected, Lock, Migrated, Pending, Work, check as check_migrations, migrate};
 pub use openapi::document;
 pub use status::Readiness;
 

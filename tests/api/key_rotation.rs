@@ -13,6 +13,7 @@ use crate::for_each_bank;
 use crate::rotation::{INVALIDATE, begin, held_up, lives, released, revealed, rotating};
 use crate::support::{
     Answer, Api, BOOTSTRAP_ID, BOOTSTRAP_SECRET, Bank, MASTER_KEY, Stage, TestApp, command, id,
+    until,
 };
 
 for_each_bank! {
@@ -32,16 +33,6 @@ const ROTATING: &str = "SELECT count(*) FROM data_keys WHERE rotation IS NOT NUL
 const UNDER_NO_KEY: &str = "SELECT count(*) FROM sealed_values v
     WHERE value IS NOT NULL AND NOT EXISTS (SELECT FROM data_keys k WHERE k.id = sealing_key(v.value))";
 const ROTATED: &str = "SELECT count(*) FROM audit_events WHERE action = 'data_key.rotated'";
-
-async fn until(what: &str, look: impl AsyncFn() -> bool) {
-    for _ in 0..6000 {
-        if look().await {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    panic!("{what}");
-}
 
 /// A run of a command, as an operator begins it; its result, if it succeeds.
 pub struct Command(tokio::task::JoinHandle<std::process::Output>);

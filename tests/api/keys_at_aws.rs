@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use strongroom::config::Config;
 
-use crate::keys_elsewhere::{is_keys_unavailable, readyz, refused, rewrap, until};
+use crate::keys_elsewhere::{is_keys_unavailable, readyz, refused, rewrap};
 use crate::support::{
-    AwsKms, Elsewhere, Line, MASTER_KEY, Source, Stage, TestApp, Transit, command, id,
+    AwsKms, Elsewhere, Line, MASTER_KEY, Source, Stage, TestApp, Transit, command, id, until,
 };
 
 async fn stage(kms: &AwsKms) -> Stage {

@@ -8,7 +8,7 @@ use strongroom_dev::sandbox::{Effect, Fault, Status};
 use crate::for_each_engine;
 use crate::support::{
     Answer, Api, Builder, Elsewhere, Line, MASTER_KEY, Stage, TestApp, Transit, command, id,
-    service_account_token,
+    service_account_token, until,
 };
 
 for_each_engine!(
@@ -27,16 +27,6 @@ for_each_engine!(
 );
 
 const OPENED: &str = "strongroom_data_keys_opened_total{source=\"master_key\"}";
-
-pub async fn until(what: &str, look: impl AsyncFn() -> bool) {
-    for _ in 0..1000 {
-        if look().await {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    panic!("{what} does not happen");
-}
 
 async fn calls(app: &TestApp, operation: &str) -> f64 {
     let labels = format!("{{key=\"t1\",operation=\"{operation}\",outcome=\"answered\"}}");

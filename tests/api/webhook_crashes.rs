@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::support::{
-    Bank, Process, Proxy, Receiver, Reply, Stage, TestApp, TestDatabase, Trouble, for_user,
+    Bank, Process, Proxy, Receiver, Reply, Stage, TestApp, TestDatabase, Trouble, for_user, until,
 };
 
 /// Past the lease of a delivery.
@@ -16,16 +16,6 @@ const PAST_THE_LEASE: Duration = Duration::from_secs(60);
 
 async fn stage() -> Stage {
     Bank::Dapi.builder().set("STRONGROOM_ALLOW_PRIVATE_ADDRESSES", "true").stage().await
-}
-
-async fn until(what: &str, look: impl AsyncFn() -> bool) {
-    for _ in 0..3000 {
-        if look().await {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("{what}");
 }
 
 async fn add(process: &Process, url: &str) {

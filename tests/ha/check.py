@@ -7,6 +7,18 @@ import uuid
 from service import SANDBOX
 
 
+# What `check` returns, in words.
+FIGURES = [
+    ("requests", "requests"), ("refused", "of them refused, by 503 and `Retry-After`"),
+    ("slowest", "slowest answer, in seconds"), ("late", "answers after their bound"),
+    ("exchanged", "codes acknowledged"), ("reveals", "readings"), ("relays", "relayed calls"),
+    ("revoked", "revocations acknowledged"), ("acknowledged", "acknowledged writes"),
+    ("lost", "**acknowledged writes lost**"), ("twice", "**codes exchanged twice**"),
+    ("endless", "**codes without an end**"), ("orphaned", "**codes ended without their token**"),
+    ("after", "**uses after an acknowledged revocation**"),
+]
+
+
 async def bank(load, what, **query):
     async with load.http.get(f"{SANDBOX}/sandbox/{what}", params={"limit": "10000", **query}) as response:
         return await response.json()

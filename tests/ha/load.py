@@ -82,6 +82,8 @@ class Load:
 
     def __init__(self, seed):
         self.known, self.over = Known(), False
+        # Replicas that are being replaced: a load balancer sends nothing to them.
+        self.out = set()
         self.dice = random.Random(seed)
         self.tokens = ["", ""]
         self.tasks, self.sent = [], set()
@@ -115,6 +117,8 @@ class Load:
 
     async def send(self, kind, replica, method, path, body=None, token=None, form=None):
         """One request: its status, its answer, and the id under which the audit trail knows it."""
+        if replica in self.out:
+            replica = 1 - replica
         headers = {"Authorization": f"Bearer {token or self.tokens[replica]}"} if form is None else {}
         request = Request(kind, replica, time.monotonic(), 0, 0)
         answer, identity = None, ""

@@ -11,7 +11,7 @@ import time
 import traceback
 from dataclasses import dataclass
 
-from check import Bank, check
+from check import FIGURES, Bank, check
 from cluster import PASSWORD, PATRONI, Cluster
 from load import PROMPT, Load
 from service import Service
@@ -214,17 +214,6 @@ def table(faults):
         refused = sum(f.refused for f in these) // len(these)
         lines.append(f"| {name} | {mode} | {worst} | {these[0].limit:.0f} s | {slowest:.1f} s | {refused} |")
     return "\n".join(lines)
-
-
-FIGURES = [
-    ("requests", "requests"), ("refused", "of them refused, by 503 and `Retry-After`"),
-    ("slowest", "slowest answer, in seconds"), ("late", "answers after their bound"),
-    ("exchanged", "codes acknowledged"), ("reveals", "readings"), ("relays", "relayed calls"),
-    ("revoked", "revocations acknowledged"), ("acknowledged", "acknowledged writes"),
-    ("lost", "**acknowledged writes lost**"), ("twice", "**codes exchanged twice**"),
-    ("endless", "**codes without an end**"), ("orphaned", "**codes ended without their token**"),
-    ("after", "**uses after an acknowledged revocation**"),
-]
 
 
 def main():

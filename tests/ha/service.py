@@ -23,7 +23,7 @@ class Service:
     """All processes of Strongroom's side."""
 
     def __init__(self, scratch, database_url, environment):
-        self.scratch, self.processes = scratch, []
+        self.scratch, self.processes = scratch, {}
         keys = subprocess.run([BINARY, "keys", "generate"], capture_output=True, text=True, check=True).stdout.strip()
         self.environment = {
             "PATH": os.environ["PATH"],
@@ -39,16 +39,26 @@ class Service:
             **environment,
         }
 
-    def start(self):
+    def start(self, binary=BINARY):
         self.spawn("sandbox", "sandbox", "--listen", SANDBOX.removeprefix("http://"))
-        self.command("migrate")
-        for number, url in enumerate(REPLICAS, 1):
-            listen = {
-                "STRONGROOM_LISTEN": url.removeprefix("http://"),
-                "STRONGROOM_METRICS_LISTEN": f"127.0.0.1:909{number}",
-            }
-            self.spawn(f"replica-{number}", "serve", **listen)
+        self.command("migrate", binary=binary)
+        for number in range(len(REPLICAS)):
+            self.start_replica(number, binary)
         self.wait_ready(60)
+
+    def start_replica(self, number, binary=BINARY):
+        listen = {
+            "STRONGROOM_LISTEN": REPLICAS[number].removeprefix("http://"),
+            "STRONGROOM_METRICS_LISTEN": f"127.0.0.1:909{number + 1}",
+        }
+        self.spawn(f"replica-{number + 1}", "serve", binary=binary, **listen)
+
+    def end_replica(self, number, seconds):
+        """Asks a replica to end, and waits until it has answered what it had begun."""
+        process = self.processes.pop(f"replica-{number + 1}")
+        process.terminate()
+        process.wait(seconds)
+        return process.returncode
 
     def wait_ready(self, seconds):
         until = time.monotonic() + seconds
@@ -58,27 +68,25 @@ class Service:
                 raise TimeoutError(f"not ready within {seconds} s: {waiting}")
             time.sleep(0.1)
 
-    def spawn(self, name, *arguments, **environment):
+    def spawn(self, name, *arguments, binary=BINARY, **environment):
         with open(self.scratch / f"{name}.log", "a") as log:
-            self.processes.append(
-                subprocess.Popen(
-                    [BINARY, *arguments], env=self.environment | environment, stdout=log, stderr=log, cwd=self.scratch
-                )
+            self.processes[name] = subprocess.Popen(
+                [binary, *arguments], env=self.environment | environment, stdout=log, stderr=log, cwd=self.scratch
             )
 
-    def command(self, *arguments):
+    def command(self, *arguments, binary=BINARY):
         """Runs one of Strongroom's commands to its end and returns its output."""
         done = subprocess.run(
-            [BINARY, *arguments], env=self.environment, capture_output=True, text=True, cwd=self.scratch
+            [binary, *arguments], env=self.environment, capture_output=True, text=True, cwd=self.scratch
         )
         if done.returncode != 0:
             raise RuntimeError(f"strongroom {' '.join(arguments)}: {done.stdout} {done.stderr}")
         return done.stdout
 
     def alive(self):
-        return all(process.poll() is None for process in self.processes)
+        return all(process.poll() is None for process in self.processes.values())
 
     def stop(self):
-        for process in self.processes:
+        for process in self.processes.values():
             process.kill()
             process.wait()

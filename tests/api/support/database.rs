@@ -97,6 +97,13 @@ impl TestDatabase {
 
     /// One that holds what the release before `20261126170000` wrote: its schema, and the rows of `data`.
     pub async fn of_an_earlier_release(until: i64, data: &'static str) -> Self {
+        let database = Self::migrated_until(until).await;
+        database.execute(data).await;
+        database
+    }
+
+    /// One with the migrations up to a version, and without rows.
+    pub async fn migrated_until(until: i64) -> Self {
         let cluster = Cluster::get().await;
         let name = format!("test_{}", uuid::Uuid::from_u128(rand()).simple());
         let mut conn = cluster.connect("postgres").await;
@@ -107,7 +114,6 @@ impl TestDatabase {
         let earlier: Vec<_> = all.iter().filter(|it| it.version <= until).cloned().collect();
         let mut conn = cluster.connect(&name).await;
         sqlx::migrate::Migrator { migrations: earlier.into(), ..all }.run(&mut conn).await.unwrap();
-        conn.execute(data).await.unwrap();
         conn.close().await.unwrap();
         Self { url, pool: PgPool::connect_lazy_with(cluster.options(&name)) }
     }

@@ -47,6 +47,15 @@ pub const BOOTSTRAP_ID: &str = "bootstrap";
 pub const BOOTSTRAP_SECRET: &str = "bootstrap0123456789bootstrap012345";
 pub const MASTER_KEY: &str = "k1:QkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkI=";
 
+/// Waits until something holds, or fails with what was waited for.
+pub async fn until(what: &str, look: impl AsyncFn() -> bool) {
+    let patience = tokio::time::Instant::now() + Duration::from_secs(60);
+    while !look().await {
+        assert!(tokio::time::Instant::now() < patience, "{what}: not within a minute");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
 /// Everything around a service: a database, a bank link, an environment.
 pub struct Stage {
     pub bank: Bank,
