@@ -265,11 +265,13 @@ pub async fn housekeeping(
     // One failure must not keep the others from running.
     let tokens = oauth::delete_ended_tokens(&mut conn).await;
     let secrets = oauth::delete_ended_secrets(&mut conn).await;
+    let jtis = oauth::delete_ended_jtis(&mut conn).await;
     let changes = vault::delete_old_changes(&mut conn).await;
     let rotating = context.vault.count_rotating(&mut conn).await;
     oauth::signing_keys::reconcile(&mut conn, &context.vault, config).await?;
     tokens?;
     secrets?;
+    jtis?;
     changes?;
     rotating?;
     Ok(())

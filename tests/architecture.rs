@@ -26,7 +26,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("apps", vec!["database", "common", "vault", "config", "providers", "audit"]),
         ("outbound", vec!["common"]),
         ("upstreams", vec!["database", "common", "vault", "outbound", "http", "audit"]),
-        ("oauth", vec!["database", "common", "vault", "config", "http", "audit"]),
+        ("oauth", vec!["database", "common", "vault", "config", "http", "outbound", "audit"]),
         (
             "relay",
             vec![

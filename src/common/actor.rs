@@ -29,7 +29,7 @@ pub enum Who {
         /// The scope that the request needed, not all that the token carries.
         scope: Scope,
     },
-    /// An OAuth client authenticated by its secret, at one of the OAuth endpoints.
+    /// An OAuth client authenticated by its secret or an assertion, at one of the OAuth endpoints.
     ClientBySecret(Arc<str>),
     /// A browser with a connect session.
     Session(SessionId),

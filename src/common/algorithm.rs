@@ -12,3 +12,8 @@ pub enum Algorithm {
 }
 
 super::named::named!(Algorithm { Es256 => "ES256", Rs256 => "RS256", EdDsa => "EdDSA" }, parse);
+
+/// The algorithms that others may sign with, in client assertions and DPoP proofs: signatures alone, never a MAC and
+/// never `none` (RFC 8725 §3.1, RFC 9449 §4.3). `Ed25519` is the name of RFC 9864 for what RFC 8037 calls `EdDSA`.
+pub const ACCEPTED: [&str; 10] =
+    ["ES256", "ES384", "EdDSA", "Ed25519", "PS256", "PS384", "PS512", "RS256", "RS384", "RS512"];

@@ -57,11 +57,34 @@ pub enum Principal {
 /// The result of the authentication layer, stored in the request until an extractor takes it.
 pub struct Authentication(pub Result<Principal, Problem>);
 
+/// The schemes by which an access token is presented.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// The token alone suffices (RFC 6750).
+    Bearer,
+    /// A proof belongs to it (RFC 9449 §7.1).
+    Dpop,
+}
+
 /// Returns the bearer token of a request (RFC 6750 §2.1), or `None` if it has no credentials.
 ///
 /// # Errors
 /// Fails if the header is repeated, of another scheme, or malformed.
 pub fn bearer(req: &HttpRequest) -> Result<Option<&str>, Problem> {
+    match presented(req)? {
+        Some((Scheme::Bearer, token)) => Ok(Some(token)),
+        Some((Scheme::Dpop, _)) => {
+            Err(Problem::invalid_token("Bearer is the only scheme that is accepted here"))
+        }
+        None => Ok(None),
+    }
+}
+
+/// Returns the access token of a request and the scheme by which it is presented, or `None` if it has no credentials.
+///
+/// # Errors
+/// Fails if the header is repeated, of another scheme, or malformed.
+pub fn presented(req: &HttpRequest) -> Result<Option<(Scheme, &str)>, Problem> {
     let mut values = req.headers().get_all(AUTHORIZATION);
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {
@@ -70,13 +93,17 @@ pub fn bearer(req: &HttpRequest) -> Result<Option<&str>, Problem> {
     let text = value.to_str().map_err(|_| Problem::malformed_credentials())?;
     let (scheme, token) = text.split_once(' ').unwrap_or((text, ""));
     let token = token.trim();
-    if !scheme.eq_ignore_ascii_case("bearer") {
-        return Err(Problem::invalid_token("Bearer is the only scheme that is accepted here"));
-    }
+    let scheme = if scheme.eq_ignore_ascii_case("bearer") {
+        Scheme::Bearer
+    } else if scheme.eq_ignore_ascii_case("dpop") {
+        Scheme::Dpop
+    } else {
+        return Err(Problem::invalid_token("Bearer and DPoP are the schemes that are accepted"));
+    };
     if token.is_empty() || token.contains(' ') {
         return Err(Problem::malformed_credentials());
     }
-    Ok(Some(token))
+    Ok(Some((scheme, token)))
 }
 
 /// A scope that a handler needs, as a type.
@@ -128,7 +155,7 @@ pub fn address(req: &HttpRequest) -> Option<std::net::IpAddr> {
     proxies.and_then(|proxies| proxies.caller(req))
 }
 
-/// Returns the actor of a client that authenticated with its secret.
+/// Returns the actor of a client that authenticated by itself, with its secret or an assertion.
 #[must_use]
 pub fn by_secret(req: &HttpRequest, id: Arc<str>) -> Actor {
     RequestInfo::of(req).actor(Who::ClientBySecret(id))

@@ -11,6 +11,7 @@ use actix_web::http::header::{HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTI
 use actix_web::{HttpResponse, ResponseError};
 use serde_json::{Map, Value};
 
+use crate::common::algorithm::ACCEPTED;
 use crate::database::Fault;
 
 /// A code, or several of them.
@@ -227,11 +228,24 @@ impl Problem {
         Self::new(ProblemCode::KeysUnavailable, detail).retry_after(retry_after)
     }
 
-    /// Returns the problem of missing credentials: a challenge without an error (RFC 6750 §3.1).
+    /// Returns the problem of missing credentials: challenges without an error (RFC 6750 §3.1, RFC 9449 §7.1).
     #[must_use]
     pub fn no_credentials() -> Self {
         let detail = "Send `Authorization: Bearer` with an access token from /oauth2/token.";
-        Self::new(ProblemCode::Unauthorized, detail).challenge("Bearer realm=\"strongroom\"")
+        let dpop = format!("DPoP realm=\"strongroom\", algs=\"{}\"", ACCEPTED.join(" "));
+        Self::new(ProblemCode::Unauthorized, detail)
+            .challenge("Bearer realm=\"strongroom\"")
+            .challenge(&dpop)
+    }
+
+    /// Returns the problem of an access token or a proof that is not what DPoP asks for (RFC 9449 §7.1): `error` is
+    /// `invalid_token` or `invalid_dpop_proof`.
+    #[must_use]
+    pub fn invalid_dpop(error: &'static str, why: &'static str) -> Self {
+        Self::new(ProblemCode::Unauthorized, why).challenge(&format!(
+            "DPoP realm=\"strongroom\", algs=\"{}\", error=\"{error}\", error_description=\"{why}\"",
+            ACCEPTED.join(" ")
+        ))
     }
 
     /// Returns the problem of invalid credentials (RFC 6750 §3.1 `invalid_token`).

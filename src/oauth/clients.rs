@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use super::model::{After, ClientInfo, NewClient, Terms};
+use super::registration::{self, Change, InvalidRegistration, Registration};
 use super::secret_value::{self, random_text, secret_hash};
 use super::store;
 use crate::audit;
@@ -15,6 +16,7 @@ use crate::common::secret::SecretText;
 use crate::common::text::{self, InvalidText};
 use crate::config::BootstrapClient;
 use crate::database::Conn;
+use crate::outbound::Reach;
 use crate::vault::{Vault, VaultError};
 
 /// The lifetimes that an access token may have, in seconds.
@@ -89,7 +91,8 @@ pub enum ClientError {
     Unknown(String),
     /// The bootstrap client follows the environment and cannot be changed here.
     #[error(
-        "the bootstrap client's secret is STRONGROOM_BOOTSTRAP_CLIENT_SECRET; unset it to end the client"
+        "the bootstrap client follows the environment: STRONGROOM_BOOTSTRAP_CLIENT_SECRET is its secret; unset it to \
+         end the client"
     )]
     Bootstrap,
     /// The client has two live secrets already.
@@ -104,6 +107,9 @@ pub enum ClientError {
          set DAPI_APP_KEY and DAPI_APP_SECRET"
     )]
     NoDefaultApp,
+    /// Its keys or its workload cannot be registered.
+    #[error(transparent)]
+    Registration(#[from] InvalidRegistration),
     /// The vault or the database failed.
     #[error(transparent)]
     Vault(#[from] VaultError),
@@ -136,13 +142,39 @@ pub async fn create_on(
     new: &NewClient<'_>,
     terms: &Terms,
 ) -> Result<Credentials, ClientError> {
-    let id: Arc<str> = random_text(ID_LENGTH)?.into();
     let mut tx = conn.begin().await?;
-    store::insert_client(&mut tx, &id, new, terms, false).await?;
+    let id = insert(&mut tx, actor, new, terms).await?;
     let (_, secret) = secret_value::insert(&mut tx, vault, &id).await?;
-    record(&mut tx, actor, new.app, "client.created", &id).await?;
     tx.commit().await?;
     Ok(Credentials { id, secret })
+}
+
+/// Creates a client with these terms, which the caller has [`check`]ed, and without a secret: it proves itself by its
+/// keys or its workload. Returns its id.
+pub async fn create_without_secret(
+    conn: &mut Conn,
+    actor: &Actor,
+    new: &NewClient<'_>,
+    terms: &Terms,
+) -> Result<Arc<str>, ClientError> {
+    let mut tx = conn.begin().await?;
+    let id = insert(&mut tx, actor, new, terms).await?;
+    tx.commit().await?;
+    Ok(id)
+}
+
+async fn insert(
+    conn: &mut Conn,
+    actor: &Actor,
+    new: &NewClient<'_>,
+    terms: &Terms,
+) -> Result<Arc<str>, ClientError> {
+    let id: Arc<str> = random_text(ID_LENGTH)?.into();
+    store::insert_client(conn, &id, new, terms, false).await?;
+    record(conn, actor, new.app, "client.created", &id).await?;
+    let nothing = Registration::default();
+    record_registration(conn, actor, new.app, &id, &nothing, &terms.registration).await?;
+    Ok(id)
 }
 
 /// Returns the clients of one app or of all, newest first, at most `limit` of those behind `after`.
@@ -172,7 +204,7 @@ pub async fn disable(
     app: Option<AppId>,
     id: &str,
 ) -> Result<(), ClientError> {
-    set_disabled(conn, actor, app, id, true).await
+    change(conn, actor, app, id, Some(true), &Change::default(), Reach::Public).await
 }
 
 /// Enables a client again. Its earlier tokens, if they have not expired, are valid again as well.
@@ -182,23 +214,75 @@ pub async fn enable(
     app: Option<AppId>,
     id: &str,
 ) -> Result<(), ClientError> {
-    set_disabled(conn, actor, app, id, false).await
+    change(conn, actor, app, id, Some(false), &Change::default(), Reach::Public).await
 }
 
-async fn set_disabled(
+/// Changes how a client proves who it is, and whether it is disabled. What is left out stays. It holds within seconds
+/// on every replica.
+pub async fn change(
     conn: &mut Conn,
     actor: &Actor,
     app: Option<AppId>,
     id: &str,
-    disabled: bool,
+    disabled: Option<bool>,
+    registration: &Change,
+    reach: Reach,
 ) -> Result<(), ClientError> {
     let mut tx = conn.begin().await?;
-    let (app, _) = lock(&mut tx, app, id).await?;
-    if store::set_disabled(&mut tx, id, disabled).await? {
+    let (app, bootstrap) = lock(&mut tx, app, id).await?;
+    if !registration.is_empty() {
+        if bootstrap {
+            return Err(ClientError::Bootstrap);
+        }
+        register(&mut tx, actor, app, id, registration, reach).await?;
+    }
+    if let Some(disabled) = disabled
+        && store::set_disabled(&mut tx, id, disabled).await?
+    {
         let action = if disabled { "client.disabled" } else { "client.enabled" };
         record(&mut tx, actor, app, action, id).await?;
     }
     tx.commit().await?;
+    Ok(())
+}
+
+async fn register(
+    conn: &mut Conn,
+    actor: &Actor,
+    app: AppId,
+    id: &str,
+    change: &Change,
+    reach: Reach,
+) -> Result<(), ClientError> {
+    let before = find(conn, Some(app), id).await?.registration();
+    let after = change.applied_to(before.clone());
+    registration::check(&after, reach)?;
+    if after != before {
+        store::set_registration(conn, id, &after).await?;
+        record_registration(conn, actor, app, id, &before, &after).await?;
+    }
+    Ok(())
+}
+
+/// Records each part of a registration that differs.
+async fn record_registration(
+    conn: &mut Conn,
+    actor: &Actor,
+    app: AppId,
+    id: &str,
+    before: &Registration,
+    after: &Registration,
+) -> sqlx::Result<()> {
+    let keys = (&before.jwks, &before.jwks_uri) != (&after.jwks, &after.jwks_uri);
+    for (changed, action) in [
+        (keys, "client.keys_changed"),
+        (before.workload != after.workload, "client.workload_changed"),
+        (before.dpop_bound != after.dpop_bound, "client.dpop_changed"),
+    ] {
+        if changed {
+            record(conn, actor, app, action, id).await?;
+        }
+    }
     Ok(())
 }
 

@@ -1,8 +1,9 @@
-//! Client credentials of a request, from HTTP Basic, a form or JSON.
+//! Client credentials of a request, from HTTP Basic, a form or JSON: a secret or an assertion.
 //!
 //! Basic and the form are RFC 6749 §2.3.1; JSON is what several client-credentials APIs accept and
-//! some client libraries send. A request may use exactly one method.
+//! some client libraries send. An assertion is RFC 7521 §4.2. A request may use exactly one method.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ use url::form_urlencoded;
 
 use super::directory::{Client, Presented};
 use super::error::{OAuthError, OAuthErrorCode};
+use super::proofs::{self, Proofs};
 use super::tokens::Issuer;
 use crate::common::actor::Actor;
 use crate::common::secret::SecretText;
@@ -42,6 +44,17 @@ pub(super) struct Parameters {
     pub(super) token: Option<SecretText>,
     client_id: Option<String>,
     client_secret: Option<SecretText>,
+    client_assertion_type: Option<String>,
+    client_assertion: Option<SecretText>,
+}
+
+/// The one type of assertion (RFC 7523 §2.2).
+const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+
+/// The credentials of a request.
+enum Credentials {
+    Secret(Presented),
+    Assertion(proofs::Presented),
 }
 
 /// An authenticated client, with the parameters of its request.
@@ -53,6 +66,7 @@ pub(super) struct Authenticated {
 
 pub(super) struct OAuthState<'a> {
     pub(super) issuer: &'a Issuer,
+    pub(super) proofs: &'a Proofs,
     pub(super) pool: &'a Pool,
     pub(super) vault: &'a Vault,
 }
@@ -65,23 +79,36 @@ impl OAuthState<'_> {
         req: &HttpRequest,
         payload: web::Payload,
     ) -> Result<Authenticated, OAuthError> {
-        let (parameters, presented, body) = read(req, payload).await?;
-        let found = self.issuer.directory().authenticate(self.pool, self.vault, &presented).await;
-        drop(body);
+        let (parameters, credentials, body) = read(req, payload).await?;
+        let directory = self.issuer.directory();
+        let found = match &credentials {
+            Credentials::Secret(presented) => {
+                let found = directory.authenticate(self.pool, self.vault, presented).await;
+                drop(body);
+                found
+            }
+            Credentials::Assertion(presented) => {
+                // Keys may have to be fetched: a server that hangs must not hold the slots of others.
+                drop(body);
+                let (proofs, path) = (self.proofs, req.path());
+                proofs.client_by_assertion(directory, self.pool, self.vault, presented, path).await
+            }
+        };
         match found {
             Ok(client) => {
                 let actor = caller::by_secret(req, Arc::clone(&client.id));
                 Ok(Authenticated { client, parameters, actor })
             }
             Err(error) if error.code() == OAuthErrorCode::InvalidClient => {
-                Err(self.issuer.wrong_secret(&presented.id, caller::address(req)))
+                let claimed = credentials.claimed_client();
+                Err(self.issuer.failed_login(&claimed, caller::address(req), error))
             }
             Err(error) => Err(error),
         }
     }
 }
 
-/// Authenticates a client outside of the OAuth endpoints, under the same limit on failed logins.
+/// Authenticates a client by its secret, outside of the OAuth endpoints, under the same limit on failed logins.
 pub async fn client_by_secret(
     issuer: &Issuer,
     pool: &Pool,
@@ -99,19 +126,31 @@ pub async fn client_by_secret(
             reveals_per_minute: client.reveals_per_minute,
         }),
         Err(error) if error.code() == OAuthErrorCode::InvalidClient => {
-            Err(issuer.wrong_secret(id, from))
+            Err(issuer.failed_login(id, from, error))
         }
         Err(error) => Err(error),
     }
 }
 
-/// Reads the parameters and the one pair of credentials of a request. The returned body keeps its
+impl Credentials {
+    /// The client that they claim to be of, for the count of failed logins.
+    fn claimed_client(&self) -> Cow<'_, str> {
+        match self {
+            Self::Secret(presented) => Cow::Borrowed(&presented.id),
+            Self::Assertion(presented) => Cow::Owned(presented.claimed()),
+        }
+    }
+}
+
+/// Reads the parameters and the one set of credentials of a request. The returned body keeps its
 /// slot in the pool of unauthenticated bodies until it is dropped.
 async fn read(
     req: &HttpRequest,
     payload: web::Payload,
-) -> Result<(Parameters, Presented, body_pool::Body), OAuthError> {
-    let has_credentials = |(name, _): (std::borrow::Cow<'_, str>, _)| name == "client_secret";
+) -> Result<(Parameters, Credentials, body_pool::Body), OAuthError> {
+    let has_credentials = |(name, _): (std::borrow::Cow<'_, str>, _)| {
+        matches!(name.as_ref(), "client_secret" | "client_assertion")
+    };
     if form_urlencoded::parse(req.query_string().as_bytes()).any(has_credentials) {
         return Err(OAuthError::invalid_request("Credentials must not be in the URI"));
     }
@@ -124,8 +163,8 @@ async fn read(
     let body = body_pool.read(req, caller::address(req), payload, body::MAX_BODY).await?;
     let media_type = req.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let mut parameters = parse_body(media_type, &body)?;
-    let presented = presented(req, &mut parameters)?;
-    Ok((parameters, presented, body))
+    let credentials = credentials(req, &mut parameters)?;
+    Ok((parameters, credentials, body))
 }
 
 fn parse_body(media_type: Option<&str>, body: &[u8]) -> Result<Parameters, OAuthError> {
@@ -160,6 +199,10 @@ fn parse_form(body: &[u8]) -> Result<Parameters, OAuthError> {
             "token" => parameters.token.replace(SecretText::new(value)).is_some(),
             "client_id" => parameters.client_id.replace(value).is_some(),
             "client_secret" => parameters.client_secret.replace(SecretText::new(value)).is_some(),
+            "client_assertion_type" => parameters.client_assertion_type.replace(value).is_some(),
+            "client_assertion" => {
+                parameters.client_assertion.replace(SecretText::new(value)).is_some()
+            }
             _ => false,
         };
         if repeated {
@@ -180,11 +223,38 @@ impl Parameters {
             client_id: some(self.client_id),
             token: secret(self.token),
             client_secret: secret(self.client_secret),
+            client_assertion_type: some(self.client_assertion_type),
+            client_assertion: secret(self.client_assertion),
         }
     }
 }
 
-/// Takes the one pair of credentials (RFC 6749 §2.3: a client must not use more than one method).
+/// Takes the one set of credentials (RFC 6749 §2.3: a client must not use more than one method).
+fn credentials(req: &HttpRequest, parameters: &mut Parameters) -> Result<Credentials, OAuthError> {
+    let kind = parameters.client_assertion_type.take();
+    let Some(assertion) = parameters.client_assertion.take() else {
+        if kind.is_some() {
+            return Err(OAuthError::invalid_request("client_assertion is missing"));
+        }
+        return presented(req, parameters).map(Credentials::Secret);
+    };
+    if parameters.client_secret.is_some() || req.headers().contains_key(AUTHORIZATION) {
+        return Err(OAuthError::invalid_request("Two ways of authenticating in one request"));
+    }
+    match kind.as_deref() {
+        Some(JWT_BEARER) => {
+            let client_id = parameters.client_id.take();
+            Ok(Credentials::Assertion(proofs::Presented { client_id, assertion }))
+        }
+        Some(_) => {
+            let description = "The only client_assertion_type is that of JWT bearer tokens";
+            Err(OAuthError::new(OAuthErrorCode::InvalidClient, description))
+        }
+        None => Err(OAuthError::invalid_request("client_assertion_type is missing")),
+    }
+}
+
+/// Takes an id and a secret.
 fn presented(req: &HttpRequest, parameters: &mut Parameters) -> Result<Presented, OAuthError> {
     let mut headers = req.headers().get_all(AUTHORIZATION);
     let header = headers.next();
@@ -272,6 +342,33 @@ mod tests {
         let error = read_form(&with_basic("ab:c1"), "client_id=other").unwrap_err();
         assert!(error.starts_with("invalid_request"), "{error}");
         assert!(read_form(&with_basic("ab:c1"), "client_id=ab").is_ok());
+    }
+
+    #[test]
+    fn an_assertion_is_the_only_credential_of_its_request() {
+        let bare = TestRequest::post().to_http_request();
+        let read = |req: &HttpRequest, form: &str| {
+            let parsed = parse_body(Some("application/x-www-form-urlencoded"), form.as_bytes());
+            match credentials(req, &mut parsed.unwrap()) {
+                Ok(Credentials::Assertion(presented)) => Ok(presented.client_id),
+                Ok(Credentials::Secret(_)) => panic!("a secret"),
+                Err(error) => Err(error.to_string()),
+            }
+        };
+        let form = format!("client_assertion=a&client_assertion_type={JWT_BEARER}");
+        assert_eq!(read(&bare, &form), Ok(None));
+        assert_eq!(read(&bare, &format!("{form}&client_id=ab")), Ok(Some("ab".to_owned())));
+        for (req, form, code) in [
+            (&bare, format!("{form}&client_id=ab&client_secret=c1"), "invalid_request"),
+            (&bare, format!("{form}&client_secret=c1"), "invalid_request"),
+            (&with_basic("ab:c1"), form.clone(), "invalid_request"),
+            (&bare, "client_assertion=a".to_owned(), "invalid_request"),
+            (&bare, format!("client_assertion_type={JWT_BEARER}"), "invalid_request"),
+            (&bare, "client_assertion=a&client_assertion_type=x".to_owned(), "invalid_client"),
+        ] {
+            let error = read(req, &form).unwrap_err();
+            assert!(error.starts_with(code), "{form}: {error}");
+        }
     }
 
     #[test]

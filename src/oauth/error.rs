@@ -23,6 +23,8 @@ pub enum OAuthErrorCode {
     InvalidGrant,
     /// The scope is unknown, malformed or exceeds what the client may have.
     InvalidScope,
+    /// The DPoP proof is missing or does not hold (RFC 9449 §5).
+    InvalidDpopProof,
     /// A grant other than `client_credentials`.
     UnsupportedGrantType,
     /// A defect of this service.
@@ -36,6 +38,7 @@ named!(OAuthErrorCode {
     InvalidClient => "invalid_client",
     InvalidGrant => "invalid_grant",
     InvalidScope => "invalid_scope",
+    InvalidDpopProof => "invalid_dpop_proof",
     UnsupportedGrantType => "unsupported_grant_type",
     ServerError => "server_error",
     TemporarilyUnavailable => "temporarily_unavailable",
@@ -50,6 +53,7 @@ impl OAuthErrorCode {
             Self::InvalidRequest
             | Self::InvalidGrant
             | Self::InvalidScope
+            | Self::InvalidDpopProof
             | Self::UnsupportedGrantType => StatusCode::BAD_REQUEST,
         }
     }
@@ -75,7 +79,7 @@ impl OAuthError {
     /// over the limit of failed logins.
     #[must_use]
     pub const fn too_many_failed_logins(retry_after: u64) -> Self {
-        let description = "Too many wrong secrets from here or for this client";
+        let description = "Too many wrong credentials from here or for this client";
         let wrong = Self::new(OAuthErrorCode::InvalidClient, description);
         Self { status: StatusCode::TOO_MANY_REQUESTS, retry_after: Some(retry_after), ..wrong }
     }
@@ -94,6 +98,19 @@ impl OAuthError {
     #[must_use]
     pub const fn invalid_client() -> Self {
         Self::new(OAuthErrorCode::InvalidClient, "Unknown client or wrong secret")
+    }
+
+    /// Returns the error that an unknown client and an assertion without a valid signature share.
+    #[must_use]
+    pub const fn invalid_assertion() -> Self {
+        let description = "Unknown client, or its assertion is not signed by its key";
+        Self::new(OAuthErrorCode::InvalidClient, description)
+    }
+
+    /// Returns an error about the DPoP proof of a token request.
+    #[must_use]
+    pub const fn invalid_dpop_proof(description: &'static str) -> Self {
+        Self::new(OAuthErrorCode::InvalidDpopProof, description)
     }
 
     /// Returns an error about a parameter that is missing, repeated or malformed.

@@ -10,6 +10,8 @@ pub struct Metrics {
     pub(super) tokens_revoked: Counter,
     pub(super) wrong_credentials: Counter,
     pub(super) failed_logins_refused: Counter,
+    pub(super) key_look_ups: Counter,
+    pub(super) key_look_ups_failed: Counter,
 }
 
 impl Metrics {
@@ -24,13 +26,23 @@ impl Metrics {
         );
         registry.register(
             "oauth_wrong_credentials",
-            "Requests with an unknown client or a wrong secret",
+            "Requests with an unknown client, a wrong secret or a wrong assertion",
             m.wrong_credentials.clone(),
         );
         registry.register(
             "oauth_guesses_refused",
             "Those among them that were refused with a wait",
             m.failed_logins_refused.clone(),
+        );
+        registry.register(
+            "oauth_key_look_ups",
+            "Look-ups of the keys of clients and of workloads' issuers",
+            m.key_look_ups.clone(),
+        );
+        registry.register(
+            "oauth_key_look_ups_failed",
+            "Those among them that brought no keys",
+            m.key_look_ups_failed.clone(),
         );
         m
     }

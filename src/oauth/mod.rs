@@ -7,15 +7,27 @@
 //! not accept a caller, and once a second for changes. `clients`, `secrets` and `signing_keys` are
 //! the administration; `model` holds its types.
 //!
-//! May import: common, vault, config, http, audit.
+//! A client may prove itself by a key in place of a secret (`proofs`): `jws` takes what it signs
+//! apart, `assertion` and `dpop` hold the rules, `remote_keys` fetches keys, and PostgreSQL counts
+//! what may be used once. `registration` checks what an administrator registers, `resource` is the
+//! check of a token under `/v1`.
+//!
+//! May import: common, vault, config, http, outbound, audit.
 
+mod assertion;
 pub mod clients;
 mod credentials;
 mod directory;
+mod dpop;
 mod error;
 mod failed_logins;
+mod jws;
 mod metrics;
 mod model;
+mod proofs;
+pub mod registration;
+mod remote_keys;
+mod resource;
 pub mod routes;
 mod secret_value;
 pub mod secrets;
@@ -31,6 +43,8 @@ pub use credentials::client_by_secret;
 pub use directory::{Directory, STALE_AFTER};
 pub use error::{OAuthError, OAuthErrorCode};
 pub use metrics::Metrics;
+pub use proofs::Proofs;
+pub use resource::verify;
 pub use signing::SigningKey;
-pub use store::{delete_ended_secrets, delete_ended_tokens};
-pub use tokens::{Issuer, verify};
+pub use store::{delete_ended_jtis, delete_ended_secrets, delete_ended_tokens};
+pub use tokens::Issuer;

@@ -3,13 +3,87 @@
 
 use std::time::Duration;
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::Value;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
 use crate::common::external_scopes::ExternalScopes;
 use crate::common::ids::{AppId, ClientSecretId};
 use crate::common::scope::{Scope, Scopes};
+use crate::common::text;
+
+/// The maximum length of an issuer, an audience and a subject, in bytes.
+pub const MAX_CLAIM: usize = 1024;
+
+text::text_schemas! {
+    /// Where a JWK set is published: https, or http if private addresses are allowed; without credentials or fragment.
+    JwksURI, "^https?://[^\\s]+$", 1 to 2048, "https://payroll.example.com/.well-known/jwks.json";
+    /// The `iss` of a workload's tokens, exactly: a URL without a query or a fragment.
+    WorkloadIssuer, "^https?://[^\\s?#]+$", 1 to MAX_CLAIM, "https://token.actions.githubusercontent.com";
+    /// The only `aud` of a workload's tokens, exactly.
+    WorkloadAudience, text::SECRET, 1 to MAX_CLAIM, "https://strongroom.example.com";
+    /// The `sub` of a workload's tokens, exactly.
+    WorkloadSubject, text::SECRET, 1 to MAX_CLAIM, "repo:example/payroll:ref:refs/heads/main";
+}
+
+/// A JWK set (RFC 7517 §5): public keys.
+#[derive(ToSchema)]
+#[schema(as = JwkSet)]
+#[expect(dead_code, reason = "describes the field in the OpenAPI document")]
+pub struct JwkSetShape {
+    /// The keys, each a JWK with `kty` and its public members.
+    #[schema(min_items = 1, max_items = 64, example = json!([{
+        "kty": "EC", "use": "sig", "alg": "ES256", "crv": "P-256", "kid": "2026-11",
+        "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",
+        "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0",
+    }]))]
+    keys: Vec<serde_json::Map<String, Value>>,
+}
+
+/// Whose tokens a client presents: a Kubernetes service account's, a CI job's, those of any OpenID Connect issuer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Workload {
+    /// The `iss` of the tokens.
+    #[schema(value_type = WorkloadIssuer)]
+    pub issuer: String,
+    /// Their only `aud`.
+    #[schema(value_type = WorkloadAudience)]
+    pub audience: String,
+    /// Their `sub`.
+    #[schema(value_type = WorkloadSubject)]
+    pub subject: String,
+}
+
+/// Returns the workload of three columns, which are all there or none is.
+pub(super) fn workload(
+    issuer: Option<String>,
+    audience: Option<String>,
+    subject: Option<String>,
+) -> Option<Workload> {
+    Some(Workload { issuer: issuer?, audience: audience?, subject: subject? })
+}
+
+/// How a client proves who it is other than by a secret, and what its tokens are bound to.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Registration {
+    /// Public keys: the client's own, or its workload's issuer's.
+    pub jwks: Option<Value>,
+    /// Where they are published, in place of `jwks`.
+    pub jwks_uri: Option<String>,
+    /// The workload whose tokens it presents.
+    pub workload: Option<Workload>,
+    /// Whether it gets tokens that are bound to a key alone (RFC 9449 §5.2).
+    pub dpop_bound: bool,
+}
+
+impl Registration {
+    /// Returns whether the client can authenticate without a secret.
+    #[must_use]
+    pub fn authenticates(&self) -> bool {
+        self.jwks.is_some() || self.jwks_uri.is_some() || self.workload.is_some()
+    }
+}
 
 /// The view of a client: without secrets.
 #[derive(Debug, Clone, Serialize, ToSchema)]
@@ -43,6 +117,19 @@ pub struct ClientInfo {
     pub token_lifetime: u32,
     /// How many tokens it may reveal per minute, if that differs from the service's own setting.
     pub reveals_per_minute: Option<u32>,
+    /// The public keys that it proves itself with; with `workload`, its issuer's.
+    #[schema(value_type = Option<JwkSetShape>)]
+    pub jwks: Option<Value>,
+    /// Where these keys are published, in place of `jwks`.
+    #[serde(rename = "jwksURI")]
+    #[schema(value_type = Option<JwksURI>)]
+    pub jwks_uri: Option<String>,
+    /// The workload whose tokens it presents.
+    pub workload: Option<Workload>,
+    /// Whether its tokens are bound to a key (RFC 9449), all of them.
+    #[serde(rename = "dpopBound")]
+    #[schema(example = false)]
+    pub dpop_bound: bool,
     /// Whether it is the bootstrap client, which the environment describes.
     pub bootstrap: bool,
     /// When it was created.
@@ -93,6 +180,21 @@ pub struct Terms {
     pub required_scopes: Vec<String>,
     /// How many tokens it may reveal per minute; `None` for the service's own setting.
     pub reveals_per_minute: Option<u32>,
+    /// How it proves who it is other than by a secret.
+    pub registration: Registration,
+}
+
+impl ClientInfo {
+    /// How it proves who it is other than by a secret.
+    #[must_use]
+    pub fn registration(&self) -> Registration {
+        Registration {
+            jwks: self.jwks.clone(),
+            jwks_uri: self.jwks_uri.clone(),
+            workload: self.workload.clone(),
+            dpop_bound: self.dpop_bound,
+        }
+    }
 }
 
 /// The view of a live secret: everything but the secret.

@@ -21,7 +21,7 @@ pub const DEFAULT_OVERLAP: u32 = 86_400;
 pub const MAX_OVERLAP: u32 = 30 * 86_400;
 const MAX_LIVE: usize = 2;
 
-/// A new client with its secret, as the API and the command line return it this once.
+/// A new client with its secret, if it has one, as the API and the command line return it this once.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = CreatedClient)]
@@ -29,9 +29,9 @@ pub struct Made<'a> {
     /// The client's properties.
     #[serde(flatten)]
     pub client: &'a ClientInfo,
-    /// The secret in clear text.
-    #[schema(example = "n3Vd8sK1pZ6tY0wQ4rB7mX2cJ5hG9fLa")]
-    pub client_secret: &'a str,
+    /// The secret in clear text; `null` for a client that was made with keys or a workload.
+    #[schema(required = true, example = "n3Vd8sK1pZ6tY0wQ4rB7mX2cJ5hG9fLa")]
+    pub client_secret: Option<&'a str>,
 }
 
 /// A client with the views of its live secrets.

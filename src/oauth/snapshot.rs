@@ -5,7 +5,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::model::{ClientInfo, SecretInfo};
+use super::model::{ClientInfo, SecretInfo, workload};
 use crate::common::external_scopes::ExternalScopes;
 use crate::common::scope::Scopes;
 
@@ -19,6 +19,19 @@ struct Snapshot {
     required_scopes: Vec<String>,
     token_lifetime: u32,
     reveals_per_minute: Option<u32>,
+    // Snapshots that a release before them kept have none of these.
+    #[serde(default)]
+    jwks: Option<Value>,
+    #[serde(default)]
+    jwks_uri: Option<String>,
+    #[serde(default)]
+    workload_issuer: Option<String>,
+    #[serde(default)]
+    workload_audience: Option<String>,
+    #[serde(default)]
+    workload_subject: Option<String>,
+    #[serde(default)]
+    dpop_bound: bool,
     bootstrap: bool,
     #[serde(with = "time::serde::rfc3339")]
     created_at: OffsetDateTime,
@@ -60,6 +73,10 @@ pub fn client(snapshot: &Value) -> Option<(ClientInfo, Vec<SecretInfo>)> {
         required_scopes: row.required_scopes,
         token_lifetime: row.token_lifetime,
         reveals_per_minute: row.reveals_per_minute,
+        jwks: row.jwks,
+        jwks_uri: row.jwks_uri,
+        workload: workload(row.workload_issuer, row.workload_audience, row.workload_subject),
+        dpop_bound: row.dpop_bound,
         bootstrap: row.bootstrap,
         created_at: row.created_at,
         disabled_at: row.disabled_at,

@@ -17,8 +17,6 @@ use crate::common::ids::AccessTokenId;
 use crate::common::scope::{Scope, Scopes};
 use crate::common::strict_json;
 use crate::database::Pool;
-use crate::http::caller;
-use crate::http::problem::Problem;
 use crate::vault::Vault;
 
 /// The media type of an access token (RFC 9068 §2.1).
@@ -47,6 +45,15 @@ struct Claims {
     nbf: Option<i64>,
     jti: Uuid,
     scope: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    cnf: Option<Confirmation>,
+}
+
+/// The key that a token is bound to (RFC 9449 §6.1).
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Confirmation {
+    /// The thumbprint of the key (RFC 7638).
+    pub(super) jkt: Arc<str>,
 }
 
 #[derive(Serialize)]
@@ -67,6 +74,7 @@ pub(super) struct Verified {
     pub(super) external_scopes: ExternalScopes,
     pub(super) iat: i64,
     pub(super) exp: i64,
+    pub(super) cnf: Option<Confirmation>,
 }
 
 /// The scopes of a token: Strongroom's own, and external ones that it passes on.
@@ -147,11 +155,16 @@ impl Issuer {
         &self.metrics
     }
 
-    /// Counts a failed login and returns the error for it.
-    pub(super) fn wrong_secret(&self, client_id: &str, from: Option<IpAddr>) -> OAuthError {
+    /// Counts a failed login and returns the error for it: `refused`, unless there were too many.
+    pub(super) fn failed_login(
+        &self,
+        client_id: &str,
+        from: Option<IpAddr>,
+        refused: OAuthError,
+    ) -> OAuthError {
         self.metrics.wrong_credentials.inc();
         match self.failed_logins.record(client_id, from) {
-            None => OAuthError::invalid_client(),
+            None => refused,
             Some(seconds) => {
                 self.metrics.failed_logins_refused.inc();
                 OAuthError::too_many_failed_logins(seconds)
@@ -159,7 +172,13 @@ impl Issuer {
         }
     }
 
-    pub(super) fn issue(&self, client: &Client, granted: &Granted) -> Result<Issued, OAuthError> {
+    /// Issues a token, bound to a key if `cnf` names one.
+    pub(super) fn issue(
+        &self,
+        client: &Client,
+        granted: &Granted,
+        cnf: Option<Confirmation>,
+    ) -> Result<Issued, OAuthError> {
         let key = self.directory.signing_key();
         let now = self.clock.unix_seconds();
         let claims = Claims {
@@ -172,6 +191,7 @@ impl Issuer {
             nbf: None,
             jti: AccessTokenId::new().uuid(),
             scope: granted.to_string(),
+            cnf,
         };
         let access_token = key.and_then(|key| key.sign(TYP, &claims)).ok_or_else(|| {
             tracing::error!("no key signs access tokens");
@@ -215,6 +235,9 @@ impl Issuer {
             standing = self.standing(&verified);
         }
         match standing {
+            Standing::Valid(client) if client.dpop_bound && verified.cnf.is_none() => {
+                Validity::Invalid("The tokens of this client have to be bound to a key")
+            }
             Standing::Valid(client) => Validity::Valid(verified, client),
             Standing::Revoked | Standing::UnknownClient => {
                 Validity::Invalid("The access token was revoked")
@@ -268,6 +291,7 @@ impl Issuer {
             external_scopes: ExternalScopes::from_names(names()),
             iat: claims.iat,
             exp: claims.exp,
+            cnf: claims.cnf,
             client_id: claims.client_id.into(),
         })
     }
@@ -280,30 +304,6 @@ impl Verified {
         Granted {
             own: self.scopes.intersection(client.scopes),
             external: self.external_scopes.intersection(&client.external_scopes),
-        }
-    }
-}
-
-/// Returns the client of a bearer token.
-///
-/// # Errors
-/// 401 for a token that is not valid, 503 if this replica cannot decide.
-pub async fn verify(
-    issuer: &Issuer,
-    pool: &Pool,
-    vault: &Vault,
-    token: &str,
-) -> Result<caller::Client, Problem> {
-    match issuer.validate(pool, vault, token).await {
-        Validity::Valid(verified, client) => Ok(caller::Client {
-            app: client.app,
-            id: Arc::clone(&client.id),
-            scopes: verified.scopes.intersection(client.scopes),
-            reveals_per_minute: client.reveals_per_minute,
-        }),
-        Validity::Invalid(why) => Err(Problem::invalid_token(why)),
-        Validity::Unknown => {
-            Err(Problem::unavailable("revocations could not be read for too long"))
         }
     }
 }

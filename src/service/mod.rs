@@ -112,7 +112,7 @@ impl Service {
             &config.providers,
             &config.http,
             Arc::new(config.pace),
-        );
+        )?;
         let (context, events) = shared.background(pools.background())?;
         let readiness = shared.readiness.clone();
         let workers = usize::try_from(config.http.workers).unwrap_or(1);

@@ -10,10 +10,10 @@ use actix_web::{Error, FromRequest, Handler, HttpMessage, HttpResponse, Resource
 use crate::audit::routes as audit;
 use crate::connections::{self, Context, erasure};
 use crate::events::endpoints::routes as webhooks;
-use crate::http::caller::{Authentication, Principal, bearer};
+use crate::http::caller::{self, Authentication, Principal, Scheme};
 use crate::http::problem::{Problem, ProblemCode};
-use crate::oauth::Issuer;
 use crate::oauth::routes::admin;
+use crate::oauth::{Issuer, Proofs};
 use crate::relay::routes as relay;
 use crate::service::{Shared, Thread, documents, query, status};
 use crate::upstreams::routes as upstream;
@@ -31,6 +31,7 @@ pub(super) fn data(config: &mut web::ServiceConfig, shared: &Shared, thread: Opt
         .app_data(web::Data::new(events))
         .app_data(web::Data::new(shared.vault.clone()))
         .app_data(web::Data::new(shared.issuer.clone()))
+        .app_data(web::Data::new(shared.proofs.clone()))
         .app_data(web::Data::new(shared.signer.clone()))
         .app_data(web::Data::new(shared.budgets.clone()))
         .app_data(web::Data::new(shared.readiness.clone()))
@@ -327,14 +328,16 @@ async fn authenticate(
 }
 
 async fn principal(req: &ServiceRequest) -> Result<Option<Principal>, Problem> {
-    let Some(token) = bearer(req.request())? else { return Ok(None) };
-    if token.starts_with(sessions::TOKEN_PREFIX) {
+    let request = req.request();
+    let Some((scheme, token)) = caller::presented(request)? else { return Ok(None) };
+    if scheme == Scheme::Bearer && token.starts_with(sessions::TOKEN_PREFIX) {
         return session(req, token).await.map(Some);
     }
-    let issuer = req.app_data::<web::Data<Issuer>>();
-    let issuer = issuer.ok_or_else(|| Problem::internal("no issuer"))?;
+    let issuer = req.app_data::<web::Data<Issuer>>().zip(req.app_data::<web::Data<Proofs>>());
+    let (issuer, proofs) = issuer.ok_or_else(|| Problem::internal("no issuer"))?;
     let (context, vault) = database(req)?;
-    let client = oauth::verify(issuer, &context.pool, vault, token).await?;
+    let pool = &context.pool;
+    let client = oauth::verify(issuer, proofs, pool, vault, request, (scheme, token)).await?;
     Ok(Some(Principal::Client(client)))
 }
 

@@ -19,7 +19,7 @@ use crate::http::body_pool::{self, BodyPool};
 use crate::http::concurrency::ConcurrencyLimit;
 use crate::http::operators::Operators;
 use crate::http::peer::TrustedProxies;
-use crate::oauth::{Directory, Issuer};
+use crate::oauth::{Directory, Issuer, Proofs};
 use crate::outbound::Reach;
 use crate::providers::Gate;
 use crate::vault::Vault;
@@ -33,6 +33,7 @@ pub(super) struct Shared {
     pub(super) database: Arc<Database>,
     pub(super) vault: Vault,
     pub(super) issuer: Issuer,
+    pub(super) proofs: Proofs,
     pub(super) signer: Signer,
     pub(super) budgets: Budgets,
     pub(super) providers: Arc<ProvidersConfig>,
@@ -83,17 +84,22 @@ impl Shared {
         providers: &ProvidersConfig,
         http: &HttpConfig,
         pace: Arc<Pace>,
-    ) -> Self {
+    ) -> Result<Self, StartError> {
         let Parts { database, callers, directory, metrics, .. } = parts;
         let (pools, public_url) = (database.pools(), parts.public_url.as_str());
+        let batches = pools.batches();
+        let outbound = outbound::Client::new(parts.reach).map_err(StartError::Tls)?;
+        let (clock, oauth) = (parts.clock.clone(), metrics.oauth.clone());
+        let proofs = Proofs::new(public_url, outbound, &batches, clock, oauth);
         let signer = oauth::statements::signer(public_url, directory.clone());
         let webhooks = WebhookReceiver::new(parts.clock.clone());
         let issuer = Issuer::new(public_url, directory, parts.clock, metrics.oauth.clone());
-        Self {
-            batches: Batches::new(&pools.batches()),
+        Ok(Self {
+            batches: Batches::new(&batches),
             operators: Operators::new(pools.operators()),
             vault: parts.vault,
             issuer,
+            proofs,
             signer,
             budgets: parts.budgets,
             providers: Arc::new(providers.clone()),
@@ -121,7 +127,7 @@ impl Shared {
             cors_origins: http.cors_origins.as_slice().into(),
             pages: Pages::new(http.docs_client.as_ref()),
             database,
-        }
+        })
     }
 
     /// Returns what use cases work with, over `pool`. The providers' client has its own connections, so

@@ -17,10 +17,11 @@ const HOP_BY_HOP: [&str; 11] = [
 
 /// Request headers that are meant for Strongroom, not for the upstream: credentials, the route by
 /// which the request came, and what the HTTP client sets itself.
-const FOR_STRONGROOM: [&str; 10] = [
+const FOR_STRONGROOM: [&str; 11] = [
     "authorization",
     "cookie",
     "cookie2",
+    "dpop",
     "expect",
     "forwarded",
     "host",
@@ -87,7 +88,9 @@ mod tests {
 
     #[test]
     fn credentials_stay_on_their_side() {
-        for name in ["authorization", "cookie", "proxy-authorization", "x-forwarded-for", "host"] {
+        for name in
+            ["authorization", "cookie", "dpop", "proxy-authorization", "x-forwarded-for", "host"]
+        {
             assert!(!passes_to_upstream(name, &[]), "{name}");
         }
         for name in

@@ -29,7 +29,7 @@ fn terms(other: &str, required: &str) -> Terms {
     Terms {
         external_scopes: ExternalScopes::new(names(other)).unwrap(),
         required_scopes: names(required).map(str::to_owned).collect(),
-        reveals_per_minute: None,
+        ..Terms::default()
     }
 }
 

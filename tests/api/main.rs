@@ -28,10 +28,12 @@ mod bulk;
 mod bulk_rule;
 mod callers;
 mod canary;
+mod client_keys;
 #[cfg(feature = "failpoints")]
 mod crashes;
 mod dapi_wire;
 mod dead_tokens;
+mod dpop;
 mod drain;
 mod emergency_stop;
 mod erasure;
@@ -91,3 +93,4 @@ mod upstreams;
 #[cfg(feature = "failpoints")]
 mod webhook_crashes;
 mod webhooks;
+mod workloads;

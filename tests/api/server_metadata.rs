@@ -25,9 +25,17 @@ async fn the_metadata_is_the_servers_own_under_its_public_url() {
     assert_eq!(told["jwks_uri"], at("/.well-known/jwks.json"));
     assert_eq!(told["grant_types_supported"], json!(["client_credentials"]));
     assert_eq!(told["response_types_supported"], json!([]));
-    let methods = json!(["client_secret_basic", "client_secret_post"]);
+    let methods = json!(["client_secret_basic", "client_secret_post", "private_key_jwt"]);
+    let algorithms = &told["dpop_signing_alg_values_supported"];
+    assert!(algorithms.as_array().unwrap().contains(&json!("ES256")));
+    for algorithm in algorithms.as_array().unwrap() {
+        let name = algorithm.as_str().unwrap();
+        assert!(name != "none" && !name.starts_with("HS"), "signatures alone: {name}");
+    }
     for endpoint in ["token", "revocation", "introspection"] {
         assert_eq!(told[format!("{endpoint}_endpoint_auth_methods_supported")], methods);
+        let named = format!("{endpoint}_endpoint_auth_signing_alg_values_supported");
+        assert_eq!(&told[named], algorithms, "required beside private_key_jwt (RFC 8414 §2)");
     }
     assert!(told["scopes_supported"].as_array().unwrap().contains(&json!("tokens:read")));
 }

@@ -9,6 +9,8 @@ use uuid::Uuid;
 use crate::common::external_scopes::ExternalScopes;
 use crate::common::ids::AppId;
 use crate::common::scope::Scopes;
+use crate::oauth::jws::KeySet;
+use crate::oauth::model::{Registration, Workload};
 use crate::oauth::store::{ClientRow, SecretRow};
 use crate::vault::KeyedHash;
 
@@ -39,9 +41,41 @@ pub(in crate::oauth) struct Client {
     pub(in crate::oauth) required_scopes: Vec<String>,
     pub(in crate::oauth) token_lifetime: u32,
     pub(in crate::oauth) reveals_per_minute: Option<u32>,
+    /// The keys that its assertions are verified with, if it presents any.
+    pub(in crate::oauth) keys: Option<Keys>,
+    /// The workload whose tokens its assertions are, if they are not its own.
+    pub(in crate::oauth) workload: Option<Workload>,
+    /// Whether each of its tokens is bound to a key.
+    pub(in crate::oauth) dpop_bound: bool,
     pub(super) enabled: bool,
     pub(super) used: LastUse,
     pub(super) secrets: Vec<LiveSecret>,
+}
+
+/// Where the keys are that verify a client's assertions.
+#[derive(Clone, Debug)]
+pub(in crate::oauth) enum Keys {
+    /// In the client's row.
+    Inline(Arc<KeySet>),
+    /// At a URL.
+    At(Arc<str>),
+    /// Where an OpenID Connect issuer of this name says that they are.
+    OfIssuer(Arc<str>),
+}
+
+impl Keys {
+    /// Finds the keys of a registration. Stored keys were validated when they were written; a set that this release
+    /// does not accept verifies nothing.
+    fn of(registration: &Registration) -> Option<Self> {
+        if let Some(jwks) = &registration.jwks {
+            return Some(Self::Inline(Arc::new(KeySet::registered(jwks).ok()?)));
+        }
+        if let Some(uri) = &registration.jwks_uri {
+            return Some(Self::At(uri.as_str().into()));
+        }
+        let workload = registration.workload.as_ref()?;
+        Some(Self::OfIssuer(workload.issuer.as_str().into()))
+    }
 }
 
 #[derive(Debug)]
@@ -78,6 +112,9 @@ impl Client {
             required_scopes: row.required_scopes,
             token_lifetime: row.token_lifetime,
             reveals_per_minute: row.reveals_per_minute,
+            keys: Keys::of(&row.registration),
+            workload: row.registration.workload,
+            dpop_bound: row.registration.dpop_bound,
             enabled: row.enabled,
             used: before.map(|client| client.used.clone()).unwrap_or_default(),
             secrets: row.secrets.into_iter().map(secret).collect(),
@@ -96,7 +133,7 @@ impl Client {
         found.filter(|_| self.enabled)
     }
 
-    pub(super) fn mark(&self, now: i64) {
+    pub(in crate::oauth) fn mark(&self, now: i64) {
         self.used.mark(now);
     }
 }

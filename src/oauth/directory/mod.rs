@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
-pub(super) use client::Client;
+pub(super) use client::{Client, Keys};
 
 use super::error::{OAuthError, OAuthErrorCode};
 use super::secret_value::secret_hash;
@@ -259,6 +259,11 @@ impl Directory {
     /// The current moment, for [`refresh_since`](Self::refresh_since).
     pub(super) fn now(&self) -> Instant {
         self.clock.instant()
+    }
+
+    /// Returns an enabled client, if this replica may decide by its memory.
+    pub(super) fn fresh_client(&self, id: &str) -> Option<Arc<Client>> {
+        if self.is_fresh() { self.client(id) } else { None }
     }
 
     /// Returns an enabled client.

@@ -14,62 +14,23 @@ use crate::common::external_scopes::ExternalScopes;
 use crate::common::ids::ClientSecretId;
 use crate::common::paging::{DEFAULT_LIMIT, MAX_LIMIT, PageCursor};
 use crate::common::scope::Scopes;
+use crate::common::secret::SecretText;
 use crate::database::Pool;
 use crate::http::body::{Body, OptionalBody, UrlQuery};
 use crate::http::caller::{Authorized, Client, needs};
 use crate::http::problem::{Problem, ProblemCode, code};
 use crate::http::responses::{ForClients, Problems, WithJson};
 use crate::oauth::clients::{
-    self, After, ClientError, ClientInfo, DEFAULT_TOKEN_LIFETIME, InvalidTerms, NewClient, Terms,
+    self, After, ClientError, ClientInfo, DEFAULT_TOKEN_LIFETIME, NewClient,
 };
-use crate::oauth::routes::names::{Names, OtherScopeNames, ScopeNames};
+use crate::oauth::proofs::Proofs;
+use crate::oauth::registration;
+use crate::oauth::routes::bodies::{AddSecret, ChangeClient, CreateClient};
 use crate::oauth::secrets::{self, DEFAULT_OVERLAP, MAX_OVERLAP, Made, SecretInfo, Shown};
 use crate::oauth::tokens::Issuer;
 use crate::vault::Vault;
 
 type Admin = Authorized<needs::Admin>;
-
-/// A client to be made.
-#[derive(Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct CreateClient {
-    /// What people call it.
-    #[schema(value_type = clients::ClientName)]
-    name: String,
-    /// The most that its tokens may allow of Strongroom's own scopes.
-    #[schema(value_type = ScopeNames)]
-    scopes: Names,
-    /// Scopes of other APIs that its tokens may carry; Strongroom honours none of them.
-    #[serde(default, rename = "otherScopes")]
-    #[schema(value_type = OtherScopeNames)]
-    external_scopes: Names,
-    /// Scopes that its token requests have to name.
-    #[serde(default)]
-    #[schema(value_type = OtherScopeNames)]
-    required_scopes: Names,
-    /// How long its tokens live, in seconds.
-    #[schema(minimum = 60, maximum = 86400, default = 3600)]
-    token_lifetime: Option<u32>,
-    /// Tokens that it may read in the clear within a minute; the service's setting if left out.
-    #[schema(minimum = 1, maximum = 1_000_000, example = 600)]
-    reveals_per_minute: Option<u32>,
-}
-
-/// What changes about a client.
-#[derive(Deserialize, ToSchema)]
-pub struct ChangeClient {
-    /// Whether it is refused, together with its tokens.
-    disabled: bool,
-}
-
-/// How a secret follows another.
-#[derive(Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct AddSecret {
-    /// How long the secrets that it has live on, in seconds; 0 ends them at once.
-    #[schema(minimum = 0, maximum = 2_592_000, default = 86400)]
-    old_secrets_end_in: Option<u32>,
-}
 
 /// Which page of a list.
 #[derive(Deserialize, IntoParams)]
@@ -118,6 +79,7 @@ impl From<ClientError> for Problem {
                 let detail = "End one by DELETE, or send `oldSecretsEndIn: 0` to end both at once.";
                 Self::new(ProblemCode::TwoSecrets, detail)
             }
+            ClientError::Registration(invalid) => invalid.into(),
             ClientError::Bootstrap => Self::new(ProblemCode::InvalidRequest, format!("{error}.")),
             ClientError::Vault(crate::vault::VaultError::Database(error)) => error.into(),
             error => Self::internal(error),
@@ -154,42 +116,15 @@ fn may_grant(
     Err(Problem::insufficient_scope(external.names().join(" ")))
 }
 
-impl CreateClient {
-    fn scopes(&self) -> Result<Scopes, Problem> {
-        let scopes = self.scopes.each().map(str::parse).collect::<Result<_, _>>();
-        scopes.map_err(|unknown| Problem::invalid_field("scopes", unknown))
-    }
-
-    fn terms(&self) -> Result<Terms, Problem> {
-        let external_scopes = ExternalScopes::new(self.external_scopes.each())
-            .map_err(|what| Problem::invalid_field("otherScopes", what))?;
-        let required_scopes = self.required_scopes.each().map(str::to_owned).collect();
-        Ok(Terms { external_scopes, required_scopes, reveals_per_minute: self.reveals_per_minute })
-    }
-}
-
-impl From<InvalidTerms> for Problem {
-    fn from(what: InvalidTerms) -> Self {
-        let field = match what {
-            InvalidTerms::Name(why) => return Self::invalid_field("name", why),
-            InvalidTerms::NoScope => "scopes",
-            InvalidTerms::Lifetime => "tokenLifetime",
-            InvalidTerms::RequiredIsMissing(_) => "requiredScopes",
-            InvalidTerms::Reveals => "revealsPerMinute",
-        };
-        Self::invalid_field(field, what)
-    }
-}
-
 /// Makes a client of the caller's app. Its secret is in this answer and nowhere else.
 ///
-/// A caller grants no scope that it lacks itself: `insufficient_scope`.
+/// A client with keys or a workload is made without a secret. A caller grants no scope that it lacks itself: `insufficient_scope`.
 #[utoipa::path(
     post, path = "/v1/admin/clients", tag = "Administration", operation_id = "createClient",
     security(("bearer" = ["admin"])),
     request_body = CreateClient,
     responses(
-        (status = 201, description = "The client with its secret, shown this once", body = Made, headers(("Location" = String, description = "The client"))),
+        (status = 201, description = "The client with its secret, if it has one, shown this once", body = Made, headers(("Location" = String, description = "The client"))),
         Problems<(ForClients, WithJson)>,
     )
 )]
@@ -198,6 +133,7 @@ pub async fn create(
     issuer: web::Data<Issuer>,
     pool: web::Data<Pool>,
     vault: web::Data<Vault>,
+    proofs: web::Data<Proofs>,
     body: Body<CreateClient>,
 ) -> Result<HttpResponse, Problem> {
     let (scopes, terms) = (body.0.scopes()?, body.0.terms()?);
@@ -209,14 +145,20 @@ pub async fn create(
         token_lifetime: Duration::from_secs(lifetime.into()),
     };
     clients::check(&new, &terms)?;
+    registration::check(&terms.registration, proofs.reach())?;
     may_grant(&caller.client, &issuer, scopes, &terms.external_scopes)?;
     let mut conn = pool.acquire().await?;
-    let made = clients::create_on(&mut conn, &vault, &caller.actor, &new, &terms).await?;
-    let client = clients::find(&mut conn, Some(new.app), &made.id).await?;
-    let location = format!("/v1/admin/clients/{}", made.id);
+    let (id, secret) = if terms.registration.authenticates() {
+        (clients::create_without_secret(&mut conn, &caller.actor, &new, &terms).await?, None)
+    } else {
+        let made = clients::create_on(&mut conn, &vault, &caller.actor, &new, &terms).await?;
+        (made.id, Some(made.secret))
+    };
+    let client = clients::find(&mut conn, Some(new.app), &id).await?;
     let mut answer = HttpResponse::Created();
-    answer.insert_header((LOCATION, location));
-    Ok(answer.json(Made { client: &client, client_secret: made.secret.expose() }))
+    answer.insert_header((LOCATION, format!("/v1/admin/clients/{id}")));
+    let client_secret = secret.as_ref().map(SecretText::expose);
+    Ok(answer.json(Made { client: &client, client_secret }))
 }
 
 /// The clients of the caller's app, newest first, without their secrets.
@@ -285,9 +227,10 @@ pub async fn show(
     Ok(HttpResponse::Ok().json(Shown { client: &client, secrets: &secrets }))
 }
 
-/// Refuses a client and its tokens from now on, or lets it in again.
+/// Refuses a client and its tokens from now on, or lets it in again; changes how it proves who it is.
 ///
-/// A caller lets in no client that may do more than itself: `insufficient_scope`.
+/// A caller lets in no client that may do more than itself, and changes nothing else of one: `insufficient_scope`. The
+/// bootstrap client's keys follow the environment: `invalid_request`.
 #[utoipa::path(
     patch, path = "/v1/admin/clients/{clientID}", tag = "Administration", operation_id = "updateClient",
     security(("bearer" = ["admin"])),
@@ -302,18 +245,23 @@ pub async fn change(
     caller: Admin,
     issuer: web::Data<Issuer>,
     pool: web::Data<Pool>,
+    proofs: web::Data<Proofs>,
     id: web::Path<String>,
     body: Body<ChangeClient>,
 ) -> Result<HttpResponse, Problem> {
-    let (app, id) = (Some(caller.client.app), known(&id)?);
+    let (app, id, disabled) = (Some(caller.client.app), known(&id)?, body.0.disabled);
+    let change = body.0.registration();
+    if disabled.is_none() && change.is_empty() {
+        return Err(Problem::new(ProblemCode::InvalidRequest, "Nothing is to be changed."));
+    }
     let mut conn = pool.acquire().await?;
     let client = clients::find(&mut conn, app, id).await?;
-    if body.0.disabled {
-        clients::disable(&mut conn, &caller.actor, app, id).await?;
-    } else {
+    // Taking away is always allowed. Keys are as good as a secret: they let their holder be the client.
+    if disabled != Some(true) || !change.is_empty() {
         may_grant(&caller.client, &issuer, client.scopes, &client.external_scopes)?;
-        clients::enable(&mut conn, &caller.actor, app, id).await?;
     }
+    let (actor, reach) = (&caller.actor, proofs.reach());
+    clients::change(&mut conn, actor, app, id, disabled, &change, reach).await?;
     let client = clients::find(&mut conn, app, id).await?;
     let secrets = secrets::live(&mut conn, id).await?;
     Ok(HttpResponse::Ok().json(Shown { client: &client, secrets: &secrets }))

@@ -12,7 +12,8 @@ use crate::database::Pool;
 use crate::oauth::credentials::{Authenticated, OAuthState};
 use crate::oauth::directory::Client;
 use crate::oauth::error::OAuthError;
-use crate::oauth::tokens::{Issuer, Validity, Verified};
+use crate::oauth::proofs::Proofs;
+use crate::oauth::tokens::{Confirmation, Issuer, Validity, Verified};
 use crate::vault::Vault;
 
 /// Whether a token is valid (RFC 7662 §2.2). An invalid one has `active` alone.
@@ -34,6 +35,8 @@ struct ActiveToken {
     aud: String,
     iss: String,
     jti: Uuid,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cnf: Option<Confirmation>,
 }
 
 /// Whether a token is valid (RFC 7662 §2.2). An invalid one has `active` alone.
@@ -50,7 +53,7 @@ pub struct IntrospectionShape {
     /// Whose it is.
     #[schema(nullable = false, example = "payroll7Qm2Xv9")]
     client_id: Option<String>,
-    /// Always `Bearer`.
+    /// `Bearer`, or `DPoP` if it is bound to a key.
     #[schema(nullable = false, example = "Bearer")]
     token_type: Option<String>,
     /// When it ends, in seconds since 1970.
@@ -71,6 +74,19 @@ pub struct IntrospectionShape {
     /// Its id.
     #[schema(nullable = false, example = "0199f3a2-7c1e-7d3b-9a54-3f2b8c0d6e71")]
     jti: Option<String>,
+    /// The key that it is bound to, if it is (RFC 9449 §6.2).
+    #[schema(nullable = false)]
+    cnf: Option<ConfirmationShape>,
+}
+
+/// The key that a token is bound to (RFC 9449 §6.1).
+#[derive(utoipa::ToSchema)]
+#[schema(as = Confirmation)]
+#[expect(dead_code, reason = "describes the response in the OpenAPI document")]
+pub struct ConfirmationShape {
+    /// The key's thumbprint (RFC 7638).
+    #[schema(example = "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k")]
+    jkt: String,
 }
 
 /// Whether a token is valid at this moment. A client may ask about the tokens of its own app.
@@ -78,7 +94,7 @@ pub struct IntrospectionShape {
     post, path = "/oauth2/introspect", tag = "OAuth", operation_id = "introspectToken",
     security((), ("client_basic" = [])),
     request_body(
-        description = "HTTP Basic, a form or JSON; exactly one way of authenticating",
+        description = "HTTP Basic, or a secret or an assertion in a form or JSON; exactly one way of authenticating",
         content((ExistingToken = "application/x-www-form-urlencoded"), (ExistingToken = "application/json")),
     ),
     responses(
@@ -90,10 +106,11 @@ pub async fn introspect(
     req: HttpRequest,
     payload: web::Payload,
     issuer: web::Data<Issuer>,
+    proofs: web::Data<Proofs>,
     pool: web::Data<Pool>,
     vault: web::Data<Vault>,
 ) -> Result<HttpResponse, OAuthError> {
-    let state = OAuthState { issuer: &issuer, pool: &pool, vault: &vault };
+    let state = OAuthState { issuer: &issuer, proofs: &proofs, pool: &pool, vault: &vault };
     let Authenticated { client: asking, parameters, .. } = state.receive(&req, payload).await?;
     let missing = || OAuthError::invalid_request("token is missing");
     let token = parameters.token.ok_or_else(missing)?;
@@ -115,12 +132,13 @@ fn describe(issuer: &Issuer, token: &Verified, owner: &Client) -> ActiveToken {
     ActiveToken {
         scope: token.granted(owner).to_string(),
         client_id: Arc::clone(&token.client_id),
-        token_type: "Bearer",
+        token_type: if token.cnf.is_some() { "DPoP" } else { "Bearer" },
         exp: token.exp,
         iat: token.iat,
         sub: Arc::clone(&token.client_id),
         aud: issuer.public_url().to_owned(),
         iss: issuer.public_url().to_owned(),
         jti: token.jti,
+        cnf: token.cnf.clone(),
     }
 }

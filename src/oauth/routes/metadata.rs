@@ -5,12 +5,14 @@ use actix_web::http::header::CACHE_CONTROL;
 use actix_web::{HttpResponse, web};
 use serde::Serialize;
 
+use crate::common::algorithm::ACCEPTED;
 use crate::common::scope::Scope;
 use crate::oauth::signing_keys::KEY_SET_MAX_AGE;
 use crate::oauth::tokens::Issuer;
 
-/// Authentication methods with a registered name. JSON, which is accepted as well, has none.
-const METHODS: [&str; 2] = ["client_secret_basic", "client_secret_post"];
+/// Authentication methods with a registered name. JSON, which is accepted as well, has none; a workload's token comes
+/// as `private_key_jwt` does.
+const METHODS: [&str; 3] = ["client_secret_basic", "client_secret_post", "private_key_jwt"];
 
 /// What the authorization server offers (RFC 8414 §2).
 #[derive(Serialize, utoipa::ToSchema)]
@@ -44,14 +46,26 @@ pub struct Metadata {
     #[schema(value_type = Vec<String>, example = json!(["client_credentials"]))]
     grant_types_supported: [&'static str; 1],
     /// How clients authenticate.
-    #[schema(value_type = Vec<String>, example = json!(["client_secret_basic", "client_secret_post"]))]
-    token_endpoint_auth_methods_supported: [&'static str; 2],
+    #[schema(value_type = Vec<String>, example = json!(["client_secret_basic", "private_key_jwt"]))]
+    token_endpoint_auth_methods_supported: [&'static str; 3],
+    /// What they may sign assertions with.
+    #[schema(value_type = Vec<String>, example = json!(["ES256"]))]
+    token_endpoint_auth_signing_alg_values_supported: [&'static str; 10],
     /// How clients authenticate.
-    #[schema(value_type = Vec<String>, example = json!(["client_secret_basic", "client_secret_post"]))]
-    revocation_endpoint_auth_methods_supported: [&'static str; 2],
+    #[schema(value_type = Vec<String>, example = json!(["client_secret_basic", "private_key_jwt"]))]
+    revocation_endpoint_auth_methods_supported: [&'static str; 3],
+    /// What they may sign assertions with.
+    #[schema(value_type = Vec<String>, example = json!(["ES256"]))]
+    revocation_endpoint_auth_signing_alg_values_supported: [&'static str; 10],
     /// How clients authenticate.
-    #[schema(value_type = Vec<String>, example = json!(["client_secret_basic", "client_secret_post"]))]
-    introspection_endpoint_auth_methods_supported: [&'static str; 2],
+    #[schema(value_type = Vec<String>, example = json!(["client_secret_basic", "private_key_jwt"]))]
+    introspection_endpoint_auth_methods_supported: [&'static str; 3],
+    /// What they may sign assertions with.
+    #[schema(value_type = Vec<String>, example = json!(["ES256"]))]
+    introspection_endpoint_auth_signing_alg_values_supported: [&'static str; 10],
+    /// What DPoP proofs may be signed with (RFC 9449 §5.1).
+    #[schema(value_type = Vec<String>, example = json!(["ES256"]))]
+    dpop_signing_alg_values_supported: [&'static str; 10],
 }
 
 /// What the authorization server offers.
@@ -72,8 +86,12 @@ pub async fn metadata(issuer: web::Data<Issuer>) -> HttpResponse {
         response_types_supported: [],
         grant_types_supported: ["client_credentials"],
         token_endpoint_auth_methods_supported: METHODS,
+        token_endpoint_auth_signing_alg_values_supported: ACCEPTED,
         revocation_endpoint_auth_methods_supported: METHODS,
+        revocation_endpoint_auth_signing_alg_values_supported: ACCEPTED,
         introspection_endpoint_auth_methods_supported: METHODS,
+        introspection_endpoint_auth_signing_alg_values_supported: ACCEPTED,
+        dpop_signing_alg_values_supported: ACCEPTED,
     })
 }
 

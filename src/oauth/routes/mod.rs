@@ -1,6 +1,7 @@
 //! The OAuth endpoints, one per file, and the administration of clients.
 
 pub mod admin;
+mod bodies;
 pub mod introspect;
 pub mod metadata;
 mod names;
@@ -35,4 +36,17 @@ pub struct ExistingToken {
     /// The client's secret, where it does not come by HTTP Basic.
     #[schema(format = Password, example = "n3Vd8sK1pZ6tY0wQ4rB7mX2cJ5hG9fLa")]
     client_secret: Option<String>,
+    /// The type of `client_assertion`.
+    client_assertion_type: Option<AssertionType>,
+    /// A JWT in place of a secret: signed by the client's key (RFC 7523), or its workload's token.
+    #[schema(format = Password)]
+    client_assertion: Option<String>,
+}
+
+/// The one type of client assertion (RFC 7523 §2.2).
+#[derive(utoipa::ToSchema)]
+pub enum AssertionType {
+    /// A JWT.
+    #[schema(rename = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer")]
+    JwtBearer,
 }

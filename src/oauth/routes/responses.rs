@@ -9,7 +9,7 @@ use utoipa::openapi::{ContentBuilder, Ref, RefOr, Response, ResponseBuilder};
 use utoipa::{IntoResponses, PartialSchema, ToSchema};
 
 use crate::oauth::error::OAuthErrorCode::{
-    self, InvalidClient, InvalidGrant, InvalidRequest, InvalidScope, ServerError,
+    self, InvalidClient, InvalidDpopProof, InvalidGrant, InvalidRequest, InvalidScope, ServerError,
     TemporarilyUnavailable, UnsupportedGrantType,
 };
 
@@ -55,7 +55,7 @@ macro_rules! errors {
 }
 errors! {
     /// Of the token endpoint (RFC 6749 §5.2).
-    TokenErrors: InvalidRequest InvalidScope UnsupportedGrantType;
+    TokenErrors: InvalidRequest InvalidScope InvalidDpopProof UnsupportedGrantType;
     /// Of the revocation endpoint (RFC 7009 §2.2.1).
     RevocationErrors: InvalidRequest InvalidGrant;
     /// Of the introspection endpoint (RFC 7662 §2.3).
@@ -67,10 +67,14 @@ fn responses(refusals: &[OAuthErrorCode]) -> BTreeMap<String, RefOr<Response>> {
     let busy = [InvalidClient, TemporarilyUnavailable];
     let each: [(&str, &str, &[OAuthErrorCode]); 7] = [
         ("400", "The request is refused", refusals),
-        ("401", "The client is unknown, or its secret is wrong or missing", &[InvalidClient]),
+        (
+            "401",
+            "The client is unknown, or its secret or assertion is wrong or missing",
+            &[InvalidClient],
+        ),
         ("408", "The body did not arrive in time", &[InvalidRequest]),
         ("413", "The body is too large", &[InvalidRequest]),
-        ("429", "Too many wrong secrets, or too many requests at once", &busy),
+        ("429", "Too many wrong credentials, or too many requests at once", &busy),
         ("500", "A defect of the service", &[ServerError]),
         ("503", "The service cannot work at the moment", &[TemporarilyUnavailable]),
     ];

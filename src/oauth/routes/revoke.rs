@@ -11,6 +11,7 @@ use crate::oauth::clients::record;
 use crate::oauth::credentials::{Authenticated, OAuthState};
 use crate::oauth::directory::Client;
 use crate::oauth::error::{OAuthError, OAuthErrorCode};
+use crate::oauth::proofs::Proofs;
 use crate::oauth::store;
 use crate::oauth::tokens::{Issuer, Verified};
 use crate::vault::Vault;
@@ -26,7 +27,7 @@ pub struct RevocationResponse {}
     post, path = "/oauth2/revoke", tag = "OAuth", operation_id = "revokeToken",
     security((), ("client_basic" = [])),
     request_body(
-        description = "HTTP Basic, a form or JSON; exactly one way of authenticating",
+        description = "HTTP Basic, or a secret or an assertion in a form or JSON; exactly one way of authenticating",
         content((ExistingToken = "application/x-www-form-urlencoded"), (ExistingToken = "application/json")),
     ),
     responses(
@@ -38,10 +39,11 @@ pub async fn revoke(
     req: HttpRequest,
     payload: web::Payload,
     issuer: web::Data<Issuer>,
+    proofs: web::Data<Proofs>,
     pool: web::Data<Pool>,
     vault: web::Data<Vault>,
 ) -> Result<HttpResponse, OAuthError> {
-    let state = OAuthState { issuer: &issuer, pool: &pool, vault: &vault };
+    let state = OAuthState { issuer: &issuer, proofs: &proofs, pool: &pool, vault: &vault };
     let Authenticated { client, parameters, actor } = state.receive(&req, payload).await?;
     let missing = || OAuthError::invalid_request("token is missing");
     let token = parameters.token.ok_or_else(missing)?;

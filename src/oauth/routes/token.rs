@@ -4,13 +4,14 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
 
 use super::responses::TokenErrors;
-use super::uncached;
+use super::{AssertionType, uncached};
 use crate::common::external_scopes::{ExternalScopes, is_scope_token};
 use crate::common::scope::Scope;
 use crate::database::Pool;
 use crate::oauth::credentials::{Authenticated, OAuthState};
 use crate::oauth::directory::Client;
 use crate::oauth::error::{OAuthError, OAuthErrorCode};
+use crate::oauth::proofs::Proofs;
 use crate::oauth::tokens::{Granted, Issuer};
 use crate::vault::Vault;
 
@@ -20,7 +21,7 @@ pub struct TokenResponse {
     /// The access token, a JWT (RFC 9068).
     #[schema(example = "eyJhbGciOiJFUzI1NiJ9.claims.c2lnbmF0dXJl")]
     access_token: String,
-    /// Always `Bearer`.
+    /// `Bearer`, or `DPoP` if the token is bound to a key.
     #[schema(example = "Bearer")]
     token_type: &'static str,
     /// Its lifetime in seconds.
@@ -57,14 +58,20 @@ pub struct TokenRequest {
     /// The client's secret, where it does not come by HTTP Basic.
     #[schema(format = Password, example = "n3Vd8sK1pZ6tY0wQ4rB7mX2cJ5hG9fLa")]
     client_secret: Option<String>,
+    /// The type of `client_assertion`.
+    client_assertion_type: Option<AssertionType>,
+    /// A JWT in place of a secret: signed by the client's key (RFC 7523), or its workload's token.
+    #[schema(format = Password)]
+    client_assertion: Option<String>,
 }
 
 /// Client credentials for an access token.
 #[utoipa::path(
     post, path = "/oauth2/token", tag = "OAuth", operation_id = "issueToken",
     security((), ("client_basic" = [])),
+    params(("DPoP" = Option<String>, Header, description = "A proof by the key that the token is to be bound to (RFC 9449)")),
     request_body(
-        description = "HTTP Basic, a form or JSON; exactly one way of authenticating",
+        description = "HTTP Basic, or a secret or an assertion in a form or JSON; exactly one way of authenticating",
         content((TokenRequest = "application/x-www-form-urlencoded"), (TokenRequest = "application/json")),
     ),
     responses(
@@ -76,17 +83,20 @@ pub async fn token(
     req: HttpRequest,
     payload: web::Payload,
     issuer: web::Data<Issuer>,
+    proofs: web::Data<Proofs>,
     pool: web::Data<Pool>,
     vault: web::Data<Vault>,
 ) -> Result<HttpResponse, OAuthError> {
-    let state = OAuthState { issuer: &issuer, pool: &pool, vault: &vault };
+    let state = OAuthState { issuer: &issuer, proofs: &proofs, pool: &pool, vault: &vault };
     let Authenticated { client, parameters, .. } = state.receive(&req, payload).await?;
     check_grant(parameters.grant_type.as_deref())?;
     let granted = grant_scopes(parameters.scope.as_deref(), &client)?;
-    let token = issuer.issue(&client, &granted)?;
+    let cnf = proofs.of_token_request(&req, &client).await?;
+    let token_type = if cnf.is_some() { "DPoP" } else { "Bearer" };
+    let token = issuer.issue(&client, &granted, cnf)?;
     let body = TokenResponse {
         access_token: token.access_token,
-        token_type: "Bearer",
+        token_type,
         expires_in: token.expires_in,
         scope: granted.to_string(),
     };

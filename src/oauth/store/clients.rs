@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
 use time::OffsetDateTime;
 
 use crate::common::external_scopes::ExternalScopes;
 use crate::common::ids::{AppId, ClientSecretId};
 use crate::common::scope::Scopes;
 use crate::database::Conn;
-use crate::oauth::model::{After, ClientInfo, NewClient, SecretInfo, Terms};
+use crate::oauth::model::{
+    After, ClientInfo, NewClient, Registration, SecretInfo, Terms, Workload, workload,
+};
 use crate::vault::KeyedHash;
 
 /// Inserts a client. Returns `false` if the id is taken.
@@ -19,10 +22,13 @@ pub(in crate::oauth) async fn insert_client(
     terms: &Terms,
     bootstrap: bool,
 ) -> sqlx::Result<bool> {
+    let Registration { jwks, jwks_uri, workload, dpop_bound } = &terms.registration;
+    let [issuer, audience, subject] = parts(workload.as_ref());
     let done = sqlx::query!(
         "INSERT INTO clients (id, app_id, name, scopes, token_lifetime, bootstrap, external_scopes,
-                              required_scopes, reveals_per_minute)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+                              required_scopes, reveals_per_minute, jwks, jwks_uri, workload_issuer,
+                              workload_audience, workload_subject, dpop_bound)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
          ON CONFLICT (id) DO NOTHING",
         id,
         new.app.uuid(),
@@ -33,10 +39,48 @@ pub(in crate::oauth) async fn insert_client(
         &terms.external_scopes.names(),
         &terms.required_scopes,
         terms.reveals_per_minute.map(|count| i32::try_from(count).unwrap_or(i32::MAX)),
+        jwks.as_ref(),
+        jwks_uri.as_deref(),
+        issuer,
+        audience,
+        subject,
+        dpop_bound,
     )
     .execute(conn)
     .await?;
     Ok(done.rows_affected() == 1)
+}
+
+/// The columns of a workload: issuer, audience, subject.
+fn parts(workload: Option<&Workload>) -> [Option<&str>; 3] {
+    workload.map_or([None; 3], |workload| {
+        [&workload.issuer, &workload.audience, &workload.subject].map(|text| Some(text.as_str()))
+    })
+}
+
+/// Replaces how a client proves who it is.
+pub(in crate::oauth) async fn set_registration(
+    conn: &mut Conn,
+    id: &str,
+    registration: &Registration,
+) -> sqlx::Result<()> {
+    let [issuer, audience, subject] = parts(registration.workload.as_ref());
+    sqlx::query!(
+        "UPDATE clients
+         SET jwks = $2, jwks_uri = $3, workload_issuer = $4, workload_audience = $5,
+             workload_subject = $6, dpop_bound = $7
+         WHERE id = $1",
+        id,
+        registration.jwks.as_ref(),
+        registration.jwks_uri.as_deref(),
+        issuer,
+        audience,
+        subject,
+        registration.dpop_bound,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
 }
 
 pub(in crate::oauth) async fn insert_secret(
@@ -90,6 +134,12 @@ struct InfoRow {
     required_scopes: Vec<String>,
     token_lifetime: i32,
     reveals_per_minute: Option<i32>,
+    jwks: Option<Value>,
+    jwks_uri: Option<String>,
+    workload_issuer: Option<String>,
+    workload_audience: Option<String>,
+    workload_subject: Option<String>,
+    dpop_bound: bool,
     bootstrap: bool,
     created_at: OffsetDateTime,
     disabled_at: Option<OffsetDateTime>,
@@ -109,6 +159,10 @@ impl From<InfoRow> for ClientInfo {
             required_scopes: row.required_scopes,
             token_lifetime: row.token_lifetime.unsigned_abs(),
             reveals_per_minute: row.reveals_per_minute.map(i32::unsigned_abs),
+            jwks: row.jwks,
+            jwks_uri: row.jwks_uri,
+            workload: workload(row.workload_issuer, row.workload_audience, row.workload_subject),
+            dpop_bound: row.dpop_bound,
             bootstrap: row.bootstrap,
             created_at: row.created_at,
             disabled_at: row.disabled_at,
@@ -127,8 +181,9 @@ pub(in crate::oauth) async fn list_clients(
     let rows = sqlx::query_as!(
         InfoRow,
         "SELECT c.id, a.name AS app_name, c.name, c.scopes, c.external_scopes, c.required_scopes,
-                c.token_lifetime, c.reveals_per_minute, c.bootstrap, c.created_at, c.disabled_at,
-                c.last_used_at
+                c.token_lifetime, c.reveals_per_minute, c.jwks, c.jwks_uri, c.workload_issuer,
+                c.workload_audience, c.workload_subject, c.dpop_bound, c.bootstrap, c.created_at,
+                c.disabled_at, c.last_used_at
          FROM clients c JOIN apps a ON a.id = c.app_id
          WHERE ($1::uuid IS NULL OR c.app_id = $1)
            AND ($2::timestamptz IS NULL OR (c.created_at, c.id) < ($2, $3::text))
@@ -153,8 +208,9 @@ pub(in crate::oauth) async fn find_client(
     let row = sqlx::query_as!(
         InfoRow,
         "SELECT c.id, a.name AS app_name, c.name, c.scopes, c.external_scopes, c.required_scopes,
-                c.token_lifetime, c.reveals_per_minute, c.bootstrap, c.created_at, c.disabled_at,
-                c.last_used_at
+                c.token_lifetime, c.reveals_per_minute, c.jwks, c.jwks_uri, c.workload_issuer,
+                c.workload_audience, c.workload_subject, c.dpop_bound, c.bootstrap, c.created_at,
+                c.disabled_at, c.last_used_at
          FROM clients c JOIN apps a ON a.id = c.app_id
          WHERE c.id = $1 AND ($2::uuid IS NULL OR c.app_id = $2)",
         id,

@@ -9,6 +9,7 @@ use crate::common::external_scopes::ExternalScopes;
 use crate::common::ids::{AppId, ClientSecretId};
 use crate::common::scope::Scopes;
 use crate::database::Conn;
+use crate::oauth::model::{Registration, workload};
 
 /// A client with its live secrets.
 pub(in crate::oauth) struct ClientRow {
@@ -20,6 +21,7 @@ pub(in crate::oauth) struct ClientRow {
     pub(in crate::oauth) token_lifetime: u32,
     pub(in crate::oauth) reveals_per_minute: Option<u32>,
     pub(in crate::oauth) enabled: bool,
+    pub(in crate::oauth) registration: Registration,
     pub(in crate::oauth) secrets: Vec<SecretRow>,
 }
 
@@ -35,7 +37,8 @@ pub(in crate::oauth) async fn load_clients(conn: &mut Conn) -> sqlx::Result<Vec<
     let mut secrets = load_secrets(conn).await?;
     let rows = sqlx::query!(
         r#"SELECT id, app_id AS "app_id: AppId", scopes, external_scopes, required_scopes,
-                token_lifetime, reveals_per_minute, disabled_at IS NULL AS "enabled!"
+                token_lifetime, reveals_per_minute, disabled_at IS NULL AS "enabled!", jwks,
+                jwks_uri, workload_issuer, workload_audience, workload_subject, dpop_bound
          FROM clients"#
     )
     .fetch_all(conn)
@@ -50,6 +53,12 @@ pub(in crate::oauth) async fn load_clients(conn: &mut Conn) -> sqlx::Result<Vec<
         token_lifetime: row.token_lifetime.unsigned_abs(),
         reveals_per_minute: row.reveals_per_minute.map(i32::unsigned_abs),
         enabled: row.enabled,
+        registration: Registration {
+            jwks: row.jwks,
+            jwks_uri: row.jwks_uri,
+            workload: workload(row.workload_issuer, row.workload_audience, row.workload_subject),
+            dpop_bound: row.dpop_bound,
+        },
     });
     Ok(clients.collect())
 }

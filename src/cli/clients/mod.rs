@@ -1,22 +1,28 @@
 //! `strongroom clients`.
 
+mod proofs;
+
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde_json::json;
 use time::OffsetDateTime;
 
+use self::proofs::{ProofArgs, Set};
 use super::Failure;
 use super::output::{Output, table};
 use super::session::{Session, app};
 use crate::common::actor::Actor;
 use crate::common::external_scopes::ExternalScopes;
 use crate::common::scope::Scopes;
-use crate::config::Environment;
+use crate::common::secret::SecretText;
+use crate::config::{Environment, Reader, read_allow_private_addresses};
 use crate::oauth::clients::{
     self, ClientError, ClientInfo, DEFAULT_TOKEN_LIFETIME, NewClient, TOKEN_LIFETIMES, Terms,
 };
+use crate::oauth::registration;
 use crate::oauth::secrets::{self, DEFAULT_OVERLAP, MAX_OVERLAP, Made, SecretInfo, Shown};
+use crate::outbound::Reach;
 
 /// OAuth clients: who may call the API of an app.
 #[derive(Debug, Args)]
@@ -27,9 +33,10 @@ pub(super) struct Clients {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Create(Create),
+    Create(Box<Create>),
     List(List),
     Show(Show),
+    Set(Box<Set>),
     #[command(visible_alias = "revoke")]
     Disable(Disable),
     Enable(Enable),
@@ -37,7 +44,7 @@ enum Command {
     RotateSecret(RotateSecret),
 }
 
-/// Make a client; prints its id and, this once, its secret.
+/// Make a client; prints its id and, this once, its secret. With keys or a workload it gets no secret.
 ///
 /// Example: strongroom clients create payroll --app shop --scope "connections:read tokens:read"
 ///
@@ -67,6 +74,11 @@ struct Create {
     #[arg(long, default_value_t = DEFAULT_TOKEN_LIFETIME,
           value_parser = clap::value_parser!(u32).range(i64::from(*TOKEN_LIFETIMES.start())..=i64::from(*TOKEN_LIFETIMES.end())))]
     token_lifetime: u32,
+    #[command(flatten)]
+    proofs: ProofArgs,
+    /// It gets tokens that are bound to a key alone (DPoP).
+    #[arg(long)]
+    dpop_bound: bool,
 }
 
 /// List clients, without their secrets.
@@ -132,6 +144,7 @@ impl Clients {
             Command::Create(create) => create.run(environment, output).await,
             Command::List(list) => list.run(environment, output).await,
             Command::Show(show) => show.run(environment, output).await,
+            Command::Set(set) => set.run(environment, output).await,
             Command::Disable(it) => Change::Disable.run(&it.client_id, environment, output).await,
             Command::Enable(it) => Change::Enable.run(&it.client_id, environment, output).await,
             Command::Delete(it) => {
@@ -156,11 +169,14 @@ impl Create {
         let external_scopes = ExternalScopes::new(names(&self.other_scope))
             .map_err(|what| Failure::Usage(format!("--other-scope: {what}")))?;
         let required_scopes = names(&self.required_scope).map(str::to_owned).collect();
-        Ok(Terms { external_scopes, required_scopes, reveals_per_minute: self.reveals_per_minute })
+        let registration = self.proofs.registration(self.dpop_bound)?;
+        let reveals_per_minute = self.reveals_per_minute;
+        Ok(Terms { external_scopes, required_scopes, reveals_per_minute, registration })
     }
 
     async fn run(self, environment: &Environment, output: &Output) -> Result<(), Failure> {
         let (scopes, terms) = (self.scopes()?, self.terms()?);
+        let reach = reach(environment)?;
         let Session { mut conn, vault } = Session::open(environment).await?;
         let app = app(&mut conn, &self.app).await?;
         let new = NewClient {
@@ -170,17 +186,47 @@ impl Create {
             token_lifetime: Duration::from_secs(self.token_lifetime.into()),
         };
         clients::check(&new, &terms).map_err(|what| Failure::Usage(what.to_string()))?;
-        let made = clients::create_on(&mut conn, &vault, &Actor::operator(), &new, &terms).await;
-        let made = made.map_err(Failure::other)?;
-        let client = clients::find(&mut conn, None, &made.id).await.map_err(Failure::other)?;
-        let json = Made { client: &client, client_secret: made.secret.expose() };
-        output.result(&json, || {
-            format!(
-                "client_id     {}\nclient_secret {}\n\nThe secret is shown this once; only its hash is kept.",
-                made.id,
-                made.secret.expose()
-            )
+        registration::check(&terms.registration, reach)
+            .map_err(|what| Failure::Usage(what.to_string()))?;
+        let operator = Actor::operator();
+        let (id, secret) = if terms.registration.authenticates() {
+            let id = clients::create_without_secret(&mut conn, &operator, &new, &terms).await;
+            (id.map_err(Failure::other)?, None)
+        } else {
+            let made = clients::create_on(&mut conn, &vault, &operator, &new, &terms).await;
+            let made = made.map_err(Failure::other)?;
+            (made.id, Some(made.secret))
+        };
+        let client = clients::find(&mut conn, None, &id).await.map_err(Failure::other)?;
+        let secret = secret.as_ref().map(SecretText::expose);
+        output.result(&Made { client: &client, client_secret: secret }, || match secret {
+            Some(secret) => format!(
+                "client_id     {id}\nclient_secret {secret}\n\nThe secret is shown this once; only its hash is kept."
+            ),
+            None => format!("client_id     {id}\n\nIt has no secret: it proves itself by its keys."),
         });
+        Ok(())
+    }
+}
+
+/// Returns which addresses keys may be fetched from.
+fn reach(environment: &Environment) -> Result<Reach, Failure> {
+    let mut reader = Reader::new(environment);
+    let allowed = read_allow_private_addresses(&mut reader);
+    Ok(Reach::allowing_private_addresses(reader.finish(Some(allowed))?))
+}
+
+impl Set {
+    async fn run(self, environment: &Environment, output: &Output) -> Result<(), Failure> {
+        let (change, reach) = (self.change()?, reach(environment)?);
+        let mut session = Session::open(environment).await?;
+        let (conn, id) = (&mut session.conn, &self.client_id);
+        clients::change(conn, &Actor::operator(), None, id, None, &change, reach)
+            .await
+            .map_err(failure)?;
+        let client = clients::find(conn, None, id).await.map_err(failure)?;
+        let secrets = secrets::live(conn, id).await?;
+        output.result(&Shown { client: &client, secrets: &secrets }, || describe(&client));
         Ok(())
     }
 }
@@ -242,6 +288,7 @@ fn failure(error: ClientError) -> Failure {
         ClientError::Unknown(id) => Failure::Usage(format!(
             "there is no client `{id}`; `strongroom clients list` shows them"
         )),
+        ClientError::Registration(invalid) => Failure::Usage(invalid.to_string()),
         error => Failure::other(error),
     }
 }
@@ -282,11 +329,30 @@ fn describe(client: &ClientInfo) -> String {
         ("required scope", client.required_scopes.join(" ")),
         ("token lifetime", format!("{} s", client.token_lifetime)),
         ("reveals a minute", reveals),
+        ("keys", keys(client)),
+        ("workload", workload(client)),
+        ("tokens", if client.dpop_bound { "bound to keys" } else { "bearer, or bound" }.to_owned()),
         ("made", moment(Some(client.created_at), "")),
         ("last used", moment(client.last_used_at, "never")),
     ];
     let line = |(name, value): &(&str, String)| format!("{name:16}  {value}");
     lines.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+fn keys(client: &ClientInfo) -> String {
+    let count = |jwks: &serde_json::Value| jwks["keys"].as_array().map_or(0, Vec::len);
+    match (&client.jwks, &client.jwks_uri) {
+        (Some(jwks), _) => format!("{} in its registration", count(jwks)),
+        (None, Some(uri)) => uri.clone(),
+        (None, None) => "none".to_owned(),
+    }
+}
+
+fn workload(client: &ClientInfo) -> String {
+    client.workload.as_ref().map_or_else(
+        || "none".to_owned(),
+        |it| format!("{} of {} for {}", it.subject, it.issuer, it.audience),
+    )
 }
 
 /// An operation on a client as a whole.
