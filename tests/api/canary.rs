@@ -196,7 +196,10 @@ impl Day<'_> {
         self.secrets.add("upstream secret", &upstream["clientSecret"]);
         let msg = format!("unknown {client_secret}");
         let refuse = Refuse { kind: "BAD".to_owned(), msg, status: 401 };
-        self.stage.sandbox.set_fault(Fault::new(Effect::Refuse(refuse)).times(1)).unwrap();
+        self.stage
+            .sandbox
+            .set_fault(Fault::new(Effect::Refuse(refuse)).on("kaisa/oauth/token").times(1))
+            .unwrap();
         for name in ["kaisa", "second"] {
             let body = crate::support::with(&upstream, json!({ "name": name }));
             self.seen += &self.api.post(self.token, "/v1/admin/upstreams", &body).await.text;
