@@ -69,6 +69,7 @@ mod plaid_apps;
 mod plaid_relay;
 mod plaid_webhooks;
 mod plaid_wire;
+mod refusals;
 mod relay;
 mod reveal_budget;
 mod revocation;
