@@ -146,7 +146,7 @@ pub fn main() -> ExitCode {
     let result = runtime
         .map_err(Failure::other)
         .and_then(|runtime| runtime.block_on(cli.command.run(&environment, &output)));
-    crate::telemetry::flush();
+    crate::telemetry::finish();
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

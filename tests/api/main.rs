@@ -84,6 +84,7 @@ mod sessions;
 mod shapes;
 mod signing_keys;
 mod tokens;
+mod traces;
 mod unfit;
 mod upgrade;
 mod upstreams;
