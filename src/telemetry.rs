@@ -1,4 +1,4 @@
-//! Logs and metrics.
+//! Logs, metrics and traces.
 //!
 //! Logs are structured events on standard output, those of `dev` in a file; every event of a
 //! request carries its id and its trace. No secret reaches them: secrets cannot be printed, and no body,
@@ -7,8 +7,9 @@
 //! May import: config, database.
 
 mod lines;
+mod traces;
 
-pub use lines::{flush, register};
+pub use lines::flush;
 
 use std::fs::File;
 use std::io::{IsTerminal as _, Write};
@@ -23,29 +24,53 @@ use tracing_subscriber::layer::{Filter, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer, Registry, fmt};
 
-use crate::config::{LogConfig, LogFormat};
+use crate::config::{LogConfig, LogFormat, Traces};
 use crate::database::Pools;
 
-/// Starts logging to standard output, and logs panics instead of printing them. A second call has no effect.
-pub fn init(config: &LogConfig) {
-    init_to(config, std::io::stdout(), std::io::stdout().is_terminal());
+/// A layer of this process's one subscriber.
+type BoxedLayer = Box<dyn Layer<Registry> + Send + Sync>;
+
+/// Starts logging to standard output, and exporting traces; logs panics instead of printing them. A second call has no
+/// effect.
+pub fn init(config: &LogConfig, traces: &Traces) {
+    let log = layer(config, std::io::stdout(), std::io::stdout().is_terminal());
+    start_with(vec![log.with_filter(filter(config)).boxed()], traces);
 }
 
 /// Starts logging to standard error, for a command whose standard output is its result.
 pub fn init_on_stderr(config: &LogConfig) {
-    init_to(config, std::io::stderr(), std::io::stderr().is_terminal());
+    let log = layer(config, std::io::stderr(), std::io::stderr().is_terminal());
+    start(vec![log.with_filter(filter(config)).boxed()]);
 }
 
-/// Starts logging to `file`, and to standard error as well: warnings and errors, or everything.
-pub fn init_to_file(config: &LogConfig, file: File, everything: bool) {
+/// Starts logging to `file`, and to standard error as well: warnings and errors, or everything. Exports traces.
+pub fn init_to_file(config: &LogConfig, traces: &Traces, file: File, everything: bool) {
     let on_screen = if everything { LevelFilter::TRACE } else { LevelFilter::WARN };
     let screen = layer(config, std::io::stderr(), std::io::stderr().is_terminal());
     let screen = screen.with_filter(filter(config).and(on_screen)).boxed();
-    start(vec![layer(config, file, false).with_filter(filter(config)).boxed(), screen]);
+    let file = layer(config, file, false).with_filter(filter(config)).boxed();
+    start_with(vec![file, screen], traces);
 }
 
-fn init_to(config: &LogConfig, out: impl Write + Send + 'static, colours: bool) {
-    start(layer(config, out, colours).with_filter(filter(config)));
+fn start_with(mut layers: Vec<BoxedLayer>, traces: &Traces) {
+    let mut exporting = traces::layer(traces);
+    layers.extend(exporting.as_mut().ok().and_then(Option::take));
+    start(layers);
+    if let Err(mistakes) = exporting {
+        tracing::warn!(mistakes, "traces are not exported");
+    }
+}
+
+/// Exports the spans and writes the lines that wait, for up to two seconds and one. To be called when the process ends.
+pub fn finish() {
+    traces::flush();
+    flush();
+}
+
+/// Registers what is counted of logs and traces.
+pub fn register(registry: &mut Metrics) {
+    lines::register(registry);
+    traces::register(registry);
 }
 
 fn filter(config: &LogConfig) -> impl Filter<Registry> + Send + Sync + use<> {
@@ -55,11 +80,7 @@ fn filter(config: &LogConfig) -> impl Filter<Registry> + Send + Sync + use<> {
     filter.and(filter_fn(is_without_bodies).with_max_level_hint(LevelFilter::TRACE))
 }
 
-fn layer(
-    config: &LogConfig,
-    out: impl Write + Send + 'static,
-    colours: bool,
-) -> Box<dyn Layer<Registry> + Send + Sync> {
+fn layer(config: &LogConfig, out: impl Write + Send + 'static, colours: bool) -> BoxedLayer {
     let layer = fmt::layer().with_writer(lines::Lines::to(out));
     match config.format {
         LogFormat::Json => layer.json().flatten_event(true).with_span_list(false).boxed(),
@@ -67,8 +88,8 @@ fn layer(
     }
 }
 
-fn start(layer: impl Layer<Registry> + Send + Sync) {
-    let first = tracing_subscriber::registry().with(layer).try_init().is_ok();
+fn start(layers: Vec<BoxedLayer>) {
+    let first = tracing_subscriber::registry().with(layers).try_init().is_ok();
     if first {
         std::panic::set_hook(Box::new(|panic| tracing::error!(%panic, "panicked")));
     }

@@ -88,7 +88,7 @@ pub(crate) enum Failure {
     /// The configuration is invalid.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// An argument does not fit the database or a file.
+    /// An argument or a setting does not fit the database or a file.
     #[error("{0}")]
     Usage(String),
     /// Everything else, with a message for the operator.
@@ -111,7 +111,10 @@ impl Failure {
 
 impl From<StartError> for Failure {
     fn from(error: StartError) -> Self {
-        Self::other(error)
+        match error {
+            StartError::Refused { .. } => Self::Usage(error.to_string()),
+            error => Self::other(error),
+        }
     }
 }
 
@@ -143,7 +146,7 @@ pub fn main() -> ExitCode {
     let result = runtime
         .map_err(Failure::other)
         .and_then(|runtime| runtime.block_on(cli.command.run(&environment, &output)));
-    crate::telemetry::flush();
+    crate::telemetry::finish();
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

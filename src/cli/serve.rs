@@ -24,7 +24,7 @@ pub(super) struct Serve {}
 impl Serve {
     pub(super) async fn run(self, environment: &Environment) -> Result<(), Failure> {
         let config = Config::from_environment(environment)?;
-        telemetry::init(&config.log);
+        telemetry::init(&config.log, &config.traces);
         raise_file_limit();
         warn_about(&config);
         let service = Service::build(config, Clock::system()).await?;

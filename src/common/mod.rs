@@ -1,5 +1,5 @@
 //! Common types that every module may import and that import no module: ids, the clock, secret text, checked
-//! text, paging, scopes, actors, signed statements, trace context; and the readers of other services' answers:
+//! text, paging, scopes, actors, signed statements, trace context, spans; and the readers of other services' answers:
 //! content codings, lenient JSON, `Retry-After`.
 
 pub mod actor;
@@ -14,6 +14,7 @@ pub mod retry_after;
 pub mod scope;
 pub mod secret;
 pub mod signer;
+pub mod spans;
 pub mod strict_json;
 pub mod text;
 pub mod trace;

@@ -1,6 +1,13 @@
-//! W3C Trace Context (Level 1, §3): accepted from callers, passed on to Dapi.
+//! W3C Trace Context (Level 1, §3): accepted from callers, passed on to the providers and upstreams.
 
 use std::fmt::Write as _;
+
+use opentelemetry::Context;
+use opentelemetry::trace::{
+    SpanContext, SpanId, TraceContextExt as _, TraceFlags, TraceId, TraceState,
+};
+use tracing::Span;
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 /// The largest `tracestate` that is passed on, in bytes (§3.3.1.5 requires at least 512).
 const MAX_STATE: usize = 512;
@@ -12,20 +19,22 @@ pub struct TraceContext {
     span_id: [u8; 8],
     flags: u8,
     state: Option<String>,
+    /// The caller's position, of which this one is a child.
+    parent: Option<[u8; 8]>,
 }
 
 impl TraceContext {
     /// Starts a new trace.
     #[must_use]
     pub fn fresh() -> Self {
-        Self { trace_id: random(), span_id: random(), flags: 0, state: None }
+        Self { trace_id: random(), span_id: random(), flags: 0, state: None, parent: None }
     }
 
     /// Continues the caller's trace, or starts a new one if the caller's headers are missing or invalid (§2.3: an
     /// unreadable `traceparent` is ignored).
     #[must_use]
     pub fn continued_from(traceparent: Option<&str>, tracestate: Option<&str>) -> Self {
-        let Some((trace_id, flags)) = traceparent.and_then(parse_parent) else {
+        let Some((trace_id, parent, flags)) = traceparent.and_then(parse_parent) else {
             return Self::fresh();
         };
         let sound = |state: &&str| {
@@ -33,7 +42,37 @@ impl TraceContext {
                 && state.bytes().all(|b| b == b'\t' || (0x20..0x7f).contains(&b))
         };
         let state = tracestate.filter(sound).map(str::to_owned);
-        Self { trace_id, span_id: random(), flags, state }
+        Self { trace_id, span_id: random(), flags, state, parent: Some(parent) }
+    }
+
+    /// Makes `span` the position in the trace, below the caller's, if spans are exported: its ids are those of the result.
+    #[must_use]
+    pub fn held_by(self, span: &Span) -> Self {
+        if let Some(parent) = self.parent {
+            let (trace_id, parent) =
+                (TraceId::from_bytes(self.trace_id), SpanId::from_bytes(parent));
+            // Without the caller's `tracestate`, which is free text.
+            let caller = SpanContext::new(
+                trace_id,
+                parent,
+                TraceFlags::new(self.flags),
+                true,
+                TraceState::NONE,
+            );
+            // Refused if spans are not exported.
+            let _ = span.set_parent(Context::new().with_remote_span_context(caller));
+        }
+        let context = span.context();
+        let position = context.span().span_context().clone();
+        if !position.is_valid() {
+            return self;
+        }
+        Self {
+            trace_id: position.trace_id().to_bytes(),
+            span_id: position.span_id().to_bytes(),
+            flags: position.trace_flags().to_u8() & 1,
+            ..self
+        }
     }
 
     /// Returns the trace id as 32 hex digits.
@@ -73,7 +112,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// Parses a header by §3.2.2: four fields of lower-case hex; a higher version may append more, `ff` is invalid.
-fn parse_parent(text: &str) -> Option<([u8; 16], u8)> {
+fn parse_parent(text: &str) -> Option<([u8; 16], [u8; 8], u8)> {
     let mut fields = text.split('-');
     let [version] = unhex::<1>(fields.next()?)?;
     let trace_id = unhex::<16>(fields.next()?)?;
@@ -81,7 +120,7 @@ fn parse_parent(text: &str) -> Option<([u8; 16], u8)> {
     let [flags] = unhex::<1>(fields.next()?)?;
     let complete = version != 0 || fields.next().is_none();
     let sound = version != 0xff && trace_id != [0; 16] && span_id != [0; 8] && complete;
-    sound.then_some((trace_id, flags & 1))
+    sound.then_some((trace_id, span_id, flags & 1))
 }
 
 fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {

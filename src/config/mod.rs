@@ -12,6 +12,7 @@ mod keys;
 mod oauth;
 mod providers;
 mod reader;
+mod traces;
 
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ pub use keys::{read_master_key_file, read_master_keys};
 pub use oauth::OauthConfig;
 pub use providers::{EnvironmentApp, ProviderConfig, ProvidersConfig};
 pub use reader::{ConfigError, Environment, Reader};
+pub use traces::{TraceSampler, Traces, TracesConfig};
 
 use crate::common::secret::SecretText;
 use crate::common::text;
@@ -70,6 +72,27 @@ pub const VARIABLES: &[&str] = &[
     "STRONGROOM_HISTORY_RETENTION_DAYS",
     "STRONGROOM_LOG",
     "STRONGROOM_LOG_FORMAT",
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_HEADERS",
+    "OTEL_EXPORTER_OTLP_TRACES_HEADERS",
+    "OTEL_EXPORTER_OTLP_PROTOCOL",
+    "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
+    "OTEL_EXPORTER_OTLP_COMPRESSION",
+    "OTEL_EXPORTER_OTLP_TRACES_COMPRESSION",
+    "OTEL_EXPORTER_OTLP_TIMEOUT",
+    "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT",
+    "OTEL_EXPORTER_OTLP_CERTIFICATE",
+    "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE",
+    "OTEL_SERVICE_NAME",
+    "OTEL_RESOURCE_ATTRIBUTES",
+    "OTEL_TRACES_SAMPLER",
+    "OTEL_TRACES_SAMPLER_ARG",
+    "OTEL_TRACES_EXPORTER",
+    "OTEL_SDK_DISABLED",
+    "OTEL_BSP_SCHEDULE_DELAY",
+    "OTEL_BSP_MAX_QUEUE_SIZE",
+    "OTEL_BSP_MAX_EXPORT_BATCH_SIZE",
     "DAPI_BASE_URL",
     "DAPI_DELINK_PATH",
     "DAPI_APP_KEY",
@@ -114,6 +137,8 @@ pub struct Config {
     pub pace: Pace,
     /// How logs are written.
     pub log: LogConfig,
+    /// Whether traces are exported, and where to.
+    pub traces: Traces,
     /// Set variables that begin like Strongroom's but are unknown: probably misspelt.
     pub unknown: Vec<UnknownVariable>,
 }
@@ -142,6 +167,7 @@ impl Config {
         let oauth = OauthConfig::read(&mut reader);
         let pace = Pace::read(&mut reader);
         let log = LogConfig::read(&mut reader);
+        let traces = Traces::read(environment, &mut reader);
         let unknown = unknown_variables(environment);
         let config = (|| {
             Some(Self {
@@ -156,6 +182,7 @@ impl Config {
                 oauth,
                 pace,
                 log,
+                traces,
                 unknown,
             })
         })();

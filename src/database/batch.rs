@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use tracing::{Instrument as _, Span};
 
 use super::{Conn, Fault, Pool, span};
+use crate::common::spans;
 
 /// How many callers one statement serves: a larger one would save little and take longer.
 const MAX_BATCH: usize = 64;
@@ -137,9 +138,7 @@ async fn serve<Q: BatchQuery>(shared: Arc<Shared>, mut waiting: mpsc::UnboundedR
         tokio::spawn(async move {
             // A panic fails only this statement's callers; the panic hook has logged it.
             let span = span::of_batch(Q::NAME, calls.len());
-            for call in &calls {
-                span.follows_from(&call.span);
-            }
+            spans::link(&span, calls.iter().map(|call| &call.span));
             let answered = answer(&shared, calls).instrument(span);
             let _ = AssertUnwindSafe(answered).catch_unwind().await;
             drop((permit, done));

@@ -10,6 +10,7 @@ use sqlx::{ConnectOptions as _, Connection as _, Executor as _, PgConnection};
 use tokio_util::sync::CancellationToken;
 
 use super::Health;
+use super::refusal::more_hopeful;
 use crate::config::{DatabaseUrl, SessionAttrs};
 
 /// The lock timeout of a lone statement: short, because a locked row is retried outside of its batch.
@@ -135,10 +136,10 @@ impl Connector {
     /// Tries the hosts one by one, starting with the one that accepted the last connection.
     ///
     /// # Errors
-    /// Returns why the last host did not accept it.
+    /// Returns why a host did not accept it: one that may yet do so, if there is one, or else the last.
     pub(super) async fn open(&self) -> sqlx::Result<Opened> {
         let (count, first) = (self.hosts.len(), self.last_good.load(Ordering::Relaxed));
-        let mut last_error = sqlx::Error::PoolTimedOut;
+        let mut failed = None;
         for (at, host) in self.hosts.iter().enumerate().cycle().skip(first).take(count) {
             // Before connecting: a connection that was opened during a silence is suspect afterwards.
             let generation = self.health.generation();
@@ -147,10 +148,10 @@ impl Connector {
                     self.last_good.store(at, Ordering::Relaxed);
                     return Ok(self.opened(pg, generation));
                 }
-                Err(error) => last_error = error,
+                Err(error) => failed = Some(more_hopeful(failed, error)),
             }
         }
-        Err(last_error)
+        Err(failed.unwrap_or(sqlx::Error::PoolTimedOut))
     }
 
     fn opened(&self, pg: PgConnection, generation: CancellationToken) -> Opened {

@@ -30,7 +30,7 @@ impl Fault {
         }
     }
 
-    fn of_sqlstate(code: &str) -> Self {
+    pub(super) fn of_sqlstate(code: &str) -> Self {
         match code {
             // lock_not_available, deadlock_detected, serialization_failure, query_canceled
             "55P03" | "40P01" | "40001" | "57014" => Self::Contention,

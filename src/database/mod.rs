@@ -6,7 +6,7 @@
 //!   closed and never reused, because a connection that went silent cannot report it.
 //! - [`Transaction`] fixes the isolation level, and rolls back unless committed.
 //! - [`Batch`] runs concurrent queries in one statement.
-//! - [`Fault`] classifies errors into outages, contention and defects.
+//! - [`Fault`] classifies errors into outages, contention and defects, [`Refusal`] those of connecting.
 //!
 //! Deadlines come in pairs: the server's `statement_timeout` ends a little before the client's, so that a
 //! server that is merely slow cancels the statement and keeps the connection.
@@ -21,6 +21,7 @@ mod health;
 mod inconsistent;
 mod interval;
 mod pool;
+mod refusal;
 mod retry;
 mod span;
 mod transaction;
@@ -32,6 +33,7 @@ pub use health::Health;
 pub use inconsistent::Inconsistent;
 pub use interval::interval;
 pub use pool::{Pool, Pools};
+pub use refusal::{Refusal, more_hopeful};
 pub use retry::{Waits, retry, retry_until};
 pub use transaction::Transaction;
 

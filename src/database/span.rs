@@ -42,7 +42,7 @@ pub(super) fn of_batched_query(summary: &'static str) -> Span {
     )
 }
 
-/// Creates the span of a batch, which follows from its callers' spans and belongs to the trace of none.
+/// Creates the span of a batch, which belongs to the trace of none of its callers and is linked with the spans of all.
 pub(super) fn of_batch(summary: &'static str, size: usize) -> Span {
     tracing::trace_span!(
         parent: None,
@@ -51,7 +51,7 @@ pub(super) fn of_batch(summary: &'static str, size: usize) -> Span {
         db.system.name = "postgresql",
         db.query.summary = summary,
         // By the conventions a batch has two operations at least.
-        db.operation.batch.size = (size > 1).then_some(size),
+        db.operation.batch.size = i64::try_from(size).ok().filter(|size| *size > 1),
     )
 }
 

@@ -22,6 +22,7 @@ use tracing_actix_web::{RequestId, RootSpanBuilder};
 use super::connection::{self, Flight};
 use super::metrics::{Metrics, UNMATCHED, known_method};
 use super::problem::Problem;
+use crate::common::spans;
 use crate::common::trace::TraceContext;
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -45,11 +46,23 @@ impl RootSpanBuilder for RequestSpan {
             method = known_method(request.method()),
             route = request.match_pattern().as_deref().unwrap_or(UNMATCHED),
         );
+        let logged = trace.trace_id();
+        let trace = trace.held_by(&span);
+        // A trace that begins here gets the id under which it is exported.
+        if trace.trace_id() != logged {
+            span.record("trace_id", trace.trace_id());
+        }
         request.extensions_mut().insert(trace);
         span
     }
 
-    fn on_request_end<B: MessageBody>(_: Span, _: &Result<ServiceResponse<B>, Error>) {}
+    fn on_request_end<B: MessageBody>(span: Span, outcome: &Result<ServiceResponse<B>, Error>) {
+        let status = match outcome {
+            Ok(response) => response.status(),
+            Err(error) => error.as_response_error().status_code(),
+        };
+        spans::end_request(&span, status.as_u16());
+    }
 }
 
 /// Counts and logs a request, converts a panic to a problem, and renders problems.

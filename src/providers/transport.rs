@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use reqwest::header::{
     ACCEPT_ENCODING, CONNECTION, DATE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
 };
-use reqwest::redirect;
+use reqwest::{Method, redirect};
 use serde::Serialize;
 use url::Url;
 use zeroize::Zeroizing;
@@ -18,6 +18,7 @@ use super::received::Received;
 use super::{ExchangeAnswer, Unsettled};
 use crate::common::coding::Spoilt;
 use crate::common::retry_after;
+use crate::common::spans;
 use crate::common::trace::TraceContext;
 use crate::config::ProviderConfig;
 
@@ -71,6 +72,8 @@ impl From<NoAnswer> for ExchangeAnswer {
 /// A request to a provider.
 #[derive(Debug)]
 pub(super) struct Outgoing<'a, B> {
+    /// What is called, and what for: the name of its span.
+    pub(super) name: &'static str,
     /// Below the base URL, with a leading slash.
     pub(super) path: &'a str,
     /// The provider's own headers, the secret ones marked as sensitive.
@@ -186,7 +189,7 @@ impl Transport {
             if let Some(state) = outgoing.trace.tracestate() {
                 request = request.header("tracestate", state);
             }
-            match request.send().await {
+            match spans::call(outgoing.name, &Method::POST, &url, request.send()).await {
                 Ok(response) => return Ok(response),
                 Err(error) if was_never_written(&error) => match pauses.next() {
                     Some(pause) => tokio::time::sleep(*pause).await,

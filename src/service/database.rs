@@ -10,9 +10,14 @@ use sqlx::{Connection as _, PgConnection};
 use super::migrations::{count_pending, migrate};
 use crate::apps::AppError;
 use crate::config::{Config, DatabaseConfig, DatabaseUrl};
-use crate::database::{Conn, Pools, is_outage};
+use crate::database::{Conn, Pools, Refusal, is_outage, more_hopeful};
 use crate::oauth::clients::ClientError;
 use crate::vault::VaultError;
+
+/// The variable with the service's own URL.
+const SERVICE: &str = "DATABASE_URL";
+/// The variable with the schema owner's.
+const OWNER: &str = "STRONGROOM_MIGRATE_DATABASE_URL";
 
 /// How long a start waits for a database that is not reachable yet.
 const START_TIMEOUT: Duration = Duration::from_secs(15);
@@ -29,6 +34,21 @@ pub enum StartError {
         /// The hosts, ports and database name that were tried.
         at: String,
         /// The error of the last attempt.
+        cause: sqlx::Error,
+    },
+    /// PostgreSQL will not accept a connection until somebody changes something.
+    #[error(
+        "PostgreSQL at {at} accepts no connection by {name}: {cause}\n{advice}",
+        advice = refusal.advice()
+    )]
+    Refused {
+        /// The variable that holds the URL.
+        name: &'static str,
+        /// The hosts and ports that were tried.
+        at: String,
+        /// What has to be changed.
+        refusal: Refusal,
+        /// The error of the attempt.
         cause: sqlx::Error,
     },
     /// Migrations are pending and this process may not apply them.
@@ -66,6 +86,16 @@ pub enum StartError {
     Io(#[from] std::io::Error),
 }
 
+impl StartError {
+    /// Classifies why no connection could be opened by the URL in the variable `name`.
+    fn unconnected(name: &'static str, at: String, cause: sqlx::Error) -> Self {
+        match Refusal::of(&cause) {
+            Some(refusal) => Self::Refused { name, at, refusal, cause },
+            None => Self::Unreachable { at, cause },
+        }
+    }
+}
+
 impl From<sqlx::Error> for StartError {
     fn from(error: sqlx::Error) -> Self {
         Self::Vault(VaultError::Database(error))
@@ -101,8 +131,9 @@ impl Database {
         let until = tokio::time::Instant::now() + START_TIMEOUT;
         loop {
             let Err(cause) = pools.connect().await else { return Ok(Self { pools, location }) };
-            if !is_outage(&cause) || tokio::time::Instant::now() > until {
-                return Err(StartError::Unreachable { at: location, cause });
+            let passes = is_outage(&cause) && Refusal::of(&cause).is_none();
+            if !passes || tokio::time::Instant::now() > until {
+                return Err(StartError::unconnected(SERVICE, location, cause));
             }
             tracing::warn!(%cause, "waiting for PostgreSQL");
             tokio::time::sleep(Duration::from_millis(500)).await;
@@ -111,8 +142,8 @@ impl Database {
 
     /// Opens a connection outside of the pools.
     pub async fn connect(&self) -> Result<Conn, StartError> {
-        let unreachable = |cause| StartError::Unreachable { at: self.location.clone(), cause };
-        self.pools.connect().await.map_err(unreachable)
+        let connected = self.pools.connect().await;
+        connected.map_err(|cause| StartError::unconnected(SERVICE, self.location.clone(), cause))
     }
 
     /// The pools of this process.
@@ -122,9 +153,11 @@ impl Database {
     }
 }
 
-/// Connects to the first host that accepts writes: only there can migrations be applied.
-pub(super) async fn connect_as_owner(url: &DatabaseUrl) -> Result<PgConnection, StartError> {
-    let mut cause = sqlx::Error::PoolTimedOut;
+/// Connects to the first host that accepts writes, as the owner if one is configured: only there can migrations be applied.
+pub(super) async fn connect_as_owner(config: &DatabaseConfig) -> Result<PgConnection, StartError> {
+    let own = config.owner.as_ref().map(|url| (OWNER, url));
+    let (name, url) = own.unwrap_or((SERVICE, &config.service));
+    let mut failed = None;
     for host in url.hosts() {
         let connect = async {
             let mut conn = PgConnection::connect_with(host).await?;
@@ -135,8 +168,9 @@ pub(super) async fn connect_as_owner(url: &DatabaseUrl) -> Result<PgConnection, 
         match tokio::time::timeout(START_TIMEOUT, connect).await {
             Ok(Ok((conn, standby))) if !standby || url.hosts().len() == 1 => return Ok(conn),
             Ok(Ok(_)) | Err(_) => {}
-            Ok(Err(error)) => cause = error,
+            Ok(Err(error)) => failed = Some(more_hopeful(failed, error)),
         }
     }
-    Err(StartError::Unreachable { at: url.location(), cause })
+    let cause = failed.unwrap_or(sqlx::Error::PoolTimedOut);
+    Err(StartError::unconnected(name, url.location(), cause))
 }

@@ -55,8 +55,7 @@ pub async fn migrate(config: &DatabaseConfig) -> Result<Migrated, StartError> {
     let until = Instant::now() + PATIENCE;
     let mut applied = 0;
     loop {
-        let url = config.owner.as_ref().unwrap_or(&config.service);
-        let mut conn = connect_as_owner(url).await?;
+        let mut conn = connect_as_owner(config).await?;
         let attempt = attempt(&mut conn, config, &mut applied).await;
         match attempt {
             Ok(granted) => {
@@ -253,8 +252,7 @@ pub struct Expected {
 /// # Errors
 /// The database's errors.
 pub async fn check(config: &DatabaseConfig) -> Result<Vec<Pending>, StartError> {
-    let url = config.owner.as_ref().unwrap_or(&config.service);
-    let mut conn = connect_as_owner(url).await?;
+    let mut conn = connect_as_owner(config).await?;
     let mut locks: BTreeMap<i64, Vec<Lock>> =
         serde_json::from_str(LOCKS).map_err(std::io::Error::other)?;
     let mut found = Vec::new();

@@ -13,6 +13,7 @@ use super::{ClientSecret, Context, UpstreamError, secret_aad, token_aad};
 use crate::audit::AuditActor;
 use crate::common::actor::Actor;
 use crate::common::ids::{AppId, UpstreamId};
+use crate::common::spans;
 use crate::common::trace::TraceContext;
 use crate::outbound::{NoAnswer, OutboundUrl, Unreadable, read_bounded, retry_after};
 use crate::vault::{DataKey, Sealed};
@@ -149,7 +150,9 @@ async fn send(
     };
     let request = context.outbound.request(Method::POST, &settings.token_url, TIME_LIMIT);
     let request = request.header("traceparent", TraceContext::fresh().traceparent());
-    match wire::complete(request, &settings, &secret).send().await {
+    let request = wire::complete(request, &settings, &secret).send();
+    let url = settings.token_url.url();
+    match spans::call("upstream token", &Method::POST, url, request).await {
         Ok(response) => Ok(receive(response, &secret).await),
         Err(error) => Ok(Answer::Failed(token_error(NoAnswer::from(&error)))),
     }

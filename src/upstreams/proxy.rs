@@ -12,6 +12,7 @@ use super::acquire::{self, AcquireOutcome, AcquiredToken, Purpose};
 use super::{Context, UpstreamError, UpstreamToken};
 use crate::common::actor::Actor;
 use crate::common::ids::AppId;
+use crate::common::spans;
 use crate::common::trace::TraceContext;
 use crate::outbound::{NoAnswer, OutboundUrl};
 
@@ -95,7 +96,7 @@ async fn send(
     if !call.body.is_empty() {
         request = request.body(call.body.clone());
     }
-    match request.send().await {
+    match spans::call("upstream call", &call.method, url.url(), request.send()).await {
         Ok(answer) => CallOutcome::Answer(answer),
         Err(error) => CallOutcome::NoAnswer(NoAnswer::from(&error)),
     }

@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, mpsc, oneshot};
+use tracing::{Instrument as _, Span};
 use zeroize::Zeroizing;
 
 use super::associated_data::random;
@@ -20,6 +21,7 @@ use super::local::KeyBytes;
 use super::metrics::{KeyMetrics, Metrics};
 use super::transit::Transit;
 use crate::common::ids::DataKeyId;
+use crate::common::spans;
 
 /// The time limit of one call to the engine, a login included.
 const CALL_LIMIT: Duration = Duration::from_secs(3);
@@ -96,11 +98,14 @@ enum Job {
     Wrap(NewKey, oneshot::Sender<Result<WrappedKey, OpenError>>),
 }
 
+/// A job, and the span of its caller.
+type Queued = (Job, Span);
+
 /// A master key that never leaves its engine.
 pub struct RemoteKey {
     shared: Arc<Shared>,
     check_value: [u8; 32],
-    queue: OnceLock<mpsc::Sender<Job>>,
+    queue: OnceLock<mpsc::Sender<Queued>>,
 }
 
 struct Shared {
@@ -180,7 +185,7 @@ impl RemoteKey {
         admitted.map_err(|outage| Unavailable::of(&self.shared.id, &outage))?;
         let (reply, answer) = oneshot::channel();
         let overloaded = |what| OpenError::Unavailable(Unavailable::overloaded(self.id(), what));
-        let queued = self.queue().try_send(job(reply));
+        let queued = self.queue().try_send((job(reply), Span::current()));
         queued.map_err(|_| overloaded("too many keys wait for it"))?;
         match tokio::time::timeout(WAIT_LIMIT, answer).await {
             Ok(Ok(answer)) => answer,
@@ -190,7 +195,7 @@ impl RemoteKey {
         }
     }
 
-    fn queue(&self) -> &mpsc::Sender<Job> {
+    fn queue(&self) -> &mpsc::Sender<Queued> {
         self.queue.get_or_init(|| {
             let (queue, jobs) = mpsc::channel(QUEUE);
             tokio::spawn(run(Arc::clone(&self.shared), jobs));
@@ -200,7 +205,7 @@ impl RemoteKey {
 }
 
 /// Gathers what waits into calls until the key is dropped.
-async fn run(shared: Arc<Shared>, mut jobs: mpsc::Receiver<Job>) {
+async fn run(shared: Arc<Shared>, mut jobs: mpsc::Receiver<Queued>) {
     let Manner { per_call, at_once, .. } = shared.engine.manner();
     let calls = Arc::new(Semaphore::new(at_once));
     while let Some(first) = jobs.recv().await {
@@ -216,7 +221,13 @@ async fn run(shared: Arc<Shared>, mut jobs: mpsc::Receiver<Job>) {
         }
         let shared = Arc::clone(&shared);
         tokio::spawn(async move {
-            shared.serve(batch).await;
+            let (batch, callers): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
+            let kind = shared.engine.kind();
+            let span =
+                tracing::trace_span!(parent: None, "master_key", otel.name = kind, shared = true);
+            spans::link(&span, callers.iter());
+            drop(callers);
+            shared.serve(batch).instrument(span).await;
             drop(call);
         });
     }

@@ -1,5 +1,5 @@
 //! No secret shows where it does not belong: not in logs at their most talkative, not in answers, not
-//! in metrics, not in PostgreSQL, not at the engine of the master key.
+//! in metrics, not in PostgreSQL, not at the engine of the master key, not at the collector of traces.
 
 use std::time::Duration;
 
@@ -9,8 +9,8 @@ use strongroom_dev::sandbox::{self, Effect, Fault, LinkOptions, Refuse, WebhookO
 
 use crate::for_each_bank;
 use crate::support::{
-    Answer, Api, BOOTSTRAP_ID, BOOTSTRAP_SECRET, Bank, Elsewhere, MASTER_KEY, OauthClient, Process,
-    Receiver, Reply, Stage, for_user, id, with,
+    Answer, Api, BOOTSTRAP_ID, BOOTSTRAP_SECRET, Bank, Collector, Elsewhere, MASTER_KEY,
+    OauthClient, Process, Receiver, Reply, Stage, for_user, id, with,
 };
 
 for_each_bank!(no_secret_shows_where_it_does_not_belong);
@@ -196,7 +196,10 @@ impl Day<'_> {
         self.secrets.add("upstream secret", &upstream["clientSecret"]);
         let msg = format!("unknown {client_secret}");
         let refuse = Refuse { kind: "BAD".to_owned(), msg, status: 401 };
-        self.stage.sandbox.set_fault(Fault::new(Effect::Refuse(refuse)).times(1)).unwrap();
+        self.stage
+            .sandbox
+            .set_fault(Fault::new(Effect::Refuse(refuse)).on("kaisa/oauth/token").times(1))
+            .unwrap();
         for name in ["kaisa", "second"] {
             let body = crate::support::with(&upstream, json!({ "name": name }));
             self.seen += &self.api.post(self.token, "/v1/admin/upstreams", &body).await.text;
@@ -408,11 +411,18 @@ async fn no_secret_shows_where_it_does_not_belong(bank: Bank) {
     let builder = engine.on(builder, &master_keys).await;
     let stage = builder.set("STRONGROOM_ANSWER_WITHIN", "5").stage().await;
     let talkative = "trace,aws_smithy_runtime=trace,aws_config=trace,aws_sdk_kms=trace";
-    let process = Process::serve(&stage, &[("STRONGROOM_LOG", talkative)]).await;
+    let collector = Collector::spawn();
+    let variables = [
+        ("STRONGROOM_LOG", talkative),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url.as_str()),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=CANARY-of-the-collector"),
+    ];
+    let process = Process::serve(&stage, &variables).await;
     let api = &process.api;
     let mut secrets = Secrets(vec![
         ("bootstrap secret", BOOTSTRAP_SECRET.to_owned()),
         ("app secret", bank.app_secret().to_owned()),
+        ("collector's secret", "CANARY-of-the-collector".to_owned()),
         ("AWS's secret", "CANARY-of-the-environment".to_owned()),
         ("master key", "QkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkI=".to_owned()),
     ]);
@@ -478,6 +488,10 @@ async fn no_secret_shows_where_it_does_not_belong(bank: Bank) {
     seen += &api.get(&token, &format!("{webhook}/deliveries?limit=100")).await.text;
     let afterwards = everything_in_postgresql(&stage).await;
     let log = process.log();
+    process.terminate();
+    assert!(process.ended().await.success());
+    let exported: Vec<u8> =
+        collector.exports().into_iter().flat_map(|export| export.body).collect();
 
     assert!(
         log.lines().count() > 100 && log.contains("\"level\":\"TRACE\""),
@@ -489,6 +503,10 @@ async fn no_secret_shows_where_it_does_not_belong(bank: Bank) {
     assert!(sent.len() > 1000, "the engine was used");
     assert_eq!(secrets.found_in_sent(&sent), [""; 0], "at the engine");
     assert_eq!(data_keys_in(&sent, &log), [""; 0], "data keys in the log");
+    assert!(collector.spans().len() > 100, "the day's work was exported");
+    assert_eq!(secrets.found_in_sent(&exported), [""; 0], "in traces");
+    let exported = String::from_utf8_lossy(&exported);
+    assert_eq!(data_keys_in(&sent, &exported), [""; 0], "data keys in traces");
     assert_eq!(secrets.found_in(&held), [""; 0], "in PostgreSQL");
     assert_eq!(
         secrets.found_in(&afterwards),

@@ -7,6 +7,7 @@
     reason = "what a test leans on is there or the test fails; clippy sees no test in a helper"
 )]
 
+mod container;
 mod demo;
 mod flow;
 mod lives;

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io::Read as _;
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
 
@@ -127,4 +129,22 @@ async fn the_pages_of_the_document_know_the_client() {
         let value = env.split_once(&format!("{name}='")).unwrap().1.split('\'').next().unwrap();
         assert!(setup.contains(value), "{setup}");
     }
+}
+
+#[tokio::test]
+async fn traces_of_the_service_go_where_the_users_variables_say() {
+    let (folder, listener) = (temporary(), TcpListener::bind("127.0.0.1:0").unwrap());
+    let collector = format!("http://{}", listener.local_addr().unwrap());
+    let variables =
+        [("OTEL_EXPORTER_OTLP_ENDPOINT", collector.as_str()), ("OTEL_BSP_SCHEDULE_DELAY", "50")];
+    let dev = Dev::with(folder.path(), &variables);
+    dev.get("/api/connections").await;
+    let head = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut head = [0; 21];
+        stream.read_exact(&mut head).unwrap();
+        head
+    });
+    assert_eq!(&head.join().unwrap(), b"POST /v1/traces HTTP/");
+    assert!(dev.interrupt().success());
 }

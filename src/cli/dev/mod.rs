@@ -108,6 +108,7 @@ impl Dev {
         let mut config = Config::from_environment(variables.environment())?;
         telemetry::init_to_file(
             &config.log,
+            &config.traces,
             folder.new_log().map_err(Failure::other)?,
             self.verbose,
         );

@@ -7,6 +7,7 @@ use reqwest::{Method, StatusCode};
 
 use super::ATTEMPT;
 use super::store::Claimed;
+use crate::common::spans;
 use crate::events::endpoints::{SigningKey, signatures};
 use crate::outbound::{self, NoAnswer, OutboundUrl, Reach, read_bounded, retry_after};
 
@@ -89,7 +90,8 @@ pub(super) async fn send(client: &outbound::Client, signed: &Signed) -> Outcome 
         .header("webhook-timestamp", signed.timestamp)
         .header("webhook-signature", &signed.signature)
         .body(signed.body.clone());
-    match request.send().await {
+    let sent = spans::call("webhook", &Method::POST, signed.url.url(), request.send());
+    match sent.await {
         Ok(response) => {
             let outcome = Outcome::of(response.status(), retry_after(response.headers()));
             let _ = tokio::time::timeout(DRAIN, read_bounded(response, MAX_ANSWER)).await;

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
+use tracing::Instrument as _;
 use uuid::Uuid;
 
 pub use self::attempt::Outcome;
@@ -108,8 +109,12 @@ pub async fn round(context: &Context) -> Result<Vec<JoinHandle<()>>, VaultError>
     let attempts = claimed.into_iter().map(|claimed| {
         let slot = Slot::take(&context.sender, claimed.app, claimed.endpoint);
         let keys = signing.get(&claimed.endpoint).map(Arc::clone).unwrap_or_default();
-        let context = context.clone();
-        context.tasks.clone().spawn(async move { deliver(&context, claimed, &keys, slot).await })
+        let (context, tasks) = (context.clone(), context.tasks.clone());
+        let span = tracing::trace_span!(
+            parent: None, "delivery", endpoint = %claimed.endpoint, attempt = claimed.attempt
+        );
+        let delivery = async move { deliver(&context, claimed, &keys, slot).await };
+        tasks.spawn(delivery.instrument(span))
     });
     Ok(attempts.collect())
 }

@@ -27,6 +27,7 @@ pub async fn exchange(link: Link<'_>, exchange: &Exchange<'_>) -> ExchangeAnswer
         connection_id: login_id.unwrap_or_default(),
     };
     let outgoing = Outgoing {
+        name: "dapi exchange",
         path: "/auth/ExchangeToken",
         headers: HeaderMap::new(),
         body: &body,
@@ -53,7 +54,7 @@ pub async fn delink(link: Link<'_>, path: &str, revoke: &Revoke<'_>) -> RevokeAn
     let body = Request { app_secret: app.app_secret.expose(), user_secret };
     let headers = authorization(Some(token));
     let limit = link.settings.call_timeout;
-    let outgoing = Outgoing { path, headers, body: &body, trace, limit };
+    let outgoing = Outgoing { name: "dapi delink", path, headers, body: &body, trace, limit };
     match link.transport.post(link.permit, &outgoing).await {
         Ok(received) => {
             let secrets = [app.app_secret.expose(), user_secret, token.expose()];
@@ -70,6 +71,7 @@ pub async fn call(link: Link<'_>, call: &Call<'_>) -> Result<CallAnswer, CallLos
     let app_secret = ("appSecret", call.app.app_secret.expose());
     let inserted = [Some(app_secret), app_key, user_secret];
     let outgoing = Outgoing {
+        name: "dapi call",
         path: &format!("/{}", call.path),
         headers: authorization(call.token),
         body: &CallBody { fields: call.fields, inserted },

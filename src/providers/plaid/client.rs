@@ -25,6 +25,7 @@ pub async fn exchange(link: Link<'_>, exchange: &Exchange<'_>) -> ExchangeAnswer
     let Exchange { app, code, trace, .. } = exchange;
     let body = Request { public_token: code.expose() };
     let outgoing = Outgoing {
+        name: "plaid exchange",
         path: "/item/public_token/exchange",
         headers: credentials(app),
         body: &body,
@@ -52,6 +53,7 @@ pub async fn invalidate(
     trace: &TraceContext,
 ) -> ExchangeAnswer {
     let outgoing = Outgoing {
+        name: "plaid invalidate",
         path: "/item/access_token/invalidate",
         headers: credentials(app),
         body: &OfToken { access_token: token.expose() },
@@ -67,6 +69,7 @@ pub async fn invalidate(
 /// Removes an item, and with it its token: `POST /item/remove`.
 pub async fn remove(link: Link<'_>, revoke: &Revoke<'_>) -> RevokeAnswer {
     let outgoing = Outgoing {
+        name: "plaid remove",
         path: "/item/remove",
         headers: credentials(revoke.app),
         body: &OfToken { access_token: revoke.token.expose() },
@@ -87,6 +90,7 @@ pub async fn details(
     trace: &TraceContext,
 ) -> Result<ItemDetails, DetailsError> {
     let outgoing = Outgoing {
+        name: "plaid details",
         path: "/accounts/get",
         headers: credentials(app),
         body: &OfToken { access_token: token.expose() },
@@ -121,6 +125,7 @@ pub async fn webhook_key(
         key_id: &'a str,
     }
     let outgoing = Outgoing {
+        name: "plaid webhook_key",
         path: "/webhook_verification_key/get",
         headers: credentials(app),
         body: &Request { key_id },
@@ -137,6 +142,7 @@ pub async fn webhook_key(
 pub async fn call(link: Link<'_>, call: &Call<'_>) -> Result<CallAnswer, CallLost> {
     let token = call.token.map(|token| ("access_token", token.expose()));
     let outgoing = Outgoing {
+        name: "plaid call",
         path: &format!("/{}", call.path),
         headers: credentials(call.app),
         body: &CallBody { fields: call.fields, inserted: [token] },

@@ -53,6 +53,13 @@ impl KeyArn {
         &self.region
     }
 
+    /// Returns the host of the region's endpoint
+    /// ([AWS's list](https://docs.aws.amazon.com/general/latest/gr/kms.html)).
+    pub(super) fn host(&self) -> String {
+        let suffix = if self.partition == "aws-cn" { "amazonaws.com.cn" } else { "amazonaws.com" };
+        format!("kms.{}.{suffix}", self.region)
+    }
+
     /// Returns what names the key's bytes. A multi-Region key has the same bytes under the same id in every region, so
     /// that another region may take over under the same name.
     pub(super) fn place(&self) -> String {

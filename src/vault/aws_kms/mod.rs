@@ -17,7 +17,9 @@ use std::sync::Arc;
 use aws_sdk_kms::Client;
 use aws_sdk_kms::primitives::Blob;
 use futures_util::future::try_join_all;
+use reqwest::Url;
 use tokio::sync::OnceCell;
+use tracing::Instrument as _;
 use zeroize::Zeroizing;
 
 use self::arn::KeyArn;
@@ -26,6 +28,7 @@ use super::engine::{Down, NewKey};
 use super::keys::{KeyOwner, MasterKeyId, WrappedKey};
 use super::local::KeyBytes;
 use crate::common::ids::DataKeyId;
+use crate::common::spans;
 
 /// The first byte of a key that AWS KMS wrapped: KMS's ciphertext follows.
 const WRAPPED_AWS_KMS: u8 = 3;
@@ -52,6 +55,8 @@ pub enum InvalidAwsKms {
 pub struct AwsKms {
     arn: KeyArn,
     settings: Arc<AwsSettings>,
+    /// Where the calls go, for their spans.
+    place: Option<Box<Url>>,
     /// Made by the first call: the settings of a profile are in a file.
     client: OnceCell<Client>,
 }
@@ -63,7 +68,10 @@ impl AwsKms {
         if !settings.has_protected_endpoint() {
             return Err(InvalidAwsKms::Endpoint);
         }
-        Ok(Self { arn, settings, client: OnceCell::new() })
+        let regional = || Url::parse(&format!("https://{}", arn.host())).ok();
+        let set = settings.endpoint.as_ref().and_then(|endpoint| Url::parse(endpoint).ok());
+        let place = set.or_else(regional).map(Box::new);
+        Ok(Self { arn, settings, place, client: OnceCell::new() })
     }
 
     /// Hashes the key's ARN. The endpoint is not part of it.
@@ -93,13 +101,30 @@ impl AwsKms {
         self.client.get_or_init(|| self.settings.client(self.arn.region())).await
     }
 
+    /// Makes one call in a span of its own.
+    async fn spanned<T, E>(
+        &self,
+        name: &'static str,
+        call: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        let Some(span) = self.place.as_ref().map(|place| spans::of_call(name, place)) else {
+            return call.await;
+        };
+        let answer = call.instrument(span.clone()).await;
+        if answer.is_err() {
+            spans::record_error(&span, "_OTHER");
+        }
+        answer
+    }
+
     async fn wrap_one(&self, master: &MasterKeyId, new: &NewKey) -> Result<WrappedKey, Down> {
         let NewKey { id, owner, bytes } = new;
         let plain = plaintext(*id, *owner, master, bytes);
         let [row, purpose] = context(*id, *owner, master);
         let call = self.client().await.encrypt().key_id(self.arn.as_str());
         let call = call.encryption_context(ROW, row).encryption_context(PURPOSE, purpose);
-        let answer = call.plaintext(Blob::new(plain.as_slice())).send().await;
+        let sent = call.plaintext(Blob::new(plain.as_slice())).send();
+        let answer = self.spanned("awskms encrypt", sent).await;
         let answer = answer.map_err(|error| failure::down(&error))?;
         let ciphertext =
             answer.ciphertext_blob.ok_or_else(|| Down("no ciphertext".to_owned()))?.into_inner();
@@ -126,7 +151,8 @@ impl AwsKms {
         // With the key's name, KMS opens no ciphertext of another key that the same credentials may use.
         let call = self.client().await.decrypt().key_id(self.arn.as_str());
         let call = call.encryption_context(ROW, row).encryption_context(PURPOSE, purpose);
-        match call.ciphertext_blob(Blob::new(ciphertext)).send().await {
+        let sent = call.ciphertext_blob(Blob::new(ciphertext)).send();
+        match self.spanned("awskms decrypt", sent).await {
             Ok(answer) => {
                 let plain = answer.plaintext.map(|plain| Zeroizing::new(plain.into_inner()));
                 Ok(plain.and_then(|plain| key_of_plaintext(&plain, key, master)))

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use reqwest::{Certificate, Client, RequestBuilder, StatusCode, Url, redirect};
+use reqwest::{Certificate, Client, Method, RequestBuilder, StatusCode, Url, redirect};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
 use super::session::{Login, Session};
 use crate::common::secret::SecretText;
+use crate::common::spans;
 use crate::vault::engine::{Down, innermost, is_protected, tame};
 
 /// The time limit of a connection, DNS, TCP and TLS included.
@@ -117,8 +118,11 @@ impl TransitClient {
         token: Option<&SecretText>,
     ) -> Result<(StatusCode, Zeroizing<Vec<u8>>), Down> {
         let down = |error: reqwest::Error| Down(describe(&error));
-        let mut response = match self.request(path, body, token)?.send().await {
-            Err(error) if may_be_stale(&error) => self.request(path, body, token)?.send().await,
+        let sent = |request: RequestBuilder| {
+            spans::call("transit call", &Method::POST, &self.base, request.send())
+        };
+        let mut response = match sent(self.request(path, body, token)?).await {
+            Err(error) if may_be_stale(&error) => sent(self.request(path, body, token)?).await,
             sent => sent,
         }
         .map_err(down)?;

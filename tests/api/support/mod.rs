@@ -4,6 +4,7 @@
 mod aws_kms;
 mod bank;
 mod client;
+mod collector;
 mod database;
 mod issuer;
 mod key_engine;
@@ -21,6 +22,7 @@ mod trouble;
 pub use aws_kms::{AwsKms, Source};
 pub use bank::Bank;
 pub use client::{Answer, Api};
+pub use collector::{Collector, Span, Takes};
 pub use database::TestDatabase;
 pub use issuer::{Issuer, Mood};
 pub use key_engine::Elsewhere;
