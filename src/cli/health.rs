@@ -25,8 +25,7 @@ const ANSWER_LIMIT: usize = 64 * 1024;
 /// A container is to be restarted if it is not alive, and to get no requests if it is not ready: for the first, ask with
 /// --live.
 ///
-/// Examples: strongroom health, strongroom health --live, strongroom health --wait 60,
-/// strongroom health --url <https://bank.example.com>
+/// Examples: strongroom health, strongroom health --live, strongroom health --wait 60
 #[derive(Debug, Args)]
 pub(super) struct Health {
     /// Ask the service at this URL, `http(s)://host[:port]`, instead.

@@ -18,14 +18,15 @@ async fn health(listen: &str, arguments: &[&str]) -> (i32, String) {
     (output.status.code().unwrap(), String::from_utf8(text).unwrap())
 }
 
-/// A server that gives each caller this answer, or none at all.
-async fn server(answer: Option<&'static str>) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+/// A server that gives one caller after the other these answers, and the last one to all others; `None` is silence.
+async fn server(answers: &[Option<&'static str>]) -> String {
+    let (listener, answers) = (TcpListener::bind("127.0.0.1:0").await.unwrap(), answers.to_vec());
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         let mut kept = Vec::new();
-        while let Ok((mut stream, _)) = listener.accept().await {
-            if let Some(answer) = answer {
+        for at in 0.. {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            if let Some(answer) = answers[at.min(answers.len() - 1)] {
                 let _ = stream.read(&mut [0; 4096]).await;
                 let _ = stream.write_all(answer.as_bytes()).await;
             } else {
@@ -41,12 +42,12 @@ async fn a_service_that_is_ready_is_found_however_its_listener_is_written() {
     let app = TestApp::spawn().await;
     let port = app.api.address.port();
     for listen in ["127.0.0.1", "0.0.0.0", "[::]"].map(|ip| format!("{ip}:{port}")) {
-        let (status, text) = health(&listen, &[]).await;
+        let (status, text) = health(&listen, &["--timeout", "60"]).await;
         assert_eq!(status, 0, "{listen}: {text}");
         assert!(text.starts_with("ready: http://") && text.lines().count() == 1, "{text}");
     }
     let url = format!("http://{}", app.api.address);
-    let (status, text) = health("0.0.0.0:0", &["--live", "--url", &url]).await;
+    let (status, text) = health("0.0.0.0:0", &["--live", "--timeout", "60", "--url", &url]).await;
     assert_eq!((status, text.as_str()), (0, &*format!("alive: {url}/healthz answers 200\n")));
 }
 
@@ -68,16 +69,17 @@ async fn a_service_without_its_database_is_alive_and_not_ready() {
 async fn what_does_not_answer_as_the_service_does_is_not_healthy() {
     let cases = [
         ("127.0.0.1:1".to_owned(), "no answer from"),
-        (server(None).await, "within 1 s"),
-        (server(Some("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{")).await, "no answer from"),
-        (server(Some("220 mail.example ESMTP\r\n")).await, "no answer from"),
+        (server(&[None]).await, "within 1 s"),
+        (server(&[Some("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{")]).await, "no answer from"),
+        (server(&[Some("220 mail.example ESMTP\r\n")]).await, "no answer from"),
         (
-            server(Some("HTTP/1.1 302 Found\r\nlocation: /\r\ncontent-length: 0\r\n\r\n")).await,
+            server(&[Some("HTTP/1.1 302 Found\r\nlocation: /\r\ncontent-length: 0\r\n\r\n")]).await,
             "answers 302",
         ),
     ];
     for (listen, said) in cases {
-        let (status, text) = health(&listen, &["--timeout", "1"]).await;
+        let seconds = if said.starts_with("within") { "1" } else { "60" };
+        let (status, text) = health(&listen, &["--timeout", seconds]).await;
         assert_eq!(status, 1, "{text}");
         assert!(text.contains(said) && text.lines().count() == 1, "{said}: {text}");
     }
@@ -100,15 +102,11 @@ async fn an_address_that_says_nothing_is_a_mistake_of_the_configuration() {
 
 #[tokio::test]
 async fn a_start_can_be_waited_for() {
-    let database = TestDatabase::new().await;
-    let proxy = Proxy::before(&database).await;
-    let builder = TestApp::builder().set("DATABASE_URL", proxy.url());
-    let app = builder.on(database).spawn().await;
-    proxy.cut(Cut::Now);
-    let listen = app.api.address.to_string();
-    while health(&listen, &["--timeout", "60"]).await.0 == 0 {}
-    let waiting =
-        tokio::spawn(async move { health(&listen, &["--timeout", "60", "--wait", "600"]).await });
-    proxy.cut(Cut::Never);
-    assert_eq!(waiting.await.unwrap().0, 0);
+    const STARTING: &str = "HTTP/1.1 503 Starting\r\ncontent-length: 0\r\n\r\n";
+    const READY: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}";
+    let answers = [Some(STARTING), Some(STARTING), Some(READY)];
+    assert_eq!(health(&server(&answers).await, &[]).await.0, 1);
+    let (status, text) = health(&server(&answers).await, &["--wait", "600"]).await;
+    assert_eq!(status, 0, "{text}");
+    assert_eq!(health(&server(&answers[..1]).await, &["--wait", "1"]).await.0, 1);
 }
