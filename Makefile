@@ -1,4 +1,4 @@
-.PHONY: test test-kms test-ha test-upgrade test-production test-docs test-api-document test-browser test-client-libraries test-examples example soak fmt lint sqlx doc bench bench-events bench-peers
+.PHONY: test test-kms test-ha test-upgrade test-deploy test-production test-docs test-api-document test-browser test-client-libraries test-examples example soak fmt lint sqlx doc bench bench-events bench-peers
 
 ## Everything that has to hold; needs Rust, a C compiler and PostgreSQL's programs.
 test:
@@ -16,6 +16,11 @@ test-ha:
 ## A fleet under load becomes this release, goes back, and comes again; needs Python 3.
 test-upgrade:
 	scripts/test-upgrade
+
+## The chart, units, alerts, workflows and the image's files, with the programs that read them; needs Python 3 and Debian's
+## prometheus, systemd and shellcheck, and says what it skips.
+test-deploy:
+	scripts/test-deploy
 
 ## The binary that production runs: what it must not contain, and what it says instead.
 test-production:

@@ -47,8 +47,8 @@ fn files(folder: &str, ending: &str) -> Vec<String> {
 
 /// Every document that a reader may open.
 fn documents() -> Vec<String> {
-    let top = ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"].map(str::to_owned);
-    top.into_iter().chain(files("docs", ".md")).collect()
+    let top = ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "deploy/README.md"];
+    top.map(str::to_owned).into_iter().chain(files("docs", ".md")).collect()
 }
 
 /// The sources without their unit tests.
@@ -559,6 +559,7 @@ fn every_relative_link_and_every_anchor_leads_somewhere() {
 #[test]
 fn every_document_but_records_and_runbooks_is_linked_from_the_readme() {
     let text = prose("README.md");
+    assert!(text.contains("](deploy/README.md"), "the README does not link deploy/README.md");
     for document in files("docs", ".md") {
         let is_listed_elsewhere =
             ["docs/adr/0", "docs/runbooks/"].iter().any(|start| document.starts_with(start));
@@ -574,4 +575,151 @@ fn every_document_but_records_and_runbooks_is_linked_from_the_readme() {
             assert!(text.contains(&format!("]({name}")), "{index} does not link {document}");
         }
     }
+}
+
+const RULES: &str = "deploy/prometheus/strongroom.rules.yml";
+
+/// What a text in `PromQL` selects: a metric, and the values that it wants of each label, regular expressions of plain
+/// words taken apart.
+fn selected(text: &str) -> Vec<(String, Vec<(String, String)>)> {
+    let part = |c: char| c.is_ascii_lowercase() || c == '_';
+    let mut found = Vec::new();
+    for (at, _) in text.match_indices("strongroom_") {
+        if text[..at].ends_with(part) {
+            continue;
+        }
+        let rest = &text[at..];
+        let end = rest.find(|c| !part(c)).unwrap_or(rest.len());
+        let inside = rest[end..].strip_prefix('{').and_then(|it| it.split('}').next());
+        let labels = inside.unwrap_or("").replace("\\\"", "\"");
+        let wanted = labels.split("\",").filter_map(|it| it.split_once(['=', '!'])).flat_map(
+            |(label, values)| {
+                let values = values.trim_start_matches(['=', '~', '"']).trim_end_matches('"');
+                values.split('|').map(|it| (label.to_owned(), it.to_owned())).collect::<Vec<_>>()
+            },
+        );
+        found.push((rest[..end].to_owned(), wanted.collect()));
+    }
+    found
+}
+
+/// The lines of the alerts that Prometheus evaluates.
+fn expressions() -> String {
+    let text = read(RULES);
+    let alert = |block: &str| block.split("labels:").next().unwrap().to_owned();
+    text.split("- alert: ").skip(1).map(alert).collect()
+}
+
+#[test]
+fn alerts_and_dashboard_ask_for_metrics_and_values_of_labels_that_exist() {
+    let at_rest = metrics_at_rest();
+    let mut known = registered();
+    known.extend(at_rest.keys().cloned());
+    let texts = [expressions(), read("deploy/prometheus/dashboard.json")];
+    let asked: Vec<_> = texts.iter().flat_map(|text| selected(text)).collect();
+    assert!(asked.len() > 100, "only {} metrics are asked for", asked.len());
+    for (name, labels) in asked {
+        let family = name.trim_end_matches("_bucket");
+        // Registered names lack the `_total` of counters.
+        let exists = known.contains(family) || known.contains(family.trim_end_matches("_total"));
+        assert!(exists, "{name} is asked for, which is no metric");
+        let Some(metric) = at_rest.get(family) else { continue };
+        for (label, value) in labels {
+            // `instance` is Prometheus' own.
+            if let Some(values) = metric.labels.get(&label) {
+                assert!(values.contains(&value), "{name} never has {label}={value}");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_alert_is_told_with_its_severity_and_its_runbook() {
+    let text = read(RULES);
+    let told = by_name("docs/operating.md", "### Alerts");
+    let mut code = BTreeSet::new();
+    for alert in text.split("- alert: ").skip(1) {
+        let name = alert.lines().next().unwrap();
+        let field = |field: &str| {
+            let line = alert.lines().find_map(|line| line.trim().strip_prefix(field));
+            line.unwrap_or_else(|| panic!("{name} has no {field}")).trim()
+        };
+        assert!(!field("summary:").is_empty(), "{name} says nothing");
+        let runbook = field("runbook: docs/");
+        let (path, anchor) = runbook.split_once('#').unwrap_or((runbook, ""));
+        let document = format!("docs/{path}");
+        assert!(root().join(&document).exists(), "{name} leads to {document}");
+        assert!(anchor.is_empty() || anchors(&document).contains(anchor), "{name}: {runbook}");
+        let row = told.get(name).unwrap_or_else(|| panic!("{name} is not told"));
+        assert!(row[0].contains(&format!("]({runbook})")), "{name} leads elsewhere: {}", row[0]);
+        assert_eq!(row[1], field("severity:"), "{name}");
+        let tested = read("deploy/prometheus/strongroom.rules_test.yml");
+        assert!(tested.contains(&format!("alertname: {name}\n")), "{name} is never seen to fire");
+        assert!(tested.contains(&format!("alertname: {name},")), "{name} is never seen to rest");
+        code.insert(name.to_owned());
+    }
+    fail_on_difference("alerts", "docs/operating.md", &code, &names(&told));
+}
+
+#[test]
+fn the_chart_takes_every_setting_as_what_it_is() {
+    let schema: serde_json::Value =
+        serde_json::from_str(&read("deploy/helm/strongroom/values.schema.json")).unwrap();
+    let properties = |name: &str| -> BTreeSet<String> {
+        let properties = schema["properties"][name]["properties"].as_object().unwrap();
+        properties.iter().filter(|(_, it)| it.is_object()).map(|(name, _)| name.clone()).collect()
+    };
+    let told = by_name(REFERENCE, "## Settings");
+    let (secrets, others): (Vec<_>, Vec<_>) = told.iter().partition(|(_, row)| row[1] == "`_FILE`");
+    // The Job alone has the owner's URL.
+    let mut secrets: BTreeSet<_> = secrets.into_iter().map(|(name, _)| name.clone()).collect();
+    assert!(secrets.remove("STRONGROOM_MIGRATE_DATABASE_URL"));
+    assert_eq!(properties("secrets"), secrets);
+    // The chart sets these itself, or keeps them out of values as they are secrets without a file.
+    let kept = [
+        "STRONGROOM_LISTEN",
+        "STRONGROOM_METRICS_LISTEN",
+        "STRONGROOM_MIGRATE",
+        "STRONGROOM_SHUTDOWN_GRACE",
+        "STRONGROOM_WORKERS",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+    ];
+    let others = others.into_iter().map(|(name, _)| name.clone());
+    let others: BTreeSet<_> = others.filter(|name| !kept.contains(&name.as_str())).collect();
+    assert_eq!(properties("config"), others);
+}
+
+#[test]
+fn what_is_deployed_sets_settings_that_exist() {
+    let mut deployed = files("deploy", "");
+    deployed.extend(["Dockerfile", "compose.yaml"].map(str::to_owned));
+    for path in deployed.iter().filter(|path| *path != "deploy/README.md") {
+        for word in words(&read(path), is_upper).filter(|word| is_setting(word)) {
+            let known = VARIABLES.contains(&word.strip_suffix("_FILE").unwrap_or(word));
+            // The passwords of the two roles, which PostgreSQL's image hands to its script.
+            let of_the_roles =
+                ["STRONGROOM_OWNER_PASSWORD", "STRONGROOM_SERVICE_PASSWORD"].contains(&word);
+            assert!(known || of_the_roles, "{path} names {word}, which is no setting");
+        }
+    }
+}
+
+#[test]
+fn licences_that_may_be_linked_in_are_licences_whose_texts_are_passed_on() {
+    let list = |path: &str, name: &str| -> BTreeSet<String> {
+        let text = read(path);
+        let after = text.split(&format!("\n{name} = [")).nth(1).unwrap();
+        let inside = after.split(']').next().unwrap();
+        inside.split('"').skip(1).step_by(2).map(str::to_owned).collect()
+    };
+    assert_eq!(list("about.toml", "accepted"), list("deny.toml", "allow"));
+}
+
+#[test]
+fn the_chart_and_the_service_have_one_version() {
+    let chart = read("deploy/helm/strongroom/Chart.yaml");
+    let version = env!("CARGO_PKG_VERSION");
+    assert!(chart.contains(&format!("\nversion: {version}\n")), "{chart}");
+    assert!(chart.contains(&format!("\nappVersion: \"{version}\"\n")), "{chart}");
 }

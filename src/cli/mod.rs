@@ -10,6 +10,7 @@ mod clients;
 mod connections;
 #[cfg(feature = "dev")]
 mod dev;
+mod health;
 mod keys;
 mod migrate;
 mod openapi;
@@ -65,6 +66,7 @@ enum Command {
     #[cfg(not(feature = "dev"))]
     #[command(hide = true)]
     Sandbox(without_dev::WithoutDev),
+    Health(health::Health),
     Migrate(migrate::Migrate),
     Apps(apps::Apps),
     Clients(clients::Clients),
@@ -168,6 +170,7 @@ impl Command {
             Self::Dev(_) => without_dev::refuse("dev"),
             #[cfg(not(feature = "dev"))]
             Self::Sandbox(_) => without_dev::refuse("sandbox"),
+            Self::Health(command) => command.run(environment, output).await,
             Self::Migrate(command) => command.run(environment, output).await,
             Self::Apps(command) => command.run(environment, output).await,
             Self::Clients(command) => command.run(environment, output).await,

@@ -42,8 +42,7 @@ pub struct DocsClient {
 impl HttpConfig {
     /// Reads the settings about listeners.
     pub fn read(reader: &mut Reader<'_>) -> Self {
-        let listen =
-            reader.or("STRONGROOM_LISTEN", SocketAddr::from(([127, 0, 0, 1], 8080)), address);
+        let listen = read_listen(reader);
         let metrics = SocketAddr::from(([127, 0, 0, 1], 9090));
         let metrics_listen = reader.or("STRONGROOM_METRICS_LISTEN", metrics, address);
         if metrics_listen == listen && listen.port() != 0 {
@@ -66,6 +65,11 @@ impl HttpConfig {
             shutdown_grace: reader.seconds("STRONGROOM_SHUTDOWN_GRACE", 140, 1..=3600),
         }
     }
+}
+
+/// Reads `STRONGROOM_LISTEN`: where the API listens.
+pub fn read_listen(reader: &mut Reader<'_>) -> SocketAddr {
+    reader.or("STRONGROOM_LISTEN", SocketAddr::from(([127, 0, 0, 1], 8080)), address)
 }
 
 fn address(text: &str) -> Result<SocketAddr, &'static str> {
@@ -105,7 +109,11 @@ const NO_ORIGIN: &str =
 pub struct PublicUrl(String);
 
 impl PublicUrl {
-    fn parse(text: &str) -> Result<Self, &'static str> {
+    /// Reads a URL of scheme, host and port.
+    ///
+    /// # Errors
+    /// Returns what is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, &'static str> {
         let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
         // Scheme and host are case-insensitive (RFC 3986 §6.2.2.1), and the port may be the scheme's default.
         let bare = url.filter(|url| {
@@ -120,6 +128,12 @@ impl PublicUrl {
     #[must_use]
     pub fn of_listener(listen: SocketAddr) -> Self {
         Self(format!("http://{listen}"))
+    }
+
+    /// Returns the URL of a service without TLS on this host.
+    #[must_use]
+    pub fn of_host(host: &str, port: u16) -> Self {
+        Self(format!("http://{host}:{port}"))
     }
 
     /// Returns the URL without a trailing slash.

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 pub use database::DatabaseConfig;
 pub use database_url::{DatabaseUrl, SessionAttrs};
-pub use http::{DocsClient, HttpConfig, PublicUrl};
+pub use http::{DocsClient, HttpConfig, PublicUrl, read_listen};
 pub use keys::{read_master_key_file, read_master_keys};
 pub use oauth::OauthConfig;
 pub use providers::{EnvironmentApp, ProviderConfig, ProvidersConfig};

@@ -42,6 +42,7 @@ mod exchange;
 mod foreign_servers;
 mod forged_tokens;
 mod guessing;
+mod health;
 mod http_edges;
 mod import;
 mod intake;

@@ -1,5 +1,5 @@
 //! Traces: the spans of this service, exported as OTLP to a collector of the operator's
-//! ([ADR 25](../../../docs/adr/0026-traces-by-a-closed-list.md)).
+//! ([ADR 26](../../../docs/adr/0026-traces-by-a-closed-list.md)).
 //!
 //! Spans come from `tracing`. They have a filter of their own, so that what the log leaves out, such as the spans of
 //! statements, is exported; and a closed list of attributes ([`dress`]), so that nothing is exported that was not meant to be.
