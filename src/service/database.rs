@@ -18,8 +18,15 @@ use crate::vault::VaultError;
 fn migrator() -> Migrator {
     let mut migrator = sqlx::migrate!();
     migrator.set_ignore_missing(true);
+    // `lock_migrations` instead.
+    migrator.set_locking(false);
     migrator
 }
+
+/// The key of the advisory lock under which migrations are applied.
+const MIGRATIONS: i64 = 0x7374_726f_6e67_726d;
+/// How often a start asks for that lock.
+const LOCK_POLL: Duration = Duration::from_millis(200);
 
 /// How long a start waits for a database that is not reachable yet.
 const START_TIMEOUT: Duration = Duration::from_secs(15);
@@ -144,11 +151,29 @@ pub struct Migrated {
 pub async fn migrate(config: &DatabaseConfig) -> Result<Migrated, StartError> {
     let url = config.owner.as_ref().unwrap_or(&config.service);
     let mut conn = connect_as_owner(url).await?;
+    if count_pending(&mut conn).await? > 0 {
+        lock_migrations(&mut conn).await?;
+    }
     let applied = count_pending(&mut conn).await?;
     migrator().run(&mut conn).await?;
+    // At once, for those who wait, and for a pooler that keeps the session. A failure closes it.
+    sqlx::query("SELECT pg_advisory_unlock_all()").execute(&mut conn).await?;
     let granted = grant(&mut conn, config).await?;
     conn.close().await?;
     Ok(Migrated { applied, granted })
+}
+
+/// Waits until no other process applies migrations, for as long as the session lives. Asks again and again: a session that
+/// waits for a lock has a snapshot, for whose end `CREATE INDEX CONCURRENTLY` in the session that holds it would wait.
+async fn lock_migrations(conn: &mut PgConnection) -> Result<(), StartError> {
+    while !sqlx::query_scalar::<_, bool>("SELECT pg_try_advisory_lock($1)")
+        .bind(MIGRATIONS)
+        .fetch_one(&mut *conn)
+        .await?
+    {
+        tokio::time::sleep(LOCK_POLL).await;
+    }
+    Ok(())
 }
 
 /// Connects to the first host that accepts writes: only there can migrations be applied.

@@ -28,6 +28,7 @@ mod bulk;
 mod bulk_rule;
 mod callers;
 mod canary;
+mod counts;
 #[cfg(feature = "failpoints")]
 mod crashes;
 mod dapi_wire;
@@ -69,6 +70,7 @@ mod plaid_apps;
 mod plaid_relay;
 mod plaid_webhooks;
 mod plaid_wire;
+mod plans;
 mod relay;
 mod reveal_budget;
 mod revocation;

@@ -144,16 +144,20 @@ async fn rows_of_session(
 async fn rows_of_user(conn: &mut Conn, filter: &Filter<'_>, user: &str) -> sqlx::Result<Vec<Row>> {
     select_view!(
         "list_connections_of_user",
-        "WHERE c.user_id = (SELECT id FROM users WHERE app_id = $1 AND client_user_id = $2)
-           AND ($3::text IS NULL OR c.status = $3) AND c.id < $4
+        "WHERE (c.user_id, c.id)
+                   < ((SELECT id FROM users WHERE app_id = $1 AND client_user_id = $2), $4)
+           AND (c.user_id, c.id)
+                   >= ((SELECT id FROM users WHERE app_id = $1 AND client_user_id = $2), $7)
+           AND ($3::text IS NULL OR c.status = $3)
            AND ($6::bool IS NULL OR $6 = (c.attention_type IS NOT NULL AND c.status = 'active'))
-         ORDER BY c.id DESC LIMIT $5",
+         ORDER BY c.user_id DESC, c.id DESC LIMIT $5",
         filter.app.uuid(),
         user,
         filter.status.map(Status::as_str),
         filter.before(),
         filter.rows(),
         filter.attention,
+        Uuid::nil(),
     )
     .fetch_all(conn)
     .await

@@ -84,9 +84,11 @@ impl Scan<'_> {
     async fn user(&self, conn: &mut Conn, client_user_id: &str) -> sqlx::Result<Vec<Row>> {
         select_found!(
             "search_connections_of_user",
-            "c.id < $6
-             AND c.user_id = (SELECT id FROM users WHERE app_id = $1 AND client_user_id = $11)",
-            "c.id DESC",
+            "(c.user_id, c.id)
+                     < ((SELECT id FROM users WHERE app_id = $1 AND client_user_id = $11), $6)
+             AND (c.user_id, c.id) >= ((SELECT id FROM users WHERE app_id = $1 AND client_user_id = $11),
+                                       '00000000-0000-0000-0000-000000000000')",
+            "c.user_id DESC, c.id DESC",
             self,
             client_user_id,
         )
