@@ -1,4 +1,4 @@
-.PHONY: test test-kms test-ha test-upgrade test-deploy test-production test-docs test-api-document test-browser test-client-libraries test-examples example soak fmt lint sqlx doc bench bench-events bench-peers
+.PHONY: test test-kms test-ha test-upgrade test-deploy test-production test-docs test-api-document test-browser test-client-libraries test-examples example soak fmt lint sqlx doc bench bench-events bench-growth bench-peers
 
 ## Everything that has to hold; needs Rust, a C compiler and PostgreSQL's programs.
 test:
@@ -76,6 +76,10 @@ bench:
 ## About a thousand events a second to twenty webhooks, of which one hangs.
 bench-events:
 	cargo bench --bench ratios -- --events
+
+## The cost of each kind of request beside 10⁴, 10⁵ and 10⁶ connections, and the size of one; BENCH_GROWTH_SIZES changes that.
+bench-growth:
+	cargo bench --bench ratios -- --growth
 
 ## Tokens per CPU second beside npm oidc-provider, in one run; needs node with npm.
 bench-peers:

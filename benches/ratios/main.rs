@@ -18,6 +18,7 @@
 
 mod events;
 mod floors;
+mod growth;
 mod load;
 mod machine;
 mod peers;
@@ -69,6 +70,9 @@ fn main() {
     if std::env::args().any(|argument| argument == "--peers") {
         return runtime.unwrap().block_on(beside_peers(&settings()));
     }
+    if std::env::args().any(|argument| argument == "--growth") {
+        return runtime.unwrap().block_on(grow(&settings()));
+    }
     if std::env::args().any(|argument| argument == "--events") {
         return runtime.unwrap().block_on(send_events(&settings()));
     }
@@ -80,6 +84,13 @@ async fn send_events(settings: &Settings) {
     let stage = machine::Stage::start().await;
     let service = product::Product::start(&stage).await;
     events::run(&stage, &service, settings.seconds.max(10)).await;
+}
+
+/// The costs at each size of the database.
+async fn grow(settings: &Settings) {
+    let stage = machine::Stage::start().await;
+    let mut service = product::Product::start(&stage).await;
+    growth::run(&stage, &mut service, Duration::from_secs(settings.seconds)).await;
 }
 
 /// Tokens beside another server's, in turns.

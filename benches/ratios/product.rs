@@ -34,10 +34,10 @@ pub struct Revocation {
     pub memory: (f64, f64),
 }
 
-/// Starts the service; returns when it says that it serves.
-fn serve(stage: &Stage) -> (Process, SocketAddr) {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_strongroom"))
-        .arg("serve")
+/// The binary with the environment of the service.
+fn strongroom(stage: &Stage) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_strongroom"));
+    command
         .env_clear()
         .env("DATABASE_URL", stage.url("product"))
         .env("STRONGROOM_MASTER_KEYS", "k1:QkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkI=")
@@ -55,10 +55,13 @@ fn serve(stage: &Stage) -> (Process, SocketAddr) {
         // Where the endpoints of the events are.
         .env("STRONGROOM_ALLOW_PRIVATE_ADDRESSES", "true")
         // A line for each request is what an operator has; where it goes costs nothing here.
-        .env("STRONGROOM_LOG", "info")
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+        .env("STRONGROOM_LOG", "info");
+    command
+}
+
+/// Starts the service; returns when it says that it serves.
+fn serve(stage: &Stage) -> (Process, SocketAddr) {
+    let mut child = strongroom(stage).arg("serve").stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let address = lines.by_ref().map_while(Result::ok).find_map(|line| {
         let event: Value = serde_json::from_str(&line).ok()?;
@@ -129,6 +132,39 @@ impl<'a> Product<'a> {
 
     fn pid(&self) -> u32 {
         self.process.0.id()
+    }
+
+    /// CPU that the service has taken so far.
+    pub fn cpu(&self) -> Duration {
+        machine::cpu(self.pid())
+    }
+
+    /// The id of a connection that the product made.
+    pub fn some_connection(&self) -> &str {
+        &self.active[0]
+    }
+
+    /// Runs a command of the binary beside the service.
+    pub async fn command(&self, arguments: &[&str]) {
+        let mut command = strongroom(self.stage);
+        command.args(arguments).stdout(Stdio::null());
+        let status = tokio::task::spawn_blocking(move || command.status().unwrap()).await.unwrap();
+        assert!(status.success(), "{arguments:?}");
+    }
+
+    pub async fn post(&self, path: &str, body: &Value) -> Value {
+        call(self.address, "POST", path, &self.token, &body.to_string()).await
+    }
+
+    pub async fn get(&self, path: &str) -> Value {
+        call(self.address, "GET", path, &self.token, "").await
+    }
+
+    /// One caller who asks for the same over and over.
+    pub async fn ask(&self, path: &str, seconds: Duration) -> Measured {
+        let request = load::request("GET", path, &self.token, "");
+        let requests: load::Requests = Arc::new(move |_| request.clone());
+        self.measure(1, seconds, 200, requests).await
     }
 
     /// Resident memory in MiB: now, and at its highest.

@@ -233,7 +233,9 @@ async fn holds_secrets(conn: &mut Conn, app: AppId) -> sqlx::Result<bool> {
     sqlx::query_scalar!(
         r#"SELECT EXISTS (
             SELECT FROM connections
-            WHERE app_id::text = $1::uuid::text AND status IN ('pending', 'active', 'revoking')) AS "it!""#,
+            WHERE list_key(app_id, status) = ANY (ARRAY[
+                    list_key($1, 'pending'), list_key($1, 'active'), list_key($1, 'revoking')])
+              AND coalesce(app_id = $1 AND status IN ('pending', 'active', 'revoking'), false)) AS "it!""#,
         app.uuid(),
     )
     .fetch_one(conn)

@@ -192,12 +192,14 @@ impl Connector {
             // Sequential scans are off because every statement has its index: a plan that reads a whole table is
             // right while the table is small, and stays cached while it grows. JIT and custom plans pay off for
             // statements that take seconds; here they would cost as much as the statement, for each batch size anew.
+            // Parallel workers take milliseconds to start, and a generic plan that has them starts them for every page.
             "SET statement_timeout = {statement}; SET lock_timeout = {lock}; \
              SET idle_in_transaction_session_timeout = {statement}; \
              SET default_transaction_isolation = 'read committed'; \
              SET default_transaction_deferrable = off; \
              SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; \
              SET jit = off; SET plan_cache_mode = force_generic_plan; \
+             SET max_parallel_workers_per_gather = 0; \
              SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; \
              SET tcp_keepalives_count = 3; SET tcp_user_timeout = 30000; \
              SELECT set_config('synchronous_commit', 'on', false) \

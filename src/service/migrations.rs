@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use sqlx::migrate::{Migrate as _, MigrateError, Migration, Migrator};
+use sqlx::migrate::{MigrateError, Migration, Migrator};
 use sqlx::{AssertSqlSafe, Connection as _, Executor, PgConnection, Postgres};
 use tokio::time::Instant;
 
@@ -24,6 +24,11 @@ const PAUSE: Duration = Duration::from_secs(2);
 /// How long the attempts go on.
 const PATIENCE: Duration = Duration::from_mins(10);
 
+/// The key of the advisory lock under which migrations are applied.
+const MIGRATIONS: i64 = 0x7374_726f_6e67_726d;
+/// How often a start asks for that lock.
+const LOCK_POLL: Duration = Duration::from_millis(200);
+
 /// What each migration locks, as `tests/api/migrations.rs` saw it when it was added.
 const LOCKS: &str = include_str!("../../migrations/locks.json");
 
@@ -32,6 +37,8 @@ const LOCKS: &str = include_str!("../../migrations/locks.json");
 fn migrator() -> Migrator {
     let mut migrator = sqlx::migrate!();
     migrator.set_ignore_missing(true);
+    // `lock` instead.
+    migrator.set_locking(false);
     migrator
 }
 
@@ -56,7 +63,7 @@ pub async fn migrate(config: &DatabaseConfig) -> Result<Migrated, StartError> {
     let mut applied = 0;
     loop {
         let mut conn = connect_as_owner(config).await?;
-        let attempt = attempt(&mut conn, config, &mut applied).await;
+        let attempt = attempt(&mut conn, config, until, &mut applied).await;
         match attempt {
             Ok(granted) => {
                 conn.close().await?;
@@ -77,10 +84,11 @@ pub async fn migrate(config: &DatabaseConfig) -> Result<Migrated, StartError> {
 async fn attempt(
     conn: &mut PgConnection,
     config: &DatabaseConfig,
+    until: Instant,
     applied: &mut usize,
 ) -> Result<Option<String>, StartError> {
     conn.execute(GIVE_WAY).await?;
-    conn.lock().await?;
+    lock(conn, until).await?;
     let migrator = migrator();
     for migration in pending(&mut *conn, &migrator).await? {
         drop_unfinished_indexes(conn).await?;
@@ -93,8 +101,24 @@ async fn attempt(
     // Compares what was applied before with the files of this release.
     migrator.run(&mut *conn).await?;
     let granted = grant(conn, config).await?;
-    conn.unlock().await?;
+    // For a pooler, which keeps the session.
+    sqlx::query("SELECT pg_advisory_unlock($1)").bind(MIGRATIONS).execute(conn).await?;
     Ok(granted)
+}
+
+/// Waits until no other process applies migrations, for as long as the session lives. Asks again and again: a session that
+/// waits for a lock has a snapshot, for whose end `CREATE INDEX CONCURRENTLY` in the session that holds it would wait.
+async fn lock(conn: &mut PgConnection, until: Instant) -> Result<(), StartError> {
+    while Instant::now() < until {
+        let locked = sqlx::query_scalar::<_, bool>("SELECT pg_try_advisory_lock($1)");
+        if locked.bind(MIGRATIONS).fetch_one(&mut *conn).await? {
+            return Ok(());
+        }
+        tokio::time::sleep(LOCK_POLL).await;
+    }
+    // The last attempt, which ends with PostgreSQL's error.
+    sqlx::query("SELECT pg_advisory_lock($1)").bind(MIGRATIONS).execute(conn).await?;
+    Ok(())
 }
 
 /// Drops the indexes that a process left when it died while it built them beside traffic: PostgreSQL keeps them, invalid,

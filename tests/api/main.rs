@@ -29,6 +29,7 @@ mod bulk_rule;
 mod callers;
 mod canary;
 mod client_keys;
+mod counts;
 #[cfg(feature = "failpoints")]
 mod crashes;
 mod dapi_wire;
@@ -73,6 +74,7 @@ mod plaid_apps;
 mod plaid_relay;
 mod plaid_webhooks;
 mod plaid_wire;
+mod plans;
 mod refusals;
 mod relay;
 mod retention;

@@ -276,7 +276,7 @@ async fn the_search_for_due_details_and_rotations_reads_a_bounded_number_of_rows
 }
 
 /// The most rows that any step of a plan touched.
-fn most_rows(plan: &Value) -> u64 {
+pub fn most_rows(plan: &Value) -> u64 {
     let number = |name: &str| plan[name].as_f64().unwrap_or(0.0);
     let touched =
         (number("Actual Rows") + number("Rows Removed by Filter")) * number("Actual Loops");

@@ -7,7 +7,7 @@
 use reqwest::Method;
 use serde_json::Value;
 
-use crate::support::{TestApp, TestDatabase};
+use crate::support::{TestApp, TestDatabase, command};
 
 const LAST_MIGRATION: i64 = 20_261_126_160_000;
 const ROWS: &str = include_str!("fixtures/before_standard_terms.sql");
@@ -65,4 +65,39 @@ async fn the_chain_of_an_earlier_release_verifies_and_goes_on() {
     assert!(report.broken.is_none(), "{report:?}");
     let checkpoint = app.api.request(Method::GET, "/v1/admin/audit-checkpoint");
     assert_eq!(app.api.send(checkpoint.bearer_auth(&token)).await.status, 200);
+}
+
+#[tokio::test]
+async fn the_connections_of_an_earlier_release_are_counted() {
+    let app = upgraded().await;
+    let stats = app.api.get(&app.token().await, "/v1/admin/stats").await.json;
+    let statuses = stats["statuses"].as_array().unwrap().iter();
+    let counted: Vec<_> =
+        statuses.map(|it| format!("{} {}", it["status"].as_str().unwrap(), it["total"])).collect();
+    let sql = "SELECT status || ' ' || count(*) FROM connections GROUP BY status ORDER BY status";
+    assert_eq!(counted, app.database.values(sql).await);
+}
+
+#[tokio::test]
+async fn replicas_that_start_together_build_indexes_without_waiting_for_each_other_for_ever() {
+    let database = TestDatabase::of_an_earlier_release(LAST_MIGRATION, ROWS).await;
+    let stage = TestApp::builder().on(database).stage().await;
+    let mut starts = Vec::new();
+    for _ in 0..4 {
+        let mut migrate = command(&stage, &[]);
+        migrate.args(["migrate", "--output", "json"]);
+        starts.push(tokio::task::spawn_blocking(move || migrate.output().unwrap()));
+    }
+    let mut applied = 0;
+    for start in starts {
+        let output = start.await.unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+        applied += answer["applied"].as_u64().unwrap();
+    }
+    let all = stage.database.value("SELECT count(*) FROM _sqlx_migrations WHERE success").await;
+    let earlier = sqlx::migrate!().iter().filter(|it| it.version <= LAST_MIGRATION).count() as u64;
+    assert_eq!(applied, all.parse::<u64>().unwrap() - earlier, "each is applied once");
+    let invalid = "SELECT count(*) FROM pg_index WHERE NOT indisvalid";
+    assert_eq!(stage.database.value(invalid).await, "0");
 }

@@ -25,7 +25,7 @@ use crate::connections::reconcile::calls::{claim_and_run, leave_locked};
 use crate::connections::reconcile::store::Due;
 use crate::connections::{
     ConnectionError, Context, bank_login, bulk_revocation, details, erasure, link_tokens, model,
-    retention, reveal, rotation, sql, superseded, token_lease, transitions, webhooks,
+    query, retention, reveal, rotation, sql, superseded, token_lease, transitions, webhooks,
 };
 use crate::database::{Conn, is_outage};
 use crate::providers::Provider;
@@ -363,7 +363,7 @@ pub async fn next_due(context: &Context) -> Result<Option<Duration>, ConnectionE
 type Forget = for<'a> fn(&'a mut Conn) -> BoxFuture<'a, sqlx::Result<u64>>;
 
 /// Secrets first.
-const FORGET: [Forget; 8] = [
+const FORGET: [Forget; 9] = [
     |conn| superseded::store::destroy_superseded_due(conn).boxed(),
     |conn| store::delete_ended_sessions(conn).boxed(),
     |conn| reveal::store::delete_spent_budgets(conn).boxed(),
@@ -372,6 +372,7 @@ const FORGET: [Forget; 8] = [
     |conn| link_tokens::store::delete_expired(conn).boxed(),
     |conn| bulk_revocation::store::delete_targets(conn).boxed(),
     |conn| webhooks::store::delete_old(conn).boxed(),
+    |conn| query::store::delete_old_counts(conn).boxed(),
 ];
 
 /// Forgets what has ended, and brings the gauges up to date. Where a row is locked, that part is
@@ -390,6 +391,8 @@ pub async fn housekeeping(context: &Context) -> Result<(), ConnectionError> {
     }
     let history = async { retention::sweep(context).await.map(drop) };
     isolated(context, Reconciler::Housekeeping, ROW, history.boxed()).await;
+    let fold = async { Ok(query::store::fold_changes(&mut context.pool.acquire().await?).await?) };
+    isolated(context, Reconciler::Housekeeping, ROW, fold.boxed()).await;
     let mut conn = context.pool.acquire().await?;
     context.metrics.backlog(&store::backlog(&mut conn).await?);
     let overdue = store::due_summary(&mut conn).await?.overdue.unwrap_or_default();

@@ -1,8 +1,7 @@
 -- name: count_usable
--- Counts the usable connections that a filter matches, and names the newest.
+-- Counts the usable connections that a filter with a list matches, and names the newest.
 WITH
--- Candidates by the most selective field that is given, one branch per index; `usable` checks the rest.
--- `app_id::text` in the last branch allows no index but that of the app's own connections.
+-- Candidates by the most selective list that is given, one branch per index; `usable` checks the rest.
 matching AS (
     SELECT c.id FROM connections c WHERE $2::uuid[] IS NOT NULL AND c.id = ANY ($2)
     UNION ALL
@@ -11,11 +10,7 @@ matching AS (
     UNION ALL
     SELECT c.id FROM users u JOIN connections c ON c.user_id = u.id
     WHERE $2::uuid[] IS NULL AND $4::text[] IS NOT NULL
-      AND u.app_id = $1 AND u.client_user_id = ANY ($4)
-    UNION ALL
-    SELECT c.id FROM connections c
-    WHERE $2::uuid[] IS NULL AND $4::text[] IS NULL
-      AND c.app_id::text = $1::uuid::text AND c.status IN ('pending', 'active')),
+      AND u.app_id = $1 AND u.client_user_id = ANY ($4)),
 -- Without those that a bulk revocation in force has already revoked, though their rows do not say so.
 usable AS (
     SELECT c.id FROM connections c

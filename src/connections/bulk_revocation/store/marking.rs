@@ -250,18 +250,21 @@ pub async fn mark_batch(conn: &mut Conn, revocation: &ToMark) -> sqlx::Result<Ba
             revocation.app.uuid(),
         ));
     }
-    // `app_id::text` and the row comparison leave the planner one index, on `(app_id::text, status, id)`: any
-    // other would read the app's ended connections as well.
+    // The row comparisons leave the planner one index, on `(list_key(app_id, status), id)`: any other would read the
+    // app's ended connections as well.
     Ok(mark_seen!(
         "SELECT c.id FROM connections c
-         WHERE c.app_id::text = $4::uuid::text AND (c.status, c.id) > ($5, $2) AND c.status <= $5
-         ORDER BY c.status, c.id",
+         WHERE (list_key(c.app_id, c.status), c.id) > (list_key($4, $5), $2)
+           AND (list_key(c.app_id, c.status), c.id) <= (list_key($4, $5), $6)
+           AND coalesce(c.app_id = $4 AND c.status = $5, false)
+         ORDER BY list_key(c.app_id, c.status), c.id",
         conn,
         revocation.id.uuid(),
         revocation.after,
         BATCH,
         revocation.app.uuid(),
         revocation.status.as_str(),
+        Uuid::max(),
     ))
 }
 

@@ -30,12 +30,33 @@ pub async fn count_usable(
     matching: &RevocationFilter,
 ) -> sqlx::Result<(i64, Vec<ConnectionId>)> {
     let (ids, logins) = (matching.ids(), matching.logins());
+    if ids.is_none() && logins.is_none() && matching.client_user_ids.is_none() {
+        return count_usable_in_app(conn, app, matching).await;
+    }
     let row = sqlx::query_file!(
         "src/connections/bulk_revocation/store/count_usable.sql",
         app.uuid(),
         ids.as_deref(),
         logins.as_deref(),
         matching.client_user_ids.as_deref(),
+        matching.created_before,
+        matching.created_after,
+        matching.client_id,
+        SAMPLE,
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok((row.count, row.sample.into_iter().map(ConnectionId::from).collect()))
+}
+
+async fn count_usable_in_app(
+    conn: &mut Conn,
+    app: AppId,
+    matching: &RevocationFilter,
+) -> sqlx::Result<(i64, Vec<ConnectionId>)> {
+    let row = sqlx::query_file!(
+        "src/connections/bulk_revocation/store/count_usable_in_app.sql",
+        app.uuid(),
         matching.created_before,
         matching.created_after,
         matching.client_id,

@@ -16,7 +16,8 @@ WITH named AS (
 SELECT c.id AS "id: ConnectionId", c.user_id AS "user: UserId", c.created_by,
        c.bulk_revocation_id AS "bulk_revocation: BulkRevocationId", c.exchange_attempts
 FROM connections c
-WHERE c.id IN (SELECT id FROM named) AND c.app_id = $1 AND c.id < $5
+-- As an array, and with `coalesce` around the range, so that the planner cannot read all rows in the order of the list.
+WHERE c.id = ANY (ARRAY(SELECT id FROM named)) AND coalesce(c.app_id = $1 AND c.id < $5, false)
   AND ($6::timestamptz IS NULL OR c.created_at < $6)
   AND ($7::timestamptz IS NULL OR c.created_at >= $7)
   AND ($8::text IS NULL OR c.status = $8)

@@ -89,8 +89,8 @@ pub struct Filter<'a> {
 /// Returns a page of connections, newest first, with the status of their rows: until it is marked, a connection that a
 /// bulk revocation matches is listed with its old status.
 ///
-/// Each kind of filter has its own statement, so that each is answered from the index that fits it. `app_id::text`
-/// restricts the planner to the indexes of an app's own rows.
+/// Each kind of filter has its own statement, so that each is answered from the index that fits it. Row comparisons with
+/// `list_key` leave the planner that one, and `coalesce` hides the columns from every other.
 pub async fn list(conn: &mut Conn, filter: &Filter<'_>) -> sqlx::Result<Page<Connection>> {
     let rows = match (filter.session, filter.client_user_id, filter.status) {
         (Some(session), ..) => rows_of_session(conn, filter, session).await?,
@@ -144,16 +144,20 @@ async fn rows_of_session(
 async fn rows_of_user(conn: &mut Conn, filter: &Filter<'_>, user: &str) -> sqlx::Result<Vec<Row>> {
     select_view!(
         "list_connections_of_user",
-        "WHERE c.user_id = (SELECT id FROM users WHERE app_id = $1 AND client_user_id = $2)
-           AND ($3::text IS NULL OR c.status = $3) AND c.id < $4
+        "WHERE (c.user_id, c.id)
+                   < ((SELECT id FROM users WHERE app_id = $1 AND client_user_id = $2), $4)
+           AND (c.user_id, c.id)
+                   >= ((SELECT id FROM users WHERE app_id = $1 AND client_user_id = $2), $7)
+           AND ($3::text IS NULL OR c.status = $3)
            AND ($6::bool IS NULL OR $6 = (c.attention_type IS NOT NULL AND c.status = 'active'))
-         ORDER BY c.id DESC LIMIT $5",
+         ORDER BY c.user_id DESC, c.id DESC LIMIT $5",
         filter.app.uuid(),
         user,
         filter.status.map(Status::as_str),
         filter.before(),
         filter.rows(),
         filter.attention,
+        Uuid::nil(),
     )
     .fetch_all(conn)
     .await
@@ -162,13 +166,14 @@ async fn rows_of_user(conn: &mut Conn, filter: &Filter<'_>, user: &str) -> sqlx:
 async fn rows_needing_attention(conn: &mut Conn, filter: &Filter<'_>) -> sqlx::Result<Vec<Row>> {
     select_view!(
         "list_connections_needing_attention",
-        "WHERE c.app_id::text = $1::uuid::text AND c.attention_type IS NOT NULL
-           AND c.status = 'active' AND ($2::text IS NULL OR $2 = 'active') AND c.id < $3
-         ORDER BY c.id DESC LIMIT $4",
+        "WHERE (c.app_id, c.id) < ($1, $3) AND (c.app_id, c.id) >= ($1, $5)
+           AND c.attention_type IS NOT NULL AND c.status = 'active' AND ($2::text IS NULL OR $2 = 'active')
+         ORDER BY c.app_id DESC, c.id DESC LIMIT $4",
         filter.app.uuid(),
         filter.status.map(Status::as_str),
         filter.before(),
         filter.rows(),
+        Uuid::nil(),
     )
     .fetch_all(conn)
     .await
@@ -181,14 +186,17 @@ async fn rows_in_status(
 ) -> sqlx::Result<Vec<Row>> {
     select_view!(
         "list_connections_by_status",
-        "WHERE c.app_id::text = $1::uuid::text AND c.status = $2 AND c.id < $3
+        "WHERE (list_key(c.app_id, c.status), c.id) < (list_key($1, $2), $3)
+           AND (list_key(c.app_id, c.status), c.id) >= (list_key($1, $2), $6)
+           AND coalesce(c.app_id = $1 AND c.status = $2, false)
            AND ($5::bool IS NULL OR c.attention_type IS NULL OR c.status <> 'active')
-         ORDER BY c.id DESC LIMIT $4",
+         ORDER BY list_key(c.app_id, c.status) DESC, c.id DESC LIMIT $4",
         filter.app.uuid(),
         status.as_str(),
         filter.before(),
         filter.rows(),
         filter.attention,
+        Uuid::nil(),
     )
     .fetch_all(conn)
     .await
@@ -197,13 +205,16 @@ async fn rows_in_status(
 async fn rows_of_app(conn: &mut Conn, filter: &Filter<'_>) -> sqlx::Result<Vec<Row>> {
     select_view!(
         "list_connections",
-        "WHERE c.app_id::text = $1::uuid::text AND c.id < $2
+        "WHERE (list_key(c.app_id), c.id) < (list_key($1), $2)
+           AND (list_key(c.app_id), c.id) >= (list_key($1), $5)
+           AND coalesce(c.app_id = $1, false)
            AND ($4::bool IS NULL OR c.attention_type IS NULL OR c.status <> 'active')
-         ORDER BY c.id DESC LIMIT $3",
+         ORDER BY list_key(c.app_id) DESC, c.id DESC LIMIT $3",
         filter.app.uuid(),
         filter.before(),
         filter.rows(),
         filter.attention,
+        Uuid::nil(),
     )
     .fetch_all(conn)
     .await

@@ -1,14 +1,13 @@
 //! An operator's reads across users.
 
-use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::common::ids::{AppId, BulkRevocationId, ConnectionId, UserId};
 use crate::common::paging::{Cursor, Page};
 use crate::connections::model::Status;
-use crate::connections::query::search::{Found, Search, StatusCount};
+use crate::connections::query::search::{Found, Search};
 use crate::connections::query::store::ViewQuery;
-use crate::connections::sql::{column, parse_status};
+use crate::connections::sql::column;
 use crate::database::{BatchQuery as _, Conn};
 
 struct Row {
@@ -19,57 +18,77 @@ struct Row {
     exchange_attempts: i32,
 }
 
-/// Selects what an operator sees of a connection beyond its client's view. `$rest` ends with the first part of the
-/// sort key; the macro appends `DESC LIMIT`. The text is searched in every id of the connection.
+/// Selects what an operator sees of a connection beyond its client's view. `$scan_rows` selects the rows that are read, in
+/// the order of the list. The text is searched in every id of the connection.
+///
+/// A LIMIT ends the scan: by a row comparison alone, PostgreSQL reads an index behind the least row that satisfies it.
 macro_rules! select_found {
-    ($name:tt, $rest:tt, $scan:expr $(, $argument:expr)* $(,)?) => {
+    ($name:tt, $scan_rows:tt, $order:tt, $scan:expr $(, $argument:expr)* $(,)?) => {
         sqlx::query_as!(
             Row,
             "-- name: " + $name + r#"
              SELECT c.id AS "id: ConnectionId", c.user_id AS "user: UserId", c.created_by,
                     c.bulk_revocation_id AS "bulk_revocation: BulkRevocationId", c.exchange_attempts
-             FROM connections c JOIN users u ON u.id = c.user_id
-             WHERE c.app_id = $1
+             FROM (SELECT * FROM connections c WHERE "# + $scan_rows + " ORDER BY " + $order + r#" LIMIT $9) c
+             JOIN users u ON u.id = c.user_id
+             WHERE c.app_id = $1 AND c.id >= $8
+               AND ($2::text IS NULL OR c.status = $2)
                AND ($3::timestamptz IS NULL OR c.created_at < $3)
                AND ($4::timestamptz IS NULL OR c.created_at >= $4)
                AND ($5::text IS NULL
                     OR position(lower($5) IN lower(concat_ws(' ', 'conn_' || c.id::text,
                         'usr_' || c.user_id::text, c.login_id, c.dapi_user_id, c.dapi_token_id,
                         u.client_user_id))) > 0)
-               AND ($9::bool IS NULL OR $9 = (c.attention_type IS NOT NULL AND c.status = 'active'))
-               AND "# + $rest + " DESC LIMIT $7",
+               AND ($10::bool IS NULL OR $10 = (c.attention_type IS NOT NULL AND c.status = 'active'))
+             ORDER BY c.id DESC LIMIT $7"#,
             $scan.app.uuid(),
             $scan.search.status.map(Status::as_str),
             $scan.search.created_before,
             $scan.search.created_after,
             $scan.search.text,
             $scan.search.cursor.map_or(Uuid::max(), Cursor::id),
-            i64::from($scan.search.limit) + 1,
-            $scan.from,
+            $scan.rows(),
+            $scan.end.unwrap_or(Uuid::nil()),
+            $scan.most(),
             $scan.search.attention
             $(, $argument)*
         )
     };
 }
 
-/// One page's search, from the cursor down to the connection `from`.
+/// One page's search, from the cursor down to the connection `end`.
 ///
-/// Each kind of search has its own statement. The row comparisons with `app_id::text` leave the planner no index but
-/// those of the app's own rows to sort by: by the primary key, a small app's search would read all other apps' rows.
+/// Each kind of search has its own statement. The row comparisons leave the planner one index to read and to sort by, and
+/// `coalesce` hides the columns from every other: by the primary key, a small app's search would read all other apps' rows.
 struct Scan<'a> {
     app: AppId,
     search: &'a Search<'a>,
-    from: Uuid,
+    end: Option<Uuid>,
 }
 
 impl Scan<'_> {
+    /// Returns the rows of a page, and one more to know whether another follows.
+    fn rows(&self) -> i64 {
+        i64::from(self.search.limit) + 1
+    }
+
+    /// Returns how many rows are read at most. If a filter leaves out some of them, more than there are down to `end`, for
+    /// those that have arrived since it was found.
+    fn most(&self) -> i64 {
+        match self.search.client_user_id {
+            Some(_) => i64::MAX,
+            None => most_scanned(self.search).map_or(self.rows(), |most| most + 500),
+        }
+    }
+
     async fn user(&self, conn: &mut Conn, client_user_id: &str) -> sqlx::Result<Vec<Row>> {
         select_found!(
             "search_connections_of_user",
-            "c.id < $6 AND c.id >= $8
-             AND c.user_id = (SELECT id FROM users WHERE app_id = $1 AND client_user_id = $10)
-             AND ($2::text IS NULL OR c.status = $2)
-             ORDER BY c.id",
+            "(c.user_id, c.id)
+                     < ((SELECT id FROM users WHERE app_id = $1 AND client_user_id = $11), $6)
+             AND (c.user_id, c.id) >= ((SELECT id FROM users WHERE app_id = $1 AND client_user_id = $11),
+                                       '00000000-0000-0000-0000-000000000000')",
+            "c.user_id DESC, c.id DESC",
             self,
             client_user_id,
         )
@@ -80,11 +99,10 @@ impl Scan<'_> {
     async fn needing_attention(&self, conn: &mut Conn) -> sqlx::Result<Vec<Row>> {
         select_found!(
             "search_connections_needing_attention",
-            "(c.app_id::text, c.id) < ($1::uuid::text, $6)
-             AND (c.app_id::text, c.id) >= ($1::uuid::text, $8)
-             AND c.attention_type IS NOT NULL AND c.status = 'active'
-             AND ($2::text IS NULL OR c.status = $2)
-             ORDER BY c.app_id::text DESC, c.id",
+            "(c.app_id, c.id) < ($1, $6)
+             AND (c.app_id, c.id) >= ($1, '00000000-0000-0000-0000-000000000000')
+             AND c.attention_type IS NOT NULL AND c.status = 'active'",
+            "c.app_id DESC, c.id DESC",
             self,
         )
         .fetch_all(conn)
@@ -94,9 +112,11 @@ impl Scan<'_> {
     async fn status(&self, conn: &mut Conn) -> sqlx::Result<Vec<Row>> {
         select_found!(
             "search_connections_by_status",
-            "(c.app_id::text, c.status, c.id) < ($1::uuid::text, $2, $6)
-             AND (c.app_id::text, c.status, c.id) >= ($1::uuid::text, $2, $8)
-             ORDER BY c.app_id::text DESC, c.status DESC, c.id",
+            "(list_key(c.app_id, c.status), c.id) < (list_key($1, $2), $6)
+             AND (list_key(c.app_id, c.status), c.id)
+                     >= (list_key($1, $2), '00000000-0000-0000-0000-000000000000')
+             AND coalesce(c.app_id = $1 AND c.status = $2, false)",
+            "list_key(c.app_id, c.status) DESC, c.id DESC",
             self,
         )
         .fetch_all(conn)
@@ -106,9 +126,10 @@ impl Scan<'_> {
     async fn app(&self, conn: &mut Conn) -> sqlx::Result<Vec<Row>> {
         select_found!(
             "search_connections",
-            "(c.app_id::text, c.id) < ($1::uuid::text, $6)
-             AND (c.app_id::text, c.id) >= ($1::uuid::text, $8) AND $2::text IS NULL
-             ORDER BY c.app_id::text DESC, c.id",
+            "(list_key(c.app_id), c.id) < (list_key($1), $6)
+             AND (list_key(c.app_id), c.id) >= (list_key($1), '00000000-0000-0000-0000-000000000000')
+             AND coalesce(c.app_id = $1, false)",
+            "list_key(c.app_id) DESC, c.id DESC",
             self,
         )
         .fetch_all(conn)
@@ -118,11 +139,11 @@ impl Scan<'_> {
 
 /// Returns a page of the app's connections that match, newest first.
 ///
-/// A filter that no index answers (text, time) reads at most [`SCANNED`] rows per page; the cursor then continues
-/// behind the last row that was read.
+/// A filter that no index answers (text, time, no attention) reads at most [`SCANNED_FOR_TEXT`] or [`SCANNED`] rows per page;
+/// the cursor then continues behind the last row that was read.
 pub async fn search(conn: &mut Conn, app: AppId, search: &Search<'_>) -> sqlx::Result<Page<Found>> {
     let end = end_of_scan(conn, app, search).await?;
-    let scan = Scan { app, search, from: end.unwrap_or(Uuid::nil()) };
+    let scan = Scan { app, search, end };
     let rows = match (search.client_user_id, search.status) {
         (Some(user), _) => scan.user(conn, user).await?,
         (None, _) if search.attention == Some(true) => scan.needing_attention(conn).await?,
@@ -139,8 +160,19 @@ pub async fn search(conn: &mut Conn, app: AppId, search: &Search<'_>) -> sqlx::R
     Ok(Page { items: with_views(conn, app, page.items).await?, next: page.next })
 }
 
-/// Rows that one search reads at most if no index answers its filter.
-const SCANNED: i64 = 30_000;
+/// Rows in whose ids one search looks for a text at most: some 10 µs each.
+const SCANNED_FOR_TEXT: i64 = 2000;
+/// Rows of which one search compares the time or the attention at most: some 3 µs each.
+const SCANNED: i64 = 6000;
+
+/// Returns how many rows a search reads at most, or `None` if an index answers all of it.
+fn most_scanned(search: &Search<'_>) -> Option<i64> {
+    if search.text.is_some() {
+        return Some(SCANNED_FOR_TEXT);
+    }
+    let timed = search.created_before.is_some() || search.created_after.is_some();
+    (timed || search.attention == Some(false)).then_some(SCANNED)
+}
 
 /// Returns the last connection that this search reads, or `None` if it reads all that are left.
 async fn end_of_scan(
@@ -148,34 +180,34 @@ async fn end_of_scan(
     app: AppId,
     search: &Search<'_>,
 ) -> sqlx::Result<Option<Uuid>> {
-    let Search { client_user_id, text, created_before, created_after, .. } = search;
-    let filtered = text.is_some() || created_before.is_some() || created_after.is_some();
-    if client_user_id.is_some() || !filtered {
+    let (Some(most), None) = (most_scanned(search), search.client_user_id) else {
         return Ok(None);
-    }
+    };
     let cursor = search.cursor.map_or(Uuid::max(), Cursor::id);
     let Some(status) = search.status.map(Status::as_str) else {
         return sqlx::query_scalar!(
-            "SELECT id FROM connections c
-             WHERE (c.app_id::text, c.id) < ($1::uuid::text, $2)
-               AND (c.app_id::text, c.id) >= ($1::uuid::text, $4)
-             ORDER BY c.app_id::text DESC, c.id DESC OFFSET $3 LIMIT 1",
+            "-- name: find_end_of_scan
+             SELECT id FROM connections c
+             WHERE (list_key(c.app_id), c.id) < (list_key($1), $2)
+               AND (list_key(c.app_id), c.id) >= (list_key($1), $4)
+             ORDER BY list_key(c.app_id) DESC, c.id DESC OFFSET $3 LIMIT 1",
             app.uuid(),
             cursor,
-            SCANNED - 1,
+            most - 1,
             Uuid::nil(),
         )
         .fetch_optional(conn)
         .await;
     };
     sqlx::query_scalar!(
-        "SELECT id FROM connections c
-         WHERE (c.app_id::text, c.status, c.id) < ($1::uuid::text, $5, $2)
-           AND (c.app_id::text, c.status, c.id) >= ($1::uuid::text, $5, $4)
-         ORDER BY c.app_id::text DESC, c.status DESC, c.id DESC OFFSET $3 LIMIT 1",
+        "-- name: find_end_of_scan_by_status
+         SELECT id FROM connections c
+         WHERE (list_key(c.app_id, c.status), c.id) < (list_key($1, $5), $2)
+           AND (list_key(c.app_id, c.status), c.id) >= (list_key($1, $5), $4)
+         ORDER BY list_key(c.app_id, c.status) DESC, c.id DESC OFFSET $3 LIMIT 1",
         app.uuid(),
         cursor,
-        SCANNED - 1,
+        most - 1,
         Uuid::nil(),
         status,
     )
@@ -243,41 +275,4 @@ async fn with_views(conn: &mut Conn, app: AppId, rows: Vec<Row>) -> sqlx::Result
         })
     });
     Ok(found.collect())
-}
-
-/// Counts the app's connections that need attention.
-pub async fn count_needing_attention(conn: &mut Conn, app: AppId) -> sqlx::Result<i64> {
-    sqlx::query_scalar!(
-        r#"SELECT count(*) AS "n!" FROM connections c
-         WHERE c.app_id::text = $1::uuid::text AND c.attention_type IS NOT NULL AND c.status = 'active'"#,
-        app.uuid(),
-    )
-    .fetch_one(conn)
-    .await
-}
-
-/// Counts the app's connections by status and age. One clock reading for all rows, so that each falls into exactly one
-/// age.
-pub async fn count_by_status(conn: &mut Conn, app: AppId) -> sqlx::Result<Vec<StatusCount>> {
-    let rows = sqlx::query!(
-        r#"SELECT status, count(*) AS "total!",
-                count(*) FILTER (WHERE age < interval '1 hour') AS "hour!",
-                count(*) FILTER (WHERE age >= interval '1 hour' AND age < interval '1 day') AS "day!",
-                count(*) FILTER (WHERE age >= interval '1 day' AND age < interval '7 days') AS "week!",
-                count(*) FILTER (WHERE age >= interval '7 days' AND age < interval '30 days') AS "month!",
-                count(*) FILTER (WHERE age >= interval '30 days') AS "older!",
-                min(created_at) AS "oldest!: OffsetDateTime"
-         FROM (SELECT c.status, c.created_at, t.now - c.created_at AS age
-               FROM connections c, (SELECT strongroom_now() AS now) t
-               WHERE c.app_id::text = $1::uuid::text) c
-         GROUP BY status ORDER BY status"#,
-        app.uuid(),
-    )
-    .fetch_all(conn)
-    .await?;
-    let counts = rows.into_iter().map(|row| {
-        let ages = [row.hour, row.day, row.week, row.month, row.older];
-        Ok(StatusCount::new(parse_status(&row.status)?, row.total, ages, row.oldest))
-    });
-    counts.collect()
 }
