@@ -9,7 +9,7 @@ use sqlx::{Connection as _, PgConnection};
 
 use super::migrations::{count_pending, migrate};
 use crate::apps::AppError;
-use crate::config::{Config, DatabaseConfig, DatabaseUrl};
+use crate::config::{Config, DatabaseConfig};
 use crate::database::{Conn, Pools, Refusal, is_outage, more_hopeful};
 use crate::oauth::clients::ClientError;
 use crate::vault::VaultError;
