@@ -89,8 +89,8 @@ async fn observe(conn: &mut PgConnection, migration: &sqlx::migrate::Migration) 
         conn.execute(migration.sql.clone()).await.unwrap();
         return Vec::new();
     }
+    let before = tables(conn).await;
     let mut tx = conn.begin().await.unwrap();
-    let before = tables(&mut tx).await;
     tx.execute(migration.sql.clone()).await.unwrap();
     let (after, held) = (tables(&mut tx).await, locks(&mut tx).await);
     tx.commit().await.unwrap();
@@ -109,9 +109,10 @@ async fn observe(conn: &mut PgConnection, migration: &sqlx::migrate::Migration) 
 #[tokio::test]
 async fn what_each_migration_locks_stands_in_its_record() {
     let database = TestDatabase::migrated_until(0).await;
-    let mut conn = connect(&database).await;
     let mut seen = serde_json::Map::new();
     for migration in sqlx::migrate!().iter() {
+        // A session of its own, whose statistics begin with it.
+        let mut conn = connect(&database).await;
         let locks = observe(&mut conn, migration).await;
         if !locks.is_empty() {
             seen.insert(migration.version.to_string(), locks.into());
