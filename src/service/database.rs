@@ -7,9 +7,8 @@ use std::time::Duration;
 use sqlx::migrate::MigrateError;
 use sqlx::{Connection as _, PgConnection};
 
-use super::migrations::{count_pending, migrate};
 use crate::apps::AppError;
-use crate::config::{Config, DatabaseConfig};
+use crate::config::DatabaseConfig;
 use crate::database::{Conn, Pools, Refusal, is_outage, more_hopeful};
 use crate::oauth::clients::ClientError;
 use crate::vault::VaultError;
@@ -102,7 +101,7 @@ impl From<sqlx::Error> for StartError {
     }
 }
 
-/// The database, reachable and migrated.
+/// The database, which has been reached.
 #[derive(Debug)]
 pub struct Database {
     pools: Arc<Pools>,
@@ -110,22 +109,7 @@ pub struct Database {
 }
 
 impl Database {
-    /// Reaches the database, waiting briefly for one that is starting, and applies migrations if
-    /// the configuration says so.
-    pub async fn open(config: &Config) -> Result<Self, StartError> {
-        let database = Self::reach(&config.database).await?;
-        if config.database.migrate {
-            migrate(&config.database).await?;
-        } else {
-            let pending = count_pending(&mut database.connect().await?).await?;
-            if pending > 0 {
-                return Err(StartError::NotMigrated(pending));
-            }
-        }
-        Ok(database)
-    }
-
-    /// Reaches the database without checking its migrations.
+    /// Reaches the database, waiting briefly for one that is starting. Does not look at its migrations.
     pub async fn reach(config: &DatabaseConfig) -> Result<Self, StartError> {
         let (pools, location) = (Pools::new(config), config.service.location());
         let until = tokio::time::Instant::now() + START_TIMEOUT;

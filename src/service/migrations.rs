@@ -11,7 +11,7 @@ use sqlx::migrate::{MigrateError, Migration, Migrator};
 use sqlx::{AssertSqlSafe, Connection as _, Executor, PgConnection, Postgres};
 use tokio::time::Instant;
 
-use super::database::{StartError, connect_as_owner};
+use super::database::{Database, StartError, connect_as_owner};
 use crate::config::DatabaseConfig;
 use crate::database::Fault;
 
@@ -40,6 +40,20 @@ fn migrator() -> Migrator {
     // `lock` instead.
     migrator.set_locking(false);
     migrator
+}
+
+/// Reaches the database, waiting briefly for one that is starting, and applies migrations if the configuration says so.
+pub(super) async fn open_database(config: &DatabaseConfig) -> Result<Database, StartError> {
+    let database = Database::reach(config).await?;
+    if config.migrate {
+        migrate(config).await?;
+    } else {
+        let pending = count_pending(&mut database.connect().await?).await?;
+        if pending > 0 {
+            return Err(StartError::NotMigrated(pending));
+        }
+    }
+    Ok(database)
 }
 
 /// The outcome of [`migrate`].
@@ -202,7 +216,7 @@ async fn pending<'c>(
 }
 
 /// Returns how many migrations of this release the database lacks.
-pub(super) async fn count_pending<'c>(
+async fn count_pending<'c>(
     conn: impl Executor<'c, Database = Postgres>,
 ) -> Result<usize, StartError> {
     Ok(pending(conn, &migrator()).await?.len())

@@ -76,7 +76,7 @@ impl Service {
     /// Whatever keeps the service from working, with a message for the operator.
     pub async fn build(config: Config, clock: Clock) -> Result<Self, StartError> {
         let callers = callers(&config);
-        let database = Arc::new(Database::open(&config).await?);
+        let database = Arc::new(migrations::open_database(&config.database).await?);
         let listener = listen("STRONGROOM_LISTEN", config.http.listen)?;
         let metrics_listener = listen("STRONGROOM_METRICS_LISTEN", config.http.metrics_listen)?;
         let (address, metrics_address) = (listener.local_addr()?, metrics_listener.local_addr()?);
@@ -293,7 +293,7 @@ async fn ensure_configured(
 /// Returns the context for one round of the background work by a command: no listener, no
 /// directory.
 pub async fn context_of_one_round(config: Config) -> Result<Context, StartError> {
-    let database = Database::open(&config).await?;
+    let database = migrations::open_database(&config.database).await?;
     let vault = Vault::open(&mut database.connect().await?, config.master_keys).await?;
     let mut registry = Registry::default();
     let metrics = providers::Metrics::register(&mut registry);
@@ -318,7 +318,7 @@ pub async fn context_of_one_round(config: Config) -> Result<Context, StartError>
 
 /// Returns what a command signs with, a connection and the vault.
 pub async fn issuer_of_one_command(config: Config) -> Result<(Conn, Vault, Issuer), StartError> {
-    let mut conn = Database::open(&config).await?.connect().await?;
+    let mut conn = migrations::open_database(&config.database).await?.connect().await?;
     let vault = Vault::open(&mut conn, config.master_keys).await?;
     let clock = Clock::system();
     oauth::signing_keys::ensure(&mut conn, &vault, config.oauth.signing_algorithm).await?;
