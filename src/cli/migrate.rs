@@ -59,17 +59,17 @@ fn describe(pending: &[Pending]) -> String {
     if pending.is_empty() {
         return "Nothing to do: every migration is applied.".to_owned();
     }
-    let mut text = count(i64::try_from(pending.len()).unwrap_or(i64::MAX), "pending migration");
-    for migration in pending {
-        text += &format!("\n\n{} {}\n", migration.version, migration.name);
-        if migration.locks.is_empty() {
-            text += "locks no table that there is";
-            continue;
-        }
+    let heading = count(i64::try_from(pending.len()).unwrap_or(i64::MAX), "pending migration");
+    let migrations = pending.iter().map(|migration| {
         let rows: Vec<_> = migration.locks.iter().map(row).collect();
-        text += &table(["TABLE", "LOCK", "BLOCKS", "FOR ABOUT"], &rows);
-    }
-    text
+        let locks = if rows.is_empty() {
+            "locks no table that there is".to_owned()
+        } else {
+            table(["TABLE", "LOCK", "BLOCKS", "FOR ABOUT"], &rows)
+        };
+        format!("{} {}\n{locks}", migration.version, migration.name)
+    });
+    std::iter::once(heading).chain(migrations).collect::<Vec<_>>().join("\n\n")
 }
 
 fn row(expected: &Expected) -> [String; 4] {

@@ -60,7 +60,7 @@ async fn connections_that_ended_are_forgotten_after_their_time_and_no_others() {
     one_of_each(&app).await;
     let all = ["active", "delinked", "expired", "invalidated", "pending", "rejected"];
     assert_eq!(statuses(&app).await, all);
-    app.turn_clock(DAY * 30 - Duration::from_hours(1)).await;
+    app.turn_clock(Duration::from_hours(24 * 30 - 1)).await;
     housekeeping(&app).await;
     assert_eq!(statuses(&app).await, all, "not yet");
     app.turn_clock(Duration::from_hours(2)).await;
