@@ -28,7 +28,7 @@ use crate::{events, oauth, outbound, providers, relay, upstreams};
 /// What all threads share.
 #[derive(Clone)]
 pub(super) struct Shared {
-    /// Shared by all threads: the more callers a batch has, the fewer statements run.
+    /// Of all threads: the more callers a batch has, the fewer statements run.
     pub(super) batches: Batches,
     pub(super) database: Arc<Database>,
     pub(super) vault: Vault,
@@ -189,7 +189,11 @@ impl Shared {
 
     /// Returns what one thread works with.
     pub(super) fn thread(&self, workers: usize) -> Result<Thread, StartError> {
-        let context = self.context(self.database.pools().worker(workers))?;
+        let pools = self.database.pools();
+        let mut context = self.context(pools.worker(workers))?;
+        if let Some(pool) = pools.worker_batches(workers) {
+            context.batches = self.batches.of_thread(&pool);
+        }
         let upstreams = self.upstreams(&context)?;
         let events = self.events(context.pool.clone())?;
         let relay = relay::Context {
