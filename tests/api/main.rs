@@ -90,6 +90,7 @@ mod server_metadata;
 mod sessions;
 mod shapes;
 mod signing_keys;
+mod tls;
 mod tokens;
 mod traces;
 mod unfit;
