@@ -20,7 +20,6 @@ static CONFIG: LazyLock<Option<ClientConfig>> = LazyLock::new(|| {
 
 /// Returns `builder` with the shared configuration: the system's root certificates, TLS 1.2 and 1.3, HTTP/1.1. If it
 /// cannot be made, building the client reports why.
-#[must_use]
 pub fn shared(builder: ClientBuilder) -> ClientBuilder {
     match &*CONFIG {
         Some(config) => builder.tls_backend_preconfigured(config.clone()),
