@@ -127,63 +127,14 @@ impl Report {
     }
 
     pub fn print(&self) {
-        let number = |row: &Value, name: &str| row[name].as_f64().unwrap_or_default();
-        println!(
-            "\n{:<15} {:>5} {:>7} {:>8} {:>8} {:>10} {:>11} {:>6} {:>8} {:>8} {:>7} {:>6}",
-            "arm",
-            "conn",
-            "req/s",
-            "p50 ms",
-            "p99 ms",
-            "service µs",
-            "postgres µs",
-            "calls",
-            "floor",
-            "floor/s",
-            "spread",
-            "ratio"
-        );
         let rows = self.rows();
-        for row in &rows {
-            println!(
-                "{:<15} {:>5} {:>7.0} {:>8.2} {:>8.2} {:>10.0} {:>11.0} {:>6.1} {:>8} {:>8.0} {:>6.0}% {:>6.2}",
-                row["arm"].as_str().unwrap_or_default(),
-                number(row, "connections"),
-                number(row, "perSecond"),
-                number(row, "p50Millis"),
-                number(row, "p99Millis"),
-                number(row, "serviceCPUMicros"),
-                number(row, "postgresCPUMicros"),
-                number(row, "systemCalls"),
-                row["floor"].as_str().unwrap_or_default(),
-                number(row, "floorPerSecond"),
-                number(row, "floorSpread") * 100.0,
-                number(row, "ratio"),
-            );
-        }
-        for connections in CALLERS {
-            let cpu = |arm| self.median(arm, connections, |m| m.service_cpu);
-            let (relay, proxy) = (cpu("relay"), cpu("proxy"));
-            if proxy > 0.0 {
-                println!(
-                    "a relayed call at {connections}: {relay:.0} µs of the service's CPU, a bare proxy's {proxy:.0} µs, {:.1} times",
-                    relay / proxy
-                );
-            }
-        }
+        print_rows(&rows);
+        self.print_relay();
         println!(
             "{} connections to the upstream are open after the load",
             self.upstream_connections
         );
-        let in_flight = self.in_flight.as_ref().map(|(measured, memory)| {
-            let (p50, p99) = (measured.p50.as_secs_f64() * 1000.0, measured.p99.as_secs_f64() * 1000.0);
-            println!(
-                "{IN_FLIGHT} in flight, the upstream takes 100 ms: {:.0}/s, p50 {p50:.0} ms, p99 {p99:.0} ms, {:.0} µs of the service's CPU, {memory:.0} MiB at the highest",
-                measured.per_second, measured.service_cpu
-            );
-            json!({ "perSecond": measured.per_second.round(), "p50Millis": p50, "p99Millis": p99,
-                "serviceCPUMicros": measured.service_cpu.round(), "highestResidentMiB": memory })
-        });
+        let in_flight = self.in_flight.as_ref().map(print_in_flight);
         let cold_start = median(self.cold_start.clone());
         println!(
             "\ncold start {cold_start:.0} ms; resident memory idle {:.0} MiB, after the load {:.0} MiB, at its highest {:.0} MiB; PostgreSQL {}",
@@ -194,7 +145,7 @@ impl Report {
             println!("100,000 revoked: acknowledged after {millis} ms; resident memory before {before:.0} MiB, after {after:.0} MiB");
             json!({ "acknowledgedMillis": millis, "residentMiBBefore": before, "residentMiBAfter": after })
         });
-        let json = json!({
+        self.write(&json!({
             "rows": &rows,
             "inFlight": in_flight,
             "upstreamConnections": self.upstream_connections,
@@ -204,14 +155,80 @@ impl Report {
             "residentMiB": self.memory.0,
             "highestResidentMiB": self.memory.1,
             "postgres": self.postgres,
-        });
-        std::fs::write(&self.file, format!("{json:#}\n")).unwrap();
-        println!("{}", self.file.display());
-        if let Some(folder) = std::env::var_os("BENCH_RECORD").map(std::path::PathBuf::from) {
-            record(&folder.join("benches/history.jsonl"), &json);
-            std::fs::write(folder.join("docs/images/benchmarks.svg"), chart::draw(&rows)).unwrap();
+        }));
+    }
+
+    /// The service's CPU of a relayed call beside a bare proxy's.
+    fn print_relay(&self) {
+        for connections in CALLERS {
+            let cpu = |arm| self.median(arm, connections, |m| m.service_cpu);
+            let (relay, proxy) = (cpu("relay"), cpu("proxy"));
+            if proxy > 0.0 {
+                println!(
+                    "a relayed call at {connections}: {relay:.0} µs of the service's CPU, a bare proxy's {proxy:.0} µs, {:.1} times",
+                    relay / proxy
+                );
+            }
         }
     }
+
+    /// Writes the figures; if they are to be kept, into the history and the chart too.
+    fn write(&self, figures: &Value) {
+        std::fs::write(&self.file, format!("{figures:#}\n")).unwrap();
+        println!("{}", self.file.display());
+        if let Some(folder) = std::env::var_os("BENCH_RECORD").map(std::path::PathBuf::from) {
+            record(&folder.join("benches/history.jsonl"), figures);
+            let chart = chart::draw(figures["rows"].as_array().unwrap());
+            std::fs::write(folder.join("docs/images/benchmarks.svg"), chart).unwrap();
+        }
+    }
+}
+
+fn print_rows(rows: &[Value]) {
+    let number = |row: &Value, name: &str| row[name].as_f64().unwrap_or_default();
+    println!(
+        "\n{:<15} {:>5} {:>7} {:>8} {:>8} {:>10} {:>11} {:>6} {:>8} {:>8} {:>7} {:>6}",
+        "arm",
+        "conn",
+        "req/s",
+        "p50 ms",
+        "p99 ms",
+        "service µs",
+        "postgres µs",
+        "calls",
+        "floor",
+        "floor/s",
+        "spread",
+        "ratio"
+    );
+    for row in rows {
+        println!(
+            "{:<15} {:>5} {:>7.0} {:>8.2} {:>8.2} {:>10.0} {:>11.0} {:>6.1} {:>8} {:>8.0} {:>6.0}% {:>6.2}",
+            row["arm"].as_str().unwrap_or_default(),
+            number(row, "connections"),
+            number(row, "perSecond"),
+            number(row, "p50Millis"),
+            number(row, "p99Millis"),
+            number(row, "serviceCPUMicros"),
+            number(row, "postgresCPUMicros"),
+            number(row, "systemCalls"),
+            row["floor"].as_str().unwrap_or_default(),
+            number(row, "floorPerSecond"),
+            number(row, "floorSpread") * 100.0,
+            number(row, "ratio"),
+        );
+    }
+}
+
+fn print_in_flight((measured, memory): &(Measured, f64)) -> Value {
+    let millis = |time: std::time::Duration| time.as_secs_f64() * 1000.0;
+    let (p50, p99) = (millis(measured.p50), millis(measured.p99));
+    println!(
+        "{IN_FLIGHT} in flight, the upstream takes 100 ms: {:.0}/s, p50 {p50:.0} ms, p99 {p99:.0} ms, {:.0} µs of the service's CPU, {memory:.0} MiB at the highest",
+        measured.per_second, measured.service_cpu
+    );
+    json!({ "perSecond": measured.per_second.round(), "p50Millis": p50, "p99Millis": p99,
+        "serviceCPUMicros": measured.service_cpu.round(), "highestResidentMiB": memory })
 }
 
 /// Appends a line with the commit, the machine and all figures.

@@ -10,8 +10,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-use crate::support::process::Process;
-use crate::support::{Bank, Stage};
+use crate::support::{Bank, Process, Stage};
 
 /// Dapi behind TLS, which gives a token for every code.
 struct TlsDapi {
@@ -55,7 +54,8 @@ impl TlsDapi {
 
     async fn service(&self, stage: &Stage) -> Process {
         let roots = self.roots.path().to_str().unwrap();
-        Process::serve(stage, &[("DAPI_BASE_URL", &self.base), ("SSL_CERT_FILE", roots)]).await
+        Process::serve(stage, &[("DAPI_BASE_URL", self.base.as_str()), ("SSL_CERT_FILE", roots)])
+            .await
     }
 
     fn handshakes(&self) -> (usize, usize) {
