@@ -55,6 +55,8 @@ assets! {
     STYLE = "console", "css", "text/css; charset=utf-8";
     /// Uses a one-time link's fragment up.
     SIGN_IN_SCRIPT = "sign-in", "js", "text/javascript; charset=utf-8";
+    /// Signs in by a passkey, and adds one.
+    PASSKEYS_SCRIPT = "passkeys", "js", "text/javascript; charset=utf-8";
 }
 
 /// `GET /assets/{name}`.

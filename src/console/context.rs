@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::database::Pool;
+use crate::operators::passkeys::RelyingParty;
 use crate::vault::Vault;
 
 /// What every page works with.
@@ -10,6 +11,8 @@ use crate::vault::Vault;
 pub struct Console {
     /// The console's origin, as browsers write it: scheme, host, port.
     pub origin: Arc<str>,
+    /// The console, as passkeys know it.
+    pub party: RelyingParty,
     /// The console's own connections.
     pub pool: Pool,
     /// The vault, whose key hashes the secrets of sessions.

@@ -4,7 +4,7 @@ use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
 use maud::{DOCTYPE, Markup, html};
 
-use super::assets::{SIGN_IN_SCRIPT, STYLE};
+use super::assets::{PASSKEYS_SCRIPT, SIGN_IN_SCRIPT, STYLE};
 use super::of_app::OfApp;
 use super::signed_in::SignedIn;
 
@@ -19,7 +19,7 @@ pub struct Page<'a> {
     pub app: Option<&'a OfApp>,
     /// What stands in `main`.
     pub content: Markup,
-    /// Whether the page needs the script of the sign-in.
+    /// Whether the page needs the scripts of the sign-in.
     pub signs_in: bool,
 }
 
@@ -52,7 +52,10 @@ impl<'a> Page<'a> {
                     meta name="viewport" content="width=device-width, initial-scale=1";
                     title { (self.title) " · Strongroom" }
                     link rel="stylesheet" href=(STYLE.path());
-                    @if self.signs_in { script type="module" src=(SIGN_IN_SCRIPT.path()) {} }
+                    @if self.signs_in {
+                        script type="module" src=(SIGN_IN_SCRIPT.path()) {}
+                        script type="module" src=(PASSKEYS_SCRIPT.path()) {}
+                    }
                 }
                 body {
                     header { (self.navigation()) }
@@ -70,6 +73,7 @@ impl<'a> Page<'a> {
                     a href={ "/apps/" (app.id) "/now" } { (app.name) }
                 }
                 @if let Some(signed_in) = self.signed_in {
+                    a href="/passkeys" { "Passkeys" }
                     span { (signed_in.session.name) ", " (signed_in.session.role.as_str()) }
                     form method="post" action="/sign-out" {
                         (token_field(signed_in))

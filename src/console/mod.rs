@@ -14,6 +14,7 @@ mod home;
 pub mod layout;
 mod now;
 mod of_app;
+mod passkeys;
 mod sign_in;
 pub mod signed_in;
 pub mod table;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use actix_web::{Route, web};
 
-use super::{assets, home, now, sign_in};
+use super::{assets, home, now, passkeys, sign_in};
 use crate::operators::Role;
 
 /// The method of a route. What changes something is a POST.
@@ -50,11 +50,21 @@ const fn post(path: &'static str, needs: Needs, handler: fn() -> Route) -> Conso
 /// Reads.
 const AUDITOR: Needs = Needs::Role(Role::Auditor);
 
+/// Changes how an operator signs in.
+const FRESH: Needs = Needs::Fresh(Role::Auditor);
+
 /// Every route. `tests/api/console_roles.rs` sends a request of each role to each.
 pub const ROUTES: &[ConsoleRoute] = &[
     get("/assets/{name}", Needs::Nothing, || web::get().to(assets::asset)),
     get("/sign-in", Needs::Nothing, || web::get().to(sign_in::page)),
     post("/sign-in/link", Needs::Nothing, || web::post().to(sign_in::by_link)),
+    post("/sign-in/passkey/begin", Needs::Nothing, || web::post().to(sign_in::passkey::begin)),
+    post("/sign-in/passkey", Needs::Nothing, || web::post().to(sign_in::passkey::finish)),
+    // An added passkey outlives the session: a stolen session cannot add one.
+    get("/passkeys", FRESH, || web::get().to(passkeys::page)),
+    post("/passkeys/begin", FRESH, || web::post().to(passkeys::begin)),
+    post("/passkeys/finish", FRESH, || web::post().to(passkeys::finish)),
+    post("/passkeys/remove", FRESH, || web::post().to(passkeys::remove)),
     post("/sign-out", AUDITOR, || web::post().to(sign_in::sign_out)),
     get("/", AUDITOR, || web::get().to(home::page)),
     get("/apps/{app}/now", AUDITOR, || web::get().to(now::page)),

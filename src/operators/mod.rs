@@ -7,6 +7,7 @@
 
 mod links;
 mod model;
+pub mod passkeys;
 mod sessions;
 mod store;
 

@@ -5,6 +5,7 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::operators::passkeys::RelyingParty;
 use actix_http::{HttpService, Protocol, Request, Response};
 use actix_service::{
     IntoServiceFactory, ServiceFactory, ServiceFactoryExt as _, fn_service, map_config,
@@ -65,8 +66,8 @@ pub(super) fn console(
     listener: TcpListener,
 ) -> Result<Server, StartError> {
     let pool = shared.database.pools().console();
-    let console =
-        Console { origin: origin.into(), pool: pool.clone(), vault: shared.vault.clone() };
+    let (party, vault) = (RelyingParty::of_origin(origin), shared.vault.clone());
+    let console = Console { origin: origin.into(), party, pool: pool.clone(), vault };
     let thread = shared.thread_over(pool)?;
     let factory = move || {
         let (console, thread) = (console.clone(), thread.clone());

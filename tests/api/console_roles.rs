@@ -12,7 +12,7 @@ async fn ask(browser: &Browser, route: &ConsoleRoute, app: &str) -> Answer {
     let path = parts.collect::<Vec<_>>().join("/");
     match route.method {
         Method::Get => browser.get(&path).await,
-        Method::Post if browser.cookie().is_some() => browser.post(&path, &[]).await,
+        Method::Post if browser.is_signed_in() => browser.post(&path, &[]).await,
         Method::Post => browser.post_bare(&path, &[]).await,
     }
 }

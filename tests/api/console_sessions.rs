@@ -37,7 +37,8 @@ async fn a_page_leads_to_the_sign_in_and_from_there_back() {
     let code = operator_link(&app, "ana").await;
     let fields = [("code", code.as_str()), ("to", "//evil.example/")];
     let answer = browser.post("/sign-in/link", &fields).await;
-    assert_eq!((answer.status, answer.header("location")), (303, "/"));
+    // The start, and since there is no passkey yet, the page on which to add one.
+    assert_eq!((answer.status, answer.header("location")), (303, "/passkeys"));
 }
 
 #[tokio::test]

@@ -72,6 +72,7 @@ mod oauth;
 mod oauth_crate;
 mod odd_answers;
 mod outages;
+mod passkeys;
 mod plaid;
 mod plaid_apps;
 mod plaid_relay;

@@ -1,5 +1,7 @@
 //! `/sign-in`: how a session begins and ends.
 
+pub mod passkey;
+
 use actix_web::http::header::{LOCATION, SET_COOKIE};
 use actix_web::{HttpMessage as _, HttpRequest, HttpResponse, web};
 use maud::html;
@@ -11,7 +13,7 @@ use super::layout::{Page, token_field};
 use super::signed_in::{SignedIn, actor, cookie, no_cookie, secret};
 use crate::common::secret::SecretText;
 use crate::http::problem::Problem;
-use crate::operators::{self, How, Redeemed, SessionSecret};
+use crate::operators::{self, How, Redeemed, SessionSecret, passkeys};
 use crate::vault::VaultError;
 
 /// Where the sign-in leads.
@@ -39,6 +41,10 @@ pub async fn page(req: HttpRequest, destination: web::Query<Destination>) -> Htt
         h1 { "Sign in" }
         @if let Some(signed_in) = &signed_in {
             p { "You are signed in as " strong { (signed_in.session.name) } ". What cannot be undone asks you to prove it again." }
+        }
+        form.sign-in data-passkey data-to=(destination.path()) hidden {
+            button { "Sign in with a passkey" }
+            p role="status" data-status {}
         }
         form.sign-in method="post" action="/sign-in/link" data-link {
             @if let Some(signed_in) = &signed_in { (token_field(signed_in)) }
@@ -68,19 +74,24 @@ pub async fn by_link(
     form: web::Form<LinkForm>,
 ) -> Result<HttpResponse, actix_web::Error> {
     let begun = begin_by_link(&req, &console, form.code.expose()).await.map_err(problem)?;
-    let secret = begun.ok_or_else(|| {
+    let (secret, has_passkey) = begun.ok_or_else(|| {
         let detail = "It was used, or is older than five minutes, or a newer one was made. \
                       `strongroom operators link NAME` makes another.";
         Refusal::new(actix_web::http::StatusCode::FORBIDDEN, "This code is not good", detail)
     })?;
-    Ok(welcome(&secret, form.destination.path()))
+    let to = match form.destination.path() {
+        "/" if !has_passkey => "/passkeys",
+        to => to,
+    };
+    Ok(welcome(&secret, to))
 }
 
+/// Returns the session that begins, and whether its operator has a passkey; `None` if the code is no good.
 async fn begin_by_link(
     req: &HttpRequest,
     console: &Console,
     code: &str,
-) -> Result<Option<SessionSecret>, VaultError> {
+) -> Result<Option<(SessionSecret, bool)>, VaultError> {
     let mut tx = console.pool.begin().await?;
     let redeemed = operators::redeem_link(&mut tx, &console.vault, code.trim()).await?;
     let Some(Redeemed(operator)) = redeemed else { return Ok(None) };
@@ -88,8 +99,9 @@ async fn begin_by_link(
     let vault = &console.vault;
     let begun =
         operators::begin(&mut tx, vault, &operator, How::Link, before.as_ref(), &actor).await?;
+    let has_passkey = passkeys::has_any(&mut tx, operator.id).await?;
     tx.commit().await?;
-    Ok(Some(begun))
+    Ok(Some((begun, has_passkey)))
 }
 
 /// Returns the answer that begins a session in the browser.

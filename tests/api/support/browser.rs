@@ -3,6 +3,7 @@
 use std::sync::Mutex;
 
 use reqwest::Method;
+use serde_json::Value;
 use strongroom::common::actor::Actor;
 use strongroom::operators::{self, OperatorName, Role};
 
@@ -37,11 +38,16 @@ impl Browser {
     pub async fn sign_in(&self, app: &TestApp, name: &str) {
         let code = link(app, name).await;
         let answer = self.post_bare("/sign-in/link", &[("code", &code)]).await;
-        assert_eq!((answer.status, answer.header("location")), (303, "/"), "{}", answer.text);
+        assert_eq!(answer.status, 303, "{}", answer.text);
     }
 
     pub fn cookie(&self) -> Option<String> {
         self.cookie.lock().unwrap().clone()
+    }
+
+    /// Whether the browser holds a session's cookie.
+    pub fn is_signed_in(&self) -> bool {
+        self.cookie().is_some_and(|cookie| cookie.contains("osess_"))
     }
 
     pub fn set_cookie(&self, cookie: Option<String>) {
@@ -60,12 +66,22 @@ impl Browser {
     /// Sends a request and keeps the cookie that the answer sets.
     pub async fn send(&self, request: reqwest::RequestBuilder) -> Answer {
         let answer = Answer::read(request.send().await.unwrap()).await;
-        if let Some(set) = answer.headers.get("set-cookie") {
-            let pair = set.to_str().unwrap().split(';').next().unwrap().to_owned();
-            let kept = Some(pair).filter(|pair| !pair.ends_with('='));
-            self.set_cookie(kept);
+        for set in answer.headers.get_all("set-cookie") {
+            self.keep(set.to_str().unwrap().split(';').next().unwrap());
         }
         answer
+    }
+
+    /// Keeps a cookie in place of the one of its name.
+    fn keep(&self, pair: &str) {
+        let (name, value) = pair.split_once('=').unwrap();
+        let before = self.cookie().unwrap_or_default();
+        let others = before.split("; ").filter(|it| !it.is_empty());
+        let mut kept: Vec<_> = others.filter(|it| it.split('=').next() != Some(name)).collect();
+        if !value.is_empty() {
+            kept.push(pair);
+        }
+        self.set_cookie(Some(kept.join("; ")).filter(|it| !it.is_empty()));
     }
 
     pub async fn get(&self, path: &str) -> Answer {
@@ -84,6 +100,13 @@ impl Browser {
         let mut all = vec![("token", token.as_str())];
         all.extend(fields);
         self.post_bare(path, &all).await
+    }
+
+    /// Posts JSON as a script of the session does, or of the sign-in page if there is none.
+    pub async fn post_json(&self, path: &str, body: &Value) -> Answer {
+        let request = self.request(Method::POST, path).header("origin", &self.origin).json(body);
+        let token = if self.is_signed_in() { self.token().await } else { String::new() };
+        self.send(request.header("x-console-token", token)).await
     }
 
     /// The token of this session's forms, from a page.

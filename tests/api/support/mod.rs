@@ -1,6 +1,7 @@
 //! A service of one's own for each test: a fresh database, a sandbox, clients, and hands on all of
 //! their clocks.
 
+mod authenticator;
 mod aws_kms;
 mod bank;
 mod browser;
@@ -20,6 +21,7 @@ mod receiver;
 mod transit;
 mod trouble;
 
+pub use authenticator::Authenticator;
 pub use aws_kms::{AwsKms, Source};
 pub use bank::Bank;
 pub use browser::{Browser, FORM, add as add_operator, encoded, link as operator_link};
