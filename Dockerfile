@@ -20,7 +20,7 @@ COPY crates/strongroom-dev/Cargo.toml crates/strongroom-dev/
 RUN mkdir -p src benches/ratios migrations crates/strongroom-common/src crates/strongroom-dev/src \
  && echo 'fn main() {}' | tee src/main.rs benches/ratios/main.rs >/dev/null \
  && touch src/lib.rs crates/strongroom-common/src/lib.rs crates/strongroom-dev/src/lib.rs \
- && cargo auditable build --release --locked --no-default-features --bin strongroom \
+ && cargo auditable build --release --locked --no-default-features --features aws-kms --bin strongroom \
  && rm -rf src benches crates/strongroom-common/src
 
 COPY .sqlx .sqlx
@@ -30,7 +30,7 @@ COPY src src
 # Newer than what the layer above built, whatever times the checkout gave the files.
 RUN mkdir -p benches/ratios && echo 'fn main() {}' > benches/ratios/main.rs \
  && find src crates -name '*.rs' -exec touch {} + \
- && cargo auditable build --release --locked --no-default-features --bin strongroom
+ && cargo auditable build --release --locked --no-default-features --features aws-kms --bin strongroom
 COPY scripts/image-root scripts/image-root
 RUN scripts/image-root target/release/strongroom /image
 # The licences of all dependencies, if `cargo about` has written them: the release workflow does.

@@ -52,15 +52,17 @@ impl From<&Actor> for AuditActor {
     fn from(actor: &Actor) -> Self {
         let (word, client_id, session_id, scope) = match &actor.who {
             Who::Client { id, scope } => {
-                ("client", Some(Arc::clone(id)), None, Some(scope.as_str()))
+                ("client".into(), Some(Arc::clone(id)), None, Some(scope.as_str()))
             }
-            Who::ClientBySecret(id) => ("client", Some(Arc::clone(id)), None, None),
-            Who::Session(id) => ("session", None, Some(SessionId::uuid(*id)), None),
-            Who::Operator => ("operator", None, None, None),
-            Who::Service => ("service", None, None, None),
+            Who::ClientBySecret(id) => ("client".into(), Some(Arc::clone(id)), None, None),
+            Who::Session(id) => ("session".into(), None, Some(SessionId::uuid(*id)), None),
+            // In the field that links hash since their first version, so that a name cannot be exchanged.
+            Who::Operator(Some(name)) => (format!("operator: {name}").into(), None, None, None),
+            Who::Operator(None) => ("operator".into(), None, None, None),
+            Who::Service => ("service".into(), None, None, None),
         };
         Self {
-            actor: Cow::Borrowed(word),
+            actor: word,
             client_id,
             session_id,
             scope: scope.map(Cow::Borrowed),

@@ -189,7 +189,12 @@ impl Shared {
 
     /// Returns what one thread works with.
     pub(super) fn thread(&self, workers: usize) -> Result<Thread, StartError> {
-        let context = self.context(self.database.pools().worker(workers))?;
+        self.thread_over(self.database.pools().worker(workers))
+    }
+
+    /// Returns what one thread works with, over `pool`.
+    pub(super) fn thread_over(&self, pool: Pool) -> Result<Thread, StartError> {
+        let context = self.context(pool)?;
         let upstreams = self.upstreams(&context)?;
         let events = self.events(context.pool.clone())?;
         let relay = relay::Context {

@@ -34,7 +34,9 @@ mod token;
 mod transit;
 mod watch;
 
-pub use aws_kms::{AwsKms, AwsSettings, InvalidAwsKms, InvalidKeyArn, StaticCredentials};
+#[cfg(feature = "aws-kms")]
+pub use aws_kms::InvalidKeyArn;
+pub use aws_kms::{AwsKms, AwsSettings, InvalidAwsKms, StaticCredentials};
 pub use data_key_rotation::{
     Published, Rotating, Scope, SealedAnew, count_rotating, destroy_former, is_key_destroyed, now,
     publish, rotating, seal_anew, switch,

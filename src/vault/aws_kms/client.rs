@@ -16,7 +16,7 @@ use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use reqwest::Url;
 
-use crate::common::secret::SecretText;
+use super::{AwsSettings, StaticCredentials};
 use crate::vault::engine::is_protected;
 
 /// The time limit of a connection, DNS, TCP and TLS included.
@@ -26,27 +26,6 @@ const CREDENTIALS_TIMEOUT: Duration = Duration::from_millis(2500);
 
 /// The longest wait before a call is made once more, within its deadline: its connection may have been closed when it began.
 const BACKOFF: Duration = Duration::from_millis(50);
-
-/// An access key, as `AWS_ACCESS_KEY_ID` and its siblings have it.
-#[derive(Debug)]
-pub struct StaticCredentials {
-    /// The access key's id, which is no secret.
-    pub id: String,
-    /// The access key.
-    pub secret: SecretText,
-    /// The token of a session; only temporary keys have one.
-    pub session: Option<SecretText>,
-}
-
-/// Which AWS KMS, and as whom.
-#[derive(Debug, Default)]
-pub struct AwsSettings {
-    /// Another endpoint than the region's.
-    pub endpoint: Option<String>,
-    /// The access key of the environment. Without, AWS's chain of credentials goes on: a profile, a web identity, a container,
-    /// an instance.
-    pub credentials: Option<StaticCredentials>,
-}
 
 impl AwsSettings {
     /// Returns whether data keys may be sent to the endpoint.
