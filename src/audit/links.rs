@@ -79,8 +79,10 @@ pub async fn check(
     )
     .fetch_all(conn)
     .await?;
-    let hashes: HashMap<_, _> =
-        rows.into_iter().filter_map(|row| Some((row.seq, LinkHash::from_bytes(&row.hash)?))).collect();
+    let hashes: HashMap<_, _> = rows
+        .into_iter()
+        .filter_map(|row| Some((row.seq, LinkHash::from_bytes(&row.hash)?)))
+        .collect();
     Ok(events.iter().map(|event| (event.id, checked(app, event, &hashes))).collect())
 }
 

@@ -6,7 +6,7 @@ use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use actix_web::{HttpResponse, web};
 use aws_lc_rs::digest;
 
-use super::answer::Refusal;
+use crate::http::problem::Problem;
 
 /// A file of the console.
 #[derive(Debug)]
@@ -51,6 +51,12 @@ macro_rules! assets {
 }
 
 assets! {
+    /// Times and numbers as the reader's locale has them; the live part of a page.
+    PAGE_SCRIPT = "page", "js", "text/javascript; charset=utf-8";
+    /// Verifies a chain, a checkpoint and a receipt.
+    VERIFY_SCRIPT = "verify", "js", "text/javascript; charset=utf-8";
+    /// The browser tab's picture.
+    ICON = "icon", "svg", "image/svg+xml";
     /// The stylesheet of every page.
     STYLE = "console", "css", "text/css; charset=utf-8";
     /// Uses a one-time link's fragment up.
@@ -59,9 +65,12 @@ assets! {
     PASSKEYS_SCRIPT = "passkeys", "js", "text/javascript; charset=utf-8";
 }
 
+/// The scripts of a page on which something can be verified.
+pub static VERIFIES: &[&Asset] = &[&VERIFY_SCRIPT];
+
 /// `GET /assets/{name}`.
-pub async fn asset(name: web::Path<String>) -> Result<HttpResponse, Refusal> {
-    let found = ALL.iter().find(|asset| *asset.name == *name).ok_or_else(Refusal::not_found)?;
+pub async fn asset(name: web::Path<String>) -> Result<HttpResponse, Problem> {
+    let found = ALL.iter().find(|asset| *asset.name == *name).ok_or_else(Problem::not_found)?;
     Ok(HttpResponse::Ok()
         .insert_header((CONTENT_TYPE, found.media_type))
         .insert_header((CACHE_CONTROL, "public, max-age=31536000, immutable"))

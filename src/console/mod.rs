@@ -8,16 +8,28 @@
 
 pub mod answer;
 mod assets;
+mod audit;
+mod clients;
+mod connections;
 mod context;
 pub mod guard;
 mod home;
+mod incident;
+mod keys;
 pub mod layout;
+mod live;
 mod now;
 mod of_app;
+mod parts;
 mod passkeys;
+mod people;
 mod sign_in;
 pub mod signed_in;
 pub mod table;
+mod upstreams;
+mod users;
+mod webhooks;
 
 pub use context::Console;
+pub use keys::Counts;
 pub use table::configure;

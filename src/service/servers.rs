@@ -69,10 +69,12 @@ pub(super) fn console(
     let (party, vault) = (RelyingParty::of_origin(origin), shared.vault.clone());
     let console = Console { origin: origin.into(), party, pool: pool.clone(), vault };
     let thread = shared.thread_over(pool)?;
+    let counts = web::Data::new(console::Counts::default());
     let factory = move || {
         let (console, thread) = (console.clone(), thread.clone());
         App::new()
             .app_data(web::Data::new(console))
+            .app_data(counts.clone())
             .configure(|config| routes::data(config, &shared, Some(thread)))
             .configure(console::configure)
             .wrap(middleware::from_fn(console::guard::guard))

@@ -236,7 +236,8 @@ fn asked() -> Vec<(&'static str, Vec<&'static str>, u64)> {
         (
             "search_connections_of_user",
             vec![
-                APP, "NULL", "NULL", "NULL", "NULL", LAST, MANY, FIRST, MANY, "NULL", "NULL", NOBODY,
+                APP, "NULL", "NULL", "NULL", "NULL", LAST, MANY, FIRST, MANY, "NULL", "NULL",
+                NOBODY,
             ],
             30,
         ),

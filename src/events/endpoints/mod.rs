@@ -13,6 +13,7 @@ mod store;
 pub use admin::WebhookError;
 pub use log::{DeliveryStatus, WebhookDelivery};
 pub use model::{
+    DisabledReason,
     Change, Draft, Signature, Webhook, WebhookDescription, WebhookEventTypes, WebhookURL,
 };
 pub use secret::{SigningKey, WebhookSecret, signatures};

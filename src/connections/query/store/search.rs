@@ -157,7 +157,9 @@ pub async fn search(conn: &mut Conn, app: AppId, search: &Search<'_>) -> sqlx::R
         page.next = Some(Cursor::after(end));
         if search.cursor.is_none() {
             let mut older = older_by_name(conn, app, search, end, page.items.len()).await?;
-            older.retain(|row| search.created_by.is_none() || row.created_by.as_deref() == search.created_by);
+            older.retain(|row| {
+                search.created_by.is_none() || row.created_by.as_deref() == search.created_by
+            });
             page.items.extend(older);
         }
     }
