@@ -4,8 +4,8 @@ use std::future::Future;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::Duration;
 
-use actix_web::HttpResponse;
-use actix_web::http::header::CACHE_CONTROL;
+use actix_web::http::header::{ACCEPT, CACHE_CONTROL};
+use actix_web::{HttpRequest, HttpResponse};
 use bytes::Bytes;
 use futures_util::stream;
 use maud::Markup;
@@ -15,17 +15,22 @@ use tokio_util::task::TaskTracker;
 const EVERY: Duration = Duration::from_secs(2);
 /// After how many readings the browser connects anew, through the guard: a session that has ended sees nothing more.
 const READINGS: u32 = 30;
+const EVENT_STREAM: &str = "text/event-stream";
 
-/// Streams what `read` returns, until the process drains or the browser is to connect anew.
-pub fn stream<F, R>(tasks: TaskTracker, read: F) -> HttpResponse
+/// Streams what `read` returns, until the process drains or the browser is to connect anew. A reader that does not ask for a
+/// stream of events gets it once.
+pub fn stream<F, R>(req: &HttpRequest, tasks: TaskTracker, read: F) -> HttpResponse
 where
     F: Fn() -> R + 'static,
     R: Future<Output = Markup> + 'static,
 {
+    let accept = req.headers().get(ACCEPT).and_then(|value| value.to_str().ok());
+    let follows = accept.is_some_and(|accept| accept.contains(EVENT_STREAM));
+    let most = if follows { READINGS } else { 1 };
     let body = stream::unfold((0, 0, read), move |(readings, last, read)| {
         let draining = tasks.is_closed();
         async move {
-            if readings == READINGS || draining {
+            if readings == most || draining {
                 return None;
             }
             if readings > 0 {
@@ -39,7 +44,7 @@ where
         }
     });
     HttpResponse::Ok()
-        .content_type("text/event-stream")
+        .content_type(EVENT_STREAM)
         .insert_header((CACHE_CONTROL, "no-store"))
         .streaming(Box::pin(body))
 }

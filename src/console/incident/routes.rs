@@ -1,7 +1,7 @@
 //! `/apps/{app}/incident`.
 
 use actix_web::http::StatusCode;
-use actix_web::{HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Deserialize;
 use uuid::Uuid;
 
@@ -149,6 +149,7 @@ pub async fn show(
 
 /// `GET …/{order}/live`: the page's live part, again and again.
 pub async fn live(
+    req: HttpRequest,
     signed_in: SignedIn,
     app: OfApp,
     context: web::Data<Context>,
@@ -156,7 +157,7 @@ pub async fn live(
 ) -> Result<HttpResponse, Problem> {
     let id = id_of(&path)?;
     let tasks = context.tasks.clone();
-    Ok(streams::stream(tasks, move || {
+    Ok(streams::stream(&req, tasks, move || {
         let (signed_in, app, context) = (signed_in.clone(), app.clone(), context.clone());
         async move {
             let read = async {

@@ -1,7 +1,7 @@
 //! `/apps/{app}/now`.
 
 use actix_web::http::StatusCode;
-use actix_web::{HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 
 use super::page as pages;
 use crate::connections::Context;
@@ -18,9 +18,14 @@ pub async fn page(signed_in: SignedIn, app: OfApp, context: web::Data<Context>) 
 }
 
 /// `GET /apps/{app}/now/live`: the page's live part, again and again.
-pub async fn live(signed_in: SignedIn, app: OfApp, context: web::Data<Context>) -> HttpResponse {
+pub async fn live(
+    req: HttpRequest,
+    signed_in: SignedIn,
+    app: OfApp,
+    context: web::Data<Context>,
+) -> HttpResponse {
     let tasks = context.tasks.clone();
-    streams::stream(tasks, move || {
+    streams::stream(&req, tasks, move || {
         let (signed_in, app, context) = (signed_in.clone(), app.clone(), context.clone());
         async move {
             let now = super::load(&context, app.id).await;
