@@ -6,8 +6,6 @@ use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use actix_web::{HttpResponse, web};
 use aws_lc_rs::digest;
 
-use super::answer::Refusal;
-
 /// A file of the console.
 #[derive(Debug)]
 pub struct Asset {
@@ -60,10 +58,12 @@ assets! {
 }
 
 /// `GET /assets/{name}`.
-pub async fn asset(name: web::Path<String>) -> Result<HttpResponse, Refusal> {
-    let found = ALL.iter().find(|asset| *asset.name == *name).ok_or_else(Refusal::not_found)?;
-    Ok(HttpResponse::Ok()
+pub async fn asset(name: web::Path<String>) -> HttpResponse {
+    let Some(found) = ALL.iter().find(|asset| *asset.name == *name) else {
+        return HttpResponse::NotFound().finish();
+    };
+    HttpResponse::Ok()
         .insert_header((CONTENT_TYPE, found.media_type))
         .insert_header((CACHE_CONTROL, "public, max-age=31536000, immutable"))
-        .body(found.content))
+        .body(found.content)
 }

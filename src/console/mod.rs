@@ -15,6 +15,7 @@ pub mod layout;
 mod now;
 mod of_app;
 mod passkeys;
+mod refusal;
 mod sign_in;
 pub mod signed_in;
 pub mod table;

@@ -6,8 +6,8 @@ use std::pin::Pin;
 use actix_web::dev::Payload;
 use actix_web::{Error, FromRequest, HttpRequest, web};
 
-use super::answer::Refusal;
 use super::context::Console;
+use super::refusal::Refusal;
 use crate::apps;
 use crate::common::ids::AppId;
 use crate::http::problem::Problem;
