@@ -8,11 +8,12 @@ use actix_web::http::header::{
     X_FRAME_OPTIONS,
 };
 use actix_web::middleware::Next;
-use actix_web::{Error, HttpMessage as _, HttpRequest, HttpResponse, ResponseError};
+use actix_web::{Error, HttpMessage as _, HttpRequest, HttpResponse};
 use maud::html;
 use tracing_actix_web::RequestId;
 
 use super::layout::Page;
+pub use super::refusal::Refusal;
 use super::signed_in::SignedIn;
 use crate::http::problem::Problem;
 
@@ -20,50 +21,10 @@ use crate::http::problem::Problem;
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
     form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
 
-/// Why a page is not shown, in words for the operator.
-#[derive(Debug, thiserror::Error)]
-#[error("{title}")]
-pub struct Refusal {
-    status: StatusCode,
-    title: &'static str,
-    detail: String,
-}
-
-impl Refusal {
-    /// A refusal with this status.
-    #[must_use]
-    pub fn new(status: StatusCode, title: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, title, detail: detail.into() }
-    }
-
-    /// There is no such page, or no such thing in this app.
-    #[must_use]
-    pub fn not_found() -> Self {
-        Self::new(StatusCode::NOT_FOUND, "There is no such page", "The address leads nowhere.")
-    }
-
-    /// The request is not what the page's form sends.
-    #[must_use]
-    pub fn bad_form(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "The form cannot be used", detail)
-    }
-
-    /// Returns the page.
-    #[must_use]
-    pub fn page(&self, req: &HttpRequest) -> HttpResponse {
-        page(req, self.status, self.title, &self.detail)
-    }
-}
-
-impl ResponseError for Refusal {
-    fn status_code(&self) -> StatusCode {
-        self.status
-    }
-
-    /// Without its body: [`finish`] writes the page, because it knows the operator and the request's id.
-    fn error_response(&self) -> HttpResponse {
-        HttpResponse::new(self.status)
-    }
+/// Returns the page of a refusal.
+#[must_use]
+pub fn refusal_page(req: &HttpRequest, refusal: &Refusal) -> HttpResponse {
+    page(req, refusal.status, refusal.title, &refusal.detail)
 }
 
 fn page(req: &HttpRequest, status: StatusCode, title: &str, detail: &str) -> HttpResponse {
@@ -97,7 +58,7 @@ pub async fn finish<B: MessageBody + 'static>(
     let mut response = match refused {
         None => response,
         Some(refused) => {
-            let page = refused.page(response.request());
+            let page = refusal_page(response.request(), &refused);
             response.into_response(page)
         }
     };

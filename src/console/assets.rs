@@ -6,8 +6,6 @@ use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use actix_web::{HttpResponse, web};
 use aws_lc_rs::digest;
 
-use crate::http::problem::Problem;
-
 /// A file of the console.
 #[derive(Debug)]
 pub struct Asset {
@@ -69,10 +67,12 @@ assets! {
 pub static VERIFIES: &[&Asset] = &[&VERIFY_SCRIPT];
 
 /// `GET /assets/{name}`.
-pub async fn asset(name: web::Path<String>) -> Result<HttpResponse, Problem> {
-    let found = ALL.iter().find(|asset| *asset.name == *name).ok_or_else(Problem::not_found)?;
-    Ok(HttpResponse::Ok()
+pub async fn asset(name: web::Path<String>) -> HttpResponse {
+    let Some(found) = ALL.iter().find(|asset| *asset.name == *name) else {
+        return HttpResponse::NotFound().finish();
+    };
+    HttpResponse::Ok()
         .insert_header((CONTENT_TYPE, found.media_type))
         .insert_header((CACHE_CONTROL, "public, max-age=31536000, immutable"))
-        .body(found.content))
+        .body(found.content)
 }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use subtle::ConstantTimeEq as _;
 use url::form_urlencoded;
 
-use super::answer::{Refusal, see_other};
+use super::answer::{Refusal, refusal_page, see_other};
 use super::context::Console;
 use super::signed_in::{self, SignedIn};
 use super::table::{self, ConsoleRoute, Method, Needs};
@@ -176,7 +176,7 @@ async fn check_token(
 }
 
 fn refuse(req: &HttpRequest, refusal: &Refusal) -> HttpResponse {
-    refusal.page(req)
+    refusal_page(req, refusal)
 }
 
 /// Returns a payload that has been read already.

@@ -23,6 +23,7 @@ mod of_app;
 mod parts;
 mod passkeys;
 mod people;
+mod refusal;
 mod sign_in;
 pub mod signed_in;
 pub mod table;

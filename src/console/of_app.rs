@@ -7,6 +7,7 @@ use actix_web::dev::Payload;
 use actix_web::{Error, FromRequest, HttpRequest, web};
 
 use super::context::Console;
+use super::refusal::Refusal;
 use crate::apps;
 use crate::common::ids::AppId;
 use crate::http::problem::Problem;
@@ -29,14 +30,14 @@ impl FromRequest for OfApp {
         let console = req.app_data::<web::Data<Console>>().cloned();
         Box::pin(async move {
             let (Some(id), Some(console)) = (id, console) else {
-                return Err(Problem::not_found().into());
+                return Err(Refusal::not_found().into());
             };
             let found = async {
                 let mut conn = console.pool.acquire().await?;
                 apps::name(&mut conn, id).await
             };
             let name = found.await.map_err(Problem::from)?;
-            let name = name.ok_or_else(Problem::not_found)?;
+            let name = name.ok_or_else(Refusal::not_found)?;
             Ok(Self { id, name })
         })
     }

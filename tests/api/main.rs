@@ -31,6 +31,7 @@ mod canary;
 mod client_keys;
 mod console_attacks;
 mod console_roles;
+mod console_screens;
 mod console_sessions;
 mod counts;
 #[cfg(feature = "failpoints")]

@@ -12,14 +12,14 @@ pub fn could(client: &ClientInfo, budget: u32) -> Vec<String> {
         return could;
     }
     let scopes = Scope::ALL.into_iter().filter(|scope| client.scopes.contains(*scope));
-    could.extend(scopes.filter_map(|scope| by_scope(scope, budget)));
+    could.extend(scopes.map(|scope| by_scope(scope, budget)));
     could.reverse();
     could.extend(bounds(client));
     could
 }
 
-fn by_scope(scope: Scope, budget: u32) -> Option<String> {
-    Some(match scope {
+fn by_scope(scope: Scope, budget: u32) -> String {
+    match scope {
         Scope::TokensRead => format!(
             "Read {budget} bank tokens a minute in the clear, {} a day, each with a row in the trail. What was read works at the bank link until it is delinked.",
             u64::from(budget) * 1440
@@ -32,7 +32,7 @@ fn by_scope(scope: Scope, budget: u32) -> Option<String> {
         Scope::ConnectionsWrite => "Hand in codes and tokens under any user’s name.".to_owned(),
         Scope::SessionsCreate => "Make sessions by which a browser links a bank under any user’s name.".to_owned(),
         Scope::ConnectionsRead => "See who has linked which bank.".to_owned(),
-    })
+    }
 }
 
 fn bounds(client: &ClientInfo) -> Vec<String> {

@@ -53,14 +53,14 @@ pub struct Invalid {
     pub what: String,
 }
 
-fn invalid(field: &'static str, what: impl ToString) -> Invalid {
-    Invalid { field, what: what.to_string() }
+fn invalid(field: &'static str, what: &impl std::fmt::Display) -> Invalid {
+    Invalid { field, what: format!("{what}") }
 }
 
 impl Asked {
     /// Returns how connections are revoked.
     pub fn kind(&self) -> Result<RevocationKind, Invalid> {
-        RevocationKind::parse(&self.kind).ok_or_else(|| invalid("kind", "choose one"))
+        RevocationKind::parse(&self.kind).ok_or_else(|| invalid("kind", &"choose one"))
     }
 
     /// Returns the rate.
@@ -70,13 +70,13 @@ impl Asked {
             return Ok(DEFAULT_PER_SECOND);
         }
         let rate = rate.parse().ok().filter(|rate| (1..=MAX_PER_SECOND).contains(rate));
-        rate.ok_or_else(|| invalid("rate", format!("a whole number from 1 to {MAX_PER_SECOND}")))
+        rate.ok_or_else(|| invalid("rate", &format!("a whole number from 1 to {MAX_PER_SECOND}")))
     }
 
     /// Returns the reason, which an order needs.
     pub fn reason(&self) -> Result<&str, Invalid> {
         let reason = self.reason.trim();
-        text::check(reason, MAX_REASON).map_err(|what| invalid("reason", what))?;
+        text::check(reason, MAX_REASON).map_err(|what| invalid("reason", &what))?;
         Ok(reason)
     }
 
@@ -84,15 +84,15 @@ impl Asked {
     pub fn filter(&self) -> Result<RevocationFilter, Invalid> {
         let users = lines("users", &self.users)?;
         for user in users.iter().flatten() {
-            check_client_user_id(user).map_err(|what| invalid("users", what))?;
+            check_client_user_id(user).map_err(|what| invalid("users", &what))?;
         }
         let connections = lines("connections", &self.connections)?;
         for name in connections.iter().flatten() {
-            text::check(name, MAX_NAME).map_err(|what| invalid("connections", what))?;
+            text::check(name, MAX_NAME).map_err(|what| invalid("connections", &what))?;
         }
         let client = Some(self.client.trim()).filter(|client| !client.is_empty());
         if let Some(client) = client {
-            text::check(client, MAX_NAME).map_err(|what| invalid("client", what))?;
+            text::check(client, MAX_NAME).map_err(|what| invalid("client", &what))?;
         }
         let matching = RevocationFilter {
             client_user_ids: users,
@@ -116,7 +116,7 @@ fn lines(field: &'static str, text: &str) -> Result<Option<Vec<String>>, Invalid
     let lines: Vec<_> =
         text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect();
     if lines.len() > MAX_NAMED {
-        return Err(invalid(field, format!("at most {MAX_NAMED} lines; the API takes more")));
+        return Err(invalid(field, &format!("at most {MAX_NAMED} lines; the API takes more")));
     }
     Ok((!lines.is_empty()).then_some(lines))
 }
@@ -131,7 +131,7 @@ fn moment(field: &'static str, text: &str) -> Result<Option<OffsetDateTime>, Inv
     let parsed = OffsetDateTime::parse(text, &Rfc3339).ok().or_else(|| {
         time::PrimitiveDateTime::parse(text, local).ok().map(time::PrimitiveDateTime::assume_utc)
     });
-    parsed.map(Some).ok_or_else(|| invalid(field, "a time such as 2026-01-31T12:00"))
+    parsed.map(Some).ok_or_else(|| invalid(field, &"a time such as 2026-01-31T12:00"))
 }
 
 #[cfg(test)]
