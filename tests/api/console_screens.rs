@@ -51,7 +51,7 @@ async fn now_says_what_lives_at_the_bank_though_it_is_revoked_here_and_why() {
     never_confirms(&app);
     let id = id(&connection);
     let path = format!("/v1/connections/{id}/delink");
-    app.post_empty(&app.token().await, &path).await;
+    app.api.post_empty(&app.token().await, &path).await;
     let now = page(&browser, &format!("{at}/now")).await;
     assert_shows(&now, &["Alive at the bank though revoked here", id, "oldest revoked"]);
     assert_shows(&now, &[&format!("{at}/connections?status=revoking"), "figure-bad"]);
@@ -205,7 +205,7 @@ async fn ending_a_person_s_sessions_refuses_their_browsers() {
     let app = TestApp::with_console().await;
     let (browser, at) = signed_in(&app, Role::Operator).await;
     let body = json!({ "clientUserID": "ada" });
-    let made = app.post(&app.token().await, "/v1/connect-sessions", &body).await;
+    let made = app.api.post(&app.token().await, "/v1/connect-sessions", &body).await;
     assert_eq!(made.status, 201, "{}", made.text);
     let user = app.database.value("SELECT id FROM users WHERE client_user_id = 'ada'").await;
     let path = format!("{at}/users/usr_{user}");

@@ -105,7 +105,7 @@ impl Asked {
         matching.check().map_err(|_| {
             invalid(
                 "all",
-                "name users, connections, a client or a time, or every connection, and not both",
+                &"name users, connections, a client or a time, or every connection, and not both",
             )
         })?;
         Ok(matching)
