@@ -13,6 +13,7 @@
 //! - [`service`]: the route table; builds, runs and drains a replica
 //! - [`background`]: the loops of the background work, and the refresh of the OAuth directory
 //! - [`events`]: what happened, for an app's backends to read in the order of the commits
+//! - [`console`]: the operators' pages, on a listener of their own
 //! - [`relay`]: calls to Dapi on a connection's behalf, and Dapi's own wire for its SDKs
 //! - [`connections`]: a connection's life: exchange, import, reveal, revocation, erasure, reconciliation, the token lease
 //! - [`sessions`]: connect sessions, the short-lived tokens of single browsers
@@ -20,6 +21,7 @@
 //! - [`oauth`]: clients, credentials, access tokens, signing keys
 //! - [`apps`]: tenants: one Dapi application each, with a data key
 //! - [`users`]: an app's users, each with a data key
+//! - [`operators`]: people of the deployment, their roles, links and sessions
 //! - [`audit`]: the append-only trail, its hash chain, its checkpoints
 //! - [`http`]: what every route imports: problems, callers, strict bodies, layers, limits of TCP connections
 //! - [`outbound`]: HTTP to URLs that came in by API, to public addresses only
@@ -37,10 +39,12 @@ pub mod cli;
 pub mod common;
 pub mod config;
 pub mod connections;
+pub mod console;
 pub mod database;
 pub mod events;
 pub mod http;
 pub mod oauth;
+pub mod operators;
 pub mod outbound;
 pub mod providers;
 pub mod relay;

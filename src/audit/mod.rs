@@ -13,6 +13,7 @@
 
 pub mod chain;
 mod checkpoint;
+mod links;
 mod metrics;
 mod model;
 pub mod routes;
@@ -20,6 +21,10 @@ mod store;
 mod verify;
 
 pub use checkpoint::{Checkpoint, SignedCheckpoint, TYP as CHECKPOINT_TYP, checkpoint};
+pub use links::{
+    COUNTED_WAITING, ExportedLink, Linked, PIECE as LINKS_IN_A_PIECE, Standing, check, of_request,
+    piece, standing, time_of,
+};
 pub use metrics::Metrics;
 pub use model::AuditEvent;
 pub use store::{Filter, list};
@@ -50,15 +55,17 @@ impl From<&Actor> for AuditActor {
     fn from(actor: &Actor) -> Self {
         let (word, client_id, session_id, scope) = match &actor.who {
             Who::Client { id, scope } => {
-                ("client", Some(Arc::clone(id)), None, Some(scope.as_str()))
+                ("client".into(), Some(Arc::clone(id)), None, Some(scope.as_str()))
             }
-            Who::ClientBySecret(id) => ("client", Some(Arc::clone(id)), None, None),
-            Who::Session(id) => ("session", None, Some(SessionId::uuid(*id)), None),
-            Who::Operator => ("operator", None, None, None),
-            Who::Service => ("service", None, None, None),
+            Who::ClientBySecret(id) => ("client".into(), Some(Arc::clone(id)), None, None),
+            Who::Session(id) => ("session".into(), None, Some(SessionId::uuid(*id)), None),
+            // In the field that links hash since their first version, so that a name cannot be exchanged.
+            Who::Operator(Some(name)) => (format!("operator: {name}").into(), None, None, None),
+            Who::Operator(None) => ("operator".into(), None, None, None),
+            Who::Service => ("service".into(), None, None, None),
         };
         Self {
-            actor: Cow::Borrowed(word),
+            actor: word,
             client_id,
             session_id,
             scope: scope.map(Cow::Borrowed),

@@ -31,7 +31,8 @@ pub struct AuditEvent {
     /// How it ended: `ok`, `failed`, or the connection's status.
     #[schema(example = "ok")]
     pub outcome: String,
-    /// Who: `client`, `session` (a browser), `operator` (the command line) or `service`.
+    /// Who: `client`, `session` (a browser), `operator: NAME` (at the command line or in the console), `operator` (a
+    /// command that names none) or `service`.
     #[schema(example = "client")]
     pub actor: String,
     /// The client, if the actor is one.

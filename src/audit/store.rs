@@ -290,7 +290,7 @@ pub struct Filter {
     pub connection: Option<ConnectionId>,
     /// The client that acted.
     pub client_id: Option<String>,
-    /// The kind of actor: `client`, `session`, `operator` or `service`.
+    /// The kind of actor: `client`, `session`, `operator` (with or without a name) or `service`; or `operator: NAME`.
     pub actor: Option<String>,
     /// Exclusive upper bound of the row's time.
     pub before: Option<OffsetDateTime>,
@@ -326,7 +326,7 @@ impl Filter {
 }
 
 /// Returns the least `UUIDv7` of a moment (RFC 9562 §5.7).
-fn first_id_at(at: OffsetDateTime) -> Uuid {
+pub(super) fn first_id_at(at: OffsetDateTime) -> Uuid {
     let millis = u64::try_from(at.unix_timestamp_nanos() / 1_000_000).unwrap_or(0);
     Uuid::from_u128(u128::from(millis.min((1 << 48) - 1)) << 80)
 }
@@ -382,7 +382,7 @@ async fn rows_about(
            AND coalesce(e.id >= $2 AND e.id < $3, false)
            AND ($4::timestamptz IS NULL OR e.at >= $4) AND ($5::timestamptz IS NULL OR e.at < $5)
            AND ($6::text IS NULL OR e.action = $6) AND ($7::text IS NULL OR e.client_id = $7)
-           AND ($8::text IS NULL OR e.actor = $8)
+           AND ($8::text IS NULL OR e.actor = $8 OR ($8 = 'operator' AND e.actor LIKE 'operator: %'))
            AND ($9::uuid IS NULL OR e.connection_id = $9)
            AND ($10::uuid IS NULL OR e.user_id = $10)
          ORDER BY e.id DESC LIMIT $11",
@@ -414,7 +414,7 @@ async fn rows_of_app(
         "WHERE e.app_id = $1 AND e.id >= $2 AND e.id < $3
            AND ($4::timestamptz IS NULL OR e.at >= $4) AND ($5::timestamptz IS NULL OR e.at < $5)
            AND ($6::text IS NULL OR e.action = $6) AND ($7::text IS NULL OR e.client_id = $7)
-           AND ($8::text IS NULL OR e.actor = $8)
+           AND ($8::text IS NULL OR e.actor = $8 OR ($8 = 'operator' AND e.actor LIKE 'operator: %'))
          ORDER BY e.id DESC LIMIT $9",
         filter.app.uuid(),
         first,

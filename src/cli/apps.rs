@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::Failure;
+use super::identity::acting;
 use super::output::{Output, table};
 use super::session::Session;
 use crate::apps::{self, App, NewApp, Settings};
-use crate::common::actor::Actor;
 use crate::common::secret::SecretText;
 use crate::config::Environment;
 use crate::providers::Provider;
@@ -100,7 +100,7 @@ impl Add {
         let app_key = self.key()?;
         let secret = self.read_secret()?;
         let Session { mut conn, vault } = Session::open(environment).await?;
-        let actor = Actor::operator();
+        let actor = acting();
         let (name, provider) = (self.name.as_str(), self.provider);
         let new = NewApp { name, provider, app_key: &app_key, app_secret: &secret };
         let app = apps::add(&mut conn, &vault, &actor, &new).await;
@@ -167,7 +167,7 @@ impl Set {
             supersede_duplicates: self.supersede_duplicates,
             rotate_after_reveal: self.rotate_after_reveal,
         };
-        let actor = Actor::operator();
+        let actor = acting();
         let app = apps::change(&mut session.conn, &actor, &self.name, settings).await?;
         let app = app.ok_or_else(unknown)?;
         output.result(&app, || {

@@ -10,10 +10,10 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::Failure;
+use super::identity::acting;
 use super::output::{Output, count, table};
 use super::session::Session;
 use crate::audit;
-use crate::common::actor::Actor;
 use crate::config::Environment;
 use crate::database::Conn;
 use crate::vault::{self, MasterKeyId, MasterKeys};
@@ -188,7 +188,7 @@ async fn write(
     let rewrapped = batch.write(&mut tx).await?;
     if rewrapped > 0 {
         let what = format!("{rewrapped} data keys with {first}");
-        let operator = Actor::operator();
+        let operator = acting();
         audit::record_everywhere(&mut tx, &operator, "data_keys.rewrapped", &what).await?;
     }
     tx.commit().await?;
@@ -212,7 +212,7 @@ impl Retire {
                 format!("`{id}` still wraps data keys or is unknown; see `strongroom keys status`");
             return Err(Failure::Other(message));
         }
-        let operator = Actor::operator();
+        let operator = acting();
         audit::record_everywhere(&mut tx, &operator, "master_key.retired", id.as_str()).await?;
         tx.commit().await?;
         output.result(&json!({ "retired": id }), || {

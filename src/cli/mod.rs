@@ -11,9 +11,11 @@ mod connections;
 #[cfg(feature = "dev")]
 mod dev;
 mod health;
+mod identity;
 mod keys;
 mod migrate;
 mod openapi;
+mod operators;
 mod output;
 mod revocations;
 #[cfg(feature = "dev")]
@@ -49,6 +51,9 @@ pub struct Cli {
     /// How results are printed.
     #[arg(long, global = true, value_enum, default_value_t = output::Format::Text, help_heading = "Global options")]
     output: output::Format,
+    /// The operator who acts, for the audit trail; without it the one whom your user is mapped to.
+    #[arg(long = "as", global = true, value_name = "NAME", help_heading = "Global options")]
+    operator: Option<String>,
     #[command(subcommand)]
     command: Command,
 }
@@ -69,6 +74,7 @@ enum Command {
     Health(health::Health),
     Migrate(migrate::Migrate),
     Apps(apps::Apps),
+    Operators(operators::Operators),
     Clients(clients::Clients),
     Connections(connections::Connections),
     Revocations(revocations::Revocations),
@@ -142,7 +148,10 @@ impl From<std::io::Error> for Failure {
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    let environment = Environment::of_process();
+    let mut environment = Environment::of_process();
+    if let Some(name) = cli.operator {
+        environment.set(identity::AS, name);
+    }
     let output = Output::new(cli.output);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let result = runtime
@@ -173,6 +182,7 @@ impl Command {
             Self::Health(command) => command.run(environment, output).await,
             Self::Migrate(command) => command.run(environment, output).await,
             Self::Apps(command) => command.run(environment, output).await,
+            Self::Operators(command) => command.run(environment, output).await,
             Self::Clients(command) => command.run(environment, output).await,
             Self::Connections(command) => command.run(environment, output).await,
             Self::Revocations(command) => command.run(environment, output).await,

@@ -4,13 +4,13 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 use time::OffsetDateTime;
 
+use super::identity::acting;
 use crate::cli::Failure;
 use crate::cli::clients::moment;
 use crate::cli::connections::time;
 use crate::cli::output::{Output, count, table};
 use crate::cli::session::{Session, app};
 use crate::cli::wait::Wait;
-use crate::common::actor::Actor;
 use crate::common::ids::{AppId, BulkRevocationId};
 use crate::common::paging::MAX_LIMIT;
 use crate::common::text;
@@ -238,7 +238,7 @@ impl Create {
                 matching,
             ),
         };
-        match bulk_revocation::create(conn, &Actor::operator(), &new).await? {
+        match bulk_revocation::create(conn, &acting(), &new).await? {
             CreateOutcome::New { id, .. } | CreateOutcome::Repeated(id) => Ok(id),
             CreateOutcome::InProgress => Err(Failure::Other(
                 "the command that uses this --idempotency-key is under way; repeat it in a moment"
@@ -367,7 +367,7 @@ impl Cancel {
 impl Named {
     async fn change(self, conn: &mut Conn, output: &Output, change: Change) -> Result<(), Failure> {
         let app = app(conn, &self.app).await?.id;
-        match bulk_revocation::change(conn, &Actor::operator(), app, self.id, change).await? {
+        match bulk_revocation::change(conn, &acting(), app, self.id, change).await? {
             ChangeOutcome::Yes(_) => show(conn, output, app, self.id, Wait::default()).await,
             ChangeOutcome::AtItsEnd => {
                 Err(Failure::Other(format!("the bulk revocation {} is at its end", self.id)))

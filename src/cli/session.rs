@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::Failure;
+use super::{Failure, identity};
 use crate::config::{DatabaseConfig, Environment, Reader, read_master_keys};
 use crate::database::Conn;
 use crate::service::{Database, migrate};
@@ -22,6 +22,7 @@ impl Session {
         let masters = read_master_keys(&mut reader);
         let (config, masters) = reader.finish(database.zip(masters))?;
         let mut conn = reach(&config).await?;
+        identity::resolve(&mut conn, environment).await?;
         let vault = Vault::open(&mut conn, masters).await?;
         Ok(Self { conn, vault })
     }

@@ -9,9 +9,9 @@ use serde_json::json;
 use time::format_description::well_known::Rfc3339;
 
 use super::Failure;
+use super::identity::acting;
 use super::output::{Output, table};
 use super::session::{Session, app};
-use crate::common::actor::Actor;
 use crate::config::{Environment, Reader, read_allow_private_addresses};
 use crate::outbound::Reach;
 use crate::upstreams::admin::{self, AdminError};
@@ -208,7 +208,7 @@ impl Prepared {
         reach: Reach,
         output: &Output,
     ) -> Result<(), Failure> {
-        let (conn, vault, actor) = (&mut session.conn, &session.vault, Actor::operator());
+        let (conn, vault, actor) = (&mut session.conn, &session.vault, acting());
         match self {
             Self::Add(draft) => {
                 let added = admin::add(conn, vault, &actor, app.id, draft, reach).await;

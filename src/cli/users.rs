@@ -2,12 +2,12 @@
 
 use clap::{Args, Subcommand};
 
+use super::identity::{self, acting};
 use crate::cli::Failure;
 use crate::cli::clients::moment;
 use crate::cli::output::{Output, count};
 use crate::cli::session::app;
 use crate::cli::wait::Wait;
-use crate::common::actor::Actor;
 use crate::common::ids::ErasureId;
 use crate::config::{Config, Environment};
 use crate::connections::erasure::{self, Erasure, Receipt, State};
@@ -61,9 +61,10 @@ impl Erase {
             .map_err(|what| Failure::Usage(format!("the user's name {what}")))?;
         let config = Config::from_environment(environment)?;
         let (mut conn, vault, issuer) = service::issuer_of_one_command(config).await?;
+        identity::resolve(&mut conn, environment).await?;
         let app = app(&mut conn, &self.app).await?.id;
         output.confirm(&format!("Everything of the user {} is destroyed.", self.user), self.yes)?;
-        let operator = Actor::operator();
+        let operator = acting();
         let id = erasure::begin(&mut conn, &vault, &operator, app, &self.user).await?;
         let id: ErasureId = id.ok_or_else(|| {
             Failure::Usage("there is no user of this name, and none was erased lately".to_owned())

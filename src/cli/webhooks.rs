@@ -8,9 +8,9 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::Failure;
+use super::identity::acting;
 use super::output::{Output, table};
 use super::session::{Session, app};
-use crate::common::actor::Actor;
 use crate::common::ids::{AppId, WebhookId, WebhookSecretId};
 use crate::config::{Environment, Reader, read_allow_private_addresses};
 use crate::events::endpoints::admin::{self, DEFAULT_OVERLAP, MAX_OVERLAP};
@@ -210,7 +210,7 @@ impl Command {
         reach: Reach,
         output: &Output,
     ) -> Result<(), Failure> {
-        let actor = Actor::operator();
+        let actor = acting();
         match self {
             Self::Add(add) => add.run(session, app, reach, output).await,
             Self::List(_) => {
@@ -284,7 +284,7 @@ impl Add {
             signature: Some(self.signature),
         };
         let (conn, vault) = (&mut session.conn, &session.vault);
-        let made = admin::create(conn, vault, &Actor::operator(), app, draft, reach).await;
+        let made = admin::create(conn, vault, &acting(), app, draft, reach).await;
         let made = made.map_err(failure)?;
         let secret = made.secret.expose();
         let mut shown = json!(made.webhook);
@@ -323,7 +323,7 @@ async fn change(
     reach: Reach,
     output: &Output,
 ) -> Result<(), Failure> {
-    let changed = admin::change(&mut session.conn, &Actor::operator(), app, id, edit, reach).await;
+    let changed = admin::change(&mut session.conn, &acting(), app, id, edit, reach).await;
     let changed = changed.map_err(failure)?;
     output.result(&changed, || described(&changed));
     Ok(())
@@ -333,7 +333,7 @@ impl AddSecret {
     async fn run(self, session: &mut Session, app: AppId, output: &Output) -> Result<(), Failure> {
         let overlap = Duration::from_secs(self.old_secrets_end_in.into());
         let (conn, vault) = (&mut session.conn, &session.vault);
-        let made = admin::add_secret(conn, vault, &Actor::operator(), app, self.id, overlap).await;
+        let made = admin::add_secret(conn, vault, &acting(), app, self.id, overlap).await;
         let made = made.map_err(failure)?;
         let secret = made.secret.expose();
         let shown = json!({ "id": made.id, "secret": secret, "publicKey": made.public_key });
@@ -354,7 +354,7 @@ impl Replay {
             return Err(Failure::Usage("--to must be after --from".to_owned()));
         }
         let (conn, range) = (&mut session.conn, (self.from, self.to));
-        let replayed = admin::replay(conn, &Actor::operator(), app, self.id, range).await;
+        let replayed = admin::replay(conn, &acting(), app, self.id, range).await;
         let (queued, next) = replayed.map_err(failure)?;
         let next = next.and_then(|next| next.format(&Rfc3339).ok());
         output.result(&json!({ "queued": queued, "continueFrom": next }), || match &next {

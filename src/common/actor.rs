@@ -33,8 +33,9 @@ pub enum Who {
     ClientBySecret(Arc<str>),
     /// A browser with a connect session.
     Session(SessionId),
-    /// A person at the command line.
-    Operator,
+    /// A person of the deployment, at the command line or in the console: the operator's name, or `None` for a command
+    /// that names no operator.
+    Operator(Option<Arc<str>>),
     /// The background work.
     Service,
 }
@@ -46,9 +47,15 @@ impl Actor {
         Self { who: Who::Service, ip: None, request_id: None }
     }
 
-    /// Returns the actor of the command line.
+    /// Returns the actor of a command that names no operator.
     #[must_use]
     pub const fn operator() -> Self {
-        Self { who: Who::Operator, ip: None, request_id: None }
+        Self { who: Who::Operator(None), ip: None, request_id: None }
+    }
+
+    /// Returns the operator of this name, at the command line.
+    #[must_use]
+    pub fn operator_named(name: &str) -> Self {
+        Self { who: Who::Operator(Some(name.into())), ip: None, request_id: None }
     }
 }

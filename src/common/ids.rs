@@ -178,6 +178,15 @@ id!(
     WebhookSecretId, "whs"
 );
 
+id!(
+    /// An operator: a person of the deployment.
+    OperatorId, "op"
+);
+id!(
+    /// A signed-in operator's session in the console.
+    OperatorSessionId, "ops"
+);
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -12,6 +12,8 @@ pub struct DatabaseConfig {
     pub service: DatabaseUrl,
     /// The most connections that one replica opens, over all pools.
     pub connections: u32,
+    /// How many of them are the console's; 0 if it is off.
+    pub console: u32,
     /// How long an ordinary statement may take before its connection is closed.
     pub timeout: Duration,
     /// Whether `serve` applies pending migrations.
@@ -33,7 +35,7 @@ impl DatabaseConfig {
         let migrate = reader.switch("STRONGROOM_MIGRATE", true);
         let owner = reader.secret(OWNER);
         let owner = owner.and_then(|url| url_of(reader, OWNER, url.expose()));
-        Some(Self { service: service?, connections, timeout, migrate, owner })
+        Some(Self { service: service?, connections, console: 0, timeout, migrate, owner })
     }
 }
 

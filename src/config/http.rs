@@ -72,7 +72,7 @@ pub fn read_listen(reader: &mut Reader<'_>) -> SocketAddr {
     reader.or("STRONGROOM_LISTEN", SocketAddr::from(([127, 0, 0, 1], 8080)), address)
 }
 
-fn address(text: &str) -> Result<SocketAddr, &'static str> {
+pub(super) fn address(text: &str) -> Result<SocketAddr, &'static str> {
     text.parse().map_err(|_| "must be an IP address and a port, such as 0.0.0.0:8080")
 }
 

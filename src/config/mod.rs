@@ -5,6 +5,7 @@
 //!
 //! May import: common and the vault's master keys.
 
+mod console;
 mod database;
 mod database_url;
 mod http;
@@ -16,6 +17,7 @@ mod traces;
 
 use std::time::Duration;
 
+pub use console::ConsoleConfig;
 pub use database::DatabaseConfig;
 pub use database_url::{DatabaseUrl, SessionAttrs};
 pub use http::{DocsClient, HttpConfig, PublicUrl, read_listen};
@@ -54,6 +56,8 @@ pub const VARIABLES: &[&str] = &[
     "STRONGROOM_LISTEN",
     "STRONGROOM_METRICS_LISTEN",
     "STRONGROOM_PUBLIC_URL",
+    "STRONGROOM_CONSOLE_LISTEN",
+    "STRONGROOM_CONSOLE_URL",
     "STRONGROOM_CORS_ORIGINS",
     "STRONGROOM_TRUSTED_PROXIES",
     "STRONGROOM_WORKERS",
@@ -121,6 +125,8 @@ pub struct Config {
     pub master_keys: MasterKeys,
     /// Listeners and their surroundings.
     pub http: HttpConfig,
+    /// The operators' console, if it is on.
+    pub console: Option<ConsoleConfig>,
     /// The connections to the bank links.
     pub providers: ProvidersConfig,
     /// The app named `default`, if the environment describes it.
@@ -150,9 +156,13 @@ impl Config {
     /// Returns all mistakes at once.
     pub fn from_environment(environment: &Environment) -> Result<Self, ConfigError> {
         let mut reader = Reader::new(environment);
-        let database = DatabaseConfig::read(&mut reader);
+        let mut database = DatabaseConfig::read(&mut reader);
         let master_keys = read_master_keys(&mut reader);
         let http = HttpConfig::read(&mut reader);
+        let console = ConsoleConfig::read(&mut reader);
+        if let Some(database) = database.as_mut().filter(|_| console.is_some()) {
+            database.console = ConsoleConfig::DATABASE_CONNECTIONS;
+        }
         let providers = ProvidersConfig::read(&mut reader);
         let default_app =
             EnvironmentApp::read(&mut reader, "DAPI_APP_KEY", "DAPI_APP_SECRET", text::check_line);
@@ -174,6 +184,7 @@ impl Config {
                 database: database?,
                 master_keys: master_keys?,
                 http,
+                console,
                 providers: providers?,
                 default_app,
                 plaid_app,

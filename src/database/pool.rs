@@ -80,6 +80,7 @@ pub struct Pools {
     connector: Connector,
     wait: Duration,
     connections: u32,
+    console: u32,
     handed_out: Mutex<Vec<Pool>>,
 }
 
@@ -93,6 +94,7 @@ impl Pools {
             // Together with the statement's own deadline, callers get an answer within ten seconds by default.
             wait: config.timeout.mul_f32(0.7),
             connections: config.connections,
+            console: config.console,
             handed_out: Mutex::default(),
         })
     }
@@ -144,6 +146,13 @@ impl Pools {
         self.register(Pool::new(connector, self.operators_share(), self.wait))
     }
 
+    /// Creates the pool of the console's pages, with the time limit of operators' queries.
+    #[must_use]
+    pub fn console(&self) -> Pool {
+        let connector = self.connector.clone().with_timeout(OPERATORS_LIMIT);
+        self.register(Pool::new(connector, self.console, self.wait))
+    }
+
     /// Creates the pool for what the whole process depends on: the readiness check's write, and the refresh of
     /// clients and keys. Statements are small and get two seconds at most.
     #[must_use]
@@ -166,7 +175,8 @@ impl Pools {
 
     /// Returns how many connections are left for the ordinary work.
     fn shared(&self) -> u32 {
-        self.connections.saturating_sub(self.operators_share() + CONTROL_SHARE).max(1)
+        let others = self.operators_share() + CONTROL_SHARE + self.console;
+        self.connections.saturating_sub(others).max(1)
     }
 
     fn pool(&self, size: u32) -> Pool {

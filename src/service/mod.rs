@@ -33,7 +33,9 @@ use tokio_util::task::TaskTracker;
 
 use self::shared::{Parts, Shared, Thread};
 use crate::common::clock::Clock;
-use crate::config::{BootstrapClient, Config, EnvironmentApp, OauthConfig, PublicUrl};
+use crate::config::{
+    BootstrapClient, Config, ConsoleConfig, EnvironmentApp, OauthConfig, PublicUrl,
+};
 use crate::connections::{Batches, Budgets, ChangeNotifier, Context, Deferred, LastUses};
 use crate::database::{Conn, Pool, Pools};
 use crate::http::connection;
@@ -55,6 +57,7 @@ pub struct Service {
     address: SocketAddr,
     metrics_address: SocketAddr,
     public_url: PublicUrl,
+    console: Option<ConsoleAt>,
     api: Server,
     metrics: Server,
     guards: [Guard; 2],
@@ -67,6 +70,28 @@ pub struct Service {
     pools: Arc<Pools>,
     control: Pool,
     grace: Duration,
+}
+
+/// The console's listener, and where browsers find it.
+struct ConsoleAt {
+    url: PublicUrl,
+    server: Server,
+    guard: Guard,
+}
+
+impl ConsoleAt {
+    fn build(config: &ConsoleConfig, shared: Shared) -> Result<Self, StartError> {
+        let listener = listen("STRONGROOM_CONSOLE_LISTEN", config.listen)?;
+        let port = listener.local_addr()?.port();
+        let mut at = config.clone();
+        // The operating system chooses the port if it is 0.
+        at.listen.set_port(port);
+        let url = at.url();
+        let uncounted = connection::Metrics::default();
+        let guard = Guard::new(servers::CONSOLE_CONNECTIONS, Limits::DEFAULT, uncounted);
+        let server = servers::console(shared, url.as_str(), guard.clone(), listener)?;
+        Ok(Self { url, server, guard })
+    }
 }
 
 impl Service {
@@ -116,10 +141,13 @@ impl Service {
         let (context, events) = shared.background(pools.background())?;
         let readiness = shared.readiness.clone();
         let workers = usize::try_from(config.http.workers).unwrap_or(1);
+        let console = config.console.as_ref();
+        let console = console.map(|it| ConsoleAt::build(it, shared.clone())).transpose()?;
         Ok(Self {
             address,
             metrics_address,
             public_url,
+            console,
             api: servers::api(shared, guard.clone(), listener, workers)?,
             metrics: servers::metrics(registry, metrics_guard.clone(), metrics_listener)?,
             guards: [guard, metrics_guard],
@@ -151,6 +179,12 @@ impl Service {
     #[must_use]
     pub fn public_url(&self) -> &PublicUrl {
         &self.public_url
+    }
+
+    /// The URL by which browsers reach the console, if it is on.
+    #[must_use]
+    pub fn console_url(&self) -> Option<&PublicUrl> {
+        self.console.as_ref().map(|console| &console.url)
     }
 
     /// The context of the background work, for tests and for rounds that a command runs.
@@ -195,6 +229,7 @@ impl Service {
     ) -> std::io::Result<()> {
         let Self {
             api,
+            console,
             metrics,
             guards,
             context,
@@ -207,7 +242,8 @@ impl Service {
             ..
         } = self;
         let watched = CancellationToken::new();
-        for guard in guards {
+        let of_console = console.as_ref().map(|console| console.guard.clone());
+        for guard in guards.into_iter().chain(of_console) {
             tokio::spawn(guard.watch(watched.clone()));
         }
         let _watched = watched.drop_guard();
@@ -220,6 +256,8 @@ impl Service {
         ));
         let masters = tokio::spawn(background::watch_masters(context.vault.clone(), stop.clone()));
         let (api_handle, metrics_handle) = (api.handle(), metrics.handle());
+        let console =
+            console.map(|console| (console.server.handle(), tokio::spawn(console.server)));
         let mut api = tokio::spawn(api);
         let metrics = tokio::spawn(metrics);
         tokio::select! {
@@ -241,6 +279,9 @@ impl Service {
             );
         }
         api_handle.stop(true).await;
+        if let Some((handle, _)) = &console {
+            handle.stop(true).await;
+        }
         metrics_handle.stop(false).await;
         let _ = refresher.await;
         let _ = masters.await;

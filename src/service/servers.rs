@@ -5,6 +5,7 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::operators::passkeys::RelyingParty;
 use actix_http::{HttpService, Protocol, Request, Response};
 use actix_service::{
     IntoServiceFactory, ServiceFactory, ServiceFactoryExt as _, fn_service, map_config,
@@ -17,6 +18,7 @@ use tokio::net::TcpStream;
 use tracing_actix_web::TracingLogger;
 
 use super::{Shared, StartError, routes, status};
+use crate::console::{self, Console};
 use crate::http::connection::{Guard, Guarded, Limits, Slot};
 use crate::http::layers::{self, RequestSpan};
 
@@ -28,6 +30,8 @@ const KEEP_ALIVE: Duration = Limits::DEFAULT.idle;
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long the last responses may take to be written after everything else has ended, in seconds.
 pub(super) const LAST_RESPONSES: u64 = 5;
+/// The maximum number of connections to the console. Each open page holds one or two.
+pub(super) const CONSOLE_CONNECTIONS: usize = 256;
 /// The maximum number of connections to the metrics.
 pub(super) const METRICS_CONNECTIONS: usize = 32;
 
@@ -52,6 +56,33 @@ pub(super) fn api(
             .wrap(TracingLogger::<RequestSpan>::new())
     };
     server("api", listener, workers, guard, factory)
+}
+
+/// The console: pages for operators, in one thread of their own.
+pub(super) fn console(
+    shared: Shared,
+    origin: &str,
+    guard: Guard,
+    listener: TcpListener,
+) -> Result<Server, StartError> {
+    let pool = shared.database.pools().console();
+    let (party, vault) = (RelyingParty::of_origin(origin), shared.vault.clone());
+    let console = Console { origin: origin.into(), party, pool: pool.clone(), vault };
+    let thread = shared.console_thread(pool)?;
+    let counts = web::Data::new(console::Counts::default());
+    let factory = move || {
+        let (console, thread) = (console.clone(), thread.clone());
+        App::new()
+            .app_data(web::Data::new(console))
+            .app_data(counts.clone())
+            .configure(|config| routes::data(config, &shared, Some(thread)))
+            .configure(console::configure)
+            .wrap(middleware::from_fn(console::guard::guard))
+            .wrap(middleware::from_fn(console::answer::finish))
+            .wrap(middleware::from_fn(layers::answer))
+            .wrap(TracingLogger::<RequestSpan>::new())
+    };
+    server("console", listener, 1, guard, factory)
 }
 
 pub(super) fn metrics(

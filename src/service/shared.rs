@@ -194,6 +194,15 @@ impl Shared {
         if let Some(pool) = pools.worker_batches(workers) {
             context.batches = self.batches.of_thread(&pool);
         }
+        self.thread_over(context)
+    }
+
+    /// Returns what the threads of the console work with. Their batched queries run in the service's own runtime.
+    pub(super) fn console_thread(&self, pool: Pool) -> Result<Thread, StartError> {
+        self.thread_over(self.context(pool)?)
+    }
+
+    fn thread_over(&self, context: Context) -> Result<Thread, StartError> {
         let upstreams = self.upstreams(&context)?;
         let events = self.events(context.pool.clone())?;
         let relay = relay::Context {

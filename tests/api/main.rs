@@ -29,6 +29,10 @@ mod bulk_rule;
 mod callers;
 mod canary;
 mod client_keys;
+mod console_attacks;
+mod console_roles;
+mod console_screens;
+mod console_sessions;
 mod counts;
 #[cfg(feature = "failpoints")]
 mod crashes;
@@ -69,6 +73,7 @@ mod oauth;
 mod oauth_crate;
 mod odd_answers;
 mod outages;
+mod passkeys;
 mod plaid;
 mod plaid_apps;
 mod plaid_relay;

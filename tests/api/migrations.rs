@@ -18,6 +18,7 @@ fn config(database: &TestDatabase) -> DatabaseConfig {
     DatabaseConfig {
         service: DatabaseUrl::parse(database.url()).unwrap(),
         connections: 4,
+        console: 0,
         timeout: Duration::from_secs(5),
         migrate: true,
         owner: None,

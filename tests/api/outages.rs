@@ -360,6 +360,7 @@ async fn a_slow_statement_whose_caller_left_costs_its_own_connection_and_no_othe
     let config = DatabaseConfig {
         service: DatabaseUrl::parse(database.url()).unwrap(),
         connections: 16,
+        console: 0,
         timeout: Duration::from_secs(5),
         migrate: false,
         owner: None,

@@ -58,7 +58,8 @@ async fn the_demo_of_compose_goes_from_the_page_to_a_connection() {
     }
     command
         .env("DATABASE_URL", database(&other).await)
-        .env("STRONGROOM_METRICS_LISTEN", "127.0.0.1:0");
+        .env("STRONGROOM_METRICS_LISTEN", "127.0.0.1:0")
+        .env("STRONGROOM_CONSOLE_LISTEN", "127.0.0.1:0");
     let dev = Dev::of(command);
 
     let [(_, demo), (_, api), _] = &ports;

@@ -51,6 +51,7 @@ pub fn command(folder: &Path, variables: &[(&str, &str)]) -> Command {
         .args(["--sandbox-listen", "127.0.0.1:0"])
         .env("STRONGROOM_LISTEN", "127.0.0.1:0")
         .env("STRONGROOM_METRICS_LISTEN", "127.0.0.1:0")
+        .env("STRONGROOM_CONSOLE_LISTEN", "127.0.0.1:0")
         .envs(variables.iter().copied());
     command
 }

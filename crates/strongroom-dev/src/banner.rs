@@ -25,6 +25,12 @@ pub struct Addresses {
     /// The URL of the Prometheus metrics.
     #[serde(rename = "metricsURL")]
     pub metrics: String,
+    /// The URL of the operators' console.
+    #[serde(rename = "consoleURL")]
+    pub console: String,
+    /// A link that signs the operator `dev` in to the console, once and within five minutes.
+    #[serde(rename = "signInURL")]
+    pub sign_in: String,
     /// The log.
     pub log_file: PathBuf,
     /// The file of variables, for a shell to source.
@@ -43,7 +49,7 @@ impl Addresses {
     /// Formats the addresses for people, with lines to paste into another terminal.
     #[must_use]
     pub fn banner(&self, user: &str) -> String {
-        let Self { demo, docs, sandbox, metrics, .. } = self;
+        let Self { demo, docs, sandbox, metrics, console, sign_in, .. } = self;
         let database = match &self.database_folder {
             Some(folder) => format!("{} (kept for the next start)", folder.display()),
             None => "the one that DATABASE_URL names".to_owned(),
@@ -63,7 +69,8 @@ impl Addresses {
             None => String::new(),
         });
         let external = external.concat();
-        let width = [demo, docs, sandbox].map(String::len).into_iter().max().unwrap_or_default();
+        let width =
+            [demo, docs, sandbox, console].map(String::len).into_iter().max().unwrap_or_default();
         let lines = self.lines(user).map(|line| format!("    {line}")).join("\n");
         format!(
             "
@@ -72,6 +79,8 @@ impl Addresses {
     Demo      {demo:width$}  connect a bank, reveal its token, delink it
     API       {docs:width$}  every request, to read and to try
     Sandbox   {sandbox:width$}  Dapi's and Plaid's stand-in, with faults on demand
+    Console   {console:width$}  for operators; sign in, once and within five minutes, by
+              {sign_in}
     Metrics   {metrics}
     Log       {log} (--verbose: here too)
     Requests  {requests} for your editor, {postman} for Postman

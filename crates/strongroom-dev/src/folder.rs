@@ -34,8 +34,8 @@ pub enum FolderError {
     /// Another `strongroom dev` is using it.
     #[error(
         "another `strongroom dev` runs on {}{}. End it first, or give this one a folder of its own \
-         with --folder and ports of its own with --demo-listen, --sandbox-listen, STRONGROOM_LISTEN \
-         and STRONGROOM_METRICS_LISTEN",
+         with --folder and ports of its own with --demo-listen, --sandbox-listen, STRONGROOM_LISTEN, \
+         STRONGROOM_CONSOLE_LISTEN and STRONGROOM_METRICS_LISTEN",
         .folder.display(),
         .demo.as_ref().map(|url| format!(", its demo is at {url}")).unwrap_or_default()
     )]

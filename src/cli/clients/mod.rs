@@ -10,9 +10,9 @@ use time::OffsetDateTime;
 
 use self::proofs::{ProofArgs, Set};
 use super::Failure;
+use super::identity::acting;
 use super::output::{Output, table};
 use super::session::{Session, app};
-use crate::common::actor::Actor;
 use crate::common::external_scopes::ExternalScopes;
 use crate::common::scope::Scopes;
 use crate::common::secret::SecretText;
@@ -188,7 +188,7 @@ impl Create {
         clients::check(&new, &terms).map_err(|what| Failure::Usage(what.to_string()))?;
         registration::check(&terms.registration, reach)
             .map_err(|what| Failure::Usage(what.to_string()))?;
-        let operator = Actor::operator();
+        let operator = acting();
         let (id, secret) = if terms.registration.authenticates() {
             let id = clients::create_without_secret(&mut conn, &operator, &new, &terms).await;
             (id.map_err(Failure::other)?, None)
@@ -221,9 +221,7 @@ impl Set {
         let (change, reach) = (self.change()?, reach(environment)?);
         let mut session = Session::open(environment).await?;
         let (conn, id) = (&mut session.conn, &self.client_id);
-        clients::change(conn, &Actor::operator(), None, id, None, &change, reach)
-            .await
-            .map_err(failure)?;
+        clients::change(conn, &acting(), None, id, None, &change, reach).await.map_err(failure)?;
         let client = clients::find(conn, None, id).await.map_err(failure)?;
         let secrets = secrets::live(conn, id).await?;
         output.result(&Shown { client: &client, secrets: &secrets }, || describe(&client));
@@ -371,7 +369,7 @@ impl Change {
         output: &Output,
     ) -> Result<(), Failure> {
         let mut session = Session::open(environment).await?;
-        let (conn, operator) = (&mut session.conn, Actor::operator());
+        let (conn, operator) = (&mut session.conn, acting());
         let (word, outcome) = match self {
             Self::Disable => {
                 clients::disable(conn, &operator, None, id).await.map_err(failure)?;
@@ -395,7 +393,7 @@ impl RotateSecret {
     async fn run(self, environment: &Environment, output: &Output) -> Result<(), Failure> {
         let Session { mut conn, vault } = Session::open(environment).await?;
         let overlap = Duration::from_secs(self.old_ends_in.into());
-        let (id, operator) = (&self.client_id, Actor::operator());
+        let (id, operator) = (&self.client_id, acting());
         let new = secrets::rotate(&mut conn, &vault, &operator, None, id, overlap).await;
         let new = new.map_err(|error| match error {
             ClientError::TwoSecrets => Failure::Usage(format!(

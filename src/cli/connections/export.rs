@@ -9,11 +9,11 @@ use clap::Args;
 use futures_util::StreamExt as _;
 use serde::Serialize;
 
+use super::super::identity::{self, acting};
 use crate::apps::App;
 use crate::cli::Failure;
 use crate::cli::output::{Output, count};
 use crate::cli::session::app;
-use crate::common::actor::Actor;
 use crate::common::ids::ConnectionId;
 use crate::common::paging::MAX_LIMIT;
 use crate::common::text;
@@ -92,6 +92,7 @@ impl Export {
             .map_err(|what| Failure::Usage(format!("--reason: {what}")))?;
         let config = Config::from_environment(environment)?;
         let context = service::context_of_one_round(config).await?;
+        identity::resolve(&mut context.pool.acquire().await?, environment).await?;
         let app = app(&mut context.pool.acquire().await?, &self.app).await?;
         if app.rotate_after_reveal {
             return Err(Failure::Usage(format!(
@@ -135,6 +136,7 @@ impl Export {
                 client_user_id: None,
                 status: Some(Status::Active),
                 attention: None,
+                created_by: None,
                 created_before: None,
                 created_after: None,
                 text: None,
@@ -172,7 +174,7 @@ impl Export {
         app: &App,
         id: ConnectionId,
     ) -> Result<Option<Box<RevealedSecrets>>, Failure> {
-        match reveal::reveal(context, &Actor::operator(), app.id, id, &self.reason).await {
+        match reveal::reveal(context, &acting(), app.id, id, &self.reason).await {
             Ok(Reveal::Secrets(secrets)) => Ok(Some(secrets)),
             Ok(Reveal::NotActive(_) | Reveal::Unknown) => Ok(None),
             Ok(Reveal::Busy) => {

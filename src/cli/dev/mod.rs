@@ -1,5 +1,6 @@
 //! `strongroom dev`.
 
+mod console;
 mod plaid_client;
 mod variables;
 
@@ -35,7 +36,7 @@ const EXAMPLE_ORIGINS: [&str; 2] = ["http://127.0.0.1:3000", "http://localhost:3
 ///
 /// That is a PostgreSQL of its own (unless `DATABASE_URL` is set), the sandbox instead of Dapi and Plaid,
 /// the service on 127.0.0.1:8080 (`STRONGROOM_LISTEN`) with an app at each of the two, keys and clients made
-/// for the occasion, and a demo page with a small backend behind it. It prints where they are, and curl lines to try.
+/// for the occasion, the operators' console on localhost:8082 (`STRONGROOM_CONSOLE_LISTEN`), and a demo page with a small backend behind it. It prints where they are, and curl lines to try.
 ///
 /// What it makes is kept in a folder, so that a second start opens the same data. A variable that
 /// you set yourself always wins. The log is a file in the folder; warnings are shown on standard error too.
@@ -127,6 +128,7 @@ impl Dev {
         variables.write(folder::PLAID_CLIENT_SECRET, plaid.secret.expose());
         let metrics = format!("{}/metrics", local_url(service.metrics_address()));
         variables.write("METRICS_URL", &metrics);
+        let console = console::sign_in(&service, &mut variables).await?;
         folder
             .write_variables(variables.defaults(), program().as_deref())
             .map_err(Failure::other)?;
@@ -139,6 +141,8 @@ impl Dev {
             api,
             sandbox: listeners.sandbox_url.clone(),
             metrics,
+            console: console.url,
+            sign_in: console.sign_in.expose().to_owned(),
             log_file: folder.log_file(),
             env_file: folder.env_file(),
             database_folder: database,
@@ -205,6 +209,8 @@ fn set_defaults(variables: &mut Variables, made: &Made, listeners: &Listeners) {
         ("PLAID_CLIENT_ID", DEFAULT_PLAID_CLIENT_ID),
         ("PLAID_SECRET", DEFAULT_PLAID_SECRET),
     ]);
+    // A name and not an address, which no passkey can be for.
+    variables.set_default([("STRONGROOM_CONSOLE_LISTEN", "127.0.0.1:8082")]);
     // The sandbox's other systems are upstreams to try, and they are on this machine.
     variables.set_default([("STRONGROOM_ALLOW_PRIVATE_ADDRESSES", "true")]);
     variables.prefer("STRONGROOM_LOG_FORMAT", "text");

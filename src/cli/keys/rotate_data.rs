@@ -8,10 +8,10 @@ use serde_json::json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::super::identity::acting;
 use crate::cli::Failure;
 use crate::cli::output::{Output, Progress, count};
 use crate::cli::session::{Session, app};
-use crate::common::actor::Actor;
 use crate::common::ids::DataKeyId;
 use crate::config::{DatabaseConfig, Environment, Reader};
 use crate::database::Conn;
@@ -242,7 +242,7 @@ impl Run {
             connection: None,
             reason: Some(&reason),
         };
-        audit::record(&mut tx, &Actor::operator(), &event).await?;
+        audit::record(&mut tx, &acting(), &event).await?;
         fail::fail_point!("rotate_data::destroying");
         tx.commit().await?;
         fail::fail_point!("rotate_data::destroyed");

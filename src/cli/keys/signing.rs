@@ -5,10 +5,10 @@ use serde_json::json;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::super::identity::acting;
 use crate::cli::Failure;
 use crate::cli::output::{Output, table};
 use crate::cli::session::Session;
-use crate::common::actor::Actor;
 use crate::common::algorithm::Algorithm;
 use crate::config::{Environment, OauthConfig, Reader};
 use crate::oauth::signing_keys::{self, Begin, KeyInfo};
@@ -108,7 +108,7 @@ impl Rotate {
         let algorithm = self.algorithm.unwrap_or(config.signing_algorithm);
         let begin = if self.now { Begin::AtOnce } else { Begin::Ahead };
         let Session { mut conn, vault } = Session::open(environment).await?;
-        let operator = Actor::operator();
+        let operator = acting();
         let new = signing_keys::rotate(&mut conn, &vault, &operator, algorithm, begin).await?;
         output.result(&new, || {
             format!(
@@ -126,7 +126,7 @@ impl Revoke {
     async fn run(self, environment: &Environment, output: &Output) -> Result<(), Failure> {
         let mut session = Session::open(environment).await?;
         let kid = &self.kid;
-        if !signing_keys::revoke(&mut session.conn, &Actor::operator(), kid).await? {
+        if !signing_keys::revoke(&mut session.conn, &acting(), kid).await? {
             let message = format!(
                 "no key `{kid}` is retired; `strongroom keys signing list` shows them, and the one \
                  that signs needs a successor first: `strongroom keys signing rotate --now`"

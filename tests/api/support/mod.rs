@@ -1,8 +1,10 @@
 //! A service of one's own for each test: a fresh database, a sandbox, clients, and hands on all of
 //! their clocks.
 
+mod authenticator;
 mod aws_kms;
 mod bank;
+mod browser;
 mod client;
 mod collector;
 mod database;
@@ -19,8 +21,10 @@ mod receiver;
 mod transit;
 mod trouble;
 
+pub use authenticator::Authenticator;
 pub use aws_kms::{AwsKms, Source};
 pub use bank::Bank;
+pub use browser::{Browser, FORM, add as add_operator, encoded, link as operator_link};
 pub use client::{Answer, Api};
 pub use collector::{Collector, Span, Takes};
 pub use database::TestDatabase;
@@ -83,6 +87,7 @@ pub struct TestApp {
     pub context: Context,
     pub events: strongroom::events::Context,
     pub metrics_url: String,
+    pub console_url: Option<String>,
     directories: Mutex<Vec<Directory>>,
     background: bool,
     stop: CancellationToken,
@@ -161,6 +166,7 @@ impl Builder {
             api: Api::new(run.address),
             context: run.context,
             events: run.events,
+            console_url: run.console_url,
             directories: Mutex::new(vec![run.directory]),
             metrics_url: format!("http://{}/metrics", run.metrics_address),
             background,
@@ -175,6 +181,7 @@ struct Run {
     context: Context,
     events: strongroom::events::Context,
     directory: Directory,
+    console_url: Option<String>,
 }
 
 async fn run(
@@ -191,6 +198,7 @@ async fn run(
         context: service.context().clone(),
         events: service.events().clone(),
         directory: service.directory().clone(),
+        console_url: service.console_url().map(|url| url.as_str().to_owned()),
     };
     let stopped = stop.clone().cancelled_owned();
     if background {
@@ -225,6 +233,11 @@ impl TestApp {
         ];
         let environment = environment.into_iter().chain(bank.environment()).collect();
         Builder { bank, environment, background: true, database: None }
+    }
+
+    /// A service with the console.
+    pub async fn with_console() -> Self {
+        Self::builder().set("STRONGROOM_CONSOLE_LISTEN", "127.0.0.1:0").spawn().await
     }
 
     /// A service with everything as usual.

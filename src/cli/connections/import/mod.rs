@@ -12,10 +12,10 @@ use futures_util::StreamExt as _;
 use serde_json::json;
 
 use self::file::{Column, Columns, Format, Line, WrongLine};
+use super::super::identity::{self, acting};
 use crate::cli::Failure;
 use crate::cli::output::{Output, count};
 use crate::cli::session::app;
-use crate::common::actor::Actor;
 use crate::common::ids::AppId;
 use crate::common::secret::SecretText;
 use crate::common::trace::TraceContext;
@@ -99,6 +99,7 @@ impl ImportFile {
         }
         let config = Config::from_environment(environment)?;
         let context = service::context_of_one_round(config).await?;
+        identity::resolve(&mut context.pool.acquire().await?, environment).await?;
         let app = app(&mut context.pool.acquire().await?, &self.app).await?;
         let (imports, refused) = self.check_all(lines, app.id, app.provider);
         wrong.extend(refused);
@@ -232,7 +233,7 @@ async fn import_all(
 async fn import_one(context: &Context, one: &Import) -> Result<Imported, ConnectionError> {
     let give_up_at = Instant::now() + PATIENCE.0;
     loop {
-        let imported = import(context, &Actor::operator(), one).await;
+        let imported = import(context, &acting(), one).await;
         let again = match &imported {
             Ok(Imported::Not(NotImported::Busy(_)))
             | Err(

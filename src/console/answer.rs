@@ -1,0 +1,99 @@
+//! Refusals as pages, and the headers of every answer.
+
+use actix_web::body::{BodySize, BoxBody, MessageBody};
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::StatusCode;
+use actix_web::http::header::{
+    CONTENT_SECURITY_POLICY, HeaderMap, HeaderName, HeaderValue, LOCATION, REFERRER_POLICY,
+    X_FRAME_OPTIONS,
+};
+use actix_web::middleware::Next;
+use actix_web::{Error, HttpMessage as _, HttpRequest, HttpResponse};
+use maud::html;
+use tracing_actix_web::RequestId;
+
+use super::layout::Page;
+pub use super::refusal::Refusal;
+use super::signed_in::SignedIn;
+use crate::http::problem::Problem;
+
+/// Nothing but the console's own files, no inline script or style, and no page around it.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+    form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
+
+/// Returns the page of a refusal.
+#[must_use]
+pub fn refusal_page(req: &HttpRequest, refusal: &Refusal) -> HttpResponse {
+    page(req, refusal.status, refusal.title, &refusal.detail)
+}
+
+fn page(req: &HttpRequest, status: StatusCode, title: &str, detail: &str) -> HttpResponse {
+    let request_id = req.extensions().get::<RequestId>().map(ToString::to_string);
+    let signed_in = req.extensions().get::<SignedIn>().cloned();
+    let content = html! {
+        h1 { (title) }
+        p { (detail) }
+        @if let Some(id) = request_id {
+            p.quiet { "Request " code { (id) } ", as the log and the trail have it." }
+        }
+        p { a href="/" { "To the start" } }
+    };
+    Page { title, content, ..Page::of(signed_in.as_ref()) }.with_status(status)
+}
+
+/// Returns a redirection to another page of the console by GET.
+#[must_use]
+pub fn see_other(path: &str) -> HttpResponse {
+    HttpResponse::SeeOther().insert_header((LOCATION, path)).finish()
+}
+
+/// Gives every answer its headers, and refusals their pages. A handler may return a [`Problem`] of a use case or a
+/// [`Refusal`].
+pub async fn finish<B: MessageBody + 'static>(
+    req: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    let response = next.call(req).await?.map_into_boxed_body();
+    let refused = refusal_of(&response);
+    let mut response = match refused {
+        None => response,
+        Some(refused) => {
+            let page = refusal_page(response.request(), &refused);
+            response.into_response(page)
+        }
+    };
+    add_headers(response.headers_mut());
+    Ok(response)
+}
+
+/// Returns the refusal of a response: a handler's, a use case's, or the framework's own.
+fn refusal_of(response: &ServiceResponse<BoxBody>) -> Option<Refusal> {
+    let status = response.status();
+    let error = response.response().error();
+    if let Some(refusal) = error.and_then(|error| error.as_error::<Refusal>()) {
+        return Some(Refusal::new(refusal.status, refusal.title, refusal.detail.clone()));
+    }
+    if let Some(problem) = error.and_then(|error| error.as_error::<Problem>()) {
+        return Some(Refusal::new(status, problem.code().title(), problem.detail()));
+    }
+    let empty = matches!(response.response().body().size(), BodySize::None | BodySize::Sized(0));
+    let refused = status.is_client_error() || status.is_server_error();
+    (refused && (empty || error.is_some())).then(|| match status {
+        StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => Refusal::not_found(),
+        StatusCode::BAD_REQUEST => Refusal::bad_form("A field is missing or not of its form."),
+        status => Refusal::new(status, "The page cannot be shown", "The request was refused."),
+    })
+}
+
+fn add_headers(headers: &mut HeaderMap) {
+    let mut set = |name: HeaderName, value: &'static str| {
+        headers.insert(name, HeaderValue::from_static(value));
+    };
+    set(CONTENT_SECURITY_POLICY, POLICY);
+    set(X_FRAME_OPTIONS, "DENY");
+    // With `no-referrer`, browsers would send `Origin: null` with forms (Fetch §3.2).
+    set(REFERRER_POLICY, "same-origin");
+    set(HeaderName::from_static("cross-origin-opener-policy"), "same-origin");
+    set(HeaderName::from_static("cross-origin-resource-policy"), "same-origin");
+    set(HeaderName::from_static("permissions-policy"), "camera=(), geolocation=(), microphone=()");
+}

@@ -1,0 +1,187 @@
+//! What stands before every route: the table's row, the session, the role, the origin, the form's token.
+
+use actix_web::body::{BoxBody, MessageBody};
+use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
+use actix_web::http::StatusCode;
+use actix_web::http::header::ORIGIN;
+use actix_web::middleware::Next;
+use actix_web::{Error, FromRequest as _, HttpMessage as _, HttpRequest, HttpResponse, web};
+use bytes::Bytes;
+use subtle::ConstantTimeEq as _;
+use url::form_urlencoded;
+
+use super::answer::{Refusal, refusal_page, see_other};
+use super::context::Console;
+use super::signed_in::{self, SignedIn};
+use super::table::{self, ConsoleRoute, Method, Needs};
+use crate::http::body::{MAX_BODY, read_passed};
+use crate::http::problem::Problem;
+use crate::operators::{self, Role};
+
+/// The header by which scripts send what forms have in the field `token`.
+const TOKEN_HEADER: &str = "x-console-token";
+/// The field of a form that has the session's token.
+const TOKEN_FIELD: &str = "token";
+
+/// Lets a request through to its route, or answers it.
+pub async fn guard<B: MessageBody + 'static>(
+    req: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    let pattern = req.match_pattern();
+    let route = pattern.and_then(|pattern| table::find(req.method(), &pattern));
+    let (http, mut payload) = req.into_parts();
+    let admitted = match route {
+        Some(route) => admit(&http, &mut payload, route).await,
+        None => Err(refuse(&http, &Refusal::not_found())),
+    };
+    match admitted {
+        Ok(body) => {
+            let payload = body.map_or(payload, with_body);
+            let req = ServiceRequest::from_parts(http, payload);
+            Ok(next.call(req).await?.map_into_boxed_body())
+        }
+        Err(answer) => Ok(ServiceResponse::new(http, answer)),
+    }
+}
+
+/// Checks a request against its row; returns the body that it had to read for that.
+async fn admit(
+    req: &HttpRequest,
+    payload: &mut Payload,
+    route: &ConsoleRoute,
+) -> Result<Option<Bytes>, HttpResponse> {
+    let Some(console) = req.app_data::<web::Data<Console>>() else {
+        return Err(HttpResponse::InternalServerError().finish());
+    };
+    if route.method == Method::Post {
+        check_origin(req, console)?;
+    }
+    let signed_in = session(req, console).await.map_err(HttpResponse::from_error)?;
+    if let Some(signed_in) = &signed_in {
+        req.extensions_mut().insert(signed_in.clone());
+    }
+    match route.needs {
+        Needs::Nothing => {}
+        Needs::Role(role) => drop(check_role(req, route, signed_in.as_ref(), role)?),
+        Needs::Fresh(role) => {
+            let signed_in = check_role(req, route, signed_in.as_ref(), role)?;
+            check_fresh(req, route, signed_in)?;
+        }
+    }
+    match (route.method, &signed_in) {
+        (Method::Post, Some(signed_in)) => check_token(req, payload, signed_in).await.map(Some),
+        _ => Ok(None),
+    }
+}
+
+/// Returns the session of the request's cookie, if it is live.
+async fn session(req: &HttpRequest, console: &Console) -> Result<Option<SignedIn>, Problem> {
+    let Some(secret) = signed_in::secret(req) else { return Ok(None) };
+    let mut conn = console.pool.acquire().await?;
+    let found = operators::find_session(&mut conn, &console.vault, &secret).await?;
+    Ok(found.map(|session| SignedIn::new(session, &secret, &console.vault, req)))
+}
+
+/// Browsers send `Origin` with every POST; one that is missing or another's is no form of the console.
+fn check_origin(req: &HttpRequest, console: &Console) -> Result<(), HttpResponse> {
+    let mut origins = req.headers().get_all(ORIGIN);
+    let ours = origins.next().is_some_and(|it| it.as_bytes() == console.origin.as_bytes());
+    if ours && origins.next().is_none() {
+        return Ok(());
+    }
+    let detail = format!("It has to come from a page of {}.", console.origin);
+    Err(refuse(
+        req,
+        &Refusal::new(StatusCode::FORBIDDEN, "The request comes from elsewhere", detail),
+    ))
+}
+
+fn check_role<'a>(
+    req: &HttpRequest,
+    route: &ConsoleRoute,
+    signed_in: Option<&'a SignedIn>,
+    role: Role,
+) -> Result<&'a SignedIn, HttpResponse> {
+    let Some(signed_in) = signed_in else { return Err(ask_to_sign_in(req, route)) };
+    if signed_in.may(role) {
+        return Ok(signed_in);
+    }
+    let detail = format!(
+        "It needs the role {}; yours is {}.",
+        role.as_str(),
+        signed_in.session.role.as_str()
+    );
+    Err(refuse(req, &Refusal::new(StatusCode::FORBIDDEN, "Your role does not allow this", detail)))
+}
+
+fn ask_to_sign_in(req: &HttpRequest, route: &ConsoleRoute) -> HttpResponse {
+    match route.method {
+        Method::Get => to_sign_in(req),
+        Method::Post => {
+            let detail =
+                "Nothing was done. The session has ended; sign in and send the form again.";
+            refuse(req, &Refusal::new(StatusCode::UNAUTHORIZED, "You are not signed in", detail))
+        }
+    }
+}
+
+fn check_fresh(
+    req: &HttpRequest,
+    route: &ConsoleRoute,
+    signed_in: &SignedIn,
+) -> Result<(), HttpResponse> {
+    if signed_in.session.fresh {
+        return Ok(());
+    }
+    Err(match route.method {
+        Method::Get => to_sign_in(req),
+        Method::Post => {
+            let detail = "Nothing was done. It cannot be undone, so it needs a sign-in that is no older than five minutes.";
+            refuse(req, &Refusal::new(StatusCode::FORBIDDEN, "Prove again that it is you", detail))
+        }
+    })
+}
+
+/// Leads to the sign-in and from there back.
+fn to_sign_in(req: &HttpRequest) -> HttpResponse {
+    let path = req.uri().path_and_query().map_or("/", |path| path.as_str());
+    let query: String =
+        form_urlencoded::Serializer::new(String::new()).append_pair("to", path).finish();
+    see_other(&format!("/sign-in?{query}"))
+}
+
+/// Checks the token of a form or of a script's request; returns the body.
+async fn check_token(
+    req: &HttpRequest,
+    payload: &mut Payload,
+    signed_in: &SignedIn,
+) -> Result<Bytes, HttpResponse> {
+    let stream = web::Payload::from_request(req, payload).await;
+    let stream = stream.map_err(HttpResponse::from_error)?;
+    let body = read_passed(req, stream, MAX_BODY).await.map_err(HttpResponse::from_error)?;
+    let header = req.headers().get(TOKEN_HEADER).and_then(|value| value.to_str().ok());
+    let field = || form_urlencoded::parse(&body).find(|(name, _)| name == TOKEN_FIELD);
+    let given = header.map(str::to_owned).or_else(|| field().map(|(_, value)| value.into_owned()));
+    let expected = signed_in.form_token.as_bytes();
+    let good = given.is_some_and(|given| given.as_bytes().ct_eq(expected).into());
+    if good {
+        return Ok(body);
+    }
+    let detail = "Nothing was done. The form is not of this session; open its page anew.";
+    Err(refuse(
+        req,
+        &Refusal::new(StatusCode::FORBIDDEN, "The form is not of this session", detail),
+    ))
+}
+
+fn refuse(req: &HttpRequest, refusal: &Refusal) -> HttpResponse {
+    refusal_page(req, refusal)
+}
+
+/// Returns a payload that has been read already.
+fn with_body(body: Bytes) -> Payload {
+    let (_, mut payload) = actix_http::h1::Payload::create(true);
+    payload.unread_data(body);
+    Payload::from(payload)
+}

@@ -1,0 +1,44 @@
+//! Why a page is not shown.
+
+use actix_web::http::StatusCode;
+use actix_web::{HttpResponse, ResponseError};
+
+/// Why a page is not shown, in words for the operator.
+#[derive(Debug, thiserror::Error)]
+#[error("{title}")]
+pub struct Refusal {
+    pub(super) status: StatusCode,
+    pub(super) title: &'static str,
+    pub(super) detail: String,
+}
+
+impl Refusal {
+    /// A refusal with this status.
+    #[must_use]
+    pub fn new(status: StatusCode, title: &'static str, detail: impl Into<String>) -> Self {
+        Self { status, title, detail: detail.into() }
+    }
+
+    /// There is no such page, or no such thing in this app.
+    #[must_use]
+    pub fn not_found() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "There is no such page", "The address leads nowhere.")
+    }
+
+    /// The request is not what the page's form sends.
+    #[must_use]
+    pub fn bad_form(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "The form cannot be used", detail)
+    }
+}
+
+impl ResponseError for Refusal {
+    fn status_code(&self) -> StatusCode {
+        self.status
+    }
+
+    /// Without its body: `answer::finish` writes the page, because it knows the operator and the request's id.
+    fn error_response(&self) -> HttpResponse {
+        HttpResponse::new(self.status)
+    }
+}

@@ -1,0 +1,98 @@
+//! The operator of a request, as the guard found them.
+
+use std::future::{Ready, ready};
+
+use actix_web::http::header::COOKIE;
+use actix_web::{FromRequest, HttpMessage as _, HttpRequest, dev::Payload};
+use tracing_actix_web::RequestId;
+
+use crate::common::actor::{Actor, Who};
+use crate::http::caller;
+use crate::http::problem::Problem;
+use crate::operators::{self, Role, SESSION_HOURS, SessionSecret};
+use crate::vault::Vault;
+
+/// The cookie of a session. The prefix makes browsers refuse it unless it is `Secure`, for this host alone and for every
+/// path (RFC 6265bis §4.1.3.2), so that no other host of the domain can plant one.
+const COOKIE_NAME: &str = "__Host-strongroom";
+
+/// The signed-in operator. The guard has checked the role that the route needs.
+#[derive(Clone, Debug)]
+pub struct SignedIn {
+    /// The session and its operator.
+    pub session: operators::SignedIn,
+    /// What every form of this session carries in the field `token`, and every request by script in the header
+    /// `X-Console-Token`.
+    pub form_token: String,
+    /// The operator, with the request's address and id, for the trail.
+    pub actor: Actor,
+}
+
+impl SignedIn {
+    /// Returns what the guard found for a session.
+    #[must_use]
+    pub fn new(
+        session: operators::SignedIn,
+        secret: &SessionSecret,
+        vault: &Vault,
+        req: &HttpRequest,
+    ) -> Self {
+        let (form_token, actor) = (form_token(vault, secret), actor(req, session.name.as_str()));
+        Self { session, form_token, actor }
+    }
+
+    /// Returns whether the operator has this role or a higher one: what a page shows.
+    #[must_use]
+    pub fn may(&self, role: Role) -> bool {
+        self.session.role >= role
+    }
+}
+
+impl FromRequest for SignedIn {
+    type Error = Problem;
+    type Future = Ready<Result<Self, Problem>>;
+
+    fn from_request(req: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let found = req.extensions().get::<Self>().cloned();
+        ready(found.ok_or_else(|| Problem::internal("a page without a session asks for one")))
+    }
+}
+
+/// The token of a session's forms. It follows from the session's secret, so it ends with it and is stored nowhere.
+fn form_token(vault: &Vault, secret: &SessionSecret) -> String {
+    let hash = vault.secret_hashes().hash(&[b"operator form", secret.expose().as_bytes()]);
+    hash.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Returns an operator as the actor of a request.
+#[must_use]
+pub fn actor(req: &HttpRequest, name: &str) -> Actor {
+    let request_id = req.extensions().get::<RequestId>().map(|id| **id);
+    Actor { who: Who::Operator(Some(name.into())), ip: caller::address(req), request_id }
+}
+
+/// Returns the secret in the request's cookie.
+#[must_use]
+pub fn secret(req: &HttpRequest) -> Option<SessionSecret> {
+    let headers = req.headers().get_all(COOKIE).filter_map(|value| value.to_str().ok());
+    let pairs = headers.flat_map(|value| value.split(';')).filter_map(|pair| pair.split_once('='));
+    let mut ours = pairs.filter(|(name, _)| name.trim() == COOKIE_NAME);
+    let (_, value) = ours.next()?;
+    Some(SessionSecret::new(value.trim().to_owned()))
+}
+
+/// Returns the `Set-Cookie` of a session that begins.
+#[must_use]
+pub fn cookie(secret: &SessionSecret) -> String {
+    let seconds = SESSION_HOURS * 3600;
+    format!("{COOKIE_NAME}={}; {ATTRIBUTES}; Max-Age={seconds}", secret.expose())
+}
+
+/// Returns the `Set-Cookie` that removes the cookie.
+#[must_use]
+pub fn no_cookie() -> String {
+    format!("{COOKIE_NAME}=; {ATTRIBUTES}; Max-Age=0")
+}
+
+/// `Lax`: a link in a chat leads into the session, a form on another site does not.
+const ATTRIBUTES: &str = "Path=/; Secure; HttpOnly; SameSite=Lax";

@@ -1,0 +1,235 @@
+//! Sessions of the console.
+
+use std::net::IpAddr;
+
+use serde::Serialize;
+use time::OffsetDateTime;
+
+use super::model::{Operator, OperatorName, Role};
+use super::store::{decode_name, decode_role};
+use crate::audit::record_everywhere;
+use crate::common::actor::Actor;
+use crate::common::ids::{OperatorId, OperatorSessionId};
+use crate::common::named::named;
+use crate::common::secret::secret_text;
+use crate::database::Conn;
+use crate::vault::{self, KeyedHash, Vault, VaultError};
+
+/// The lifetime of a session, in hours.
+pub const SESSION_HOURS: i32 = 12;
+/// After how many minutes without a request a session ends.
+pub const IDLE_MINUTES: i32 = 30;
+/// For how many minutes a proof of who someone is lets them do what cannot be undone.
+pub const FRESH_MINUTES: i32 = 5;
+const PREFIX: &str = "osess_";
+
+secret_text!(
+    /// What the console's cookie carries.
+    SessionSecret
+);
+
+/// How a session began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum How {
+    /// By a one-time link.
+    Link,
+    /// By a passkey.
+    Passkey,
+    /// By an OpenID provider.
+    Oidc,
+}
+
+named!(How { Link => "link", Passkey => "passkey", Oidc => "oidc" }, parse);
+
+/// A live session and its operator.
+#[derive(Clone, Debug)]
+pub struct SignedIn {
+    /// The session.
+    pub session: OperatorSessionId,
+    /// The operator's id.
+    pub operator: OperatorId,
+    /// The operator's name.
+    pub name: OperatorName,
+    /// The operator's present role.
+    pub role: Role,
+    /// How the session began.
+    pub how: How,
+    /// Whether they proved who they are within [`FRESH_MINUTES`].
+    pub fresh: bool,
+}
+
+fn hash(vault: &Vault, secret: &str) -> KeyedHash {
+    vault.secret_hashes().hash(&[b"operator session", secret.as_bytes()])
+}
+
+/// Begins a session for an operator, in the transaction that `conn` is in, and ends the one that the browser had before:
+/// a secret that someone planted in a browser never becomes that of a signed-in session.
+///
+/// # Errors
+/// The database's, and that of random numbers.
+pub async fn begin(
+    conn: &mut Conn,
+    vault: &Vault,
+    operator: &Operator,
+    how: How,
+    before: Option<&SessionSecret>,
+    actor: &Actor,
+) -> Result<SessionSecret, VaultError> {
+    let secret = vault::random_token(PREFIX)?;
+    if let Some(before) = before {
+        end_by_secret(conn, vault, before).await?;
+    }
+    let hash = hash(vault, secret.expose());
+    sqlx::query!(
+        "INSERT INTO operator_sessions (id, hash, operator_id, how, ip, expires_at)
+         VALUES ($1, $2, $3, $4, $5, strongroom_now() + make_interval(hours => $6))",
+        OperatorSessionId::new().uuid(),
+        hash.as_bytes(),
+        operator.id.uuid(),
+        how.as_str(),
+        actor.ip.as_ref().map(IpAddr::to_string),
+        SESSION_HOURS,
+    )
+    .execute(&mut *conn)
+    .await?;
+    let detail = format!("{}: {}", operator.name, how.as_str());
+    record_everywhere(conn, actor, "operator.signed_in", &detail).await?;
+    Ok(SessionSecret::new(secret))
+}
+
+async fn end_by_secret(conn: &mut Conn, vault: &Vault, secret: &SessionSecret) -> sqlx::Result<()> {
+    let hash = hash(vault, secret.expose());
+    sqlx::query!(
+        "UPDATE operator_sessions SET ended_at = strongroom_now(), ended_by = 'signed in anew'
+         WHERE hash = $1 AND ended_at IS NULL",
+        hash.as_bytes(),
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Returns the session of this secret if it is live: not ended, not expired, not idle for too long, of an operator who is
+/// not disabled. Notes about once a minute that it was seen.
+///
+/// # Errors
+/// The database's.
+pub async fn find(
+    conn: &mut Conn,
+    vault: &Vault,
+    secret: &SessionSecret,
+) -> sqlx::Result<Option<SignedIn>> {
+    if !vault::is_token(PREFIX, secret.expose()) {
+        return Ok(None);
+    }
+    let hash = hash(vault, secret.expose());
+    let row = sqlx::query!(
+        r#"SELECT s.id AS "session: OperatorSessionId", o.id AS "operator: OperatorId", o.name, o.role, s.how,
+                  s.authenticated_at > strongroom_now() - make_interval(mins => $2) AS "fresh!",
+                  s.last_seen_at < strongroom_now() - interval '1 minute' AS "unseen!"
+           FROM operator_sessions s JOIN operators o ON o.id = s.operator_id
+           WHERE s.hash = $1 AND s.ended_at IS NULL AND o.disabled_at IS NULL
+             AND s.expires_at > strongroom_now()
+             AND s.last_seen_at > strongroom_now() - make_interval(mins => $3)"#,
+        hash.as_bytes(),
+        FRESH_MINUTES,
+        IDLE_MINUTES,
+    )
+    .fetch_optional(&mut *conn)
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    if row.unseen {
+        sqlx::query!(
+            "UPDATE operator_sessions SET last_seen_at = strongroom_now() WHERE id = $1",
+            row.session.uuid(),
+        )
+        .execute(conn)
+        .await?;
+    }
+    Ok(Some(SignedIn {
+        session: row.session,
+        operator: row.operator,
+        name: decode_name(row.name)?,
+        role: decode_role(&row.role)?,
+        how: decode_how(&row.how)?,
+        fresh: row.fresh,
+    }))
+}
+
+fn decode_how(how: &str) -> sqlx::Result<How> {
+    How::parse(how).ok_or_else(|| sqlx::Error::Decode("not a way to sign in".into()))
+}
+
+/// A session as lists show it.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ListedSession {
+    /// The session's id.
+    pub id: OperatorSessionId,
+    /// The operator's name.
+    pub operator: String,
+    /// How it began.
+    pub how: How,
+    /// The address from which it began.
+    pub ip: Option<String>,
+    /// When it began.
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+    /// When its last request came, to the minute.
+    #[serde(with = "time::serde::rfc3339")]
+    pub last_seen_at: OffsetDateTime,
+    /// When it ends at the latest.
+    #[serde(with = "time::serde::rfc3339")]
+    pub expires_at: OffsetDateTime,
+}
+
+/// Returns the live sessions, the newest first; at most a thousand.
+///
+/// # Errors
+/// The database's.
+pub async fn list(conn: &mut Conn) -> sqlx::Result<Vec<ListedSession>> {
+    let rows = sqlx::query!(
+        r#"SELECT s.id AS "id: OperatorSessionId", o.name, s.how, s.ip, s.created_at, s.last_seen_at, s.expires_at
+           FROM operator_sessions s JOIN operators o ON o.id = s.operator_id
+           WHERE s.ended_at IS NULL AND o.disabled_at IS NULL AND s.expires_at > strongroom_now()
+             AND s.last_seen_at > strongroom_now() - make_interval(mins => $1)
+           ORDER BY s.created_at DESC LIMIT 1000"#,
+        IDLE_MINUTES,
+    )
+    .fetch_all(conn)
+    .await?;
+    let listed = rows.into_iter().map(|row| {
+        Ok(ListedSession {
+            id: row.id,
+            operator: row.name,
+            how: decode_how(&row.how)?,
+            ip: row.ip,
+            created_at: row.created_at,
+            last_seen_at: row.last_seen_at,
+            expires_at: row.expires_at,
+        })
+    });
+    listed.collect()
+}
+
+/// Ends a session; returns whether it was not ended before.
+///
+/// # Errors
+/// The database's.
+pub async fn end(conn: &mut Conn, actor: &Actor, id: OperatorSessionId) -> sqlx::Result<bool> {
+    let mut tx = conn.begin().await?;
+    let ended = sqlx::query!(
+        "UPDATE operator_sessions SET ended_at = strongroom_now(), ended_by = 'ended'
+         WHERE id = $1 AND ended_at IS NULL",
+        id.uuid(),
+    )
+    .execute(&mut *tx)
+    .await?;
+    if ended.rows_affected() == 0 {
+        return Ok(false);
+    }
+    record_everywhere(&mut tx, actor, "operator.session_ended", &id.to_string()).await?;
+    tx.commit().await?;
+    Ok(true)
+}

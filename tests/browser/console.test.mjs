@@ -1,0 +1,62 @@
+// The sign-in to the console with Chromium's own authenticator. Run by scripts/test-browser.
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import { launch, open } from "./browser.mjs";
+
+const link = process.env.SIGN_IN_URL;
+const origin = new URL(link).origin;
+
+let browser;
+before(async () => {
+  browser = await launch();
+});
+after(() => browser.close());
+
+async function authenticator(context, page) {
+  const devtools = await context.newCDPSession(page);
+  await devtools.send("WebAuthn.enable");
+  const options = {
+    protocol: "ctap2",
+    transport: "internal",
+    hasResidentKey: true,
+    hasUserVerification: true,
+    isUserVerified: true,
+    automaticPresenceSimulation: true,
+  };
+  const { authenticatorId } = await devtools.send("WebAuthn.addVirtualAuthenticator", { options });
+  return { devtools, authenticatorId };
+}
+
+test("a link signs in once, enrols a passkey, and the passkey signs in from then on", async () => {
+  const { page, context, quiet } = await open(browser, {}, "about:blank");
+  const { devtools, authenticatorId } = await authenticator(context, page);
+  await page.goto(link);
+  await page.waitForURL(`${origin}/passkeys`);
+  await page.getByLabel("Name of the new passkey").fill("Test laptop");
+  await page.getByRole("button", { name: "Add a passkey" }).click();
+  await page.getByText("Test laptop").waitFor();
+
+  await page.getByRole("button", { name: "Sign out" }).click();
+  await page.waitForURL(`${origin}/sign-in`);
+  await page.goto(`${origin}/passkeys`);
+  await page.getByRole("button", { name: "Sign in with a passkey" }).click();
+  // Back where it began, and the passkey is signed in with.
+  await page.waitForURL(`${origin}/passkeys`);
+  await page.getByText("last used").waitFor();
+
+  // The code is gone from the address, and the link is used up.
+  await page.getByRole("button", { name: "Sign out" }).click();
+  await page.waitForURL(`${origin}/sign-in`);
+  await page.goto("about:blank");
+  await page.goto(link);
+  await page.getByRole("heading", { name: "This code is not good" }).waitFor();
+  assert.equal(new URL(page.url()).hash, "");
+
+  // Without its user's finger it signs nobody in.
+  await devtools.send("WebAuthn.setUserVerified", { authenticatorId, isUserVerified: false });
+  await page.goto(`${origin}/sign-in`);
+  await page.getByRole("button", { name: "Sign in with a passkey" }).click();
+  await page.getByText("Cancelled, or no passkey fits.").waitFor();
+  // The refusal of the used link is an answer 403, about which Chromium complains.
+  await quiet().catch((error) => assert.match(String(error.message), /403/));
+});
