@@ -15,10 +15,12 @@ pub mod layout;
 mod now;
 mod of_app;
 mod passkeys;
+mod provider;
 mod refusal;
 mod sign_in;
 pub mod signed_in;
 pub mod table;
 
 pub use context::Console;
+pub use provider::OpenIdProvider;
 pub use table::configure;

@@ -71,14 +71,19 @@ pub fn actor(req: &HttpRequest, name: &str) -> Actor {
     Actor { who: Who::Operator(Some(name.into())), ip: caller::address(req), request_id }
 }
 
+/// Returns the value of the request's first cookie of this name.
+#[must_use]
+pub fn cookie_named(req: &HttpRequest, name: &str) -> Option<String> {
+    let headers = req.headers().get_all(COOKIE).filter_map(|value| value.to_str().ok());
+    let mut pairs = headers.flat_map(|value| value.split(';')).filter_map(|it| it.split_once('='));
+    let (_, value) = pairs.find(|(found, _)| found.trim() == name)?;
+    Some(value.trim().to_owned())
+}
+
 /// Returns the secret in the request's cookie.
 #[must_use]
 pub fn secret(req: &HttpRequest) -> Option<SessionSecret> {
-    let headers = req.headers().get_all(COOKIE).filter_map(|value| value.to_str().ok());
-    let pairs = headers.flat_map(|value| value.split(';')).filter_map(|pair| pair.split_once('='));
-    let mut ours = pairs.filter(|(name, _)| name.trim() == COOKIE_NAME);
-    let (_, value) = ours.next()?;
-    Some(SessionSecret::new(value.trim().to_owned()))
+    cookie_named(req, COOKIE_NAME).map(SessionSecret::new)
 }
 
 /// Returns the `Set-Cookie` of a session that begins.

@@ -89,7 +89,12 @@ impl ConsoleAt {
         let url = at.url();
         let uncounted = connection::Metrics::default();
         let guard = Guard::new(servers::CONSOLE_CONNECTIONS, Limits::DEFAULT, uncounted);
-        let server = servers::console(shared, url.as_str(), guard.clone(), listener)?;
+        let server = servers::console(
+            shared,
+            (url.as_str(), config.provider.clone()),
+            guard.clone(),
+            listener,
+        )?;
         Ok(Self { url, server, guard })
     }
 }
