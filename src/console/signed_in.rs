@@ -4,6 +4,8 @@ use std::future::{Ready, ready};
 
 use actix_web::http::header::COOKIE;
 use actix_web::{FromRequest, HttpMessage as _, HttpRequest, dev::Payload};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tracing_actix_web::RequestId;
 
 use crate::common::actor::{Actor, Who};
@@ -61,7 +63,7 @@ impl FromRequest for SignedIn {
 /// The token of a session's forms. It follows from the session's secret, so it ends with it and is stored nowhere.
 fn form_token(vault: &Vault, secret: &SessionSecret) -> String {
     let hash = vault.secret_hashes().hash(&[b"operator form", secret.expose().as_bytes()]);
-    hash.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
+    URL_SAFE_NO_PAD.encode(hash.as_bytes())
 }
 
 /// Returns an operator as the actor of a request.

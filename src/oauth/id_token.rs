@@ -57,12 +57,12 @@ struct Claims {
 /// # Errors
 /// [`InvalidIdToken`].
 pub fn verify(
-    jwks: &Value,
+    key_set: &Value,
     token: &str,
     expected: &Expected<'_>,
 ) -> Result<(String, Map<String, Value>), InvalidIdToken> {
     let jws = Jws::parse(token).ok_or(InvalidIdToken::Form)?;
-    let keys = KeySet::published(jwks).ok_or(InvalidIdToken::Signature)?;
+    let keys = KeySet::published(key_set).ok_or(InvalidIdToken::Signature)?;
     if keys.verify(&jws) != Outcome::Signed {
         return Err(InvalidIdToken::Signature);
     }

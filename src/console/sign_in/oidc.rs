@@ -126,24 +126,24 @@ pub async fn callback(
     let provider = provider_of(&console)?;
     let cookie = cookie_named(&req, COOKIE_NAME).unwrap_or_default();
     let (browser, to) = cookie.split_once('.').unwrap_or_default();
-    let stale = || {
+    let too_late = || {
         refused(
             "The sign-in was begun in another browser, or more than five minutes ago. Begin again.",
         )
     };
     if !vault::is_token(PREFIX, browser) {
-        return Err(stale().into());
+        return Err(too_late().into());
     }
     if query.iss.as_ref().is_some_and(|iss| *iss != provider.config.issuer) {
         return Err(refused("The answer is another provider's.").into());
     }
-    let state = query.state.as_deref().ok_or_else(stale)?;
+    let state = query.state.as_deref().ok_or_else(too_late)?;
     let purpose = Purpose::Oidc(browser.to_owned());
     check_state(&console, &purpose, state).await?;
     if query.error.is_some() {
         return Err(refused("The provider did not sign you in.").into());
     }
-    let code = query.code.as_deref().ok_or_else(stale)?;
+    let code = query.code.as_deref().ok_or_else(too_late)?;
     let claims = claims(&console, provider, browser, code).await?;
     let begun = sign_in(&req, &console, provider, (&purpose, state), &claims).await?;
     let to = URL_SAFE_NO_PAD.decode(to).ok().and_then(|to| String::from_utf8(to).ok());
@@ -204,8 +204,8 @@ async fn claims(
         now: console.clock.unix_seconds(),
         max_age: MAX_AGE,
     };
-    let verified = id_token::verify(&keys, token.expose(), &expected);
-    verified.map_err(|why| {
+    let outcome = id_token::verify(&keys, token.expose(), &expected);
+    outcome.map_err(|why| {
         tracing::warn!(cause = %why, "an ID token is refused");
         refused(format!("The provider's ID token is refused: {why}.")).into()
     })
@@ -223,8 +223,8 @@ fn role(rules: &[RoleOfClaim], claims: &Map<String, Value>) -> Option<Role> {
 
 /// Returns the name that a new operator gets: the provider's name for them, if it can be one here.
 fn name(claims: &Map<String, Value>) -> Option<OperatorName> {
-    let named = ["preferred_username", "email"].into_iter().filter_map(|it| claims.get(it));
-    let mut names = named.filter_map(Value::as_str).map(str::to_lowercase);
+    let candidates = ["preferred_username", "email"].into_iter().filter_map(|it| claims.get(it));
+    let mut names = candidates.filter_map(Value::as_str).map(str::to_lowercase);
     names.find_map(|name| name.parse().ok())
 }
 
@@ -242,8 +242,8 @@ async fn sign_in(
     let mut tx = console.pool.begin().await.map_err(Problem::from)?;
     consume_state(&mut tx, console, purpose, state).await?;
     let issuer = provider.config.issuer.as_str();
-    let provided = Provided { issuer, subject, name: name(claims), role };
-    let ensured = operators::ensure(&mut tx, &provided, |name| actor(req, name.as_str())).await;
+    let person = Provided { issuer, subject, name: name(claims), role };
+    let ensured = operators::ensure(&mut tx, &person, |name| actor(req, name.as_str())).await;
     let operator = ensured.map_err(not_ensured)?;
     let operator = operator.ok_or_else(|| refused("You are disabled here."))?;
     let (before, actor) = (secret(req), actor(req, operator.name.as_str()));
