@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use super::Reader;
 use super::http::{PublicUrl, address};
+use super::oidc::OidcConfig;
 
 /// Where the console is. It is off without this.
 #[derive(Debug, Clone)]
@@ -12,6 +13,8 @@ pub struct ConsoleConfig {
     pub listen: SocketAddr,
     /// The origin by which browsers reach it; `None`: `http://localhost` with the listener's port.
     pub url: Option<PublicUrl>,
+    /// The OpenID provider with which operators sign in, if there is one.
+    pub provider: Option<OidcConfig>,
 }
 
 impl ConsoleConfig {
@@ -48,6 +51,10 @@ impl ConsoleConfig {
         if listen.is_none() && url.is_some() {
             reader.mistake(LISTEN, format_args!("is missing while {URL} is set"));
         }
-        Some(Self { listen: listen?, url })
+        let provider = OidcConfig::read(reader);
+        if listen.is_none() && provider.is_some() {
+            reader.mistake(LISTEN, "is missing while STRONGROOM_OIDC_ISSUER is set");
+        }
+        Some(Self { listen: listen?, url, provider })
     }
 }

@@ -11,6 +11,7 @@ mod database_url;
 mod http;
 mod keys;
 mod oauth;
+mod oidc;
 mod providers;
 mod reader;
 mod traces;
@@ -23,6 +24,7 @@ pub use database_url::{DatabaseUrl, SessionAttrs};
 pub use http::{DocsClient, HttpConfig, PublicUrl, read_listen};
 pub use keys::{read_master_key_file, read_master_keys};
 pub use oauth::OauthConfig;
+pub use oidc::{OidcConfig, RoleOfClaim};
 pub use providers::{EnvironmentApp, ProviderConfig, ProvidersConfig};
 pub use reader::{ConfigError, Environment, Reader};
 pub use traces::{TraceSampler, Traces, TracesConfig};
@@ -58,6 +60,10 @@ pub const VARIABLES: &[&str] = &[
     "STRONGROOM_PUBLIC_URL",
     "STRONGROOM_CONSOLE_LISTEN",
     "STRONGROOM_CONSOLE_URL",
+    "STRONGROOM_OIDC_ISSUER",
+    "STRONGROOM_OIDC_CLIENT_ID",
+    "STRONGROOM_OIDC_CLIENT_SECRET",
+    "STRONGROOM_OIDC_ROLES",
     "STRONGROOM_CORS_ORIGINS",
     "STRONGROOM_TRUSTED_PROXIES",
     "STRONGROOM_WORKERS",

@@ -5,6 +5,8 @@ use std::sync::LazyLock;
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use actix_web::{HttpResponse, web};
 use aws_lc_rs::digest;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 /// A file of the console.
 #[derive(Debug)]
@@ -25,8 +27,8 @@ impl Asset {
 /// Returns the name of a file: its stem, the beginning of its SHA-256, its extension.
 fn hashed(stem: &str, extension: &str, content: &[u8]) -> String {
     let hash = digest::digest(&digest::SHA256, content);
-    let hex: String = hash.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    format!("{stem}-{hex}.{extension}")
+    let start = hash.as_ref().get(..9).unwrap_or_default();
+    format!("{stem}-{}.{extension}", URL_SAFE_NO_PAD.encode(start))
 }
 
 macro_rules! assets {

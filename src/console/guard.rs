@@ -23,6 +23,16 @@ const TOKEN_HEADER: &str = "x-console-token";
 /// The field of a form that has the session's token.
 const TOKEN_FIELD: &str = "token";
 
+/// The answer to a request that is not let through.
+/// In a box, because it is large beside what is let through.
+struct Answer(Box<HttpResponse>);
+
+impl From<HttpResponse> for Answer {
+    fn from(response: HttpResponse) -> Self {
+        Self(Box::new(response))
+    }
+}
+
 /// Lets a request through to its route, or answers it.
 pub async fn guard<B: MessageBody + 'static>(
     req: ServiceRequest,
@@ -41,7 +51,7 @@ pub async fn guard<B: MessageBody + 'static>(
             let req = ServiceRequest::from_parts(http, payload);
             Ok(next.call(req).await?.map_into_boxed_body())
         }
-        Err(answer) => Ok(ServiceResponse::new(http, answer)),
+        Err(answer) => Ok(ServiceResponse::new(http, *answer.0)),
     }
 }
 
@@ -50,14 +60,14 @@ async fn admit(
     req: &HttpRequest,
     payload: &mut Payload,
     route: &ConsoleRoute,
-) -> Result<Option<Bytes>, HttpResponse> {
+) -> Result<Option<Bytes>, Answer> {
     let Some(console) = req.app_data::<web::Data<Console>>() else {
-        return Err(HttpResponse::InternalServerError().finish());
+        return Err(HttpResponse::InternalServerError().finish().into());
     };
     if route.method == Method::Post {
         check_origin(req, console)?;
     }
-    let signed_in = session(req, console).await.map_err(HttpResponse::from_error)?;
+    let signed_in = session(req, console).await.map_err(failed)?;
     if let Some(signed_in) = &signed_in {
         req.extensions_mut().insert(signed_in.clone());
     }
@@ -84,7 +94,7 @@ async fn session(req: &HttpRequest, console: &Console) -> Result<Option<SignedIn
 }
 
 /// Browsers send `Origin` with every POST; one that is missing or another's is no form of the console.
-fn check_origin(req: &HttpRequest, console: &Console) -> Result<(), HttpResponse> {
+fn check_origin(req: &HttpRequest, console: &Console) -> Result<(), Answer> {
     let mut origins = req.headers().get_all(ORIGIN);
     let ours = origins.next().is_some_and(|it| it.as_bytes() == console.origin.as_bytes());
     if ours && origins.next().is_none() {
@@ -102,7 +112,7 @@ fn check_role<'a>(
     route: &ConsoleRoute,
     signed_in: Option<&'a SignedIn>,
     role: Role,
-) -> Result<&'a SignedIn, HttpResponse> {
+) -> Result<&'a SignedIn, Answer> {
     let Some(signed_in) = signed_in else { return Err(ask_to_sign_in(req, route)) };
     if signed_in.may(role) {
         return Ok(signed_in);
@@ -115,7 +125,7 @@ fn check_role<'a>(
     Err(refuse(req, &Refusal::new(StatusCode::FORBIDDEN, "Your role does not allow this", detail)))
 }
 
-fn ask_to_sign_in(req: &HttpRequest, route: &ConsoleRoute) -> HttpResponse {
+fn ask_to_sign_in(req: &HttpRequest, route: &ConsoleRoute) -> Answer {
     match route.method {
         Method::Get => to_sign_in(req),
         Method::Post => {
@@ -130,7 +140,7 @@ fn check_fresh(
     req: &HttpRequest,
     route: &ConsoleRoute,
     signed_in: &SignedIn,
-) -> Result<(), HttpResponse> {
+) -> Result<(), Answer> {
     if signed_in.session.fresh {
         return Ok(());
     }
@@ -144,11 +154,11 @@ fn check_fresh(
 }
 
 /// Leads to the sign-in and from there back.
-fn to_sign_in(req: &HttpRequest) -> HttpResponse {
+fn to_sign_in(req: &HttpRequest) -> Answer {
     let path = req.uri().path_and_query().map_or("/", |path| path.as_str());
     let query: String =
         form_urlencoded::Serializer::new(String::new()).append_pair("to", path).finish();
-    see_other(&format!("/sign-in?{query}"))
+    see_other(&format!("/sign-in?{query}")).into()
 }
 
 /// Checks the token of a form or of a script's request; returns the body.
@@ -156,10 +166,10 @@ async fn check_token(
     req: &HttpRequest,
     payload: &mut Payload,
     signed_in: &SignedIn,
-) -> Result<Bytes, HttpResponse> {
+) -> Result<Bytes, Answer> {
     let stream = web::Payload::from_request(req, payload).await;
-    let stream = stream.map_err(HttpResponse::from_error)?;
-    let body = read_passed(req, stream, MAX_BODY).await.map_err(HttpResponse::from_error)?;
+    let stream = stream.map_err(failed)?;
+    let body = read_passed(req, stream, MAX_BODY).await.map_err(failed)?;
     let header = req.headers().get(TOKEN_HEADER).and_then(|value| value.to_str().ok());
     let field = || form_urlencoded::parse(&body).find(|(name, _)| name == TOKEN_FIELD);
     let given = header.map(str::to_owned).or_else(|| field().map(|(_, value)| value.into_owned()));
@@ -175,8 +185,12 @@ async fn check_token(
     ))
 }
 
-fn refuse(req: &HttpRequest, refusal: &Refusal) -> HttpResponse {
-    refusal_page(req, refusal)
+fn refuse(req: &HttpRequest, refusal: &Refusal) -> Answer {
+    refusal_page(req, refusal).into()
+}
+
+fn failed(error: impl Into<Error>) -> Answer {
+    HttpResponse::from_error(error).into()
 }
 
 /// Returns a payload that has been read already.

@@ -23,6 +23,7 @@ mod of_app;
 mod parts;
 mod passkeys;
 mod people;
+mod provider;
 mod refusal;
 mod sign_in;
 pub mod signed_in;
@@ -33,4 +34,5 @@ mod webhooks;
 
 pub use context::Console;
 pub use keys::Counts;
+pub use provider::OpenIdProvider;
 pub use table::configure;

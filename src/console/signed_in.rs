@@ -4,6 +4,8 @@ use std::future::{Ready, ready};
 
 use actix_web::http::header::COOKIE;
 use actix_web::{FromRequest, HttpMessage as _, HttpRequest, dev::Payload};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tracing_actix_web::RequestId;
 
 use crate::common::actor::{Actor, Who};
@@ -61,7 +63,7 @@ impl FromRequest for SignedIn {
 /// The token of a session's forms. It follows from the session's secret, so it ends with it and is stored nowhere.
 fn form_token(vault: &Vault, secret: &SessionSecret) -> String {
     let hash = vault.secret_hashes().hash(&[b"operator form", secret.expose().as_bytes()]);
-    hash.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
+    URL_SAFE_NO_PAD.encode(hash.as_bytes())
 }
 
 /// Returns an operator as the actor of a request.
@@ -71,14 +73,19 @@ pub fn actor(req: &HttpRequest, name: &str) -> Actor {
     Actor { who: Who::Operator(Some(name.into())), ip: caller::address(req), request_id }
 }
 
+/// Returns the value of the request's first cookie of this name.
+#[must_use]
+pub fn cookie_named(req: &HttpRequest, name: &str) -> Option<String> {
+    let headers = req.headers().get_all(COOKIE).filter_map(|value| value.to_str().ok());
+    let mut pairs = headers.flat_map(|value| value.split(';')).filter_map(|it| it.split_once('='));
+    let (_, value) = pairs.find(|(found, _)| found.trim() == name)?;
+    Some(value.trim().to_owned())
+}
+
 /// Returns the secret in the request's cookie.
 #[must_use]
 pub fn secret(req: &HttpRequest) -> Option<SessionSecret> {
-    let headers = req.headers().get_all(COOKIE).filter_map(|value| value.to_str().ok());
-    let pairs = headers.flat_map(|value| value.split(';')).filter_map(|pair| pair.split_once('='));
-    let mut ours = pairs.filter(|(name, _)| name.trim() == COOKIE_NAME);
-    let (_, value) = ours.next()?;
-    Some(SessionSecret::new(value.trim().to_owned()))
+    cookie_named(req, COOKIE_NAME).map(SessionSecret::new)
 }
 
 /// Returns the `Set-Cookie` of a session that begins.

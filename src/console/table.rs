@@ -70,6 +70,8 @@ pub const ROUTES: &[ConsoleRoute] = &[
     get("/assets/{name}", Needs::Nothing, || web::get().to(assets::asset)),
     get("/sign-in", Needs::Nothing, || web::get().to(sign_in::page)),
     post("/sign-in/link", Needs::Nothing, || web::post().to(sign_in::by_link)),
+    get("/sign-in/oidc", Needs::Nothing, || web::get().to(sign_in::oidc::begin)),
+    get("/sign-in/oidc/callback", Needs::Nothing, || web::get().to(sign_in::oidc::callback)),
     post("/sign-in/passkey/begin", Needs::Nothing, || web::post().to(sign_in::passkey::begin)),
     post("/sign-in/passkey", Needs::Nothing, || web::post().to(sign_in::passkey::finish)),
     // An added passkey outlives the session: a stolen session cannot add one.

@@ -21,6 +21,7 @@ mod directory;
 mod dpop;
 mod error;
 mod failed_logins;
+pub mod id_token;
 mod jws;
 mod metrics;
 mod model;

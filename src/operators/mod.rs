@@ -8,6 +8,7 @@
 mod links;
 mod model;
 pub mod passkeys;
+mod provided;
 mod sessions;
 mod store;
 
@@ -16,6 +17,7 @@ pub use links::{
     url as link_url,
 };
 pub use model::{InvalidName, Operator, OperatorName, Role};
+pub use provided::{Provided, ensure};
 pub use sessions::{
     FRESH_MINUTES, How, IDLE_MINUTES, ListedSession, SESSION_HOURS, SessionSecret, SignedIn, begin,
     end as end_session, find as find_session, list as list_sessions,

@@ -26,7 +26,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::dev::Server;
+use actix_web::dev::{Server, ServerHandle};
 use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -80,7 +80,8 @@ struct ConsoleAt {
 }
 
 impl ConsoleAt {
-    fn build(config: &ConsoleConfig, shared: Shared) -> Result<Self, StartError> {
+    fn build(config: Option<&ConsoleConfig>, shared: &Shared) -> Result<Option<Self>, StartError> {
+        let Some(config) = config else { return Ok(None) };
         let listener = listen("STRONGROOM_CONSOLE_LISTEN", config.listen)?;
         let port = listener.local_addr()?.port();
         let mut at = config.clone();
@@ -89,8 +90,21 @@ impl ConsoleAt {
         let url = at.url();
         let uncounted = connection::Metrics::default();
         let guard = Guard::new(servers::CONSOLE_CONNECTIONS, Limits::DEFAULT, uncounted);
-        let server = servers::console(shared, url.as_str(), guard.clone(), listener)?;
-        Ok(Self { url, server, guard })
+        let server = servers::console(
+            shared.clone(),
+            (url.as_str(), config.provider.clone()),
+            guard.clone(),
+            listener,
+        )?;
+        Ok(Some(Self { url, server, guard }))
+    }
+
+    /// Runs the listener and its guard; returns the handle that stops it.
+    fn start(self, watched: &CancellationToken) -> ServerHandle {
+        let handle = self.server.handle();
+        tokio::spawn(self.guard.watch(watched.clone()));
+        tokio::spawn(self.server);
+        handle
     }
 }
 
@@ -141,8 +155,7 @@ impl Service {
         let (context, events) = shared.background(pools.background())?;
         let readiness = shared.readiness.clone();
         let workers = usize::try_from(config.http.workers).unwrap_or(1);
-        let console = config.console.as_ref();
-        let console = console.map(|it| ConsoleAt::build(it, shared.clone())).transpose()?;
+        let console = ConsoleAt::build(config.console.as_ref(), &shared)?;
         Ok(Self {
             address,
             metrics_address,
@@ -242,8 +255,8 @@ impl Service {
             ..
         } = self;
         let watched = CancellationToken::new();
-        let of_console = console.as_ref().map(|console| console.guard.clone());
-        for guard in guards.into_iter().chain(of_console) {
+        let console = console.map(|console| console.start(&watched));
+        for guard in guards {
             tokio::spawn(guard.watch(watched.clone()));
         }
         let _watched = watched.drop_guard();
@@ -256,8 +269,6 @@ impl Service {
         ));
         let masters = tokio::spawn(background::watch_masters(context.vault.clone(), stop.clone()));
         let (api_handle, metrics_handle) = (api.handle(), metrics.handle());
-        let console =
-            console.map(|console| (console.server.handle(), tokio::spawn(console.server)));
         let mut api = tokio::spawn(api);
         let metrics = tokio::spawn(metrics);
         tokio::select! {
@@ -271,16 +282,10 @@ impl Service {
         stop.cancel();
         events.feed.close();
         context.tasks.close();
-        if tokio::time::timeout(grace, context.tasks.wait()).await.is_err() {
-            let left = context.tasks.len();
-            tracing::error!(
-                left,
-                "the grace period ended before every call to Dapi had; leases take over"
-            );
-        }
+        wait_for_calls(&context.tasks, grace).await;
         api_handle.stop(true).await;
-        if let Some((handle, _)) = &console {
-            handle.stop(true).await;
+        if let Some(console) = console {
+            console.stop(true).await;
         }
         metrics_handle.stop(false).await;
         let _ = refresher.await;
@@ -290,6 +295,17 @@ impl Service {
         pools.close();
         tracing::info!("stopped");
         Ok(())
+    }
+}
+
+/// Waits for the calls in progress, up to the grace period.
+async fn wait_for_calls(tasks: &TaskTracker, grace: Duration) {
+    if tokio::time::timeout(grace, tasks.wait()).await.is_err() {
+        let left = tasks.len();
+        tracing::error!(
+            left,
+            "the grace period ended before every call to Dapi had; leases take over"
+        );
     }
 }
 

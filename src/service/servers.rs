@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::operators::passkeys::RelyingParty;
+use crate::outbound;
 use actix_http::{HttpService, Protocol, Request, Response};
 use actix_service::{
     IntoServiceFactory, ServiceFactory, ServiceFactoryExt as _, fn_service, map_config,
@@ -18,7 +19,8 @@ use tokio::net::TcpStream;
 use tracing_actix_web::TracingLogger;
 
 use super::{Shared, StartError, routes, status};
-use crate::console::{self, Console};
+use crate::config::OidcConfig;
+use crate::console::{self, Console, OpenIdProvider};
 use crate::http::connection::{Guard, Guarded, Limits, Slot};
 use crate::http::layers::{self, RequestSpan};
 
@@ -61,13 +63,16 @@ pub(super) fn api(
 /// The console: pages for operators, in one thread of their own.
 pub(super) fn console(
     shared: Shared,
-    origin: &str,
+    (origin, provider): (&str, Option<OidcConfig>),
     guard: Guard,
     listener: TcpListener,
 ) -> Result<Server, StartError> {
     let pool = shared.database.pools().console();
     let (party, vault) = (RelyingParty::of_origin(origin), shared.vault.clone());
-    let console = Console { origin: origin.into(), party, pool: pool.clone(), vault };
+    let outbound = outbound::Client::new(shared.reach).map_err(StartError::Tls)?;
+    let provider = provider.map(|provider| OpenIdProvider::new(provider, outbound));
+    let (origin, clock) = (origin.into(), shared.clock.clone());
+    let console = Console { origin, party, provider, clock, pool: pool.clone(), vault };
     let thread = shared.console_thread(pool)?;
     let counts = web::Data::new(console::Counts::default());
     let factory = move || {

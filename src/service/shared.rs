@@ -58,6 +58,7 @@ pub(super) struct Shared {
     pub(super) delivered: Batch<events::delivery::Report>,
     pub(super) metrics: Metrics,
     pub(super) readiness: Readiness,
+    pub(super) clock: Clock,
     pub(super) proxies: TrustedProxies,
     pub(super) cors_origins: Arc<[String]>,
     pub(super) pages: Pages,
@@ -93,6 +94,7 @@ impl Shared {
         let proofs = Proofs::new(public_url, outbound, &batches, clock, oauth);
         let signer = oauth::statements::signer(public_url, directory.clone());
         let webhooks = WebhookReceiver::new(parts.clock.clone());
+        let clock = parts.clock.clone();
         let issuer = Issuer::new(public_url, directory, parts.clock, metrics.oauth.clone());
         Ok(Self {
             batches: Batches::new(&batches),
@@ -123,6 +125,7 @@ impl Shared {
             reach: parts.reach,
             metrics,
             readiness: parts.readiness,
+            clock,
             proxies: TrustedProxies::new(http.trusted_proxies.clone()),
             cors_origins: http.cors_origins.as_slice().into(),
             pages: Pages::new(http.docs_client.as_ref()),

@@ -72,6 +72,7 @@ mod neighbours;
 mod oauth;
 mod oauth_crate;
 mod odd_answers;
+mod oidc;
 mod outages;
 mod passkeys;
 mod plaid;

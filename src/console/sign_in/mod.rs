@@ -1,5 +1,6 @@
 //! `/sign-in`: how a session begins and ends.
 
+pub mod oidc;
 pub mod passkey;
 
 use actix_web::http::header::{LOCATION, SET_COOKIE};
@@ -35,12 +36,20 @@ impl Destination {
 }
 
 /// `GET /sign-in`. A one-time link leads here, with its code after the `#`.
-pub async fn page(req: HttpRequest, destination: web::Query<Destination>) -> HttpResponse {
+pub async fn page(
+    req: HttpRequest,
+    console: web::Data<Console>,
+    destination: web::Query<Destination>,
+) -> HttpResponse {
     let signed_in = req.extensions().get::<SignedIn>().cloned();
     let content = html! {
         h1 { "Sign in" }
         @if let Some(signed_in) = &signed_in {
             p { "You are signed in as " strong { (signed_in.session.name) } ". What cannot be undone asks you to prove it again." }
+        }
+        @if console.provider.is_some() {
+            // A link: `form-action` would stop a form that leads to another origin.
+            p { a href=(oidc::path(destination.path())) { "Sign in with your organisation" } }
         }
         form.sign-in data-passkey data-to=(destination.path()) hidden {
             button { "Sign in with a passkey" }

@@ -1,7 +1,7 @@
 //! Signing in by a passkey.
 
 use actix_web::http::StatusCode;
-use actix_web::http::header::{COOKIE, SET_COOKIE};
+use actix_web::http::header::SET_COOKIE;
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Deserialize;
 use serde_json::json;
@@ -10,7 +10,7 @@ use super::{Destination, problem};
 use crate::audit::record_everywhere;
 use crate::console::answer::Refusal;
 use crate::console::context::Console;
-use crate::console::signed_in::{actor, cookie, secret};
+use crate::console::signed_in::{actor, cookie, cookie_named, secret};
 use crate::http::problem::Problem;
 use crate::operators::passkeys::{
     self, Assertion, CHALLENGE_MINUTES, PasskeyError, Purpose, Refused,
@@ -23,11 +23,7 @@ const COOKIE_NAME: &str = "__Host-strongroom-passkey";
 const PREFIX: &str = "opk_";
 
 fn binding(req: &HttpRequest) -> Option<String> {
-    let headers = req.headers().get_all(COOKIE).filter_map(|value| value.to_str().ok());
-    let pairs = headers.flat_map(|value| value.split(';')).filter_map(|pair| pair.split_once('='));
-    let mut ours = pairs.filter(|(name, _)| name.trim() == COOKIE_NAME);
-    let (_, value) = ours.next()?;
-    vault::is_token(PREFIX, value.trim()).then(|| value.trim().to_owned())
+    cookie_named(req, COOKIE_NAME).filter(|value| vault::is_token(PREFIX, value))
 }
 
 /// `POST /sign-in/passkey/begin`: what `navigator.credentials.get` is given.

@@ -24,6 +24,8 @@ pub enum Purpose {
     Enrol(OperatorSessionId),
     /// Signing in, in the browser that holds this text in a cookie.
     SignIn(String),
+    /// Signing in by an OpenID provider, in the browser that holds this text in a cookie.
+    Oidc(String),
 }
 
 impl Purpose {
@@ -31,6 +33,7 @@ impl Purpose {
         match self {
             Self::Enrol(session) => ("enrol", session.to_string()),
             Self::SignIn(browser) => ("sign in", browser.clone()),
+            Self::Oidc(browser) => ("oidc", browser.clone()),
         }
     }
 }
@@ -75,7 +78,10 @@ pub async fn begin(
 }
 
 /// Uses a challenge up, in the transaction that `conn` is in.
-pub(super) async fn consume(
+///
+/// # Errors
+/// [`Refused::Challenge`] and the database's.
+pub async fn consume(
     conn: &mut Conn,
     vault: &Vault,
     purpose: &Purpose,

@@ -7,7 +7,7 @@ mod store;
 use serde::Deserialize;
 use subtle::ConstantTimeEq as _;
 
-pub use challenge::{CHALLENGE_MINUTES, Challenge, Purpose, begin};
+pub use challenge::{CHALLENGE_MINUTES, Challenge, Purpose, begin, consume};
 pub use model::{Refused, RelyingParty};
 pub use store::{Passkey, has_any, list, remove};
 

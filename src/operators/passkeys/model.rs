@@ -26,7 +26,7 @@ pub enum Refused {
     /// It is for another relying party, or nobody was verified.
     #[error("the authenticator did not verify its user, or means another site")]
     AuthenticatorData,
-    /// The key is of an algorithm other than ES256 and EdDSA.
+    /// The key is of an algorithm other than `ES256` and `EdDSA`.
     #[error("the authenticator's key is neither ES256 nor EdDSA")]
     Algorithm,
     /// The passkey is enrolled already.
