@@ -1,4 +1,4 @@
-.PHONY: test test-kms test-ha test-upgrade test-deploy test-production test-docs test-api-document test-browser test-client-libraries test-examples example soak fmt lint sqlx doc bench bench-events bench-growth bench-peers
+.PHONY: test test-kms test-ha test-upgrade test-deploy test-production test-docs test-api-document test-browser test-client-libraries test-examples example soak fmt lint sqlx doc bench bench-compare bench-events bench-growth bench-peers
 
 ## Everything that has to hold; needs Rust, a C compiler and PostgreSQL's programs.
 test:
@@ -69,9 +69,13 @@ sqlx:
 doc:
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
 
-## Ratios against pgbench and a bare server, in one run; BENCH_ROUNDS and BENCH_SECONDS change it.
+## Ratios against pgbench and a bare server, in one run; BENCH_ONLY, BENCH_ROUNDS and BENCH_SECONDS change it.
 bench:
 	cargo bench --bench ratios
+
+## This tree beside another revision, in turns: make bench-compare REV=main~5
+bench-compare:
+	scripts/bench-compare $(REV)
 
 ## About a thousand events a second to twenty webhooks, of which one hangs.
 bench-events:

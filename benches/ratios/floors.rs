@@ -73,32 +73,49 @@ async fn pgbench(stage: &Stage, script: &str, connections: usize, seconds: Durat
 }
 
 /// Insert an intent, commit; update its outcome and insert an audit row, commit.
-pub async fn pair(stage: &Stage, connections: usize, seconds: Duration) -> Measured {
+async fn pair(stage: &Stage, connections: usize, seconds: Duration) -> Measured {
     pgbench(stage, PAIR, connections, seconds).await
 }
 
 /// One row of 200 bytes by its id.
-pub async fn select(stage: &Stage, connections: usize, seconds: Duration) -> Measured {
+async fn select(stage: &Stage, connections: usize, seconds: Duration) -> Measured {
     pgbench(stage, SELECT, connections, seconds).await
 }
 
 /// The same, with an audit row and a commit.
-pub async fn audited(stage: &Stage, connections: usize, seconds: Duration) -> Measured {
+async fn audited(stage: &Stage, connections: usize, seconds: Duration) -> Measured {
     pgbench(stage, AUDITED, connections, seconds).await
 }
 
 /// A bare actix server answering JSON.
-pub async fn bare(stage: &Stage, connections: usize, seconds: Duration) -> Measured {
+async fn bare(stage: &Stage, connections: usize, seconds: Duration) -> Measured {
     let requests: load::Requests = Arc::new(|_| load::request("GET", "/", "", ""));
     load::run(stage.bare, connections, seconds, 200, requests).await
 }
 
 /// A bare reverse proxy before the upstream, with its own CPU.
-pub async fn proxy(stage: &Stage, connections: usize, seconds: Duration) -> Measured {
+async fn proxy(stage: &Stage, connections: usize, seconds: Duration) -> Measured {
     let requests: load::Requests = Arc::new(|_| load::request("POST", "/", "", "{}"));
     let before = stage.proxy_cpu();
     let measured = load::run(stage.proxy, connections, seconds, 200, requests).await;
     let took = stage.proxy_cpu().checked_sub(before).unwrap_or_default();
     let count = measured.per_second * seconds.as_secs_f64();
     Measured { service_cpu: took.as_secs_f64() * 1e6 / count, ..measured }
+}
+
+/// The floor of this name.
+pub async fn measure(
+    stage: &Stage,
+    floor: &str,
+    connections: usize,
+    seconds: Duration,
+) -> Measured {
+    match floor {
+        "pair" => pair(stage, connections, seconds).await,
+        "select" => select(stage, connections, seconds).await,
+        "audited" => audited(stage, connections, seconds).await,
+        "bare" => bare(stage, connections, seconds).await,
+        "proxy" => proxy(stage, connections, seconds).await,
+        other => panic!("no floor {other}"),
+    }
 }

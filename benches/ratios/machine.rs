@@ -24,9 +24,11 @@ pub struct Stage {
     pub postgres: LocalPostgres,
     pub folder: PathBuf,
     pub upstream: SocketAddr,
+    /// The same, with a tenth of a second before each answer.
+    pub slow_upstream: SocketAddr,
     pub bare: SocketAddr,
     pub proxy: SocketAddr,
-    processes: [Process; 3],
+    processes: [Process; 4],
 }
 
 impl Stage {
@@ -47,10 +49,11 @@ impl Stage {
         postgres.stop().await.unwrap();
         let postgres = LocalPostgres::start(settings).await.unwrap();
         let (upstream, upstream_process) = role("--upstream", None);
+        let (slow_upstream, slow_process) = role("--upstream", Some("100"));
         let (bare, bare_process) = role("--bare", None);
-        let (proxy, proxy_process) = role("--proxy", Some(upstream));
-        let processes = [upstream_process, bare_process, proxy_process];
-        Self { postgres, folder, upstream, bare, proxy, processes }
+        let (proxy, proxy_process) = role("--proxy", Some(&upstream.to_string()));
+        let processes = [upstream_process, bare_process, proxy_process, slow_process];
+        Self { postgres, folder, upstream, slow_upstream, bare, proxy, processes }
     }
 
     /// A URL of the database of this name.
@@ -81,11 +84,11 @@ impl Stage {
     }
 }
 
-/// Starts this program in another role, before `behind` where it is a proxy; its first line is its address.
-fn role(role: &str, behind: Option<SocketAddr>) -> (SocketAddr, Process) {
+/// Starts this program in another role, with its argument; its first line is its address.
+fn role(role: &str, argument: Option<&str>) -> (SocketAddr, Process) {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .arg(role)
-        .args(behind.map(|address| address.to_string()))
+        .args(argument)
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
@@ -105,11 +108,18 @@ fn serve(route: impl Fn() -> actix_web::Route + Clone + Send + 'static) {
     });
 }
 
-/// Dapi at its quickest: a token for every code.
-pub fn upstream() {
+/// Dapi at its quickest: a token for every code, after `pause` milliseconds.
+pub fn upstream(pause: Option<&str>) {
     const ANSWER: &str = r#"{"success":true,"status":"done","accessToken":"eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJhcHBLZXkiOiIxMjM0NTY3ODkwIiwidG9rZW5JRCI6ImFiY2RlZiIsInN1YiI6IjEyMzQ1Njc4OTAiLCJpYXQiOjE1MTYyMzkwMjJ9.SflKxwRJSMeKKF2QT4fwpMeJf36POk6yJV_adQssw5c","tokenID":"abcdef","userID":"user"}"#;
-    serve(|| {
-        web::to(|| async { HttpResponse::Ok().content_type("application/json").body(ANSWER) })
+    let pause = Duration::from_millis(pause.map_or(0, |millis| millis.parse().unwrap()));
+    // Reads the body: actix closes a connection whose request it has not read.
+    serve(move || {
+        web::to(move |_: web::Bytes| async move {
+            if !pause.is_zero() {
+                tokio::time::sleep(pause).await;
+            }
+            HttpResponse::Ok().content_type("application/json").body(ANSWER)
+        })
     });
 }
 
@@ -166,4 +176,34 @@ pub fn mebibytes(pid: u32, name: &str) -> f64 {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name}:"))).unwrap();
     line.trim().trim_end_matches(" kB").trim().parse::<f64>().unwrap() / 1024.0
+}
+
+/// Counts the system calls of a process for so long, by `perf` where it is installed and allowed; zero elsewhere.
+pub async fn system_calls(pid: u32, seconds: Duration) -> f64 {
+    let mut perf = Command::new("perf");
+    perf.args([
+        "stat",
+        "-x,",
+        "-e",
+        "raw_syscalls:sys_enter",
+        "-p",
+        &pid.to_string(),
+        "--",
+        "sleep",
+    ])
+    .arg(seconds.as_secs_f64().to_string())
+    .stdout(Stdio::null());
+    let output = tokio::task::spawn_blocking(move || perf.output()).await.unwrap();
+    let text = output.map(|output| String::from_utf8_lossy(&output.stderr).into_owned());
+    let count = text.ok().and_then(|text| text.split(',').next()?.trim().parse().ok());
+    count.unwrap_or_default()
+}
+
+/// Connections that a process has opened from this machine to `address`, of those that are still open.
+pub fn open_connections(address: SocketAddr) -> usize {
+    let wanted = format!(":{:04X}", address.port());
+    let text = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    // Remote address and state; 01 is established.
+    let fields = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    fields.filter(|it| it.len() > 3 && it[2].ends_with(&wanted) && it[3] == "01").count()
 }

@@ -19,6 +19,7 @@ const USERS: u64 = 1000;
 
 pub struct Product<'a> {
     stage: &'a Stage,
+    build: Build,
     process: Process,
     address: SocketAddr,
     token: String,
@@ -34,12 +35,33 @@ pub struct Revocation {
     pub memory: (f64, f64),
 }
 
+/// A binary of the service, and the database that it works on.
+#[derive(Clone, Debug)]
+pub struct Build {
+    pub binary: String,
+    pub database: &'static str,
+}
+
+impl Build {
+    /// The binary of this tree, or that of `BENCH_BINARY`.
+    pub fn this() -> Self {
+        let binary = std::env::var("BENCH_BINARY");
+        let binary = binary.unwrap_or(env!("CARGO_BIN_EXE_strongroom").to_owned());
+        Self { binary, database: "product" }
+    }
+
+    /// Another binary, to be compared.
+    pub fn other(binary: String) -> Self {
+        Self { binary, database: "other" }
+    }
+}
+
 /// The binary with the environment of the service.
-fn strongroom(stage: &Stage) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_strongroom"));
+fn strongroom(stage: &Stage, build: &Build) -> Command {
+    let mut command = Command::new(&build.binary);
     command
         .env_clear()
-        .env("DATABASE_URL", stage.url("product"))
+        .env("DATABASE_URL", stage.url(build.database))
         .env("STRONGROOM_MASTER_KEYS", "k1:QkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkI=")
         .env("STRONGROOM_LISTEN", "127.0.0.1:0")
         .env("STRONGROOM_METRICS_LISTEN", "127.0.0.1:0")
@@ -60,8 +82,14 @@ fn strongroom(stage: &Stage) -> Command {
 }
 
 /// Starts the service; returns when it says that it serves.
-fn serve(stage: &Stage) -> (Process, SocketAddr) {
-    let mut child = strongroom(stage).arg("serve").stdout(Stdio::piped()).spawn().unwrap();
+fn serve(stage: &Stage, build: &Build) -> (Process, SocketAddr) {
+    serve_with(stage, build, &[])
+}
+
+fn serve_with(stage: &Stage, build: &Build, settings: &[(&str, &str)]) -> (Process, SocketAddr) {
+    let mut command = strongroom(stage, build);
+    command.envs(settings.iter().copied());
+    let mut child = command.arg("serve").stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let address = lines.by_ref().map_while(Result::ok).find_map(|line| {
         let event: Value = serde_json::from_str(&line).ok()?;
@@ -71,21 +99,24 @@ fn serve(stage: &Stage) -> (Process, SocketAddr) {
     (Process(child), address.unwrap())
 }
 
-async fn make_database(stage: &Stage) {
+async fn make_database(stage: &Stage, build: &Build) {
     let mut conn = PgConnection::connect(&stage.url("postgres")).await.unwrap();
-    conn.execute(AssertSqlSafe("DROP DATABASE IF EXISTS product WITH (FORCE)")).await.unwrap();
-    conn.execute(AssertSqlSafe("CREATE DATABASE product")).await.unwrap();
+    for statement in ["DROP DATABASE IF EXISTS {} WITH (FORCE)", "CREATE DATABASE {}"] {
+        let statement = statement.replace("{}", build.database);
+        conn.execute(AssertSqlSafe(statement)).await.unwrap();
+    }
     conn.close().await.unwrap();
 }
 
 /// From the start of the process to its first answer, migrations done: in milliseconds.
 pub async fn cold_starts(stage: &Stage, rounds: usize) -> Vec<f64> {
-    make_database(stage).await;
-    drop(serve(stage));
+    let build = Build::this();
+    make_database(stage, &build).await;
+    drop(serve(stage, &build));
     let mut times = Vec::new();
     for _ in 0..rounds.max(5) {
         let started = Instant::now();
-        let (_process, address) = serve(stage);
+        let (_process, address) = serve(stage, &build);
         let mut stream = TcpStream::connect(address).await.unwrap();
         let request = load::request("GET", "/healthz", "", "");
         tokio::io::AsyncWriteExt::write_all(&mut stream, &request).await.unwrap();
@@ -96,13 +127,19 @@ pub async fn cold_starts(stage: &Stage, rounds: usize) -> Vec<f64> {
 }
 
 impl<'a> Product<'a> {
-    pub async fn start(stage: &'a Stage) -> Self {
-        make_database(stage).await;
-        let (process, address) = serve(stage);
+    pub async fn start(stage: &'a Stage, build: Build) -> Self {
+        Self::start_with(stage, build, &[]).await
+    }
+
+    /// Starts with further settings.
+    pub async fn start_with(stage: &'a Stage, build: Build, settings: &[(&str, &str)]) -> Self {
+        make_database(stage, &build).await;
+        let (process, address) = serve_with(stage, &build, settings);
         let body = json!({ "grant_type": "client_credentials", "client_id": "bench", "client_secret": SECRET });
         let answer: Value = call(address, "POST", "/oauth2/token", "", &body.to_string()).await;
         let mut product = Self {
             stage,
+            build,
             process,
             address,
             token: answer["access_token"].as_str().unwrap().to_owned(),
@@ -125,7 +162,7 @@ impl<'a> Product<'a> {
         self.active = Arc::new(active);
         // What autovacuum does within a minute: statements that were prepared on empty tables get
         // plans that fit.
-        let mut conn = PgConnection::connect(&self.stage.url("product")).await.unwrap();
+        let mut conn = PgConnection::connect(&self.stage.url(self.build.database)).await.unwrap();
         conn.execute("ANALYZE").await.unwrap();
         conn.close().await.unwrap();
     }
@@ -146,7 +183,7 @@ impl<'a> Product<'a> {
 
     /// Runs a command of the binary beside the service.
     pub async fn command(&self, arguments: &[&str]) {
-        let mut command = strongroom(self.stage);
+        let mut command = strongroom(self.stage, &self.build);
         command.args(arguments).stdout(Stdio::null());
         let status = tokio::task::spawn_blocking(move || command.status().unwrap()).await.unwrap();
         assert!(status.success(), "{arguments:?}");
@@ -181,7 +218,7 @@ impl<'a> Product<'a> {
             SELECT new_uuid_v7(), app_id, user_id, 'active', 'many-' || n, created_at, activated_at, 1,
                    sha256(('many-' || n)::bytea), code_expires_at, access_token, user_secret
             FROM (SELECT * FROM connections WHERE status = 'active' LIMIT 1) c, generate_series(1, 100000) n";
-        let mut conn = PgConnection::connect(&self.stage.url("product")).await.unwrap();
+        let mut conn = PgConnection::connect(&self.stage.url(self.build.database)).await.unwrap();
         conn.execute("UPDATE connections SET created_at = created_at - interval '1 day'")
             .await
             .unwrap();
@@ -218,15 +255,30 @@ impl<'a> Product<'a> {
         requests: load::Requests,
     ) -> Measured {
         let (service, postgres) = (machine::cpu(self.pid()), self.stage.postgres_cpu());
-        let measured = load::run(self.address, connections, seconds, expected, requests).await;
+        let calls = machine::system_calls(self.pid(), seconds);
+        let load = load::run(self.address, connections, seconds, expected, requests);
+        let (measured, calls) = tokio::join!(load, calls);
         let count = measured.per_second * seconds.as_secs_f64();
         let micros = |after: Duration, before: Duration| {
             after.checked_sub(before).unwrap_or_default().as_secs_f64() * 1e6 / count
         };
         Measured {
+            system_calls: calls / count,
             service_cpu: micros(machine::cpu(self.pid()), service),
             postgres_cpu: micros(self.stage.postgres_cpu(), postgres),
             ..measured
+        }
+    }
+
+    /// Asks for what this arm of the benchmark does.
+    pub async fn arm(&self, name: &str, connections: usize, seconds: Duration) -> Measured {
+        match name {
+            "exchange" => self.exchange(connections, seconds).await,
+            "reveal" => self.reveal(connections, seconds).await,
+            "read" => self.read(connections, seconds).await,
+            "token" => self.token(connections, seconds).await,
+            "relay" => self.relay(connections, seconds).await,
+            other => panic!("no arm {other}"),
         }
     }
 

@@ -13,6 +13,7 @@
 
 pub mod chain;
 mod checkpoint;
+mod links;
 mod metrics;
 mod model;
 pub mod routes;
@@ -20,6 +21,10 @@ mod store;
 mod verify;
 
 pub use checkpoint::{Checkpoint, SignedCheckpoint, TYP as CHECKPOINT_TYP, checkpoint};
+pub use links::{
+    COUNTED_WAITING, ExportedLink, Linked, PIECE as LINKS_IN_A_PIECE, Standing, check, of_request,
+    piece, standing, time_of,
+};
 pub use metrics::Metrics;
 pub use model::AuditEvent;
 pub use store::{Filter, list};

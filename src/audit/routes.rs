@@ -195,7 +195,7 @@ async fn page(
 
 /// Streams rows as JSON lines. Each portion holds a connection for one statement only, never while the
 /// caller reads slowly.
-async fn export(
+pub async fn export(
     operators: &Operators,
     filter: Filter,
     cursor: Option<Cursor>,

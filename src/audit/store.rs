@@ -326,7 +326,7 @@ impl Filter {
 }
 
 /// Returns the least `UUIDv7` of a moment (RFC 9562 §5.7).
-fn first_id_at(at: OffsetDateTime) -> Uuid {
+pub(super) fn first_id_at(at: OffsetDateTime) -> Uuid {
     let millis = u64::try_from(at.unix_timestamp_nanos() / 1_000_000).unwrap_or(0);
     Uuid::from_u128(u128::from(millis.min((1 << 48) - 1)) << 80)
 }

@@ -1,5 +1,5 @@
 //! Common types that every module may import and that import no module: ids, the clock, secret text, checked
-//! text, paging, scopes, actors, signed statements, trace context, spans; and the readers of other services' answers:
+//! text, paging, scopes, actors, signed statements, trace context, spans, TLS; and the readers of other services' answers:
 //! content codings, lenient JSON, `Retry-After`.
 
 pub mod actor;
@@ -17,6 +17,7 @@ pub mod signer;
 pub mod spans;
 pub mod strict_json;
 pub mod text;
+pub mod tls;
 pub mod trace;
 
 pub use strongroom_common::clock;

@@ -29,6 +29,12 @@ macro_rules! batches {
                 Self { $($name: Batch::new(pool),)* }
             }
 
+            /// The same batches for the callers of one thread, whose statements run on this pool of its own.
+            #[must_use]
+            pub fn of_thread(&self, pool: &Pool) -> Self {
+                Self { $($name: self.$name.of_thread(pool),)* }
+            }
+
             /// Runs a query with whatever others of its kind wait at this moment; returns its own output, after
             /// its commit.
             ///

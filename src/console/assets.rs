@@ -51,6 +51,12 @@ macro_rules! assets {
 }
 
 assets! {
+    /// Times and numbers as the reader's locale has them; the live part of a page.
+    PAGE_SCRIPT = "page", "js", "text/javascript; charset=utf-8";
+    /// Verifies a chain, a checkpoint and a receipt.
+    VERIFY_SCRIPT = "verify", "js", "text/javascript; charset=utf-8";
+    /// The browser tab's picture.
+    ICON = "icon", "svg", "image/svg+xml";
     /// The stylesheet of every page.
     STYLE = "console", "css", "text/css; charset=utf-8";
     /// Uses a one-time link's fragment up.
@@ -58,6 +64,9 @@ assets! {
     /// Signs in by a passkey, and adds one.
     PASSKEYS_SCRIPT = "passkeys", "js", "text/javascript; charset=utf-8";
 }
+
+/// The scripts of a page on which something can be verified.
+pub static VERIFIES: &[&Asset] = &[&VERIFY_SCRIPT];
 
 /// `GET /assets/{name}`.
 pub async fn asset(name: web::Path<String>) -> HttpResponse {

@@ -4,9 +4,11 @@ use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
 use maud::{DOCTYPE, Markup, html};
 
-use super::assets::{PASSKEYS_SCRIPT, SIGN_IN_SCRIPT, STYLE};
+use super::assets::{Asset, ICON, PAGE_SCRIPT, PASSKEYS_SCRIPT, SIGN_IN_SCRIPT, STYLE};
 use super::of_app::OfApp;
 use super::signed_in::SignedIn;
+use crate::common::ids::AppId;
+use crate::operators::Role;
 
 /// A page.
 #[derive(Debug)]
@@ -39,45 +41,177 @@ impl<'a> Page<'a> {
     /// Returns the page with this status.
     #[must_use]
     pub fn with_status(self, status: StatusCode) -> HttpResponse {
-        let body = self.render().into_string();
-        HttpResponse::build(status).content_type("text/html; charset=utf-8").body(body)
+        let scripts: &[&Asset] =
+            if self.signs_in { &[&SIGN_IN_SCRIPT, &PASSKEYS_SCRIPT] } else { &[] };
+        let app = self.app.map(|app| (app, None));
+        answer(status, &document(self.title, self.signed_in, app, scripts, &self.content))
+    }
+}
+
+/// Returns a page as an answer.
+#[must_use]
+pub fn answer(status: StatusCode, page: &Markup) -> HttpResponse {
+    HttpResponse::build(status).content_type("text/html; charset=utf-8").body(page.0.clone())
+}
+
+/// The hidden field that every form of a session needs.
+#[must_use]
+pub fn token_field(signed_in: &SignedIn) -> Markup {
+    html! { input type="hidden" name="token" value=(signed_in.form_token); }
+}
+
+/// A screen of an app.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Screen {
+    /// What is true at this moment.
+    Now,
+    /// The search, and the life of one.
+    Connections,
+    /// Many revocations at once.
+    Incident,
+    /// Who may do what.
+    Clients,
+    /// What hangs on which key.
+    Keys,
+    /// The trail.
+    Audit,
+    /// Where events are sent.
+    Webhooks,
+    /// Other APIs whose tokens are kept here.
+    Upstreams,
+}
+
+impl Screen {
+    const ALL: [(Self, &'static str, &'static str); 8] = [
+        (Self::Now, "now", "Now"),
+        (Self::Connections, "connections", "Connections"),
+        (Self::Incident, "incident", "Incident"),
+        (Self::Audit, "audit", "Audit"),
+        (Self::Clients, "clients", "Clients"),
+        (Self::Keys, "keys", "Keys"),
+        (Self::Webhooks, "webhooks", "Webhooks"),
+        (Self::Upstreams, "upstreams", "Upstreams"),
+    ];
+}
+
+/// Who looks at a page.
+#[derive(Clone, Copy, Debug)]
+pub struct Viewer<'a> {
+    role: Role,
+    /// What ties their forms to their session.
+    pub token: &'a str,
+}
+
+impl Viewer<'_> {
+    /// Whether they may revoke, pause and resolve.
+    #[must_use]
+    pub fn may_operate(self) -> bool {
+        self.role >= Role::Operator
     }
 
-    fn render(self) -> Markup {
-        html! {
-            (DOCTYPE)
-            html lang="en" {
-                head {
-                    meta charset="utf-8";
-                    meta name="viewport" content="width=device-width, initial-scale=1";
-                    title { (self.title) " · Strongroom" }
-                    link rel="stylesheet" href=(STYLE.path());
-                    @if self.signs_in {
-                        script type="module" src=(SIGN_IN_SCRIPT.path()) {}
-                        script type="module" src=(PASSKEYS_SCRIPT.path()) {}
-                    }
-                }
-                body {
-                    header { (self.navigation()) }
-                    main { (self.content) }
-                }
+    /// Whether they may manage clients, keys, upstreams and webhooks.
+    #[must_use]
+    pub fn may_administer(self) -> bool {
+        self.role >= Role::Admin
+    }
+}
+
+/// Where a page of an app is, and who looks at it.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    signed_in: &'a SignedIn,
+    app: &'a OfApp,
+    screen: Screen,
+    title: &'a str,
+    scripts: &'a [&'static Asset],
+    /// Who looks at it.
+    pub viewer: Viewer<'a>,
+}
+
+impl<'a> Place<'a> {
+    /// Returns the place of a page with this title on a screen.
+    #[must_use]
+    pub fn new(signed_in: &'a SignedIn, app: &'a OfApp, screen: Screen, title: &'a str) -> Self {
+        let viewer = Viewer { role: signed_in.session.role, token: &signed_in.form_token };
+        Self { signed_in, app, screen, title, scripts: &[], viewer }
+    }
+
+    /// Returns the same with scripts besides the one of every page.
+    #[must_use]
+    pub fn with(self, scripts: &'a [&'static Asset]) -> Self {
+        Self { scripts, ..self }
+    }
+
+    /// Returns the path of a page of this app.
+    #[must_use]
+    pub fn at(&self, rest: impl std::fmt::Display) -> String {
+        format!("/apps/{}/{rest}", self.app.id)
+    }
+
+    /// Returns the app's id.
+    #[must_use]
+    pub const fn app_id(&self) -> AppId {
+        self.app.id
+    }
+}
+
+/// Returns a page of an app.
+#[must_use]
+pub fn page(place: &Place<'_>, main: &Markup) -> Markup {
+    let title = format!("{} · {}", place.title, place.app.name);
+    let content = html! { h1 { (place.title) } (main) };
+    let app = Some((place.app, Some(place.screen)));
+    document(&title, Some(place.signed_in), app, place.scripts, &content)
+}
+
+/// Returns a page of the deployment, which belongs to no app.
+#[must_use]
+pub fn plain(title: &str, signed_in: &SignedIn, main: &Markup) -> Markup {
+    document(title, Some(signed_in), None, &[], &html! { h1 { (title) } (main) })
+}
+
+fn document(
+    title: &str,
+    signed_in: Option<&SignedIn>,
+    app: Option<(&OfApp, Option<Screen>)>,
+    scripts: &[&Asset],
+    main: &Markup,
+) -> Markup {
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                title { (title) " · Strongroom" }
+                link rel="icon" href=(ICON.path()) type="image/svg+xml";
+                link rel="stylesheet" href=(STYLE.path());
+                script type="module" src=(PAGE_SCRIPT.path()) {}
+                @for script in scripts { script type="module" src=(script.path()) {} }
+            }
+            body {
+                a.skip href="#main" { "Skip to the content" }
+                (header(signed_in, app))
+                main id="main" tabindex="-1" { (main) }
             }
         }
     }
+}
 
-    fn navigation(&self) -> Markup {
-        html! {
-            nav {
-                a href="/" { "Strongroom" }
-                @if let Some(app) = self.app {
-                    a href={ "/apps/" (app.id) "/now" } { (app.name) }
-                }
-                @if let Some(signed_in) = self.signed_in {
-                    a href="/passkeys" { "Passkeys" }
-                    span { (signed_in.session.name) ", " (signed_in.session.role.as_str()) }
-                    form method="post" action="/sign-out" {
-                        (token_field(signed_in))
-                        button { "Sign out" }
+fn header(signed_in: Option<&SignedIn>, app: Option<(&OfApp, Option<Screen>)>) -> Markup {
+    html! {
+        header.top {
+            div.bar {
+                a.brand href="/" { "Strongroom" }
+                @if let Some((app, _)) = app { a.app href={ "/apps/" (app.id) "/now" } { (app.name) } }
+                @if let Some(signed_in) = signed_in { (who(signed_in)) }
+            }
+            @if let Some((app, screen)) = app {
+                nav.screens aria-label="Screens" {
+                    @for (each, path, title) in Screen::ALL {
+                        a href={ "/apps/" (app.id) "/" (path) }
+                            aria-current=[(screen == Some(each)).then_some("page")] { (title) }
                     }
                 }
             }
@@ -85,8 +219,16 @@ impl<'a> Page<'a> {
     }
 }
 
-/// The hidden field that every form of a session needs.
-#[must_use]
-pub fn token_field(signed_in: &SignedIn) -> Markup {
-    html! { input type="hidden" name="token" value=(signed_in.form_token); }
+fn who(signed_in: &SignedIn) -> Markup {
+    html! {
+        div.who {
+            a href="/operators" { "Operators" }
+            a href="/passkeys" { "Passkeys" }
+            span { (signed_in.session.name) ", " (signed_in.session.role.as_str()) }
+            form method="post" action="/sign-out" {
+                (token_field(signed_in))
+                button.quiet type="submit" { "Sign out" }
+            }
+        }
+    }
 }

@@ -8,19 +8,31 @@
 
 pub mod answer;
 mod assets;
+mod audit;
+mod clients;
+mod connections;
 mod context;
 pub mod guard;
 mod home;
+mod incident;
+mod keys;
 pub mod layout;
+mod live;
 mod now;
 mod of_app;
+mod parts;
 mod passkeys;
+mod people;
 mod provider;
 mod refusal;
 mod sign_in;
 pub mod signed_in;
 pub mod table;
+mod upstreams;
+mod users;
+mod webhooks;
 
 pub use context::Console;
+pub use keys::Counts;
 pub use provider::OpenIdProvider;
 pub use table::configure;

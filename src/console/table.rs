@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 
 use actix_web::{Route, web};
 
-use super::{assets, home, now, passkeys, sign_in};
+use super::{
+    assets, audit, clients, connections, home, incident, keys, now, passkeys, people, sign_in,
+    upstreams, users, webhooks,
+};
 use crate::operators::Role;
 
 /// The method of a route. What changes something is a POST.
@@ -50,6 +53,15 @@ const fn post(path: &'static str, needs: Needs, handler: fn() -> Route) -> Conso
 /// Reads.
 const AUDITOR: Needs = Needs::Role(Role::Auditor);
 
+/// Changes something.
+const OPERATOR: Needs = Needs::Role(Role::Operator);
+
+/// Does what cannot be undone, or asks whether to.
+const FRESH_OPERATOR: Needs = Needs::Fresh(Role::Operator);
+
+/// Manages clients, keys, upstreams and webhooks.
+const ADMIN: Needs = Needs::Role(Role::Admin);
+
 /// Changes how an operator signs in.
 const FRESH: Needs = Needs::Fresh(Role::Auditor);
 
@@ -69,7 +81,64 @@ pub const ROUTES: &[ConsoleRoute] = &[
     post("/passkeys/remove", FRESH, || web::post().to(passkeys::remove)),
     post("/sign-out", AUDITOR, || web::post().to(sign_in::sign_out)),
     get("/", AUDITOR, || web::get().to(home::page)),
-    get("/apps/{app}/now", AUDITOR, || web::get().to(now::page)),
+    get("/apps/{app}/now", AUDITOR, || web::get().to(now::routes::page)),
+    get("/apps/{app}/now/live", AUDITOR, || web::get().to(now::routes::live)),
+    get("/apps/{app}/connections", AUDITOR, || web::get().to(connections::routes::list)),
+    get("/apps/{app}/connections/{id}", AUDITOR, || web::get().to(connections::routes::show)),
+    get("/apps/{app}/connections/{id}/delink", FRESH_OPERATOR, || {
+        web::get().to(connections::routes::ask_delink)
+    }),
+    post("/apps/{app}/connections/{id}/delink", FRESH_OPERATOR, || {
+        web::post().to(connections::routes::delink)
+    }),
+    get("/apps/{app}/connections/{id}/invalidate", FRESH_OPERATOR, || {
+        web::get().to(connections::routes::ask_invalidate)
+    }),
+    post("/apps/{app}/connections/{id}/invalidate", FRESH_OPERATOR, || {
+        web::post().to(connections::routes::invalidate)
+    }),
+    get("/apps/{app}/incident", AUDITOR, || web::get().to(incident::routes::list)),
+    get("/apps/{app}/incident/new", FRESH_OPERATOR, || web::get().to(incident::routes::form)),
+    post("/apps/{app}/incident/preview", FRESH_OPERATOR, || {
+        web::post().to(incident::routes::preview)
+    }),
+    post("/apps/{app}/incident", FRESH_OPERATOR, || web::post().to(incident::routes::create)),
+    get("/apps/{app}/incident/{order}", AUDITOR, || web::get().to(incident::routes::show)),
+    get("/apps/{app}/incident/{order}/live", AUDITOR, || web::get().to(incident::routes::live)),
+    post("/apps/{app}/incident/{order}/pause", OPERATOR, || {
+        web::post().to(incident::routes::pause)
+    }),
+    post("/apps/{app}/incident/{order}/resume", OPERATOR, || {
+        web::post().to(incident::routes::resume)
+    }),
+    get("/apps/{app}/users/{id}", AUDITOR, || web::get().to(users::routes::show)),
+    post("/apps/{app}/users/{id}/end-sessions", OPERATOR, || {
+        web::post().to(users::routes::end_sessions)
+    }),
+    get("/apps/{app}/users/{id}/erase", FRESH_OPERATOR, || web::get().to(users::routes::ask)),
+    post("/apps/{app}/users/{id}/erase", FRESH_OPERATOR, || web::post().to(users::routes::erase)),
+    get("/apps/{app}/clients", AUDITOR, || web::get().to(clients::routes::list)),
+    get("/apps/{app}/clients/{client}", AUDITOR, || web::get().to(clients::routes::show)),
+    post("/apps/{app}/clients/{client}/disable", ADMIN, || {
+        web::post().to(clients::routes::disable)
+    }),
+    post("/apps/{app}/clients/{client}/enable", ADMIN, || web::post().to(clients::routes::enable)),
+    post("/apps/{app}/clients/{client}/secrets/{secret}/end", ADMIN, || {
+        web::post().to(clients::routes::end_secret)
+    }),
+    get("/apps/{app}/keys", AUDITOR, || web::get().to(keys::routes::page)),
+    get("/jwks.json", AUDITOR, || web::get().to(keys::routes::jwks)),
+    get("/apps/{app}/audit", AUDITOR, || web::get().to(audit::routes::page)),
+    get("/apps/{app}/audit/export", AUDITOR, || web::get().to(audit::routes::export)),
+    get("/apps/{app}/audit/links", AUDITOR, || web::get().to(audit::routes::links)),
+    get("/requests/{request}", AUDITOR, || web::get().to(audit::routes::request)),
+    get("/apps/{app}/webhooks", AUDITOR, || web::get().to(webhooks::routes::list)),
+    get("/apps/{app}/webhooks/{id}", AUDITOR, || web::get().to(webhooks::routes::show)),
+    post("/apps/{app}/webhooks/{id}/test", ADMIN, || web::post().to(webhooks::routes::test)),
+    post("/apps/{app}/webhooks/{id}/replay", ADMIN, || web::post().to(webhooks::routes::replay)),
+    get("/apps/{app}/upstreams", AUDITOR, || web::get().to(upstreams::routes::list)),
+    get("/operators", AUDITOR, || web::get().to(people::page)),
+    post("/operators/sessions/{id}/end", ADMIN, || web::post().to(people::end_session)),
 ];
 
 /// Returns the route of a method and a pattern.

@@ -3,14 +3,19 @@
 //! There is no timer. A lone query runs at once. Queries that arrive while a statement is in flight wait for it
 //! and then run as one statement; but they do not wait for a statement that hangs, and a locked row delays only
 //! its own caller. Each caller gets its own answer, after its own commit.
+//!
+//! A batch is of all threads of a replica, and its statement runs in the thread of its first caller, on a connection
+//! of that thread: a lone caller's statement wakes no other thread, and nothing that outlives a thread depends on it.
 
+use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::stream::{self, StreamExt as _};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
 use tracing::{Instrument as _, Span};
 
@@ -54,33 +59,44 @@ pub trait BatchQuery: Send + Sync + Sized + 'static {
 }
 
 /// The batch of one kind of query. Clones are the same batch.
-pub struct Batch<Q: BatchQuery>(Arc<Inner<Q>>);
-
-struct Inner<Q: BatchQuery> {
+pub struct Batch<Q: BatchQuery> {
+    queue: Arc<Queue<Q>>,
     pool: Pool,
-    runtime: tokio::runtime::Handle,
-    queue: OnceLock<mpsc::UnboundedSender<Call<Q>>>,
+    /// Where statements run; each caller's own runtime if there is none.
+    runtime: Option<Handle>,
+}
+
+/// A runtime, and a pool whose connections belong to it.
+#[derive(Clone, Debug)]
+struct Place {
+    pool: Pool,
+    runtime: Handle,
 }
 
 struct Call<Q: BatchQuery> {
     query: Q,
     answer: oneshot::Sender<sqlx::Result<Q::Output>>,
-    /// The caller's, which the batch follows; from a retry on, the batch's.
+    /// Where the statement runs if this is the first of its calls.
+    place: Place,
+    /// The caller's, which the batch follows.
     span: Span,
 }
 
 impl<Q: BatchQuery> Batch<Q> {
-    /// Creates a batch over a pool. Its task runs in the current runtime and starts with the first query.
+    /// Creates a batch over a pool. Its statements run in the current runtime.
     ///
     /// # Panics
     /// Panics outside of a runtime.
     #[must_use]
     pub fn new(pool: &Pool) -> Self {
-        Self(Arc::new(Inner {
-            pool: pool.clone(),
-            runtime: tokio::runtime::Handle::current(),
-            queue: OnceLock::new(),
-        }))
+        Self { queue: Arc::default(), pool: pool.clone(), runtime: Some(Handle::current()) }
+    }
+
+    /// Returns the same batch for the callers of one thread: a statement whose first caller is one of them runs in
+    /// that thread, on a connection of `pool`, which only that thread uses.
+    #[must_use]
+    pub fn of_thread(&self, pool: &Pool) -> Self {
+        Self { queue: Arc::clone(&self.queue), pool: pool.clone(), runtime: None }
     }
 
     /// Runs one query, in one statement with all that are waiting.
@@ -91,28 +107,21 @@ impl<Q: BatchQuery> Batch<Q> {
     pub async fn run(&self, query: Q) -> sqlx::Result<Q::Output> {
         let (answer, answered) = oneshot::channel();
         let span = span::of_batched_query(Q::NAME);
-        let queue = self.0.queue.get_or_init(|| self.start());
-        let call = Call { query, answer, span: span.clone() };
-        queue.send(call).map_err(|_| sqlx::Error::WorkerCrashed)?;
-        let patience = self.0.pool.timeout().mul_f32(PATIENCE_FACTOR);
+        let runtime = self.runtime.clone().unwrap_or_else(Handle::current);
+        let place = Place { pool: self.pool.clone(), runtime };
+        let patience = self.pool.timeout().mul_f32(PATIENCE_FACTOR);
+        self.queue.push(Call { query, answer, place, span: span.clone() });
         match tokio::time::timeout(patience, answered).instrument(span).await {
             Ok(answered) => answered.unwrap_or(Err(sqlx::Error::WorkerCrashed)),
             Err(_) => Err(sqlx::Error::PoolTimedOut),
         }
     }
-
-    fn start(&self) -> mpsc::UnboundedSender<Call<Q>> {
-        let (queue, waiting) = mpsc::unbounded_channel();
-        // The task holds the pool, not the batch, so it ends when the last clone of the batch is dropped.
-        let shared = Shared { pool: self.0.pool.clone(), contended: Semaphore::new(MAX_CONTENDED) };
-        self.0.runtime.spawn(serve(Arc::new(shared), waiting));
-        queue
-    }
 }
 
 impl<Q: BatchQuery> Clone for Batch<Q> {
     fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
+        let Self { queue, pool, runtime } = self;
+        Self { queue: Arc::clone(queue), pool: pool.clone(), runtime: runtime.clone() }
     }
 }
 
@@ -122,32 +131,142 @@ impl<Q: BatchQuery> std::fmt::Debug for Batch<Q> {
     }
 }
 
-/// What the statements of one batch share.
-struct Shared {
-    pool: Pool,
+/// The calls that wait, and what decides when the next statement begins.
+struct Queue<Q: BatchQuery> {
+    state: Mutex<State<Q>>,
     contended: Semaphore,
 }
 
-async fn serve<Q: BatchQuery>(shared: Arc<Shared>, mut waiting: mpsc::UnboundedReceiver<Call<Q>>) {
-    let in_flight = Arc::new(Semaphore::new(MAX_IN_FLIGHT));
-    let mut calls = Vec::new();
-    while waiting.recv_many(&mut calls, MAX_BATCH).await > 0 {
-        let Ok(permit) = Arc::clone(&in_flight).acquire_owned().await else { return };
-        let (calls, shared) = (std::mem::take(&mut calls), Arc::clone(&shared));
-        let (done, finished) = oneshot::channel::<()>();
-        tokio::spawn(async move {
-            // A panic fails only this statement's callers; the panic hook has logged it.
-            let span = span::of_batch(Q::NAME, calls.len());
-            spans::link(&span, calls.iter().map(|call| &call.span));
-            let answered = answer(&shared, calls).instrument(span);
-            let _ = AssertUnwindSafe(answered).catch_unwind().await;
-            drop((permit, done));
-        });
-        let _ = tokio::time::timeout(STALLED, finished).await;
+struct State<Q: BatchQuery> {
+    waiting: VecDeque<Call<Q>>,
+    /// How many statements are in flight.
+    in_flight: usize,
+    /// The latest statement, while the next one waits for it.
+    awaited: Option<Awaited>,
+    started: u64,
+}
+
+#[derive(Clone, Copy)]
+struct Awaited {
+    number: u64,
+    since: Instant,
+    /// A task will let the next statement begin if this one stalls.
+    is_watched: bool,
+}
+
+impl<Q: BatchQuery> Default for Queue<Q> {
+    fn default() -> Self {
+        let state = State { waiting: VecDeque::new(), in_flight: 0, awaited: None, started: 0 };
+        Self { state: Mutex::new(state), contended: Semaphore::new(MAX_CONTENDED) }
     }
 }
 
-async fn answer<Q: BatchQuery>(shared: &Arc<Shared>, calls: Vec<Call<Q>>) {
+impl<Q: BatchQuery> State<Q> {
+    /// Takes the calls of the next statement, if one may begin.
+    fn next(&mut self) -> Option<(u64, Vec<Call<Q>>)> {
+        if self.waiting.is_empty() || self.awaited.is_some() || self.in_flight == MAX_IN_FLIGHT {
+            return None;
+        }
+        let count = self.waiting.len().min(MAX_BATCH);
+        let calls = self.waiting.drain(..count).collect();
+        self.started += 1;
+        self.in_flight += 1;
+        let since = Instant::now();
+        self.awaited = Some(Awaited { number: self.started, since, is_watched: false });
+        Some((self.started, calls))
+    }
+
+    /// Returns the statement that has to be watched, because somebody waits for it now.
+    fn unwatched(&mut self) -> Option<Awaited> {
+        let awaited = self.awaited.as_mut().filter(|_| !self.waiting.is_empty())?;
+        let is_first = !std::mem::replace(&mut awaited.is_watched, true);
+        is_first.then_some(*awaited)
+    }
+
+    fn await_no_more(&mut self, number: u64) {
+        self.awaited = self.awaited.filter(|awaited| awaited.number != number);
+    }
+}
+
+impl<Q: BatchQuery> Queue<Q> {
+    fn state(&self) -> MutexGuard<'_, State<Q>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a call, and starts a statement unless it has to wait for another.
+    fn push(self: &Arc<Self>, call: Call<Q>) {
+        self.state().waiting.push_back(call);
+        self.start_next();
+    }
+
+    /// Starts the next statement in the runtime of its first call, unless it has to wait.
+    fn start_next(self: &Arc<Self>) {
+        // The guard ends here: a task that is spawned in a runtime that has ended is dropped at once, and comes
+        // back to this lock.
+        let next = self.state().next();
+        if let Some((number, calls)) = next
+            && let Some(Place { pool, runtime }) = calls.first().map(|call| call.place.clone())
+        {
+            let statement = InFlight { queue: Arc::clone(self), number };
+            runtime.spawn(run_statement(statement, pool, calls));
+        }
+        self.watch();
+    }
+
+    /// Has the next statement begin if the one in flight stalls. A lone statement needs no timer: one that is
+    /// earlier than all others wakes the thread.
+    fn watch(self: &Arc<Self>) {
+        let unwatched = self.state().unwatched();
+        let Some(Awaited { number, since, .. }) = unwatched else { return };
+        let Ok(runtime) = Handle::try_current() else { return };
+        let queue = Arc::clone(self);
+        runtime.spawn(async move {
+            tokio::time::sleep_until(since + STALLED).await;
+            queue.state().await_no_more(number);
+            queue.start_next();
+        });
+    }
+}
+
+/// A statement in flight. Dropping it lets the next one begin.
+struct InFlight<Q: BatchQuery> {
+    queue: Arc<Queue<Q>>,
+    number: u64,
+}
+
+impl<Q: BatchQuery> Drop for InFlight<Q> {
+    fn drop(&mut self) {
+        let mut state = self.queue.state();
+        state.in_flight -= 1;
+        state.await_no_more(self.number);
+        drop(state);
+        self.queue.start_next();
+    }
+}
+
+async fn run_statement<Q: BatchQuery>(statement: InFlight<Q>, pool: Pool, calls: Vec<Call<Q>>) {
+    let span = span::of_batch(Q::NAME, calls.len());
+    spans::link(&span, calls.iter().map(|call| &call.span));
+    let shared = Shared { pool, queue: Arc::clone(&statement.queue) };
+    // A panic fails only this statement's callers; the panic hook has logged it.
+    let answered = AssertUnwindSafe(answer(&shared, calls).instrument(span)).catch_unwind();
+    let _ = answered.await;
+    drop(statement);
+}
+
+/// What a statement and the retries of its queries work with.
+struct Shared<Q: BatchQuery> {
+    pool: Pool,
+    queue: Arc<Queue<Q>>,
+}
+
+impl<Q: BatchQuery> Clone for Shared<Q> {
+    fn clone(&self) -> Self {
+        Self { pool: self.pool.clone(), queue: Arc::clone(&self.queue) }
+    }
+}
+
+async fn answer<Q: BatchQuery>(shared: &Shared<Q>, calls: Vec<Call<Q>>) {
     // Skip callers that have gone.
     let calls = calls.into_iter().filter(|call| !call.answer.is_closed());
     let (queries, answers): (Vec<_>, Vec<_>) =
@@ -169,9 +288,8 @@ async fn answer<Q: BatchQuery>(shared: &Arc<Shared>, calls: Vec<Call<Q>>) {
         }
         Err(_) => {
             let calls = queries.into_iter().zip(answers);
-            let retries = calls.map(|(query, answer)| {
-                individually(shared, Call { query, answer, span: Span::current() })
-            });
+            let retries =
+                calls.map(|(query, answer)| individually(shared, Retry { query, answer }));
             stream::iter(retries).for_each_concurrent(MAX_INDIVIDUAL, |retry| retry).await;
         }
     }
@@ -189,12 +307,17 @@ async fn run_one<Q: BatchQuery>(pool: &Pool, query: &Q) -> sqlx::Result<Q::Outpu
         .ok_or_else(|| sqlx::Error::Protocol("a batched query without an output".into()))
 }
 
-async fn individually<Q: BatchQuery>(shared: &Arc<Shared>, call: Call<Q>) {
+/// A query of a failed statement, to be retried individually.
+struct Retry<Q: BatchQuery> {
+    query: Q,
+    answer: oneshot::Sender<sqlx::Result<Q::Output>>,
+}
+
+async fn individually<Q: BatchQuery>(shared: &Shared<Q>, call: Retry<Q>) {
     match run_one(&shared.pool, &call.query).await {
         Err(error) if Fault::of(&error) == Fault::Contention => {
             // Leaves the batch, which goes on without it.
-            let span = call.span.clone();
-            tokio::spawn(retry_contended(Arc::clone(shared), call, error).instrument(span));
+            tokio::spawn(retry_contended(shared.clone(), call, error).in_current_span());
         }
         outcome => {
             let _ = call.answer.send(outcome);
@@ -203,11 +326,7 @@ async fn individually<Q: BatchQuery>(shared: &Arc<Shared>, call: Call<Q>) {
 }
 
 /// Retries a query whose row is locked until it succeeds, fails otherwise, or its caller's time is over.
-async fn retry_contended<Q: BatchQuery>(
-    shared: Arc<Shared>,
-    mut call: Call<Q>,
-    first: sqlx::Error,
-) {
+async fn retry_contended<Q: BatchQuery>(shared: Shared<Q>, mut call: Retry<Q>, first: sqlx::Error) {
     let until = Instant::now() + shared.pool.timeout().mul_f32(CONTENDED_FACTOR);
     let mut outcome = Err(first);
     while Instant::now() < until {
@@ -216,7 +335,7 @@ async fn retry_contended<Q: BatchQuery>(
             // The caller has gone, and nothing was written.
             () = call.answer.closed() => return,
         }
-        let Ok(_permit) = shared.contended.acquire().await else { break };
+        let Ok(_permit) = shared.queue.contended.acquire().await else { break };
         outcome = run_one(&shared.pool, &call.query).await;
         let again = matches!(&outcome, Err(error) if Fault::of(error) == Fault::Contention);
         if !again {

@@ -230,7 +230,8 @@ impl Manager for Connector {
     type Error = sqlx::Error;
 
     async fn create(&self) -> sqlx::Result<Opened> {
-        self.open().await
+        // Boxed, as the test below: connecting is rare, and its future would be a part of all that acquire a connection.
+        Box::pin(self.open()).await
     }
 
     /// Refuses a broken or suspect connection, and tests one that was idle for a while.
@@ -244,7 +245,7 @@ impl Manager for Connector {
         // Ends before the caller's patience does: a test that the caller abandons learns nothing, and the next
         // caller would meet the next silent connection.
         let limit = TEST_LIMIT.min(self.timeout.mul_f32(0.3));
-        let ping = tokio::time::timeout(limit, opened.pg.ping()).await;
+        let ping = Box::pin(tokio::time::timeout(limit, opened.pg.ping())).await;
         let answered = ping.unwrap_or_else(|_| Err(silent()));
         answered.map_err(|error| {
             opened.note(&error);

@@ -108,10 +108,20 @@ impl Pools {
         Ok(Conn::single(opened.unwrap_or_else(|_| Err(silent()))?))
     }
 
-    /// Creates the pool for batched queries.
+    /// Creates the pool for the batched queries of whatever runs in no thread that serves requests.
     #[must_use]
     pub fn batches(&self) -> Pool {
-        self.pool((self.shared() * 3 / 8).clamp(1, 16))
+        self.pool((self.batches_share() / 4).max(1))
+    }
+
+    /// Creates the pool for the batched queries of one of `workers` threads that serve requests; none if there are
+    /// not enough connections for each to have one, and [`batches`](Self::batches) serves them all.
+    #[must_use]
+    pub fn worker_batches(&self, workers: usize) -> Option<Pool> {
+        let workers = u32::try_from(workers).unwrap_or(u32::MAX).max(1);
+        let rest = self.batches_share().saturating_sub((self.batches_share() / 4).max(1));
+        let share = rest / workers;
+        (share > 0).then(|| self.pool(share))
     }
 
     /// Creates the pool for the background work.
@@ -124,8 +134,7 @@ impl Pools {
     #[must_use]
     pub fn worker(&self, workers: usize) -> Pool {
         let workers = u32::try_from(workers).unwrap_or(1).max(1);
-        let batches = (self.shared() * 3 / 8).clamp(1, 16);
-        let rest = self.shared().saturating_sub(batches + self.background_share());
+        let rest = self.shared().saturating_sub(self.batches_share() + self.background_share());
         self.pool((rest / workers).max(1))
     }
 
@@ -150,6 +159,10 @@ impl Pools {
     pub fn control(&self) -> Pool {
         let connector = self.connector.clone().with_timeout(Duration::from_secs(2));
         self.register(Pool::new(connector, CONTROL_SHARE, Duration::from_secs(2).min(self.wait)))
+    }
+
+    fn batches_share(&self) -> u32 {
+        (self.shared() * 3 / 8).clamp(1, 16)
     }
 
     fn background_share(&self) -> u32 {

@@ -34,17 +34,22 @@ const TRACESTATE: &str = "tracestate";
 /// header, no body.
 pub struct RequestSpan;
 
+/// The pattern of the route that a request matches: looked up once, because the router tries all patterns again
+/// each time it is asked.
+struct Route(Option<String>);
+
 impl RootSpanBuilder for RequestSpan {
     fn on_request_start(request: &ServiceRequest) -> Span {
         let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
         let trace = TraceContext::continued_from(header(TRACEPARENT), header(TRACESTATE));
         let request_id = request.extensions().get::<RequestId>().copied();
+        let route = Route(request.match_pattern());
         let span = tracing::info_span!(
             "request",
             request_id = request_id.map(tracing::field::display),
             trace_id = trace.trace_id(),
             method = known_method(request.method()),
-            route = request.match_pattern().as_deref().unwrap_or(UNMATCHED),
+            route = route.0.as_deref().unwrap_or(UNMATCHED),
         );
         let logged = trace.trace_id();
         let trace = trace.held_by(&span);
@@ -53,6 +58,7 @@ impl RootSpanBuilder for RequestSpan {
             span.record("trace_id", trace.trace_id());
         }
         request.extensions_mut().insert(trace);
+        request.extensions_mut().insert(route);
         span
     }
 
@@ -89,7 +95,10 @@ pub async fn answer<B: MessageBody + 'static>(
     };
 
     let (status, route) = match &answered {
-        Ok(response) => (response.status(), response.request().match_pattern()),
+        Ok(response) => {
+            let route = response.request().extensions_mut().remove::<Route>();
+            (response.status(), route.and_then(|route| route.0))
+        }
         Err(error) => (error.as_response_error().status_code(), None),
     };
     let took = started.elapsed();

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use super::{OutboundUrl, Reach};
 use crate::common::coding::{Codings, Spoilt};
-use crate::common::retry_after;
+use crate::common::{retry_after, tls};
 
 /// The time limit of a connection, DNS, TCP and TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -69,7 +69,7 @@ impl Client {
         if reach == Reach::Public {
             http = http.no_proxy();
         }
-        Ok(Self { http: http.build()?, reach })
+        Ok(Self { http: tls::shared(http).build()?, reach })
     }
 
     /// Which addresses this client may reach.

@@ -19,6 +19,7 @@ use super::{ExchangeAnswer, Unsettled};
 use crate::common::coding::Spoilt;
 use crate::common::retry_after;
 use crate::common::spans;
+use crate::common::tls;
 use crate::common::trace::TraceContext;
 use crate::config::ProviderConfig;
 
@@ -26,6 +27,9 @@ use crate::config::ProviderConfig;
 const MAX_ANSWER: usize = 256 * 1024;
 /// How long connecting may take: DNS, TCP and TLS together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a connection may have been idle that an exchange reuses. Servers keep idle connections for five seconds or
+/// more, so that only one that is being stopped closes such a connection while a request is on its way.
+const RECENT: Duration = Duration::from_secs(1);
 /// The pauses between attempts that provably sent nothing.
 const UNSENT_PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(400)];
 
@@ -89,8 +93,12 @@ pub(super) struct Outgoing<'a, B> {
 #[derive(Clone, Debug)]
 pub(super) struct Transport {
     kept: reqwest::Client,
-    /// Keeps no idle connections: an exchange must never meet a stale one (ADR 16).
+    /// Reuses only what was in use a moment ago (ADR 31).
+    recent: reqwest::Client,
+    /// Reuses nothing.
     fresh: reqwest::Client,
+    /// An exchange that stays unanswered may be followed by another.
+    probes: bool,
     base_url: Url,
 }
 
@@ -115,10 +123,11 @@ fn http(settings: &ProviderConfig) -> reqwest::ClientBuilder {
         .http1_allow_obsolete_multiline_headers_in_responses(true)
         .http1_only();
     // The environment's proxy is for the provider, not for a sandbox on this machine.
+    let http = tls::shared(http);
     if settings.is_on_this_machine() { http.no_proxy() } else { http }
 }
 
-fn http_for_exchanges(settings: &ProviderConfig) -> reqwest::Result<reqwest::Client> {
+fn without_reuse(settings: &ProviderConfig) -> reqwest::Result<reqwest::Client> {
     let mut close = HeaderMap::new();
     close.insert(CONNECTION, HeaderValue::from_static("close"));
     http(settings).pool_max_idle_per_host(0).default_headers(close).build()
@@ -132,7 +141,9 @@ impl Transport {
     pub(super) fn new(settings: &ProviderConfig) -> reqwest::Result<Self> {
         // Shorter than servers keep idle connections, so that a request rarely meets a closing one.
         let kept = http(settings).pool_idle_timeout(Duration::from_secs(20)).build()?;
-        Ok(Self { kept, fresh: http_for_exchanges(settings)?, base_url: settings.base_url.clone() })
+        let recent = http(settings).pool_idle_timeout(RECENT).build()?;
+        let (fresh, probes) = (without_reuse(settings)?, settings.exchange_probe);
+        Ok(Self { kept, recent, fresh, probes, base_url: settings.base_url.clone() })
     }
 
     /// Sends one POST and reads its answer whole.
@@ -144,7 +155,18 @@ impl Transport {
         Ok(receive(permit, self.send(&self.kept, outgoing).await?).await)
     }
 
-    /// Sends one POST over a connection of its own and reads its answer whole.
+    /// Sends one POST that exchanges a code and reads its answer whole. Its connection was in use within the last
+    /// second, or is new; it is always new if an attempt without an answer would be the last.
+    pub(super) async fn post_exchange<B: Serialize>(
+        &self,
+        permit: &Permit,
+        outgoing: &Outgoing<'_, B>,
+    ) -> Result<Received, NoAnswer> {
+        let http = if self.probes { &self.recent } else { &self.fresh };
+        Ok(receive(permit, self.send(http, outgoing).await?).await)
+    }
+
+    /// Sends one POST that cannot be repeated, over a connection of its own, and reads its answer whole.
     pub(super) async fn post_on_fresh_connection<B: Serialize>(
         &self,
         permit: &Permit,

@@ -73,11 +73,13 @@ pub(super) fn console(
     let provider = provider.map(|provider| OpenIdProvider::new(provider, outbound));
     let (origin, clock) = (origin.into(), shared.clock.clone());
     let console = Console { origin, party, provider, clock, pool: pool.clone(), vault };
-    let thread = shared.thread_over(pool)?;
+    let thread = shared.console_thread(pool)?;
+    let counts = web::Data::new(console::Counts::default());
     let factory = move || {
         let (console, thread) = (console.clone(), thread.clone());
         App::new()
             .app_data(web::Data::new(console))
+            .app_data(counts.clone())
             .configure(|config| routes::data(config, &shared, Some(thread)))
             .configure(console::configure)
             .wrap(middleware::from_fn(console::guard::guard))

@@ -28,7 +28,7 @@ use crate::{events, oauth, outbound, providers, relay, upstreams};
 /// What all threads share.
 #[derive(Clone)]
 pub(super) struct Shared {
-    /// Shared by all threads: the more callers a batch has, the fewer statements run.
+    /// Of all threads: the more callers a batch has, the fewer statements run.
     pub(super) batches: Batches,
     pub(super) database: Arc<Database>,
     pub(super) vault: Vault,
@@ -192,12 +192,20 @@ impl Shared {
 
     /// Returns what one thread works with.
     pub(super) fn thread(&self, workers: usize) -> Result<Thread, StartError> {
-        self.thread_over(self.database.pools().worker(workers))
+        let pools = self.database.pools();
+        let mut context = self.context(pools.worker(workers))?;
+        if let Some(pool) = pools.worker_batches(workers) {
+            context.batches = self.batches.of_thread(&pool);
+        }
+        self.thread_over(context)
     }
 
-    /// Returns what one thread works with, over `pool`.
-    pub(super) fn thread_over(&self, pool: Pool) -> Result<Thread, StartError> {
-        let context = self.context(pool)?;
+    /// Returns what the threads of the console work with. Their batched queries run in the service's own runtime.
+    pub(super) fn console_thread(&self, pool: Pool) -> Result<Thread, StartError> {
+        self.thread_over(self.context(pool)?)
+    }
+
+    fn thread_over(&self, context: Context) -> Result<Thread, StartError> {
         let upstreams = self.upstreams(&context)?;
         let events = self.events(context.pool.clone())?;
         let relay = relay::Context {

@@ -8,7 +8,11 @@ mod store;
 
 pub use store::find;
 
+use crate::audit;
+use crate::common::actor::Actor;
+use crate::common::ids::{AppId, UserId};
 use crate::common::secret::SecretText;
+use crate::database::Conn;
 use crate::vault::{self, HashKey, KeyedHash, VaultError};
 
 /// The prefix of a session token, which distinguishes it from an access token.
@@ -29,4 +33,30 @@ pub fn is_token(token: &str) -> bool {
 
 fn token_hash(key: &HashKey, token: &str) -> KeyedHash {
     key.hash(&[b"connect session", token.as_bytes()])
+}
+
+/// Ends every session of a user of the app that is alive, and records it. Returns how many.
+///
+/// # Errors
+/// The database's.
+pub async fn end_of_user(
+    conn: &mut Conn,
+    actor: &Actor,
+    app: AppId,
+    user: UserId,
+) -> sqlx::Result<u64> {
+    let mut tx = conn.begin().await?;
+    let ended = store::end_of_user(&mut tx, app, user).await?;
+    let detail = format!("{ended} sessions");
+    let event = audit::Event {
+        app,
+        action: "session.ended",
+        outcome: "ok",
+        user: Some(user),
+        connection: None,
+        reason: Some(&detail),
+    };
+    audit::record(&mut tx, actor, &event).await?;
+    tx.commit().await?;
+    Ok(ended)
 }

@@ -69,3 +69,16 @@ pub async fn find(conn: &mut Conn, vault: &Vault, token: &str) -> sqlx::Result<O
         client_user_id: row.client_user_id,
     }))
 }
+
+/// Ends the sessions of a user of the app that are alive. Returns how many.
+pub(super) async fn end_of_user(conn: &mut Conn, app: AppId, user: UserId) -> sqlx::Result<u64> {
+    let done = sqlx::query!(
+        "UPDATE connect_sessions SET expires_at = strongroom_now()
+         WHERE user_id = $2 AND app_id = $1 AND expires_at > (SELECT strongroom_now())",
+        app.uuid(),
+        user.uuid(),
+    )
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected())
+}

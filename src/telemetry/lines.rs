@@ -17,6 +17,10 @@ use tracing_subscriber::fmt::MakeWriter;
 const MAX_LINES: usize = 16 * 1024;
 /// The most bytes that wait.
 const MAX_BYTES: usize = 8 * 1024 * 1024;
+/// How long the thread collects lines after the first: so that under load one wake-up and one write serve many.
+const COLLECT_FOR: Duration = Duration::from_millis(10);
+/// The most bytes of one write, unless one line has more.
+const MAX_WRITE: usize = 256 * 1024;
 /// How long the end of the process waits for unwritten lines.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
@@ -78,19 +82,51 @@ impl Lines {
 }
 
 fn write_all(mut out: impl Write, entries: &Receiver<Entry>, waiting: &AtomicUsize) {
-    for entry in entries {
-        match entry {
-            Entry::Line(line) => {
-                if out.write_all(&line).is_err() {
-                    DROPPED.fetch_add(1, Ordering::Relaxed);
+    let mut collected = Collected::default();
+    while let Ok(first) = entries.recv() {
+        if matches!(first, Entry::Line(_)) {
+            std::thread::sleep(COLLECT_FOR);
+        }
+        for entry in std::iter::once(first).chain(entries.try_iter()) {
+            match entry {
+                Entry::Line(line) => collected.add(&line),
+                Entry::Flushed(sender) => {
+                    collected.write(&mut out, waiting);
+                    let _ = out.flush();
+                    let _ = sender.send(());
                 }
-                waiting.fetch_sub(line.len(), Ordering::Relaxed);
             }
-            Entry::Flushed(sender) => {
-                let _ = out.flush();
-                let _ = sender.send(());
+            if collected.bytes.len() >= MAX_WRITE {
+                collected.write(&mut out, waiting);
             }
         }
+        collected.write(&mut out, waiting);
+    }
+}
+
+/// Lines that become one write.
+#[derive(Default)]
+struct Collected {
+    bytes: Vec<u8>,
+    lines: u64,
+}
+
+impl Collected {
+    fn add(&mut self, line: &[u8]) {
+        self.bytes.extend_from_slice(line);
+        self.lines += 1;
+    }
+
+    fn write(&mut self, out: &mut impl Write, waiting: &AtomicUsize) {
+        if self.lines == 0 {
+            return;
+        }
+        if out.write_all(&self.bytes).is_err() {
+            DROPPED.fetch_add(self.lines, Ordering::Relaxed);
+        }
+        waiting.fetch_sub(self.bytes.len(), Ordering::Relaxed);
+        self.bytes.clear();
+        self.lines = 0;
     }
 }
 
@@ -176,9 +212,10 @@ mod tests {
         assert!(started.elapsed() < Duration::from_secs(5));
         drop(go);
         lines.flush(Duration::from_secs(30));
-        assert_eq!(receiver.try_iter().count(), MAX_BYTES / 1024);
+        assert_eq!(receiver.try_iter().map(|it| it.len()).sum::<usize>(), MAX_BYTES);
         (&lines).write_all(&line).unwrap();
         lines.flush(Duration::from_secs(30));
-        assert_eq!(receiver.try_iter().count(), 1, "there is room again");
+        let written: usize = receiver.try_iter().map(|it| it.len()).sum();
+        assert_eq!(written, 1024, "there is room again");
     }
 }

@@ -20,7 +20,7 @@ pub struct KnownMasterKey {
 }
 
 /// The data keys of one purpose under one master key.
-#[derive(Debug, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DataKeyGroup {
     /// The master key.

@@ -31,6 +31,7 @@ mod canary;
 mod client_keys;
 mod console_attacks;
 mod console_roles;
+mod console_screens;
 mod console_sessions;
 mod counts;
 #[cfg(feature = "failpoints")]
@@ -95,6 +96,7 @@ mod server_metadata;
 mod sessions;
 mod shapes;
 mod signing_keys;
+mod tls;
 mod tokens;
 mod traces;
 mod unfit;

@@ -19,7 +19,7 @@ for_each_bank! {
     a_token_survives_whatever_its_answer_is_wrapped_in,
     what_cannot_be_read_for_sure_settles_nothing,
     a_delinking_is_confirmed_by_an_answer_that_is_encoded_or_marked,
-    an_exchange_never_meets_a_connection_that_was_kept,
+    an_exchange_that_may_be_tried_once_never_meets_a_connection_that_was_kept,
 }
 
 const ACCOUNTS: &str = "data/accounts/get";
@@ -412,7 +412,7 @@ async fn a_date_in_retry_after_is_passed_on_as_seconds() {
     assert_eq!((answer.status, answer.header("retry-after")), (429, "20"));
 }
 
-async fn an_exchange_never_meets_a_connection_that_was_kept(bank: Bank) {
+async fn an_exchange_that_may_be_tried_once_never_meets_a_connection_that_was_kept(bank: Bank) {
     let token = token(bank);
     let keep = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{token}", token.len());
     // Whoever uses a connection twice is cut off without a byte.

@@ -365,7 +365,7 @@ async fn a_slow_statement_whose_caller_left_costs_its_own_connection_and_no_othe
         migrate: false,
         owner: None,
     };
-    let pool = Pools::new(&config).batches();
+    let pool = Pools::new(&config).background();
     let backend = "SELECT pg_backend_pid()";
     let (mut left, mut other) = (pool.acquire().await.unwrap(), pool.acquire().await.unwrap());
     let before: i32 = sqlx::query_scalar(backend).fetch_one(&mut other).await.unwrap();

@@ -221,7 +221,7 @@ fn asked() -> Vec<(&'static str, Vec<&'static str>, u64)> {
     const FIRST: &str = "'00000000-0000-0000-0000-000000000000'";
     const MANY: &str = "12";
     let search = |status: &'static str, text: &'static str, most: &'static str| {
-        vec![APP, status, "NULL", "NULL", text, LAST, MANY, FIRST, most, "NULL"]
+        vec![APP, status, "NULL", "NULL", text, LAST, MANY, FIRST, most, "NULL", "NULL"]
     };
     vec![
         ("list_connections", vec![APP, LAST, MANY, "NULL", FIRST], 30),
@@ -235,7 +235,10 @@ fn asked() -> Vec<(&'static str, Vec<&'static str>, u64)> {
         ("list_connections_of_user", vec![APP, NOBODY, "NULL", LAST, MANY, "NULL", FIRST], 30),
         (
             "search_connections_of_user",
-            vec![APP, "NULL", "NULL", "NULL", "NULL", LAST, MANY, FIRST, MANY, "NULL", NOBODY],
+            vec![
+                APP, "NULL", "NULL", "NULL", "NULL", LAST, MANY, FIRST, MANY, "NULL", "NULL",
+                NOBODY,
+            ],
             30,
         ),
         ("search_connections", search("NULL", "NULL", MANY), 30),

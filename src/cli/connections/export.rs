@@ -136,6 +136,7 @@ impl Export {
                 client_user_id: None,
                 status: Some(Status::Active),
                 attention: None,
+                created_by: None,
                 created_before: None,
                 created_after: None,
                 text: None,

@@ -124,6 +124,7 @@ impl List {
             client_user_id: self.user.as_deref(),
             status: self.status,
             attention: self.attention,
+            created_by: None,
             created_before: self.created_before,
             created_after: self.created_after,
             text: self.text.as_deref(),

@@ -214,7 +214,7 @@ pub async fn create(
 
 /// Returns the id of the bulk revocation that this request created, now or before. Counts and wakes the
 /// background work if it is new.
-fn created_id(context: &Context, outcome: &CreateOutcome) -> Result<BulkRevocationId, Problem> {
+pub fn created_id(context: &Context, outcome: &CreateOutcome) -> Result<BulkRevocationId, Problem> {
     match *outcome {
         CreateOutcome::New { id, ended } => {
             context.metrics.revocations(RevocationEnd::Confirmed, ended);

@@ -17,6 +17,8 @@ pub struct Search<'a> {
     pub client_user_id: Option<&'a str>,
     pub status: Option<Status>,
     pub attention: Option<bool>,
+    /// The client that submitted them, or that created the session which did.
+    pub created_by: Option<&'a str>,
     /// Exclusive.
     pub created_before: Option<OffsetDateTime>,
     /// Inclusive.

@@ -39,6 +39,12 @@ impl Budgets {
         Self { portions: Arc::default(), clock, default_budget }
     }
 
+    /// Returns how many tokens a client may reveal in a minute unless its own terms say otherwise.
+    #[must_use]
+    pub const fn default_budget(&self) -> u32 {
+        self.default_budget
+    }
+
     fn portion_of(&self, client: &Arc<str>) -> SharedPortion {
         let mut portions = self.portions.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(portions.entry(Arc::clone(client)).or_default())

@@ -1,14 +1,70 @@
-//! `/apps/{app}/now`: what is true of an app at this moment.
+//! Now: what lives at the bank though it is revoked here, what is in flight, and what needs somebody.
 
-use actix_web::HttpResponse;
-use maud::html;
+mod model;
+pub mod page;
+pub mod routes;
+mod store;
 
-use super::layout::Page;
-use super::of_app::OfApp;
-use super::signed_in::SignedIn;
+pub use model::{Count, Database, Now, Process};
 
-/// `GET /apps/{app}/now`.
-pub async fn page(signed_in: SignedIn, app: OfApp) -> HttpResponse {
-    let content = html! { h1 { "Now" } };
-    Page { title: "Now", app: Some(&app), content, ..Page::of(Some(&signed_in)) }.answer()
+use crate::audit;
+use crate::common::ids::AppId;
+use crate::connections::Context;
+use crate::connections::model::Status;
+use crate::connections::query::search::{self, StatusCount};
+use crate::database::Conn;
+
+/// Reads what the database says about the app.
+pub async fn read(conn: &mut Conn, app: AppId) -> sqlx::Result<Database> {
+    let counts = search::stats(conn, app).await?;
+    let count = |status| count(&counts, status);
+    Ok(Database {
+        at: store::now(conn).await?,
+        active: count(Status::Active),
+        revoking: count(Status::Revoking),
+        pending: count(Status::Pending),
+        orphaned: count(Status::Orphaned),
+        unconfirmed: store::unconfirmed(conn, app).await?,
+        codes: store::codes(conn, app).await?,
+        attention: store::attention(conn, app).await?,
+        orders: store::orders(conn, app).await?,
+        upstreams: store::upstreams(conn, app).await?,
+        webhooks: store::webhooks(conn, app).await?,
+        chain: audit::standing(conn, app).await?,
+    })
+}
+
+fn count(counts: &[StatusCount], status: Status) -> Count {
+    let found = counts.iter().find(|count| count.status == status);
+    found.map_or_else(Count::default, |it| Count {
+        total: it.total,
+        oldest: Some(it.oldest_created_at),
+    })
+}
+
+/// Reads what this process knows by itself.
+#[must_use]
+pub fn process(context: &Context) -> Process {
+    let outages = context.vault.outages().into_iter();
+    Process {
+        answers_waiting: context.metrics.answers_waiting.get(),
+        answers_lost: context.metrics.answers_lost.get(),
+        key_outages: outages
+            .map(|outage| (outage.key.to_string(), outage.cause.clone(), outage.lasts.as_secs()))
+            .collect(),
+    }
+}
+
+/// Reads both; without the database, what this process knows.
+pub async fn load(context: &Context, app: AppId) -> Now {
+    let database = async { read(&mut context.pool.acquire().await?, app).await };
+    let database = database.await.inspect_err(|error| {
+        tracing::warn!(cause = %error, "the console could not read the database");
+    });
+    Now { process: process(context), database: database.ok() }
+}
+
+/// Reads the database's clock.
+pub async fn clock(conn: &mut Conn) -> sqlx::Result<time::OffsetDateTime> {
+    store::now(conn).await
 }

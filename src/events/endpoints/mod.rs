@@ -13,7 +13,8 @@ mod store;
 pub use admin::WebhookError;
 pub use log::{DeliveryStatus, WebhookDelivery};
 pub use model::{
-    Change, Draft, Signature, Webhook, WebhookDescription, WebhookEventTypes, WebhookURL,
+    Change, DisabledReason, Draft, Signature, Webhook, WebhookDescription, WebhookEventTypes,
+    WebhookURL,
 };
 pub use secret::{SigningKey, WebhookSecret, signatures};
 pub use store::{Delivery, SealedSecret, deliveries, find, list, secrets};

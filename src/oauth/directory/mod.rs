@@ -293,7 +293,7 @@ impl Directory {
     }
 
     /// Returns all keys, those that only verify and the next one included.
-    pub(super) fn keys(&self) -> Vec<Arc<SigningKey>> {
+    pub(crate) fn keys(&self) -> Vec<Arc<SigningKey>> {
         self.current().keys.iter().map(|known| Arc::clone(&known.key)).collect()
     }
 

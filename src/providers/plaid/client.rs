@@ -33,7 +33,7 @@ pub async fn exchange(link: Link<'_>, exchange: &Exchange<'_>) -> ExchangeAnswer
         limit: link.settings.exchange_timeout,
     };
     // Each exchange has a connection of its own (ADR 16).
-    match link.transport.post_on_fresh_connection(link.permit, &outgoing).await {
+    match link.transport.post_exchange(link.permit, &outgoing).await {
         Ok(received) => wire::exchange(&received, &[app.app_secret.expose(), code.expose()]),
         Err(none) => none.into(),
     }

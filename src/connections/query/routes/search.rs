@@ -111,6 +111,7 @@ pub async fn search(
         client_user_id: query.client_user_id.as_deref(),
         status: query.status.as_deref().map(status).transpose()?,
         attention: query.attention.as_deref().map(attention).transpose()?,
+        created_by: None,
         created_before: before.map(|text| moment("createdBefore", text)).transpose()?,
         created_after: after.map(|text| moment("createdAfter", text)).transpose()?,
         text: query.text.as_deref(),

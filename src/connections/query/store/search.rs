@@ -40,6 +40,7 @@ macro_rules! select_found {
                         'usr_' || c.user_id::text, c.login_id, c.dapi_user_id, c.dapi_token_id,
                         u.client_user_id))) > 0)
                AND ($10::bool IS NULL OR $10 = (c.attention_type IS NOT NULL AND c.status = 'active'))
+               AND ($11::text IS NULL OR c.created_by = $11)
              ORDER BY c.id DESC LIMIT $7"#,
             $scan.app.uuid(),
             $scan.search.status.map(Status::as_str),
@@ -50,7 +51,8 @@ macro_rules! select_found {
             $scan.rows(),
             $scan.end.unwrap_or(Uuid::nil()),
             $scan.most(),
-            $scan.search.attention
+            $scan.search.attention,
+            $scan.search.created_by
             $(, $argument)*
         )
     };
@@ -85,8 +87,8 @@ impl Scan<'_> {
         select_found!(
             "search_connections_of_user",
             "(c.user_id, c.id)
-                     < ((SELECT id FROM users WHERE app_id = $1 AND client_user_id = $11), $6)
-             AND (c.user_id, c.id) >= ((SELECT id FROM users WHERE app_id = $1 AND client_user_id = $11),
+                     < ((SELECT id FROM users WHERE app_id = $1 AND client_user_id = $12), $6)
+             AND (c.user_id, c.id) >= ((SELECT id FROM users WHERE app_id = $1 AND client_user_id = $12),
                                        '00000000-0000-0000-0000-000000000000')",
             "c.user_id DESC, c.id DESC",
             self,
@@ -139,7 +141,7 @@ impl Scan<'_> {
 
 /// Returns a page of the app's connections that match, newest first.
 ///
-/// A filter that no index answers (text, time, no attention) reads at most [`SCANNED_FOR_TEXT`] or [`SCANNED`] rows per page;
+/// A filter that no index answers (text, time, client, no attention) reads at most [`SCANNED_FOR_TEXT`] or [`SCANNED`] rows per page;
 /// the cursor then continues behind the last row that was read.
 pub async fn search(conn: &mut Conn, app: AppId, search: &Search<'_>) -> sqlx::Result<Page<Found>> {
     let end = end_of_scan(conn, app, search).await?;
@@ -154,7 +156,11 @@ pub async fn search(conn: &mut Conn, app: AppId, search: &Search<'_>) -> sqlx::R
     if let (None, Some(end)) = (page.next, end) {
         page.next = Some(Cursor::after(end));
         if search.cursor.is_none() {
-            page.items.extend(older_by_name(conn, app, search, end, page.items.len()).await?);
+            let mut older = older_by_name(conn, app, search, end, page.items.len()).await?;
+            older.retain(|row| {
+                search.created_by.is_none() || row.created_by.as_deref() == search.created_by
+            });
+            page.items.extend(older);
         }
     }
     Ok(Page { items: with_views(conn, app, page.items).await?, next: page.next })
@@ -162,7 +168,7 @@ pub async fn search(conn: &mut Conn, app: AppId, search: &Search<'_>) -> sqlx::R
 
 /// Rows in whose ids one search looks for a text at most: some 10 µs each.
 const SCANNED_FOR_TEXT: i64 = 2000;
-/// Rows of which one search compares the time or the attention at most: some 3 µs each.
+/// Rows of which one search compares the time, the client or the attention at most: some 3 µs each.
 const SCANNED: i64 = 6000;
 
 /// Returns how many rows a search reads at most, or `None` if an index answers all of it.
@@ -171,7 +177,8 @@ fn most_scanned(search: &Search<'_>) -> Option<i64> {
         return Some(SCANNED_FOR_TEXT);
     }
     let timed = search.created_before.is_some() || search.created_after.is_some();
-    (timed || search.attention == Some(false)).then_some(SCANNED)
+    let filtered = timed || search.created_by.is_some() || search.attention == Some(false);
+    filtered.then_some(SCANNED)
 }
 
 /// Returns the last connection that this search reads, or `None` if it reads all that are left.

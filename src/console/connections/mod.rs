@@ -1,0 +1,33 @@
+//! Connections: a search, the life of one as a timeline, and its revocation.
+
+mod model;
+pub mod page;
+pub mod routes;
+mod store;
+pub mod timeline;
+
+pub use model::{Life, Query};
+
+use std::collections::HashMap;
+
+use crate::audit::{self, Linked};
+use crate::common::ids::{AppId, AuditEventId, ConnectionId};
+use crate::common::paging::Page;
+use crate::connections::query::search::{self, Found};
+use crate::console::now;
+use crate::database::Conn;
+
+/// Returns a page of the connections that match.
+pub async fn find(conn: &mut Conn, app: AppId, query: &Query) -> sqlx::Result<Page<Found>> {
+    let at = now::clock(conn).await?;
+    search::search(conn, app, &query.search(at)).await
+}
+
+/// Reads all that is known of one connection, and verifies the link of each row of its trail.
+pub async fn life(conn: &mut Conn, app: AppId, id: ConnectionId) -> sqlx::Result<Option<Life>> {
+    let Some(found) = search::with_history(conn, app, id).await? else { return Ok(None) };
+    let Some(standing) = store::standing(conn, app, id).await? else { return Ok(None) };
+    let links: HashMap<AuditEventId, Linked> = audit::check(conn, app, &found.history).await?;
+    let events = store::events(conn, app, found.found.user, id).await?;
+    Ok(Some(Life { at: now::clock(conn).await?, found, standing, links, events }))
+}

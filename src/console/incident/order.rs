@@ -1,0 +1,172 @@
+//! One order: how far it is, and pause, resume and cancel.
+
+use maud::{Markup, html};
+use time::{Duration, OffsetDateTime};
+
+use crate::connections::bulk_revocation::{BulkRevocation, BulkRevocationStatus};
+use crate::console::layout::{Place, page};
+use crate::console::parts::{
+    Notice, form_token, id, moment, moment_or, notice, number, pill, row, span,
+};
+
+/// Returns the page, which updates itself as Now does.
+#[must_use]
+pub fn show(place: &Place<'_>, order: &BulkRevocation, now: OffsetDateTime) -> Markup {
+    page(
+        place,
+        &html! {
+            p.live-state id="contact" role="status" data-live=(place.at(format_args!("incident/{}/live", order.id))) {
+                "As of this page’s load. Reload it to look again."
+            }
+            div id="live" { (live(place, order, now)) }
+            @if place.viewer.may_operate() { (actions(place, order)) }
+            (properties(order))
+        },
+    )
+}
+
+/// Returns the part of the page that is sent again when something changes.
+#[must_use]
+pub fn live(place: &Place<'_>, order: &BulkRevocation, now: OffsetDateTime) -> Markup {
+    let left = order.telling + order.waiting;
+    html! {
+        p.lead { (pill(state(order))) " " (order.reason) }
+        @match order.matched {
+            None => p { "In force: nothing that it matches is usable. They are being counted." },
+            Some(matched) => (progress(order, matched)),
+        }
+        section.figures aria-label="Progress" {
+            (figure("Told", order.told, "certain that nothing usable is left"))
+            (figure("Failed", order.failed, "ended without that certainty"))
+            (figure("Being told", order.telling, "with those that are tried again"))
+            (figure("Waiting", order.waiting, "held until the rate allows them"))
+            (figure("Live at the bank", left, "unusable here"))
+        }
+        @if order.status == BulkRevocationStatus::Running && left > 0 {
+            p { (order.per_second) " a second; about " (lasts(remaining(order, now))) " are left, if the bank link answers." }
+        }
+        @if order.status == BulkRevocationStatus::Paused && left > 0 {
+            (notice(Notice::Warning, "Paused", &html! {
+                p { (number(left)) " tokens live at the bank link and are unusable here. Nothing is sent until it is resumed." }
+            }))
+        }
+        @if !order.errors.is_empty() {
+            h2 { "What the bank link answers instead of confirming" }
+            ul.reasons { @for error in &order.errors { li { strong { (number(error.count)) } " · " (error.error) } } }
+            p { a href=(place.at("connections?status=revoking")) { "Those that are not confirmed" } }
+        }
+    }
+}
+
+fn figure(name: &str, count: i64, note: &str) -> Markup {
+    html! {
+        div.figure {
+            span.figure-name { (name) }
+            span.figure-value { (number(count)) }
+            span.figure-note { (note) }
+        }
+    }
+}
+
+fn progress(order: &BulkRevocation, matched: i64) -> Markup {
+    let ended = order.told + order.failed;
+    html! {
+        label for="progress" { (number(ended)) " of " (number(matched)) " have ended" }
+        progress id="progress" max=(matched.max(1)) value=(ended.min(matched.max(1))) {}
+    }
+}
+
+/// Returns its status, as a pill has it.
+#[must_use]
+pub const fn state(order: &BulkRevocation) -> &'static str {
+    match order.status {
+        BulkRevocationStatus::Running => "running",
+        BulkRevocationStatus::Paused => "paused",
+        BulkRevocationStatus::Cancelled => "cancelled",
+        BulkRevocationStatus::Done => "done",
+    }
+}
+
+/// Returns how many seconds the rest takes: by the rate at which connections ended so far, or by the order's own if none has.
+fn remaining(order: &BulkRevocation, now: OffsetDateTime) -> i64 {
+    let left = order.telling + order.waiting;
+    let (ended, passed) =
+        (order.told + order.failed, (now - order.created_at).whole_seconds().max(1));
+    let by_rate = left / i64::from(order.per_second).max(1);
+    if ended == 0 { by_rate } else { by_rate.max(left.saturating_mul(passed) / ended) }
+}
+
+/// Returns a number of seconds as a length of time.
+#[must_use]
+pub fn lasts(seconds: i64) -> String {
+    span(Duration::seconds(seconds.max(1)))
+}
+
+fn actions(place: &Place<'_>, order: &BulkRevocation) -> Markup {
+    let button = |what: &str, label: &str| {
+        html! {
+            form method="post" action=(place.at(format_args!("incident/{}/{what}", order.id))) {
+                (form_token(place.viewer.token))
+                button type="submit" { (label) }
+            }
+        }
+    };
+    html! {
+        div.actions {
+            @match order.status {
+                BulkRevocationStatus::Running => (button("pause", "Pause")),
+                BulkRevocationStatus::Paused => (button("resume", "Resume")),
+                BulkRevocationStatus::Cancelled | BulkRevocationStatus::Done => {},
+            }
+        }
+    }
+}
+
+fn properties(order: &BulkRevocation) -> Markup {
+    html! {
+        dl.properties {
+            (row("Incident", &id(order.id)))
+            (row("How", &html! { (order.kind.as_str()) }))
+            (row("Which", &html! { code.id { (order.filter) } }))
+            (row("Begun", &moment(order.created_at)))
+            (row("By", &html! { (order.created_by.as_deref().unwrap_or("operator")) }))
+            (row("Ended", &moment_or(order.finished_at, "not yet")))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use time::macros::datetime;
+
+    use super::*;
+    use crate::common::ids::BulkRevocationId;
+    use crate::connections::model::RevocationKind;
+
+    #[test]
+    fn the_rest_is_estimated_by_what_was_reached_and_never_faster_than_the_rate() {
+        let began = datetime!(2026-11-27 12:00 UTC);
+        let mut order = BulkRevocation {
+            id: BulkRevocationId::new(),
+            status: BulkRevocationStatus::Running,
+            kind: RevocationKind::Invalidate,
+            reason: "leak".to_owned(),
+            filter: json!({ "all": true }),
+            per_second: 10,
+            created_by: None,
+            created_at: began,
+            finished_at: None,
+            matched: Some(1000),
+            told: 0,
+            failed: 0,
+            telling: 0,
+            waiting: 1000,
+            errors: Vec::new(),
+        };
+        assert_eq!(remaining(&order, began), 100);
+        (order.told, order.waiting) = (100, 900);
+        assert_eq!(remaining(&order, began + Duration::seconds(50)), 450);
+        assert_eq!(remaining(&order, began + Duration::seconds(5)), 90);
+    }
+}
