@@ -223,7 +223,7 @@ fn asked() -> Vec<(&'static str, Vec<&'static str>, u64)> {
     let search = |status: &'static str, text: &'static str, most: &'static str| {
         vec![APP, status, "NULL", "NULL", text, LAST, MANY, FIRST, most, "NULL", "NULL"]
     };
-    vec![
+    let mut asked = vec![
         ("list_connections", vec![APP, LAST, MANY, "NULL", FIRST], 30),
         ("list_connections", vec![APP, LAST, MANY, "false", FIRST], 60),
         ("list_connections_by_status", vec![APP, "'revoking'", LAST, MANY, "NULL", FIRST], 30),
@@ -263,6 +263,16 @@ fn asked() -> Vec<(&'static str, Vec<&'static str>, u64)> {
             vec![APP, FIRST, LAST, "NULL", "NULL", "NULL", "NULL", "NULL", ONE, "NULL", MANY],
             30,
         ),
+        ("view_connections", vec!["ARRAY['{app}']::uuid[]", "ARRAY['{connection}']::uuid[]"], 30),
+        ("release_delinks_of_user", vec![USER], 60),
+    ];
+    asked.extend(of_background_work());
+    asked
+}
+
+/// What the background work asks.
+fn of_background_work() -> Vec<(&'static str, Vec<&'static str>, u64)> {
+    vec![
         ("find_due_exchanges", vec!["100", "'{}'", "'{dapi,plaid}'"], 60),
         ("find_due_in_doubt", vec!["100", "'{}'", "'{dapi,plaid}'"], 60),
         ("find_due_delinks", vec!["100", "'{}'"], 60),
@@ -273,8 +283,6 @@ fn asked() -> Vec<(&'static str, Vec<&'static str>, u64)> {
         ("release_awaited_delinks", vec!["500", "'2 seconds'"], 60),
         ("hold_paused_delinks", vec!["500"], 60),
         ("delete_old_counts", vec![], 60),
-        ("view_connections", vec!["ARRAY['{app}']::uuid[]", "ARRAY['{connection}']::uuid[]"], 30),
-        ("release_delinks_of_user", vec![USER], 60),
     ]
 }
 

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use aws_lc_rs::digest;
+use base64::Engine as _;
 use serde_json::{Value, json};
 
 use super::{Keypair, base64};
@@ -135,7 +136,6 @@ async fn answer(req: HttpRequest, body: String, state: web::Data<Mutex<State>>) 
             let encode = |text: &str| -> String {
                 url::form_urlencoded::byte_serialize(text.as_bytes()).collect()
             };
-            use base64::Engine as _;
             let pair = format!("{}:{}", encode(CLIENT), encode(SECRET));
             let basic = base64::engine::general_purpose::STANDARD.encode(pair);
             let given = req.headers().get("authorization").map(|it| it.to_str().unwrap());
