@@ -73,6 +73,7 @@ mod oauth;
 mod oauth_crate;
 mod odd_answers;
 mod oidc;
+mod operators_cli;
 mod outages;
 mod passkeys;
 mod plaid;

@@ -45,7 +45,7 @@ async fn database(other: &tempfile::TempDir) -> String {
 async fn the_demo_of_compose_goes_from_the_page_to_a_connection() {
     let (other, folder, room) = (temporary(), temporary(), temporary());
     let beside = Dev::start(other.path());
-    let ports = ["8000", "8080", "8081"].map(|port| (port, free_port()));
+    let ports = ["8000", "8080", "8081", "8082"].map(|port| (port, free_port()));
     let service = service();
     let line: Vec<String> = serde_json::from_str(&value(&service, "command")).unwrap();
     let mut command: Command = strongroom(folder.path(), &[]);
@@ -53,7 +53,12 @@ async fn the_demo_of_compose_goes_from_the_page_to_a_connection() {
         let argument = argument.replace("/demo", room.path().to_str().unwrap());
         command.arg(moved(&argument, &ports));
     }
-    for name in ["STRONGROOM_LISTEN", "STRONGROOM_PUBLIC_URL"] {
+    for name in [
+        "STRONGROOM_LISTEN",
+        "STRONGROOM_PUBLIC_URL",
+        "STRONGROOM_CONSOLE_LISTEN",
+        "STRONGROOM_CONSOLE_URL",
+    ] {
         command.env(name, moved(&value(&service, name), &ports));
     }
     command
@@ -62,7 +67,7 @@ async fn the_demo_of_compose_goes_from_the_page_to_a_connection() {
         .env("STRONGROOM_CONSOLE_LISTEN", "127.0.0.1:0");
     let dev = Dev::of(command);
 
-    let [(_, demo), (_, api), _] = &ports;
+    let [(_, demo), (_, api), ..] = &ports;
     assert_eq!(dev.url("demoURL"), format!("http://127.0.0.1:{demo}"));
     assert_eq!(dev.url("apiURL"), format!("http://127.0.0.1:{api}"));
     for (published, _) in &ports {

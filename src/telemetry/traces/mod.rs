@@ -17,8 +17,9 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::registry::Registry as MetricsRegistry;
 use tracing::level_filters::LevelFilter;
+use tracing::subscriber::Interest;
 use tracing_subscriber::Layer;
-use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::filter::dynamic_filter_fn;
 
 use self::queue::Queue;
 use self::sampler::Sampler;
@@ -54,7 +55,13 @@ fn exporting(config: &TracesConfig) -> Result<BoxedLayer, String> {
         .with_target(false)
         .with_tracked_inactivity(false)
         .with_context_activation(false);
-    let ours = filter_fn(is_own_span).with_max_level_hint(LevelFilter::TRACE);
+    // Asked each time: of two filters whose answers are both kept, a span would get the answer to what was asked before
+    // it in its thread, such as whether sqlx should log a statement.
+    let ours = dynamic_filter_fn(|metadata, _| is_own_span(metadata))
+        .with_callsite_filter(|metadata| {
+            if is_own_span(metadata) { Interest::sometimes() } else { Interest::never() }
+        })
+        .with_max_level_hint(LevelFilter::TRACE);
     Ok(layer.with_filter(ours).boxed())
 }
 
