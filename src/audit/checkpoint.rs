@@ -8,7 +8,7 @@ use super::model::LINK_VERSION;
 use super::store;
 use crate::common::ids::AppId;
 use crate::common::signer::Signer;
-use crate::database::Conn;
+use crate::database::{self, Conn};
 
 /// The `typ` of a checkpoint's JWS (RFC 7515 §4.1.9). No other token of this service has it.
 pub const TYP: &str = "strongroom-audit-checkpoint+jwt";
@@ -45,7 +45,7 @@ pub async fn checkpoint(
     app: AppId,
     signer: &Signer,
 ) -> sqlx::Result<Option<SignedCheckpoint>> {
-    let now = store::now(conn).await?;
+    let now = database::now(conn).await?;
     let head = store::head(conn, app).await?;
     let claims = Checkpoint {
         iss: signer.issuer().to_owned(),

@@ -121,11 +121,6 @@ pub(super) async fn take_unlinked(
     Ok((taken.len(), rows.into_iter().map(|row| (row.app, row.into())).collect()))
 }
 
-/// Returns the time by the database's clock.
-pub(super) async fn now(conn: &mut Conn) -> sqlx::Result<OffsetDateTime> {
-    sqlx::query_scalar!(r#"SELECT strongroom_now() AS "it!""#).fetch_one(conn).await
-}
-
 /// Returns the last link of an app's chain, by a backward scan of the primary key.
 pub(super) async fn head(conn: &mut Conn, app: AppId) -> sqlx::Result<Head> {
     let row = sqlx::query!(

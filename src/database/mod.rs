@@ -14,6 +14,7 @@
 //! May import: common, config.
 
 mod batch;
+mod clock;
 mod conn;
 mod connector;
 mod fault;
@@ -27,6 +28,7 @@ mod span;
 mod transaction;
 
 pub use batch::{Batch, BatchQuery};
+pub use clock::now;
 pub use conn::Conn;
 pub use fault::{Fault, MaybeDatabase, is_outage};
 pub use health::Health;

@@ -38,7 +38,7 @@ mod watch;
 pub use aws_kms::InvalidKeyArn;
 pub use aws_kms::{AwsKms, AwsSettings, InvalidAwsKms, StaticCredentials};
 pub use data_key_rotation::{
-    Published, Rotating, Scope, SealedAnew, count_rotating, destroy_former, is_key_destroyed, now,
+    Published, Rotating, Scope, SealedAnew, count_rotating, destroy_former, is_key_destroyed,
     publish, rotating, seal_anew, switch,
 };
 pub use error::{Unavailable, VaultError};

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use strongroom::database;
 use strongroom::vault::{self, Scope};
 use strongroom_dev::sandbox::{Effect, Fault, SYSTEMS_CLIENT_ID, SYSTEMS_CLIENT_SECRET};
 
@@ -90,7 +91,7 @@ async fn rotate(app: &TestApp) {
     let vault = &app.context.vault;
     let mut conn = app.context.pool.acquire().await.unwrap();
     let scope = Scope::default();
-    let now = vault::now(&mut conn).await.unwrap();
+    let now = database::now(&mut conn).await.unwrap();
     let published = vault::publish(&mut conn, vault, scope, now, None, 1000).await.unwrap();
     assert!(published.done > 0 && published.done == published.found);
     let found = vault::rotating(&mut conn, scope, None, 1000).await.unwrap();
@@ -402,7 +403,7 @@ async fn a_rewrap_takes_both_keys_of_one_that_rotates_along() {
     let both = format!("{OTHER},{MASTER_KEY}");
     let (vault, scope) = (&app.context.vault, Scope::default());
     let mut conn = app.context.pool.acquire().await.unwrap();
-    let now = vault::now(&mut conn).await.unwrap();
+    let now = database::now(&mut conn).await.unwrap();
     vault::publish(&mut conn, vault, scope, now, None, 100).await.unwrap();
     let rewrap = async |first: &str| {
         let variables = [("STRONGROOM_MASTER_KEYS", first)];
@@ -455,7 +456,7 @@ async fn an_erasure_during_a_rotation_destroys_both_keys() {
     app.active("bob").await;
     let (vault, scope) = (&app.context.vault, Scope::default());
     let mut conn = app.context.pool.acquire().await.unwrap();
-    let now = vault::now(&mut conn).await.unwrap();
+    let now = database::now(&mut conn).await.unwrap();
     vault::publish(&mut conn, vault, scope, now, None, 100).await.unwrap();
     let found = vault::rotating(&mut conn, scope, None, 100).await.unwrap();
     vault::switch(&mut conn, &found.iter().collect::<Vec<_>>(), Duration::ZERO).await.unwrap();

@@ -14,7 +14,7 @@ use crate::cli::output::{Output, Progress, count};
 use crate::cli::session::{Session, app};
 use crate::common::ids::DataKeyId;
 use crate::config::{DatabaseConfig, Environment, Reader};
-use crate::database::Conn;
+use crate::database::{self, Conn};
 use crate::vault::{self, KeyOwner, Rotating, Scope, Vault};
 use crate::{apps, audit, users};
 
@@ -68,7 +68,7 @@ impl RotateData {
         let Session { mut conn, vault } = Session::open(environment).await?;
         let scope = self.scope(&mut conn).await?;
         let made_before =
-            vault::now(&mut conn).await? - time::Duration::days(self.older_than.into());
+            database::now(&mut conn).await? - time::Duration::days(self.older_than.into());
         let progress = output.progress(Some(0));
         progress.message("data keys");
         let published_for = PUBLISHED_FOR.max(timeout * 2);

@@ -14,12 +14,11 @@ use crate::audit::{self, Linked};
 use crate::common::ids::{AppId, AuditEventId, ConnectionId};
 use crate::common::paging::Page;
 use crate::connections::query::search::{self, Found};
-use crate::console::now;
-use crate::database::Conn;
+use crate::database::{self, Conn};
 
 /// Returns a page of the connections that match.
 pub async fn find(conn: &mut Conn, app: AppId, query: &Query) -> sqlx::Result<Page<Found>> {
-    let at = now::clock(conn).await?;
+    let at = database::now(conn).await?;
     search::search(conn, app, &query.search(at)).await
 }
 
@@ -29,5 +28,5 @@ pub async fn life(conn: &mut Conn, app: AppId, id: ConnectionId) -> sqlx::Result
     let Some(standing) = store::standing(conn, app, id).await? else { return Ok(None) };
     let links: HashMap<AuditEventId, Linked> = audit::check(conn, app, &found.history).await?;
     let events = store::events(conn, app, found.found.user, id).await?;
-    Ok(Some(Life { at: now::clock(conn).await?, found, standing, links, events }))
+    Ok(Some(Life { at: database::now(conn).await?, found, standing, links, events }))
 }

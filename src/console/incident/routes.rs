@@ -18,6 +18,7 @@ use crate::console::live as streams;
 use crate::console::now;
 use crate::console::of_app::OfApp;
 use crate::console::signed_in::SignedIn;
+use crate::database;
 use crate::http::detached;
 use crate::http::operators::{Operators, query_problem};
 use crate::http::problem::{Problem, ProblemCode};
@@ -142,7 +143,7 @@ pub async fn show(
     let mut conn = context.pool.acquire().await?;
     let found = bulk_revocation::find(&mut conn, app.id, id).await?;
     let found = found.ok_or_else(Problem::not_found)?;
-    let at = now::clock(&mut conn).await?;
+    let at = database::now(&mut conn).await?;
     let place = Place::new(&signed_in, &app, Screen::Incident, "Incident");
     Ok(answer(StatusCode::OK, &order::show(&place, &found, at)))
 }
@@ -163,7 +164,7 @@ pub async fn live(
             let read = async {
                 let mut conn = context.pool.acquire().await?;
                 let found = bulk_revocation::find(&mut conn, app.id, id).await?;
-                Ok::<_, sqlx::Error>(found.zip(Some(now::clock(&mut conn).await?)))
+                Ok::<_, sqlx::Error>(found.zip(Some(database::now(&mut conn).await?)))
             };
             let place = Place::new(&signed_in, &app, Screen::Incident, "Incident");
             match read.await {

@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 use super::{Counts, page as pages};
 use crate::connections::Context;
 use crate::console::layout::{Place, Screen, answer};
-use crate::console::now;
 use crate::console::of_app::OfApp;
 use crate::console::signed_in::SignedIn;
+use crate::database;
 use crate::http::problem::Problem;
 use crate::oauth::Issuer;
 
@@ -21,7 +21,7 @@ pub async fn page(
     counts: web::Data<Counts>,
 ) -> Result<HttpResponse, Problem> {
     let mut conn = context.pool.acquire().await?;
-    let at = now::clock(&mut conn).await?;
+    let at = database::now(&mut conn).await?;
     let counted = counts.get(&context.pool, at).await;
     let tree = super::read(&mut conn, &context.vault, counted).await?;
     let place = Place::new(&signed_in, &app, Screen::Keys, "Keys");

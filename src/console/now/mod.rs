@@ -12,14 +12,14 @@ use crate::common::ids::AppId;
 use crate::connections::Context;
 use crate::connections::model::Status;
 use crate::connections::query::search::{self, StatusCount};
-use crate::database::Conn;
+use crate::database::{self, Conn};
 
 /// Reads what the database says about the app.
 pub async fn read(conn: &mut Conn, app: AppId) -> sqlx::Result<Database> {
     let counts = search::stats(conn, app).await?;
     let count = |status| count(&counts, status);
     Ok(Database {
-        at: store::now(conn).await?,
+        at: database::now(conn).await?,
         active: count(Status::Active),
         revoking: count(Status::Revoking),
         pending: count(Status::Pending),
@@ -62,9 +62,4 @@ pub async fn load(context: &Context, app: AppId) -> Now {
         tracing::warn!(cause = %error, "the console could not read the database");
     });
     Now { process: process(context), database: database.ok() }
-}
-
-/// Reads the database's clock.
-pub async fn clock(conn: &mut Conn) -> sqlx::Result<time::OffsetDateTime> {
-    store::now(conn).await
 }

@@ -1,6 +1,5 @@
 //! What the page reads: each statement of one app, answered from an index, and bounded.
 
-use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::model::{Code, Lived, Orders, TroubledUpstream, TroubledWebhook};
@@ -13,11 +12,6 @@ pub const REASONS_OF: i64 = 500;
 pub const CODES: i64 = 20;
 /// Up to how many are counted.
 pub const COUNTED: i64 = 10_000;
-
-/// Reads the database's clock.
-pub async fn now(conn: &mut Conn) -> sqlx::Result<OffsetDateTime> {
-    sqlx::query_scalar!(r#"SELECT strongroom_now() AS "it!""#).fetch_one(conn).await
-}
 
 /// Returns the revocations that the provider has not confirmed, the longest waiting first.
 pub async fn unconfirmed(conn: &mut Conn, app: AppId) -> sqlx::Result<Vec<Lived>> {

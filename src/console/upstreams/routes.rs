@@ -6,9 +6,9 @@ use actix_web::{HttpResponse, web};
 use super::page;
 use crate::connections::Context;
 use crate::console::layout::{Place, Screen, answer};
-use crate::console::now;
 use crate::console::of_app::OfApp;
 use crate::console::signed_in::SignedIn;
+use crate::database;
 use crate::http::problem::Problem;
 use crate::upstreams::store;
 
@@ -20,7 +20,7 @@ pub async fn list(
 ) -> Result<HttpResponse, Problem> {
     let mut conn = context.pool.acquire().await?;
     let upstreams = store::list(&mut conn, app.id).await?;
-    let at = now::clock(&mut conn).await?;
+    let at = database::now(&mut conn).await?;
     let place = Place::new(&signed_in, &app, Screen::Upstreams, "Upstreams");
     Ok(answer(StatusCode::OK, &page::list(&place, &upstreams, at)))
 }

@@ -12,8 +12,7 @@ use crate::common::actor::Actor;
 use crate::common::ids::{AppId, UserId};
 use crate::connections::erasure;
 use crate::connections::query::search::{self, Search};
-use crate::console::now;
-use crate::database::Conn;
+use crate::database::{self, Conn};
 
 /// Connections that are shown.
 const LINKS: u8 = 100;
@@ -53,7 +52,7 @@ pub async fn open(
         reason: None,
     };
     audit::record(conn, actor, &event).await?;
-    Ok(Some(Shown { at: now::clock(conn).await?, id, person, erasure }))
+    Ok(Some(Shown { at: database::now(conn).await?, id, person, erasure }))
 }
 
 fn of_user(client_user_id: &str) -> Search<'_> {

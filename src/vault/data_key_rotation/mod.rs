@@ -14,7 +14,7 @@
 mod place;
 mod store;
 
-pub use store::{Published, Scope, count_rotating, destroy_former, now, publish, rotating, switch};
+pub use store::{Published, Scope, count_rotating, destroy_former, publish, rotating, switch};
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -22,11 +22,6 @@ pub struct Scope {
     pub user: Option<UserId>,
 }
 
-/// Returns the database's time.
-pub async fn now(conn: &mut Conn) -> sqlx::Result<OffsetDateTime> {
-    sqlx::query_scalar!(r#"SELECT strongroom_now() AS "now!""#).fetch_one(conn).await
-}
-
 /// Returns up to `limit` keys in the scope that do not rotate and were made before a moment, from `after` on.
 async fn due(
     conn: &mut Conn,
