@@ -12,6 +12,7 @@ mod audit;
 mod clients;
 mod connections;
 mod context;
+mod fields;
 pub mod guard;
 mod home;
 mod incident;

@@ -2,12 +2,10 @@
 
 use serde::Deserialize;
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
-use time::macros::format_description;
 
 use crate::audit;
 use crate::common::ids::AppId;
-use crate::console::parts::encoded;
+use crate::console::fields::{given, moment, query_string};
 
 /// The query string. A form sends its empty fields as well.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -55,15 +53,15 @@ impl Query {
             connection,
             client_id: given(&self.client).map(str::to_owned),
             actor: given(&self.actor).map(str::to_owned),
-            before: moment(&self.before).map_err(|()| "before")?,
-            after: moment(&self.after).map_err(|()| "after")?,
+            before: instant(&self.before).map_err(|()| "before")?,
+            after: instant(&self.after).map_err(|()| "after")?,
         })
     }
 
     /// Returns the query string with another cursor.
     #[must_use]
     pub fn page(&self, cursor: &str) -> String {
-        let fields = [
+        query_string(&[
             ("action", &*self.action),
             ("user", &self.user),
             ("connection", &self.connection),
@@ -72,25 +70,10 @@ impl Query {
             ("before", &self.before),
             ("after", &self.after),
             ("cursor", cursor),
-        ];
-        let given = fields.into_iter().filter(|(_, value)| !value.is_empty());
-        given
-            .map(|(name, value)| format!("{name}={}", encoded(value)))
-            .collect::<Vec<_>>()
-            .join("&")
+        ])
     }
 }
 
-fn given(field: &str) -> Option<&str> {
-    let field = field.trim();
-    (!field.is_empty() && field.len() <= 256).then_some(field)
-}
-
-fn moment(text: &str) -> Result<Option<OffsetDateTime>, ()> {
-    let Some(text) = given(text) else { return Ok(None) };
-    let local = format_description!("[year]-[month]-[day]T[hour]:[minute]");
-    let parsed = OffsetDateTime::parse(text, &Rfc3339).ok().or_else(|| {
-        time::PrimitiveDateTime::parse(text, local).ok().map(time::PrimitiveDateTime::assume_utc)
-    });
-    parsed.map(Some).ok_or(())
+fn instant(text: &str) -> Result<Option<OffsetDateTime>, ()> {
+    given(text).map(|text| moment(text).ok_or(())).transpose()
 }

@@ -9,12 +9,10 @@ use crate::audit::Linked;
 use crate::common::ids::AuditEventId;
 use crate::connections::model::Status;
 use crate::connections::query::search::{Search, WithHistory};
-use crate::console::parts::encoded;
+use crate::console::fields::{given, query_string};
 
 /// Connections on a page.
 const ON_A_PAGE: u8 = 50;
-/// The longest text of a field, in bytes.
-pub const MAX_TEXT: usize = 256;
 
 /// The age of a connection, as the counts have it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,7 +125,7 @@ impl Query {
     /// Returns the query string of the page that begins at `cursor`.
     #[must_use]
     pub fn page(&self, cursor: &str) -> String {
-        let fields = [
+        query_string(&[
             ("text", &*self.text),
             ("user", &self.user),
             ("status", &self.status),
@@ -135,18 +133,8 @@ impl Query {
             ("client", &self.client),
             ("attention", &self.attention),
             ("cursor", cursor),
-        ];
-        let given = fields.into_iter().filter(|(_, value)| !value.is_empty());
-        given
-            .map(|(name, value)| format!("{name}={}", encoded(value)))
-            .collect::<Vec<_>>()
-            .join("&")
+        ])
     }
-}
-
-fn given(field: &str) -> Option<&str> {
-    let field = field.trim();
-    (!field.is_empty() && field.len() <= MAX_TEXT).then_some(field)
 }
 
 /// What an operator's view of a connection leaves out: its leases and its work.

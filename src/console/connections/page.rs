@@ -2,10 +2,11 @@
 
 use maud::{Markup, html};
 
-use super::model::{Age, MAX_TEXT, Query};
+use super::model::{Age, Query};
 use crate::common::paging::Page;
 use crate::connections::model::Status;
 use crate::connections::query::search::Found;
+use crate::console::fields::MAX_TEXT;
 use crate::console::layout::{Place, page};
 use crate::console::parts::{empty, id, moment, moment_or, more, pill};
 

@@ -2,13 +2,12 @@
 
 use serde::Deserialize;
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
-use time::macros::format_description;
 
 use crate::common::text;
 use crate::connections::bulk_revocation::{DEFAULT_PER_SECOND, MAX_PER_SECOND, RevocationFilter};
 use crate::connections::input::{MAX_NAME, MAX_REASON};
 use crate::connections::model::RevocationKind;
+use crate::console::fields;
 use crate::users::check_client_user_id;
 
 /// Users or connections that one form names at most.
@@ -121,16 +120,13 @@ fn lines(field: &'static str, text: &str) -> Result<Option<Vec<String>>, Invalid
     Ok((!lines.is_empty()).then_some(lines))
 }
 
-/// Reads a time in UTC as a browser's `datetime-local` writes it, or as RFC 3339 does.
+/// Reads a time, if there is one.
 fn moment(field: &'static str, text: &str) -> Result<Option<OffsetDateTime>, Invalid> {
     let text = text.trim();
     if text.is_empty() {
         return Ok(None);
     }
-    let local = format_description!("[year]-[month]-[day]T[hour]:[minute]");
-    let parsed = OffsetDateTime::parse(text, &Rfc3339).ok().or_else(|| {
-        time::PrimitiveDateTime::parse(text, local).ok().map(time::PrimitiveDateTime::assume_utc)
-    });
+    let parsed = fields::moment(text);
     parsed.map(Some).ok_or_else(|| invalid(field, &"a time such as 2026-01-31T12:00"))
 }
 

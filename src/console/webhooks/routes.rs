@@ -4,12 +4,12 @@ use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, web};
 use serde::Deserialize;
 use time::OffsetDateTime;
-use time::macros::format_description;
 
 use super::page;
 use super::page::Done;
 use crate::common::ids::WebhookId;
 use crate::connections::Context;
+use crate::console::fields::local;
 use crate::console::layout::{Place, Screen, answer};
 use crate::console::of_app::OfApp;
 use crate::console::signed_in::SignedIn;
@@ -82,10 +82,7 @@ pub struct Range {
 
 impl Range {
     fn times(&self) -> Option<(OffsetDateTime, OffsetDateTime)> {
-        let format = format_description!("[year]-[month]-[day]T[hour]:[minute]");
-        let time =
-            |text: &str| Some(time::PrimitiveDateTime::parse(text, format).ok()?.assume_utc());
-        let (from, to) = (time(&self.from)?, time(&self.to)?);
+        let (from, to) = (local(&self.from)?, local(&self.to)?);
         (from < to).then_some((from, to))
     }
 }
