@@ -6,6 +6,7 @@ use maud::{DOCTYPE, Markup, html};
 
 use super::assets::{Asset, ICON, PAGE_SCRIPT, PASSKEYS_SCRIPT, SIGN_IN_SCRIPT, STYLE};
 use super::of_app::OfApp;
+use super::parts::form_token;
 use super::signed_in::SignedIn;
 use crate::common::ids::AppId;
 use crate::operators::Role;
@@ -44,20 +45,20 @@ impl<'a> Page<'a> {
         let scripts: &[&Asset] =
             if self.signs_in { &[&SIGN_IN_SCRIPT, &PASSKEYS_SCRIPT] } else { &[] };
         let app = self.app.map(|app| (app, None));
-        answer(status, &document(self.title, self.signed_in, app, scripts, &self.content))
+        answer(status, document(self.title, self.signed_in, app, scripts, &self.content))
     }
 }
 
 /// Returns a page as an answer.
 #[must_use]
-pub fn answer(status: StatusCode, page: &Markup) -> HttpResponse {
-    HttpResponse::build(status).content_type("text/html; charset=utf-8").body(page.0.clone())
+pub fn answer(status: StatusCode, page: Markup) -> HttpResponse {
+    HttpResponse::build(status).content_type("text/html; charset=utf-8").body(page.0)
 }
 
 /// The hidden field that every form of a session needs.
 #[must_use]
 pub fn token_field(signed_in: &SignedIn) -> Markup {
-    html! { input type="hidden" name="token" value=(signed_in.form_token); }
+    form_token(&signed_in.form_token)
 }
 
 /// A screen of an app.

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::str::FromStr;
 
 use actix_web::dev::Payload;
 use actix_web::{Error, FromRequest, HttpRequest, web};
@@ -41,4 +42,12 @@ impl FromRequest for OfApp {
             Ok(Self { id, name })
         })
     }
+}
+
+/// Returns the id in a path `/apps/{app}/…/{id}`, of which `path` has the two variable parts.
+///
+/// # Errors
+/// One that is no such id is not found.
+pub fn id_of<T: FromStr>(path: &(String, String)) -> Result<T, Problem> {
+    path.1.parse().map_err(|_| Problem::not_found())
 }

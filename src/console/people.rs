@@ -26,7 +26,7 @@ pub async fn page(
         section aria-labelledby="sessions" { h2 id="sessions" { "Sessions" } (open(&signed_in, &sessions)) }
         p.soft { "Operators are added, linked and disabled at the command line: strongroom operators." }
     };
-    Ok(answer(StatusCode::OK, &plain("Operators", &signed_in, &main)))
+    Ok(answer(StatusCode::OK, plain("Operators", &signed_in, &main)))
 }
 
 fn table(people: &[Operator]) -> Markup {

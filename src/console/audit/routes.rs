@@ -40,7 +40,7 @@ pub async fn page(
     drop(conn);
     let place = Place::new(&signed_in, &app, Screen::Audit, "Audit").with(VERIFIES);
     let point = point.map(|point| point.jws);
-    Ok(answer(StatusCode::OK, &pages::show(&place, &query, &trail, point.as_deref())))
+    Ok(answer(StatusCode::OK, pages::show(&place, &query, &trail, point.as_deref())))
 }
 
 /// `GET …/export`: every row that matches, newest first, as JSON lines.
@@ -88,10 +88,10 @@ pub async fn request(
     let mut found = Vec::new();
     for app in &apps {
         let events = audit::of_request(&mut conn, app.id, request).await?;
-        let links = audit::check(&mut conn, app.id, &events).await?;
         if !events.is_empty() {
+            let links = audit::check(&mut conn, app.id, &events).await?;
             found.push(FoundIn { name: &app.name, events, links });
         }
     }
-    Ok(answer(StatusCode::OK, &pages::request(&signed_in, request, &found)))
+    Ok(answer(StatusCode::OK, pages::request(&signed_in, request, &found)))
 }

@@ -21,7 +21,7 @@ pub async fn list(
 ) -> Result<HttpResponse, Problem> {
     let listed = super::list(&mut context.pool.acquire().await?, app.id).await?;
     let place = Place::new(&signed_in, &app, Screen::Clients, "Clients");
-    Ok(answer(StatusCode::OK, &page::list(&place, &listed)))
+    Ok(answer(StatusCode::OK, page::list(&place, &listed)))
 }
 
 /// `GET /apps/{app}/clients/{client}`.
@@ -35,7 +35,7 @@ pub async fn show(
     let mut conn = context.pool.acquire().await?;
     let shown = super::show(&mut conn, app.id, &path.1, budgets.default_budget()).await?;
     let place = Place::new(&signed_in, &app, Screen::Clients, "Client");
-    Ok(answer(StatusCode::OK, &page::show(&place, &shown)))
+    Ok(answer(StatusCode::OK, page::show(&place, &shown)))
 }
 
 /// `POST …/disable`.
@@ -47,7 +47,7 @@ pub async fn disable(
 ) -> Result<HttpResponse, Problem> {
     let mut conn = context.pool.acquire().await?;
     clients::disable(&mut conn, &signed_in.actor, Some(app.id), &path.1).await?;
-    Ok(see_other(&format!("/apps/{}/clients/{}", app.id, path.1)))
+    Ok(back_to(&app, &path.1))
 }
 
 /// `POST …/enable`.
@@ -59,7 +59,7 @@ pub async fn enable(
 ) -> Result<HttpResponse, Problem> {
     let mut conn = context.pool.acquire().await?;
     clients::enable(&mut conn, &signed_in.actor, Some(app.id), &path.1).await?;
-    Ok(see_other(&format!("/apps/{}/clients/{}", app.id, path.1)))
+    Ok(back_to(&app, &path.1))
 }
 
 /// `POST …/secrets/{secret}/end`.
@@ -72,5 +72,9 @@ pub async fn end_secret(
     let secret: ClientSecretId = path.2.parse().map_err(|_| Problem::not_found())?;
     let mut conn = context.pool.acquire().await?;
     secrets::end(&mut conn, &signed_in.actor, Some(app.id), &path.1, secret).await?;
-    Ok(see_other(&format!("/apps/{}/clients/{}", app.id, path.1)))
+    Ok(back_to(&app, &path.1))
+}
+
+fn back_to(app: &OfApp, client: &str) -> HttpResponse {
+    see_other(&format!("/apps/{}/clients/{client}", app.id))
 }

@@ -12,7 +12,7 @@ use crate::connections::revocation::{self, Request, RevokeOutcome};
 use crate::connections::{Context, input, query};
 use crate::console::answer::see_other;
 use crate::console::layout::{Place, Screen, answer};
-use crate::console::of_app::OfApp;
+use crate::console::of_app::{OfApp, id_of};
 use crate::console::signed_in::SignedIn;
 use crate::http::detached;
 use crate::http::operators::{Operators, query_problem};
@@ -29,7 +29,7 @@ pub async fn list(
     let found = super::find(&mut conn, app.id, &query).await.map_err(query_problem)?;
     drop(conn);
     let place = Place::new(&signed_in, &app, Screen::Connections, "Connections");
-    Ok(answer(StatusCode::OK, &page::show(&place, &query, &found)))
+    Ok(answer(StatusCode::OK, page::show(&place, &query, &found)))
 }
 
 /// What a form said when it led here.
@@ -52,7 +52,7 @@ pub async fn show(
     let revoking = life.found.found.connection.status == Status::Revoking;
     let done = after.done.as_ref().map(|_| if revoking { Done::Acknowledged } else { Done::Ended });
     let place = Place::new(&signed_in, &app, Screen::Connections, "Connection");
-    Ok(answer(StatusCode::OK, &timeline::show(&place, &life, done)))
+    Ok(answer(StatusCode::OK, timeline::show(&place, &life, done)))
 }
 
 /// `GET …/delink`: asks.
@@ -89,7 +89,7 @@ async fn ask(
     };
     let place = Place::new(signed_in, app, Screen::Connections, title);
     let invalidates = kind == RevocationKind::Invalidate;
-    Ok(answer(StatusCode::OK, &timeline::confirm(&place, &found, invalidates)))
+    Ok(answer(StatusCode::OK, timeline::confirm(&place, &found, invalidates)))
 }
 
 /// The form.
@@ -144,8 +144,4 @@ async fn revoke(
             Ok(see_other(&format!("/apps/{of}/connections/{id}?done={}", kind.as_str())))
         }
     }
-}
-
-fn id_of(path: &(String, String)) -> Result<ConnectionId, Problem> {
-    path.1.parse().map_err(|_| Problem::not_found())
 }

@@ -16,7 +16,7 @@ use crate::console::answer::see_other;
 use crate::console::layout::{Place, Screen, answer};
 use crate::console::live as streams;
 use crate::console::now;
-use crate::console::of_app::OfApp;
+use crate::console::of_app::{OfApp, id_of};
 use crate::console::signed_in::SignedIn;
 use crate::database;
 use crate::http::detached;
@@ -43,7 +43,7 @@ pub async fn list(
     let mut conn = context.pool.acquire().await?;
     let orders = bulk_revocation::list(&mut conn, app.id, cursor, ON_A_PAGE).await?;
     let place = Place::new(&signed_in, &app, Screen::Incident, "Incident");
-    Ok(answer(StatusCode::OK, &page::show(&place, &orders)))
+    Ok(answer(StatusCode::OK, page::show(&place, &orders)))
 }
 
 /// `GET …/new`: the form.
@@ -59,7 +59,7 @@ fn shown(
 ) -> HttpResponse {
     let place = Place::new(signed_in, app, Screen::Incident, "Begin an incident");
     let status = if invalid.is_some() { StatusCode::BAD_REQUEST } else { StatusCode::OK };
-    answer(status, &page::form_page(&place, asked, invalid))
+    answer(status, page::form_page(&place, asked, invalid))
 }
 
 /// A form that passed its checks.
@@ -94,7 +94,7 @@ pub async fn preview(
     asked.key = format!("console-{once}");
     let seconds = found.matched / i64::from(checked.per_second);
     let place = Place::new(&signed_in, &app, Screen::Incident, "Dry run");
-    Ok(answer(StatusCode::OK, &page::preview(&place, &asked, &found, seconds)))
+    Ok(answer(StatusCode::OK, page::preview(&place, &asked, &found, seconds)))
 }
 
 /// `POST /apps/{app}/incident`: revokes, as `POST /v1/admin/revocations` does.
@@ -145,7 +145,7 @@ pub async fn show(
     let found = found.ok_or_else(Problem::not_found)?;
     let at = database::now(&mut conn).await?;
     let place = Place::new(&signed_in, &app, Screen::Incident, "Incident");
-    Ok(answer(StatusCode::OK, &order::show(&place, &found, at)))
+    Ok(answer(StatusCode::OK, order::show(&place, &found, at)))
 }
 
 /// `GET …/{order}/live`: the page's live part, again and again.
@@ -212,8 +212,4 @@ async fn change(
         ChangeOutcome::Unknown => return Err(Problem::not_found()),
     }
     Ok(see_other(&format!("/apps/{}/incident/{id}", app.id)))
-}
-
-fn id_of(path: &(String, String)) -> Result<BulkRevocationId, Problem> {
-    path.1.parse().map_err(|_| Problem::not_found())
 }

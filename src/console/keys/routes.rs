@@ -25,7 +25,7 @@ pub async fn page(
     let counted = counts.get(&context.pool, at).await;
     let tree = super::read(&mut conn, &context.vault, counted).await?;
     let place = Place::new(&signed_in, &app, Screen::Keys, "Keys");
-    Ok(answer(StatusCode::OK, &pages::show(&place, &tree, &context.vault.outages())))
+    Ok(answer(StatusCode::OK, pages::show(&place, &tree, &context.vault.outages())))
 }
 
 /// `GET /jwks.json`: the public keys, from the page's own origin, for the checks in the browser.

@@ -14,7 +14,7 @@ use crate::console::signed_in::SignedIn;
 pub async fn page(signed_in: SignedIn, app: OfApp, context: web::Data<Context>) -> HttpResponse {
     let now = super::load(&context, app.id).await;
     let place = Place::new(&signed_in, &app, Screen::Now, "Now");
-    answer(StatusCode::OK, &pages::show(&place, &now))
+    answer(StatusCode::OK, pages::show(&place, &now))
 }
 
 /// `GET /apps/{app}/now/live`: the page's live part, again and again.

@@ -22,5 +22,5 @@ pub async fn list(
     let upstreams = store::list(&mut conn, app.id).await?;
     let at = database::now(&mut conn).await?;
     let place = Place::new(&signed_in, &app, Screen::Upstreams, "Upstreams");
-    Ok(answer(StatusCode::OK, &page::list(&place, &upstreams, at)))
+    Ok(answer(StatusCode::OK, page::list(&place, &upstreams, at)))
 }

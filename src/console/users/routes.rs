@@ -10,7 +10,7 @@ use crate::connections::erasure::{self, Receipt};
 use crate::console::answer::see_other;
 use crate::console::assets::VERIFIES;
 use crate::console::layout::{Place, Screen, answer};
-use crate::console::of_app::OfApp;
+use crate::console::of_app::{OfApp, id_of};
 use crate::console::signed_in::SignedIn;
 use crate::http::detached;
 use crate::http::problem::Problem;
@@ -39,7 +39,7 @@ pub async fn show(
     let shown = open(&signed_in, &app, &context, id_of(&path)?).await?;
     let receipt = shown.erasure.as_ref().and_then(|erasure| Receipt::of(&issuer, erasure));
     let place = Place::new(&signed_in, &app, Screen::Connections, "Person").with(VERIFIES);
-    Ok(answer(StatusCode::OK, &page::show(&place, &shown, receipt.as_ref())))
+    Ok(answer(StatusCode::OK, page::show(&place, &shown, receipt.as_ref())))
 }
 
 /// `POST …/end-sessions`.
@@ -65,7 +65,7 @@ pub async fn ask(
     let shown = open(&signed_in, &app, &context, id_of(&path)?).await?;
     let person = shown.person.as_ref().ok_or_else(Problem::not_found)?;
     let place = Place::new(&signed_in, &app, Screen::Connections, "Erase a person");
-    Ok(answer(StatusCode::OK, &page::confirm(&place, &shown, person)))
+    Ok(answer(StatusCode::OK, page::confirm(&place, &shown, person)))
 }
 
 /// `POST …/erase`, as `DELETE /v1/users/{clientUserID}` does, without waiting for the bank link.
@@ -86,8 +86,4 @@ pub async fn erase(
     detached(&context.tasks, beginning).await??.ok_or_else(Problem::not_found)?;
     context.wake.notify_one();
     Ok(see_other(&format!("/apps/{of}/users/{id}")))
-}
-
-fn id_of(path: &(String, String)) -> Result<UserId, Problem> {
-    path.1.parse().map_err(|_| Problem::not_found())
 }

@@ -11,7 +11,7 @@ use crate::common::ids::WebhookId;
 use crate::connections::Context;
 use crate::console::fields::local;
 use crate::console::layout::{Place, Screen, answer};
-use crate::console::of_app::OfApp;
+use crate::console::of_app::{OfApp, id_of};
 use crate::console::signed_in::SignedIn;
 use crate::events::endpoints::{self, admin};
 use crate::http::problem::Problem;
@@ -24,7 +24,7 @@ pub async fn list(
 ) -> Result<HttpResponse, Problem> {
     let webhooks = endpoints::list(&mut context.pool.acquire().await?, app.id).await?;
     let place = Place::new(&signed_in, &app, Screen::Webhooks, "Webhooks");
-    Ok(answer(StatusCode::OK, &page::list(&place, &webhooks)))
+    Ok(answer(StatusCode::OK, page::list(&place, &webhooks)))
 }
 
 /// Which page of the deliveries.
@@ -55,7 +55,7 @@ async fn shown(
     let shown = super::read(&mut context.pool.acquire().await?, app.id, id, before).await?;
     let shown = shown.ok_or_else(Problem::not_found)?;
     let place = Place::new(signed_in, app, Screen::Webhooks, "Webhook");
-    Ok(answer(StatusCode::OK, &page::show(&place, &shown, done.as_ref())))
+    Ok(answer(StatusCode::OK, page::show(&place, &shown, done.as_ref())))
 }
 
 /// `POST …/test`.
@@ -107,8 +107,4 @@ pub async fn replay(
         }
     };
     shown(&signed_in, &app, &context, id, None, Some(done)).await
-}
-
-fn id_of(path: &(String, String)) -> Result<WebhookId, Problem> {
-    path.1.parse().map_err(|_| Problem::not_found())
 }
