@@ -216,9 +216,10 @@ impl<Q: BatchQuery> Queue<Q> {
     /// Has the next statement begin if the one in flight stalls. A lone statement needs no timer: one that is
     /// earlier than all others wakes the thread.
     fn watch(self: &Arc<Self>) {
+        // First: what is marked as watched has to be.
+        let Ok(runtime) = Handle::try_current() else { return };
         let unwatched = self.state().unwatched();
         let Some(Awaited { number, since, .. }) = unwatched else { return };
-        let Ok(runtime) = Handle::try_current() else { return };
         let queue = Arc::clone(self);
         runtime.spawn(async move {
             tokio::time::sleep_until(since + STALLED).await;

@@ -111,7 +111,7 @@ impl Pools {
     /// Creates the pool for the batched queries of whatever runs in no thread that serves requests.
     #[must_use]
     pub fn batches(&self) -> Pool {
-        self.pool((self.batches_share() / 4).max(1))
+        self.pool(self.own_batches_share())
     }
 
     /// Creates the pool for the batched queries of one of `workers` threads that serve requests; none if there are
@@ -119,8 +119,7 @@ impl Pools {
     #[must_use]
     pub fn worker_batches(&self, workers: usize) -> Option<Pool> {
         let workers = u32::try_from(workers).unwrap_or(u32::MAX).max(1);
-        let rest = self.batches_share().saturating_sub((self.batches_share() / 4).max(1));
-        let share = rest / workers;
+        let share = self.batches_share().saturating_sub(self.own_batches_share()) / workers;
         (share > 0).then(|| self.pool(share))
     }
 
@@ -163,6 +162,11 @@ impl Pools {
 
     fn batches_share(&self) -> u32 {
         (self.shared() * 3 / 8).clamp(1, 16)
+    }
+
+    /// The part of [`batches_share`](Self::batches_share) that is for no thread that serves requests.
+    fn own_batches_share(&self) -> u32 {
+        (self.batches_share() / 4).max(1)
     }
 
     fn background_share(&self) -> u32 {
