@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use super::session::{Login, Session};
 use crate::common::secret::SecretText;
-use crate::common::spans;
+use crate::common::{spans, tls};
 use crate::vault::engine::{Down, innermost, is_protected, tame};
 
 /// The time limit of a connection, DNS, TCP and TLS included.
@@ -71,9 +71,11 @@ impl TransitClient {
                 return Err(InvalidTransitAddress::Certificates);
             }
             http = http.tls_certs_only(roots);
+        } else {
+            http = tls::shared(http);
         }
-        let tls = |error: reqwest::Error| InvalidTransitAddress::Tls(describe(&error));
-        Ok(Self { http: http.build().map_err(tls)?, base, session: Session::new(login) })
+        let refused = |error: reqwest::Error| InvalidTransitAddress::Tls(describe(&error));
+        Ok(Self { http: http.build().map_err(refused)?, base, session: Session::new(login) })
     }
 
     /// Posts a body of JSON under a valid token. A token that is refused is replaced once.
