@@ -76,7 +76,7 @@ impl OpenIdProvider {
     ///
     /// # Errors
     /// [`ProviderError`].
-    pub async fn discover(&self) -> Result<Discovered, ProviderError> {
+    pub(super) async fn discover(&self) -> Result<Discovered, ProviderError> {
         let issuer = self.config.issuer.trim_end_matches('/');
         let url = format!("{issuer}/.well-known/openid-configuration");
         let found: Discovered = self.get(&url, "discovery document").await?;
@@ -87,7 +87,7 @@ impl OpenIdProvider {
     ///
     /// # Errors
     /// [`ProviderError`].
-    pub async fn keys(&self, discovered: &Discovered) -> Result<Value, ProviderError> {
+    pub(super) async fn keys(&self, discovered: &Discovered) -> Result<Value, ProviderError> {
         self.get(&discovered.jwks_uri, "jwks_uri").await
     }
 
@@ -95,7 +95,7 @@ impl OpenIdProvider {
     ///
     /// # Errors
     /// [`ProviderError`].
-    pub async fn exchange(
+    pub(super) async fn exchange(
         &self,
         discovered: &Discovered,
         code: &str,
