@@ -67,6 +67,55 @@ for (const { provider, connect, token, hasUserSecret } of LINKS) {
   });
 }
 
+test("a login of Dapi's is called by its bank", async () => {
+  const { page, quiet } = await open(browser);
+  await connect(page, /Lumen/);
+  await page.getByRole("heading", { name: "Lumen & Tide" }).waitFor();
+  await page.locator("#rows button[aria-current]").getByText("Lumen & Tide").waitFor();
+  await quiet();
+});
+
+test("an empty reason is refused beside its field, and nothing is revealed", async () => {
+  const { page, quiet } = await open(browser);
+  await connect(page);
+  await page.getByRole("button", { name: "Reveal the token" }).click();
+  await page.getByLabel("Why is it read?").fill(" ");
+  await page.getByRole("button", { name: "Reveal", exact: true }).click();
+  await page.locator("#reason-problem").getByText("Type a reason").waitFor();
+  assert.equal(await page.evaluate(() => document.activeElement.id), "reason");
+  assert.ok(await page.locator("#revealed").isHidden());
+  await page.getByLabel("Why is it read?").fill("a test looks");
+  await page.getByRole("button", { name: "Reveal", exact: true }).click();
+  await page.locator("#revealed").waitFor();
+  await quiet();
+});
+
+test("Connect closes by one button, and a refused login is tried again at the same bank", async () => {
+  const { page, quiet } = await open(browser);
+  await page.getByRole("button", { name: "Connect your bank" }).click();
+  const frame = page.frameLocator("#frame");
+  await frame.getByRole("button", { name: /Orrery/ }).click();
+  assert.ok(await page.getByRole("button", { name: "Close", exact: true }).isHidden());
+  await frame.getByLabel("User name").fill("denied");
+  await frame.getByRole("button", { name: "Log in" }).click();
+  await frame.getByRole("button", { name: "Try again" }).click();
+  await frame.getByRole("heading", { name: "Log in at Orrery Savings" }).waitFor();
+  await frame.getByRole("button", { name: "Close without connecting" }).click();
+  await page.locator("dialog").waitFor({ state: "hidden" });
+  await quiet();
+});
+
+test("the sandbox's front page has a title and leads to Connect", async () => {
+  const { page, quiet } = await open(browser, {}, process.env.SANDBOX_URL);
+  assert.equal(await page.title(), "Strongroom’s sandbox");
+  await page.evaluate(axe.source);
+  const { violations } = await page.evaluate(() => window.axe.run());
+  assert.deepEqual(violations.map(({ id, nodes }) => [id, nodes.map(({ html }) => html)]), []);
+  await page.getByRole("link", { name: "Link a bank in Connect" }).click();
+  await page.getByRole("heading", { name: "Choose your bank" }).waitFor();
+  await quiet();
+});
+
 test("Plaid's institution and accounts are shown, and a second link of them is told", async () => {
   const { page, quiet } = await open(browser);
   const linked = page.locator("#linked-list");
@@ -196,7 +245,7 @@ test("a phone shows it all without scrolling sideways", async () => {
   await page.getByRole("button", { name: "Connect your bank" }).click();
   await page.frameLocator("#frame").getByRole("heading", { name: "Choose your bank" }).waitFor();
   await noSidewaysScroll(page, "in Connect");
-  await page.getByRole("button", { name: "Close", exact: true }).click();
+  await page.frameLocator("#frame").getByRole("button", { name: "Close without connecting" }).click();
   await connect(page, /Quince/);
   await noSidewaysScroll(page, "connected");
   await page.getByRole("button", { name: "Reveal the token" }).click();
@@ -224,11 +273,16 @@ for (const { colorScheme, provider, connect } of LOOKS) {
     await page.getByRole("button", { name: "Reveal", exact: true }).click();
     await page.locator("#revealed").waitFor();
     await page.evaluate(axe.source);
-    const { violations } = await page.evaluate(() =>
-      window.axe.run({ runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"] }),
-    );
-    const told = violations.map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.html)}`);
-    assert.deepEqual(told, []);
+    const complaints = async () => {
+      const { violations } = await page.evaluate(() =>
+        window.axe.run({ runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"] }),
+      );
+      return violations.map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.html)}`);
+    };
+    assert.deepEqual(await complaints(), []);
+    await page.getByRole("button", { name: "Delink", exact: true }).click();
+    await page.locator("#pill.delinked").waitFor();
+    assert.deepEqual(await complaints(), []);
     await quiet();
   });
 }
@@ -248,7 +302,7 @@ test("what cannot be reached is told", async () => {
 
 test("a code expires while Dapi answers 503, and is wiped", { timeout: 120_000 }, async () => {
   const { page, quiet } = await open(browser);
-  await page.getByRole("button", { name: "Issue a code of 20 seconds" }).click();
+  await page.getByRole("button", { name: "Issue a code that expires" }).click();
   await page.locator("#pill.pending").waitFor();
   await inside(page).getByText("connections.code,").waitFor();
   const phase = (text) => page.locator("#phase").getByText(text);

@@ -210,6 +210,12 @@ impl Sandbox {
         send("the sandbox", request).await.map(|_| ())
     }
 
+    /// Lists the bank logins with their banks, which no answer of Dapi's names.
+    pub(super) async fn logins(&self) -> Result<Answer, Failed> {
+        let request = self.http.get(format!("{}/sandbox/logins?limit=1000", self.base));
+        send("the sandbox", request).await
+    }
+
     /// Links a login whose code lives for `seconds` and is never exchanged: the sandbox answers 503 to each
     /// attempt. Other logins are unaffected.
     pub(super) async fn unlucky_login(&self, seconds: u32) -> Result<Answer, Failed> {

@@ -32,6 +32,7 @@ pub(super) fn all(config: &mut ServiceConfig) {
         .route("/demo.js", web::get().to(async || page::script()))
         .route("/api/session", web::post().to(session))
         .route("/api/link-token", web::post().to(link_token))
+        .route("/api/logins", web::get().to(logins))
         .route("/api/connections", web::get().to(connections))
         .route("/api/connections/{id}/inside", web::get().to(inside))
         .route("/api/connections/{id}/reveal", web::post().to(reveal))
@@ -84,6 +85,10 @@ async fn link_token(demo: web::Data<Demo>) -> Handled {
 
 async fn connections(demo: web::Data<Demo>, about: web::Query<About>) -> Handled {
     demo.at(about.link).connections().await.map(passed_on)
+}
+
+async fn logins(demo: web::Data<Demo>) -> Handled {
+    demo.sandbox.logins().await.map(passed_on)
 }
 
 #[derive(Deserialize)]

@@ -1,12 +1,12 @@
 //! The control API under `/sandbox`: what tests and developers can do to a sandbox over HTTP.
 //!
-//! May import: actix, api, endpoint, handle and its types, plaid, problem.
+//! May import: actix, api, endpoint, handle and its types, page, plaid, problem.
 
 use std::time::Duration;
 
-use actix_web::http::header::CONTENT_TYPE;
+use actix_web::http::header::{ACCEPT, CONTENT_TYPE, VARY};
 use actix_web::web::{self, ServiceConfig, ThinData};
-use actix_web::{HttpRequest, HttpResponse, Responder};
+use actix_web::{HttpRequest, HttpResponse};
 use serde::Deserialize;
 use serde_json::json;
 use uuid::Uuid;
@@ -16,11 +16,13 @@ use super::api::spelling;
 use super::endpoint::ENDPOINTS;
 use super::faults::Fault;
 use super::handle::ConnectOptions;
+use super::page::{escaped, html};
 use super::plaid;
 use super::problem::{Handled, Problem, ok, query, read};
 use super::settings::RulesChange;
 
 const INDEX: &str = include_str!("pages/index.txt");
+const INDEX_PAGE: &str = include_str!("pages/index.html");
 const DEFAULT_LIMIT: usize = 100;
 const MOST_LISTED: usize = 10_000;
 /// The farthest that one request can advance the clock: ten years.
@@ -38,6 +40,7 @@ pub(super) fn routes(config: &mut ServiceConfig) {
             .service(web::resource("/faults").get(faults).post(set_fault).delete(clear_faults))
             .service(web::resource("/settings").get(rules).put(change_rules))
             .service(web::resource("/calls").get(calls).delete(forget_calls))
+            .route("/logins", web::get().to(logins))
             .route("/tokens", web::get().to(tokens))
             .route("/tokens/{token_id}/kill", web::post().to(kill))
             .route("/systems/revoke", web::post().to(revoke_system_tokens))
@@ -47,16 +50,26 @@ pub(super) fn routes(config: &mut ServiceConfig) {
 }
 
 /// Lists what can be done, for people.
-pub(super) async fn index(request: HttpRequest) -> impl Responder {
+pub(super) async fn index(request: HttpRequest) -> HttpResponse {
     let dapi: Vec<_> =
         ENDPOINTS.iter().map(|endpoint| format!("  POST /v2/{}", endpoint.path)).collect();
     let plaid: Vec<_> = plaid::paths().map(|path| format!("  POST /{path}")).collect();
-    HttpResponse::Ok().insert_header((CONTENT_TYPE, "text/plain; charset=utf-8")).body(
-        INDEX
-            .replace("{endpoints}", &dapi.join("\n"))
-            .replace("{plaid}", &plaid.join("\n"))
-            .replace("localhost:PORT", request.connection_info().host()),
-    )
+    let text = INDEX
+        .replace("{endpoints}", &dapi.join("\n"))
+        .replace("{plaid}", &plaid.join("\n"))
+        .replace("localhost:PORT", request.connection_info().host());
+    let mut answer = HttpResponse::Ok();
+    answer.insert_header((VARY, "accept"));
+    if asks_for_a_page(&request) {
+        return html(answer, "'none'", INDEX_PAGE.replace("{index}", &escaped(&text)));
+    }
+    answer.insert_header((CONTENT_TYPE, "text/plain; charset=utf-8")).body(text)
+}
+
+/// Browsers name HTML first; curl and HTTP libraries take anything, and get the plain text.
+fn asks_for_a_page(request: &HttpRequest) -> bool {
+    let accept = request.headers().get(ACCEPT).and_then(|value| value.to_str().ok());
+    accept.is_some_and(|accept| accept.contains("text/html"))
 }
 
 async fn nowhere() -> Handled {
@@ -138,15 +151,35 @@ async fn forget_calls(sandbox: Control) -> HttpResponse {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct TokenQuery {
+struct Page {
     limit: Option<usize>,
 }
 
+impl Page {
+    fn limit(&self) -> usize {
+        self.limit.unwrap_or(DEFAULT_LIMIT).min(MOST_LISTED)
+    }
+}
+
+/// Lists the bank logins, the newest first. No answer of Dapi's names the bank of a login, so this is where the
+/// demo learns it.
+async fn logins(sandbox: Control, request: HttpRequest) -> Handled {
+    let page: Page = query(&request)?;
+    let logins = sandbox.0.0.links.newest_logins(page.limit());
+    let logins: Vec<_> = logins
+        .iter()
+        .map(|login| {
+            let bank = login.holder.bank;
+            json!({"connectionID": login.connection_id, "bank": {"id": bank.id, "name": bank.name}})
+        })
+        .collect();
+    Ok(ok(json!({"logins": logins})))
+}
+
 async fn tokens(sandbox: Control, request: HttpRequest) -> Handled {
-    let wanted: TokenQuery = query(&request)?;
-    let limit = wanted.limit.unwrap_or(DEFAULT_LIMIT).min(MOST_LISTED);
+    let page: Page = query(&request)?;
     let known = sandbox.0.0.links.tokens_known();
-    Ok(ok(json!({"total": known, "tokens": sandbox.tokens(limit)})))
+    Ok(ok(json!({"total": known, "tokens": sandbox.tokens(page.limit())})))
 }
 
 #[derive(Debug, Deserialize)]

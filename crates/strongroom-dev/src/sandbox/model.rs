@@ -272,6 +272,10 @@ impl Links {
         locked(&self.tokens).newest().take(limit).cloned().collect()
     }
 
+    pub(super) fn newest_logins(&self, limit: usize) -> Vec<Arc<Login>> {
+        locked(&self.logins).newest().take(limit).cloned().collect()
+    }
+
     pub(super) fn tokens_known(&self) -> usize {
         locked(&self.tokens).len()
     }

@@ -178,6 +178,29 @@ async fn the_index_tells_what_there_is() {
 }
 
 #[tokio::test]
+async fn a_browser_gets_the_index_as_a_page() {
+    let test = TestSandbox::start();
+    let request = test.http.get(test.url("/")).header("accept", "text/html,*/*;q=0.8");
+    let response = request.send().await.unwrap();
+    assert_eq!(response.headers()["content-type"], "text/html; charset=utf-8");
+    let page = response.text().await.unwrap();
+    assert!(page.contains("<title>") && page.contains("POST /v2/auth/ExchangeToken"), "{page}");
+    assert!(page.contains("{&quot;clientUserID&quot;"), "the text is escaped: {page}");
+}
+
+#[tokio::test]
+async fn the_logins_name_their_banks() {
+    let test = TestSandbox::start();
+    let login = test.post("/sandbox/connect", &json!({"bank": "lumen"})).await;
+    let reply = test.get("/sandbox/logins").await;
+    let expected = json!([{
+        "connectionID": login.body["connectionID"],
+        "bank": {"id": "lumen", "name": "Lumen & Tide"},
+    }]);
+    assert_eq!(reply.body["logins"], expected);
+}
+
+#[tokio::test]
 async fn malformed_json_is_told_with_its_place() {
     let test = TestSandbox::start();
     for body in ["{\"times\": 1,}", "{} {}"] {

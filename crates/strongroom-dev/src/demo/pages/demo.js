@@ -151,10 +151,26 @@ function short(text) {
   return text.length > 16 ? `${text.slice(0, 8)}…${text.slice(-6)}` : text;
 }
 
+// Dapi tells no bank's name; an app knows it from its own page, this one from the sandbox.
+const banks = new Map();
+
+async function learnBanks(list) {
+  const unknown = list.some(({ institution, connectionID }) => !institution && connectionID && !banks.has(connectionID));
+  if (!unknown || foreignDapi) return;
+  const { logins } = await backend("/logins");
+  for (const { connectionID, bank } of logins) banks.set(connectionID, bank.name);
+  // A login of an earlier run of the sandbox stays without a name.
+  for (const { connectionID } of list) if (connectionID && !banks.has(connectionID)) banks.set(connectionID, null);
+}
+
 // What a connection is called: by its bank if that is known, by the provider's name for the login otherwise.
 function nameOf({ institution, connectionID }) {
   if (institution && institution.name) return institution.name;
-  return connectionID ? short(connectionID) : "not known yet";
+  return banks.get(connectionID) || (connectionID ? short(connectionID) : "not known yet");
+}
+
+function isNamed({ institution, connectionID }) {
+  return Boolean(institution || banks.get(connectionID));
 }
 
 function pill(status) {
@@ -399,7 +415,7 @@ function drawInside() {
   }
   const name = nameOf(connection);
   redraw(byId("inside-title"), name, () =>
-    connection.institution ? [name] : ["Bank login ", el("span", { className: "whole", textContent: name })],
+    isNamed(connection) ? [name] : ["Bank login ", el("span", { className: "whole", textContent: name })],
   );
   Object.assign(byId("pill"), { className: `pill ${connection.status}`, textContent: connection.status });
   redraw(byId("steps"), JSON.stringify([connection, inside && inside.sealed]), () => stepsOf(connection));
@@ -457,6 +473,7 @@ async function read() {
   const lists = Object.keys(LINKS).map((link) => backend(`/connections?link=${link}`));
   const list = (await Promise.all(lists)).flatMap((answer) => answer.connections);
   list.sort((a, b) => new Date(b.createdAt) - new Date(a.createdAt));
+  await learnBanks(list);
   const fresh = list.find(({ id }) => !known.has(id));
   if (handingIn && fresh) selected = fresh.id;
   if (expecting && fresh) {
@@ -508,6 +525,7 @@ async function openLink() {
   byId("frame").src = await LINKS[link].url();
   byId("dialog-title").textContent = `${LINKS[link].page}, played by the sandbox`;
   opened = link;
+  byId("close").hidden = false;
   dialog.showModal();
 }
 
@@ -536,6 +554,8 @@ addEventListener("message", (event) => {
   const frame = byId("frame");
   if (event.origin !== sandbox || event.source !== frame.contentWindow) return;
   const { source, event: what, result } = event.data || {};
+  // The page in the frame closes by its own button; this one's is for a page that never came.
+  if (source === "strongroom-sandbox" && what === "ready") byId("close").hidden = true;
   if (!opened || source !== LINKS[opened].source) return;
   if (what === "success") {
     closeLink();
@@ -600,7 +620,18 @@ function hideToken() {
   byId("user-secret").textContent = "";
 }
 
+function complainOfReason(text) {
+  const problem = byId("reason-problem");
+  problem.textContent = text;
+  problem.hidden = !text;
+  if (!text) return byId("reason").removeAttribute("aria-invalid");
+  byId("reason").setAttribute("aria-invalid", "true");
+  byId("reason").focus();
+  say(text);
+}
+
 function askForReason(asked) {
+  complainOfReason("");
   byId("reveal-form").hidden = !asked;
   byId("reveal").setAttribute("aria-expanded", String(asked));
 }
@@ -613,9 +644,12 @@ byId("reveal").addEventListener("click", () => {
 
 byId("reveal-form").addEventListener("submit", (event) => {
   event.preventDefault();
+  const reason = byId("reason").value.trim();
+  complainOfReason("");
+  if (!reason) return complainOfReason("Type a reason: it goes into the audit trail.");
   busy(event.submitter || byId("reveal"), async () => {
     const connection = current();
-    const secrets = await backend(about(connection, "reveal"), { reason: byId("reason").value });
+    const secrets = await backend(about(connection, "reveal"), { reason });
     if (connection.id !== selected) return;
     askForReason(false);
     byId("access-token").textContent = secrets.accessToken;

@@ -172,9 +172,11 @@ export function page({ source, steps, before, ready }) {
   });
   byId("exit").addEventListener("click", leave);
 
+  // A user who failed at their bank tries again there; one who left starts anew.
   byId("retry").addEventListener("click", () => {
+    const again = choice && !finished ? "login" : steps[0];
     finished = false;
-    show(steps[0]);
+    show(again);
   });
 
   byId("copy").addEventListener("click", async (event) => {
@@ -197,6 +199,10 @@ export function page({ source, steps, before, ready }) {
     if (!steps.includes(mark.dataset.step)) mark.remove();
   });
   show(steps[0], false);
+  // The page around it may leave the closing to this one from here on. The message has a source of its own, since a
+  // listener may take whatever it does not know for the end.
+  const around = listener();
+  if (around) around.postMessage({ source: "strongroom-sandbox", event: "ready" }, query.get("origin"));
   return { show, succeed, fail, busy, onBank, onLogin, nameBank };
 }
 
