@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use clap::CommandFactory as _;
 use strongroom::common::scope::Scope;
 use strongroom::config::{Config, Environment, VARIABLES};
+use strongroom::console::layout::Screen;
 use strongroom::database::Pools;
 use strongroom::events::kind::EventType;
 use strongroom::http::problem::ProblemCode;
@@ -650,6 +651,8 @@ fn every_alert_is_told_with_its_severity_and_its_runbook() {
         let document = format!("docs/{path}");
         assert!(root().join(&document).exists(), "{name} leads to {document}");
         assert!(anchor.is_empty() || anchors(&document).contains(anchor), "{name}: {runbook}");
+        let screen = field("console: /to/").split('?').next().unwrap().to_owned();
+        assert!(Screen::path_of(&screen).is_some(), "{name} leads to {screen}, which is no screen");
         let row = told.get(name).unwrap_or_else(|| panic!("{name} is not told"));
         assert!(row[0].contains(&format!("]({runbook})")), "{name} leads elsewhere: {}", row[0]);
         assert_eq!(row[1], field("severity:"), "{name}");

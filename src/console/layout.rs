@@ -93,6 +93,12 @@ impl Screen {
         (Self::Webhooks, "webhooks", "Webhooks"),
         (Self::Upstreams, "upstreams", "Upstreams"),
     ];
+
+    /// Returns the path of the screen that is called this, below its app's.
+    #[must_use]
+    pub fn path_of(name: &str) -> Option<&'static str> {
+        Self::ALL.iter().find(|(_, path, _)| *path == name).map(|(_, path, _)| *path)
+    }
 }
 
 /// Who looks at a page.

@@ -81,6 +81,7 @@ pub const ROUTES: &[ConsoleRoute] = &[
     post("/passkeys/remove", FRESH, || web::post().to(passkeys::remove)),
     post("/sign-out", AUDITOR, || web::post().to(sign_in::sign_out)),
     get("/", AUDITOR, || web::get().to(home::page)),
+    get("/to/{screen}", AUDITOR, || web::get().to(home::to_screen)),
     get("/apps/{app}/now", AUDITOR, || web::get().to(now::routes::page)),
     get("/apps/{app}/now/live", AUDITOR, || web::get().to(now::routes::live)),
     get("/apps/{app}/connections", AUDITOR, || web::get().to(connections::routes::list)),

@@ -43,11 +43,27 @@ fn never_confirms(app: &TestApp) {
 }
 
 #[tokio::test]
+async fn an_alert_leads_to_its_screen_of_the_app_that_the_reader_chooses() {
+    let app = TestApp::with_console().await;
+    let (browser, at) = signed_in(&app, Role::Auditor).await;
+    let revoking = format!("{at}/connections?status=revoking");
+    let only = browser.get("/to/connections?status=revoking").await;
+    assert_eq!((only.status, only.header("location")), (303, revoking.as_str()));
+    app.client_of_another_app().await;
+    let choice = page(&browser, "/to/connections?status=revoking").await;
+    assert_shows(&choice, &["the other app", &revoking]);
+    assert_eq!(browser.get("/to/elsewhere").await.status, 404);
+}
+
+#[tokio::test]
 async fn now_says_what_lives_at_the_bank_though_it_is_revoked_here_and_why() {
     let app = TestApp::with_console().await;
     let (browser, at) = signed_in(&app, Role::Auditor).await;
     let connection = app.active("ada").await;
-    assert_shows(&page(&browser, &format!("{at}/now")).await, &["Every revocation is confirmed"]);
+    assert_shows(
+        &page(&browser, &format!("{at}/now")).await,
+        &["Every revocation is confirmed", "no key has sealed so much"],
+    );
     never_confirms(&app);
     let id = id(&connection);
     let path = format!("/v1/connections/{id}/delink");
