@@ -3,6 +3,7 @@
 pub mod page;
 pub mod routes;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use time::OffsetDateTime;
 
 use crate::database::{Conn, Pool};
 use crate::oauth::signing_keys::{self, KeyInfo};
-use crate::vault::{self, DataKeyGroup, KnownMasterKey, Vault};
+use crate::vault::{self, DataKeyGroup, KnownMasterKey, MasterKeyId, Vault};
 
 /// How long a count of the data keys is shown before it is made again.
 const COUNT_LASTS: Duration = Duration::from_mins(1);
@@ -24,6 +25,36 @@ pub struct Counted {
     pub at: OffsetDateTime,
     /// The groups, or `None` if there are too many values to count them while a page waits.
     pub groups: Option<Vec<DataKeyGroup>>,
+}
+
+/// A key is due once one of its kind has made a hundredth of the 2³² encryptions that AES-GCM allows under one key.
+const DUE_AT: i64 = (1 << 32) / 100;
+
+/// What is to be done about keys.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Due {
+    /// The master keys that are due, or that wrap data keys which are.
+    pub masters: BTreeSet<MasterKeyId>,
+    /// Since when the oldest unfinished rotation of data keys waits for its next step.
+    pub rotating_since: Option<OffsetDateTime>,
+}
+
+impl Counted {
+    /// Returns what is due; `None` if the data keys are too many to be counted while a page waits.
+    #[must_use]
+    pub fn due(&self) -> Option<Due> {
+        let groups = self.groups.as_ref()?;
+        let mut wraps: BTreeMap<&MasterKeyId, i64> = BTreeMap::new();
+        for group in groups {
+            *wraps.entry(&group.master_key).or_default() += group.count;
+        }
+        let sealed_much = groups.iter().filter(|group| group.most_seals >= DUE_AT);
+        let wraps_much = wraps.iter().filter(|(_, count)| **count >= DUE_AT);
+        let masters = sealed_much.map(|group| &group.master_key);
+        let masters = masters.chain(wraps_much.map(|(master, _)| *master)).cloned().collect();
+        let rotating_since = groups.iter().filter_map(|group| group.rotating_since).min();
+        Some(Due { masters, rotating_since })
+    }
 }
 
 /// The page's content.
@@ -104,4 +135,42 @@ fn master(vault: &Vault, key: KnownMasterKey) -> Master {
         None => "notGiven",
     };
     Master { key, state, kind: held.map(|(_, held)| held.kind()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counted(groups: &[(&str, i64, i64)]) -> Counted {
+        let at = OffsetDateTime::UNIX_EPOCH;
+        let group = |&(master, count, most_seals): &(&str, i64, i64)| DataKeyGroup {
+            master_key: MasterKeyId::parse(master).unwrap(),
+            purpose: "user".to_owned(),
+            count,
+            oldest: at,
+            newest: at,
+            seals: most_seals,
+            most_seals,
+            rotating: 0,
+            former_seals: 0,
+            rotating_since: None,
+        };
+        Counted { at, groups: Some(groups.iter().map(group).collect()) }
+    }
+
+    #[test]
+    fn a_key_is_due_by_its_own_seals_or_by_those_of_a_key_that_it_wraps() {
+        let half = DUE_AT / 2;
+        let fine = counted(&[("one", half, half), ("two", half, DUE_AT - 1)]);
+        assert_eq!(fine.due(), Some(Due::default()));
+        let wraps = counted(&[("one", half, 1), ("one", half + 1, 1), ("two", 1, 1)]);
+        assert!(wraps.due().unwrap().masters.iter().map(ToString::to_string).eq(["one"]));
+        let seals = counted(&[("one", 1, 1), ("two", 1, DUE_AT)]);
+        assert!(seals.due().unwrap().masters.iter().map(ToString::to_string).eq(["two"]));
+    }
+
+    #[test]
+    fn nothing_is_said_to_be_due_or_not_before_it_was_counted() {
+        assert_eq!(Counted { at: OffsetDateTime::UNIX_EPOCH, groups: None }.due(), None);
+    }
 }

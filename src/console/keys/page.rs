@@ -8,9 +8,6 @@ use crate::console::parts::{Notice, empty, id, moment, moment_or, notice, number
 use crate::oauth::signing_keys::KeyInfo;
 use crate::vault::{DataKeyGroup, KeyOutage};
 
-/// A key is due once one of its kind has made a hundredth of the 2³² encryptions that AES-GCM allows under one key.
-const DUE_AT: i64 = (1 << 32) / 100;
-
 /// Returns the page.
 #[must_use]
 pub fn show(place: &Place<'_>, tree: &Tree, outages: &[KeyOutage]) -> Markup {
@@ -52,7 +49,8 @@ fn branch(master: &Master, counted: Option<&Counted>) -> Markup {
     let groups = counted.and_then(|counted| counted.groups.as_deref()).unwrap_or_default();
     let own: Vec<_> = groups.iter().filter(|group| group.master_key == master.key.id).collect();
     let wraps: i64 = own.iter().map(|group| group.count).sum();
-    let due = own.iter().map(|group| group.most_seals).max().unwrap_or(0).max(wraps) >= DUE_AT;
+    let due =
+        counted.and_then(Counted::due).is_some_and(|due| due.masters.contains(&master.key.id));
     let words = match master.state {
         "wraps" => "wraps new data keys",
         "opens" => "opens what it wrapped",

@@ -12,10 +12,11 @@ use crate::common::ids::AppId;
 use crate::connections::Context;
 use crate::connections::model::Status;
 use crate::connections::query::search::{self, StatusCount};
+use crate::console::keys::{Counts, Due};
 use crate::database::{self, Conn};
 
-/// Reads what the database says about the app.
-pub async fn read(conn: &mut Conn, app: AppId) -> sqlx::Result<Database> {
+/// Reads what the database says about the app. `keys` is what is due of the keys.
+async fn read(conn: &mut Conn, app: AppId, keys: Option<Due>) -> sqlx::Result<Database> {
     let counts = search::stats(conn, app).await?;
     let count = |status| count(&counts, status);
     Ok(Database {
@@ -31,6 +32,7 @@ pub async fn read(conn: &mut Conn, app: AppId) -> sqlx::Result<Database> {
         upstreams: store::upstreams(conn, app).await?,
         webhooks: store::webhooks(conn, app).await?,
         chain: audit::standing(conn, app).await?,
+        keys,
     })
 }
 
@@ -56,8 +58,12 @@ pub fn process(context: &Context) -> Process {
 }
 
 /// Reads both; without the database, what this process knows.
-pub async fn load(context: &Context, app: AppId) -> Now {
-    let database = async { read(&mut context.pool.acquire().await?, app).await };
+pub async fn load(context: &Context, counts: &Counts, app: AppId) -> Now {
+    let database = async {
+        let mut conn = context.pool.acquire().await?;
+        let counted = counts.get(&context.pool, database::now(&mut conn).await?).await;
+        read(&mut conn, app, counted.and_then(|counted| counted.due())).await
+    };
     let database = database.await.inspect_err(|error| {
         tracing::warn!(cause = %error, "the console could not read the database");
     });

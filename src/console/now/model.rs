@@ -6,6 +6,7 @@ use time::OffsetDateTime;
 
 use crate::audit::Standing;
 use crate::common::ids::{BulkRevocationId, ConnectionId, WebhookId};
+use crate::console::keys::Due;
 
 /// A connection that is revoked here and whose end the provider has not confirmed.
 #[derive(Clone, Debug)]
@@ -137,6 +138,8 @@ pub struct Database {
     pub upstreams: Vec<TroubledUpstream>,
     pub webhooks: Vec<TroubledWebhook>,
     pub chain: Standing,
+    /// What is due of the keys; `None` while it is being counted, or if they are too many for that.
+    pub keys: Option<Due>,
 }
 
 impl Database {

@@ -7,7 +7,7 @@ use super::model::{Count, Database, Lived, Now, Process};
 use super::store::{COUNTED, REASONS_OF};
 use crate::console::layout::{Place, page};
 use crate::console::parts::{
-    Notice, ago, at_most, countdown, empty, id, moment_or, notice, number, pill,
+    Notice, ago, at_most, countdown, empty, id, moment, moment_or, notice, number, pill,
 };
 
 /// Revocations that are listed.
@@ -43,7 +43,10 @@ pub fn live(place: &Place<'_>, now: &Now) -> Markup {
                     (upstreams(place, database))
                     (webhooks(place, database))
                 }
-                (chain(place, database))
+                div.columns {
+                    (chain(place, database))
+                    (keys(place, database))
+                }
             }
         }
     }
@@ -268,6 +271,31 @@ fn chain(place: &Place<'_>, database: &Database) -> Markup {
                 @if let Some(at) = chain.linked_at { ", the last " (ago(at, database.at)) }
                 "; " (at_most(chain.waiting, COUNTED)) " rows of all apps wait for theirs. "
                 a href=(place.at("audit#verify")) { "Verify it in this browser" }
+            }
+        }
+    }
+}
+
+fn keys(place: &Place<'_>, database: &Database) -> Markup {
+    let link = html! { a href=(place.at("keys")) { "The keys" } };
+    html! {
+        section aria-labelledby="keys" {
+            h2 id="keys" { "Keys that are due" }
+            @match &database.keys {
+                None => p.soft { "The data keys are not counted yet, or too many to count them here. " (link) },
+                Some(due) => {
+                    @if due.masters.is_empty() { (empty("None: no key has sealed so much that it has to be rotated.")) }
+                    @else {
+                        ul.reasons {
+                            @for master in &due.masters {
+                                li { strong { "Rotation is due" } " of " (id(master)) ", or of data keys that it wraps. " (link) }
+                            }
+                        }
+                    }
+                    @if let Some(at) = due.rotating_since {
+                        p { "A rotation of data keys is not finished; its oldest step waits since " (moment(at)) ". " code { "strongroom keys rotate-data" } " goes on." }
+                    }
+                }
             }
         }
     }
