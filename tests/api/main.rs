@@ -32,6 +32,7 @@ mod client_keys;
 mod console_attacks;
 mod console_roles;
 mod console_screens;
+mod console_secrets;
 mod console_sessions;
 mod counts;
 #[cfg(feature = "failpoints")]
