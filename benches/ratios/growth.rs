@@ -11,6 +11,7 @@ use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 
 use crate::Measured;
+use crate::console::Console;
 use crate::machine::Stage;
 use crate::product::Product;
 
@@ -25,6 +26,7 @@ pub async fn run(stage: &Stage, product: &mut Product<'_>, seconds: Duration) {
     let sizes = std::env::var("BENCH_GROWTH_SIZES").unwrap_or("10000,100000,1000000".to_owned());
     let sizes: Vec<i64> = sizes.split(',').map(|size| size.trim().parse().unwrap()).collect();
     let mut conn = PgConnection::connect(&stage.url("product")).await.unwrap();
+    let console = Console::sign_in(product).await;
     conn.execute(include_str!("growth.sql")).await.unwrap();
     let (mut filled, mut columns) = (0, Vec::new());
     for size in &sizes {
@@ -33,7 +35,9 @@ pub async fn run(stage: &Stage, product: &mut Product<'_>, seconds: Duration) {
         fill(&mut conn, filled, *size).await;
         filled = *size;
         println!("filled after {:?}; measuring …", began.elapsed());
-        columns.push(measure(stage, product, &mut conn, *size, seconds).await);
+        let mut column = measure(stage, product, &mut conn, *size, seconds).await;
+        column.extend(screens(product, &console, seconds).await);
+        columns.push(column);
     }
     print(&sizes, &columns);
     print_sizes(&mut conn, *sizes.last().unwrap()).await;
@@ -107,6 +111,34 @@ async fn measure(
     cells
 }
 
+/// Every screen of the console, to one reader.
+async fn screens(product: &Product<'_>, console: &Console, seconds: Duration) -> Vec<Cell> {
+    let connection = format!("connections/{}", product.some_connection());
+    let mut cells = Vec::new();
+    for path in [
+        "now",
+        "connections",
+        "connections?status=revoking",
+        "connections?text=nothing-like-this",
+        &connection,
+        "incident",
+        "audit",
+        "audit?action=token.revealed",
+        "clients",
+        "keys",
+        "webhooks",
+        "upstreams",
+    ] {
+        console.ask(product, path, Duration::from_millis(300)).await;
+        let measured = console.ask(product, path, seconds).await;
+        cells.push((
+            format!("console, `{}`", path.split(product.some_connection()).next().unwrap_or(path)),
+            shown(&measured),
+        ));
+    }
+    cells
+}
+
 fn shown(measured: &Measured) -> String {
     format!(
         "{:.2} ms; {:.0} + {:.0} µs",
@@ -129,7 +161,7 @@ async fn rest(stage: &Stage, product: &Product<'_>) -> String {
 
 async fn command(product: &Product<'_>, arguments: &[&str]) -> String {
     let began = Instant::now();
-    product.command(arguments).await;
+    drop(product.command(arguments).await);
     format!("{:.0} ms", began.elapsed().as_secs_f64() * 1000.0)
 }
 
@@ -152,7 +184,7 @@ async fn verify(product: &Product<'_>, conn: &mut PgConnection) -> String {
     let links: i64 =
         sqlx::query_scalar("SELECT count(*) FROM audit_links").fetch_one(conn).await.unwrap();
     let began = Instant::now();
-    product.command(&["audit", "verify", "--app", "default"]).await;
+    drop(product.command(&["audit", "verify", "--app", "default"]).await);
     let took = began.elapsed();
     let each = took.as_secs_f64() * 1e6 / links as f64;
     format!("{:.1} s; {each:.1} µs a link", took.as_secs_f64())

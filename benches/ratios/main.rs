@@ -17,6 +17,7 @@
 )]
 
 mod chart;
+mod console;
 mod events;
 mod floors;
 mod growth;
@@ -120,7 +121,8 @@ async fn send_events(settings: &Settings) {
 /// The costs at each size of the database.
 async fn grow(settings: &Settings) {
     let stage = machine::Stage::start().await;
-    let mut service = Product::start(&stage, Build::this()).await;
+    let settings_of_console = [("STRONGROOM_CONSOLE_LISTEN", "127.0.0.1:0")];
+    let mut service = Product::start_with(&stage, Build::this(), &settings_of_console).await;
     growth::run(&stage, &mut service, Duration::from_secs(settings.seconds)).await;
 }
 

@@ -20,8 +20,11 @@ const USERS: u64 = 1000;
 pub struct Product<'a> {
     stage: &'a Stage,
     build: Build,
+    settings: Vec<(String, String)>,
     process: Process,
     address: SocketAddr,
+    /// Where operators sign in, if that is on.
+    pub console: Option<String>,
     token: String,
     /// Connections to be read.
     active: Arc<Vec<String>>,
@@ -81,22 +84,29 @@ fn strongroom(stage: &Stage, build: &Build) -> Command {
     command
 }
 
-/// Starts the service; returns when it says that it serves.
-fn serve(stage: &Stage, build: &Build) -> (Process, SocketAddr) {
-    serve_with(stage, build, &[])
+/// A service that serves.
+struct Serving {
+    process: Process,
+    address: SocketAddr,
+    console: Option<String>,
 }
 
-fn serve_with(stage: &Stage, build: &Build, settings: &[(&str, &str)]) -> (Process, SocketAddr) {
+/// Starts the service with these settings; returns when it says that it serves.
+fn serve(stage: &Stage, build: &Build, settings: &[(String, String)]) -> Serving {
     let mut command = strongroom(stage, build);
-    command.envs(settings.iter().copied());
+    command.envs(settings.iter().cloned());
     let mut child = command.arg("serve").stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let address = lines.by_ref().map_while(Result::ok).find_map(|line| {
-        let event: Value = serde_json::from_str(&line).ok()?;
-        (event["message"] == "serving").then(|| event["address"].as_str().unwrap().parse().unwrap())
+    let event = lines.by_ref().map_while(Result::ok).find_map(|line| {
+        serde_json::from_str(&line).ok().filter(|event: &Value| event["message"] == "serving")
     });
     std::thread::spawn(move || lines.for_each(drop));
-    (Process(child), address.unwrap())
+    let event = event.unwrap();
+    Serving {
+        process: Process(child),
+        address: event["address"].as_str().unwrap().parse().unwrap(),
+        console: event["console"].as_str().map(str::to_owned),
+    }
 }
 
 async fn make_database(stage: &Stage, build: &Build) {
@@ -112,12 +122,12 @@ async fn make_database(stage: &Stage, build: &Build) {
 pub async fn cold_starts(stage: &Stage, rounds: usize) -> Vec<f64> {
     let build = Build::this();
     make_database(stage, &build).await;
-    drop(serve(stage, &build));
+    drop(serve(stage, &build, &[]));
     let mut times = Vec::new();
     for _ in 0..rounds.max(5) {
         let started = Instant::now();
-        let (_process, address) = serve(stage, &build);
-        let mut stream = TcpStream::connect(address).await.unwrap();
+        let serving = serve(stage, &build, &[]);
+        let mut stream = TcpStream::connect(serving.address).await.unwrap();
         let request = load::request("GET", "/healthz", "", "");
         tokio::io::AsyncWriteExt::write_all(&mut stream, &request).await.unwrap();
         assert_eq!(load::answer(&mut stream, &mut Vec::new()).await, 200);
@@ -134,14 +144,20 @@ impl<'a> Product<'a> {
     /// Starts with further settings.
     pub async fn start_with(stage: &'a Stage, build: Build, settings: &[(&str, &str)]) -> Self {
         make_database(stage, &build).await;
-        let (process, address) = serve_with(stage, &build, settings);
+        let settings: Vec<_> = settings
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
+        let Serving { process, address, console } = serve(stage, &build, &settings);
         let body = json!({ "grant_type": "client_credentials", "client_id": "bench", "client_secret": SECRET });
         let answer: Value = call(address, "POST", "/oauth2/token", "", &body.to_string()).await;
         let mut product = Self {
             stage,
             build,
+            settings,
             process,
             address,
+            console,
             token: answer["access_token"].as_str().unwrap().to_owned(),
             active: Arc::default(),
             next: Arc::default(),
@@ -181,12 +197,13 @@ impl<'a> Product<'a> {
         &self.active[0]
     }
 
-    /// Runs a command of the binary beside the service.
-    pub async fn command(&self, arguments: &[&str]) {
+    /// Runs a command of the binary beside the service; returns what it prints.
+    pub async fn command(&self, arguments: &[&str]) -> String {
         let mut command = strongroom(self.stage, &self.build);
-        command.args(arguments).stdout(Stdio::null());
-        let status = tokio::task::spawn_blocking(move || command.status().unwrap()).await.unwrap();
-        assert!(status.success(), "{arguments:?}");
+        command.envs(self.settings.iter().cloned()).args(arguments).stderr(Stdio::inherit());
+        let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+        assert!(output.status.success(), "{arguments:?}");
+        String::from_utf8(output.stdout).unwrap()
     }
 
     pub async fn post(&self, path: &str, body: &Value) -> Value {
@@ -254,9 +271,21 @@ impl<'a> Product<'a> {
         expected: u16,
         requests: load::Requests,
     ) -> Measured {
+        self.measure_at(self.address, connections, seconds, expected, requests).await
+    }
+
+    /// Measures requests to one of the service's listeners.
+    pub async fn measure_at(
+        &self,
+        address: SocketAddr,
+        connections: usize,
+        seconds: Duration,
+        expected: u16,
+        requests: load::Requests,
+    ) -> Measured {
         let (service, postgres) = (machine::cpu(self.pid()), self.stage.postgres_cpu());
         let calls = machine::system_calls(self.pid(), seconds);
-        let load = load::run(self.address, connections, seconds, expected, requests);
+        let load = load::run(address, connections, seconds, expected, requests);
         let (measured, calls) = tokio::join!(load, calls);
         let count = measured.per_second * seconds.as_secs_f64();
         let micros = |after: Duration, before: Duration| {

@@ -5,7 +5,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::Failure;
 use crate::common::clock::Clock;
-use crate::config::{Config, Environment, UnknownVariable};
+use crate::config::{Config, Environment, PublicUrl, UnknownVariable};
 use crate::http::connection;
 use crate::service::Service;
 use crate::telemetry;
@@ -31,6 +31,7 @@ impl Serve {
         tracing::info!(
             address = %service.address(),
             metrics = %service.metrics_address(),
+            console = service.console_url().map(PublicUrl::as_str),
             version = env!("CARGO_PKG_VERSION"),
             "serving"
         );
