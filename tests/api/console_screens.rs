@@ -51,7 +51,7 @@ async fn an_alert_leads_to_its_screen_of_the_app_that_the_reader_chooses() {
     assert_eq!((only.status, only.header("location")), (303, revoking.as_str()));
     app.client_of_another_app().await;
     let choice = page(&browser, "/to/connections?status=revoking").await;
-    assert_shows(&choice, &["the other app", &revoking]);
+    assert_shows(&choice, &[">other<", &revoking]);
     assert_eq!(browser.get("/to/elsewhere").await.status, 404);
 }
 

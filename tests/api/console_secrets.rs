@@ -34,22 +34,26 @@ async fn read_all(browser: &Browser, start: &str) -> Vec<(String, String)> {
     read
 }
 
-/// The paths of a page's links, and of what its script follows.
+/// The paths in a page's attributes, whatever follows them, but for what a form posts to.
 fn links_in(page: &str) -> Vec<String> {
-    let attributes = ["href=\"/", "data-live=\"/", "src=\"/"];
-    let found = attributes.iter().flat_map(|attribute| page.split(attribute).skip(1));
-    let paths = found.filter_map(|rest| rest.split('"').next());
-    let path =
-        |path: &str| format!("/{}", path.replace("&amp;", "&").split('#').next().unwrap_or(""));
-    paths.map(path).collect()
+    let mut links = Vec::new();
+    let mut before = "";
+    for part in page.split("=\"/") {
+        if !before.is_empty() && !before.ends_with("action") {
+            let path = part.split('"').next().unwrap_or_default().replace("&amp;", "&");
+            links.push(format!("/{}", path.split('#').next().unwrap_or_default()));
+        }
+        before = part;
+    }
+    links
 }
 
 /// Whether a path, without its query, is one of the pattern.
 fn is_of(path: &str, pattern: &str) -> bool {
-    let (path, pattern) = (path.split('?').next().unwrap().split('/'), pattern.split('/'));
-    let pairs: Vec<_> = pattern.zip(path.clone()).collect();
-    pairs.len() == path.count()
-        && pairs.iter().all(|(part, given)| part.starts_with('{') || part == given)
+    let path: Vec<_> = path.split('?').next().unwrap().split('/').collect();
+    let pattern: Vec<_> = pattern.split('/').collect();
+    let same = |(part, given): (&&str, &&str)| part.starts_with('{') || part == given;
+    path.len() == pattern.len() && pattern.iter().zip(&path).all(same)
 }
 
 /// A day's work, with the name and the text of every secret that passes through it.
@@ -74,8 +78,10 @@ async fn a_day(app: &TestApp, receiver: &Receiver) -> Vec<(&'static str, String)
     });
     app.api.post(&token, "/v1/admin/upstreams", &upstream).await;
     let lent = app.api.post_empty(&token, "/v1/upstreams/kaisa/token").await;
-    let order = json!({ "kind": "invalidate", "reason": "x", "filter": { "clientUserID": "eve" } });
-    app.api.post(&token, "/v1/admin/revocations", &order).await;
+    let order =
+        json!({ "kind": "invalidate", "reason": "x", "filter": { "clientUserIDs": ["bob"] } });
+    let order = app.api.post(&token, "/v1/admin/revocations", &order).await;
+    assert_eq!(order.status, 202, "{}", order.text);
     vec![
         ("app secret", sandbox::DEFAULT_APP_SECRET.to_owned()),
         ("bootstrap secret", BOOTSTRAP_SECRET.to_owned()),
@@ -107,7 +113,18 @@ async fn no_page_of_the_console_holds_a_secret() {
     let session = browser.cookie().unwrap().split_once("osess_").unwrap().1.to_owned();
     secrets.push(("console session", session));
 
-    let pages = read_all(&browser, "/").await;
+    let mut pages = read_all(&browser, "/").await;
+    // What a form asks for, what a page that goes on follows, and what only a visitor sees.
+    let order = pages
+        .iter()
+        .find(|(path, _)| is_of(path, "/apps/{app}/incident/{order}") && !path.ends_with("/new"));
+    let order = order.expect("an incident").0.clone();
+    let export = format!("{}/audit/export", order.split("/incident").next().unwrap());
+    for path in [format!("{order}/live"), export, "/sign-in".to_owned()] {
+        let answer = browser.get(&path).await;
+        assert_eq!(answer.status, 200, "{path}");
+        pages.push((path, answer.text));
+    }
     for (path, page) in &pages {
         for (name, secret) in &secrets {
             assert!(!page.contains(secret), "{name} stands on {path}");
