@@ -50,6 +50,22 @@ for (const [device, options] of [
   });
 }
 
+test("among ten thousand connections one is found by its user's name, and the list goes on", async () => {
+  const { page, go } = await signedIn(browser);
+  await go(`${app}/now`);
+  await page.getByRole("link", { name: /^Active 10,\d{3}/ }).waitFor();
+  await go(`${app}/connections`);
+  const [first, more] = [page.locator("tbody tr"), page.getByRole("link", { name: "Older" })];
+  const shown = await first.count();
+  assert.ok(shown > 10, `${shown} rows`);
+  const top = await first.first().textContent();
+  await more.click();
+  await page.waitForFunction((top) => document.querySelector("tbody tr").textContent !== top, top);
+  await go(`${app}/connections?text=moved-2718`);
+  assert.equal(await first.count(), 3);
+  await accessible(page);
+});
+
 test("Now follows what happens, and says when it lost contact", async () => {
   const { page, go } = await signedIn(browser);
   await page.getByText("Live: this page follows what happens.").waitFor();

@@ -95,7 +95,7 @@ test("Connect closes by one button, and a refused login is tried again at the sa
   await page.getByRole("button", { name: "Connect your bank" }).click();
   const frame = page.frameLocator("#frame");
   await frame.getByRole("button", { name: /Orrery/ }).click();
-  assert.ok(await page.getByRole("button", { name: "Close", exact: true }).isHidden());
+  await page.getByRole("button", { name: "Close", exact: true }).waitFor({ state: "hidden" });
   await frame.getByLabel("User name").fill("denied");
   await frame.getByRole("button", { name: "Log in" }).click();
   await frame.getByRole("button", { name: "Try again" }).click();

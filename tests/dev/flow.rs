@@ -147,6 +147,14 @@ async fn the_env_file_serves_the_other_commands() {
     assert_eq!(of("default").iter().map(|client| &client["bootstrap"]).collect::<Vec<_>>(), [true]);
     assert_eq!(of("plaid").len(), 1, "{clients:?}");
 
+    // In another shell than the one that set where the console listens.
+    let script = format!(". ./{} && \"$0\" operators link dev --output json", dev.url("envFile"));
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &script, env!("CARGO_BIN_EXE_strongroom")]).current_dir(folder.path());
+    let link: Value = serde_json::from_slice(&shell.output().unwrap().stdout).unwrap();
+    let console = dev.url("consoleURL");
+    assert!(link["url"].as_str().unwrap().starts_with(&format!("{console}/sign-in#")), "{link}");
+
     let script = format!(
         ". ./{} && curl -s \"$STRONGROOM_PUBLIC_URL/oauth2/token\" -d grant_type=client_credentials \
          -u \"$DEMO_PLAID_CLIENT_ID:$DEMO_PLAID_CLIENT_SECRET\"",

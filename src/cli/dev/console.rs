@@ -7,6 +7,7 @@ use crate::common::secret::SecretText;
 use crate::operators::{self, OperatorName, Role};
 use crate::service::Service;
 
+const LISTEN: &str = "STRONGROOM_CONSOLE_LISTEN";
 /// The name of the operator.
 const NAME: &str = "dev";
 
@@ -24,8 +25,11 @@ pub(super) async fn sign_in(
 ) -> Result<SignIn, Failure> {
     let url = service.console_url().map(|url| url.as_str().to_owned());
     let url = url.ok_or_else(|| Failure::other("the console does not listen"))?;
-    // What `strongroom operators link` prints, whichever port was chosen.
+    // What `strongroom operators link` prints, whichever port was chosen. The one setting is refused without the other, and
+    // the user may have set the other in another shell.
     variables.write("STRONGROOM_CONSOLE_URL", &url);
+    let listen = variables.environment().get(LISTEN).map(str::to_owned);
+    variables.write(LISTEN, &listen.unwrap_or_default());
     let context = service.context();
     let mut conn = context.pool.acquire().await?;
     let (actor, name): (_, OperatorName) =

@@ -554,8 +554,6 @@ addEventListener("message", (event) => {
   const frame = byId("frame");
   if (event.origin !== sandbox || event.source !== frame.contentWindow) return;
   const { source, event: what, result } = event.data || {};
-  // The page in the frame closes by its own button; this one's is for a page that never came.
-  if (source === "strongroom-sandbox" && what === "ready") byId("close").hidden = true;
   if (!opened || source !== LINKS[opened].source) return;
   if (what === "success") {
     closeLink();
@@ -570,9 +568,16 @@ addEventListener("message", (event) => {
   }
 });
 
-// A keyboard user goes straight into the page.
+// A keyboard user goes straight into the page, which closes by its own button: this one's is for a page that does not come.
 byId("frame").addEventListener("load", () => {
-  if (dialog.open) byId("frame").focus();
+  if (!dialog.open) return;
+  byId("frame").focus();
+  byId("close").hidden = true;
+});
+
+// A click beside the dialog closes it as well.
+dialog.addEventListener("click", (event) => {
+  if (event.target === dialog) closeLink();
 });
 
 dialog.addEventListener("close", () => byId("frame").removeAttribute("src"));

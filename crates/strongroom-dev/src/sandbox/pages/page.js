@@ -199,10 +199,6 @@ export function page({ source, steps, before, ready }) {
     if (!steps.includes(mark.dataset.step)) mark.remove();
   });
   show(steps[0], false);
-  // The page around it may leave the closing to this one from here on. The message has a source of its own, since a
-  // listener may take whatever it does not know for the end.
-  const around = listener();
-  if (around) around.postMessage({ source: "strongroom-sandbox", event: "ready" }, query.get("origin"));
   return { show, succeed, fail, busy, onBank, onLogin, nameBank };
 }
 
