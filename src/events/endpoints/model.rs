@@ -33,7 +33,7 @@ impl PartialSchema for WebhookEventTypes {
     fn schema() -> RefOr<Schema> {
         let names = EventType::SENT.iter().map(|kind| kind.as_str());
         let kind = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(names));
-        let list = ArrayBuilder::new().items(kind).min_items(Some(1)).unique_items(true);
+        let list = ArrayBuilder::new().items(kind).min_items(Some(1));
         let example = [EventType::ConnectionActive, EventType::ConnectionAttention];
         list.examples([serde_json::json!(example)]).build().into()
     }

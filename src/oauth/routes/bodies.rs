@@ -59,6 +59,7 @@ pub struct CreateClient {
 #[expect(clippy::option_option, reason = "tells `null` from what is left out")]
 pub struct ChangeClient {
     /// Whether it is refused, together with its tokens.
+    #[serde(default, deserialize_with = "not_null")]
     #[schema(nullable = false)]
     pub(super) disabled: Option<bool>,
     /// Public keys that it proves itself with; with `workload`, its issuer's. They take the place of `jwksURI`.
@@ -74,6 +75,7 @@ pub struct ChangeClient {
     #[schema(value_type = Option<Workload>)]
     workload: Option<Option<Workload>>,
     /// Whether each of its tokens is bound to a key.
+    #[serde(default, deserialize_with = "not_null")]
     #[schema(nullable = false)]
     dpop_bound: Option<bool>,
 }
@@ -84,6 +86,13 @@ fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     value: D,
 ) -> Result<Option<Option<T>>, D::Error> {
     Option::<T>::deserialize(value).map(Some)
+}
+
+/// Refuses `null`, which beside fields that it removes could be taken for a value.
+fn not_null<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    value: D,
+) -> Result<Option<T>, D::Error> {
+    T::deserialize(value).map(Some)
 }
 
 /// How a secret follows another.

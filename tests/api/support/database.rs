@@ -13,7 +13,26 @@ static CLUSTER: OnceCell<Cluster> = OnceCell::const_new();
 struct Cluster {
     postgres: LocalPostgres,
     template: String,
+    /// The folder of pgbouncer's socket, if the services are to reach PostgreSQL through it.
+    pooler: Option<String>,
 }
+
+/// The port in the name of pgbouncer's socket.
+const POOLER_PORT: u16 = 6432;
+
+/// The role of the pooler's sessions. What a session of the service sets at its beginning is set on the role, as
+/// docs/operating.md says: through a pooler those statements reach some of the server's sessions and not others.
+const POOLED_ROLE: &str = "
+    CREATE ROLE pooled LOGIN SUPERUSER;
+    ALTER ROLE pooled SET statement_timeout = '4500ms';
+    ALTER ROLE pooled SET lock_timeout = '200ms';
+    ALTER ROLE pooled SET idle_in_transaction_session_timeout = '4500ms';
+    ALTER ROLE pooled SET default_transaction_isolation = 'read committed';
+    ALTER ROLE pooled SET enable_seqscan = off;
+    ALTER ROLE pooled SET enable_hashjoin = off;
+    ALTER ROLE pooled SET enable_mergejoin = off;
+    ALTER ROLE pooled SET jit = off;
+    ALTER ROLE pooled SET plan_cache_mode = force_generic_plan;";
 
 impl Cluster {
     async fn get() -> &'static Self {
@@ -26,7 +45,11 @@ impl Cluster {
             clippy::disallowed_methods,
             reason = "tests look for PostgreSQL where they are told"
         )]
-        let (programs, path) = (std::env::var_os("PG_BIN"), std::env::var_os("PATH"));
+        let (programs, path, pooler) = (
+            std::env::var_os("PG_BIN"),
+            std::env::var_os("PATH"),
+            std::env::var("STRONGROOM_TEST_POOLER").ok(),
+        );
         let postgres = LocalPostgres::start(Settings {
             folder: folder.into(),
             durability: Durability::Throwaway,
@@ -35,9 +58,47 @@ impl Cluster {
         })
         .await
         .unwrap();
-        let cluster = Self { postgres, template: "template_strongroom".to_owned() };
+        let template = "template_strongroom".to_owned();
+        let cluster = Self { postgres, template, pooler };
         cluster.make_template().await;
+        if let Some(folder) = &cluster.pooler {
+            cluster.await_pooler(folder).await;
+        }
         cluster
+    }
+
+    /// Writes where the databases are, for `scripts/test-pgbouncer`, which starts pgbouncer then.
+    async fn await_pooler(&self, folder: &str) {
+        let mut conn = self.connect("postgres").await;
+        conn.execute(POOLED_ROLE).await.unwrap();
+        conn.close().await.unwrap();
+        let find = |name: &str| parameter(&self.postgres.url(), name);
+        let line = format!("* = host={} port={} user=pooled\n", find("host="), find("port="));
+        let folder = std::path::Path::new(folder);
+        std::fs::write(folder.join("databases.part"), format!("[databases]\n{line}")).unwrap();
+        std::fs::rename(folder.join("databases.part"), folder.join("databases.ini")).unwrap();
+        let socket = folder.join(format!(".s.PGSQL.{POOLER_PORT}"));
+        for _ in 0..600 {
+            if tokio::net::UnixStream::connect(&socket).await.is_ok() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("no pooler came");
+    }
+
+    /// Returns the URL by which a service reaches a database, and the one by which it migrates it if that is another.
+    fn urls(&self, database: &str) -> (String, Option<String>) {
+        let direct = self.postgres.url().replace("///postgres?", &format!("///{database}?"));
+        match &self.pooler {
+            None => (direct, None),
+            Some(folder) => {
+                let pooled = format!(
+                    "postgres:///{database}?host={folder}&port={POOLER_PORT}&user=postgres&sslmode=disable"
+                );
+                (pooled, Some(direct))
+            }
+        }
     }
 
     async fn make_template(&self) {
@@ -75,8 +136,16 @@ fn rand() -> u128 {
     u128::from(random()) << 64 | u128::from(random())
 }
 
+/// Returns the value of a parameter of a URL; `name` ends with the sign of equality.
+fn parameter(url: &str, name: &str) -> String {
+    let query = url.split_once('?').unwrap().1;
+    query.split('&').find_map(|pair| pair.strip_prefix(name)).unwrap().to_owned()
+}
+
 pub struct TestDatabase {
     url: String,
+    /// The way past the pooler, if there is one.
+    owner_url: Option<String>,
     pub pool: PgPool,
 }
 
@@ -88,11 +157,11 @@ impl TestDatabase {
         let sql = format!("CREATE DATABASE {name} TEMPLATE {}", cluster.template);
         conn.execute(AssertSqlSafe(sql)).await.unwrap();
         conn.close().await.unwrap();
-        let url = cluster.postgres.url().replace("///postgres?", &format!("///{name}?"));
+        let (url, owner_url) = cluster.urls(&name);
         // The test writes even while the database's default says that nobody does.
         let writes = cluster.options(&name).options([("default_transaction_read_only", "off")]);
         let pool = PgPool::connect_lazy_with(writes);
-        Self { url, pool }
+        Self { url, owner_url, pool }
     }
 
     /// One that holds what the release before `20261126170000` wrote: its schema, and the rows of `data`.
@@ -109,25 +178,27 @@ impl TestDatabase {
         let mut conn = cluster.connect("postgres").await;
         conn.execute(AssertSqlSafe(format!("CREATE DATABASE {name}"))).await.unwrap();
         conn.close().await.unwrap();
-        let url = cluster.postgres.url().replace("///postgres?", &format!("///{name}?"));
+        let (url, owner_url) = cluster.urls(&name);
         let all = sqlx::migrate!();
         let earlier: Vec<_> = all.iter().filter(|it| it.version <= until).cloned().collect();
         let mut conn = cluster.connect(&name).await;
         sqlx::migrate::Migrator { migrations: earlier.into(), ..all }.run(&mut conn).await.unwrap();
         conn.close().await.unwrap();
-        Self { url, pool: PgPool::connect_lazy_with(cluster.options(&name)) }
+        Self { url, owner_url, pool: PgPool::connect_lazy_with(cluster.options(&name)) }
     }
 
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// PostgreSQL's socket.
+    /// The URL that is for migrations alone, if services reach PostgreSQL through a pooler.
+    pub fn owner_url(&self) -> Option<&str> {
+        self.owner_url.as_deref()
+    }
+
+    /// PostgreSQL's socket, or the pooler's.
     pub fn socket(&self) -> std::path::PathBuf {
-        let query = self.url.split_once('?').unwrap().1;
-        let find = |name: &str| {
-            query.split('&').find_map(|pair| pair.strip_prefix(name)).unwrap().to_owned()
-        };
+        let find = |name: &str| parameter(&self.url, name);
         std::path::Path::new(&find("host=")).join(format!(".s.PGSQL.{}", find("port=")))
     }
 

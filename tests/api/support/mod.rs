@@ -154,6 +154,9 @@ impl Builder {
         if self.environment.get("DATABASE_URL").is_none() {
             self.environment.set("DATABASE_URL", database.url());
         }
+        if let Some(url) = database.owner_url() {
+            self.environment.set("STRONGROOM_MIGRATE_DATABASE_URL", url);
+        }
         let (bank, environment, items) = (self.bank, self.environment, Mutex::default());
         Stage { bank, items, sandbox, sandbox_url, database, clock, environment }
     }
