@@ -7,7 +7,7 @@ use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 use strongroom::audit::{self, Fault, Report};
 use strongroom_dev::sandbox::Fault as DapiFault;
 
-use crate::support::{Answer, BOOTSTRAP_ID, Process, TestApp, command, id};
+use crate::support::{Answer, BOOTSTRAP_ID, Process, TestApp, TestDatabase, command, id};
 
 const EVENTS: &str = "/v1/admin/audit-events";
 const CHECKPOINT: &str = "/v1/admin/audit-checkpoint";
@@ -709,7 +709,8 @@ async fn two_roles(stage: &crate::support::Stage) -> (String, String, String) {
 
 #[tokio::test]
 async fn where_the_roles_differ_the_service_works_and_cannot_alter_the_trail() {
-    let mut stage = TestApp::builder().stage().await;
+    let database = TestDatabase::new().await.past_the_pooler();
+    let mut stage = TestApp::builder().on(database).stage().await;
     let (owner, service, role) = two_roles(&stage).await;
     assert_ne!(owner, stage.database.url(), "{owner}");
     stage.environment.set("DATABASE_URL", &service);

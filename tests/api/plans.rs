@@ -10,7 +10,7 @@ use sqlx::{AssertSqlSafe, Row as _};
 use strongroom::database::Conn;
 
 use crate::named_items::most_rows;
-use crate::support::TestApp;
+use crate::support::{TestApp, TestDatabase};
 
 /// Tables that grow with users, connections and what happens to them.
 const GROWING: [&str; 19] = [
@@ -161,7 +161,9 @@ const HISTORY: &str = "
     SELECT recount_connections()";
 
 async fn with_history() -> TestApp {
-    let app = TestApp::by_hand().await;
+    // Plans are of one session's settings.
+    let database = TestDatabase::new().await.past_the_pooler();
+    let app = TestApp::builder().by_hand().on(database).spawn().await;
     app.active("ada").await;
     // A neighbour: by the order of ids its rows are among the others'.
     app.token_of_another_app().await;
