@@ -3,6 +3,7 @@
 use serde::Serialize;
 use time::OffsetDateTime;
 
+use super::archive::ArchiveStatement;
 use super::checkpoint::Checkpoint;
 use super::model::{Head, LINK_VERSION};
 use super::store::{self, Link};
@@ -73,31 +74,47 @@ pub struct Report {
     /// When the oldest queued row was written.
     #[serde(with = "time::serde::rfc3339::option")]
     pub oldest_unlinked: Option<OffsetDateTime>,
+    /// How many of the links are in archives: the chain goes on after them where they ended.
+    pub archived: i64,
     /// How many checkpoints the chain was compared with.
     pub checkpoints: usize,
     /// The first broken position; `null` if the chain is intact.
     pub broken: Option<Break>,
 }
 
-/// Checks an app's chain, and that it extends every checkpoint. Calls `progress` with the number of links
-/// checked so far and the total.
+/// What is known about an app's chain from elsewhere, each verified with the key that signed it.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    /// Checkpoints that were kept.
+    pub checkpoints: Vec<Checkpoint>,
+    /// What was archived.
+    pub archives: Vec<ArchiveStatement>,
+}
+
+/// Checks an app's chain, across what was archived of it, and that it extends every checkpoint. Calls `progress` with the
+/// number of links checked so far and the total.
 pub async fn verify(
     conn: &mut Conn,
     app: AppId,
-    checkpoints: &[Checkpoint],
+    Known { checkpoints, archives }: &Known,
     mut progress: impl FnMut(i64, i64),
 ) -> sqlx::Result<Report> {
     // One snapshot, because the chainer keeps appending.
     let mut tx = conn.begin_snapshot(LongWork::AuditVerification).await?;
     store::plan_by_index(&mut tx).await?;
     let end = store::head(&mut tx, app).await?.seq;
-    let (mut head, mut broken) = (Head::EMPTY, None);
+    let (mut head, mut broken, mut archived) = (Head::EMPTY, None, 0);
     while broken.is_none() {
-        let links = store::links(&mut tx, app, head.seq, PIECE).await?;
+        let links = store::links(&mut tx, app, head.seq, PIECE, store::EVERY_ID).await?;
         if links.is_empty() {
             break;
         }
         for link in &links {
+            if link.seq > head.seq + 1 {
+                let began = head.seq;
+                head = across(head, archives, link.seq);
+                archived += head.seq - began;
+            }
             match follow(head, app, link, checkpoints) {
                 Ok(next) => head = next,
                 Err(found) => {
@@ -118,13 +135,31 @@ pub async fn verify(
         hash: head.hash.to_string(),
         unlinked: unlinked.waiting,
         oldest_unlinked: unlinked.oldest,
+        archived,
         checkpoints: checkpoints.len(),
         broken,
     })
 }
 
+/// Returns where the chain stands after the archived links that follow `head`, before the link `until`.
+fn across(mut head: Head, archives: &[ArchiveStatement], until: i64) -> Head {
+    while head.seq + 1 < until {
+        let next = archives.iter().find_map(|archive| archive.across(head));
+        match next {
+            Some(next) if next.seq > head.seq => head = next,
+            _ => break,
+        }
+    }
+    head
+}
+
 /// Returns the head after `link`, or the break if `link` does not continue the chain.
-fn follow(head: Head, app: AppId, link: &Link, checkpoints: &[Checkpoint]) -> Result<Head, Break> {
+pub(super) fn follow(
+    head: Head,
+    app: AppId,
+    link: &Link,
+    checkpoints: &[Checkpoint],
+) -> Result<Head, Break> {
     let seq = head.seq + 1;
     let broken = |fault| Break { fault, seq: Some(seq), event: Some(link.event_id) };
     if link.seq != seq {

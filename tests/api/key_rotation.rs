@@ -219,7 +219,7 @@ async fn the_view_of_sealed_values_lists_every_column_that_holds_one() {
     // Hashes, public keys, check values, bindings; keys, which are wrapped; and what is under the service's key.
     let others = "master_keys.check_value data_keys.wrapped data_keys.other_wrapped client_secrets.hash
         connect_sessions.token_hash connections.code_hash connections.revocation_binding token_bindings.binding
-        superseded_tokens.binding proxy_tokens.hash link_tokens.hash audit_links.hash bulk_revocations.request_hash
+        superseded_tokens.binding proxy_tokens.hash link_tokens.hash audit_links.hash audit_heads.hash bulk_revocations.request_hash
         erasures.name_hash plaid_webhooks.digest used_jtis.hash webhook_secrets.public_key signing_keys.private_key
         operator_links.hash operator_sessions.hash operator_challenges.hash operator_passkeys.id
         operator_passkeys.public_key _sqlx_migrations.checksum";
