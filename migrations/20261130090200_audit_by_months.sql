@@ -126,13 +126,14 @@ DECLARE
 BEGIN
     -- Replicas that do so at the same moment.
     PERFORM pg_advisory_xact_lock(hashtext('strongroom_audit_months'));
-    FOR month IN
+    -- As an array: the rest cannot be altered while a statement reads it.
+    FOREACH month IN ARRAY ARRAY(
         SELECT date_trunc('month', strongroom_now() AT TIME ZONE 'UTC') + n * interval '1 month' FROM generate_series(0, 2) n
         UNION
         SELECT date_trunc('month', to_timestamp(('x' || left(replace(id::text, '-', ''), 12))::bit(48)::bigint / 1000.0)
                                    AT TIME ZONE 'UTC')
         FROM audit_events_rest
-        ORDER BY 1
+        ORDER BY 1)
     LOOP
         added := added + audit_add_month(month, most)::integer;
     END LOOP;

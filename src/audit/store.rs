@@ -126,8 +126,8 @@ pub(super) async fn take_unlinked(
 /// Returns the last link of an app's chain, which outlives the link itself: that may be archived.
 pub(super) async fn head(conn: &mut Conn, app: AppId) -> sqlx::Result<Head> {
     let row = sqlx::query!("SELECT seq, hash FROM audit_heads WHERE app_id = $1", app.uuid())
-    .fetch_optional(conn)
-    .await?;
+        .fetch_optional(conn)
+        .await?;
     row.map_or(Ok(Head::EMPTY), |row| Ok(Head { seq: row.seq, hash: hash(&row.hash)? }))
 }
 

@@ -100,10 +100,9 @@ fn parameters(text: &str) -> usize {
 
 /// Whether this is the table, or a part of it.
 fn is_of(relation: &str, table: &str) -> bool {
-    let part = relation.strip_prefix(table).is_some_and(|rest| {
+    relation.strip_prefix(table).is_some_and(|rest| {
         rest.is_empty() || rest == "_before" || rest == "_rest" || rest.starts_with("_2")
-    });
-    part
+    })
 }
 
 /// Adds what reads a growing table, or a whole index of one that holds all its rows, without a condition.

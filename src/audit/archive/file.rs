@@ -176,7 +176,9 @@ pub fn read(path: &Path) -> Result<Contents, ArchiveFault> {
         let malformed = || ArchiveFault::Malformed(number);
         let line: Line = serde_json::from_slice(&text).map_err(|_| malformed())?;
         match (line, &mut reading) {
-            (Line::Header(header), None) if header.format == FORMAT && header.version == VERSION => {
+            (Line::Header(header), None)
+                if header.format == FORMAT && header.version == VERSION =>
+            {
                 reading = Some(Reading { header, runs: Vec::new(), links: 0 });
             }
             (Line::After(head), Some(reading)) => reading.runs.push(Run { after: head, end: head }),
@@ -187,7 +189,9 @@ pub fn read(path: &Path) -> Result<Contents, ArchiveFault> {
                 if lines.read_until(b'\n', &mut text)? > 0 {
                     return Err(ArchiveFault::Malformed(number + 1));
                 }
-                let Some(Reading { header, runs, links }) = reading else { return Err(malformed()) };
+                let Some(Reading { header, runs, links }) = reading else {
+                    return Err(malformed());
+                };
                 return Ok(Contents { header, runs, links, sha256: hex(&digest.finish()), jws });
             }
             _ => return Err(malformed()),

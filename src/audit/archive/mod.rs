@@ -45,7 +45,9 @@ pub enum ArchiveError {
     #[error("rows of the month {0} wait for their links; is the background work running?")]
     Unlinked(String),
     /// The part holds other rows than its archives.
-    #[error("the month {month} has {rows} rows and {links} links, and its archives have {archived}")]
+    #[error(
+        "the month {month} has {rows} rows and {links} links, and its archives have {archived}"
+    )]
     Differs {
         /// The month.
         month: String,
@@ -133,10 +135,8 @@ async fn keep_record(
     let mut tx = conn.begin().await?;
     let location = written.path.display().to_string();
     if store::insert(&mut tx, app, &statement.month, &written.jws, &location).await? {
-        let reason = format!(
-            "{}: {} links, sha256 {}",
-            statement.month, statement.links, statement.sha256
-        );
+        let reason =
+            format!("{}: {} links, sha256 {}", statement.month, statement.links, statement.sha256);
         let event = Event {
             app,
             action: "audit.archived",

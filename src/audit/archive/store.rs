@@ -123,7 +123,8 @@ pub(super) async fn insert(
 
 /// Drops a month whose every row is in an archive that is on record.
 pub(super) async fn drop_month(conn: &mut Conn, month: &Month) -> Result<(), ArchiveError> {
-    let (events, links) = (format!("audit_events_{}", month.name), format!("audit_links_{}", month.name));
+    let (events, links) =
+        (format!("audit_events_{}", month.name), format!("audit_links_{}", month.name));
     let mut tx = conn.begin().await?;
     tx.allow(LongWork::AuditVerification).await?;
     tx.execute("SET LOCAL lock_timeout = '1s'").await?;
@@ -132,14 +133,18 @@ pub(super) async fn drop_month(conn: &mut Conn, month: &Month) -> Result<(), Arc
     let count = format!("SELECT (SELECT count(*) FROM {events}), (SELECT count(*) FROM {links})");
     let row = tx.fetch_one(AssertSqlSafe(count)).await?;
     let (events_left, links_left): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
-    let recorded = sqlx::query_scalar!("SELECT statement FROM audit_archives WHERE month = $1", month.name);
+    let recorded =
+        sqlx::query_scalar!("SELECT statement FROM audit_archives WHERE month = $1", month.name);
     let recorded = recorded.fetch_all(&mut *tx).await?;
     let archived = recorded.iter().filter_map(|jws| Some(ArchiveStatement::peek(jws)?.links)).sum();
     if (events_left, links_left) != (archived, archived) {
         let (month, rows, links) = (month.name.clone(), events_left, links_left);
         return Err(ArchiveError::Differs { month, rows, links, archived });
     }
-    let dropped = sqlx::query!("UPDATE audit_months SET dropped_at = strongroom_now() WHERE name = $1", month.name);
+    let dropped = sqlx::query!(
+        "UPDATE audit_months SET dropped_at = strongroom_now() WHERE name = $1",
+        month.name
+    );
     dropped.execute(&mut *tx).await?;
     tx.execute(AssertSqlSafe(format!("DROP TABLE {events}, {links}"))).await?;
     fail::fail_point!("archive::dropping");

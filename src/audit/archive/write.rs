@@ -81,7 +81,11 @@ async fn found(
     Ok(same.is_ok().then(|| Written { path: path.to_owned(), statement, jws }))
 }
 
-fn signed(contents: &Contents, statement: &ArchiveStatement, jws: &str) -> Result<(), ArchiveFault> {
+fn signed(
+    contents: &Contents,
+    statement: &ArchiveStatement,
+    jws: &str,
+) -> Result<(), ArchiveFault> {
     if contents.jws != jws {
         return Err(ArchiveFault::Rewritten);
     }
@@ -117,7 +121,8 @@ async fn copy(
                     return Ok(Err(error));
                 }
             }
-            head = follow(head, app, &link, &[]).map_err(|found| ArchiveError::Broken(app, found))?;
+            head =
+                follow(head, app, &link, &[]).map_err(|found| ArchiveError::Broken(app, found))?;
             if let Err(error) = writer.link(ExportedLink::from(link), head) {
                 return Ok(Err(error));
             }

@@ -43,7 +43,8 @@ impl Archive {
         let http = HttpConfig::read(&mut reader);
         let (retention, http) = reader.finish(Some((retention, http)))?;
         let Some(retention) = retention else {
-            let message = "STRONGROOM_AUDIT_RETENTION_MONTHS is not set: the trail is kept for ever";
+            let message =
+                "STRONGROOM_AUDIT_RETENTION_MONTHS is not set: the trail is kept for ever";
             return Err(Failure::Usage(message.to_owned()));
         };
         let mut session = Session::open_as_owner(environment).await?;

@@ -7,8 +7,8 @@ use clap::Args;
 use serde::{Deserialize as _, Serialize};
 use serde_json::Value;
 
-use crate::apps::{self, App};
 use super::archive;
+use crate::apps::{self, App};
 use crate::audit::{self, CHECKPOINT_TYP, Checkpoint, Known, Report};
 use crate::cli::Failure;
 use crate::cli::output::Output;
