@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Value;
+use sqlx::Executor as _;
 use strongroom::audit::{self, Filter, Linked};
 use tempfile::TempDir;
 
@@ -66,6 +67,16 @@ fn archives(folder: &Path) -> Vec<PathBuf> {
         files.filter(|path| path.to_str().unwrap().ends_with(".jsonl.zst")).collect();
     files.sort();
     files
+}
+
+/// Changes the trail as only a superuser can, with the triggers off.
+async fn tamper(app: &TestApp, statements: &[&'static str]) {
+    let mut tx = app.database.pool.begin().await.unwrap();
+    tx.execute("SET LOCAL session_replication_role = replica").await.unwrap();
+    for sql in statements {
+        tx.execute(*sql).await.unwrap();
+    }
+    tx.commit().await.unwrap();
 }
 
 #[tokio::test]
@@ -193,14 +204,8 @@ async fn a_record_that_nobody_here_signed_leads_across_nothing() {
 #[tokio::test]
 async fn a_month_whose_chain_does_not_hold_stays() {
     let (app, folder) = with_a_finished_month().await;
-    let mut tx = app.database.pool.begin().await.unwrap();
-    for sql in [
-        "SET LOCAL session_replication_role = replica",
-        "UPDATE audit_events SET reason = 'changed' WHERE action = 'token.revealed'",
-    ] {
-        sqlx::Executor::execute(&mut *tx, sql).await.unwrap();
-    }
-    tx.commit().await.unwrap();
+    let changed = "UPDATE audit_events SET reason = 'changed' WHERE action = 'token.revealed'";
+    tamper(&app, &[changed]).await;
     let (status, _, errors) = archive(&app, folder.path()).await;
     assert_eq!(status, 1);
     assert!(errors.contains("not what was written"), "{errors}");
@@ -221,4 +226,33 @@ async fn what_is_not_over_for_long_enough_stays_and_without_a_setting_everything
     let (status, told, _) = run(&app, &["audit", "archive", path, "--check"], &[]).await;
     assert_eq!((status, told["due"][0].as_str()), (0, Some("before")));
     assert_eq!(app.database.value(MONTHS).await, "0");
+}
+
+#[tokio::test]
+async fn a_chain_that_was_rewritten_before_it_was_archived_does_not_match_a_checkpoint() {
+    let (app, folder) = with_a_finished_month().await;
+    let (_, told, _) = run(&app, &["audit", "checkpoint"], &[]).await;
+    let points = folder.path().join("checkpoints");
+    std::fs::write(&points, told["checkpoint"].as_str().unwrap()).unwrap();
+    tamper(
+        &app,
+        &[
+            "UPDATE audit_events SET reason = 'nothing' WHERE action = 'token.revealed'",
+            "DELETE FROM audit_links",
+            "DELETE FROM audit_heads",
+            "INSERT INTO audit_unlinked SELECT app_id, id FROM audit_events",
+        ],
+    )
+    .await;
+    assert_eq!(archive(&app, folder.path()).await.0, 0, "it holds together");
+    assert_eq!(verify(&app).await.0, 0);
+    let points = points.to_str().unwrap();
+    let (status, told, _) = run(&app, &["audit", "verify", "--checkpoint", points], &[]).await;
+    let default = told["apps"].as_array().unwrap().iter().find(|it| it["app"] == "default");
+    assert_eq!((status, &default.unwrap()["broken"]["fault"]), (1, &"rewritten".into()));
+    let [file] = archives(folder.path()).try_into().unwrap();
+    let compare = ["audit", "verify", "--checkpoint", points, "--archive", file.to_str().unwrap()];
+    let (status, told, _) = run(&app, &compare, &[]).await;
+    let broken = told["archives"][0]["broken"].as_str().unwrap();
+    assert!(status == 1 && broken.contains("not the one of a checkpoint"), "{broken}");
 }

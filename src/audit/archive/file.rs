@@ -11,6 +11,7 @@ use aws_lc_rs::digest;
 use serde::{Deserialize, Serialize};
 
 use super::statement::{ArchiveStatement, Run};
+use crate::audit::checkpoint::Checkpoint;
 use crate::audit::links::ExportedLink;
 use crate::audit::model::{Head, LINK_VERSION};
 use crate::common::ids::AppId;
@@ -64,6 +65,9 @@ pub enum ArchiveFault {
     /// It ends before its statement.
     #[error("it ends before its statement: its end was cut off")]
     CutOff,
+    /// It holds together and does not match a checkpoint.
+    #[error("the link {0} is not the one of a checkpoint: the file was written anew")]
+    NotOfCheckpoint(i64),
     /// Its lines are not those that were signed.
     #[error("it holds together and is not what was signed: it was rewritten")]
     Rewritten,
@@ -159,11 +163,11 @@ fn hex(digest: &digest::Digest) -> String {
     })
 }
 
-/// Reads a file and follows its links.
+/// Reads a file and follows its links, which must be those that the checkpoints of its app state.
 ///
 /// # Errors
 /// The first thing that is wrong.
-pub fn read(path: &Path) -> Result<Contents, ArchiveFault> {
+pub fn read(path: &Path, checkpoints: &[Checkpoint]) -> Result<Contents, ArchiveFault> {
     let mut lines = BufReader::new(zstd::Decoder::new(File::open(path)?)?);
     let mut digest = digest::Context::new(&digest::SHA256);
     let mut reading: Option<Reading> = None;
@@ -182,7 +186,7 @@ pub fn read(path: &Path) -> Result<Contents, ArchiveFault> {
                 reading = Some(Reading { header, runs: Vec::new(), links: 0 });
             }
             (Line::After(head), Some(reading)) => reading.runs.push(Run { after: head, end: head }),
-            (Line::Link(link), Some(reading)) => reading.follow(&link, number)?,
+            (Line::Link(link), Some(reading)) => reading.follow(&link, number, checkpoints)?,
             (Line::Statement(jws), Some(_)) => {
                 // Nothing follows it: what is not signed is not read as if it were.
                 text.clear();
@@ -208,7 +212,12 @@ struct Reading {
 }
 
 impl Reading {
-    fn follow(&mut self, link: &ExportedLink, line: usize) -> Result<(), ArchiveFault> {
+    fn follow(
+        &mut self,
+        link: &ExportedLink,
+        line: usize,
+        checkpoints: &[Checkpoint],
+    ) -> Result<(), ArchiveFault> {
         let run = self.runs.last_mut().ok_or(ArchiveFault::Malformed(line))?;
         let event = link.event.as_ref().ok_or(ArchiveFault::Changed(link.seq))?;
         let next = run.end.followed_by(self.header.app, event);
@@ -217,6 +226,10 @@ impl Reading {
             && link.hash.as_ref().is_some_and(|hash| *hash == next.hash.to_string());
         if !same {
             return Err(ArchiveFault::Changed(link.seq));
+        }
+        let app = self.header.app;
+        if checkpoints.iter().any(|point| point.sub == app && point.contradicts(next)) {
+            return Err(ArchiveFault::NotOfCheckpoint(link.seq));
         }
         run.end = next;
         self.links += 1;

@@ -62,7 +62,7 @@ pub(super) async fn month(
     let claims = serde_json::to_value(&statement).ok();
     let jws = claims.and_then(|claims| job.signer.sign(TYP, &claims)).ok_or(ArchiveError::NoKey)?;
     writer.finish(jws.clone()).map_err(|error| at(error.into()))?;
-    let read_back = file::read(&part).and_then(|contents| signed(&contents, &statement, &jws));
+    let read_back = file::read(&part, &[]).and_then(|contents| signed(&contents, &statement, &jws));
     read_back.map_err(at)?;
     put(&part, &path).map_err(|error| at(error.into()))?;
     Ok(Some(Written { path, statement, jws }))
@@ -77,7 +77,7 @@ async fn found(
 ) -> Result<Option<Written>, ArchiveError> {
     let Some(jws) = store::statement(conn, app, month).await? else { return Ok(None) };
     let Some(statement) = ArchiveStatement::peek(&jws) else { return Ok(None) };
-    let same = file::read(path).and_then(|contents| signed(&contents, &statement, &jws));
+    let same = file::read(path, &[]).and_then(|contents| signed(&contents, &statement, &jws));
     Ok(same.is_ok().then(|| Written { path: path.to_owned(), statement, jws }))
 }
 

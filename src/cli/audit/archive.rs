@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::apps;
 use crate::audit::archive::{self, ArchiveError, ArchiveStatement, Archived, Job, TYP};
-use crate::audit::due_months;
+use crate::audit::{Checkpoint, due_months};
 use crate::cli::output::{Output, count};
 use crate::cli::session::Session;
 use crate::cli::{Failure, identity};
@@ -125,9 +125,10 @@ struct Checked {
 pub(super) fn verify_files(
     files: &[PathBuf],
     keys: &[Value],
+    points: &[Checkpoint],
     output: &Output,
 ) -> Result<(), Failure> {
-    let checked: Vec<_> = files.iter().map(|file| verify_file(file, keys)).collect();
+    let checked: Vec<_> = files.iter().map(|file| verify_file(file, keys, points)).collect();
     let ok = checked.iter().all(|it| it.broken.is_none());
     output.result(&json!({ "ok": ok, "archives": checked }), || {
         let lines = checked.iter().map(|it| match &it.broken {
@@ -139,15 +140,16 @@ pub(super) fn verify_files(
     if ok { Ok(()) } else { Err(Failure::other("an archive is not what was written")) }
 }
 
-fn verify_file(file: &Path, keys: &[Value]) -> Checked {
-    let checked = archive::read(file).map_err(|error| error.to_string()).and_then(|contents| {
-        let claims =
-            statements::open(&contents.jws, TYP, keys).map_err(|error| error.to_string())?;
-        let statement: ArchiveStatement =
-            serde_json::from_value(claims).map_err(|error| error.to_string())?;
-        contents.check(&statement).map_err(|error| error.to_string())?;
-        Ok(statement)
-    });
+fn verify_file(file: &Path, keys: &[Value], points: &[Checkpoint]) -> Checked {
+    let checked =
+        archive::read(file, points).map_err(|error| error.to_string()).and_then(|contents| {
+            let claims =
+                statements::open(&contents.jws, TYP, keys).map_err(|error| error.to_string())?;
+            let statement: ArchiveStatement =
+                serde_json::from_value(claims).map_err(|error| error.to_string())?;
+            contents.check(&statement).map_err(|error| error.to_string())?;
+            Ok(statement)
+        });
     let file = file.to_owned();
     match checked {
         Ok(statement) => {

@@ -30,8 +30,9 @@ pub(super) struct Verify {
     /// A file with checkpoints, one a line.
     #[arg(long, value_name = "FILE")]
     checkpoint: Option<PathBuf>,
-    /// Check this file of `strongroom audit archive` instead, alone. May be repeated.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["app", "checkpoint"])]
+    /// Check this file of `strongroom audit archive` instead of the chain in the database, with the checkpoints that are
+    /// given. May be repeated.
+    #[arg(long, value_name = "FILE", conflicts_with = "app")]
     archive: Vec<PathBuf>,
     /// A key set (`/.well-known/jwks.json`) kept with checkpoints or archives, for when the key that signed
     /// them has been rotated away. The service's present keys are always tried. May be repeated.
@@ -64,14 +65,14 @@ impl Verify {
     ) -> Result<(), Failure> {
         let mut session = Session::open(environment).await?;
         let keys = self.keys(&mut session).await?;
+        let points = self.checkpoints(&keys)?;
         if !self.archive.is_empty() {
-            return archive::verify_files(&self.archive, &keys, output);
+            return archive::verify_files(&self.archive, &keys, &points, output);
         }
         let apps = match &self.app {
             Some(name) => vec![session::app(&mut session.conn, name).await?],
             None => apps::list(&mut session.conn).await?,
         };
-        let points = self.checkpoints(&keys)?;
         if let Some(point) = points.iter().find(|point| apps.iter().all(|app| app.id != point.sub))
         {
             let message = format!("a checkpoint is of the app {}, which is not checked", point.sub);
@@ -170,7 +171,15 @@ fn describe(checked: &Checked) -> String {
         );
     }
     if report.checkpoints > 0 && report.broken.is_none() {
-        let _ = write!(text, " Checkpoints that it continues: {}.", report.checkpoints);
+        let compared = report.checkpoints - report.checkpoints_in_archives;
+        let _ = write!(text, " Checkpoints that it continues: {compared}.");
+    }
+    if report.checkpoints_in_archives > 0 {
+        let _ = write!(
+            text,
+            " Checkpoints of archived links: {}; compare them with the files by --archive.",
+            report.checkpoints_in_archives
+        );
     }
     if report.unlinked > 0 {
         let _ = write!(text, " Rows that wait for their links: {}.", report.unlinked);
