@@ -221,6 +221,35 @@ BEGIN
     END LOOP;
 END $$;
 
+-- Who could use the tables before goes on without a moment in which they cannot, and with no more than they could, whatever the
+-- owner's default privileges give.
+DO $$
+DECLARE
+    held  record;
+    named text;
+BEGIN
+    FOR held IN
+        SELECT c.relname, a.grantee, a.grantee::regrole::text AS role, a.privilege_type AS may
+        FROM pg_class c, aclexplode(c.relacl) a
+        WHERE c.oid = ANY (ARRAY['audit_events', 'audit_links', 'audit_heads', 'audit_months', 'audit_archives']::regclass[])
+          AND a.grantee <> c.relowner
+    LOOP
+        EXECUTE format('REVOKE ALL ON TABLE %I FROM %s', held.relname, CASE held.grantee WHEN 0 THEN 'PUBLIC' ELSE held.role END);
+    END LOOP;
+    FOR held IN
+        SELECT c.relname, a.grantee, a.grantee::regrole::text AS role, a.privilege_type AS may
+        FROM pg_class c, aclexplode(c.relacl) a
+        WHERE c.oid = ANY (ARRAY['audit_events_before', 'audit_links_before']::regclass[]) AND a.grantee <> c.relowner
+    LOOP
+        named := CASE held.grantee WHEN 0 THEN 'PUBLIC' ELSE held.role END;
+        IF held.may IN ('SELECT', 'INSERT') THEN
+            EXECUTE format('GRANT %s ON TABLE %I TO %s', held.may, replace(held.relname, '_before', ''), named);
+            EXECUTE format('GRANT SELECT ON TABLE audit_heads, audit_months, audit_archives TO %s', named);
+        END IF;
+        EXECUTE format('REVOKE ALL ON TABLE %I FROM %s', held.relname, named);
+    END LOOP;
+END $$;
+
 -- What runs as the owner finds this schema's objects and no temporary ones of its caller.
 DO $$
 DECLARE

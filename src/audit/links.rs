@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::archive;
+use super::archived;
 use super::model::{AuditEvent, Head, LinkHash};
 use super::store::{self, Link};
 use crate::common::ids::{AppId, AuditEventId};
@@ -88,7 +88,7 @@ pub async fn check(
     // The link before may be archived. There are few such rows: the first of a month whose month before is gone.
     for seq in before.into_iter().filter(|seq| *seq > 0) {
         if let Entry::Vacant(missing) = hashes.entry(seq) {
-            if let Some(hash) = archive::hash_of(conn, app, seq).await? {
+            if let Some(hash) = archived::hash_of(conn, app, seq).await? {
                 missing.insert(hash);
             }
         }

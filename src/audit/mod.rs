@@ -12,6 +12,7 @@
 //! May import: common, database, http.
 
 pub mod archive;
+mod archived;
 pub mod chain;
 mod checkpoint;
 mod links;

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use time::OffsetDateTime;
 
-use super::archive::ArchiveStatement;
+use super::archived::ArchiveStatement;
 use super::checkpoint::Checkpoint;
 use super::model::{Head, LINK_VERSION};
 use super::store::{self, Link};

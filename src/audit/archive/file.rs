@@ -10,7 +10,7 @@ use std::path::Path;
 use aws_lc_rs::digest;
 use serde::{Deserialize, Serialize};
 
-use super::statement::{ArchiveStatement, Run};
+use crate::audit::archived::{ArchiveStatement, Run};
 use crate::audit::checkpoint::Checkpoint;
 use crate::audit::links::ExportedLink;
 use crate::audit::model::{Head, LINK_VERSION};

@@ -1,19 +1,15 @@
 //! Archives: a finished month of an app's trail in a file that proves itself, before the month is dropped.
 //!
-//! `statement` has what is signed about a file, `file` the file, `write` fills one from the database, `store` the SQL, and this
-//! module the order of the steps. A kill between any two of them loses nothing: the file is complete and was read back before
+//! `file` has the format, `write` fills a file from the database, `store` has the SQL, and this module the order of the steps;
+//! `archived` beside it has what is signed about a file. A kill between any two of them loses nothing: the file is complete and was read back before
 //! it is recorded, it is recorded before the month is dropped, and what is done already is found done.
 
 mod file;
-mod statement;
 mod store;
 mod write;
 
+pub use super::archived::{ArchiveStatement, Run, TYP, statements};
 pub use file::{ArchiveFault, Contents, read};
-pub use statement::{ArchiveStatement, Run, TYP};
-pub use store::statements;
-
-pub(super) use store::hash_of;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -3,8 +3,7 @@
 use sqlx::{AssertSqlSafe, Executor as _, Row as _};
 
 use super::ArchiveError;
-use super::statement::ArchiveStatement;
-use crate::audit::model::LinkHash;
+use crate::audit::archived::ArchiveStatement;
 use crate::audit::months::Month;
 use crate::common::ids::AppId;
 use crate::database::{Conn, LongWork};
@@ -45,41 +44,6 @@ pub(super) async fn any_chain_ends_in(conn: &mut Conn, month: &Month) -> sqlx::R
         ids.end,
     )
     .fetch_one(conn)
-    .await
-}
-
-/// Returns the hash of the link at a position, from the chain or from what was archived of it.
-pub(in crate::audit) async fn hash_of(
-    conn: &mut Conn,
-    app: AppId,
-    seq: i64,
-) -> sqlx::Result<Option<LinkHash>> {
-    let hash = sqlx::query_scalar!(
-        "SELECT hash FROM audit_links WHERE app_id = $1 AND seq = $2",
-        app.uuid(),
-        seq,
-    )
-    .fetch_optional(&mut *conn)
-    .await?;
-    if let Some(hash) = hash {
-        return Ok(LinkHash::from_bytes(&hash));
-    }
-    let archives = statements(conn, app).await?;
-    let runs = archives.iter().filter_map(|jws| ArchiveStatement::peek(jws)).flat_map(|it| it.runs);
-    Ok(runs.map(|run| run.end).find(|end| end.seq == seq).map(|end| end.hash))
-}
-
-/// Returns the statements of an app's archives, oldest month first.
-///
-/// # Errors
-/// The database's errors.
-pub async fn statements(conn: &mut Conn, app: AppId) -> sqlx::Result<Vec<String>> {
-    sqlx::query_scalar!(
-        "SELECT a.statement FROM audit_archives a JOIN audit_months m ON m.name = a.month
-         WHERE a.app_id = $1 ORDER BY m.ends_at",
-        app.uuid(),
-    )
-    .fetch_all(conn)
     .await
 }
 

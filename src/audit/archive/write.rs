@@ -5,9 +5,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::file::{self, Contents, Header, Writer};
-use super::statement::{ArchiveStatement, TYP};
-use super::store::{self, hash_of};
+use super::store;
 use super::{ArchiveError, ArchiveFault, Job};
+use crate::audit::archived::{ArchiveStatement, TYP, hash_of};
 use crate::audit::links::ExportedLink;
 use crate::audit::model::{Head, LINK_VERSION};
 use crate::audit::months::Month;

@@ -1,11 +1,12 @@
-//! What is signed about an archive: with it the chain is followed across the links that are gone.
+//! What is archived of a chain: the signed statement of each file, with which the chain is followed across the links that are gone.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 
-use crate::audit::model::Head;
+use super::model::{Head, LinkHash};
 use crate::common::ids::AppId;
+use crate::database::Conn;
 
 /// The `typ` of an archive's JWS (RFC 7515 §4.1.9). No other token of this service has it.
 pub const TYP: &str = "strongroom-audit-archive+jwt";
@@ -54,4 +55,39 @@ impl ArchiveStatement {
     pub fn across(&self, head: Head) -> Option<Head> {
         self.runs.iter().find(|run| run.after == head).map(|run| run.end)
     }
+}
+
+/// Returns the hash of the link at a position, from the chain or from what was archived of it.
+pub(super) async fn hash_of(
+    conn: &mut Conn,
+    app: AppId,
+    seq: i64,
+) -> sqlx::Result<Option<LinkHash>> {
+    let hash = sqlx::query_scalar!(
+        "SELECT hash FROM audit_links WHERE app_id = $1 AND seq = $2",
+        app.uuid(),
+        seq,
+    )
+    .fetch_optional(&mut *conn)
+    .await?;
+    if let Some(hash) = hash {
+        return Ok(LinkHash::from_bytes(&hash));
+    }
+    let archives = statements(conn, app).await?;
+    let runs = archives.iter().filter_map(|jws| ArchiveStatement::peek(jws)).flat_map(|it| it.runs);
+    Ok(runs.map(|run| run.end).find(|end| end.seq == seq).map(|end| end.hash))
+}
+
+/// Returns the statements of an app's archives, oldest month first.
+///
+/// # Errors
+/// The database's errors.
+pub async fn statements(conn: &mut Conn, app: AppId) -> sqlx::Result<Vec<String>> {
+    sqlx::query_scalar!(
+        "SELECT a.statement FROM audit_archives a JOIN audit_months m ON m.name = a.month
+         WHERE a.app_id = $1 ORDER BY m.ends_at",
+        app.uuid(),
+    )
+    .fetch_all(conn)
+    .await
 }
