@@ -87,10 +87,10 @@ pub async fn check(
         .collect();
     // The link before may be archived. There are few such rows: the first of a month whose month before is gone.
     for seq in before.into_iter().filter(|seq| *seq > 0) {
-        if let Entry::Vacant(missing) = hashes.entry(seq) {
-            if let Some(hash) = archived::hash_of(conn, app, seq).await? {
-                missing.insert(hash);
-            }
+        if let Entry::Vacant(missing) = hashes.entry(seq)
+            && let Some(hash) = archived::hash_of(conn, app, seq).await?
+        {
+            missing.insert(hash);
         }
     }
     Ok(events.iter().map(|event| (event.id, checked(app, event, &hashes))).collect())

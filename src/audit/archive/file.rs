@@ -116,11 +116,11 @@ impl Writer {
         out.include_checksum(true)?;
         let digest = digest::Context::new(&digest::SHA256);
         let mut writer = Self { out, digest, runs: Vec::new(), links: 0 };
-        writer.line(&Line::Header(header))?;
+        writer.put(&Line::Header(header))?;
         Ok(writer)
     }
 
-    fn line(&mut self, line: &Line) -> io::Result<()> {
+    fn put(&mut self, line: &Line) -> io::Result<()> {
         let mut text = serde_json::to_vec(line)?;
         text.push(b'\n');
         self.digest.update(&text);
@@ -130,7 +130,7 @@ impl Writer {
     /// Begins a run after a link.
     pub(super) fn after(&mut self, head: Head) -> io::Result<()> {
         self.runs.push(Run { after: head, end: head });
-        self.line(&Line::After(head))
+        self.put(&Line::After(head))
     }
 
     /// Adds the next link of the run, after which the chain stands at `head`.
@@ -139,7 +139,7 @@ impl Writer {
         if let Some(run) = self.runs.last_mut() {
             run.end = head;
         }
-        self.line(&Line::Link(Box::new(link)))
+        self.put(&Line::Link(Box::new(link)))
     }
 
     /// Returns the digest of the lines so far.
@@ -149,7 +149,7 @@ impl Writer {
 
     /// Ends the file with its statement; returns when it is on the disk.
     pub(super) fn finish(mut self, jws: String) -> io::Result<()> {
-        self.line(&Line::Statement(jws))?;
+        self.put(&Line::Statement(jws))?;
         let file = self.out.finish()?.into_inner().map_err(io::IntoInnerError::into_error)?;
         file.sync_all()
     }
@@ -186,7 +186,7 @@ pub fn read(path: &Path, checkpoints: &[Checkpoint]) -> Result<Contents, Archive
                 reading = Some(Reading { header, runs: Vec::new(), links: 0 });
             }
             (Line::After(head), Some(reading)) => reading.runs.push(Run { after: head, end: head }),
-            (Line::Link(link), Some(reading)) => reading.follow(&link, number, checkpoints)?,
+            (Line::Link(next), Some(reading)) => reading.follow(&next, number, checkpoints)?,
             (Line::Statement(jws), Some(_)) => {
                 // Nothing follows it: what is not signed is not read as if it were.
                 text.clear();
@@ -215,10 +215,10 @@ impl Reading {
     fn follow(
         &mut self,
         link: &ExportedLink,
-        line: usize,
+        number: usize,
         checkpoints: &[Checkpoint],
     ) -> Result<(), ArchiveFault> {
-        let run = self.runs.last_mut().ok_or(ArchiveFault::Malformed(line))?;
+        let run = self.runs.last_mut().ok_or(ArchiveFault::Malformed(number))?;
         let event = link.event.as_ref().ok_or(ArchiveFault::Changed(link.seq))?;
         let next = run.end.followed_by(self.header.app, event);
         let same = link.version == LINK_VERSION
