@@ -61,9 +61,14 @@ async fn the_chain_of_an_earlier_release_verifies_and_goes_on() {
     assert_ne!(app.database.value("SELECT count(*) FROM audit_links").await, before);
     let mut conn = app.context.pool.acquire().await.unwrap();
     let default = strongroom::apps::find(&mut conn, "default").await.unwrap().unwrap();
-    let report = strongroom::audit::verify(&mut conn, default.id, &Default::default(), |_, _| {})
-        .await
-        .unwrap();
+    let report = strongroom::audit::verify(
+        &mut conn,
+        default.id,
+        &strongroom::audit::Known::default(),
+        |_, _| {},
+    )
+    .await
+    .unwrap();
     assert!(report.broken.is_none(), "{report:?}");
     let checkpoint = app.api.request(Method::GET, "/v1/admin/audit-checkpoint");
     assert_eq!(app.api.send(checkpoint.bearer_auth(&token)).await.status, 200);
