@@ -22,6 +22,8 @@ mod admin;
 mod admin_clients;
 mod attention;
 mod audit;
+mod audit_archives;
+mod audit_months;
 mod authorization;
 mod background;
 mod bulk;
