@@ -20,7 +20,7 @@ pub struct Console {
 impl Console {
     /// Adds an operator and signs them in.
     pub async fn sign_in(product: &Product<'_>) -> Self {
-        let origin = product.console.clone().expect("the console is on");
+        let origin = product.console.clone().unwrap();
         let port = origin.rsplit(':').next().unwrap().trim_end_matches('/').parse().unwrap();
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         drop(product.command(&["operators", "add", "bench", "--role", "admin"]).await);
@@ -37,7 +37,7 @@ impl Console {
         let cookie = header(&answer, "set-cookie").split(';').next().unwrap().to_owned();
         let mut console = Self { address, cookie, app: String::new() };
         let start = call(address, &console.request("/")).await;
-        console.app = header(&start, "location").trim_end_matches("now").to_owned();
+        header(&start, "location").trim_end_matches("now").clone_into(&mut console.app);
         console
     }
 
