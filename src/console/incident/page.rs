@@ -129,7 +129,8 @@ pub fn preview(place: &Place<'_>, asked: &Asked, found: &Preview, seconds: i64) 
     )
 }
 
-fn sample(place: &Place<'_>, found: &Preview) -> Markup {
+/// Returns the newest of what would be revoked.
+pub fn sample(place: &Place<'_>, found: &Preview) -> Markup {
     html! {
         h3 { "The newest of them" }
         div.scroll tabindex="0" role="group" aria-label="The newest of them" {

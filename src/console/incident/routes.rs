@@ -6,13 +6,15 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 use super::{Asked, Invalid, order, page};
+use crate::approvals::Gated;
 use crate::common::ids::{BulkRevocationId, ConnectionId};
 use crate::connections::bulk_revocation::{
-    self, Change, ChangeOutcome, CreateOutcome, NewBulkRevocation, RevocationFilter,
+    self, Change, ChangeOutcome, NewBulkRevocation, RevocationFilter,
 };
 use crate::connections::model::RevocationKind;
 use crate::connections::{Context, bulk_revocation::routes::created_id};
 use crate::console::answer::see_other;
+use crate::console::approvals;
 use crate::console::layout::{Place, Screen, answer};
 use crate::console::live as streams;
 use crate::console::now;
@@ -125,9 +127,13 @@ pub async fn create(
             request_hash: hash,
         };
         let mut conn = within.pool.acquire().await?;
-        bulk_revocation::create(&mut conn, &signed_in.actor, &new).await
+        let (vault, four_eyes) = (&within.vault, within.four_eyes);
+        bulk_revocation::create(&mut conn, vault, four_eyes, &signed_in.actor, &new).await
     };
-    let outcome: CreateOutcome = detached(&context.tasks, creating).await??;
+    let outcome = match detached(&context.tasks, creating).await?? {
+        Gated::Done(outcome) => outcome,
+        Gated::Awaits(approval) => return Ok(approvals::to(of, approval.id)),
+    };
     let id = created_id(&context, &outcome)?;
     Ok(see_other(&format!("/apps/{of}/incident/{id}")))
 }
@@ -200,7 +206,7 @@ async fn change(
     app: &OfApp,
     context: &Context,
     id: BulkRevocationId,
-    change: Change,
+    change: Change<'_>,
 ) -> Result<HttpResponse, Problem> {
     let mut conn = context.pool.acquire().await?;
     match bulk_revocation::change(&mut conn, &signed_in.actor, app.id, id, change).await? {

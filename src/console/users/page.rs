@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 use time::OffsetDateTime;
 
-use super::model::{Person, Session, Shown};
+use super::model::{Goes, Person, Session, Shown};
 use super::store::COUNTED;
 use crate::connections::erasure::{Erasure, Receipt};
 use crate::console::connections::page::table;
@@ -49,7 +49,7 @@ fn known(place: &Place<'_>, shown: &Shown, person: &Person) -> Markup {
         @if shown.erasure.is_none() {
             section aria-labelledby="erasure" {
                 h2 id="erasure" { "Erasure" }
-                (preview(person))
+                (preview(&person.goes))
                 @if place.viewer.may_operate() {
                     p { a.button.danger href=(place.at(format_args!("users/{}/erase", shown.id))) { "Erase this person…" } }
                 }
@@ -88,8 +88,8 @@ fn end_sessions(place: &Place<'_>, shown: &Shown) -> Markup {
     }
 }
 
-fn preview(person: &Person) -> Markup {
-    let goes = &person.goes;
+/// Returns what an erasure destroys, and what stays.
+pub fn preview(goes: &Goes) -> Markup {
     html! {
         div.columns {
             div {
@@ -119,7 +119,7 @@ pub fn confirm(place: &Place<'_>, shown: &Shown, person: &Person) -> Markup {
         place,
         &html! {
             p.lead { (person.user.client_user_id) " · " (id(shown.id)) }
-            (preview(person))
+            (preview(&person.goes))
             (notice(Notice::Danger, "This cannot be undone", &html! {
                 p { "From this moment nothing of this person is usable. Once the bank link has confirmed, the key is destroyed." }
             }))
