@@ -184,13 +184,14 @@ async fn a_sign_in_that_is_older_than_five_minutes_approves_nothing() {
 async fn past_the_guard(app: &TestApp, approval: &Value) -> Refused {
     let session = app.database.value("SELECT id FROM operator_sessions").await;
     let of = app.database.value("SELECT app_id FROM approvals WHERE app_id IS NOT NULL").await;
+    let actor = Actor::operator_named("bob");
     let mut conn = app.context.pool.acquire().await.unwrap();
     let mut tx = conn.begin().await.unwrap();
     let approved = approvals::approve(
         &mut tx,
         &app.context.vault,
         session.parse::<uuid::Uuid>().unwrap().into(),
-        &Actor::operator_named("bob"),
+        &actor,
         of.parse::<uuid::Uuid>().unwrap().into(),
         id(approval).parse().unwrap(),
     );
@@ -244,7 +245,7 @@ async fn a_request_that_is_repeated_while_it_waits_is_the_same_and_withdrawn_it_
     let approval = waiting(&erase(&app, "ada").await);
     assert_eq!(waiting(&erase(&app, "ada").await), approval);
     let token = app.token().await;
-    let other = app.client("admin").await.token(&app).await;
+    let other = app.client("admin").await.token(&app.api).await;
     let path = format!("/v1/admin/approvals/{}/withdraw", id(&approval));
     assert_eq!(app.api.post_empty(&other, &path).await.problem(), (404, "not_found"));
     let withdrawn = app.api.post_empty(&token, &path).await;
@@ -291,7 +292,7 @@ async fn ending_a_connection_without_its_delinking_waits_and_with_it_does_not() 
 #[tokio::test]
 async fn giving_up_what_an_incident_has_not_delinked_waits() {
     let app = above("1000").await;
-    app.sandbox.set_fault(crate::support::Bank::Dapi.revocation_fails()).unwrap();
+    app.sandbox.set_fault(app.revocation_fails()).unwrap();
     app.active("ada").await;
     let order = revoke_all(&app).await;
     let path = format!("/v1/admin/revocations/{}/cancel", id(&order.json));
