@@ -216,7 +216,7 @@ impl Create {
             output.confirm(&format!("{} to be revoked.", count(found, "connection")), self.yes)?;
         }
         let created = self.create(conn, vault, *four_eyes, app, &matching).await?;
-        let id = created_id(done(output, created)?)?;
+        let id = created_id(&done(output, created)?)?;
         show(conn, output, app, id, self.wait).await
     }
 
@@ -248,9 +248,9 @@ impl Create {
     }
 }
 
-fn created_id(outcome: CreateOutcome) -> Result<BulkRevocationId, Failure> {
+fn created_id(outcome: &CreateOutcome) -> Result<BulkRevocationId, Failure> {
     match outcome {
-        CreateOutcome::New { id, .. } | CreateOutcome::Repeated(id) => Ok(id),
+        CreateOutcome::New { id, .. } | CreateOutcome::Repeated(id) => Ok(*id),
         CreateOutcome::InProgress => Err(Failure::Other(
             "the command that uses this --idempotency-key is under way; repeat it in a moment"
                 .to_owned(),

@@ -133,8 +133,7 @@ impl Service {
         let public_url = public_url(&config.http.public_url, config.http.listen, address);
 
         let (guard, metrics_guard) = guards(callers, metrics.callers.clone());
-        let audit = metrics.audit.clone();
-        let control = pools.control();
+        let (audit, control) = (metrics.audit.clone(), pools.control());
         let shared = Shared::new(
             Parts {
                 budgets: Budgets::new(clock.clone(), config.oauth.reveals_per_minute),

@@ -149,16 +149,15 @@ pub async fn create(
     actor: &Actor,
     new: &NewBulkRevocation<'_>,
 ) -> Result<Gated<CreateOutcome>, AskError> {
-    let permitted = match Permitted::without(four_eyes) {
-        Some(permitted) => permitted,
-        None => {
-            if let Some(known) = by_key(conn, new).await? {
-                return Ok(Gated::Done(known));
-            }
-            match ask(conn, vault, four_eyes, actor, new).await? {
-                Gated::Done(permitted) => permitted,
-                Gated::Awaits(awaiting) => return Ok(Gated::Awaits(awaiting)),
-            }
+    let permitted = if let Some(permitted) = Permitted::without(four_eyes) {
+        permitted
+    } else {
+        if let Some(known) = by_key(conn, new).await? {
+            return Ok(Gated::Done(known));
+        }
+        match ask(conn, vault, four_eyes, actor, new).await? {
+            Gated::Done(permitted) => permitted,
+            Gated::Awaits(awaiting) => return Ok(Gated::Awaits(awaiting)),
         }
     };
     Ok(Gated::Done(create_permitted(conn, &permitted, actor, new).await?))

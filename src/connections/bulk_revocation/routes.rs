@@ -89,7 +89,7 @@ pub struct BulkRevocationRequest {
 #[expect(dead_code, reason = "describes what is answered")]
 pub enum RevocationAccepted {
     /// It is in force.
-    InForce(BulkRevocation),
+    InForce(Box<BulkRevocation>),
     /// It waits for a second person.
     Waits(AwaitingApproval),
 }

@@ -125,8 +125,10 @@ pub fn confirm(place: &Place<'_>, shown: &Shown) -> Markup {
                         a.button.quiet href=(path) { "Not now" }
                     }
                 }
-            } @else {
+            } @else if shown.waits() {
                 (actions(place, shown))
+            } @else {
+                p { "It does not wait any more." }
             }
         },
     )
@@ -161,7 +163,7 @@ fn dry_run(place: &Place<'_>, shown: &Shown, effect: &Effect) -> Markup {
                 Effect::Invalidation(asked, found) => {
                     dl.properties {
                         (row("Connection", &html! { a href=(place.at(format_args!("connections/{}", asked.id))) { (id(asked.id)) } }))
-                        (row("Status", &match found { Some(it) => pill(it.status.as_str()), None => html! { "gone" } }))
+                        (row("Status", &if let Some(it) = found { pill(it.status.as_str()) } else { html! { "gone" } }))
                         (row("Reason", &html! { (asked.reason) }))
                     }
                     p { "Its secrets are destroyed and the bank link is not told: a token may live on there, and nobody can end it any more." }
@@ -251,7 +253,7 @@ fn erasure(
 fn actions(place: &Place<'_>, shown: &Shown) -> Markup {
     let path = place.at(format_args!("approvals/{}", shown.approval.id));
     html! {
-        @if !shown.waits() || !place.viewer.may_operate() {
+        @if !place.viewer.may_operate() {
             p.soft { "This session may look." }
         } @else {
             @if shown.is_own {

@@ -79,6 +79,7 @@ fn check(asked: &Asked) -> Result<Checked, Invalid> {
 pub async fn preview(
     signed_in: SignedIn,
     app: OfApp,
+    context: web::Data<Context>,
     operators: web::Data<Operators>,
     asked: web::Form<Asked>,
 ) -> Result<HttpResponse, Problem> {
@@ -94,9 +95,10 @@ pub async fn preview(
     // A form that is sent twice is one order.
     let once: Uuid = ConnectionId::new().uuid();
     asked.key = format!("console-{once}");
+    let waits = context.four_eyes.is_exceeded_by(found.matched);
     let seconds = found.matched / i64::from(checked.per_second);
     let place = Place::new(&signed_in, &app, Screen::Incident, "Dry run");
-    Ok(answer(StatusCode::OK, page::preview(&place, &asked, &found, seconds)))
+    Ok(answer(StatusCode::OK, page::preview(&place, &asked, &found, seconds, waits)))
 }
 
 /// `POST /apps/{app}/incident`: revokes, as `POST /v1/admin/revocations` does.

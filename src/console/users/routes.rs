@@ -67,7 +67,7 @@ pub async fn ask(
     let shown = open(&signed_in, &app, &context, id_of(&path)?).await?;
     let person = shown.person.as_ref().ok_or_else(Problem::not_found)?;
     let place = Place::new(&signed_in, &app, Screen::Connections, "Erase a person");
-    Ok(answer(StatusCode::OK, page::confirm(&place, &shown, person)))
+    Ok(answer(StatusCode::OK, page::confirm(&place, &shown, person, context.four_eyes.is_on())))
 }
 
 /// `POST …/erase`, as `DELETE /v1/users/{clientUserID}` does, without waiting for the bank link.
