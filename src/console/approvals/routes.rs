@@ -5,12 +5,13 @@ use actix_web::{Error, HttpResponse, web};
 use serde::Deserialize;
 
 use super::carry_out::{self, Failure};
+use super::effect;
 use super::page::{self, Shown};
-use super::{effect, to};
 use crate::approvals::{self, ApprovalStatus};
 use crate::common::ids::ApprovalId;
 use crate::connections::Context;
 use crate::connections::input;
+use crate::console::answer::to_approval;
 use crate::console::layout::{Place, Screen, answer};
 use crate::console::of_app::{OfApp, id_of};
 use crate::console::signed_in::SignedIn;
@@ -107,7 +108,7 @@ pub async fn approve(
         carry_out::approve(&within, session, &signed_in.actor, of, id).await
     };
     detached(&context.tasks, approving).await??;
-    Ok(to(of, id))
+    Ok(to_approval(of, id))
 }
 
 /// The form.
@@ -131,7 +132,7 @@ pub async fn reject(
     let (session, actor) = (signed_in.session.session, &signed_in.actor);
     let rejected = approvals::reject(&mut conn, session, actor, app.id, id, &form.reason).await;
     rejected.map_err(Failure::from)?;
-    Ok(to(app.id, id))
+    Ok(to_approval(app.id, id))
 }
 
 /// `POST …/{id}/withdraw`.
@@ -145,5 +146,5 @@ pub async fn withdraw(
     let mut conn = context.pool.acquire().await.map_err(Problem::from)?;
     let withdrawn = approvals::withdraw(&mut conn, &signed_in.actor, app.id, id).await;
     withdrawn.map_err(Failure::from)?;
-    Ok(to(app.id, id))
+    Ok(to_approval(app.id, id))
 }

@@ -13,8 +13,7 @@ use crate::connections::bulk_revocation::{
 };
 use crate::connections::model::RevocationKind;
 use crate::connections::{Context, bulk_revocation::routes::created_id};
-use crate::console::answer::see_other;
-use crate::console::approvals;
+use crate::console::answer::{see_other, to_approval};
 use crate::console::layout::{Place, Screen, answer};
 use crate::console::live as streams;
 use crate::console::now;
@@ -134,7 +133,7 @@ pub async fn create(
     };
     let outcome = match detached(&context.tasks, creating).await?? {
         Gated::Done(outcome) => outcome,
-        Gated::Awaits(approval) => return Ok(approvals::to(of, approval.id)),
+        Gated::Awaits(approval) => return Ok(to_approval(of, approval.id)),
     };
     let id = created_id(&context, &outcome)?;
     Ok(see_other(&format!("/apps/{of}/incident/{id}")))

@@ -8,8 +8,7 @@ use crate::approvals::Gated;
 use crate::common::ids::UserId;
 use crate::connections::Context;
 use crate::connections::erasure::{self, Receipt};
-use crate::console::answer::see_other;
-use crate::console::approvals;
+use crate::console::answer::{see_other, to_approval};
 use crate::console::assets::VERIFIES;
 use crate::console::layout::{Place, Screen, answer};
 use crate::console::of_app::{OfApp, id_of};
@@ -88,7 +87,7 @@ pub async fn erase(
     };
     match detached(&context.tasks, beginning).await?? {
         Gated::Done(begun) => begun.ok_or_else(Problem::not_found)?,
-        Gated::Awaits(approval) => return Ok(approvals::to(of, approval.id)),
+        Gated::Awaits(approval) => return Ok(to_approval(of, approval.id)),
     };
     context.wake.notify_one();
     Ok(see_other(&format!("/apps/{of}/users/{id}")))
