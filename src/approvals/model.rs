@@ -122,6 +122,7 @@ pub struct Approval {
 /// A request that was recorded and not carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = PendingApproval)]
 pub struct Awaiting {
     /// The approval's id.
     pub id: ApprovalId,
