@@ -1,4 +1,4 @@
-.PHONY: test test-kms test-ha test-upgrade test-deploy test-production test-docs test-api-document test-browser test-client-libraries test-examples example soak fmt lint sqlx doc bench bench-compare bench-events bench-growth bench-peers
+.PHONY: test test-kms test-ha test-pgbouncer test-upgrade test-deploy test-production test-docs test-api-document test-browser test-client-libraries test-examples example soak fmt lint sqlx doc bench bench-compare bench-events bench-growth bench-peers
 
 ## Everything that has to hold; needs Rust, a C compiler and PostgreSQL's programs.
 test:
@@ -12,6 +12,10 @@ test-kms:
 ## Python 3 and Debian's patroni, etcd-server and haproxy; ROUNDS=10 repeats it.
 test-ha:
 	scripts/test-ha
+
+## The tests of the API with pgbouncer between the services and PostgreSQL; PGBOUNCER names its binary.
+test-pgbouncer:
+	scripts/test-pgbouncer
 
 ## A fleet under load becomes this release, goes back, and comes again; needs Python 3.
 test-upgrade:

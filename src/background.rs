@@ -268,12 +268,14 @@ pub async fn housekeeping(
     let jtis = oauth::delete_ended_jtis(&mut conn).await;
     let changes = vault::delete_old_changes(&mut conn).await;
     let rotating = context.vault.count_rotating(&mut conn).await;
+    let months = audit::prepare_months(&mut conn).await;
     oauth::signing_keys::reconcile(&mut conn, &context.vault, config).await?;
     tokens?;
     secrets?;
     jtis?;
     changes?;
     rotating?;
+    months?;
     Ok(())
 }
 

@@ -8,16 +8,21 @@
 use super::metrics::Metrics;
 use super::model::Head;
 use super::store::{self, NewLink};
-use crate::database::Pool;
+use crate::database::{Conn, Pool};
 
 /// The most rows that one transaction links.
 const BATCH: i64 = 1000;
 
 /// Links all queued rows, unless another replica is doing so; returns the number of rows linked.
 pub async fn round(pool: &Pool) -> sqlx::Result<usize> {
+    round_on(&mut pool.acquire().await?).await
+}
+
+/// The same on one connection, for a command.
+pub(super) async fn round_on(conn: &mut Conn) -> sqlx::Result<usize> {
     let mut linked = 0;
     loop {
-        let (taken, new) = batch(pool).await?;
+        let (taken, new) = batch(conn).await?;
         linked += new;
         if taken < usize::try_from(BATCH).unwrap_or(usize::MAX) {
             return Ok(linked);
@@ -39,9 +44,8 @@ pub async fn measure(pool: &Pool, metrics: &Metrics) -> sqlx::Result<()> {
 }
 
 /// Links one batch in one transaction; returns how many rows left the queue and how many were linked.
-async fn batch(pool: &Pool) -> sqlx::Result<(usize, usize)> {
-    let mut conn = pool.acquire().await?;
-    if !store::anything_waits(&mut conn).await? {
+async fn batch(conn: &mut Conn) -> sqlx::Result<(usize, usize)> {
+    if !store::anything_waits(conn).await? {
         return Ok((0, 0));
     }
     let mut tx = conn.begin().await?;

@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::model::LINK_VERSION;
+use super::model::{Head, LINK_VERSION};
 use super::store;
 use crate::common::ids::AppId;
 use crate::common::signer::Signer;
@@ -28,6 +28,14 @@ pub struct Checkpoint {
     pub hash: String,
     /// The version of the links' encoding (`LINK_VERSION`).
     pub version: i16,
+}
+
+impl Checkpoint {
+    /// Whether it states another hash for this position.
+    #[must_use]
+    pub fn contradicts(&self, head: Head) -> bool {
+        self.seq == head.seq && self.hash != head.hash.to_string()
+    }
 }
 
 /// A checkpoint with its signature.

@@ -2,13 +2,15 @@
 //! a check elsewhere.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::archived;
 use super::model::{AuditEvent, Head, LinkHash};
-use super::store;
+use super::store::{self, Link};
 use crate::common::ids::{AppId, AuditEventId};
 use crate::database::Conn;
 
@@ -77,12 +79,20 @@ pub async fn check(
         app.uuid(),
         &before,
     )
-    .fetch_all(conn)
+    .fetch_all(&mut *conn)
     .await?;
-    let hashes: HashMap<_, _> = rows
+    let mut hashes: HashMap<_, _> = rows
         .into_iter()
         .filter_map(|row| Some((row.seq, LinkHash::from_bytes(&row.hash)?)))
         .collect();
+    // The link before may be archived. There are few such rows: the first of a month whose month before is gone.
+    for seq in before.into_iter().filter(|seq| *seq > 0) {
+        if let Entry::Vacant(missing) = hashes.entry(seq)
+            && let Some(hash) = archived::hash_of(conn, app, seq).await?
+        {
+            missing.insert(hash);
+        }
+    }
     Ok(events.iter().map(|event| (event.id, checked(app, event, &hashes))).collect())
 }
 
@@ -99,7 +109,7 @@ fn checked(app: AppId, event: &AuditEvent, hashes: &HashMap<i64, LinkHash>) -> L
 }
 
 /// A link with its row, for a check elsewhere.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct ExportedLink {
     /// The position in the chain, from 1.
     pub seq: i64,
@@ -111,16 +121,17 @@ pub struct ExportedLink {
     pub event: Option<AuditEvent>,
 }
 
+impl From<Link> for ExportedLink {
+    fn from(link: Link) -> Self {
+        let hash = link.hash.map(|hash| hash.to_string());
+        Self { seq: link.seq, version: link.version, hash, event: link.event }
+    }
+}
+
 /// Returns up to [`PIECE`] links after a position, in their order.
 pub async fn piece(conn: &mut Conn, app: AppId, after: i64) -> sqlx::Result<Vec<ExportedLink>> {
-    let links = store::links(conn, app, after, PIECE).await?;
-    let exported = links.into_iter().map(|link| ExportedLink {
-        seq: link.seq,
-        version: link.version,
-        hash: link.hash.map(|hash| hash.to_string()),
-        event: link.event,
-    });
-    Ok(exported.collect())
+    let links = store::links(conn, app, after, PIECE, store::EVERY_ID).await?;
+    Ok(links.into_iter().map(ExportedLink::from).collect())
 }
 
 /// Returns what a request of the app did, oldest first.
@@ -143,7 +154,8 @@ pub async fn of_request(
          FROM (SELECT * FROM audit_events e
                WHERE e.app_id = $1 AND e.id >= $2 AND e.id < $3 AND e.request_id = $4
                ORDER BY e.id LIMIT $5) e
-         LEFT JOIN audit_links l ON l.app_id = e.app_id AND l.event_id = e.id
+         -- The range once more, so that the months' links are as few as the rows.
+         LEFT JOIN audit_links l ON l.app_id = $1 AND l.event_id = e.id AND l.event_id >= $2 AND l.event_id < $3
          ORDER BY e.id"#,
         app.uuid(),
         from,

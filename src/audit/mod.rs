@@ -7,15 +7,18 @@
 //!
 //! The background work links committed rows into a hash chain per app (`chain`). `verify` finds the first
 //! link at which a chain is broken; a `checkpoint`, kept elsewhere, reveals a chain that was truncated or
-//! rewritten as a whole.
+//! rewritten as a whole. Both tables are divided by `months`; a month that is over long enough leaves as an `archive`.
 //!
 //! May import: common, database, http.
 
+pub mod archive;
+mod archived;
 pub mod chain;
 mod checkpoint;
 mod links;
 mod metrics;
 mod model;
+mod months;
 pub mod routes;
 mod store;
 mod verify;
@@ -27,8 +30,9 @@ pub use links::{
 };
 pub use metrics::Metrics;
 pub use model::AuditEvent;
+pub use months::{Month, due_months, prepare_months};
 pub use store::{Filter, list};
-pub use verify::{Break, Fault, Report, verify};
+pub use verify::{Break, Fault, Known, Report, verify};
 
 use std::borrow::Cow;
 use std::sync::Arc;

@@ -4,7 +4,7 @@
 //! a key. Only a checkpoint kept elsewhere reveals a chain that was rewritten as a whole.
 
 use aws_lc_rs::digest;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -17,7 +17,7 @@ pub const LINK_VERSION: i16 = 1;
 const DOMAIN: &[u8] = b"strongroom audit link";
 
 /// A row of the audit trail.
-#[derive(Clone, Debug, Serialize, ToSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AuditEvent {
     /// The row's id.
@@ -66,9 +66,29 @@ pub struct AuditEvent {
     pub hash: Option<String>,
 }
 
-/// The hash of a link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The hash of a link; in JSON in hexadecimal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct LinkHash([u8; 32]);
+
+impl From<LinkHash> for String {
+    fn from(hash: LinkHash) -> Self {
+        hash.to_string()
+    }
+}
+
+impl TryFrom<String> for LinkHash {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let digits = text.as_bytes().chunks(2).map(|pair| {
+            let pair = std::str::from_utf8(pair).ok().filter(|it| !it.starts_with('+'))?;
+            u8::from_str_radix(pair, 16).ok().filter(|_| pair.len() == 2)
+        });
+        let bytes: Option<Vec<u8>> = digits.collect();
+        bytes.and_then(|bytes| Self::from_bytes(&bytes)).ok_or("not a hash in hexadecimal")
+    }
+}
 
 impl LinkHash {
     /// What the first link of a chain follows: 32 zero bytes.
@@ -93,12 +113,12 @@ impl std::fmt::Display for LinkHash {
     }
 }
 
-/// The last link of an app's chain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A link by its position and hash, the last of an app's chain above all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Head {
-    /// The number of links.
+    /// Its position, which is the number of links up to it.
     pub seq: i64,
-    /// The hash of the last link.
+    /// Its hash.
     pub hash: LinkHash,
 }
 

@@ -1,4 +1,6 @@
-//! The tables of the trail and of its chain: `audit_events`, `audit_links`, `audit_unlinked`, `audit_chainer`.
+//! The tables of the trail and of its chain: `audit_events`, `audit_links`, `audit_heads`, `audit_unlinked`, `audit_chainer`.
+
+use std::ops::Range;
 
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -121,14 +123,11 @@ pub(super) async fn take_unlinked(
     Ok((taken.len(), rows.into_iter().map(|row| (row.app, row.into())).collect()))
 }
 
-/// Returns the last link of an app's chain, by a backward scan of the primary key.
+/// Returns the last link of an app's chain, which outlives the link itself: that may be archived.
 pub(super) async fn head(conn: &mut Conn, app: AppId) -> sqlx::Result<Head> {
-    let row = sqlx::query!(
-        "SELECT seq, hash FROM audit_links WHERE app_id = $1 ORDER BY seq DESC LIMIT 1",
-        app.uuid(),
-    )
-    .fetch_optional(conn)
-    .await?;
+    let row = sqlx::query!("SELECT seq, hash FROM audit_heads WHERE app_id = $1", app.uuid())
+        .fetch_optional(conn)
+        .await?;
     row.map_or(Ok(Head::EMPTY), |row| Ok(Head { seq: row.seq, hash: hash(&row.hash)? }))
 }
 
@@ -142,7 +141,7 @@ pub(super) struct NewLink<'a> {
     pub(super) event: &'a AuditEvent,
 }
 
-/// Inserts links; the primary key `(app_id, seq)` refuses a second link at one position.
+/// Inserts links; a trigger refuses any that does not continue its chain, by `audit_heads`.
 pub(super) async fn insert_links(conn: &mut Conn, links: &[NewLink<'_>]) -> sqlx::Result<()> {
     let (mut apps, mut seqs, mut events) = (Vec::new(), Vec::new(), Vec::new());
     let (mut hashes, mut users, mut connections) = (Vec::new(), Vec::new(), Vec::new());
@@ -172,6 +171,9 @@ pub(super) async fn insert_links(conn: &mut Conn, links: &[NewLink<'_>]) -> sqlx
     Ok(())
 }
 
+/// The range of all ids.
+pub(super) const EVERY_ID: Range<Uuid> = Uuid::nil()..Uuid::max();
+
 /// A stored link with the row that it names, if that row still exists.
 pub(super) struct Link {
     pub(super) seq: i64,
@@ -181,12 +183,13 @@ pub(super) struct Link {
     pub(super) event: Option<AuditEvent>,
 }
 
-/// Returns up to `limit` links of an app's chain after `after`, with their rows.
+/// Returns up to `limit` links of an app's chain after `after`, with their rows, of rows with these ids.
 pub(super) async fn links(
     conn: &mut Conn,
     app: AppId,
     after: i64,
     limit: i64,
+    rows: Range<Uuid>,
 ) -> sqlx::Result<Vec<Link>> {
     let rows = sqlx::query!(
         r#"SELECT l.seq, l.event_id AS "event_id: AuditEventId", l.version, l.hash,
@@ -196,10 +199,12 @@ pub(super) async fn links(
                 e.user_id AS "user: UserId", e.connection_id AS "connection: ConnectionId", e.reason
          FROM audit_links l
          LEFT JOIN audit_events e ON e.app_id = l.app_id AND e.id = l.event_id
-         WHERE l.app_id = $1 AND l.seq > $2 ORDER BY l.seq LIMIT $3"#,
+         WHERE l.app_id = $1 AND l.seq > $2 AND l.event_id >= $4 AND l.event_id < $5 ORDER BY l.seq LIMIT $3"#,
         app.uuid(),
         after,
         limit,
+        rows.start,
+        rows.end,
     )
     .fetch_all(conn)
     .await?;

@@ -3,6 +3,7 @@
 use serde::Serialize;
 use time::OffsetDateTime;
 
+use super::archived::ArchiveStatement;
 use super::checkpoint::Checkpoint;
 use super::model::{Head, LINK_VERSION};
 use super::store::{self, Link};
@@ -73,33 +74,53 @@ pub struct Report {
     /// When the oldest queued row was written.
     #[serde(with = "time::serde::rfc3339::option")]
     pub oldest_unlinked: Option<OffsetDateTime>,
-    /// How many checkpoints the chain was compared with.
+    /// How many of the links are in archives: the chain goes on after them where they ended.
+    pub archived: i64,
+    /// How many checkpoints of the app were given.
     pub checkpoints: usize,
+    /// How many of them are of links in archives, with whose files they must be compared.
+    pub checkpoints_in_archives: usize,
     /// The first broken position; `null` if the chain is intact.
     pub broken: Option<Break>,
 }
 
-/// Checks an app's chain, and that it extends every checkpoint. Calls `progress` with the number of links
-/// checked so far and the total.
+/// What is known about an app's chain from elsewhere, each verified with the key that signed it.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    /// Checkpoints that were kept.
+    pub checkpoints: Vec<Checkpoint>,
+    /// What was archived.
+    pub archives: Vec<ArchiveStatement>,
+}
+
+/// Checks an app's chain, across what was archived of it, and that it extends every checkpoint. Calls `progress` with the
+/// number of links checked so far and the total.
 pub async fn verify(
     conn: &mut Conn,
     app: AppId,
-    checkpoints: &[Checkpoint],
+    known: &Known,
     mut progress: impl FnMut(i64, i64),
 ) -> sqlx::Result<Report> {
+    let checkpoints = &known.checkpoints;
     // One snapshot, because the chainer keeps appending.
     let mut tx = conn.begin_snapshot(LongWork::AuditVerification).await?;
     store::plan_by_index(&mut tx).await?;
     let end = store::head(&mut tx, app).await?.seq;
-    let (mut head, mut broken) = (Head::EMPTY, None);
+    let (mut head, mut broken, mut archived) = (Head::EMPTY, None, Vec::new());
     while broken.is_none() {
-        let links = store::links(&mut tx, app, head.seq, PIECE).await?;
+        let links = store::links(&mut tx, app, head.seq, PIECE, store::EVERY_ID).await?;
         if links.is_empty() {
             break;
         }
         for link in &links {
-            match follow(head, app, link, checkpoints) {
-                Ok(next) => head = next,
+            let crossed = across(head, known, link.seq);
+            match crossed
+                .and_then(|crossed| Ok((crossed, follow(crossed, app, link, checkpoints)?)))
+            {
+                Ok((crossed, next)) => {
+                    archived.push(head.seq..crossed.seq);
+                    head = next;
+                }
                 Err(found) => {
                     broken = Some(found);
                     break;
@@ -113,18 +134,43 @@ pub async fn verify(
     let broken = broken.or_else(|| cut_off(head, checkpoints)).or(unlinked
         .lost
         .map(|event| Break { fault: Fault::NeverLinked, seq: None, event: Some(event) }));
+    // The last link of a run is compared, and those before it only by the file.
+    let is_within = |point: &Checkpoint| {
+        archived.iter().any(|run| (run.start + 1..run.end).contains(&point.seq))
+    };
     Ok(Report {
         linked: head.seq,
         hash: head.hash.to_string(),
         unlinked: unlinked.waiting,
         oldest_unlinked: unlinked.oldest,
+        archived: archived.iter().map(|run| run.end - run.start).sum(),
         checkpoints: checkpoints.len(),
+        checkpoints_in_archives: checkpoints.iter().filter(|point| is_within(point)).count(),
         broken,
     })
 }
 
+/// Returns where the chain stands after the archived links that follow `head`, before the link `until`.
+fn across(mut head: Head, known: &Known, until: i64) -> Result<Head, Break> {
+    while head.seq + 1 < until {
+        match known.archives.iter().find_map(|archive| archive.across(head)) {
+            Some(next) if next.seq > head.seq => head = next,
+            _ => break,
+        }
+        if known.checkpoints.iter().any(|point| point.contradicts(head)) {
+            return Err(Break { fault: Fault::Rewritten, seq: Some(head.seq), event: None });
+        }
+    }
+    Ok(head)
+}
+
 /// Returns the head after `link`, or the break if `link` does not continue the chain.
-fn follow(head: Head, app: AppId, link: &Link, checkpoints: &[Checkpoint]) -> Result<Head, Break> {
+pub(super) fn follow(
+    head: Head,
+    app: AppId,
+    link: &Link,
+    checkpoints: &[Checkpoint],
+) -> Result<Head, Break> {
     let seq = head.seq + 1;
     let broken = |fault| Break { fault, seq: Some(seq), event: Some(link.event_id) };
     if link.seq != seq {
@@ -138,7 +184,7 @@ fn follow(head: Head, app: AppId, link: &Link, checkpoints: &[Checkpoint]) -> Re
     if link.hash != Some(next.hash) {
         return Err(broken(Fault::Changed));
     }
-    if checkpoints.iter().any(|point| point.seq == seq && point.hash != next.hash.to_string()) {
+    if checkpoints.iter().any(|point| point.contradicts(next)) {
         return Err(broken(Fault::Rewritten));
     }
     Ok(next)

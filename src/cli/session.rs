@@ -42,6 +42,25 @@ impl Session {
         Ok(Self { conn, vault: prepared.into_vault()?, four_eyes })
     }
 
+    /// Opens both as the owner of the tables, from `STRONGROOM_MIGRATE_DATABASE_URL` if it is set.
+    pub(super) async fn open_as_owner(environment: &Environment) -> Result<Self, Failure> {
+        let mut reader = Reader::new(environment);
+        let database = DatabaseConfig::read(&mut reader);
+        let masters = read_master_keys(&mut reader);
+        let four_eyes = FourEyes::read(&mut reader);
+        let (mut config, masters) = reader.finish(database.zip(masters))?;
+        if config.migrate {
+            migrate(&config).await?;
+        }
+        if let Some(owner) = config.owner.take() {
+            config.service = owner;
+        }
+        let mut conn = Database::reach(&config).await?.connect().await?;
+        identity::resolve(&mut conn, environment).await?;
+        let vault = Vault::open(&mut conn, masters).await?;
+        Ok(Self { conn, vault, four_eyes })
+    }
+
     /// Opens a connection alone, from `DATABASE_URL`.
     pub(super) async fn connect(environment: &Environment) -> Result<Conn, Failure> {
         let mut reader = Reader::new(environment);

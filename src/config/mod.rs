@@ -82,6 +82,7 @@ pub const VARIABLES: &[&str] = &[
     "STRONGROOM_SWEEP_INTERVAL",
     "STRONGROOM_REVOCATION_GIVE_UP_AFTER",
     "STRONGROOM_EVENT_RETENTION_DAYS",
+    "STRONGROOM_AUDIT_RETENTION_MONTHS",
     "STRONGROOM_HISTORY_RETENTION_DAYS",
     "STRONGROOM_LOG",
     "STRONGROOM_LOG_FORMAT",
@@ -346,6 +347,13 @@ impl Pace {
         }
         (days > 0).then(|| Duration::from_hours(24) * days)
     }
+}
+
+/// Reads how many whole months of the audit trail stay after a month's end; `None`: all of them, for ever.
+#[must_use]
+pub fn read_audit_retention(reader: &mut Reader<'_>) -> Option<u32> {
+    let months = reader.number("STRONGROOM_AUDIT_RETENTION_MONTHS", 0, 0..=1200);
+    (months > 0).then_some(months)
 }
 
 /// How logs are written.

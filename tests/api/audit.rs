@@ -7,7 +7,7 @@ use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 use strongroom::audit::{self, Fault, Report};
 use strongroom_dev::sandbox::Fault as DapiFault;
 
-use crate::support::{Answer, BOOTSTRAP_ID, Process, TestApp, command, id};
+use crate::support::{Answer, BOOTSTRAP_ID, Process, TestApp, TestDatabase, command, id};
 
 const EVENTS: &str = "/v1/admin/audit-events";
 const CHECKPOINT: &str = "/v1/admin/audit-checkpoint";
@@ -21,7 +21,8 @@ impl TestApp {
     async fn check_against(&self, points: &[audit::Checkpoint]) -> Report {
         let mut conn = self.context.pool.acquire().await.unwrap();
         let app = strongroom::apps::find(&mut conn, "default").await.unwrap().unwrap();
-        audit::verify(&mut conn, app.id, points, |_, _| {}).await.unwrap()
+        let known = audit::Known { checkpoints: points.to_vec(), ..Default::default() };
+        audit::verify(&mut conn, app.id, &known, |_, _| {}).await.unwrap()
     }
 
     async fn fault(&self) -> Option<(Fault, Option<i64>)> {
@@ -325,6 +326,7 @@ async fn a_chain_that_was_rewritten_as_a_whole_holds_and_a_checkpoint_tells() {
     )
     .await;
     app.tamper("DELETE FROM audit_links").await;
+    app.tamper("DELETE FROM audit_heads").await;
     app.tamper("INSERT INTO audit_unlinked SELECT app_id, id FROM audit_events").await;
     app.link().await;
     assert_eq!(app.check().await.broken, None, "nothing in the database tells");
@@ -707,9 +709,66 @@ async fn two_roles(stage: &crate::support::Stage) -> (String, String, String) {
     (of(&owner), of(&service), service)
 }
 
+/// The service's role changes nothing of the trail, nor what keeps it from that, and reaches no part of it.
+async fn assert_cannot_alter(service: &str) {
+    let mut conn = PgConnection::connect(service).await.unwrap();
+    for table in
+        ["audit_events", "audit_links", "audit_events_before", "audit_links_rest", "audit_heads"]
+    {
+        for sql in [
+            format!("UPDATE {table} SET app_id = app_id"),
+            format!("DELETE FROM {table}"),
+            format!("TRUNCATE {table}"),
+            format!("ALTER TABLE {table} DISABLE TRIGGER ALL"),
+            format!("DROP TABLE {table}"),
+            format!("CREATE TRIGGER t AFTER INSERT ON {table} EXECUTE FUNCTION strongroom_now()"),
+        ] {
+            let error = conn.execute(AssertSqlSafe(sql.clone())).await.unwrap_err();
+            let code = error.as_database_error().unwrap().code().unwrap().into_owned();
+            assert_eq!(code, "42501", "{sql}: {error}");
+        }
+    }
+    for sql in [
+        "SET session_replication_role = replica",
+        "CREATE OR REPLACE FUNCTION audit_events_are_append_only() RETURNS trigger
+         LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
+        "DELETE FROM _sqlx_migrations",
+        "SELECT FROM audit_events_before",
+        "INSERT INTO audit_links_rest SELECT * FROM audit_links",
+        "INSERT INTO audit_archives SELECT app_id, 'before', '', '' FROM audit_heads",
+        "UPDATE audit_months SET dropped_at = now()",
+        "SELECT audit_add_months(0)",
+        "SELECT audit_add_part('a', 'b')",
+    ] {
+        let error = conn.execute(sql).await.unwrap_err();
+        assert_eq!(error.as_database_error().unwrap().code().unwrap(), "42501", "{sql}");
+    }
+}
+
+/// The service's role has the next months' parts made, and reaches none, though the owner gives it all new tables.
+async fn assert_reaches_no_new_month(
+    stage: &crate::support::Stage,
+    owner: &str,
+    service: &str,
+    role: &str,
+) {
+    stage
+        .database
+        .execute("CREATE OR REPLACE FUNCTION strongroom_now() RETURNS timestamptz LANGUAGE sql AS $$ SELECT now() + interval '400 days' $$")
+        .await;
+    let generous = format!("ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO \"{role}\"");
+    PgConnection::connect(owner).await.unwrap().execute(AssertSqlSafe(generous)).await.unwrap();
+    let mut conn = PgConnection::connect(service).await.unwrap();
+    conn.execute("SELECT audit_prepare_months()").await.unwrap();
+    let reachable = "SELECT count(*) FROM pg_class c, aclexplode(c.relacl) a
+                     WHERE c.relispartition AND a.grantee <> c.relowner";
+    assert_eq!(stage.database.value(reachable).await, "0");
+}
+
 #[tokio::test]
 async fn where_the_roles_differ_the_service_works_and_cannot_alter_the_trail() {
-    let mut stage = TestApp::builder().stage().await;
+    let database = TestDatabase::new().await.past_the_pooler();
+    let mut stage = TestApp::builder().on(database).stage().await;
     let (owner, service, role) = two_roles(&stage).await;
     assert_ne!(owner, stage.database.url(), "{owner}");
     stage.environment.set("DATABASE_URL", &service);
@@ -738,33 +797,11 @@ async fn where_the_roles_differ_the_service_works_and_cannot_alter_the_trail() {
     let mut status = command(&stage, &without_owner);
     assert!(status.args(["keys", "status"]).output().unwrap().status.success());
 
-    let mut conn = PgConnection::connect(&service).await.unwrap();
-    for table in ["audit_events", "audit_links"] {
-        for sql in [
-            format!("UPDATE {table} SET app_id = app_id"),
-            format!("DELETE FROM {table}"),
-            format!("TRUNCATE {table}"),
-            format!("ALTER TABLE {table} DISABLE TRIGGER ALL"),
-            format!("DROP TABLE {table}"),
-            format!("CREATE TRIGGER t AFTER INSERT ON {table} EXECUTE FUNCTION strongroom_now()"),
-        ] {
-            let error = conn.execute(AssertSqlSafe(sql.clone())).await.unwrap_err();
-            let code = error.as_database_error().unwrap().code().unwrap().into_owned();
-            assert_eq!(code, "42501", "{sql}: {error}");
-        }
-    }
-    for sql in [
-        "SET session_replication_role = replica",
-        "CREATE OR REPLACE FUNCTION audit_events_are_append_only() RETURNS trigger
-         LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
-        "DELETE FROM _sqlx_migrations",
-    ] {
-        let error = conn.execute(sql).await.unwrap_err();
-        assert_eq!(error.as_database_error().unwrap().code().unwrap(), "42501", "{sql}");
-    }
+    assert_cannot_alter(&service).await;
+    assert_reaches_no_new_month(&stage, &owner, &service, &role).await;
     // The owner's triggers stop the owner as well, until they are switched off.
     let mut conn = PgConnection::connect(&owner).await.unwrap();
-    for table in ["audit_events", "audit_links"] {
+    for table in ["audit_events", "audit_links", "audit_events_before", "audit_links_rest"] {
         let sql = format!("DELETE FROM {table}");
         let error = conn.execute(AssertSqlSafe(sql)).await.unwrap_err();
         assert!(error.to_string().contains("append-only"), "{error}");

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::key_rotation::{Command, assert_opens, assert_rotated};
 use crate::outages::{read_only, read_only_ends};
-use crate::support::{Cut, MASTER_KEY, Proxy, TestApp};
+use crate::support::{Cut, MASTER_KEY, Proxy, TestApp, TestDatabase};
 
 const OTHER: &str = "k2:Q0NDQ0NDQ0NDQ0NDQ0NDQ0NDQ0NDQ0NDQ0NDQ0NDQ0M=";
 const KEYS: &str = "SELECT id FROM data_keys WHERE purpose IN ('app', 'user') ORDER BY id";
@@ -147,7 +147,9 @@ async fn a_rewrap_whose_commit_is_not_answered_ends_and_the_next_one_finishes() 
 #[tokio::test]
 async fn a_database_that_becomes_read_only_ends_a_run_and_the_next_one_finishes() {
     let both = format!("{MASTER_KEY},{OTHER}");
-    let app = TestApp::builder().set("STRONGROOM_MASTER_KEYS", &both).spawn().await;
+    let database = TestDatabase::new().await.past_the_pooler();
+    let builder = TestApp::builder().set("STRONGROOM_MASTER_KEYS", &both);
+    let app = builder.on(database).spawn().await;
     let connections = active(&app).await;
     let before = app.database.values(KEYS).await;
     let begin = |arguments: &[&str]| {

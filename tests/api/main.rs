@@ -25,6 +25,8 @@ mod approvals;
 mod approvals_crashes;
 mod attention;
 mod audit;
+mod audit_archives;
+mod audit_months;
 mod authorization;
 mod background;
 mod bulk;

@@ -210,3 +210,24 @@ async fn an_index_whose_construction_was_broken_off_is_built_again() {
                  FROM pg_index WHERE indexrelid = 'connections_by_end'::regclass";
     assert_eq!(database.value(valid).await, "true");
 }
+
+#[tokio::test]
+async fn who_could_use_the_trail_can_from_the_moment_in_which_it_is_divided_and_no_more() {
+    let database = TestDatabase::migrated_until(20_261_130_090_100).await;
+    let tag = database.value("SELECT right(current_database(), 12)").await;
+    let mut conn = connect(&database).await;
+    let roles = format!(
+        "CREATE ROLE \"Service-{tag}\";
+         ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO \"Service-{tag}\";
+         GRANT SELECT, INSERT ON audit_events, audit_links TO \"Service-{tag}\""
+    );
+    conn.execute(AssertSqlSafe(roles)).await.unwrap();
+    // With one role configured: nothing is granted after the migrations.
+    migrate(&config(&database)).await.unwrap();
+    let may = "SELECT string_agg(c.relname || ' ' || a.privilege_type, ', ' ORDER BY c.relname, a.privilege_type DESC)
+               FROM pg_class c, aclexplode(c.relacl) a
+               WHERE c.relname ~ '^audit_(events|links|heads|months|archives)' AND a.grantee <> c.relowner";
+    let expected = "audit_archives SELECT, audit_events SELECT, audit_events INSERT, audit_heads SELECT, \
+                    audit_links SELECT, audit_links INSERT, audit_months SELECT";
+    assert_eq!(database.value(may).await, expected);
+}

@@ -271,7 +271,8 @@ pub async fn read_only(app: &TestApp, on: bool) {
 
 #[tokio::test]
 async fn a_database_that_became_read_only_is_not_ready_and_is_left_as_soon_as_it_takes_writes() {
-    let app = TestApp::spawn().await;
+    let database = TestDatabase::new().await.past_the_pooler();
+    let app = TestApp::builder().on(database).spawn().await;
     let (active, token) = (app.active("ada").await, app.token().await);
     let ready = || async { app.api.send(app.api.request(Method::GET, "/readyz")).await.status };
     read_only(&app, true).await;
@@ -356,7 +357,7 @@ async fn nothing_runs(database: &TestDatabase) {
 
 #[tokio::test]
 async fn a_slow_statement_whose_caller_left_costs_its_own_connection_and_no_other() {
-    let database = TestDatabase::new().await;
+    let database = TestDatabase::new().await.past_the_pooler();
     let config = DatabaseConfig {
         service: DatabaseUrl::parse(database.url()).unwrap(),
         connections: 16,

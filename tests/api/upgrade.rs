@@ -61,10 +61,33 @@ async fn the_chain_of_an_earlier_release_verifies_and_goes_on() {
     assert_ne!(app.database.value("SELECT count(*) FROM audit_links").await, before);
     let mut conn = app.context.pool.acquire().await.unwrap();
     let default = strongroom::apps::find(&mut conn, "default").await.unwrap().unwrap();
-    let report = strongroom::audit::verify(&mut conn, default.id, &[], |_, _| {}).await.unwrap();
+    let report = strongroom::audit::verify(
+        &mut conn,
+        default.id,
+        &strongroom::audit::Known::default(),
+        |_, _| {},
+    )
+    .await
+    .unwrap();
     assert!(report.broken.is_none(), "{report:?}");
     let checkpoint = app.api.request(Method::GET, "/v1/admin/audit-checkpoint");
     assert_eq!(app.api.send(checkpoint.bearer_auth(&token)).await.status, 200);
+}
+
+#[tokio::test]
+async fn the_trail_of_an_earlier_release_becomes_its_first_part_without_being_rewritten() {
+    let database = TestDatabase::of_an_earlier_release(LAST_MIGRATION, ROWS).await;
+    let files = "SELECT string_agg(pg_relation_filenode(oid)::text, ' ' ORDER BY oid) FROM pg_class
+                 WHERE relname IN ('audit_events', 'audit_links', 'audit_events_before', 'audit_links_before')
+                   AND relkind = 'r'";
+    let (before, rows) = (database.value(files).await, "SELECT count(*) FROM audit_events_before");
+    let written = database.value("SELECT count(*) FROM audit_events").await;
+    let app = TestApp::builder().on(database).spawn().await;
+    assert_eq!(app.database.value(files).await, before);
+    assert!(app.database.value(rows).await.parse::<i64>().unwrap() >= written.parse().unwrap());
+    let heads = "SELECT bool_and(h.seq = l.seq) FROM audit_heads h
+                 JOIN (SELECT app_id, max(seq) AS seq FROM audit_links GROUP BY app_id) l USING (app_id)";
+    assert_eq!(app.database.value(heads).await, "true");
 }
 
 #[tokio::test]

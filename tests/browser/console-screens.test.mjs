@@ -108,7 +108,7 @@ test("a connection's life shows each row's link, and an incident ends it after i
   await page.getByRole("button", { name: "Count them" }).click();
   await accessible(page);
   await page.getByLabel("Reason").fill("laptop with a client secret lost");
-  await page.getByRole("button", { name: /^Revoke \d+ connections$/ }).click();
+  await page.getByRole("button", { name: /^Revoke [\d,]+ connections$/ }).click();
   await page.getByText("Live at the bank").waitFor();
   await accessible(page);
 });

@@ -1,5 +1,6 @@
 //! `strongroom audit`.
 
+mod archive;
 mod verify;
 
 use std::fmt::Write as _;
@@ -33,6 +34,7 @@ enum Command {
     Export(Export),
     Checkpoint(Checkpoint),
     Verify(verify::Verify),
+    Archive(archive::Archive),
 }
 
 /// List the newest events.
@@ -121,6 +123,7 @@ impl Audit {
             Command::Export(export) => export.run(environment, output).await,
             Command::Checkpoint(checkpoint) => checkpoint.run(environment, output).await,
             Command::Verify(verify) => verify.run(environment, output).await,
+            Command::Archive(archive) => archive.run(environment, output).await,
         }
     }
 }

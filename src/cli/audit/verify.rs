@@ -7,8 +7,9 @@ use clap::Args;
 use serde::{Deserialize as _, Serialize};
 use serde_json::Value;
 
+use super::archive;
 use crate::apps::{self, App};
-use crate::audit::{self, CHECKPOINT_TYP, Checkpoint, Report};
+use crate::audit::{self, CHECKPOINT_TYP, Checkpoint, Known, Report};
 use crate::cli::Failure;
 use crate::cli::output::Output;
 use crate::cli::session::{self, Session};
@@ -29,10 +30,14 @@ pub(super) struct Verify {
     /// A file with checkpoints, one a line.
     #[arg(long, value_name = "FILE")]
     checkpoint: Option<PathBuf>,
-    /// A key set (`/.well-known/jwks.json`) kept with the checkpoints, for when the key that signed
-    /// them has been rotated away. The service's present keys are always tried.
-    #[arg(long, value_name = "FILE", requires = "checkpoint")]
-    jwks: Option<PathBuf>,
+    /// Check this file of `strongroom audit archive` instead of the chain in the database, with the checkpoints that are
+    /// given. May be repeated.
+    #[arg(long, value_name = "FILE", conflicts_with = "app")]
+    archive: Vec<PathBuf>,
+    /// A key set (`/.well-known/jwks.json`) kept with checkpoints or archives, for when the key that signed
+    /// them has been rotated away. The service's present keys are always tried. May be repeated.
+    #[arg(long, value_name = "FILE")]
+    jwks: Vec<PathBuf>,
 }
 
 /// The result for one app.
@@ -41,6 +46,8 @@ struct Checked {
     app: String,
     #[serde(flatten)]
     report: Report,
+    /// Archives whose statement no key verifies: the chain is not followed across their links.
+    unproved: usize,
 }
 
 /// The result for all apps.
@@ -57,11 +64,15 @@ impl Verify {
         output: &Output,
     ) -> Result<(), Failure> {
         let mut session = Session::open(environment).await?;
+        let keys = self.keys(&mut session).await?;
+        let points = self.checkpoints(&keys)?;
+        if !self.archive.is_empty() {
+            return archive::verify_files(&self.archive, &keys, &points, output);
+        }
         let apps = match &self.app {
             Some(name) => vec![session::app(&mut session.conn, name).await?],
             None => apps::list(&mut session.conn).await?,
         };
-        let points = self.checkpoints(&mut session).await?;
         if let Some(point) = points.iter().find(|point| apps.iter().all(|app| app.id != point.sub))
         {
             let message = format!("a checkpoint is of the app {}, which is not checked", point.sub);
@@ -69,15 +80,19 @@ impl Verify {
         }
         let mut checked = Vec::with_capacity(apps.len());
         for App { id, name, .. } in apps {
-            let points: Vec<_> = points.iter().filter(|point| point.sub == id).cloned().collect();
+            let statements = audit::archive::statements(&mut session.conn, id).await?;
+            let archives = archive::proved(&statements, &keys);
+            let unproved = statements.len() - archives.len();
+            let checkpoints = points.iter().filter(|point| point.sub == id).cloned().collect();
+            let known = Known { checkpoints, archives };
             let progress = output.progress(Some(0));
             progress.message(format!("links of {name}"));
-            let report = audit::verify(&mut session.conn, id, &points, |done, of| {
+            let report = audit::verify(&mut session.conn, id, &known, |done, of| {
                 progress.steps(done, of);
             });
             let report = report.await?;
             drop(progress);
-            checked.push(Checked { app: name, report });
+            checked.push(Checked { app: name, report, unproved });
         }
         let ok = checked.iter().all(|checked| checked.report.broken.is_none());
         let verdict = Verdict { ok, apps: checked };
@@ -86,13 +101,18 @@ impl Verify {
         if ok { Ok(()) } else { Err(Failure::other("the audit trail is not what was written")) }
     }
 
-    /// Returns the checkpoints of the file, each verified with the key that signed it.
-    async fn checkpoints(&self, session: &mut Session) -> Result<Vec<Checkpoint>, Failure> {
-        let Some(path) = &self.checkpoint else { return Ok(Vec::new()) };
+    /// Returns the service's keys and those that were kept.
+    async fn keys(&self, session: &mut Session) -> Result<Vec<Value>, Failure> {
         let mut keys = statements::key_set(&mut session.conn, &session.vault).await?;
-        if let Some(path) = &self.jwks {
+        for path in &self.jwks {
             keys.extend(kept_keys(path)?);
         }
+        Ok(keys)
+    }
+
+    /// Returns the checkpoints of the file, each verified with the key that signed it.
+    fn checkpoints(&self, keys: &[Value]) -> Result<Vec<Checkpoint>, Failure> {
+        let Some(path) = &self.checkpoint else { return Ok(Vec::new()) };
         let text = read(path)?;
         let lines = text.lines().map(str::trim).enumerate().filter(|(_, line)| !line.is_empty());
         let points: Vec<Checkpoint> = lines
@@ -100,7 +120,7 @@ impl Verify {
                 let refused = |what: String| {
                     Failure::Usage(format!("{}, line {}: {what}", path.display(), index + 1))
                 };
-                let claims = statements::open(line, CHECKPOINT_TYP, &keys)
+                let claims = statements::open(line, CHECKPOINT_TYP, keys)
                     .map_err(|error| refused(error.to_string()))?;
                 Checkpoint::deserialize(Objects(claims)).map_err(|error| refused(error.to_string()))
             })
@@ -124,7 +144,7 @@ fn kept_keys(path: &Path) -> Result<Vec<Value>, Failure> {
 }
 
 fn describe(checked: &Checked) -> String {
-    let Checked { app, report } = checked;
+    let Checked { app, report, .. } = checked;
     let mut text = match &report.broken {
         None => format!(
             "{app}: whole. Links that hold: {}, the last is {}.",
@@ -140,8 +160,26 @@ fn describe(checked: &Checked) -> String {
             )
         }
     };
+    if report.archived > 0 {
+        let _ = write!(text, " Of them in archives: {}.", report.archived);
+    }
+    if checked.unproved > 0 {
+        let _ = write!(
+            text,
+            " Archives that no key verifies: {}; give the key set that was kept with them by --jwks.",
+            checked.unproved
+        );
+    }
     if report.checkpoints > 0 && report.broken.is_none() {
-        let _ = write!(text, " Checkpoints that it continues: {}.", report.checkpoints);
+        let compared = report.checkpoints - report.checkpoints_in_archives;
+        let _ = write!(text, " Checkpoints that it continues: {compared}.");
+    }
+    if report.checkpoints_in_archives > 0 {
+        let _ = write!(
+            text,
+            " Checkpoints of archived links: {}; compare them with the files by --archive.",
+            report.checkpoints_in_archives
+        );
     }
     if report.unlinked > 0 {
         let _ = write!(text, " Rows that wait for their links: {}.", report.unlinked);

@@ -184,11 +184,19 @@ impl TestDatabase {
         let mut conn = cluster.connect(&name).await;
         sqlx::migrate::Migrator { migrations: earlier.into(), ..all }.run(&mut conn).await.unwrap();
         conn.close().await.unwrap();
-        Self { url, owner_url, pool: PgPool::connect_lazy_with(cluster.options(&name)) }
+        let pool = PgPool::connect_lazy_with(cluster.options(&name));
+        Self { url, owner_url, pool }.past_the_pooler()
     }
 
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// The same without the pooler, for what it keeps from its clients: the settings, the locks and the end of a session.
+    #[must_use]
+    pub fn past_the_pooler(mut self) -> Self {
+        self.url = self.owner_url.take().unwrap_or(self.url);
+        self
     }
 
     /// The URL that is for migrations alone, if services reach PostgreSQL through a pooler.
