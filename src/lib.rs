@@ -22,6 +22,7 @@
 //! - [`apps`]: tenants: one Dapi application each, with a data key
 //! - [`users`]: an app's users, each with a data key
 //! - [`operators`]: people of the deployment, their roles, links and sessions
+//! - [`approvals`]: four eyes: what waits until a second person approves it
 //! - [`audit`]: the append-only trail, its hash chain, its checkpoints
 //! - [`http`]: what every route imports: problems, callers, strict bodies, layers, limits of TCP connections
 //! - [`outbound`]: HTTP to URLs that came in by API, to public addresses only
@@ -32,6 +33,7 @@
 //! - [`config`]: the environment, parsed once into checked types
 //! - [`common`]: common types: ids, clock, secret text, paging, scopes, actors, trace context; imports no other module
 
+pub mod approvals;
 pub mod apps;
 pub mod audit;
 pub mod background;

@@ -22,6 +22,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("providers", vec!["common", "config"]),
         ("http", vec!["common", "database"]),
         ("audit", vec!["database", "common", "http"]),
+        ("approvals", vec!["database", "common", "vault", "config", "http", "audit"]),
         ("users", vec!["database", "common", "vault"]),
         ("apps", vec!["database", "common", "vault", "config", "providers", "audit"]),
         ("outbound", vec!["common"]),
@@ -53,6 +54,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
                 "providers",
                 "http",
                 "audit",
+                "approvals",
                 "apps",
                 "users",
                 // Signs the receipts of erasures.
@@ -72,7 +74,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
                 "oauth",
             ],
         ),
-        ("operators", vec!["database", "common", "vault", "audit"]),
+        ("operators", vec!["database", "common", "vault", "config", "audit", "approvals"]),
         (
             "console",
             vec![
@@ -83,6 +85,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
                 "providers",
                 "http",
                 "audit",
+                "approvals",
                 "apps",
                 "users",
                 "oauth",
@@ -109,6 +112,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
                 "providers",
                 "http",
                 "audit",
+                "approvals",
                 "users",
                 "apps",
                 "oauth",

@@ -99,7 +99,7 @@ impl Add {
         }
         let app_key = self.key()?;
         let secret = self.read_secret()?;
-        let Session { mut conn, vault } = Session::open(environment).await?;
+        let Session { mut conn, vault, .. } = Session::open(environment).await?;
         let actor = acting();
         let (name, provider) = (self.name.as_str(), self.provider);
         let new = NewApp { name, provider, app_key: &app_key, app_secret: &secret };

@@ -120,7 +120,7 @@ impl Generate {
 }
 
 async fn list(environment: &Environment, output: &Output) -> Result<(), Failure> {
-    let Session { mut conn, vault } = Session::read(environment).await?;
+    let Session { mut conn, vault, .. } = Session::read(environment).await?;
     let uses = vault::key_uses(&mut conn).await?;
     let held = |id: &MasterKeyId| vault.masters().iter().position(|key| key.id() == id);
     output.result(&uses, || {
@@ -138,7 +138,7 @@ async fn list(environment: &Environment, output: &Output) -> Result<(), Failure>
 }
 
 async fn rewrap(environment: &Environment, output: &Output) -> Result<(), Failure> {
-    let Session { mut conn, vault } = Session::open(environment).await?;
+    let Session { mut conn, vault, .. } = Session::open(environment).await?;
     let first = vault.masters().first().id().clone();
     let uses = vault::key_uses(&mut conn).await?;
     let total: i64 = uses.iter().filter(|key| key.id != first).map(|key| key.wraps).sum();
@@ -199,7 +199,7 @@ async fn write(
 impl Retire {
     async fn run(self, environment: &Environment, output: &Output) -> Result<(), Failure> {
         let id = parse_id(&self.id)?;
-        let Session { mut conn, vault } = Session::open(environment).await?;
+        let Session { mut conn, vault, .. } = Session::open(environment).await?;
         if *vault.masters().first().id() == id {
             let message = format!(
                 "`{id}` is the first key of STRONGROOM_MASTER_KEYS: it wraps new data keys"

@@ -1,9 +1,11 @@
 //! The command line, one file per command.
 //!
-//! Exit status: 0 for success, 1 for a failure, 2 for a wrong command or configuration.
+//! Exit status: 0 for success, 1 for a failure, 2 for a wrong command or configuration, 3 if nothing was done because it
+//! waits for a second person.
 //!
 //! May import: everything.
 
+mod approvals;
 mod apps;
 mod audit;
 mod clients;
@@ -75,6 +77,7 @@ enum Command {
     Migrate(migrate::Migrate),
     Apps(apps::Apps),
     Operators(operators::Operators),
+    Approvals(approvals::Approvals),
     Clients(clients::Clients),
     Connections(connections::Connections),
     Revocations(revocations::Revocations),
@@ -99,6 +102,9 @@ pub(crate) enum Failure {
     /// An argument or a setting does not fit the database or a file.
     #[error("{0}")]
     Usage(String),
+    /// Nothing was done: it waits for a second person, as was printed.
+    #[error("nothing was done: it waits for a second person")]
+    Awaits,
     /// Everything else, with a message for the operator.
     #[error("{0}")]
     Other(String),
@@ -112,8 +118,15 @@ impl Failure {
     fn exit_code(&self) -> ExitCode {
         match self {
             Self::Config(_) | Self::Usage(_) => ExitCode::from(2),
+            Self::Awaits => ExitCode::from(3),
             Self::Other(_) => ExitCode::FAILURE,
         }
+    }
+}
+
+impl From<crate::approvals::AskError> for Failure {
+    fn from(error: crate::approvals::AskError) -> Self {
+        Self::other(error)
     }
 }
 
@@ -161,7 +174,9 @@ pub fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            output.error(&failure);
+            if !matches!(failure, Failure::Awaits) {
+                output.error(&failure);
+            }
             failure.exit_code()
         }
     }
@@ -183,6 +198,7 @@ impl Command {
             Self::Migrate(command) => command.run(environment, output).await,
             Self::Apps(command) => command.run(environment, output).await,
             Self::Operators(command) => command.run(environment, output).await,
+            Self::Approvals(command) => command.run(environment, output).await,
             Self::Clients(command) => command.run(environment, output).await,
             Self::Connections(command) => command.run(environment, output).await,
             Self::Revocations(command) => command.run(environment, output).await,

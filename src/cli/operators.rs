@@ -6,13 +6,15 @@ use time::OffsetDateTime;
 use time::macros::format_description;
 
 use super::Failure;
+use super::approvals::done;
 use super::identity::acting;
 use super::output::{Output, table};
 use super::session::Session;
 use crate::common::ids::OperatorSessionId;
 use crate::config::{ConsoleConfig, Environment, Reader};
 use crate::operators::{
-    self, LINK_MINUTES, ListedSession, Operator, OperatorError, OperatorName, Role,
+    self, LINK_MINUTES, ListedSession, Operator, OperatorError, OperatorName, RequestedOperator,
+    RequestedRole, Role,
 };
 
 /// Operators: people of the deployment, who sign in to the console and whom the audit trail names.
@@ -35,6 +37,8 @@ enum Command {
 
 /// Add an operator.
 ///
+/// With `STRONGROOM_FOUR_EYES` set, a second person has to approve one who may do more than read.
+///
 /// Example: strongroom operators add ana --role operator
 #[derive(Debug, Args)]
 struct Add {
@@ -53,7 +57,7 @@ struct Add {
 #[derive(Debug, Args)]
 struct List {}
 
-/// Give an operator another role, at once.
+/// Give an operator another role, at once; with `STRONGROOM_FOUR_EYES` set, a second person has to approve a higher one.
 #[derive(Debug, Args)]
 struct SetRole {
     /// The operator's name.
@@ -128,9 +132,10 @@ impl Operators {
 
 impl Add {
     async fn run(self, session: &mut Session, output: &Output) -> Result<(), Failure> {
-        let (conn, os_user) = (&mut session.conn, self.os_user.as_deref());
-        let added = operators::add(conn, &acting(), &self.name, self.role, os_user).await;
-        let added = added.map_err(failure)?;
+        let Session { conn, vault, four_eyes } = session;
+        let new = RequestedOperator { name: self.name, role: self.role, os_user: self.os_user };
+        let added = operators::ask_to_add(conn, vault, *four_eyes, &acting(), &new).await;
+        let added = done(output, added.map_err(failure)?)?;
         output.result(&added, || {
             format!(
                 "Added {} ({}).\nLet them in: strongroom operators link {}",
@@ -164,9 +169,11 @@ async fn list(session: &mut Session, output: &Output) -> Result<(), Failure> {
 
 impl SetRole {
     async fn run(self, session: &mut Session, output: &Output) -> Result<(), Failure> {
-        let (name, role) = (&self.name, self.role);
-        let changed = operators::change_role(&mut session.conn, &acting(), name, role).await;
-        changed.map_err(failure)?;
+        let Session { conn, vault, four_eyes } = session;
+        let new = RequestedRole { name: self.name, role: self.role };
+        let changed = operators::ask_to_change_role(conn, vault, *four_eyes, &acting(), &new).await;
+        done(output, changed.map_err(failure)?)?;
+        let RequestedRole { name, role } = new;
         let shown = json!({ "name": name, "role": role });
         output.result(&shown, || format!("{name} is {} now.", role.as_str()));
         Ok(())

@@ -4,7 +4,9 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 use time::OffsetDateTime;
 
+use super::approvals::done;
 use super::identity::acting;
+use crate::approvals::Gated;
 use crate::cli::Failure;
 use crate::cli::clients::moment;
 use crate::cli::connections::time;
@@ -14,7 +16,7 @@ use crate::cli::wait::Wait;
 use crate::common::ids::{AppId, BulkRevocationId};
 use crate::common::paging::MAX_LIMIT;
 use crate::common::text;
-use crate::config::Environment;
+use crate::config::{Environment, FourEyes};
 use crate::connections::bulk_revocation;
 use crate::connections::bulk_revocation::{
     BulkRevocation, BulkRevocationStatus, Change, ChangeOutcome, CreateOutcome, DEFAULT_PER_SECOND,
@@ -154,14 +156,15 @@ impl Revocations {
         environment: &Environment,
         output: &Output,
     ) -> Result<(), Failure> {
-        let Session { mut conn, vault } = Session::open(environment).await?;
+        let mut session = Session::open(environment).await?;
+        let Session { conn, .. } = &mut session;
         match self.command {
-            Command::Create(create) => create.run(&mut conn, &vault, output).await,
-            Command::List(list) => list.run(&mut conn, output).await,
-            Command::Show(show) => show.run(&mut conn, output).await,
-            Command::Pause(named) => named.change(&mut conn, output, Change::Pause).await,
-            Command::Resume(named) => named.change(&mut conn, output, Change::Resume).await,
-            Command::Cancel(cancel) => cancel.run(&mut conn, output).await,
+            Command::Create(create) => create.run(&mut session, output).await,
+            Command::List(list) => list.run(conn, output).await,
+            Command::Show(show) => show.run(conn, output).await,
+            Command::Pause(named) => named.change(conn, output, Change::Pause).await,
+            Command::Resume(named) => named.change(conn, output, Change::Resume).await,
+            Command::Cancel(cancel) => cancel.run(&mut session, output).await,
         }
     }
 }
@@ -191,7 +194,8 @@ impl Create {
         Ok(matching)
     }
 
-    async fn run(self, conn: &mut Conn, vault: &Vault, output: &Output) -> Result<(), Failure> {
+    async fn run(self, session: &mut Session, output: &Output) -> Result<(), Failure> {
+        let Session { conn, vault, four_eyes } = session;
         let matching = self.matching()?;
         text::check(&self.reason, MAX_REASON)
             .map_err(|what| Failure::Usage(format!("--reason {what}")))?;
@@ -211,7 +215,8 @@ impl Create {
             let found = bulk_revocation::dry_run(conn, app, &matching).await?.matched;
             output.confirm(&format!("{} to be revoked.", count(found, "connection")), self.yes)?;
         }
-        let id = self.create(conn, vault, app, &matching).await?;
+        let created = self.create(conn, vault, *four_eyes, app, &matching).await?;
+        let id = created_id(&done(output, created)?)?;
         show(conn, output, app, id, self.wait).await
     }
 
@@ -219,9 +224,10 @@ impl Create {
         &self,
         conn: &mut Conn,
         vault: &Vault,
+        four_eyes: FourEyes,
         app: AppId,
         matching: &RevocationFilter,
-    ) -> Result<BulkRevocationId, Failure> {
+    ) -> Result<Gated<CreateOutcome>, Failure> {
         let (kind, per_second) = (self.kind.into(), self.per_second);
         let new = NewBulkRevocation {
             app,
@@ -238,15 +244,19 @@ impl Create {
                 matching,
             ),
         };
-        match bulk_revocation::create(conn, &acting(), &new).await? {
-            CreateOutcome::New { id, .. } | CreateOutcome::Repeated(id) => Ok(id),
-            CreateOutcome::InProgress => Err(Failure::Other(
-                "the command that uses this --idempotency-key is under way; repeat it in a moment"
-                    .to_owned(),
-            )),
-            CreateOutcome::KeyTaken => Err(Failure::Usage(
-                "--idempotency-key was used for another bulk revocation".to_owned(),
-            )),
+        Ok(bulk_revocation::create(conn, vault, four_eyes, &acting(), &new).await?)
+    }
+}
+
+fn created_id(outcome: &CreateOutcome) -> Result<BulkRevocationId, Failure> {
+    match outcome {
+        CreateOutcome::New { id, .. } | CreateOutcome::Repeated(id) => Ok(*id),
+        CreateOutcome::InProgress => Err(Failure::Other(
+            "the command that uses this --idempotency-key is under way; repeat it in a moment"
+                .to_owned(),
+        )),
+        CreateOutcome::KeyTaken => {
+            Err(Failure::Usage("--idempotency-key was used for another bulk revocation".to_owned()))
         }
     }
 }
@@ -354,25 +364,45 @@ impl Show {
 }
 
 impl Cancel {
-    async fn run(self, conn: &mut Conn, output: &Output) -> Result<(), Failure> {
+    async fn run(self, session: &mut Session, output: &Output) -> Result<(), Failure> {
+        let Session { conn, vault, four_eyes } = session;
         let Named { id, app: name } = &self.named;
         let app = app(conn, name).await?.id;
         let found = bulk_revocation::find(conn, app, *id).await?.ok_or_else(|| unknown(*id))?;
         let outstanding = count(found.telling + found.waiting, "connection");
         output.confirm(&format!("Give up the delinking of {outstanding}."), self.yes)?;
-        self.named.change(conn, output, Change::Cancel).await
+        let cancelled =
+            bulk_revocation::cancel(conn, vault, *four_eyes, &acting(), app, *id).await?;
+        changed(conn, output, app, *id, done(output, cancelled)?).await
     }
 }
 
 impl Named {
-    async fn change(self, conn: &mut Conn, output: &Output, change: Change) -> Result<(), Failure> {
+    async fn change(
+        self,
+        conn: &mut Conn,
+        output: &Output,
+        change: Change<'_>,
+    ) -> Result<(), Failure> {
         let app = app(conn, &self.app).await?.id;
-        match bulk_revocation::change(conn, &acting(), app, self.id, change).await? {
-            ChangeOutcome::Yes(_) => show(conn, output, app, self.id, Wait::default()).await,
-            ChangeOutcome::AtItsEnd => {
-                Err(Failure::Other(format!("the bulk revocation {} is at its end", self.id)))
-            }
-            ChangeOutcome::Unknown => Err(unknown(self.id)),
+        let outcome = bulk_revocation::change(conn, &acting(), app, self.id, change).await?;
+        changed(conn, output, app, self.id, outcome).await
+    }
+}
+
+/// Prints a bulk revocation that was changed.
+async fn changed(
+    conn: &mut Conn,
+    output: &Output,
+    app: AppId,
+    id: BulkRevocationId,
+    outcome: ChangeOutcome,
+) -> Result<(), Failure> {
+    match outcome {
+        ChangeOutcome::Yes(_) => show(conn, output, app, id, Wait::default()).await,
+        ChangeOutcome::AtItsEnd => {
+            Err(Failure::Other(format!("the bulk revocation {id} is at its end")))
         }
+        ChangeOutcome::Unknown => Err(unknown(id)),
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Failure, identity};
-use crate::config::{DatabaseConfig, Environment, Reader, read_master_keys};
+use crate::config::{DatabaseConfig, Environment, FourEyes, Reader, read_master_keys};
 use crate::database::Conn;
 use crate::service::{Database, migrate};
 use crate::vault::{Prepared, Vault};
@@ -12,19 +12,22 @@ use crate::vault::{Prepared, Vault};
 pub(super) struct Session {
     pub(super) conn: Conn,
     pub(super) vault: Vault,
+    /// What needs a second person.
+    pub(super) four_eyes: FourEyes,
 }
 
 impl Session {
-    /// Opens both, from `DATABASE_URL` and `STRONGROOM_MASTER_KEYS`.
+    /// Opens both, from `DATABASE_URL` and `STRONGROOM_MASTER_KEYS`, and reads `STRONGROOM_FOUR_EYES`.
     pub(super) async fn open(environment: &Environment) -> Result<Self, Failure> {
         let mut reader = Reader::new(environment);
         let database = DatabaseConfig::read(&mut reader);
         let masters = read_master_keys(&mut reader);
+        let four_eyes = FourEyes::read(&mut reader);
         let (config, masters) = reader.finish(database.zip(masters))?;
         let mut conn = reach(&config).await?;
         identity::resolve(&mut conn, environment).await?;
         let vault = Vault::open(&mut conn, masters).await?;
-        Ok(Self { conn, vault })
+        Ok(Self { conn, vault, four_eyes })
     }
 
     /// The same, for a command that only reads: records no master key.
@@ -32,10 +35,11 @@ impl Session {
         let mut reader = Reader::new(environment);
         let database = DatabaseConfig::read(&mut reader);
         let masters = read_master_keys(&mut reader);
+        let four_eyes = FourEyes::read(&mut reader);
         let (config, masters) = reader.finish(database.zip(masters))?;
         let mut conn = reach(&config).await?;
         let prepared = Prepared::read(&mut conn, Arc::new(masters)).await?;
-        Ok(Self { conn, vault: prepared.into_vault()? })
+        Ok(Self { conn, vault: prepared.into_vault()?, four_eyes })
     }
 
     /// Opens both as the owner of the tables, from `STRONGROOM_MIGRATE_DATABASE_URL` if it is set.
@@ -43,6 +47,7 @@ impl Session {
         let mut reader = Reader::new(environment);
         let database = DatabaseConfig::read(&mut reader);
         let masters = read_master_keys(&mut reader);
+        let four_eyes = FourEyes::read(&mut reader);
         let (mut config, masters) = reader.finish(database.zip(masters))?;
         if config.migrate {
             migrate(&config).await?;
@@ -53,7 +58,7 @@ impl Session {
         let mut conn = Database::reach(&config).await?.connect().await?;
         identity::resolve(&mut conn, environment).await?;
         let vault = Vault::open(&mut conn, masters).await?;
-        Ok(Self { conn, vault })
+        Ok(Self { conn, vault, four_eyes })
     }
 
     /// Opens a connection alone, from `DATABASE_URL`.

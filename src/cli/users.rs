@@ -2,6 +2,7 @@
 
 use clap::{Args, Subcommand};
 
+use super::approvals::done;
 use super::identity::{self, acting};
 use crate::cli::Failure;
 use crate::cli::clients::moment;
@@ -29,7 +30,7 @@ enum Command {
 ///
 /// The audit trail stays; it knows the user by a random name alone. Prints the signed receipt once the provider
 /// has confirmed, which the running service sees to. Repeat the command to ask again. Needs the same
-/// environment as `serve`.
+/// environment as `serve`. With `STRONGROOM_FOUR_EYES` set, a second person has to approve it.
 #[derive(Debug, Args)]
 struct Erase {
     /// The app's own name for the user.
@@ -60,12 +61,15 @@ impl Erase {
         users::check_client_user_id(&self.user)
             .map_err(|what| Failure::Usage(format!("the user's name {what}")))?;
         let config = Config::from_environment(environment)?;
+        let four_eyes = config.four_eyes;
         let (mut conn, vault, issuer) = service::issuer_of_one_command(config).await?;
         identity::resolve(&mut conn, environment).await?;
         let app = app(&mut conn, &self.app).await?.id;
         output.confirm(&format!("Everything of the user {} is destroyed.", self.user), self.yes)?;
         let operator = acting();
-        let id = erasure::begin(&mut conn, &vault, &operator, app, &self.user).await?;
+        let begun =
+            erasure::begin(&mut conn, &vault, four_eyes, &operator, app, &self.user).await?;
+        let id = done(output, begun)?;
         let id: ErasureId = id.ok_or_else(|| {
             Failure::Usage("there is no user of this name, and none was erased lately".to_owned())
         })?;

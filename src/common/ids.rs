@@ -187,6 +187,11 @@ id!(
     OperatorSessionId, "ops"
 );
 
+id!(
+    /// A request that waits for a second person.
+    ApprovalId, "apr"
+);
+
 #[cfg(test)]
 mod tests {
     use super::*;

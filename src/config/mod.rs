@@ -8,6 +8,7 @@
 mod console;
 mod database;
 mod database_url;
+mod four_eyes;
 mod http;
 mod keys;
 mod oauth;
@@ -21,6 +22,7 @@ use std::time::Duration;
 pub use console::ConsoleConfig;
 pub use database::DatabaseConfig;
 pub use database_url::{DatabaseUrl, SessionAttrs};
+pub use four_eyes::FourEyes;
 pub use http::{DocsClient, HttpConfig, PublicUrl, read_listen};
 pub use keys::{read_master_key_file, read_master_keys};
 pub use oauth::OauthConfig;
@@ -60,6 +62,7 @@ pub const VARIABLES: &[&str] = &[
     "STRONGROOM_PUBLIC_URL",
     "STRONGROOM_CONSOLE_LISTEN",
     "STRONGROOM_CONSOLE_URL",
+    "STRONGROOM_FOUR_EYES",
     "STRONGROOM_OIDC_ISSUER",
     "STRONGROOM_OIDC_CLIENT_ID",
     "STRONGROOM_OIDC_CLIENT_SECRET",
@@ -134,6 +137,8 @@ pub struct Config {
     pub http: HttpConfig,
     /// The operators' console, if it is on.
     pub console: Option<ConsoleConfig>,
+    /// What needs a second person.
+    pub four_eyes: FourEyes,
     /// The connections to the bank links.
     pub providers: ProvidersConfig,
     /// The app named `default`, if the environment describes it.
@@ -170,6 +175,7 @@ impl Config {
         if let Some(database) = database.as_mut().filter(|_| console.is_some()) {
             database.console = ConsoleConfig::DATABASE_CONNECTIONS;
         }
+        let four_eyes = FourEyes::read(&mut reader);
         let providers = ProvidersConfig::read(&mut reader);
         let default_app =
             EnvironmentApp::read(&mut reader, "DAPI_APP_KEY", "DAPI_APP_SECRET", text::check_line);
@@ -192,6 +198,7 @@ impl Config {
                 master_keys: master_keys?,
                 http,
                 console,
+                four_eyes,
                 providers: providers?,
                 default_app,
                 plaid_app,

@@ -5,7 +5,7 @@
 //! `query`, `webhooks`. `reconcile` carries on what did not end, and `retention` forgets what ended long ago. `bank_login` and `transitions` are what they share;
 //! `shape` describes bodies for the `OpenAPI` document.
 //!
-//! May import: common, vault, providers, http, audit, apps, users; `erasure` alone oauth, which signs its receipts.
+//! May import: common, vault, providers, http, audit, approvals, apps, users; `erasure` alone oauth, which signs its receipts.
 
 pub(crate) mod attention;
 mod bank_login;
@@ -41,6 +41,7 @@ pub(crate) mod webhooks;
 
 pub use batches::Batches;
 pub use deferred::Deferred;
+pub(crate) use effects::Effects;
 pub use metrics::Metrics;
 pub use query::ChangeNotifier;
 pub use reveal::{Budgets, LastUses};
@@ -54,7 +55,7 @@ use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
 use crate::common::ids::{AppId, ConnectionId, UserId};
-use crate::config::Pace;
+use crate::config::{FourEyes, Pace};
 use crate::database::{MaybeDatabase, Pool};
 use crate::providers;
 use crate::providers::{AccessToken, Provider};
@@ -71,6 +72,8 @@ pub struct Context {
     pub vault: Vault,
     /// The bank links.
     pub providers: providers::Client,
+    /// What needs a second person.
+    pub four_eyes: FourEyes,
     /// How long things wait.
     pub pace: Arc<Pace>,
     /// Calls to Dapi under way. No caller's disconnect ends them; a shutdown waits for them.

@@ -15,6 +15,7 @@ use tracing_actix_web::RequestId;
 use super::layout::Page;
 pub use super::refusal::Refusal;
 use super::signed_in::SignedIn;
+use crate::common::ids::{AppId, ApprovalId};
 use crate::http::problem::Problem;
 
 /// Nothing but the console's own files, no inline script or style, and no page around it.
@@ -45,6 +46,12 @@ fn page(req: &HttpRequest, status: StatusCode, title: &str, detail: &str) -> Htt
 #[must_use]
 pub fn see_other(path: &str) -> HttpResponse {
     HttpResponse::SeeOther().insert_header((LOCATION, path)).finish()
+}
+
+/// Leads to the page of a request that waits for a second person, or did.
+#[must_use]
+pub fn to_approval(app: AppId, id: ApprovalId) -> HttpResponse {
+    see_other(&format!("/apps/{app}/approvals/{id}"))
 }
 
 /// Gives every answer its headers, and refusals their pages. A handler may return a [`Problem`] of a use case or a

@@ -70,6 +70,8 @@ pub enum Screen {
     Connections,
     /// Many revocations at once.
     Incident,
+    /// What waits for a second person.
+    Approvals,
     /// Who may do what.
     Clients,
     /// What hangs on which key.
@@ -83,10 +85,11 @@ pub enum Screen {
 }
 
 impl Screen {
-    const ALL: [(Self, &'static str, &'static str); 8] = [
+    const ALL: [(Self, &'static str, &'static str); 9] = [
         (Self::Now, "now", "Now"),
         (Self::Connections, "connections", "Connections"),
         (Self::Incident, "incident", "Incident"),
+        (Self::Approvals, "approvals", "Approvals"),
         (Self::Audit, "audit", "Audit"),
         (Self::Clients, "clients", "Clients"),
         (Self::Keys, "keys", "Keys"),

@@ -4,9 +4,10 @@
 //! the table does not exist. A page is server-rendered, works without script as far as it can, and calls the same use
 //! cases as the API and the command line.
 //!
-//! May import: apps, audit, common, database, http, operators, vault, and the features whose use cases its pages call.
+//! May import: approvals, apps, audit, common, database, http, operators, vault, and the features whose use cases its pages call.
 
 pub mod answer;
+mod approvals;
 mod assets;
 mod audit;
 mod clients;

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use actix_web::{Route, web};
 
 use super::{
-    assets, audit, clients, connections, home, incident, keys, now, passkeys, people, sign_in,
-    upstreams, users, webhooks,
+    approvals, assets, audit, clients, connections, home, incident, keys, now, passkeys, people,
+    sign_in, upstreams, users, webhooks,
 };
 use crate::operators::Role;
 
@@ -111,6 +111,20 @@ pub const ROUTES: &[ConsoleRoute] = &[
     }),
     post("/apps/{app}/incident/{order}/resume", OPERATOR, || {
         web::post().to(incident::routes::resume)
+    }),
+    get("/apps/{app}/approvals", AUDITOR, || web::get().to(approvals::routes::list)),
+    get("/apps/{app}/approvals/{id}", AUDITOR, || web::get().to(approvals::routes::show)),
+    get("/apps/{app}/approvals/{id}/approve", FRESH_OPERATOR, || {
+        web::get().to(approvals::routes::ask)
+    }),
+    post("/apps/{app}/approvals/{id}/approve", FRESH_OPERATOR, || {
+        web::post().to(approvals::routes::approve)
+    }),
+    post("/apps/{app}/approvals/{id}/reject", OPERATOR, || {
+        web::post().to(approvals::routes::reject)
+    }),
+    post("/apps/{app}/approvals/{id}/withdraw", OPERATOR, || {
+        web::post().to(approvals::routes::withdraw)
     }),
     get("/apps/{app}/users/{id}", AUDITOR, || web::get().to(users::routes::show)),
     post("/apps/{app}/users/{id}/end-sessions", OPERATOR, || {

@@ -99,6 +99,8 @@ codes! {
     UserBeingErased "user_being_erased" CONFLICT "This user is being erased";
     /// The key's first request is in progress.
     RequestInProgress "request_in_progress" CONFLICT "The request that uses this Idempotency-Key is under way";
+    /// What waited for a second person was decided, withdrawn or is too old.
+    ApprovalEnded "approval_ended" CONFLICT "The request does not wait any more";
     /// The bulk revocation has ended.
     OrderEnded "order_ended" CONFLICT "The order is at its end";
     /// There is no usable token.

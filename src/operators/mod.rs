@@ -3,8 +3,9 @@
 //! An operator is of no app; what they do to an app is in that app's trail, and what changes operators is in the trail
 //! of each app. Sessions are server-side: the cookie holds 256 random bits, the database their keyed hash.
 //!
-//! May import: audit, common, database, vault.
+//! May import: approvals, audit, common, config, database, vault.
 
+mod asked;
 mod links;
 mod model;
 pub mod passkeys;
@@ -12,6 +13,7 @@ mod provided;
 mod sessions;
 mod store;
 
+pub use asked::{RequestedOperator, RequestedRole, ask_to_add, ask_to_change_role};
 pub use links::{
     LINK_MINUTES, LinkToken, Redeemed, create as create_link, redeem as redeem_link,
     url as link_url,
@@ -24,6 +26,7 @@ pub use sessions::{
 };
 pub use store::{add, by_os_user, change_role, disable, find, list};
 
+use crate::approvals::AskError;
 use crate::vault::VaultError;
 
 /// Why something about operators could not be done.
@@ -38,6 +41,9 @@ pub enum OperatorError {
     /// The operator is disabled.
     #[error("the operator `{0}` is disabled")]
     Disabled(OperatorName),
+    /// What needs a second person could not be recorded.
+    #[error(transparent)]
+    Ask(#[from] AskError),
     /// The vault's error, which is that of the random numbers.
     #[error(transparent)]
     Vault(#[from] VaultError),

@@ -1,6 +1,6 @@
 //! Names and roles.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use crate::common::ids::OperatorId;
@@ -11,8 +11,8 @@ const MAX_NAME: usize = 63;
 
 /// An operator's name, as the trail has it: lower-case letters, digits and `.`, `_`, `@`, `-`, of which the first is a
 /// letter or a digit.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
-#[serde(transparent)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String")]
 pub struct OperatorName(String);
 
 /// The error of a text that cannot name an operator.
@@ -57,7 +57,7 @@ impl std::fmt::Display for OperatorName {
 }
 
 /// What an operator may do. Each role may do all that the ones before it may.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Reads, and never a secret.

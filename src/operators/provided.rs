@@ -2,6 +2,7 @@
 
 use super::model::{Operator, OperatorName, Role};
 use super::{OperatorError, store};
+use crate::approvals::Permitted;
 use crate::common::actor::Actor;
 use crate::common::ids::OperatorId;
 use crate::database::Conn;
@@ -41,7 +42,8 @@ pub async fn ensure(
     let Some(id) = known else {
         let name = provided.name.as_ref().ok_or(OperatorError::Taken)?;
         let actor = actor_of(name);
-        let added = store::add(conn, &actor, name, provided.role, None).await?;
+        let added =
+            store::add(conn, &Permitted::by_provider(), &actor, name, provided.role, None).await?;
         sqlx::query!(
             "UPDATE operators SET oidc_issuer = $2, oidc_subject = $3 WHERE id = $1",
             added.id.uuid(),
@@ -55,7 +57,8 @@ pub async fn ensure(
     let Some(mut operator) = store::enabled(conn, id).await? else { return Ok(None) };
     if operator.role != provided.role {
         let actor = actor_of(&operator.name);
-        store::change_role(conn, &actor, &operator.name, provided.role).await?;
+        store::change_role(conn, &Permitted::by_provider(), &actor, &operator.name, provided.role)
+            .await?;
         operator.role = provided.role;
     }
     Ok(Some(operator))

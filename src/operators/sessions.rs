@@ -7,6 +7,7 @@ use time::OffsetDateTime;
 
 use super::model::{Operator, OperatorName, Role};
 use super::store::{decode_name, decode_role};
+use crate::approvals;
 use crate::audit::record_everywhere;
 use crate::common::actor::Actor;
 use crate::common::ids::{OperatorId, OperatorSessionId};
@@ -20,7 +21,7 @@ pub const SESSION_HOURS: i32 = 12;
 /// After how many minutes without a request a session ends.
 pub const IDLE_MINUTES: i32 = 30;
 /// For how many minutes a proof of who someone is lets them do what cannot be undone.
-pub const FRESH_MINUTES: i32 = 5;
+pub const FRESH_MINUTES: i32 = approvals::FRESH_MINUTES;
 const PREFIX: &str = "osess_";
 
 secret_text!(

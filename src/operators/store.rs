@@ -2,6 +2,7 @@
 
 use super::OperatorError;
 use super::model::{Operator, OperatorName, Role};
+use crate::approvals::Permitted;
 use crate::audit::record_everywhere;
 use crate::common::actor::Actor;
 use crate::common::ids::OperatorId;
@@ -46,6 +47,7 @@ pub(super) fn decode_role(role: &str) -> sqlx::Result<Role> {
 /// [`OperatorError::Taken`]; the database's.
 pub async fn add(
     conn: &mut Conn,
+    _: &Permitted,
     actor: &Actor,
     name: &OperatorName,
     role: Role,
@@ -109,12 +111,22 @@ pub async fn by_os_user(conn: &mut Conn, user: &str) -> sqlx::Result<Option<Oper
     row.map(Operator::try_from).transpose()
 }
 
+/// Locks an operator's row; returns their role.
+pub(super) async fn lock(conn: &mut Conn, name: &OperatorName) -> sqlx::Result<Option<Role>> {
+    let role =
+        sqlx::query_scalar!("SELECT role FROM operators WHERE name = $1 FOR UPDATE", name.as_str())
+            .fetch_optional(conn)
+            .await?;
+    role.map(|role| decode_role(&role)).transpose()
+}
+
 /// Gives an operator another role. Their sessions have it from their next request on.
 ///
 /// # Errors
 /// [`OperatorError::Unknown`]; the database's.
 pub async fn change_role(
     conn: &mut Conn,
+    _: &Permitted,
     actor: &Actor,
     name: &OperatorName,
     role: Role,

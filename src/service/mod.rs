@@ -133,14 +133,14 @@ impl Service {
         let public_url = public_url(&config.http.public_url, config.http.listen, address);
 
         let (guard, metrics_guard) = guards(callers, metrics.callers.clone());
-        let audit = metrics.audit.clone();
-        let control = pools.control();
+        let (audit, control) = (metrics.audit.clone(), pools.control());
         let shared = Shared::new(
             Parts {
                 budgets: Budgets::new(clock.clone(), config.oauth.reveals_per_minute),
                 readiness: Readiness::new(directory.clone(), vault.clone(), control.clone()),
                 reach: Reach::allowing_private_addresses(config.allow_private_addresses),
                 public_url: &public_url,
+                four_eyes: config.four_eyes,
                 directory: directory.clone(),
                 clock,
                 vault,
@@ -363,6 +363,7 @@ pub async fn context_of_one_round(config: Config) -> Result<Context, StartError>
         pool,
         vault,
         providers,
+        four_eyes: config.four_eyes,
         pace: Arc::new(config.pace),
         tasks: TaskTracker::new(),
         changes: ChangeNotifier::default(),

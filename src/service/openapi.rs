@@ -10,6 +10,7 @@ use utoipa::openapi::security::{
 };
 use utoipa::{Modify, OpenApi};
 
+use crate::approvals::routes as approvals;
 use crate::audit::routes as audit;
 use crate::audit::routes::{ActorKind, AuditFilterText};
 use crate::common::paging::PageCursor;
@@ -71,6 +72,9 @@ use crate::upstreams::routes as upstream;
         connections::bulk_revocation::routes::pause,
         connections::bulk_revocation::routes::resume,
         connections::bulk_revocation::routes::cancel,
+        approvals::list,
+        approvals::get,
+        approvals::withdraw,
         events::list,
         webhooks::create,
         webhooks::list,

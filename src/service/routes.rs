@@ -7,6 +7,7 @@ use actix_web::http::header::{ALLOW, HeaderValue, LOCATION, RETRY_AFTER};
 use actix_web::middleware::{self, Next};
 use actix_web::{Error, FromRequest, Handler, HttpMessage, HttpResponse, Resource, Responder, web};
 
+use crate::approvals::routes as approvals;
 use crate::audit::routes as audit;
 use crate::connections::{self, Context, erasure};
 use crate::events::endpoints::routes as webhooks;
@@ -75,6 +76,7 @@ pub(super) fn all(config: &mut web::ServiceConfig, cors_origins: &[String]) {
                 .configure(admin_clients)
                 .configure(admin_webhooks)
                 .configure(admin_audit)
+                .configure(admin_approvals)
                 .configure(admin_connections)
                 .wrap(middleware::from_fn(query::strict))
                 .wrap(middleware::from_fn(authenticate)),
@@ -229,6 +231,15 @@ fn admin_audit(config: &mut web::ServiceConfig) {
     config
         .service(at("/admin/audit-events", "GET").route(web::get().to(audit::list)))
         .service(at("/admin/audit-checkpoint", "GET").route(web::get().to(audit::checkpoint)));
+}
+
+fn admin_approvals(config: &mut web::ServiceConfig) {
+    config
+        .service(at("/admin/approvals", "GET").route(web::get().to(approvals::list)))
+        .service(at("/admin/approvals/{id}", "GET").route(web::get().to(approvals::get)))
+        .service(
+            at("/admin/approvals/{id}/withdraw", "POST").route(web::post().to(approvals::withdraw)),
+        );
 }
 
 /// Operators' routes: every user's connections, bulk revocations, erasure.

@@ -10,7 +10,7 @@ use super::metrics::Metrics;
 use super::{Database, Readiness, StartError};
 use crate::common::clock::Clock;
 use crate::common::signer::Signer;
-use crate::config::{HttpConfig, Pace, ProvidersConfig, PublicUrl};
+use crate::config::{FourEyes, HttpConfig, Pace, ProvidersConfig, PublicUrl};
 use crate::connections::{
     Batches, Budgets, ChangeNotifier, Context, Deferred, LastUses, WebhookReceiver,
 };
@@ -38,6 +38,7 @@ pub(super) struct Shared {
     pub(super) budgets: Budgets,
     pub(super) providers: Arc<ProvidersConfig>,
     pub(super) gate: Gate,
+    pub(super) four_eyes: FourEyes,
     pub(super) pace: Arc<Pace>,
     pub(super) tasks: TaskTracker,
     pub(super) changes: ChangeNotifier,
@@ -72,6 +73,7 @@ pub(super) struct Parts<'a> {
     pub(super) clock: Clock,
     pub(super) public_url: &'a PublicUrl,
     pub(super) budgets: Budgets,
+    pub(super) four_eyes: FourEyes,
     pub(super) readiness: Readiness,
     pub(super) metrics: Metrics,
     pub(super) reach: Reach,
@@ -105,6 +107,7 @@ impl Shared {
             signer,
             budgets: parts.budgets,
             providers: Arc::new(providers.clone()),
+            four_eyes: parts.four_eyes,
             gate: Gate::new(providers.max_concurrent_calls),
             pace,
             tasks: TaskTracker::new(),
@@ -144,6 +147,7 @@ impl Shared {
             pool,
             vault: self.vault.clone(),
             providers: client.map_err(StartError::Tls)?,
+            four_eyes: self.four_eyes,
             pace: Arc::clone(&self.pace),
             tasks: self.tasks.clone(),
             changes: self.changes.clone(),

@@ -277,6 +277,8 @@ async fn every_other_screen_has_its_empty_state() {
     for (screen, text) in [
         ("connections", "There is no connection yet"),
         ("incident", "None."),
+        ("approvals", "Four eyes are off"),
+        ("approvals", "Nothing waits"),
         ("webhooks", "No webhook is registered"),
         ("upstreams", "describes another API"),
         ("keys", "wraps new data keys"),
@@ -297,6 +299,7 @@ async fn an_auditor_sees_no_button_that_changes_something() {
         format!("{at}/now"),
         format!("{at}/connections/{}", id(&connection)),
         format!("{at}/incident"),
+        format!("{at}/approvals"),
         format!("{at}/users/usr_{user}"),
         format!("{at}/clients/{client}"),
         "/operators".to_owned(),

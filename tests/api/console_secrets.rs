@@ -3,6 +3,8 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use serde_json::{Value, json};
+use strongroom::approvals::{self, Kind, NewRequest};
+use strongroom::common::actor::Actor;
 use strongroom::console::table::{Method, ROUTES};
 use strongroom::operators::Role;
 use strongroom_dev::sandbox::{self, Effect, Fault};
@@ -99,6 +101,21 @@ async fn a_day(app: &TestApp, receiver: &Receiver) -> Vec<(&'static str, String)
     ]
 }
 
+/// Something waits for a second person, so that its pages are read as well.
+async fn a_request_waits(app: &TestApp) {
+    let request = json!({ "name": "reader", "role": "admin" });
+    let new = NewRequest {
+        app: None,
+        kind: Kind::Role,
+        request: request.to_string(),
+        described: request,
+        matched: None,
+    };
+    let mut conn = app.context.pool.acquire().await.unwrap();
+    let (vault, actor) = (&app.context.vault, Actor::operator());
+    approvals::ask(&mut conn, vault, &actor, true, &new).await.unwrap();
+}
+
 #[tokio::test]
 async fn no_page_of_the_console_holds_a_secret() {
     let app = TestApp::builder()
@@ -113,6 +130,7 @@ async fn no_page_of_the_console_holds_a_secret() {
     let session = browser.cookie().unwrap().split_once("osess_").unwrap().1.to_owned();
     secrets.push(("console session", session));
 
+    a_request_waits(&app).await;
     let mut pages = read_all(&browser, "/").await;
     // What a form asks for, what a page that goes on follows, and what only a visitor sees.
     let order = pages

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use serde_json::Value;
+use strongroom::approvals::Permitted;
 use strongroom::common::actor::Actor;
+use strongroom::config::FourEyes;
 use strongroom::operators::{self, Role};
 
 use crate::support::{Browser, TestApp, add_operator, operator_link};
@@ -117,7 +119,8 @@ async fn a_role_that_is_taken_away_is_gone_with_the_next_request() {
     let now = now_page(&browser).await;
     let mut conn = app.context.pool.acquire().await.unwrap();
     let (actor, name) = (Actor::operator(), "ana".parse().unwrap());
-    operators::change_role(&mut conn, &actor, &name, Role::Auditor).await.unwrap();
+    let permitted = Permitted::without(FourEyes::OFF).unwrap();
+    operators::change_role(&mut conn, &permitted, &actor, &name, Role::Auditor).await.unwrap();
     assert!(browser.get(&now).await.text.contains("ana, auditor"));
 }
 

@@ -221,7 +221,7 @@ async fn the_view_of_sealed_values_lists_every_column_that_holds_one() {
         connect_sessions.token_hash connections.code_hash connections.revocation_binding token_bindings.binding
         superseded_tokens.binding proxy_tokens.hash link_tokens.hash audit_links.hash audit_heads.hash bulk_revocations.request_hash
         erasures.name_hash plaid_webhooks.digest used_jtis.hash webhook_secrets.public_key signing_keys.private_key
-        operator_links.hash operator_sessions.hash operator_challenges.hash operator_passkeys.id
+        approvals.digest operator_links.hash operator_sessions.hash operator_challenges.hash operator_passkeys.id
         operator_passkeys.public_key _sqlx_migrations.checksum";
     let others: Vec<_> = others.split_whitespace().collect();
     let columns = "SELECT c.table_name || '.' || c.column_name FROM information_schema.columns c

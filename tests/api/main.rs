@@ -20,6 +20,9 @@ mod support;
 
 mod admin;
 mod admin_clients;
+mod approvals;
+#[cfg(feature = "failpoints")]
+mod approvals_crashes;
 mod attention;
 mod audit;
 mod audit_archives;

@@ -35,7 +35,7 @@ for (const [device, options] of [
 ]) {
   test(`every screen is accessible on ${device}, and no token is on it`, async () => {
     const { page, go } = await signedIn(browser, options);
-    for (const rest of ["now", "connections", "incident", "audit", "clients", "keys", "webhooks", "upstreams"]) {
+    for (const rest of ["now", "connections", "incident", "approvals", "audit", "clients", "keys", "webhooks", "upstreams"]) {
       await go(`${app}/${rest}`);
       await accessible(page);
     }

@@ -124,6 +124,12 @@ impl<'a> Found<'a> {
     }
 
     fn schema(&mut self, place: &str, old: &'a Value, new: &'a Value, side: Side) {
+        if side == Side::Response
+            && let Some(same) = self.option(old, new)
+        {
+            self.add(place, "may be something else as well");
+            return self.schema(place, old, same, side);
+        }
         let names = [old, new].map(|schema| text(&schema["$ref"]).to_owned());
         let mut place = place.to_owned();
         if let [before, after] = &names
@@ -149,6 +155,15 @@ impl<'a> Found<'a> {
         for key in ["oneOf", "anyOf", "allOf"] {
             self.parts(&place, list(&old[key]), list(&new[key]), side);
         }
+    }
+
+    /// Returns, of the alternatives that a schema now has and had not, the one that it was.
+    fn option(&self, old: &Value, new: &'a Value) -> Option<&'a Value> {
+        if resolve(self.old, old).get("oneOf").is_some() {
+            return None;
+        }
+        let options = list(&resolve(self.new, new)["oneOf"]);
+        options.iter().find(|option| old.get("$ref").is_some() && option["$ref"] == old["$ref"])
     }
 
     /// A request may take more types than before, a response may give fewer.

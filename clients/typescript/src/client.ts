@@ -159,7 +159,11 @@ export class Strongroom {
   }
 
   /** Ends a connection by the app's wish. */
-  invalidateConnection(id: string, request: t.InvalidateRequest, options?: RequestOptions): Promise<t.Connection> {
+  invalidateConnection(
+    id: string,
+    request: t.InvalidateRequest,
+    options?: RequestOptions,
+  ): Promise<t.Connection | t.AwaitingApproval> {
     return this.#json("POST", `/v1/connections/${segment(id)}/invalidate`, { ...options, ...SAFE, body: request });
   }
 
@@ -193,7 +197,7 @@ export class Strongroom {
   // Users
 
   /** Revokes everything of a user's and destroys it. `receipt` says when it is through; see {@link getErasure}. */
-  eraseUser(clientUserID: string, options?: RequestOptions): Promise<t.ErasureReceipt> {
+  eraseUser(clientUserID: string, options?: RequestOptions): Promise<t.ErasureReceipt | t.AwaitingApproval> {
     return this.#json("DELETE", `/v1/users/${segment(clientUserID)}`, { ...options, ...SAFE });
   }
 
@@ -368,8 +372,20 @@ export class Strongroom {
     return this.#json("POST", `/v1/admin/revocations/${segment(id)}/resume`, { ...options, ...ONCE });
   }
 
-  cancelRevocation(id: string, options?: RequestOptions): Promise<t.BulkRevocation> {
+  cancelRevocation(id: string, options?: RequestOptions): Promise<t.BulkRevocation | t.AwaitingApproval> {
     return this.#json("POST", `/v1/admin/revocations/${segment(id)}/cancel`, { ...options, ...ONCE });
+  }
+
+  listApprovals(page?: t.ApprovalPage, options?: RequestOptions): Listing<t.ApprovalList, t.Approval> {
+    return this.#list("/v1/admin/approvals", page, options, (found: t.ApprovalList) => found.approvals);
+  }
+
+  getApproval(id: string, options?: RequestOptions): Promise<t.Approval> {
+    return this.#json("GET", `/v1/admin/approvals/${segment(id)}`, { ...options, ...SAFE });
+  }
+
+  withdrawApproval(id: string, options?: RequestOptions): Promise<t.Approval> {
+    return this.#json("POST", `/v1/admin/approvals/${segment(id)}/withdraw`, { ...options, ...ONCE });
   }
 
   createUpstream(request: t.UpstreamRequest, options?: RequestOptions): Promise<t.Upstream> {

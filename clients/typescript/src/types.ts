@@ -56,7 +56,7 @@ export type RevealRequest = Body<paths["/v1/connections/{id}/token"]["post"]>;
 /** Holds the access token and the user secret in the clear. */
 export type RevealedToken = Success<paths["/v1/connections/{id}/token"]["post"]>;
 export type InvalidateRequest = Body<paths["/v1/connections/{id}/invalidate"]["post"]>;
-export type ErasureReceipt = Success<paths["/v1/users/{clientUserID}"]["delete"]>;
+export type ErasureReceipt = Success<paths["/v1/users/erasures/{id}"]["get"]>;
 
 /** A token of another API: `{ access_token, token_type, expires_in }`. */
 export type UpstreamToken = Success<paths["/v1/upstreams/{name}/token"]["post"]>;
@@ -107,7 +107,13 @@ export type BulkRevocation = Success<paths["/v1/admin/revocations/{id}"]["get"]>
 export type BulkRevocationList = Success<paths["/v1/admin/revocations"]["get"]>;
 export type BulkRevocationPage = Query<paths["/v1/admin/revocations"]["get"]>;
 export type BulkRevocationRequest = Body<paths["/v1/admin/revocations"]["post"]>;
-/** A bulk revocation, or with `dryRun` what it would do. */
+/** A request that waits for a second person, or did. */
+export type Approval = Success<paths["/v1/admin/approvals/{id}"]["get"]>;
+export type ApprovalList = Success<paths["/v1/admin/approvals"]["get"]>;
+export type ApprovalPage = Query<paths["/v1/admin/approvals"]["get"]>;
+/** What is answered where the service has four eyes on: nothing was done, and this waits for a second person. */
+export type AwaitingApproval = { approval: { id: string; status: Approval["status"]; expiresAt: string } };
+/** A bulk revocation, or with `dryRun` what it would do, or with four eyes on what it waits for. */
 export type BulkRevocationAnswer = Success<paths["/v1/admin/revocations"]["post"]>;
 
 export type AuditEventList = Success<paths["/v1/admin/audit-events"]["get"]>;

@@ -201,7 +201,7 @@ impl Checkpoint {
         let mut reader = Reader::new(environment);
         let http = HttpConfig::read(&mut reader);
         let http = reader.finish(Some(http))?;
-        let Session { mut conn, vault } = Session::open(environment).await?;
+        let Session { mut conn, vault, .. } = Session::open(environment).await?;
         let app = session::app(&mut conn, &self.app).await?;
         let url = http.public_url.as_str();
         let signer = statements::signer_of_now(&mut conn, &vault, url).await?;

@@ -177,7 +177,7 @@ impl Create {
     async fn run(self, environment: &Environment, output: &Output) -> Result<(), Failure> {
         let (scopes, terms) = (self.scopes()?, self.terms()?);
         let reach = reach(environment)?;
-        let Session { mut conn, vault } = Session::open(environment).await?;
+        let Session { mut conn, vault, .. } = Session::open(environment).await?;
         let app = app(&mut conn, &self.app).await?;
         let new = NewClient {
             app: app.id,
@@ -391,7 +391,7 @@ impl Change {
 
 impl RotateSecret {
     async fn run(self, environment: &Environment, output: &Output) -> Result<(), Failure> {
-        let Session { mut conn, vault } = Session::open(environment).await?;
+        let Session { mut conn, vault, .. } = Session::open(environment).await?;
         let overlap = Duration::from_secs(self.old_ends_in.into());
         let (id, operator) = (&self.client_id, acting());
         let new = secrets::rotate(&mut conn, &vault, &operator, None, id, overlap).await;

@@ -2,8 +2,10 @@
 
 use super::Failure;
 use super::variables::Variables;
+use crate::approvals::Permitted;
 use crate::common::actor::Actor;
 use crate::common::secret::SecretText;
+use crate::config::FourEyes;
 use crate::operators::{self, OperatorName, Role};
 use crate::service::Service;
 
@@ -35,7 +37,9 @@ pub(super) async fn sign_in(
     let (actor, name): (_, OperatorName) =
         (Actor::operator(), NAME.parse().map_err(Failure::other)?);
     if operators::find(&mut conn, &name).await?.is_none() {
-        let added = operators::add(&mut conn, &actor, &name, Role::Admin, None).await;
+        let permitted = Permitted::without(FourEyes::OFF);
+        let permitted = permitted.ok_or_else(|| Failure::other("four eyes are on"))?;
+        let added = operators::add(&mut conn, &permitted, &actor, &name, Role::Admin, None).await;
         added.map_err(Failure::other)?;
     }
     let token = operators::create_link(&mut conn, &context.vault, &actor, &name).await;

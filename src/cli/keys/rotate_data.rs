@@ -65,7 +65,7 @@ impl RotateData {
         let mut reader = Reader::new(environment);
         let database = DatabaseConfig::read(&mut reader);
         let timeout = reader.finish(database)?.timeout;
-        let Session { mut conn, vault } = Session::open(environment).await?;
+        let Session { mut conn, vault, .. } = Session::open(environment).await?;
         let scope = self.scope(&mut conn).await?;
         let made_before =
             database::now(&mut conn).await? - time::Duration::days(self.older_than.into());

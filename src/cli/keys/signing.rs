@@ -107,7 +107,7 @@ impl Rotate {
         let config = reader.finish(Some(config))?;
         let algorithm = self.algorithm.unwrap_or(config.signing_algorithm);
         let begin = if self.now { Begin::AtOnce } else { Begin::Ahead };
-        let Session { mut conn, vault } = Session::open(environment).await?;
+        let Session { mut conn, vault, .. } = Session::open(environment).await?;
         let operator = acting();
         let new = signing_keys::rotate(&mut conn, &vault, &operator, algorithm, begin).await?;
         output.result(&new, || {

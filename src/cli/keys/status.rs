@@ -57,7 +57,7 @@ impl Status {
         environment: &Environment,
         output: &Output,
     ) -> Result<(), Failure> {
-        let Session { mut conn, vault } = Session::read(environment).await?;
+        let Session { mut conn, vault, .. } = Session::read(environment).await?;
         let known = vault::known_masters(&mut conn).await?;
         let mut groups = vault::data_key_groups(&mut conn).await?;
         let branches = known.into_iter().map(|key| {

@@ -1,6 +1,6 @@
 //! The filter of a bulk revocation: which connections it revokes.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -8,8 +8,8 @@ use uuid::Uuid;
 use crate::common::ids::ConnectionId;
 
 /// Selects the connections that match every field that is given.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RevocationFilter {
     /// Belongs to one of these users.
     #[serde(rename = "clientUserIDs")]

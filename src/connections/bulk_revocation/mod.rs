@@ -10,24 +10,31 @@
 //! `invalidated`, unconfirmed, its secrets destroyed, like `invalidate` with `revokeUpstream: false` for a single
 //! connection. Neither makes a token usable again; to delink later, pause.
 
+mod cancellation;
+mod creation;
 mod filter;
 pub mod marking;
 pub mod routes;
 pub mod store;
 
+pub use cancellation::{RequestedCancellation, cancel};
+pub use creation::{
+    CreateOutcome, NewBulkRevocation, RequestedRevocation, create, create_in, request_hash,
+};
 pub use filter::RevocationFilter;
 
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use crate::approvals::Permitted;
 use crate::audit;
-use crate::common::actor::{Actor, Who};
+use crate::common::actor::Actor;
 use crate::common::ids::{AppId, BulkRevocationId, ConnectionId};
 use crate::common::paging::{Cursor, Page};
 use crate::connections::Context;
@@ -35,8 +42,7 @@ use crate::connections::deferred::Reconciler;
 use crate::connections::effects::RevocationEnd;
 use crate::connections::isolation::isolated;
 use crate::connections::model::RevocationKind;
-use crate::database::{Conn, Fault, Inconsistent, LongWork};
-use crate::vault::{KeyedHash, Vault};
+use crate::database::{Conn, LongWork};
 
 /// Connections that the throttle releases per second if the request does not say.
 pub const DEFAULT_PER_SECOND: i32 = 20;
@@ -45,13 +51,8 @@ pub const MAX_PER_SECOND: i32 = 1000;
 pub const SAMPLE: i32 = 10;
 /// Interval between two releases of a bulk revocation: `per_second` counts per this.
 pub const RELEASE_EVERY: Duration = Duration::from_secs(1);
-/// Time that the creating request spends on marking before it answers: usually enough for all connections,
-/// so that the answer holds `matched`.
-const MARK_AT_ONCE: Duration = Duration::from_millis(300);
 /// Time that one round of the background work spends on marking before it goes on with the throttle.
 const MARK_IN_A_ROUND: Duration = Duration::from_secs(1);
-/// Attempts to commit a bulk revocation while calls under way hold the usage lock.
-const CREATE_ATTEMPTS: u32 = 3;
 /// Interval between two checks of a bulk revocation that holds nothing, for what is still under way.
 pub const CHECK_AGAIN: Duration = Duration::from_secs(5);
 
@@ -132,60 +133,6 @@ pub struct DryRun {
     pub sample: Vec<ConnectionId>,
 }
 
-/// A bulk revocation to create.
-#[derive(Debug)]
-pub struct NewBulkRevocation<'a> {
-    pub app: AppId,
-    pub kind: RevocationKind,
-    /// For the audit trail, and every matching connection's `revocation.reason`.
-    pub reason: &'a str,
-    pub matching: &'a RevocationFilter,
-    /// Rate of the throttle.
-    pub per_second: i32,
-    /// Unique per app; a repeated request with the same key and hash creates nothing.
-    pub idempotency_key: Option<&'a str>,
-    /// Distinguishes a repeated request from another one that reuses the key; see [`request_hash`].
-    pub request_hash: KeyedHash,
-}
-
-/// Returns a keyed hash of the request. Keyed, because the filter may hold users' names, which a plain hash
-/// would not hide from a guess.
-#[must_use]
-pub fn request_hash(
-    vault: &Vault,
-    kind: RevocationKind,
-    reason: &str,
-    per_second: i32,
-    matching: &RevocationFilter,
-) -> KeyedHash {
-    let (matching, rate) = (json!(matching).to_string(), per_second.to_be_bytes());
-    let parts: [&[u8]; 5] = [
-        b"revocation order",
-        kind.as_str().as_bytes(),
-        reason.as_bytes(),
-        &rate,
-        matching.as_bytes(),
-    ];
-    vault.secret_hashes().hash(&parts)
-}
-
-/// The outcome of creating a bulk revocation.
-#[derive(Debug)]
-pub enum CreateOutcome {
-    /// It is in force.
-    New {
-        id: BulkRevocationId,
-        /// Connections that ended at once, because their code was never sent to Dapi.
-        ended: i64,
-    },
-    /// The same request created it before.
-    Repeated(BulkRevocationId),
-    /// A different request has used the key.
-    KeyTaken,
-    /// The request that uses the key has not committed yet.
-    InProgress,
-}
-
 /// Counts and samples the connections that a bulk revocation with this filter would revoke now.
 pub async fn dry_run(
     conn: &mut Conn,
@@ -196,86 +143,26 @@ pub async fn dry_run(
     Ok(DryRun { matched, sample })
 }
 
-/// Creates a bulk revocation. When this returns, no reveal and no call uses a matching token any more: those that
-/// had begun have committed, and later ones see it.
-pub async fn create(
-    conn: &mut Conn,
-    actor: &Actor,
-    new: &NewBulkRevocation<'_>,
-) -> sqlx::Result<CreateOutcome> {
-    let mut attempts = 1;
-    let outcome = loop {
-        match try_create(conn, actor, new).await {
-            // A call or a reveal held the usage lock for longer than the lock timeout.
-            Err(error) if Fault::of(&error) == Fault::Contention && attempts < CREATE_ATTEMPTS => {
-                attempts += 1;
-            }
-            outcome => break outcome?,
-        }
-    };
-    let CreateOutcome::New { id, .. } = outcome else { return Ok(outcome) };
-    // It is in force even if this fails: the background work marks the rest.
-    match marking::mark_one(conn, id, Instant::now() + MARK_AT_ONCE).await {
-        Ok(marked) => Ok(CreateOutcome::New { id, ended: marked.ended }),
-        Err(error) => {
-            tracing::warn!(bulk_revocation = %id, cause = %error, "a new bulk revocation is in force but not marked yet");
-            Ok(CreateOutcome::New { id, ended: 0 })
-        }
-    }
-}
-
-async fn try_create(
-    conn: &mut Conn,
-    actor: &Actor,
-    new: &NewBulkRevocation<'_>,
-) -> sqlx::Result<CreateOutcome> {
-    let id = BulkRevocationId::new();
-    let mut tx = conn.begin().await?;
-    let created_by = match &actor.who {
-        Who::Client { id, .. } => Some(&**id),
-        _ => None,
-    };
-    let is_new = match store::insert(&mut tx, id, new, created_by).await {
-        // An insert waits for nothing but an uncommitted row with the same key.
-        Err(error) if Fault::of(&error) == Fault::Contention => {
-            return Ok(CreateOutcome::InProgress);
-        }
-        inserted => inserted?,
-    };
-    if !is_new {
-        let key = new.idempotency_key.unwrap_or_default();
-        let (id, hash) =
-            store::find_by_idempotency_key(&mut tx, new.app, key).await?.ok_or_else(|| {
-                Inconsistent::new("bulk_revocations", "an idempotency key that was just found")
-            })?;
-        let same = new.request_hash.matches(&hash);
-        return Ok(if same { CreateOutcome::Repeated(id) } else { CreateOutcome::KeyTaken });
-    }
-    store::insert_targets(&mut tx, id, new.app, new.matching).await?;
-    let detail = format!("{id}: {}: {}", new.kind.as_str(), new.reason);
-    record(&mut tx, actor, new.app, "revocations.ordered", "running", &detail).await?;
-    store::wait_for_uses(&mut tx, new.app).await?;
-    fail::fail_point!("orders::before_commit");
-    tx.commit().await?;
-    Ok(CreateOutcome::New { id, ended: 0 })
-}
-
 /// A change of a bulk revocation's state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
+pub enum Change<'a> {
     /// Releases nothing until it is resumed.
     Pause,
     Resume,
-    /// Ends, unconfirmed, every connection whose delinking Dapi has not confirmed. Final.
-    Cancel,
+    /// Ends, unconfirmed, every connection whose delinking Dapi has not confirmed. Final, and held by four eyes:
+    /// [`cancel`] asks.
+    Cancel(&'a Permitted),
 }
 
-impl Change {
+/// The state that is final.
+const CANCELLED: &str = "cancelled";
+
+impl Change<'_> {
     const fn state(self) -> &'static str {
         match self {
             Self::Pause => "paused",
             Self::Resume => "running",
-            Self::Cancel => "cancelled",
+            Self::Cancel(_) => CANCELLED,
         }
     }
 
@@ -283,7 +170,7 @@ impl Change {
         match self {
             Self::Pause => "revocations.paused",
             Self::Resume => "revocations.resumed",
-            Self::Cancel => "revocations.cancelled",
+            Self::Cancel(_) => "revocations.cancelled",
         }
     }
 }
@@ -305,7 +192,7 @@ pub async fn change(
     actor: &Actor,
     app: AppId,
     id: BulkRevocationId,
-    change: Change,
+    change: Change<'_>,
 ) -> sqlx::Result<ChangeOutcome> {
     let mut tx = conn.begin().await?;
     let Some((state, finished)) = store::lock(&mut tx, app, id).await? else {
@@ -314,7 +201,7 @@ pub async fn change(
     if state == change.state() {
         return Ok(ChangeOutcome::Yes(0));
     }
-    if finished || state == Change::Cancel.state() {
+    if finished || state == CANCELLED {
         return Ok(ChangeOutcome::AtItsEnd);
     }
     tx.allow(LongWork::BulkRevocation).await?;
@@ -323,15 +210,21 @@ pub async fn change(
     match change {
         Change::Pause => store::hold_back(&mut tx, id).await?,
         Change::Resume => {}
-        Change::Cancel => ended = store::end_unconfirmed(&mut tx, id).await?,
+        Change::Cancel(_) => ended = store::end_unconfirmed(&mut tx, id).await?,
     }
     let detail = match change {
-        Change::Cancel => format!("{id}: {ended} connections given up"),
+        Change::Cancel(_) => format!("{id}: {ended} connections given up"),
         _ => id.to_string(),
     };
     record(&mut tx, actor, app, change.action(), change.state(), &detail).await?;
     tx.commit().await?;
     Ok(ChangeOutcome::Yes(ended))
+}
+
+/// Counts connections that a cancellation gave up.
+pub fn count_given_up(context: &Context, ended: u64) {
+    let ended = i64::try_from(ended).unwrap_or(i64::MAX);
+    context.metrics.revocations(RevocationEnd::Unconfirmed, ended);
 }
 
 /// Returns one bulk revocation of the app, with the errors that Dapi answered.
@@ -415,6 +308,8 @@ async fn record(
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::connections::bulk_revocation::filter::InvalidFilter;
 

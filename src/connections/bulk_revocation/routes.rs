@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use utoipa::{IntoParams, ToSchema};
 
-use crate::common::ids::BulkRevocationId;
+use crate::approvals::routes::awaits;
+use crate::approvals::{AwaitingApproval, Gated};
+use crate::common::ids::{AppId, BulkRevocationId};
 use crate::common::paging::PageCursor;
 use crate::common::text;
 use crate::connections::bulk_revocation::{
@@ -18,6 +20,7 @@ use crate::connections::input::schema::{DapiName, Reason};
 use crate::connections::input::{client_user_id, reason};
 use crate::connections::model::RevocationKind;
 use crate::connections::{Context, bulk_revocation};
+use crate::database::Conn;
 use crate::http::body::{Body, Id, UrlQuery};
 use crate::http::caller::{Authorized, needs};
 use crate::http::detached;
@@ -78,6 +81,17 @@ pub struct BulkRevocationRequest {
     per_second: Option<i32>,
     /// Which connections.
     filter: Filter,
+}
+
+/// What became of the request.
+#[derive(ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "describes what is answered")]
+pub enum RevocationAccepted {
+    /// It is in force.
+    InForce(Box<BulkRevocation>),
+    /// It waits for a second person.
+    Waits(AwaitingApproval),
 }
 
 /// A request that passed its checks.
@@ -159,7 +173,7 @@ fn idempotency_key(req: &HttpRequest) -> Result<Option<String>, Problem> {
     request_body = BulkRevocationRequest,
     responses(
         (status = 200, description = "`dryRun`: what would be revoked", body = DryRun),
-        (status = 202, description = "In force; the connections are being delinked at Dapi", body = BulkRevocation, headers(("Location" = String, description = "The bulk revocation"))),
+        (status = 202, description = "In force; the connections are being delinked at Dapi. Or, with four eyes on and more of them than one person may revoke, nothing was done and it waits for a second person: the answer is `{\"approval\": …}` and `Location` leads to it", body = RevocationAccepted, headers(("Location" = String, description = "The bulk revocation, or the approval"))),
         Problems<(ForClients, WithJson, code::RequestInProgress, code::IdempotencyKeyReused, code::TooManyRequests)>,
     )
 )]
@@ -200,10 +214,14 @@ pub async fn create(
                 request_hash,
             };
             let mut conn = context.pool.acquire().await?;
-            bulk_revocation::create(&mut conn, &actor, &new).await
+            let (vault, four_eyes) = (&context.vault, context.four_eyes);
+            bulk_revocation::create(&mut conn, vault, four_eyes, &actor, &new).await
         }
     };
-    let outcome = detached(&context.tasks, creating).await??;
+    let outcome = match detached(&context.tasks, creating).await?? {
+        Gated::Done(outcome) => outcome,
+        Gated::Awaits(approval) => return Ok(awaits(approval)),
+    };
     let id = created_id(&context, &outcome)?;
     let mut conn = context.pool.acquire().await?;
     let created =
@@ -331,26 +349,53 @@ change!(
     /// Goes on delinking. Repeatable.
     resume, "/v1/admin/revocations/{id}/resume", "resumeRevocation", Resume
 );
-change!(
-    /// Gives up every delinking that Dapi has not confirmed: the connection ends `invalidated`, unconfirmed, and its
-    /// secrets are destroyed, so that it can never be delinked. Nothing becomes usable again. Repeatable.
-    cancel, "/v1/admin/revocations/{id}/cancel", "cancelRevocation", Cancel
-);
+/// Gives up every delinking that Dapi has not confirmed: the connection ends `invalidated`, unconfirmed, and its
+/// secrets are destroyed, so that it can never be delinked. Nothing becomes usable again. Repeatable.
+#[utoipa::path(
+    post, path = "/v1/admin/revocations/{id}/cancel", tag = "Administration", operation_id = "cancelRevocation",
+    security(("bearer" = ["admin"])),
+    params(("id" = BulkRevocationId, Path, description = "The bulk revocation")),
+    responses(
+        (status = 200, description = "The bulk revocation as it is now", body = BulkRevocation),
+        (status = 202, description = "Nothing was done: with four eyes on, it waits for a second person", body = AwaitingApproval, headers(("Location" = String, description = "The approval"))),
+        Problems<(ForClients, code::NotFound, code::OrderEnded, code::TooManyRequests)>,
+    )
+)]
+pub async fn cancel(
+    caller: Admin,
+    context: web::Data<Context>,
+    id: Id<BulkRevocationId>,
+) -> Result<HttpResponse, Problem> {
+    let (mut conn, app) = (context.pool.acquire().await?, caller.client.app);
+    let (vault, four_eyes, actor) = (&context.vault, context.four_eyes, &caller.actor);
+    let cancelled = bulk_revocation::cancel(&mut conn, vault, four_eyes, actor, app, id.0).await?;
+    match cancelled {
+        Gated::Done(outcome) => changed(&context, &mut conn, app, id.0, outcome).await,
+        Gated::Awaits(approval) => Ok(awaits(approval)),
+    }
+}
 
 async fn change(
     caller: &Admin,
     context: &Context,
     id: BulkRevocationId,
-    change: Change,
+    change: Change<'_>,
 ) -> Result<HttpResponse, Problem> {
-    let mut conn = context.pool.acquire().await?;
-    let app = caller.client.app;
-    match bulk_revocation::change(&mut conn, &caller.actor, app, id, change).await? {
-        ChangeOutcome::Yes(ended) => {
-            context
-                .metrics
-                .revocations(RevocationEnd::Unconfirmed, i64::try_from(ended).unwrap_or(0));
-        }
+    let (mut conn, app) = (context.pool.acquire().await?, caller.client.app);
+    let outcome = bulk_revocation::change(&mut conn, &caller.actor, app, id, change).await?;
+    changed(context, &mut conn, app, id, outcome).await
+}
+
+/// Answers a change, and counts and wakes what it affects.
+async fn changed(
+    context: &Context,
+    conn: &mut Conn,
+    app: AppId,
+    id: BulkRevocationId,
+    outcome: ChangeOutcome,
+) -> Result<HttpResponse, Problem> {
+    match outcome {
+        ChangeOutcome::Yes(ended) => bulk_revocation::count_given_up(context, ended),
         ChangeOutcome::AtItsEnd => {
             let detail = "It was cancelled, or it has finished.";
             return Err(Problem::new(ProblemCode::OrderEnded, detail));
@@ -358,7 +403,6 @@ async fn change(
         ChangeOutcome::Unknown => return Err(Problem::not_found()),
     }
     context.wake.notify_one();
-    let changed =
-        bulk_revocation::find(&mut conn, app, id).await?.ok_or_else(Problem::not_found)?;
+    let changed = bulk_revocation::find(conn, app, id).await?.ok_or_else(Problem::not_found)?;
     Ok(HttpResponse::Ok().json(changed))
 }

@@ -15,12 +15,15 @@ pub use receipt::{Receipt, State};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
+use crate::approvals::{self, AskError, Gated, Kind, NewRequest, Permitted};
 use crate::common::actor::Actor;
 use crate::common::ids::{AppId, BulkRevocationId, DataKeyId, ErasureId, UserId};
+use crate::config::FourEyes;
 use crate::connections::bulk_revocation::marking;
 use crate::connections::deferred::Reconciler;
 use crate::connections::isolation;
@@ -91,35 +94,73 @@ fn name_hash(vault: &Vault, app: AppId, client_user_id: &str) -> KeyedHash {
     vault.secret_hashes().hash(&[b"erased user", app.as_bytes(), client_user_id.as_bytes()])
 }
 
-/// Begins the erasure of a user, or finds the one that has begun or, for thirty days, that has ended. Returns `None` if
-/// the app has never had this user. When this returns, none of the user's connections is usable any more.
+/// An erasure that waits for a second person. Its user is in it by the random id.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RequestedErasure {
+    /// The user.
+    pub user: UserId,
+}
+
+/// Begins the erasure of a user, or records that it waits for a second person; or finds the one that has begun or, for
+/// thirty days, that has ended. [`Gated::Done`] holds `None` if the app has never had this user; if it holds an erasure,
+/// none of the user's connections is usable any more.
+///
+/// # Errors
+/// See [`AskError`].
 pub async fn begin(
     conn: &mut Conn,
     vault: &Vault,
+    four_eyes: FourEyes,
     actor: &Actor,
     app: AppId,
     client_user_id: &str,
-) -> sqlx::Result<Option<ErasureId>> {
+) -> Result<Gated<Option<ErasureId>>, AskError> {
     let hash = name_hash(vault, app, client_user_id);
+    let Some(user) = users::id_of(conn, app, client_user_id).await? else {
+        return Ok(Gated::Done(store::erasure_of_name(conn, app, &hash).await?));
+    };
+    let begun = store::erasure_of_user(conn, app, user).await?;
+    if begun.is_some() {
+        return Ok(Gated::Done(begun));
+    }
+    let request = json!(RequestedErasure { user });
+    let new = NewRequest {
+        app: Some(app),
+        kind: Kind::Erasure,
+        request: request.to_string(),
+        described: request,
+        matched: None,
+    };
+    let permitted = match approvals::ask(conn, vault, actor, four_eyes.is_on(), &new).await? {
+        Gated::Done(permitted) => permitted,
+        Gated::Awaits(awaiting) => return Ok(Gated::Awaits(awaiting)),
+    };
     let mut attempts = 1;
     loop {
-        match try_to_begin(conn, &hash, actor, app, client_user_id).await {
+        match begin_in(conn, vault, &permitted, actor, app, client_user_id).await {
             // A call or a reveal held the usage lock for longer than the lock timeout.
             Err(error) if Fault::of(&error) == Fault::Contention && attempts < BEGIN_ATTEMPTS => {
                 attempts += 1;
             }
-            begun => return begun,
+            begun => return Ok(Gated::Done(begun?)),
         }
     }
 }
 
-async fn try_to_begin(
+/// Begins the erasure of a user in the transaction that `conn` is in, or in one of its own.
+///
+/// # Errors
+/// [`Fault::Contention`] if a call or a reveal holds the usage lock for long; the database's.
+pub async fn begin_in(
     conn: &mut Conn,
-    hash: &KeyedHash,
+    vault: &Vault,
+    _: &Permitted,
     actor: &Actor,
     app: AppId,
     client_user_id: &str,
 ) -> sqlx::Result<Option<ErasureId>> {
+    let hash = &name_hash(vault, app, client_user_id);
     let mut tx = conn.begin().await?;
     let Some(user) = users::id_of(&mut tx, app, client_user_id).await? else {
         return store::erasure_of_name(&mut tx, app, hash).await;

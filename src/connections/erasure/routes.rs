@@ -4,7 +4,10 @@ use std::time::{Duration, Instant};
 
 use actix_web::http::header::{LOCATION, RETRY_AFTER};
 use actix_web::{HttpResponse, web};
+use utoipa::ToSchema;
 
+use crate::approvals::routes::awaits;
+use crate::approvals::{AwaitingApproval, Gated};
 use crate::common::ids::{AppId, ErasureId};
 use crate::connections::Context;
 use crate::connections::erasure::{self, Receipt};
@@ -22,6 +25,17 @@ type Erase = Authorized<needs::UsersErase>;
 /// Interval at which a waiting request checks whether Dapi has confirmed.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
+/// What became of the request.
+#[derive(ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "describes what is answered")]
+pub enum ErasureAccepted {
+    /// It has begun.
+    Begun(Receipt),
+    /// It waits for a second person.
+    Waits(AwaitingApproval),
+}
+
 /// Erases a user. When this is answered, none of the user's connections is usable any more; once Dapi has confirmed,
 /// everything is destroyed but the audit trail, which holds only a random id of the user.
 ///
@@ -33,8 +47,8 @@ const POLL_INTERVAL: Duration = Duration::from_millis(100);
     params(("clientUserID" = ClientUserID, Path, description = "The app's own name for the user")),
     responses(
         (status = 200, description = "Erased, with the receipt", body = Receipt),
-        (status = 202, description = "Pending: `GET` the `Location` for the receipt", body = Receipt, headers(("Location" = String, description = "The erasure"), ("Retry-After" = u32, description = "Seconds"))),
-        Problems<(ForClients, code::NotFound)>,
+        (status = 202, description = "Pending: `GET` the `Location` for the receipt. Or, with four eyes on, nothing was done and it waits for a second person: the answer is `{\"approval\": …}`", body = ErasureAccepted, headers(("Location" = String, description = "The erasure, or the approval"), ("Retry-After" = u32, description = "Seconds; not with an approval"))),
+        Problems<(ForClients, code::NotFound, code::TooManyRequests)>,
     )
 )]
 pub async fn erase(
@@ -51,10 +65,15 @@ pub async fn erase(
         let (context, actor, user) = (context.clone(), caller.actor.clone(), user.into_inner());
         async move {
             let mut conn = context.pool.acquire().await?;
-            erasure::begin(&mut conn, &context.vault, &actor, app, &user).await
+            let (vault, four_eyes) = (&context.vault, context.four_eyes);
+            erasure::begin(&mut conn, vault, four_eyes, &actor, app, &user).await
         }
     };
-    let id = detached(&context.tasks, beginning).await??.ok_or_else(Problem::not_found)?;
+    let begun = match detached(&context.tasks, beginning).await?? {
+        Gated::Done(begun) => begun,
+        Gated::Awaits(approval) => return Ok(awaits(approval)),
+    };
+    let id = begun.ok_or_else(Problem::not_found)?;
     context.wake.notify_one();
     let found = wait_for_end(&context, app, id, deadline).await?;
     answer(&issuer, &found)

@@ -15,6 +15,7 @@ use futures_util::future::BoxFuture;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
+use crate::approvals;
 use crate::common::ids::ConnectionId;
 use crate::connections::claim::{Claimed, ClaimedDelink};
 use crate::connections::deferred::Reconciler;
@@ -363,7 +364,7 @@ pub async fn next_due(context: &Context) -> Result<Option<Duration>, ConnectionE
 type Forget = for<'a> fn(&'a mut Conn) -> BoxFuture<'a, sqlx::Result<u64>>;
 
 /// Secrets first.
-const FORGET: [Forget; 9] = [
+const FORGET: [Forget; 11] = [
     |conn| superseded::store::destroy_superseded_due(conn).boxed(),
     |conn| store::delete_ended_sessions(conn).boxed(),
     |conn| reveal::store::delete_spent_budgets(conn).boxed(),
@@ -372,6 +373,8 @@ const FORGET: [Forget; 9] = [
     |conn| link_tokens::store::delete_expired(conn).boxed(),
     |conn| bulk_revocation::store::delete_targets(conn).boxed(),
     |conn| webhooks::store::delete_old(conn).boxed(),
+    |conn| approvals::expire(conn).boxed(),
+    |conn| approvals::delete_old(conn).boxed(),
     |conn| query::store::delete_old_counts(conn).boxed(),
 ];
 

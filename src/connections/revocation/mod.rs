@@ -7,11 +7,15 @@
 mod dead_token;
 pub mod routes;
 pub mod store;
+mod unconfirmed;
 
 pub use dead_token::{end_dead_token, end_dead_token_under, restore_predecessor};
 
+pub use unconfirmed::{InvalidateError, RequestedInvalidation, invalidate_unconfirmed};
+
 use std::time::{Duration, Instant};
 
+use crate::approvals::Permitted;
 use crate::audit::AuditActor;
 use crate::common::actor::Actor;
 use crate::common::ids::{AppId, ConnectionId, TokenLeaseId};
@@ -40,8 +44,16 @@ pub struct Request<'a> {
     pub kind: RevocationKind,
     /// The caller's own reason, for the audit trail.
     pub reason: Option<&'a str>,
-    /// Whether the token is delinked at Dapi. `false` ends the revocation at once, without confirmation.
-    pub revoke_upstream: bool,
+    /// `None` has the token delinked at Dapi. With a permission the revocation ends at once, without confirmation.
+    pub unconfirmed: Option<&'a Permitted>,
+}
+
+impl<'a> Request<'a> {
+    /// A request whose token is delinked at the provider.
+    #[must_use]
+    pub const fn told(kind: RevocationKind, reason: Option<&'a str>) -> Self {
+        Self { kind, reason, unconfirmed: None }
+    }
 }
 
 /// What became of a request to revoke.
@@ -103,7 +115,7 @@ pub async fn revoke_in(
     let actor = AuditActor::from(actor);
     let new = NewRevocation { kind: request.kind, reason: request.reason };
     let mut effects = Effects::default().changed(id).wake();
-    match model::on_revocation(me.state, me.lease_epoch > 0, request.revoke_upstream) {
+    match model::on_revocation(me.state, me.lease_epoch > 0, request.unconfirmed.is_none()) {
         RevocationTransition::Begin => {
             transitions::store::begin_revocation(tx, &actor, app, id, &new).await?;
         }

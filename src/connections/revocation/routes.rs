@@ -6,13 +6,14 @@ use actix_web::{HttpResponse, web};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use crate::common::actor::Actor;
+use crate::approvals::routes::awaits;
+use crate::approvals::{AwaitingApproval, Gated};
 use crate::common::ids::{AppId, ConnectionId};
 use crate::connections::input::schema::Reason;
 use crate::connections::input::{location, not_active, reason};
 use crate::connections::model::{Connection, RevocationKind, Status};
 use crate::connections::query::wait::wait_until;
-use crate::connections::revocation::{Request, RevokeOutcome};
+use crate::connections::revocation::{InvalidateError, Request, RevokeOutcome};
 use crate::connections::{Context, revocation};
 use crate::http::body::{Body, Id};
 use crate::http::caller::{Authorized, needs};
@@ -38,8 +39,14 @@ pub async fn delink(
     context: web::Data<Context>,
     id: Id<ConnectionId>,
 ) -> Result<HttpResponse, Problem> {
-    let request = (RevocationKind::Delink, None, true);
-    revoke(&context, &caller.actor, caller.client.app, id.0, request).await
+    let deadline = Instant::now() + context.pace.answer_within;
+    let (within, actor, app) = (context.clone(), caller.actor.clone(), caller.client.app);
+    let revoking = async move {
+        revocation::revoke(&within, &actor, app, id.0, Request::told(RevocationKind::Delink, None))
+            .await
+    };
+    let outcome = detached(&context.tasks, revoking).await??;
+    answer(&context, app, id.0, outcome, deadline).await
 }
 
 /// Why a token is declared dead.
@@ -59,6 +66,17 @@ const fn yes() -> bool {
     true
 }
 
+/// What became of the request.
+#[derive(ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "describes what is answered")]
+pub enum InvalidationAccepted {
+    /// It is being delinked.
+    Revoking(Box<Connection>),
+    /// It waits for a second person.
+    Waits(AwaitingApproval),
+}
+
 /// Invalidates: declares the token dead.
 #[utoipa::path(
     post, path = "/v1/connections/{id}/invalidate", tag = "Connections", operation_id = "invalidateConnection",
@@ -67,8 +85,8 @@ const fn yes() -> bool {
     request_body = InvalidateRequest,
     responses(
         (status = 200, description = "Ended: `invalidated`, or `delinked` where it was before", body = Connection),
-        (status = 202, description = "`revoking`: Dapi has not confirmed in time; the delinking is repeated until it does", body = Connection),
-        Problems<(ForClients, WithJson, code::NotFound, code::ConnectionNotActive)>,
+        (status = 202, description = "`revoking`: Dapi has not confirmed in time; the delinking is repeated until it does. Or, with four eyes on and `revokeUpstream: false`, nothing was done and it waits for a second person: the answer is `{\"approval\": …}`", body = InvalidationAccepted, headers(("Location" = String, description = "The connection, or the approval"))),
+        Problems<(ForClients, WithJson, code::NotFound, code::ConnectionNotActive, code::TooManyRequests)>,
     )
 )]
 pub async fn invalidate(
@@ -78,28 +96,39 @@ pub async fn invalidate(
     body: Body<InvalidateRequest>,
 ) -> Result<HttpResponse, Problem> {
     reason(&body.0.reason)?;
-    let request = (RevocationKind::Invalidate, Some(body.0.reason), body.0.revoke_upstream);
-    revoke(&context, &caller.actor, caller.client.app, id.0, request).await
+    let deadline = Instant::now() + context.pace.answer_within;
+    let (within, actor, app) = (context.clone(), caller.actor.clone(), caller.client.app);
+    let InvalidateRequest { reason, revoke_upstream } = body.0;
+    let revoking = async move {
+        if !revoke_upstream {
+            return revocation::invalidate_unconfirmed(&within, &actor, app, id.0, reason).await;
+        }
+        let request = Request::told(RevocationKind::Invalidate, Some(&reason));
+        Ok(Gated::Done(revocation::revoke(&within, &actor, app, id.0, request).await?))
+    };
+    match detached(&context.tasks, revoking).await?? {
+        Gated::Done(outcome) => answer(&context, app, id.0, outcome, deadline).await,
+        Gated::Awaits(approval) => Ok(awaits(approval)),
+    }
 }
 
-/// Revokes in a task of its own, which a caller's disconnect does not cancel, and waits for the confirmation until the
-/// deadline.
-async fn revoke(
+impl From<InvalidateError> for Problem {
+    fn from(error: InvalidateError) -> Self {
+        match error {
+            InvalidateError::Ask(error) => error.into(),
+            InvalidateError::Connection(error) => error.into(),
+        }
+    }
+}
+
+/// Waits for the confirmation until the deadline, and answers.
+async fn answer(
     context: &Context,
-    actor: &Actor,
     app: AppId,
     id: ConnectionId,
-    (kind, reason, revoke_upstream): (RevocationKind, Option<String>, bool),
+    outcome: RevokeOutcome,
+    deadline: Instant,
 ) -> Result<HttpResponse, Problem> {
-    let deadline = Instant::now() + context.pace.answer_within;
-    let revoking = {
-        let (context, actor) = (context.clone(), actor.clone());
-        async move {
-            let request = Request { kind, reason: reason.as_deref(), revoke_upstream };
-            revocation::revoke(&context, &actor, app, id, request).await
-        }
-    };
-    let outcome = detached(&context.tasks, revoking).await??;
     // If nothing was acknowledged, there is nothing to wait for.
     let deadline = if outcome == RevokeOutcome::Acknowledged { deadline } else { Instant::now() };
     let done = |status| status != Status::Revoking;

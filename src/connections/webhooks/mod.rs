@@ -174,7 +174,7 @@ async fn end(tx: &mut Conn, me: &LockedConnection) -> Result<Effects, Connection
     let request = Request {
         kind: RevocationKind::Invalidate,
         reason: Some("Plaid's webhook USER_PERMISSION_REVOKED"),
-        revoke_upstream: true,
+        unconfirmed: None,
     };
     let (_, effects) = revoke_in(tx, &Actor::service(), me.app, me.id, request).await?;
     Ok(effects)

@@ -134,7 +134,7 @@ async fn revoke(
     input::reason(&reason)?;
     let (of, tasks) = (app.id, context.tasks.clone());
     let revoking = async move {
-        let request = Request { kind, reason: Some(&reason), revoke_upstream: true };
+        let request = Request { kind, reason: Some(&reason), unconfirmed: None };
         revocation::revoke(&context, &signed_in.actor, of, id, request).await
     };
     match detached(&tasks, revoking).await?? {

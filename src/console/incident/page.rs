@@ -106,9 +106,15 @@ fn rate(value: &str, invalid: Option<&str>) -> Markup {
     }
 }
 
-/// Returns the dry run, with the form that carries it out.
+/// Returns the dry run, with the form that carries it out, or with `waits` asks a second person to.
 #[must_use]
-pub fn preview(place: &Place<'_>, asked: &Asked, found: &Preview, seconds: i64) -> Markup {
+pub fn preview(
+    place: &Place<'_>,
+    asked: &Asked,
+    found: &Preview,
+    seconds: i64,
+    waits: bool,
+) -> Markup {
     page(
         place,
         &html! {
@@ -123,13 +129,14 @@ pub fn preview(place: &Place<'_>, asked: &Asked, found: &Preview, seconds: i64) 
             @if found.matched == 0 {
                 p { a.button href=(place.at("incident")) { "Choose others" } }
             } @else {
-                (decide(place, asked, found.matched))
+                (decide(place, asked, found.matched, waits))
             }
         },
     )
 }
 
-fn sample(place: &Place<'_>, found: &Preview) -> Markup {
+/// Returns the newest of what would be revoked.
+pub fn sample(place: &Place<'_>, found: &Preview) -> Markup {
     html! {
         h3 { "The newest of them" }
         div.scroll tabindex="0" role="group" aria-label="The newest of them" {
@@ -150,7 +157,7 @@ fn sample(place: &Place<'_>, found: &Preview) -> Markup {
     }
 }
 
-fn decide(place: &Place<'_>, asked: &Asked, matched: i64) -> Markup {
+fn decide(place: &Place<'_>, asked: &Asked, matched: i64, waits: bool) -> Markup {
     let hidden = [
         ("kind", &asked.kind),
         ("users", &asked.users),
@@ -165,8 +172,15 @@ fn decide(place: &Place<'_>, asked: &Asked, matched: i64) -> Markup {
     html! {
         section aria-labelledby="follows" {
             h2 id="follows" { "What follows" }
+            @if waits {
+                p { strong { "A second person has to approve this." } " Until then all of them stay usable. Send them the address of the next page; it ends after an hour." }
+            }
             ul {
-                li { "None of them is usable any more when the next page appears, nor any that matches and arrived before. This cannot be undone: these users have to link their banks again." }
+                li {
+                    @if waits { "Once it is approved, none of them is usable any more" }
+                    @else { "None of them is usable any more when the next page appears" }
+                    ", nor any that matches and arrived before. This cannot be undone: these users have to link their banks again."
+                }
                 li { "The bank link is told in the background. Pausing stops that; it makes nothing usable again." }
             }
             form.decide method="post" action=(place.at("incident")) {
@@ -174,7 +188,7 @@ fn decide(place: &Place<'_>, asked: &Asked, matched: i64) -> Markup {
                 @for (name, value) in hidden { input type="hidden" name=(name) value=(value); }
                 (reason_field())
                 div.actions {
-                    button.danger type="submit" { "Revoke " (number(matched)) " connections" }
+                    button.danger type="submit" { @if waits { "Ask to revoke " } @else { "Revoke " } (number(matched)) " connections" }
                     a.button.quiet href=(place.at("incident")) { "Leave them" }
                 }
             }

@@ -6,13 +6,14 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 use super::{Asked, Invalid, order, page};
+use crate::approvals::Gated;
 use crate::common::ids::{BulkRevocationId, ConnectionId};
 use crate::connections::bulk_revocation::{
-    self, Change, ChangeOutcome, CreateOutcome, NewBulkRevocation, RevocationFilter,
+    self, Change, ChangeOutcome, NewBulkRevocation, RevocationFilter,
 };
 use crate::connections::model::RevocationKind;
 use crate::connections::{Context, bulk_revocation::routes::created_id};
-use crate::console::answer::see_other;
+use crate::console::answer::{see_other, to_approval};
 use crate::console::layout::{Place, Screen, answer};
 use crate::console::live as streams;
 use crate::console::now;
@@ -77,6 +78,7 @@ fn check(asked: &Asked) -> Result<Checked, Invalid> {
 pub async fn preview(
     signed_in: SignedIn,
     app: OfApp,
+    context: web::Data<Context>,
     operators: web::Data<Operators>,
     asked: web::Form<Asked>,
 ) -> Result<HttpResponse, Problem> {
@@ -92,9 +94,10 @@ pub async fn preview(
     // A form that is sent twice is one order.
     let once: Uuid = ConnectionId::new().uuid();
     asked.key = format!("console-{once}");
+    let waits = context.four_eyes.is_exceeded_by(found.matched);
     let seconds = found.matched / i64::from(checked.per_second);
     let place = Place::new(&signed_in, &app, Screen::Incident, "Dry run");
-    Ok(answer(StatusCode::OK, page::preview(&place, &asked, &found, seconds)))
+    Ok(answer(StatusCode::OK, page::preview(&place, &asked, &found, seconds, waits)))
 }
 
 /// `POST /apps/{app}/incident`: revokes, as `POST /v1/admin/revocations` does.
@@ -125,9 +128,13 @@ pub async fn create(
             request_hash: hash,
         };
         let mut conn = within.pool.acquire().await?;
-        bulk_revocation::create(&mut conn, &signed_in.actor, &new).await
+        let (vault, four_eyes) = (&within.vault, within.four_eyes);
+        bulk_revocation::create(&mut conn, vault, four_eyes, &signed_in.actor, &new).await
     };
-    let outcome: CreateOutcome = detached(&context.tasks, creating).await??;
+    let outcome = match detached(&context.tasks, creating).await?? {
+        Gated::Done(outcome) => outcome,
+        Gated::Awaits(approval) => return Ok(to_approval(of, approval.id)),
+    };
     let id = created_id(&context, &outcome)?;
     Ok(see_other(&format!("/apps/{of}/incident/{id}")))
 }
@@ -200,7 +207,7 @@ async fn change(
     app: &OfApp,
     context: &Context,
     id: BulkRevocationId,
-    change: Change,
+    change: Change<'_>,
 ) -> Result<HttpResponse, Problem> {
     let mut conn = context.pool.acquire().await?;
     match bulk_revocation::change(&mut conn, &signed_in.actor, app.id, id, change).await? {

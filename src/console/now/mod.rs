@@ -7,6 +7,7 @@ mod store;
 
 pub use model::{Count, Database, Now, Process};
 
+use crate::approvals;
 use crate::audit;
 use crate::common::ids::AppId;
 use crate::connections::Context;
@@ -28,6 +29,8 @@ async fn read(conn: &mut Conn, app: AppId, keys: Option<Due>) -> sqlx::Result<Da
         unconfirmed: store::unconfirmed(conn, app).await?,
         codes: store::codes(conn, app).await?,
         attention: store::attention(conn, app).await?,
+        approvals: approvals::pending_count(conn, Some(app)).await?
+            + approvals::pending_count(conn, None).await?,
         orders: store::orders(conn, app).await?,
         upstreams: store::upstreams(conn, app).await?,
         webhooks: store::webhooks(conn, app).await?,

@@ -134,6 +134,8 @@ pub struct Database {
     pub codes: Vec<Code>,
     /// Up to one more than is counted.
     pub attention: i64,
+    /// Requests that wait for a second person, with those of the deployment.
+    pub approvals: i64,
     pub orders: Vec<Orders>,
     pub upstreams: Vec<TroubledUpstream>,
     pub webhooks: Vec<TroubledWebhook>,

@@ -119,6 +119,7 @@ fn numbers(place: &Place<'_>, database: &Database) -> Markup {
                 &number(database.orphaned.total), &oldest(database.orphaned)))
             (figure("Need their user", place.at("connections?attention=true"), false,
                 &at_most(database.attention, COUNTED), &html! {}))
+            (figure("Wait for a second person", place.at("approvals"), database.approvals > 0, &number(database.approvals), &html! {}))
             (figure("Active", in_status("active"), false, &number(database.active.total), &html! {}))
         }
     }

@@ -5,7 +5,7 @@ pub mod page;
 pub mod routes;
 mod store;
 
-pub use model::{Person, Shown};
+pub use model::{Goes, Person, Shown};
 
 use crate::audit;
 use crate::common::actor::Actor;
@@ -53,6 +53,17 @@ pub async fn open(
     };
     audit::record(conn, actor, &event).await?;
     Ok(Some(Shown { at: database::now(conn).await?, id, person, erasure }))
+}
+
+/// Returns the app's name for a user; `None` once they are erased.
+pub async fn name_of(conn: &mut Conn, app: AppId, id: UserId) -> sqlx::Result<Option<String>> {
+    Ok(store::user(conn, app, id).await?.map(|user| user.client_user_id))
+}
+
+/// Returns a user's name and what their erasure would destroy; `None` once they are erased.
+pub async fn goes(conn: &mut Conn, app: AppId, id: UserId) -> sqlx::Result<Option<(String, Goes)>> {
+    let Some(name) = name_of(conn, app, id).await? else { return Ok(None) };
+    Ok(Some((name, store::goes(conn, app, id).await?)))
 }
 
 fn of_user(client_user_id: &str) -> Search<'_> {

@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 use time::OffsetDateTime;
 
-use super::model::{Person, Session, Shown};
+use super::model::{Goes, Person, Session, Shown};
 use super::store::COUNTED;
 use crate::connections::erasure::{Erasure, Receipt};
 use crate::console::connections::page::table;
@@ -49,7 +49,7 @@ fn known(place: &Place<'_>, shown: &Shown, person: &Person) -> Markup {
         @if shown.erasure.is_none() {
             section aria-labelledby="erasure" {
                 h2 id="erasure" { "Erasure" }
-                (preview(person))
+                (preview(&person.goes))
                 @if place.viewer.may_operate() {
                     p { a.button.danger href=(place.at(format_args!("users/{}/erase", shown.id))) { "Erase this person…" } }
                 }
@@ -88,8 +88,8 @@ fn end_sessions(place: &Place<'_>, shown: &Shown) -> Markup {
     }
 }
 
-fn preview(person: &Person) -> Markup {
-    let goes = &person.goes;
+/// Returns what an erasure destroys, and what stays.
+pub fn preview(goes: &Goes) -> Markup {
     html! {
         div.columns {
             div {
@@ -112,21 +112,26 @@ fn preview(person: &Person) -> Markup {
     }
 }
 
-/// Returns the page that asks whether a person is to be erased.
+/// Returns the page that asks whether a person is to be erased; with `waits` a second person has to approve it.
 #[must_use]
-pub fn confirm(place: &Place<'_>, shown: &Shown, person: &Person) -> Markup {
+pub fn confirm(place: &Place<'_>, shown: &Shown, person: &Person, waits: bool) -> Markup {
     page(
         place,
         &html! {
             p.lead { (person.user.client_user_id) " · " (id(shown.id)) }
-            (preview(person))
+            (preview(&person.goes))
+            @if waits {
+                (notice(Notice::Info, "A second person has to approve this", &html! {
+                    p { "Until then everything stays as it is. Send them the address of the next page; it ends after an hour." }
+                }))
+            }
             (notice(Notice::Danger, "This cannot be undone", &html! {
                 p { "From this moment nothing of this person is usable. Once the bank link has confirmed, the key is destroyed." }
             }))
             form.decide method="post" action=(place.at(format_args!("users/{}/erase", shown.id))) {
                 (form_token(place.viewer.token))
                 div.actions {
-                    button.danger type="submit" { "Erase this person" }
+                    button.danger type="submit" { @if waits { "Ask to erase this person" } @else { "Erase this person" } }
                     a.button.quiet href=(place.at(format_args!("users/{}", shown.id))) { "Leave them" }
                 }
             }

@@ -4,10 +4,11 @@ use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, web};
 
 use super::{Shown, page};
+use crate::approvals::Gated;
 use crate::common::ids::UserId;
 use crate::connections::Context;
 use crate::connections::erasure::{self, Receipt};
-use crate::console::answer::see_other;
+use crate::console::answer::{see_other, to_approval};
 use crate::console::assets::VERIFIES;
 use crate::console::layout::{Place, Screen, answer};
 use crate::console::of_app::{OfApp, id_of};
@@ -65,7 +66,7 @@ pub async fn ask(
     let shown = open(&signed_in, &app, &context, id_of(&path)?).await?;
     let person = shown.person.as_ref().ok_or_else(Problem::not_found)?;
     let place = Place::new(&signed_in, &app, Screen::Connections, "Erase a person");
-    Ok(answer(StatusCode::OK, page::confirm(&place, &shown, person)))
+    Ok(answer(StatusCode::OK, page::confirm(&place, &shown, person, context.four_eyes.is_on())))
 }
 
 /// `POST …/erase`, as `DELETE /v1/users/{clientUserID}` does, without waiting for the bank link.
@@ -81,9 +82,13 @@ pub async fn erase(
     let (of, within) = (app.id, context.clone());
     let beginning = async move {
         let mut conn = within.pool.acquire().await?;
-        erasure::begin(&mut conn, &within.vault, &signed_in.actor, of, &name).await
+        let (vault, four_eyes) = (&within.vault, within.four_eyes);
+        erasure::begin(&mut conn, vault, four_eyes, &signed_in.actor, of, &name).await
     };
-    detached(&context.tasks, beginning).await??.ok_or_else(Problem::not_found)?;
+    match detached(&context.tasks, beginning).await?? {
+        Gated::Done(begun) => begun.ok_or_else(Problem::not_found)?,
+        Gated::Awaits(approval) => return Ok(to_approval(of, approval.id)),
+    };
     context.wake.notify_one();
     Ok(see_other(&format!("/apps/{of}/users/{id}")))
 }

@@ -4,7 +4,9 @@ use std::sync::Mutex;
 
 use reqwest::Method;
 use serde_json::Value;
+use strongroom::approvals::Permitted;
 use strongroom::common::actor::Actor;
+use strongroom::config::FourEyes;
 use strongroom::operators::{self, OperatorName, Role};
 
 use super::{Answer, TestApp};
@@ -125,7 +127,8 @@ pub fn encoded(fields: &[(&str, &str)]) -> String {
 
 pub async fn add(app: &TestApp, name: &str, role: Role) -> operators::Operator {
     let (mut conn, name) = (app.context.pool.acquire().await.unwrap(), name.parse().unwrap());
-    operators::add(&mut conn, &Actor::operator(), &name, role, None).await.unwrap()
+    let permitted = Permitted::without(FourEyes::OFF).unwrap();
+    operators::add(&mut conn, &permitted, &Actor::operator(), &name, role, None).await.unwrap()
 }
 
 pub async fn link(app: &TestApp, name: &str) -> String {

@@ -137,7 +137,9 @@ def delink_connection(id: str) -> Call[t.Connection]:
     return _safe("POST", f"/v1/connections/{segment(id)}/delink")
 
 
-def invalidate_connection(id: str, *, reason: str, revoke_upstream: bool | None = None) -> Call[t.Connection]:
+def invalidate_connection(
+    id: str, *, reason: str, revoke_upstream: bool | None = None
+) -> Call[t.Connection | t.AwaitingApproval]:
     """Ends a connection by the app's wish."""
     body = _given(reason=reason, revokeUpstream=revoke_upstream)
     return _safe("POST", f"/v1/connections/{segment(id)}/invalidate", body)
@@ -172,7 +174,7 @@ def _relayed(path: str, body: Mapping[str, Any] | str | bytes | None) -> Call[Re
 # Users
 
 
-def erase_user(client_user_id: str) -> Call[t.ErasureReceipt]:
+def erase_user(client_user_id: str) -> Call[t.ErasureReceipt | t.AwaitingApproval]:
     """Revokes everything of a user's and destroys it; see `get_erasure` for its end."""
     return _safe("DELETE", f"/v1/users/{segment(client_user_id)}")
 
@@ -392,7 +394,7 @@ def get_connection_stats() -> Call[t.ConnectionStats]:
 
 def create_revocation(
     request: t.BulkRevocationRequest, *, idempotency_key: str | None = None
-) -> Call[t.BulkRevocation | t.DryRun]:
+) -> Call[t.BulkRevocation | t.DryRun | t.AwaitingApproval]:
     """Revokes many connections. An `Idempotency-Key` is made if none is given, so that a repeat revokes once."""
     headers = {"idempotency-key": idempotency_key or str(uuid.uuid4())}
     return _safe("POST", "/v1/admin/revocations", request, headers=headers)
@@ -420,9 +422,26 @@ def resume_revocation(id: str) -> Call[t.BulkRevocation]:
     return _once("POST", f"/v1/admin/revocations/{segment(id)}/resume")
 
 
-def cancel_revocation(id: str) -> Call[t.BulkRevocation]:
+def cancel_revocation(id: str) -> Call[t.BulkRevocation | t.AwaitingApproval]:
     """Ends a bulk revocation before its end."""
     return _once("POST", f"/v1/admin/revocations/{segment(id)}/cancel")
+
+
+def list_approvals(
+    *, limit: int | None = None, cursor: str | None = None
+) -> ListCall[t.ApprovalList, t.Approval]:
+    """Requests that wait for a second person, or did, newest first."""
+    return _list("/v1/admin/approvals", "approvals", _given(limit=limit, cursor=cursor))
+
+
+def get_approval(id: str) -> Call[t.Approval]:
+    """A request that waits for a second person, or did."""
+    return _safe("GET", f"/v1/admin/approvals/{segment(id)}")
+
+
+def withdraw_approval(id: str) -> Call[t.Approval]:
+    """Withdraws a request that the same client made."""
+    return _once("POST", f"/v1/admin/approvals/{segment(id)}/withdraw")
 
 
 def create_upstream(request: t.UpstreamRequest) -> Call[t.Upstream]:

@@ -168,8 +168,7 @@ impl WireRequest {
     async fn revoke(&self, actor: &Actor, id: ConnectionId) -> Result<bool, Problem> {
         let (context, app) = (&self.context.connections, self.app);
         let deadline = Instant::now() + context.pace.answer_within;
-        let request =
-            Revocation { kind: RevocationKind::Delink, reason: None, revoke_upstream: true };
+        let request = Revocation { kind: RevocationKind::Delink, reason: None, unconfirmed: None };
         let revoking = {
             let (context, actor) = (context.clone(), actor.clone());
             async move { revocation::revoke(&context, &actor, app, id, request).await }

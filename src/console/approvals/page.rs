@@ -1,0 +1,279 @@
+//! The list, and a request with its dry run.
+
+use maud::{Markup, html};
+use time::OffsetDateTime;
+
+use super::effect::Effect;
+use crate::approvals::{Approval, ApprovalStatus, Kind};
+use crate::common::paging::Page;
+use crate::config::FourEyes;
+use crate::connections::bulk_revocation::{BulkRevocation, RequestedRevocation};
+use crate::console::connections::timeline::reason_field;
+use crate::console::incident::Preview;
+use crate::console::incident::page::sample;
+use crate::console::layout::{Place, page};
+use crate::console::parts::{
+    Notice, ago, countdown, empty, form_token, id, moment, more, notice, number, pill, row,
+};
+
+/// A request as it is shown.
+pub struct Shown {
+    /// When it was read, by the database's clock.
+    pub at: OffsetDateTime,
+    pub approval: Approval,
+    /// What it would do now, while it waits.
+    pub effect: Option<Effect>,
+    /// Whether the reader asked for it.
+    pub is_own: bool,
+    /// Whether the reader's role suffices to decide it.
+    pub may_decide: bool,
+}
+
+impl Shown {
+    fn waits(&self) -> bool {
+        self.approval.status == ApprovalStatus::Pending
+    }
+}
+
+/// Returns what a request asks for, in a few words.
+const fn title(kind: Kind) -> &'static str {
+    match kind {
+        Kind::BulkRevocation => "Revoke many connections",
+        Kind::Cancellation => "Give up what an incident has not delinked",
+        Kind::Invalidation => "End a connection without delinking it",
+        Kind::Erasure => "Erase a person",
+        Kind::Operator => "Add an operator",
+        Kind::Role => "Give an operator a higher role",
+    }
+}
+
+/// Returns the list.
+#[must_use]
+pub fn list(
+    place: &Place<'_>,
+    found: &Page<Approval>,
+    four_eyes: FourEyes,
+    now: OffsetDateTime,
+) -> Markup {
+    let next = found.next.map(|cursor| place.at(format_args!("approvals?cursor={cursor}")));
+    page(
+        place,
+        &html! {
+            @if four_eyes.is_on() {
+                p.soft { "What cannot be undone waits here for a second person, for an hour. Nothing of it is in force before." }
+            } @else {
+                p.soft { "Four eyes are off: nothing waits for a second person. " code { "STRONGROOM_FOUR_EYES" } " turns them on." }
+            }
+            @if found.items.is_empty() { (empty("Nothing waits, and nothing did in the last ninety days.")) }
+            @else { (table(place, &found.items, now)) }
+            (more(next))
+        },
+    )
+}
+
+fn table(place: &Place<'_>, found: &[Approval], now: OffsetDateTime) -> Markup {
+    html! {
+        div.scroll tabindex="0" role="group" aria-label="Requests" {
+            table {
+                thead { tr { th { "Request" } th { "Status" } th { "Asked for by" } th { "Asked" } th { "Ends" } } }
+                tbody {
+                    @for it in found {
+                        tr {
+                            th scope="row" { a href=(place.at(format_args!("approvals/{}", it.id))) { (title(it.kind)) } }
+                            td { (pill(it.status.as_str())) }
+                            td { (it.requested_by) }
+                            td { (ago(it.created_at, now)) }
+                            td { @if it.status == ApprovalStatus::Pending { (countdown(it.expires_at, now)) } }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Returns the page of a request.
+#[must_use]
+pub fn show(place: &Place<'_>, shown: &Shown) -> Markup {
+    page(
+        place,
+        &html! {
+            (head(shown))
+            @if let Some(effect) = &shown.effect { (dry_run(place, shown, effect)) }
+            @if shown.waits() { (actions(place, shown)) }
+        },
+    )
+}
+
+/// Returns the page with the button that approves.
+#[must_use]
+pub fn confirm(place: &Place<'_>, shown: &Shown) -> Markup {
+    let path = place.at(format_args!("approvals/{}", shown.approval.id));
+    page(
+        place,
+        &html! {
+            (head(shown))
+            @if let Some(effect) = &shown.effect { (dry_run(place, shown, effect)) }
+            @if shown.waits() && shown.may_decide && !shown.is_own {
+                (notice(Notice::Danger, "This cannot be undone", &html! {
+                    p { "Approving carries it out in the same step, as it stands here. What matches by then is affected, also if that is more than the number above." }
+                }))
+                form.decide method="post" action={ (path) "/approve" } {
+                    (form_token(place.viewer.token))
+                    div.actions {
+                        button.danger type="submit" { "Approve and carry out" }
+                        a.button.quiet href=(path) { "Not now" }
+                    }
+                }
+            } @else if shown.waits() {
+                (actions(place, shown))
+            } @else {
+                p { "It does not wait any more." }
+            }
+        },
+    )
+}
+
+fn head(shown: &Shown) -> Markup {
+    let it = &shown.approval;
+    html! {
+        p.lead { (pill(it.status.as_str())) " " (title(it.kind)) }
+        dl.properties {
+            (row("Request", &id(it.id)))
+            (row("Asked for by", &html! { (it.requested_by) @if shown.is_own { " (you)" } }))
+            (row("Asked", &moment(it.created_at)))
+            @if shown.waits() { (row("Ends", &countdown(it.expires_at, shown.at))) }
+            @if let Some(matched) = it.matched { (row("Affected then", &html! { (number(matched)) " connections" })) }
+            @if let (Some(by), Some(at)) = (&it.decided_by, it.decided_at) {
+                (row("Decided", &html! { (it.status.as_str()) " by " (by) ", " (moment(at)) }))
+            }
+            @if let Some(reason) = &it.decision_reason { (row("Why", &html! { (reason) })) }
+            @if shown.effect.is_none() { (row("What", &html! { code.id { (it.request) } })) }
+        }
+    }
+}
+
+fn dry_run(place: &Place<'_>, shown: &Shown, effect: &Effect) -> Markup {
+    html! {
+        section aria-labelledby="dry" {
+            h2 id="dry" { "What it would do now" }
+            @match effect {
+                Effect::Revocation(asked, preview) => (revocation(place, shown, asked, preview)),
+                Effect::Cancellation(found) => (cancellation(place, found.as_deref())),
+                Effect::Invalidation(asked, found) => {
+                    dl.properties {
+                        (row("Connection", &html! { a href=(place.at(format_args!("connections/{}", asked.id))) { (id(asked.id)) } }))
+                        (row("Status", &if let Some(it) = found { pill(it.status.as_str()) } else { html! { "gone" } }))
+                        (row("Reason", &html! { (asked.reason) }))
+                    }
+                    p { "Its secrets are destroyed and the bank link is not told: a token may live on there, and nobody can end it any more." }
+                },
+                Effect::Erasure(user, found) => (erasure(place, &id(user), &place.at(format_args!("users/{user}")), found.as_ref())),
+                Effect::Operator(asked) => {
+                    p { strong { (asked.name) } " becomes an operator with the role " strong { (asked.role.as_str()) } "."
+                        @if let Some(user) = &asked.os_user { " Commands of the user " code { (user) } " are theirs." } }
+                },
+                Effect::Role(asked, present) => {
+                    p { strong { (asked.name) } " becomes " strong { (asked.role.as_str()) } ". "
+                        @match present {
+                            Some(it) => { "Now: " (it.role.as_str()) @if it.disabled_at.is_some() { ", disabled" } "." },
+                            None => "There is no such operator any more.",
+                        } }
+                },
+            }
+        }
+    }
+}
+
+fn revocation(
+    place: &Place<'_>,
+    shown: &Shown,
+    asked: &RequestedRevocation,
+    preview: &Preview,
+) -> Markup {
+    let filter = &asked.filter;
+    let names = |label: &str, names: Option<&Vec<String>>| {
+        html! { @if let Some(names) = names { (row(label, &html! { (names.join(", ")) })) } }
+    };
+    let time = |label: &str, at: Option<OffsetDateTime>| {
+        html! { @if let Some(at) = at { (row(label, &moment(at))) } }
+    };
+    html! {
+        p.lead { strong { (number(preview.matched)) } " connections would be revoked now." }
+        @if shown.approval.matched.is_some_and(|then| preview.matched > then) {
+            (notice(Notice::Warning, "More than when it was asked for", &html! {
+                p { "It was asked for when it matched " (number(shown.approval.matched.unwrap_or_default())) "." }
+            }))
+        }
+        dl.properties {
+            (row("How", &html! { (asked.kind().map_or("unknown", crate::connections::model::RevocationKind::as_str)) }))
+            (row("Reason", &html! { (asked.reason) }))
+            @if filter.all { (row("Which", &html! { "every connection of this app" })) }
+            (names("Users", filter.client_user_ids.as_ref()))
+            (names("Connections", filter.connection_ids.as_ref()))
+            @if let Some(client) = &filter.client_id { (row("Handed in by", &html! { (client) })) }
+            (time("Received at or after", filter.created_after))
+            (time("Received before", filter.created_before))
+            (row("Delinkings a second", &html! { (asked.per_second) }))
+        }
+        @if preview.matched > 0 { (sample(place, preview)) }
+    }
+}
+
+fn cancellation(place: &Place<'_>, found: Option<&BulkRevocation>) -> Markup {
+    html! {
+        @match found {
+            None => p { "The incident is gone." },
+            Some(it) => {
+                p.lead { strong { (number(it.telling + it.waiting)) } " tokens would be given up: they may live on at the bank link, and nobody can end them any more." }
+                p { "Of the incident " a href=(place.at(format_args!("incident/{}", it.id))) { (it.reason) } "." }
+            },
+        }
+    }
+}
+
+fn erasure(
+    place: &Place<'_>,
+    user: &Markup,
+    path: &str,
+    found: Option<&(String, crate::console::users::Goes)>,
+) -> Markup {
+    html! {
+        @match found {
+            None => p { "The user " (user) " is gone already." },
+            Some((name, goes)) => {
+                p.lead { a href=(path) { (name) } " · " (user) }
+                (crate::console::users::page::preview(goes))
+                @if place.viewer.may_operate() { p.soft { "Opening the person’s page is in the trail." } }
+            },
+        }
+    }
+}
+
+fn actions(place: &Place<'_>, shown: &Shown) -> Markup {
+    let path = place.at(format_args!("approvals/{}", shown.approval.id));
+    html! {
+        @if !place.viewer.may_operate() {
+            p.soft { "This session may look." }
+        } @else {
+            @if shown.is_own {
+                p { "You asked for it: somebody else has to approve." }
+                form method="post" action={ (path) "/withdraw" } {
+                    (form_token(place.viewer.token))
+                    button type="submit" { "Withdraw it" }
+                }
+            } @else if shown.may_decide {
+                p { a.button.danger href={ (path) "/approve" } { "Approve…" } }
+            } @else {
+                p { "An admin decides who the operators are." }
+            }
+            @if shown.may_decide {
+                form.decide method="post" action={ (path) "/reject" } {
+                    (form_token(place.viewer.token))
+                    (reason_field())
+                    button type="submit" { "Reject it" }
+                }
+            }
+        }
+    }
+}
