@@ -108,7 +108,7 @@ test("no account, a refused login and leaving are told", async () => {
   await page.getByRole("button", { name: "Log in" }).click();
   await page.getByRole("heading", { name: "The bank refused the login" }).waitFor();
   await page.getByRole("button", { name: "Try again" }).click();
-  await page.getByRole("button", { name: /Gingham/ }).click();
+  await page.getByRole("heading", { name: /Gingham/ }).waitFor();
   await page.getByLabel("User name").fill("bea");
   await page.getByRole("button", { name: "Log in" }).click();
   await page.getByRole("heading", { name: "Choose accounts" }).waitFor();
