@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use strongroom::operators::Role;
 use strongroom_dev::sandbox::{Effect, Fault};
 
-use crate::support::{Answer, Bank, Browser, TestApp, id};
+use crate::support::{Answer, Bank, Browser, TestApp, id, until};
 
 /// A browser of this role, and the path of the app's pages.
 async fn signed_in(app: &TestApp, role: Role) -> (Browser, String) {
@@ -60,10 +60,13 @@ async fn now_says_what_lives_at_the_bank_though_it_is_revoked_here_and_why() {
     let app = TestApp::with_console().await;
     let (browser, at) = signed_in(&app, Role::Auditor).await;
     let connection = app.active("ada").await;
-    assert_shows(
-        &page(&browser, &format!("{at}/now")).await,
-        &["Every revocation is confirmed", "no key has sealed so much"],
-    );
+    let now = page(&browser, &format!("{at}/now")).await;
+    assert_shows(&now, &["Every revocation is confirmed"]);
+    // The page does not wait for the count.
+    until("the keys are counted", async || {
+        page(&browser, &format!("{at}/now")).await.contains("no key has sealed so much")
+    })
+    .await;
     never_confirms(&app);
     let id = id(&connection);
     let path = format!("/v1/connections/{id}/delink");

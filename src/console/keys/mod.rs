@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use time::OffsetDateTime;
 
-use crate::database::{Conn, Pool};
+use crate::database::{self, Conn, Pool};
 use crate::oauth::signing_keys::{self, KeyInfo};
 use crate::vault::{self, DataKeyGroup, KnownMasterKey, MasterKeyId, Vault};
 
@@ -91,12 +91,11 @@ struct State {
 
 impl Counts {
     /// Returns the last count. Makes another in the background if it is old, and waits for it a moment.
-    pub async fn get(&self, pool: &Pool, now: OffsetDateTime) -> Option<Counted> {
+    pub async fn get(&self, pool: &Pool) -> Option<Counted> {
         if self.begin() {
             let (counts, pool) = (self.clone(), pool.clone());
             let counting = tokio::spawn(async move {
-                let groups = async { vault::data_key_groups(&mut pool.acquire().await?).await };
-                counts.end(Counted { at: now, groups: groups.await.ok() });
+                counts.end(count(&pool).await.ok());
             });
             // Dropped if it takes longer: the task goes on.
             let _ = tokio::time::timeout(COUNT_WITHIN, counting).await;
@@ -114,10 +113,20 @@ impl Counts {
         begins
     }
 
-    fn end(&self, counted: Counted) {
+    /// Keeps a count that was made; without one the last stays.
+    fn end(&self, counted: Option<Counted>) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *state = State { last: Some((Instant::now(), counted)), counting: false };
+        state.counting = false;
+        if let Some(counted) = counted {
+            state.last = Some((Instant::now(), counted));
+        }
     }
+}
+
+async fn count(pool: &Pool) -> sqlx::Result<Counted> {
+    let mut conn = pool.acquire().await?;
+    let at = database::now(&mut conn).await?;
+    Ok(Counted { at, groups: vault::data_key_groups(&mut conn).await.ok() })
 }
 
 /// Reads the tree.

@@ -9,7 +9,6 @@ use crate::connections::Context;
 use crate::console::layout::{Place, Screen, answer};
 use crate::console::of_app::OfApp;
 use crate::console::signed_in::SignedIn;
-use crate::database;
 use crate::http::problem::Problem;
 use crate::oauth::Issuer;
 
@@ -20,9 +19,8 @@ pub async fn page(
     context: web::Data<Context>,
     counts: web::Data<Counts>,
 ) -> Result<HttpResponse, Problem> {
+    let counted = counts.get(&context.pool).await;
     let mut conn = context.pool.acquire().await?;
-    let at = database::now(&mut conn).await?;
-    let counted = counts.get(&context.pool, at).await;
     let tree = super::read(&mut conn, &context.vault, counted).await?;
     let place = Place::new(&signed_in, &app, Screen::Keys, "Keys");
     Ok(answer(StatusCode::OK, pages::show(&place, &tree, &context.vault.outages())))

@@ -62,11 +62,9 @@ pub fn process(context: &Context) -> Process {
 
 /// Reads both; without the database, what this process knows.
 pub async fn load(context: &Context, counts: &Counts, app: AppId) -> Now {
-    let database = async {
-        let mut conn = context.pool.acquire().await?;
-        let counted = counts.get(&context.pool, database::now(&mut conn).await?).await;
-        read(&mut conn, app, counted.and_then(|counted| counted.due())).await
-    };
+    // Before a connection is taken: the count takes one of its own, and there are few.
+    let keys = counts.get(&context.pool).await.and_then(|counted| counted.due());
+    let database = async { read(&mut context.pool.acquire().await?, app, keys).await };
     let database = database.await.inspect_err(|error| {
         tracing::warn!(cause = %error, "the console could not read the database");
     });
