@@ -36,12 +36,17 @@ const AUDITED: &str = "
     INSERT INTO trail (id, what) VALUES (gen_random_uuid(), 'revealed');
     COMMIT;";
 
-async fn pgbench(stage: &Stage, script: &str, connections: usize, seconds: Duration) -> Measured {
+/// Makes the tables of the floors, unless they are there.
+pub async fn prepare(stage: &Stage) {
     let mut conn = PgConnection::connect(&stage.url("postgres")).await.unwrap();
     let _ = conn.execute(AssertSqlSafe("CREATE DATABASE floor")).await;
     let mut conn = PgConnection::connect(&stage.url("floor")).await.unwrap();
     conn.execute(AssertSqlSafe(SCHEMA)).await.unwrap();
     conn.close().await.unwrap();
+}
+
+async fn pgbench(stage: &Stage, script: &str, connections: usize, seconds: Duration) -> Measured {
+    prepare(stage).await;
     let file = stage.folder.join("floor.sql");
     std::fs::write(&file, script.trim()).unwrap();
     let before = stage.postgres_cpu();

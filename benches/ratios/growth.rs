@@ -7,6 +7,7 @@
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt as _;
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 
@@ -17,6 +18,9 @@ use crate::product::Product;
 
 /// Rows that the chain round links.
 const CHAINED: i64 = 20_000;
+
+/// Rows a second that are committed while the chain follows them.
+const PACE: i64 = 10_000;
 
 /// What is printed of one cost at one size.
 type Cell = (String, String);
@@ -106,7 +110,16 @@ async fn measure(
     cells.push(("background work at rest".to_owned(), rest(stage, product).await));
     cells.push(("`strongroom sweep`, nothing due".to_owned(), command(product, &["sweep"]).await));
     cells.push((format!("chain, {CHAINED} rows"), chain(stage, product, conn).await));
+    cells.push((
+        "the same rows inserted as links, in one statement".to_owned(),
+        floor_of_chain(conn).await,
+    ));
+    cells.push((
+        format!("chain at {PACE} rows a second"),
+        chain_at_a_pace(stage, product, conn).await,
+    ));
     cells.push(("`audit verify`".to_owned(), verify(product, conn).await));
+    cells.push(("the same rows copied out by `COPY`".to_owned(), floor_of_verify(conn).await));
     cells.extend(revoke(stage, product, conn, size).await);
     cells
 }
@@ -177,6 +190,69 @@ async fn chain(stage: &Stage, product: &Product<'_>, conn: &mut PgConnection) ->
     };
     let (service, postgres) = (each(product.cpu(), before.0), each(stage.postgres_cpu(), before.1));
     format!("{:.0} ms; {service:.0} + {postgres:.0} µs a row", took.as_secs_f64() * 1000.0)
+}
+
+/// What PostgreSQL needs at least: links of the same number into a table with the same indexes, without a chain.
+async fn floor_of_chain(conn: &mut PgConnection) -> String {
+    conn.execute("CREATE TEMPORARY TABLE growth_links (LIKE audit_links INCLUDING ALL)")
+        .await
+        .unwrap();
+    let began = Instant::now();
+    sqlx::query(
+        "INSERT INTO growth_links (app_id, seq, event_id, version, hash, user_id, connection_id)
+         SELECT app_id, seq, event_id, version, hash, user_id, connection_id
+         FROM audit_links ORDER BY app_id DESC, seq DESC LIMIT $1",
+    )
+    .bind(CHAINED)
+    .execute(&mut *conn)
+    .await
+    .unwrap();
+    let took = began.elapsed();
+    conn.execute("DROP TABLE growth_links").await.unwrap();
+    format!("{:.0} ms", took.as_secs_f64() * 1000.0)
+}
+
+/// Ten seconds of commits at a pace that no app reaches; how long after the last one its link is there.
+async fn chain_at_a_pace(stage: &Stage, product: &Product<'_>, conn: &mut PgConnection) -> String {
+    const STEPS: i64 = 100;
+    const STEP: Duration = Duration::from_millis(100);
+    let before = (product.cpu(), stage.postgres_cpu());
+    let began = Instant::now();
+    let mut ticks = tokio::time::interval(STEP);
+    for _ in 0..STEPS {
+        ticks.tick().await;
+        sqlx::query("SELECT growth_audit($1)").bind(PACE / 10).execute(&mut *conn).await.unwrap();
+    }
+    let committed = began.elapsed();
+    linked(conn).await;
+    let took = began.elapsed();
+    let share = |now: Duration, then: Duration| {
+        now.saturating_sub(then).as_secs_f64() / took.as_secs_f64() * 100.0
+    };
+    let (service, postgres) =
+        (share(product.cpu(), before.0), share(stage.postgres_cpu(), before.1));
+    let reached = (STEPS * PACE / 10) as f64 / committed.as_secs_f64();
+    let behind = took.saturating_sub(committed).as_secs_f64();
+    format!(
+        "{reached:.0}/s; linked {behind:.1} s after the last; {service:.0} % + {postgres:.0} % of a core"
+    )
+}
+
+/// What PostgreSQL needs at least to hand out what `audit verify` reads.
+async fn floor_of_verify(conn: &mut PgConnection) -> String {
+    let began = Instant::now();
+    let mut rows = conn
+        .copy_out_raw(
+            "COPY (SELECT e.*, l.seq, l.hash, l.version FROM audit_links l
+                   LEFT JOIN audit_events e ON e.app_id = l.app_id AND e.id = l.event_id
+                   ORDER BY l.app_id, l.seq) TO STDOUT (FORMAT binary)",
+        )
+        .await
+        .unwrap();
+    while let Some(part) = rows.next().await {
+        part.unwrap();
+    }
+    format!("{:.1} s", began.elapsed().as_secs_f64())
 }
 
 async fn verify(product: &Product<'_>, conn: &mut PgConnection) -> String {

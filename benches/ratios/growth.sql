@@ -98,5 +98,6 @@ $$;
 
 -- Names a tenth of the active connections.
 CREATE FUNCTION growth_tenth(name text) RETURNS void LANGUAGE sql AS $$
-    UPDATE connections SET created_by = name WHERE status = 'active' AND hashtext(id::text) % 10 = 0
+    UPDATE connections c SET created_by = name FROM users u
+    WHERE u.id = c.user_id AND u.client_user_id LIKE 'history-%' AND c.status = 'active' AND hashtext(c.id::text) % 10 = 0
 $$;

@@ -126,23 +126,32 @@ async fn grow(settings: &Settings) {
     growth::run(&stage, &mut service, Duration::from_secs(settings.seconds)).await;
 }
 
-/// Tokens beside another server's, in turns.
+/// Tokens and exchanges beside what others run for them, in turns.
 async fn beside_peers(settings: &Settings) {
     let stage = machine::Stage::start().await;
     let mut report = Report::new(&stage);
     let seconds = Duration::from_secs(settings.seconds);
     let service = Product::start(&stage, Build::this()).await;
-    let peer = peers::OidcProvider::start();
+    let oidc = peers::Peer::oidc_provider();
+    let fastify = peers::Peer::fastify(&stage).await;
     // Node compiles what it has run for a while.
-    peer.token(32, seconds).await;
+    oidc.token(32, seconds).await;
+    fastify.exchange(&stage, 32, seconds).await;
     for round in 1..=settings.rounds {
         for connections in [32, 128] {
-            println!("round {round}: tokens at {connections} …");
-            report.add("oidc", connections, peer.token(connections, seconds).await);
+            println!("round {round}: tokens and exchanges at {connections} …");
+            report.add("oidc", connections, oidc.token(connections, seconds).await);
             report.add("token", connections, service.token(connections, seconds).await);
+            report.add(
+                "fastify",
+                connections,
+                fastify.exchange(&stage, connections, seconds).await,
+            );
+            report.add("exchange", connections, service.exchange(connections, seconds).await);
         }
     }
     report.print_peers("token", "oidc");
+    report.print_peers("exchange", "fastify");
 }
 
 /// Floors and product in turns; with `--compare BINARY`, another build of it too.

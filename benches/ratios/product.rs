@@ -312,11 +312,7 @@ impl<'a> Product<'a> {
     }
 
     pub async fn exchange(&self, connections: usize, seconds: Duration) -> Measured {
-        let (token, next) = (self.token.clone(), Arc::clone(&self.next));
-        let requests: load::Requests = Arc::new(move |_| {
-            let body = result(next.fetch_add(1, Ordering::Relaxed));
-            load::request("POST", "/v1/connections", &token, &body)
-        });
+        let requests = exchanges(&self.token, Arc::clone(&self.next));
         self.measure(connections, seconds, 201, requests).await
     }
 
@@ -378,6 +374,15 @@ fn spread(number: u64, length: usize) -> usize {
 }
 
 /// A result of Connect's, with secrets as long as Dapi's.
+/// Requests with a new code each.
+pub fn exchanges(token: &str, next: Arc<AtomicU64>) -> load::Requests {
+    let token = token.to_owned();
+    Arc::new(move |_| {
+        let body = result(next.fetch_add(1, Ordering::Relaxed));
+        load::request("POST", "/v1/connections", &token, &body)
+    })
+}
+
 fn result(number: u64) -> String {
     let code = format!("bench-{number}-{}", "c".repeat(300));
     json!({

@@ -115,9 +115,9 @@ impl Report {
         rows
     }
 
-    /// Tokens per second of the servers' own CPU, ours beside another's.
+    /// Requests per second of the servers' own CPU and PostgreSQL's, ours beside another's.
     pub fn print_peers(&self, ours: &str, theirs: &str) {
-        println!("\n{:>5} {:>16} {:>16} {:>6}", "conn", "ours / CPU s", "theirs / CPU s", "ratio");
+        println!("\n{:>5} {ours:>16} {theirs:>16} {:>6}", "conn", "ratio");
         for connections in [32, 128] {
             let a_cpu_second =
                 |arm| 1e6 / self.median(arm, connections, |m| m.service_cpu + m.postgres_cpu);
