@@ -47,6 +47,7 @@ mod dead_tokens;
 mod dpop;
 mod drain;
 mod emergency_stop;
+mod engines;
 mod erasure;
 mod events;
 mod exchange;
