@@ -87,16 +87,22 @@ pub const ROUTES: &[ConsoleRoute] = &[
     get("/apps/{app}/connections", AUDITOR, || web::get().to(connections::routes::list)),
     get("/apps/{app}/connections/{id}", AUDITOR, || web::get().to(connections::routes::show)),
     get("/apps/{app}/connections/{id}/delink", FRESH_OPERATOR, || {
-        web::get().to(connections::routes::ask_delink)
+        web::get().to(connections::routes::ask)
     }),
     post("/apps/{app}/connections/{id}/delink", FRESH_OPERATOR, || {
-        web::post().to(connections::routes::delink)
+        web::post().to(connections::routes::end)
     }),
     get("/apps/{app}/connections/{id}/invalidate", FRESH_OPERATOR, || {
-        web::get().to(connections::routes::ask_invalidate)
+        web::get().to(connections::routes::ask)
     }),
     post("/apps/{app}/connections/{id}/invalidate", FRESH_OPERATOR, || {
-        web::post().to(connections::routes::invalidate)
+        web::post().to(connections::routes::end)
+    }),
+    get("/apps/{app}/connections/{id}/give-up", FRESH_OPERATOR, || {
+        web::get().to(connections::routes::ask)
+    }),
+    post("/apps/{app}/connections/{id}/give-up", FRESH_OPERATOR, || {
+        web::post().to(connections::routes::end)
     }),
     get("/apps/{app}/incident", AUDITOR, || web::get().to(incident::routes::list)),
     get("/apps/{app}/incident/new", FRESH_OPERATOR, || web::get().to(incident::routes::form)),
@@ -111,6 +117,12 @@ pub const ROUTES: &[ConsoleRoute] = &[
     }),
     post("/apps/{app}/incident/{order}/resume", OPERATOR, || {
         web::post().to(incident::routes::resume)
+    }),
+    get("/apps/{app}/incident/{order}/cancel", FRESH_OPERATOR, || {
+        web::get().to(incident::routes::ask_cancel)
+    }),
+    post("/apps/{app}/incident/{order}/cancel", FRESH_OPERATOR, || {
+        web::post().to(incident::routes::cancel)
     }),
     get("/apps/{app}/approvals", AUDITOR, || web::get().to(approvals::routes::list)),
     get("/apps/{app}/approvals/{id}", AUDITOR, || web::get().to(approvals::routes::show)),
