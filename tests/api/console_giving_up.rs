@@ -3,7 +3,7 @@
 use strongroom::operators::Role;
 
 use crate::approvals::above;
-use crate::support::{Answer, Browser, TestApp, id, until};
+use crate::support::{Answer, Bank, Browser, TestApp, id, until};
 
 /// A browser of an operator, and the path of the app's pages.
 async fn operator(app: &TestApp, name: &str) -> (Browser, String) {
@@ -62,7 +62,7 @@ async fn a_connection_is_ended_without_telling_the_bank_and_says_what_may_live_o
     assert_shows(&shown, &["Ended without a confirmation", "a token may live on there"]);
     assert!(!shown.contains("End it without"), "it has ended: {shown}");
     assert_eq!(app.settled(id(&connection)).await["status"], "invalidated");
-    assert_eq!(app.sandbox.calls_to("DelinkUser"), 0, "the bank link was not told");
+    assert_eq!(app.sandbox.calls_to(Bank::Dapi.revoke()), 0, "the bank link was not told");
     assert_eq!(revocations_unconfirmed(&app).await, 1.0);
 }
 
