@@ -119,7 +119,10 @@ pub fn confirm(place: &Place<'_>, shown: &Shown, person: &Person, waits: bool) -
         place,
         &html! {
             p.lead { (person.user.client_user_id) " · " (id(shown.id)) }
-            (preview(&person.goes))
+            section aria-labelledby="follows" {
+                h2 id="follows" { "What follows" }
+                (preview(&person.goes))
+            }
             @if waits {
                 (notice(Notice::Info, "A second person has to approve this", &html! {
                     p { "Until then everything stays as it is. Send them the address of the next page; it ends after an hour." }
