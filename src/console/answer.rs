@@ -33,7 +33,10 @@ pub fn refusal_page(req: &HttpRequest, refusal: &Refusal) -> HttpResponse {
         h1 { (title) }
         p { (detail) }
         @if let Some(id) = request_id {
-            p.quiet { "Request " code { (id) } ", as the log and the trail have it." }
+            p.quiet {
+                "Request " @if signed_in.is_some() { a href={ "/requests/" (id) } { code { (id) } } } @else { code { (id) } }
+                ", as the log and the trail have it."
+            }
         }
         @if let Some(page) = sign_in_to {
             p { a.button href={ "/sign-in?to=" (encoded(page)) } { "Sign in again" } }
