@@ -20,6 +20,7 @@ pub fn show(place: &Place<'_>, order: &BulkRevocation, now: OffsetDateTime) -> M
             }
             div id="live" { (live(place, order, now)) }
             @if place.viewer.may_operate() { (actions(place, order)) }
+            p.soft { "The address of this page can be pasted into the incident’s chat: whoever may sign in gets here." }
             (properties(order))
         },
     )

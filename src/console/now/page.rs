@@ -271,7 +271,7 @@ fn chain(place: &Place<'_>, database: &Database) -> Markup {
                 (number(chain.seq)) " links"
                 @if let Some(at) = chain.linked_at { ", the last " (ago(at, database.at)) }
                 "; " (at_most(chain.waiting, COUNTED)) " rows of all apps wait for theirs. "
-                a href=(place.at("audit#verify")) { "Verify it in this browser" }
+                a href=(place.at("audit#verify")) { "Verify it in this browser, or take a checkpoint" }
             }
         }
     }
