@@ -4,7 +4,6 @@ import { after, before, test } from "node:test";
 import { launch, open } from "./browser.mjs";
 import { authenticator, link, origin } from "./console.mjs";
 
-
 let browser;
 before(async () => {
   browser = await launch();
