@@ -2,7 +2,7 @@
 //! and by the gate; the chainer of the audit trail; the dispatcher of events; and the refresher of the OAuth directory. Every replica
 //! runs all of them: locks and leases in PostgreSQL keep replicas apart.
 //!
-//! May import: audit, config, connections, database, events, oauth, vault.
+//! May import: audit, config, connections, database, events, oauth, operators, vault.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ use crate::connections::reconcile::{Part, Round};
 use crate::database::Pool;
 use crate::oauth::Directory;
 use crate::vault::{Vault, VaultError};
-use crate::{audit, connections, events, oauth, vault};
+use crate::{audit, connections, events, oauth, operators, vault};
 
 /// The minimum pause between two rounds: what is due may already be claimed by another replica.
 const MIN_PAUSE: Duration = Duration::from_millis(20);
@@ -269,6 +269,7 @@ pub async fn housekeeping(
     let changes = vault::delete_old_changes(&mut conn).await;
     let rotating = context.vault.count_rotating(&mut conn).await;
     let months = audit::prepare_months(&mut conn).await;
+    let sessions = operators::delete_old_sessions(&mut conn).await;
     oauth::signing_keys::reconcile(&mut conn, &context.vault, config).await?;
     tokens?;
     secrets?;
@@ -276,6 +277,7 @@ pub async fn housekeeping(
     changes?;
     rotating?;
     months?;
+    sessions?;
     Ok(())
 }
 

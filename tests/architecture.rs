@@ -100,7 +100,16 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("telemetry", vec!["database", "config"]),
         (
             "background",
-            vec!["database", "audit", "config", "connections", "events", "oauth", "vault"],
+            vec![
+                "database",
+                "audit",
+                "config",
+                "connections",
+                "events",
+                "oauth",
+                "operators",
+                "vault",
+            ],
         ),
         (
             "service",

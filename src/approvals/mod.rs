@@ -6,14 +6,17 @@
 //!
 //! May import: audit, common, config, database, http, vault.
 
+mod metrics;
 mod model;
 pub mod routes;
 mod store;
 
+pub use metrics::Metrics;
 pub use model::{
     Approval, ApprovalStatus, Awaiting, AwaitingApproval, Gated, Kind, NewRequest, Permitted,
+    Waiting,
 };
-pub use store::{delete_old, expire, find, list, pending_count, request};
+pub use store::{delete_old, expire, find, list, pending_count, request, waiting};
 
 use uuid::Uuid;
 

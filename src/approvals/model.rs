@@ -155,6 +155,17 @@ pub struct NewRequest {
     pub matched: Option<i64>,
 }
 
+/// The requests of one kind that wait, of every app and of the deployment.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Waiting {
+    /// What is to be done.
+    pub kind: Kind,
+    /// How many wait.
+    pub count: i64,
+    /// The age of the oldest, in seconds.
+    pub oldest: f64,
+}
+
 /// What became of something that may need a second person.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Gated<T> {

@@ -4,16 +4,15 @@
 
 use actix_web::http::header::LOCATION;
 use actix_web::{HttpResponse, web};
-use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{Approval, AskError, Awaiting, AwaitingApproval, DecideError, Refused};
 use crate::common::ids::{AppId, ApprovalId};
-use crate::common::paging::PageCursor;
 use crate::database::{Conn, Pool};
 use crate::http::body::{Id, UrlQuery};
 use crate::http::caller::{Authorized, needs};
-use crate::http::paging;
+use crate::http::paging::PageQuery;
 use crate::http::problem::{Problem, ProblemCode, code};
 use crate::http::responses::{ForClients, Problems};
 
@@ -51,18 +50,6 @@ pub fn awaits(approval: Awaiting) -> HttpResponse {
     HttpResponse::Accepted().insert_header((LOCATION, location)).json(AwaitingApproval { approval })
 }
 
-/// Which page of a list.
-#[derive(Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-pub struct ApprovalsQuery {
-    /// How many at most: 50 by default, up to 100.
-    #[param(value_type = u8, required = false, minimum = 1, maximum = 100, default = 50)]
-    limit: Option<String>,
-    /// The `nextCursor` of the page before.
-    #[param(value_type = PageCursor, required = false)]
-    cursor: Option<String>,
-}
-
 /// One page of requests that wait for a second person, or did.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -77,7 +64,7 @@ pub struct ApprovalList {
 #[utoipa::path(
     get, path = "/v1/admin/approvals", tag = "Administration", operation_id = "listApprovals",
     security(("bearer" = ["admin"])),
-    params(ApprovalsQuery),
+    params(PageQuery),
     responses(
         (status = 200, description = "One page", body = ApprovalList),
         Problems<ForClients>,
@@ -86,10 +73,9 @@ pub struct ApprovalList {
 pub async fn list(
     caller: Admin,
     pool: web::Data<Pool>,
-    query: UrlQuery<ApprovalsQuery>,
+    query: UrlQuery<PageQuery>,
 ) -> Result<HttpResponse, Problem> {
-    let limit = paging::limit(query.0.limit.as_deref())?;
-    let cursor = paging::cursor(query.0.cursor.as_deref())?;
+    let (cursor, limit) = query.0.page()?;
     let mut conn = pool.acquire().await?;
     let page = super::list(&mut conn, caller.client.app, false, cursor, limit).await?;
     let next_cursor = page.next.map(|cursor| cursor.to_string());

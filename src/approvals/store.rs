@@ -4,7 +4,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::model::{Approval, ApprovalStatus, Awaiting, Kind, NewRequest};
+use super::model::{Approval, ApprovalStatus, Awaiting, Kind, NewRequest, Waiting};
 use crate::audit::AuditActor;
 use crate::common::actor::Actor;
 use crate::common::ids::{AppId, ApprovalId, OperatorSessionId};
@@ -135,6 +135,26 @@ pub async fn pending_count(conn: &mut Conn, app: Option<AppId>) -> sqlx::Result<
     )
     .fetch_one(conn)
     .await
+}
+
+/// Counts what waits, by its kind: in every app and in the deployment.
+///
+/// # Errors
+/// The database's.
+pub async fn waiting(conn: &mut Conn) -> sqlx::Result<Vec<Waiting>> {
+    let rows = sqlx::query!(
+        r#"-- name: count_waiting_approvals
+         SELECT kind, count(*) AS "count!",
+                extract(epoch FROM max(strongroom_now() - created_at))::float8 AS "oldest!"
+         FROM approvals WHERE status = 'pending' AND expires_at > (SELECT strongroom_now()) GROUP BY kind"#,
+    )
+    .fetch_all(conn)
+    .await?;
+    let waiting = rows.into_iter().map(|row| {
+        let kind = Kind::parse(&row.kind).ok_or_else(defect)?;
+        Ok(Waiting { kind, count: row.count, oldest: row.oldest })
+    });
+    waiting.collect()
 }
 
 /// Returns one request of the app or of the deployment.

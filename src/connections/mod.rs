@@ -54,6 +54,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
+use crate::approvals;
 use crate::common::ids::{AppId, ConnectionId, UserId};
 use crate::config::{FourEyes, Pace};
 use crate::database::{MaybeDatabase, Pool};
@@ -88,6 +89,8 @@ pub struct Context {
     pub deferred: Deferred,
     /// What is counted.
     pub metrics: Metrics,
+    /// What waits for a second person, as the metrics show it.
+    pub approvals: approvals::Metrics,
 }
 
 impl Context {

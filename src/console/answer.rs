@@ -13,6 +13,7 @@ use maud::html;
 use tracing_actix_web::RequestId;
 
 use super::layout::Page;
+use super::parts::encoded;
 pub use super::refusal::Refusal;
 use super::signed_in::SignedIn;
 use crate::common::ids::{AppId, ApprovalId};
@@ -25,21 +26,24 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
 /// Returns the page of a refusal.
 #[must_use]
 pub fn refusal_page(req: &HttpRequest, refusal: &Refusal) -> HttpResponse {
-    page(req, refusal.status, refusal.title, &refusal.detail)
-}
-
-fn page(req: &HttpRequest, status: StatusCode, title: &str, detail: &str) -> HttpResponse {
+    let Refusal { status, title, detail, sign_in_to } = refusal;
     let request_id = req.extensions().get::<RequestId>().map(ToString::to_string);
     let signed_in = req.extensions().get::<SignedIn>().cloned();
     let content = html! {
         h1 { (title) }
         p { (detail) }
         @if let Some(id) = request_id {
-            p.quiet { "Request " code { (id) } ", as the log and the trail have it." }
+            p.quiet {
+                "Request " @if signed_in.is_some() { a href={ "/requests/" (id) } { code { (id) } } } @else { code { (id) } }
+                ", as the log and the trail have it."
+            }
+        }
+        @if let Some(page) = sign_in_to {
+            p { a.button href={ "/sign-in?to=" (encoded(page)) } { "Sign in again" } }
         }
         p { a href="/" { "To the start" } }
     };
-    Page { title, content, ..Page::of(signed_in.as_ref()) }.with_status(status)
+    Page { title: refusal.title, content, ..Page::of(signed_in.as_ref()) }.with_status(*status)
 }
 
 /// Returns a redirection to another page of the console by GET.
@@ -78,7 +82,7 @@ fn refusal_of(response: &ServiceResponse<BoxBody>) -> Option<Refusal> {
     let status = response.status();
     let error = response.response().error();
     if let Some(refusal) = error.and_then(|error| error.as_error::<Refusal>()) {
-        return Some(Refusal::new(refusal.status, refusal.title, refusal.detail.clone()));
+        return Some(refusal.clone());
     }
     if let Some(problem) = error.and_then(|error| error.as_error::<Problem>()) {
         return Some(Refusal::new(status, problem.code().title(), problem.detail()));

@@ -130,8 +130,9 @@ fn ask_to_sign_in(req: &HttpRequest, route: &ConsoleRoute) -> Answer {
         Method::Get => to_sign_in(req),
         Method::Post => {
             let detail =
-                "Nothing was done. The session has ended; sign in and send the form again.";
-            refuse(req, &Refusal::new(StatusCode::UNAUTHORIZED, "You are not signed in", detail))
+                "Nothing was done. The session has ended; sign in and fill the form again.";
+            let refusal = Refusal::new(StatusCode::UNAUTHORIZED, "You are not signed in", detail);
+            refuse(req, &refusal.signing_in_to(table::page_of(route, req.path())))
         }
     }
 }
@@ -148,7 +149,8 @@ fn check_fresh(
         Method::Get => to_sign_in(req),
         Method::Post => {
             let detail = "Nothing was done. It cannot be undone, so it needs a sign-in that is no older than five minutes.";
-            refuse(req, &Refusal::new(StatusCode::FORBIDDEN, "Prove again that it is you", detail))
+            let refusal = Refusal::new(StatusCode::FORBIDDEN, "Prove again that it is you", detail);
+            refuse(req, &refusal.signing_in_to(table::page_of(route, req.path())))
         }
     })
 }

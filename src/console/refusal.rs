@@ -4,19 +4,27 @@ use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, ResponseError};
 
 /// Why a page is not shown, in words for the operator.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[error("{title}")]
 pub struct Refusal {
     pub(super) status: StatusCode,
     pub(super) title: &'static str,
     pub(super) detail: String,
+    /// The page to which the operator gets by signing in again, if that is what is missing.
+    pub(super) sign_in_to: Option<String>,
 }
 
 impl Refusal {
     /// A refusal with this status.
     #[must_use]
     pub fn new(status: StatusCode, title: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, title, detail: detail.into() }
+        Self { status, title, detail: detail.into(), sign_in_to: None }
+    }
+
+    /// The same, with the way to the sign-in and from there to this page.
+    #[must_use]
+    pub fn signing_in_to(self, page: String) -> Self {
+        Self { sign_in_to: Some(page), ..self }
     }
 
     /// There is no such page, or no such thing in this app.

@@ -87,16 +87,22 @@ pub const ROUTES: &[ConsoleRoute] = &[
     get("/apps/{app}/connections", AUDITOR, || web::get().to(connections::routes::list)),
     get("/apps/{app}/connections/{id}", AUDITOR, || web::get().to(connections::routes::show)),
     get("/apps/{app}/connections/{id}/delink", FRESH_OPERATOR, || {
-        web::get().to(connections::routes::ask_delink)
+        web::get().to(connections::routes::ask)
     }),
     post("/apps/{app}/connections/{id}/delink", FRESH_OPERATOR, || {
-        web::post().to(connections::routes::delink)
+        web::post().to(connections::routes::end)
     }),
     get("/apps/{app}/connections/{id}/invalidate", FRESH_OPERATOR, || {
-        web::get().to(connections::routes::ask_invalidate)
+        web::get().to(connections::routes::ask)
     }),
     post("/apps/{app}/connections/{id}/invalidate", FRESH_OPERATOR, || {
-        web::post().to(connections::routes::invalidate)
+        web::post().to(connections::routes::end)
+    }),
+    get("/apps/{app}/connections/{id}/give-up", FRESH_OPERATOR, || {
+        web::get().to(connections::routes::ask)
+    }),
+    post("/apps/{app}/connections/{id}/give-up", FRESH_OPERATOR, || {
+        web::post().to(connections::routes::end)
     }),
     get("/apps/{app}/incident", AUDITOR, || web::get().to(incident::routes::list)),
     get("/apps/{app}/incident/new", FRESH_OPERATOR, || web::get().to(incident::routes::form)),
@@ -111,6 +117,12 @@ pub const ROUTES: &[ConsoleRoute] = &[
     }),
     post("/apps/{app}/incident/{order}/resume", OPERATOR, || {
         web::post().to(incident::routes::resume)
+    }),
+    get("/apps/{app}/incident/{order}/cancel", FRESH_OPERATOR, || {
+        web::get().to(incident::routes::ask_cancel)
+    }),
+    post("/apps/{app}/incident/{order}/cancel", FRESH_OPERATOR, || {
+        web::post().to(incident::routes::cancel)
     }),
     get("/apps/{app}/approvals", AUDITOR, || web::get().to(approvals::routes::list)),
     get("/apps/{app}/approvals/{id}", AUDITOR, || web::get().to(approvals::routes::show)),
@@ -167,6 +179,18 @@ pub fn find(method: &actix_web::http::Method, pattern: &str) -> Option<&'static 
     ROUTES.iter().find(|route| route.method == method && route.path == pattern)
 }
 
+/// Returns the page that leads to a form's route: the nearest at or above its path.
+#[must_use]
+pub fn page_of(route: &ConsoleRoute, path: &str) -> String {
+    let first =
+        |text: &str, count: usize| text.split('/').take(count).collect::<Vec<_>>().join("/");
+    let page = (2..=path.split('/').count()).rev().find(|count| {
+        let pattern = first(route.path, *count);
+        ROUTES.iter().any(|page| page.method == Method::Get && page.path == pattern)
+    });
+    page.map_or_else(|| "/".to_owned(), |count| first(path, count))
+}
+
 /// Registers every route of the table.
 pub fn configure(config: &mut web::ServiceConfig) {
     let paths: BTreeSet<_> = ROUTES.iter().map(|route| route.path).collect();
@@ -181,6 +205,23 @@ pub fn configure(config: &mut web::ServiceConfig) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_form_s_page_is_the_nearest_one_above_it() {
+        let page = |pattern: &str, path: &str| {
+            let route =
+                ROUTES.iter().find(|route| route.path == pattern && route.method == Method::Post);
+            page_of(route.unwrap(), path)
+        };
+        let erase = "/apps/{app}/users/{id}/erase";
+        assert_eq!(page(erase, "/apps/a/users/u/erase"), "/apps/a/users/u/erase");
+        let preview = "/apps/{app}/incident/preview";
+        assert_eq!(page(preview, "/apps/a/incident/preview"), "/apps/a/incident");
+        let end = "/apps/{app}/clients/{client}/secrets/{secret}/end";
+        assert_eq!(page(end, "/apps/a/clients/c/secrets/s/end"), "/apps/a/clients/c");
+        assert_eq!(page("/operators/sessions/{id}/end", "/operators/sessions/x/end"), "/operators");
+        assert_eq!(page("/sign-out", "/sign-out"), "/");
+    }
 
     #[test]
     fn no_two_rows_are_for_the_same_route() {

@@ -1,7 +1,33 @@
 //! Which page of a list a query asks for.
 
+use serde::Deserialize;
+use utoipa::IntoParams;
+
 use super::problem::Problem;
-use crate::common::paging::{Cursor, DEFAULT_LIMIT, MAX_LIMIT};
+use crate::common::paging::{Cursor, DEFAULT_LIMIT, MAX_LIMIT, PageCursor};
+
+/// Which page of a list that nothing narrows.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct PageQuery {
+    /// How many at most: 50 by default, up to 100.
+    #[param(value_type = u8, required = false, minimum = 1, maximum = 100, default = 50)]
+    limit: Option<String>,
+    /// The `nextCursor` of the page before.
+    #[param(value_type = PageCursor, required = false)]
+    cursor: Option<String>,
+}
+
+impl PageQuery {
+    /// Returns after which item the page starts, and how many items it has at most.
+    ///
+    /// # Errors
+    /// See [`limit`] and [`cursor`].
+    pub fn page(&self) -> Result<(Option<Cursor>, u8), Problem> {
+        let limit = limit(self.limit.as_deref())?;
+        Ok((cursor(self.cursor.as_deref())?, limit))
+    }
+}
 
 /// Reads a list's `limit`: [`DEFAULT_LIMIT`] if there is none.
 ///

@@ -23,6 +23,10 @@ pub const IDLE_MINUTES: i32 = 30;
 /// For how many minutes a proof of who someone is lets them do what cannot be undone.
 pub const FRESH_MINUTES: i32 = approvals::FRESH_MINUTES;
 const PREFIX: &str = "osess_";
+/// Days for which a session is kept after it began: as long as what was decided in it. The sign-in stays in the trail.
+const KEPT_DAYS: i32 = 90;
+/// Sessions that one statement deletes.
+const BATCH: i64 = 500;
 
 secret_text!(
     /// What the console's cookie carries.
@@ -233,4 +237,28 @@ pub async fn end(conn: &mut Conn, actor: &Actor, id: OperatorSessionId) -> sqlx:
     record_everywhere(&mut tx, actor, "operator.session_ended", &id.to_string()).await?;
     tx.commit().await?;
     Ok(true)
+}
+
+/// Deletes sessions that began more than ninety days ago, and so ended long since. Returns how many.
+///
+/// # Errors
+/// The database's.
+pub async fn delete_old(conn: &mut Conn) -> sqlx::Result<u64> {
+    let done = sqlx::query!(
+        "-- name: delete_old_operator_sessions
+         WITH old AS (
+            -- By the index of each operator's sessions: there are few operators, and no index of all sessions by time.
+            SELECT own.id FROM operators o CROSS JOIN LATERAL (
+                SELECT s.id FROM operator_sessions s
+                WHERE s.operator_id = o.id
+                  AND s.created_at < (SELECT strongroom_now()) - make_interval(days => $1)
+                ORDER BY s.created_at LIMIT $2) own
+            LIMIT $2)
+         DELETE FROM operator_sessions s USING old WHERE s.id = old.id",
+        KEPT_DAYS,
+        BATCH,
+    )
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected())
 }

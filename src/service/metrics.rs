@@ -8,7 +8,8 @@ use prometheus_client::registry::Registry;
 use crate::database::Pools;
 use crate::http::connection;
 use crate::{
-    audit, connections, events, http, oauth, providers, relay, telemetry, upstreams, vault,
+    approvals, audit, connections, events, http, oauth, providers, relay, telemetry, upstreams,
+    vault,
 };
 
 /// The handles of every feature's metrics.
@@ -18,6 +19,7 @@ pub(super) struct Metrics {
     pub(super) http: http::metrics::Metrics,
     pub(super) providers: providers::Metrics,
     pub(super) connections: connections::Metrics,
+    pub(super) approvals: approvals::Metrics,
     pub(super) upstreams: upstreams::Metrics,
     pub(super) relay: relay::Metrics,
     pub(super) oauth: oauth::Metrics,
@@ -34,6 +36,7 @@ pub(super) fn register(pools: &Arc<Pools>) -> (Registry, Metrics) {
         http: http::metrics::Metrics::register(&mut registry),
         providers: providers::Metrics::register(&mut registry),
         connections: connections::Metrics::register(&mut registry),
+        approvals: approvals::Metrics::register(&mut registry),
         upstreams: upstreams::Metrics::register(&mut registry),
         relay: relay::Metrics::register(&mut registry),
         oauth: oauth::Metrics::register(&mut registry),

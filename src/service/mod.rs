@@ -44,7 +44,7 @@ use crate::oauth::{Directory, Issuer};
 use crate::outbound::Reach;
 use crate::providers::{Gate, Provider};
 use crate::vault::{Prepared, Vault};
-use crate::{audit, background, connections, events, oauth, providers, upstreams};
+use crate::{approvals, audit, background, connections, events, oauth, providers, upstreams};
 
 /// Open files other than connections to PostgreSQL, Dapi, upstreams and callers.
 const OTHER_FILES: usize = 64;
@@ -371,6 +371,7 @@ pub async fn context_of_one_round(config: Config) -> Result<Context, StartError>
         wake: Arc::default(),
         deferred: Deferred::default(),
         metrics: connections::Metrics::register(&mut registry),
+        approvals: approvals::Metrics::register(&mut registry),
     })
 }
 

@@ -155,6 +155,7 @@ impl Shared {
             wake: Arc::clone(&self.wake),
             deferred: self.deferred.clone(),
             metrics: self.metrics.connections.clone(),
+            approvals: self.metrics.approvals.clone(),
         })
     }
 

@@ -50,7 +50,10 @@ pub use opened::OpenedKeys;
 pub use remote::RemoteKey;
 pub use seal::{AadContext, Binding, Sealed};
 pub use start::Prepared;
-pub use status::{DataKeyGroup, KnownMasterKey, Trial, data_key_groups, known_masters, try_key};
+pub use status::{
+    DataKeyGroup, Estimate, KnownMasterKey, Trial, data_key_groups, estimate, known_masters,
+    try_key,
+};
 pub use store::{
     KeyUse, RewrapBatch, app_key, delete_old_changes, insert_key, key_uses, retire, rewrap_some,
 };

@@ -84,6 +84,48 @@ pub async fn data_key_groups(conn: &mut Conn) -> sqlx::Result<Vec<DataKeyGroup>>
     .await
 }
 
+/// About how much is sealed, and whether data keys rotate.
+#[derive(Clone, Copy, Debug)]
+pub struct Estimate {
+    /// About how many values are sealed under data keys, of every app.
+    pub values: i64,
+    /// About how many data keys master keys wrap.
+    pub data_keys: i64,
+    /// Since when a rotation of a data key waits for its next step: the longest of a thousand of them.
+    pub rotating_since: Option<OffsetDateTime>,
+}
+
+/// Returns about how much is sealed, without reading any of it: from what PostgreSQL knows of the sizes of its tables, and never
+/// less than the last `ANALYZE` found. However much there is, it takes the same time.
+///
+/// # Errors
+/// The database's.
+pub async fn estimate(conn: &mut Conn) -> sqlx::Result<Estimate> {
+    sqlx::query_as!(
+        Estimate,
+        r#"-- name: estimate_sealed_values
+         WITH
+         -- Where the values are, as the view has it: a column is one value of a row, or none.
+         sealed AS (
+            SELECT DISTINCT d.refobjid AS oid, d.refobjsubid
+            FROM pg_rewrite r
+            JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid
+                AND d.refclassid = 'pg_class'::regclass
+            JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
+            WHERE r.ev_class = 'sealed_values'::regclass AND a.atttypid = 'bytea'::regtype),
+         -- A table that was never analysed has as many rows as fit in: one with a value is longer than 64 bytes.
+         sizes AS (
+            SELECT c.oid, CASE WHEN c.reltuples < 0 THEN pg_relation_size(c.oid) / 64.0 ELSE c.reltuples END AS tuples
+            FROM pg_class c WHERE c.oid = 'data_keys'::regclass OR c.oid IN (SELECT oid FROM sealed))
+         SELECT (SELECT coalesce(sum(s.tuples), 0)::bigint FROM sealed JOIN sizes s USING (oid)) AS "values!",
+                (SELECT tuples::bigint FROM sizes WHERE oid = 'data_keys'::regclass) AS "data_keys!",
+                (SELECT min(k.rotation_at) FROM (
+                    SELECT rotation_at FROM data_keys WHERE other_id IS NOT NULL ORDER BY other_id LIMIT 1000) k) AS "rotating_since: _""#,
+    )
+    .fetch_one(conn)
+    .await
+}
+
 /// What a trial of a key against the database found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trial {

@@ -452,3 +452,36 @@ async fn another_app_sees_and_approves_none_of_it() {
     assert_eq!(browser.get(&page).await.status, 404);
     assert_eq!(browser.post(&format!("{page}/approve"), &[]).await.status, 404);
 }
+
+#[tokio::test]
+async fn what_waits_is_counted_by_its_kind_with_the_age_of_the_oldest() {
+    let app = above("0").await;
+    app.active("ada").await;
+    app.active("bob").await;
+    let gauge = async |of: &str, kind: &str| {
+        strongroom::connections::reconcile::housekeeping(&app.context).await.unwrap();
+        let name = format!("strongroom_approvals_pending{of}{{kind=\"{kind}\"}}");
+        app.metric(&name).await
+    };
+    waiting(&erase(&app, "ada").await);
+    app.turn_clock(Duration::from_mins(10)).await;
+    let second = waiting(&erase(&app, "bob").await);
+    assert_eq!(gauge("", "erasure").await, 2.0);
+    let age = gauge("_oldest_seconds", "erasure").await;
+    assert!((600.0..700.0).contains(&age), "{age}");
+    assert_eq!(gauge("", "bulk_revocation").await, 0.0);
+    waiting(&revoke_all(&app).await);
+    assert_eq!(gauge("", "bulk_revocation").await, 1.0);
+    // The first one's hour is over, and the second is approved.
+    app.turn_clock(Duration::from_mins(51)).await;
+    assert_eq!(gauge("", "erasure").await, 1.0);
+    let browser = Browser::of(&app, "ben", Role::Operator).await;
+    assert_eq!(approve(&browser, &second).await.status, 303);
+    assert_eq!(gauge("", "erasure").await, 0.0);
+    assert_eq!(gauge("_oldest_seconds", "erasure").await, 0.0);
+    let metrics = app.metrics().await;
+    for kind in ["bulk_revocation", "cancellation", "invalidation", "erasure", "operator", "role"] {
+        let name = format!("strongroom_approvals_pending{{kind=\"{kind}\"}}");
+        assert!(metrics.contains(&name), "{name}");
+    }
+}

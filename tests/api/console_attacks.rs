@@ -147,6 +147,22 @@ async fn a_form_of_a_session_that_has_ended_does_nothing_and_says_so() {
     let answer = browser.post_bare("/sign-out", &[("token", &token)]).await;
     assert_eq!(answer.status, 401);
     assert!(answer.text.contains("Nothing was done"), "{}", answer.text);
+    assert!(answer.text.contains("href=\"/sign-in?to=%2F\""), "{}", answer.text);
+}
+
+#[tokio::test]
+async fn what_cannot_be_undone_asks_for_a_new_sign_in_and_leads_back_to_its_page() {
+    let app = TestApp::with_console().await;
+    let browser = Browser::of(&app, "ana", Role::Operator).await;
+    let start = browser.get("/").await.header("location").to_owned();
+    let incident = start.replace("/now", "/incident");
+    app.turn_clock(Duration::from_secs(5 * 60 + 1)).await;
+    let fields = [("kind", "delink"), ("all", "true")];
+    let answer = browser.post(&format!("{incident}/preview"), &fields).await;
+    assert_eq!(answer.status, 403, "{}", answer.text);
+    let (_, rest) = answer.text.split_once("href=\"/sign-in?to=").expect("a way to the sign-in");
+    let to = rest.split('"').next().unwrap().replace("%2F", "/").replace("%5F", "_");
+    assert_eq!(to.replace("%2D", "-"), incident);
 }
 
 #[tokio::test]

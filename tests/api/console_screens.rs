@@ -61,12 +61,10 @@ async fn now_says_what_lives_at_the_bank_though_it_is_revoked_here_and_why() {
     let (browser, at) = signed_in(&app, Role::Auditor).await;
     let connection = app.active("ada").await;
     let now = page(&browser, &format!("{at}/now")).await;
-    assert_shows(&now, &["Every revocation is confirmed"]);
-    // The page does not wait for the count.
-    until("the keys are counted", async || {
-        page(&browser, &format!("{at}/now")).await.contains("no key has sealed so much")
-    })
-    .await;
+    assert_shows(
+        &now,
+        &["Every revocation is confirmed", "have not sealed a hundredth of what one key may"],
+    );
     never_confirms(&app);
     let id = id(&connection);
     let path = format!("/v1/connections/{id}/delink");
@@ -211,7 +209,7 @@ async fn a_person_is_erased_and_the_receipt_is_shown() {
     assert_shows(&page(&browser, &format!("{path}/erase")).await, &["This cannot be undone"]);
     let erased = browser.post(&format!("{path}/erase"), &[]).await;
     followed(&browser, &erased).await;
-    crate::support::until("the erasure is complete", async || {
+    until("the erasure is complete", async || {
         app.tick().await;
         page(&browser, &path).await.contains("<h2 id=\"erased\">Erased</h2>")
     })

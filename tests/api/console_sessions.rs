@@ -141,3 +141,25 @@ async fn the_trail_says_who_signed_in_and_from_where() {
     assert!(actors.contains(&&Value::from("operator: ana")), "{actors:?}");
     assert!(actors.contains(&&Value::from("operator")), "{actors:?}");
 }
+
+#[tokio::test]
+async fn sessions_are_deleted_ninety_days_after_they_began_and_no_live_one_is() {
+    let app = TestApp::with_console().await;
+    Browser::of(&app, "ana", Role::Auditor).await;
+    Browser::of(&app, "bob", Role::Auditor).await;
+    let config = strongroom::config::Config::from_environment(&app.environment).unwrap().oauth;
+    let left = async || {
+        strongroom::background::housekeeping(&app.context, &config).await.unwrap();
+        app.database.value("SELECT count(*) FROM operator_sessions").await
+    };
+    app.turn_clock(Duration::from_mins(90 * 24 * 60 - 10)).await;
+    let browser = Browser::new(&app);
+    browser.sign_in(&app, "ana").await;
+    assert_eq!(left().await, "3");
+    app.turn_clock(Duration::from_mins(15)).await;
+    assert_eq!(left().await, "1");
+    let start = browser.get("/").await;
+    assert!(start.header("location").starts_with("/apps/"), "{}", start.text);
+    let signed_in = "SELECT count(*) FROM audit_events WHERE action = 'operator.signed_in'";
+    assert_eq!(app.database.value(signed_in).await, "3", "the trail keeps them");
+}

@@ -35,6 +35,8 @@ mod callers;
 mod canary;
 mod client_keys;
 mod console_attacks;
+mod console_giving_up;
+mod console_keys;
 mod console_roles;
 mod console_screens;
 mod console_secrets;

@@ -36,9 +36,10 @@ const GROWING: [&str; 19] = [
 ];
 
 /// Statements that read a whole table, or an index without a condition, and why they may: by their names or first words.
-const WHOLE: [(&str, &str); 7] = [
+const WHOLE: [(&str, &str); 8] = [
     ("data_key_groups", "the rotation of data keys asks for every value, in portions of a key"),
     ("count_rotating_data_keys", "the index holds the keys that rotate"),
+    ("estimate_sealed_values", "a thousand entries of the same index"),
     ("find_due_rotations", "a skip scan: the first entry of each app"),
     ("hold_paused_delinks", "bulk revocations are as many as operators made"),
     ("DELETE FROM bulk_revocation_targets", "the same"),

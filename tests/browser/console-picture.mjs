@@ -1,6 +1,6 @@
 // Takes the pictures of the console for its documents: Now, a connection's life, and an incident under way.
 import { connect, launch, open } from "./browser.mjs";
-import { signedIn } from "./console.mjs";
+import { signIn } from "./console.mjs";
 
 const [folder] = process.argv.slice(2);
 const browser = await launch();
@@ -10,8 +10,7 @@ for (const bank of [/Saltmarsh/, /Quince/]) {
   await quiet();
 }
 const viewport = { width: 1280, height: 960 };
-const { page, go } = await signedIn(browser, { viewport });
-const app = new URL(page.url()).pathname.replace(/\/now$/, "");
+const { page, go, app } = await signIn(browser, "iris", { viewport });
 await go(`${app}/connections?status=active`);
 const connection = await page.locator("tbody a").first().getAttribute("href");
 await go(connection);

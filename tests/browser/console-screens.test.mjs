@@ -2,11 +2,11 @@
 // the browser alone (the checks, the live part), and axe on every page. Run by scripts/test-browser.
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import axe from "axe-core";
-import { launch, open, connect, demo } from "./browser.mjs";
-import { signedIn } from "./console.mjs";
+import { launch, open, connect } from "./browser.mjs";
+import { accessible, origin, PHONE, signIn } from "./console.mjs";
 
 let browser;
+const signedIn = (options) => signIn(browser, "iris", options);
 let app;
 let connection;
 before(async () => {
@@ -14,44 +14,47 @@ before(async () => {
   const { page, quiet } = await open(browser);
   await connect(page);
   await quiet();
-  const console = await signedIn(browser);
-  app = new URL(console.page.url()).pathname.replace(/\/now$/, "");
-  await console.page.goto(new URL(`${app}/connections?status=active`, console.page.url()).href);
+  const console = await signedIn();
+  ({ app } = console);
+  await console.go(`${app}/connections?status=active`);
   connection = await console.page.locator("tbody a").first().getAttribute("href");
 });
 after(() => browser.close());
 
-async function accessible(page) {
-  await page.evaluate(axe.source);
-  const { violations } = await page.evaluate(() =>
-    window.axe.run({ runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"] }),
-  );
-  assert.deepEqual(violations.map(({ id, nodes }) => [id, nodes.map((node) => node.html)]), [], page.url());
-}
-
 for (const [device, options] of [
   ["a desktop", {}],
-  ["a phone in the dark", { viewport: { width: 390, height: 844 }, colorScheme: "dark" }],
+  ["a phone in the dark", PHONE],
 ]) {
   test(`every screen is accessible on ${device}, and no token is on it`, async () => {
-    const { page, go } = await signedIn(browser, options);
-    for (const rest of ["now", "connections", "incident", "approvals", "audit", "clients", "keys", "webhooks", "upstreams"]) {
+    const { page, go } = await signedIn(options);
+    const screens = ["now", "connections", "incident", "approvals", "audit", "clients", "keys", "webhooks", "upstreams"];
+    const asking = ["incident/new", "connections?text=nobody-is-called-so"];
+    for (const rest of [...screens, ...asking]) {
       await go(`${app}/${rest}`);
       await accessible(page);
     }
+    for (const way of ["delink", "invalidate", "give-up"]) {
+      await go(`${connection}/${way}`);
+      await page.getByRole("heading", { name: "What follows" }).waitFor();
+      await accessible(page);
+    }
+    await go(`${app}/clients`);
+    await page.locator("tbody a").first().click();
+    await page.getByText("What a thief of this client’s credentials could do").waitFor();
+    await accessible(page);
     await go(connection);
     await accessible(page);
     assert.doesNotMatch(await page.content(), /accessToken|access-sandbox/);
     await page.getByRole("link", { name: /usr_|user|ada|demo/i }).first().waitFor();
-    await go("/operators");
-    await accessible(page);
-    const wide = await page.evaluate(() => document.documentElement.scrollWidth > innerWidth);
-    assert.equal(wide, false, "the page scrolls sideways");
+    for (const path of ["/operators", "/passkeys", "/nowhere", "/"]) {
+      await go(path);
+      await accessible(page);
+    }
   });
 }
 
 test("among ten thousand connections one is found by its user's name, and the list goes on", async () => {
-  const { page, go } = await signedIn(browser);
+  const { page, go } = await signedIn();
   await go(`${app}/now`);
   await page.getByRole("link", { name: /^Active 10,\d{3}/ }).waitFor();
   await go(`${app}/connections`);
@@ -67,7 +70,7 @@ test("among ten thousand connections one is found by its user's name, and the li
 });
 
 test("Now follows what happens, and says when it lost contact", async () => {
-  const { page, go } = await signedIn(browser);
+  const { page, go } = await signedIn();
   await page.getByText("Live: this page follows what happens.").waitFor();
   await page.route("**/now/live", (route) => route.abort());
   await go(`${app}/now`);
@@ -77,7 +80,7 @@ test("Now follows what happens, and says when it lost contact", async () => {
 });
 
 test("the chain is verified in the browser, and a checkpoint that was kept is compared", async () => {
-  const { page, go } = await signedIn(browser);
+  const { page, go } = await signedIn();
   await go(`${app}/audit`);
   const kept = await page.getByLabel("Checkpoint of this moment").inputValue();
   await page.getByLabel("A checkpoint that you kept").fill(kept);
@@ -86,7 +89,7 @@ test("the chain is verified in the browser, and a checkpoint that was kept is co
 });
 
 test("a link that was changed on its way is found in the browser", async () => {
-  const { page, go } = await signedIn(browser);
+  const { page, go } = await signedIn();
   await go(`${app}/audit`);
   await page.route("**/audit/links?after=0", async (route) => {
     const answer = await route.fetch();
@@ -98,18 +101,90 @@ test("a link that was changed on its way is found in the browser", async () => {
   await page.getByText("It does not hold: link 2 does not follow").waitFor();
 });
 
-test("a connection's life shows each row's link, and an incident ends it after its dry run", async () => {
-  const { page, go } = await signedIn(browser);
+test("a check that could not be made does not say that the chain does not hold", async () => {
+  const { page, go } = await signedIn();
+  await go(`${app}/audit`);
+  await page.route("**/audit/links?after=0", (route) => route.fulfill({ status: 503, body: "" }));
+  await page.getByRole("button", { name: "Verify every link" }).click();
+  await page.getByText("It could not be checked: the console does not answer").waitFor();
+});
+
+test("Now says that its session has ended, instead of trying for ever", async () => {
+  const { page, context, go } = await signedIn();
+  let first = true;
+  await page.route("**/now/live", async (route) => {
+    if (!first) return route.continue();
+    first = false;
+    await context.clearCookies();
+    return route.fulfill({ contentType: "text/event-stream", body: "retry: 100\nevent: alive\ndata:\n\n" });
+  });
+  await go(`${app}/now`);
+  await page.getByText("Your session has ended.").waitFor({ timeout: 40_000 });
+  await accessible(page);
+  await page.reload();
+  await page.waitForURL((url) => url.pathname === "/sign-in");
+});
+
+test("with the keyboard alone the content is reached past the navigation, and a form is filled and sent", async () => {
+  const { page, go } = await signedIn();
+  await go(`${app}/connections`);
+  await page.keyboard.press("Tab");
+  assert.equal(await page.evaluate(() => document.activeElement.textContent), "Skip to the content");
+  await page.keyboard.press("Enter");
+  await page.keyboard.press("Tab");
+  assert.equal(await page.evaluate(() => document.activeElement.id), "text");
+  await page.keyboard.type("moved-2718");
+  await page.keyboard.press("Enter");
+  await page.waitForURL((url) => url.searchParams.get("text") === "moved-2718");
+  // A table that is wider than the page can be scrolled with the keys.
+  const table = page.getByRole("group", { name: "Connections" });
+  await table.focus();
+  assert.equal(await table.evaluate((it) => it === document.activeElement), true);
+});
+
+test("a form is sent once and says that it waits", async () => {
+  const { page, go } = await signedIn();
+  await go(`${app}/incident/new`);
+  const held = [];
+  await page.route("**/incident/preview", (route) => { held.push(route); });
+  await page.getByLabel("every connection of this app").check();
+  const button = page.getByRole("button", { name: "Count them" });
+  await button.click({ noWaitAfter: true });
+  await page.evaluate(() => document.querySelector("form.incident button").click());
+  await page.getByText("Sent. Waiting for the answer…").waitFor();
+  assert.equal(held.length, 1);
+  await held[0].continue();
+  await page.getByText("Dry run: nothing was revoked").waitFor();
+  assert.equal(held.length, 1);
+});
+
+test("a connection's life shows each row's link, and an incident of a few users ends theirs after its dry run", async () => {
+  const { page, go } = await signedIn();
   await go(connection);
   await page.getByText(/link \d+ holds/).first().waitFor();
   await go(`${app}/incident`);
   await page.getByRole("link", { name: "Begin an incident…" }).click();
-  await page.getByLabel("every connection of this app").check();
+  await page.getByLabel("Users, one in a line").fill("moved-1\nmoved-2");
   await page.getByRole("button", { name: "Count them" }).click();
   await accessible(page);
   await page.getByLabel("Reason").fill("laptop with a client secret lost");
-  await page.getByRole("button", { name: /^Revoke [\d,]+ connections$/ }).click();
+  await page.getByRole("button", { name: /^Revoke \d+ connections$/ }).click();
   await page.getByText("Live at the bank").waitFor();
   await accessible(page);
 });
-assert.ok(demo);
+
+test("a person's sessions and links are shown, and a connection is given up only by a second person", async () => {
+  const { page, go } = await signedIn();
+  await go(`${app}/connections?user=moved-3&status=active`);
+  await page.locator("tbody a").first().click();
+  await page.getByRole("link", { name: "End it without telling the bank…" }).click();
+  await page.getByText("A second person has to approve this").waitFor();
+  await accessible(page);
+  await page.getByLabel("Reason").fill("the bank closed our application");
+  await page.getByRole("button", { name: "Ask to end it without telling the bank" }).click();
+  await page.getByText("You asked for it: somebody else has to approve.").waitFor();
+  await page.getByText("a token may live on there, and nobody can end it any more").waitFor();
+  await accessible(page);
+  await page.getByRole("button", { name: "Withdraw it" }).click();
+  await page.getByText("withdrawn by operator: iris").waitFor();
+});

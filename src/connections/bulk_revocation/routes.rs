@@ -4,12 +4,11 @@ use actix_web::http::header::LOCATION;
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 
 use crate::approvals::routes::awaits;
 use crate::approvals::{AwaitingApproval, Gated};
 use crate::common::ids::{AppId, BulkRevocationId};
-use crate::common::paging::PageCursor;
 use crate::common::text;
 use crate::connections::bulk_revocation::{
     BulkRevocation, Change, ChangeOutcome, CreateOutcome, DEFAULT_PER_SECOND, DryRun,
@@ -25,7 +24,7 @@ use crate::http::body::{Body, Id, UrlQuery};
 use crate::http::caller::{Authorized, needs};
 use crate::http::detached;
 use crate::http::operators::{Operators, query_problem};
-use crate::http::paging;
+use crate::http::paging::PageQuery;
 use crate::http::problem::{Problem, ProblemCode, code};
 use crate::http::responses::{ForClients, Problems, WithJson};
 use crate::users::ClientUserID;
@@ -251,18 +250,6 @@ pub fn created_id(context: &Context, outcome: &CreateOutcome) -> Result<BulkRevo
     }
 }
 
-/// Which page of a list.
-#[derive(Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-pub struct PageQuery {
-    /// How many at most: 50 by default, up to 100.
-    #[param(value_type = u8, required = false, minimum = 1, maximum = 100, default = 50)]
-    limit: Option<String>,
-    /// The `nextCursor` of the page before.
-    #[param(value_type = PageCursor, required = false)]
-    cursor: Option<String>,
-}
-
 /// One page of bulk revocations, newest first.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -288,8 +275,7 @@ pub async fn list(
     context: web::Data<Context>,
     query: UrlQuery<PageQuery>,
 ) -> Result<HttpResponse, Problem> {
-    let limit = paging::limit(query.0.limit.as_deref())?;
-    let cursor = paging::cursor(query.0.cursor.as_deref())?;
+    let (cursor, limit) = query.0.page()?;
     let mut conn = context.pool.acquire().await?;
     let page = bulk_revocation::list(&mut conn, caller.client.app, cursor, limit).await?;
     Ok(HttpResponse::Ok().json(BulkRevocationList {

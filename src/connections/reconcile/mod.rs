@@ -398,6 +398,7 @@ pub async fn housekeeping(context: &Context) -> Result<(), ConnectionError> {
     isolated(context, Reconciler::Housekeeping, ROW, fold.boxed()).await;
     let mut conn = context.pool.acquire().await?;
     context.metrics.backlog(&store::backlog(&mut conn).await?);
+    context.approvals.set(&approvals::waiting(&mut conn).await?);
     let overdue = store::due_summary(&mut conn).await?.overdue.unwrap_or_default();
     if context.metrics.overdue(overdue, OVERDUE) {
         let seconds = overdue.as_secs();

@@ -8,7 +8,7 @@ use crate::approvals::{Approval, ApprovalStatus, Kind};
 use crate::common::paging::Page;
 use crate::config::FourEyes;
 use crate::connections::bulk_revocation::{BulkRevocation, RequestedRevocation};
-use crate::console::connections::timeline::reason_field;
+use crate::console::connections::ending::reason_field;
 use crate::console::incident::Preview;
 use crate::console::incident::page::sample;
 use crate::console::layout::{Place, page};

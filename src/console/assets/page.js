@@ -72,18 +72,50 @@ function watch(url) {
       const since = whole.format(new Date(last));
       say("lost", `Contact lost. What stands below was true at ${since}. Trying again.`);
       if (source.readyState === EventSource.CLOSED) {
-        source.close();
         clearInterval(checking);
-        setTimeout(() => watch(url), 3000);
+        setTimeout(again, 3000);
       }
     }
   }, 1000);
+  // The browser does not say why it was refused: a session that has ended leads to the sign-in.
+  const again = async () => {
+    const answer = await fetch(url, { redirect: "manual" }).catch(() => null);
+    if (answer?.type !== "opaqueredirect") return watch(url);
+    return say("ended", "Your session has ended. Reload this page to sign in again.");
+  };
 }
 
-// Replaces the live part, and keeps the focus on the same link if it is still there.
+// Replaces the live part, and keeps the focus and what was scrolled sideways where they were, if that is still there.
 function show(markup) {
-  const focused = live.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
+  const same = (element) => (element.hasAttribute("href")
+    ? `a[href="${CSS.escape(element.getAttribute("href"))}"]`
+    : `[aria-label="${CSS.escape(element.getAttribute("aria-label") ?? "")}"]`);
+  const focused = live.contains(document.activeElement) ? same(document.activeElement) : null;
+  const scrolled = [...live.querySelectorAll(".scroll")].map((it) => [same(it), it.scrollLeft]);
   live.innerHTML = markup;
   localize(live);
-  if (focused) live.querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus();
+  if (focused) live.querySelector(focused)?.focus({ preventScroll: true });
+  for (const [selector, left] of scrolled) live.querySelector(selector)?.scrollTo({ left, behavior: "instant" });
 }
+
+// A form says that it was sent, and is sent once: to count what an incident matches takes a moment.
+document.addEventListener("submit", (event) => {
+  const form = event.target;
+  if (event.defaultPrevented || form.method !== "post") return;
+  if (form.ariaBusy === "true") {
+    event.preventDefault();
+    return;
+  }
+  form.ariaBusy = "true";
+  const status = document.createElement("p");
+  status.role = "status";
+  status.className = "soft";
+  status.dataset.sent = "";
+  form.append(status);
+  setTimeout(() => { status.textContent = "Sent. Waiting for the answer…"; }, 500);
+});
+// The page as the browser kept it when its form led on.
+addEventListener("pageshow", () => {
+  for (const form of document.querySelectorAll("form[aria-busy]")) form.ariaBusy = null;
+  for (const status of document.querySelectorAll("[data-sent]")) status.remove();
+});

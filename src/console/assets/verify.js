@@ -2,6 +2,9 @@
 // docs/audit.md; nothing of the server's own arithmetic is used.
 
 const DOMAIN = "strongroom audit link";
+// The `typ` of what is signed (RFC 7515 §4.1.9): one is never taken for the other.
+const CHECKPOINT = "strongroom-audit-checkpoint+jwt";
+const RECEIPT = "erasure-receipt+jwt";
 const utf8 = new TextEncoder();
 
 // One field: its length in four bytes, big-endian, and its bytes. An absent field is 2^32-1 and nothing.
@@ -44,25 +47,48 @@ export async function link(app, seq, before, version, event) {
 const base64url = (value) =>
   Uint8Array.from(atob(value.replaceAll("-", "+").replaceAll("_", "/")), (c) => c.charCodeAt(0));
 
+// What was checked and does not hold. Every other error means that it could not be checked.
+class Refuted extends Error {}
+
+// Reads from the console. A session that has ended leads to the sign-in instead.
+async function read(url) {
+  const answer = await fetch(url);
+  if (!answer.ok || answer.redirected) throw new Error("the console does not answer; sign in again, or try again in a moment");
+  return answer.json();
+}
+
+// The parts of a JSON Web Signature in its compact form (RFC 7515 §7.1).
+function parse(jws) {
+  const [head, body, signature, ...more] = jws.trim().split(".");
+  const json = (part) => JSON.parse(new TextDecoder().decode(base64url(part)));
+  try {
+    const [header, claims] = [json(head), json(body)];
+    const signed = utf8.encode(`${head}.${body}`);
+    if (header.alg && claims.sub && more.length === 0) return { header, claims, signature: base64url(signature), signed };
+  } catch {
+    // It is none.
+  }
+  throw new Refuted("this is no JSON Web Signature of this service’s");
+}
+
 const ALGORITHMS = {
   ES256: [{ name: "ECDSA", namedCurve: "P-256" }, { name: "ECDSA", hash: "SHA-256" }],
   RS256: [{ name: "RSASSA-PKCS1-v1_5", hash: "SHA-256" }, { name: "RSASSA-PKCS1-v1_5" }],
   EdDSA: [{ name: "Ed25519" }, { name: "Ed25519" }],
 };
 
-// Returns the claims of a JSON Web Signature (RFC 7515) if one of the published keys made it.
-async function claims(jws, keysAt) {
-  const [head, body, signature] = jws.trim().split(".");
-  if (!signature) throw new Error("this is no JSON Web Signature");
-  const { alg, kid } = JSON.parse(new TextDecoder().decode(base64url(head)));
-  const { keys } = await (await fetch(keysAt)).json();
+// Returns the claims of a JSON Web Signature of this type if one of the published keys made it.
+async function claims(jws, type, keysAt) {
+  const { header, claims, signature, signed } = parse(jws);
+  const { alg, kid, typ } = header;
+  const { keys } = await read(keysAt);
   const jwk = keys.find((key) => key.kid === kid && key.alg === alg);
-  if (!jwk || !ALGORITHMS[alg]) throw new Error(`no published key is ${kid}`);
+  if (!jwk || !Object.hasOwn(ALGORITHMS, alg)) throw new Refuted(`no published key is ${kid}`);
   const [importing, verifying] = ALGORITHMS[alg];
   const key = await crypto.subtle.importKey("jwk", jwk, importing, false, ["verify"]);
-  const good = await crypto.subtle.verify(verifying, key, base64url(signature), utf8.encode(`${head}.${body}`));
-  if (!good) throw new Error("the signature is not by that key");
-  return JSON.parse(new TextDecoder().decode(base64url(body)));
+  if (!(await crypto.subtle.verify(verifying, key, signature, signed))) throw new Refuted("the signature is not by that key");
+  if (typ !== type) throw new Refuted(`it is signed, and something else: ${typ}`);
+  return claims;
 }
 
 // Follows the chain from its first link. Returns what was found, or throws at the first link that does not hold.
@@ -70,21 +96,21 @@ async function follow(app, url, point, progress) {
   let seq = 0;
   let hash = new Uint8Array(32);
   for (;;) {
-    const links = await (await fetch(`${url}?after=${seq}`)).json();
+    const links = await read(`${url}?after=${seq}`);
     for (const each of links) {
-      if (each.seq !== seq + 1) throw new Error(`link ${seq + 1} is missing`);
-      if (!each.event) throw new Error(`the row of link ${each.seq} was removed`);
+      if (each.seq !== seq + 1) throw new Refuted(`link ${seq + 1} is missing`);
+      if (!each.event) throw new Refuted(`the row of link ${each.seq} was removed`);
       const computed = await link(app, each.seq, hash, each.version, each.event);
-      if (hex(computed) !== each.hash) throw new Error(`link ${each.seq} does not follow: its row or link was changed`);
+      if (hex(computed) !== each.hash) throw new Refuted(`link ${each.seq} does not follow: its row or link was changed`);
       if (point && point.seq === each.seq && point.hash !== each.hash) {
-        throw new Error(`link ${each.seq} is not the checkpoint’s: the chain was rewritten as a whole`);
+        throw new Refuted(`link ${each.seq} is not the checkpoint’s: the chain was rewritten as a whole`);
       }
       [seq, hash] = [each.seq, computed];
     }
     progress(seq);
     if (links.length === 0) break;
   }
-  if (point && point.seq > seq) throw new Error(`the checkpoint has ${point.seq} links, the chain ${seq}: its end was cut off`);
+  if (point && point.seq > seq) throw new Refuted(`the checkpoint has ${point.seq} links, the chain ${seq}: its end was cut off`);
   return { seq, hash: hex(hash) };
 }
 
@@ -99,15 +125,17 @@ async function verifyChain(section) {
   const bar = section.querySelector("[data-progress]");
   bar.hidden = false;
   const kept = section.querySelector("[data-kept]").value.trim();
-  const point = kept ? await claims(kept, keys) : null;
-  if (point && point.sub !== app) throw new Error("the checkpoint is of another app");
+  const point = kept ? await claims(kept, CHECKPOINT, keys) : null;
+  if (point && point.sub !== app) throw new Refuted("the checkpoint is of another app");
   const found = await follow(app, chain, point, (seq) => { bar.value = seq; });
   const compared = point ? ` The checkpoint of link ${point.seq} agrees.` : "";
   return `Every link holds: ${found.seq}, the last is ${found.hash}.${compared}`;
 }
 
 async function verifyReceipt(section) {
-  const receipt = await claims(section.querySelector(".jws").value, section.dataset.keys);
+  const { keys, user } = section.dataset;
+  const receipt = await claims(section.querySelector(".jws").value, RECEIPT, keys);
+  if (receipt.sub !== user) throw new Refuted(`it is about another person, ${receipt.sub}`);
   return `The signature holds: ${receipt.sub} was erased at ${receipt.erasedAt}, ${receipt.upstream} by the bank link.`;
 }
 
@@ -120,7 +148,8 @@ for (const section of document.querySelectorAll("[data-chain], [data-receipt]"))
     try {
       tell(section, "good", await ("chain" in section.dataset ? verifyChain : verifyReceipt)(section));
     } catch (error) {
-      tell(section, "bad", `It does not hold: ${error.message}.`);
+      if (error instanceof Refuted) tell(section, "bad", `It does not hold: ${error.message}.`);
+      else tell(section, "unknown", `It could not be checked: ${error.message}.`);
     }
     button.disabled = false;
   });

@@ -103,7 +103,7 @@ fn secrets(place: &Place<'_>, shown: &Shown) -> Markup {
             @if shown.secrets.is_empty() { (empty("None.")) } @else {
                 div.scroll tabindex="0" role="group" aria-label="Live secrets" {
                     table {
-                        thead { tr { th { "Secret" } th { "Made" } th { "Last used" } th { "Ends" } @if place.viewer.may_administer() { th { "" } } } }
+                        thead { tr { th { "Secret" } th { "Made" } th { "Last used" } th { "Ends" } @if place.viewer.may_administer() { th { "End it" } } } }
                         tbody { @for secret in &shown.secrets { (secret_row(place, shown, secret)) } }
                     }
                 }

@@ -1,5 +1,6 @@
 //! Connections: a search, the life of one as a timeline, and its revocation.
 
+pub mod ending;
 mod model;
 pub mod page;
 pub mod routes;

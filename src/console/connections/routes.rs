@@ -4,13 +4,12 @@ use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, web};
 use serde::Deserialize;
 
-use super::timeline::Done;
+use super::ending::{self, Ending};
 use super::{Query, page, timeline};
-use crate::common::ids::ConnectionId;
-use crate::connections::model::{RevocationKind, Status};
+use crate::approvals::Gated;
 use crate::connections::revocation::{self, Request, RevokeOutcome};
 use crate::connections::{Context, input, query};
-use crate::console::answer::see_other;
+use crate::console::answer::{see_other, to_approval};
 use crate::console::layout::{Place, Screen, answer};
 use crate::console::of_app::{OfApp, id_of};
 use crate::console::signed_in::SignedIn;
@@ -49,47 +48,23 @@ pub async fn show(
     let id = id_of(&path)?;
     let life = super::life(&mut context.pool.acquire().await?, app.id, id).await?;
     let life = life.ok_or_else(Problem::not_found)?;
-    let revoking = life.found.found.connection.status == Status::Revoking;
-    let done = after.done.as_ref().map(|_| if revoking { Done::Acknowledged } else { Done::Ended });
     let place = Place::new(&signed_in, &app, Screen::Connections, "Connection");
-    Ok(answer(StatusCode::OK, timeline::show(&place, &life, done)))
+    Ok(answer(StatusCode::OK, timeline::show(&place, &life, after.done.is_some())))
 }
 
-/// `GET …/delink`: asks.
-pub async fn ask_delink(
+/// `GET …/delink`, `…/invalidate`, `…/give-up`: asks.
+pub async fn ask(
     signed_in: SignedIn,
     app: OfApp,
     context: web::Data<Context>,
     path: web::Path<(String, String)>,
+    ending: Ending,
 ) -> Result<HttpResponse, Problem> {
-    ask(&signed_in, &app, &context, id_of(&path)?, RevocationKind::Delink).await
-}
-
-/// `GET …/invalidate`: asks.
-pub async fn ask_invalidate(
-    signed_in: SignedIn,
-    app: OfApp,
-    context: web::Data<Context>,
-    path: web::Path<(String, String)>,
-) -> Result<HttpResponse, Problem> {
-    ask(&signed_in, &app, &context, id_of(&path)?, RevocationKind::Invalidate).await
-}
-
-async fn ask(
-    signed_in: &SignedIn,
-    app: &OfApp,
-    context: &Context,
-    id: ConnectionId,
-    kind: RevocationKind,
-) -> Result<HttpResponse, Problem> {
-    let found = query::find(context, app.id, id).await?.ok_or_else(Problem::not_found)?;
-    let title = match kind {
-        RevocationKind::Delink => "Delink a connection",
-        RevocationKind::Invalidate => "Invalidate a connection",
-    };
-    let place = Place::new(signed_in, app, Screen::Connections, title);
-    let invalidates = kind == RevocationKind::Invalidate;
-    Ok(answer(StatusCode::OK, timeline::confirm(&place, &found, invalidates)))
+    let found = query::find(&context, app.id, id_of(&path)?).await?;
+    let found = found.ok_or_else(Problem::not_found)?;
+    let waits = ending == Ending::GiveUp && context.four_eyes.is_on();
+    let place = Place::new(&signed_in, &app, Screen::Connections, ending.title());
+    Ok(answer(StatusCode::OK, ending::confirm(&place, &found, ending, waits)))
 }
 
 /// The form.
@@ -99,49 +74,35 @@ pub struct Decision {
     reason: String,
 }
 
-/// `POST …/delink`.
-pub async fn delink(
+/// `POST …/delink`, `…/invalidate`, `…/give-up`: ends it as the API does, in a task of its own. Does not wait for the bank link: the
+/// page that follows says how it stands.
+pub async fn end(
     signed_in: SignedIn,
     app: OfApp,
     context: web::Data<Context>,
     path: web::Path<(String, String)>,
+    ending: Ending,
     form: web::Form<Decision>,
 ) -> Result<HttpResponse, Problem> {
-    revoke(signed_in, &app, context, id_of(&path)?, RevocationKind::Delink, form.into_inner()).await
-}
-
-/// `POST …/invalidate`.
-pub async fn invalidate(
-    signed_in: SignedIn,
-    app: OfApp,
-    context: web::Data<Context>,
-    path: web::Path<(String, String)>,
-    form: web::Form<Decision>,
-) -> Result<HttpResponse, Problem> {
-    let kind = RevocationKind::Invalidate;
-    revoke(signed_in, &app, context, id_of(&path)?, kind, form.into_inner()).await
-}
-
-/// Revokes as the API does, in a task of its own. Does not wait for the bank link: the page that follows says how it stands.
-async fn revoke(
-    signed_in: SignedIn,
-    app: &OfApp,
-    context: web::Data<Context>,
-    id: ConnectionId,
-    kind: RevocationKind,
-    Decision { reason }: Decision,
-) -> Result<HttpResponse, Problem> {
+    let (id, reason) = (id_of(&path)?, form.into_inner().reason);
     input::reason(&reason)?;
     let (of, tasks) = (app.id, context.tasks.clone());
     let revoking = async move {
-        let request = Request { kind, reason: Some(&reason), unconfirmed: None };
-        revocation::revoke(&context, &signed_in.actor, of, id, request).await
+        let actor = &signed_in.actor;
+        let Some(kind) = ending.told() else {
+            return revocation::invalidate_unconfirmed(&context, actor, of, id, reason).await;
+        };
+        let request = Request::told(kind, Some(&reason));
+        Ok(Gated::Done(revocation::revoke(&context, actor, of, id, request).await?))
     };
     match detached(&tasks, revoking).await?? {
-        RevokeOutcome::Unknown => Err(Problem::not_found()),
-        RevokeOutcome::NotActive => Ok(see_other(&format!("/apps/{of}/connections/{id}"))),
-        RevokeOutcome::Acknowledged => {
-            Ok(see_other(&format!("/apps/{of}/connections/{id}?done={}", kind.as_str())))
+        Gated::Awaits(approval) => Ok(to_approval(of, approval.id)),
+        Gated::Done(RevokeOutcome::Unknown) => Err(Problem::not_found()),
+        Gated::Done(RevokeOutcome::NotActive) => {
+            Ok(see_other(&format!("/apps/{of}/connections/{id}")))
+        }
+        Gated::Done(RevokeOutcome::Acknowledged) => {
+            Ok(see_other(&format!("/apps/{of}/connections/{id}?done=true")))
         }
     }
 }

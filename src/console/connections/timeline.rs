@@ -3,32 +3,23 @@
 use maud::{Markup, html};
 use time::OffsetDateTime;
 
+use super::ending;
 use super::model::{Life, Standing, Told};
 use crate::audit::{AuditEvent, Linked};
-use crate::connections::input::MAX_REASON;
 use crate::connections::model::{Connection, Status};
 use crate::console::layout::{Place, page};
 use crate::console::parts::{
-    Notice, ago, countdown, empty, form_token, id, moment, moment_or, notice, pill, row,
+    Notice, ago, countdown, empty, id, moment, moment_or, notice, pill, row,
 };
 
-/// What became of a form that was sent from here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Done {
-    /// It was revoked, and the bank link has confirmed.
-    Ended,
-    /// It was revoked here; the bank link has not confirmed.
-    Acknowledged,
-}
-
-/// Returns the page.
+/// Returns the page; with `done`, what became of the form that led here.
 #[must_use]
-pub fn show(place: &Place<'_>, life: &Life, done: Option<Done>) -> Markup {
+pub fn show(place: &Place<'_>, life: &Life, done: bool) -> Markup {
     let connection = &life.found.found.connection;
     page(
         place,
         &html! {
-            @if let Some(done) = done { (said(done)) }
+            @if done { (ending::done(connection)) }
             p.lead {
                 (pill(connection.status.as_str())) " " (id(connection.id)) " of "
                 a href=(place.at(format_args!("users/{}", life.found.found.user))) { (connection.client_user_id) }
@@ -36,27 +27,10 @@ pub fn show(place: &Place<'_>, life: &Life, done: Option<Done>) -> Markup {
             (meaning(connection.status))
             (properties(place, life))
             (at_work(&life.standing, life.at))
-            @if place.viewer.may_operate() && may_end(connection.status) { (actions(place, connection)) }
+            @if place.viewer.may_operate() { (ending::actions(place, connection)) }
             (timeline(life))
         },
     )
-}
-
-fn said(done: Done) -> Markup {
-    match done {
-        Done::Ended => {
-            notice(Notice::Good, "Ended", &html! { p { "Nothing of it lives at the bank link." } })
-        }
-        Done::Acknowledged => notice(
-            Notice::Info,
-            "Revoked here",
-            &html! { p { "Nothing uses the token any more. The bank link has not confirmed yet; it is told again until it does." } },
-        ),
-    }
-}
-
-const fn may_end(status: Status) -> bool {
-    matches!(status, Status::Pending | Status::Active | Status::Revoking)
 }
 
 fn meaning(status: Status) -> Markup {
@@ -160,66 +134,6 @@ fn at_work(standing: &Standing, now: OffsetDateTime) -> Markup {
                 }
                 @if idle { li.soft { "Nothing is under way." } }
             }
-        }
-    }
-}
-
-fn actions(place: &Place<'_>, connection: &Connection) -> Markup {
-    let ask = |what: &str| place.at(format_args!("connections/{}/{what}", connection.id));
-    html! {
-        section aria-labelledby="actions" {
-            h2 id="actions" { "End it" }
-            div.actions {
-                a.button href=(ask("delink")) { "Delink…" }
-                a.button.danger href=(ask("invalidate")) { "Invalidate…" }
-            }
-        }
-    }
-}
-
-/// Returns the page that asks whether a connection is to be ended, and says what follows.
-#[must_use]
-pub fn confirm(place: &Place<'_>, connection: &Connection, invalidates: bool) -> Markup {
-    let (what, button) =
-        if invalidates { ("invalidate", "Invalidate it") } else { ("delink", "Delink it") };
-    page(
-        place,
-        &html! {
-            p.lead { (pill(connection.status.as_str())) " " (id(connection.id)) " of " (connection.client_user_id) }
-            section aria-labelledby="follows" {
-                h2 id="follows" { "What follows" }
-                ul {
-                    li { "From this moment no backend reads the token and no call uses it. This cannot be undone: the user has to link the bank again." }
-                    li { "The bank link is told, and told again until it confirms. Until then the connection is " i { "revoking" } " and stands on Now." }
-                    @if invalidates {
-                        li { "It is recorded as dead, with your reason: for a stolen device, a leak, a token that nobody should have." }
-                    } @else {
-                        li { "It is recorded as unlinked, as if its user had asked for it." }
-                    }
-                    li { "The app’s backends get an event." }
-                }
-            }
-            form.decide method="post" action=(place.at(format_args!("connections/{}/{what}", connection.id))) {
-                (form_token(place.viewer.token))
-                (reason_field())
-                div.actions {
-                    button.danger type="submit" { (button) }
-                    a.button.quiet href=(place.at(format_args!("connections/{}", connection.id))) { "Leave it" }
-                }
-            }
-        },
-    )
-}
-
-/// Returns the field for the reason of what cannot be undone.
-#[must_use]
-pub fn reason_field() -> Markup {
-    html! {
-        div.field {
-            label for="reason" { "Reason" }
-            input id="reason" name="reason" required maxlength=(MAX_REASON) autocomplete="off"
-                aria-describedby="reason-help";
-            p.help id="reason-help" { "It stays in the trail. No names, no account numbers." }
         }
     }
 }

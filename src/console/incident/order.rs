@@ -1,4 +1,4 @@
-//! One order: how far it is, and pause, resume and cancel.
+//! One order: how far it is, pause and resume, and the page that asks whether to cancel it.
 
 use maud::{Markup, html};
 use time::{Duration, OffsetDateTime};
@@ -20,6 +20,7 @@ pub fn show(place: &Place<'_>, order: &BulkRevocation, now: OffsetDateTime) -> M
             }
             div id="live" { (live(place, order, now)) }
             @if place.viewer.may_operate() { (actions(place, order)) }
+            p.soft { "The address of this page can be pasted into the incident’s chat: whoever may sign in gets here." }
             (properties(order))
         },
     )
@@ -48,6 +49,12 @@ pub fn live(place: &Place<'_>, order: &BulkRevocation, now: OffsetDateTime) -> M
         @if order.status == BulkRevocationStatus::Paused && left > 0 {
             (notice(Notice::Warning, "Paused", &html! {
                 p { (number(left)) " tokens live at the bank link and are unusable here. Nothing is sent until it is resumed." }
+            }))
+        }
+        @if order.status == BulkRevocationStatus::Cancelled && order.failed > 0 {
+            (notice(Notice::Warning, "Cancelled", &html! {
+                p { (number(order.failed)) " ended without the bank link’s confirmation. What was held of them here is destroyed: their tokens may live on at the bank, and nobody can end them from here." }
+                p { a href=(place.at("connections?status=invalidated")) { "Those that are invalidated" } }
             }))
         }
         @if !order.errors.is_empty() {
@@ -112,12 +119,66 @@ fn actions(place: &Place<'_>, order: &BulkRevocation) -> Markup {
         }
     };
     html! {
-        div.actions {
-            @match order.status {
-                BulkRevocationStatus::Running => (button("pause", "Pause")),
-                BulkRevocationStatus::Paused => (button("resume", "Resume")),
-                BulkRevocationStatus::Cancelled | BulkRevocationStatus::Done => {},
+        @if may_be_cancelled(order) {
+            div.actions {
+                @if order.status == BulkRevocationStatus::Paused { (button("resume", "Resume")) }
+                @else { (button("pause", "Pause")) }
+                a.button.danger href=(place.at(format_args!("incident/{}/cancel", order.id))) { "Give up the rest…" }
             }
+        }
+    }
+}
+
+const fn may_be_cancelled(order: &BulkRevocation) -> bool {
+    matches!(order.status, BulkRevocationStatus::Running | BulkRevocationStatus::Paused)
+}
+
+/// Returns the page that asks whether what has no confirmation is to be given up, and says what that leaves at the bank; with
+/// `waits` a second person has to approve it.
+#[must_use]
+pub fn confirm_cancel(place: &Place<'_>, order: &BulkRevocation, waits: bool) -> Markup {
+    let back = place.at(format_args!("incident/{}", order.id));
+    page(
+        place,
+        &html! {
+            p.lead { (pill(state(order))) " " (order.reason) }
+            @if may_be_cancelled(order) {
+                (left_by_cancelling(order))
+                @if waits {
+                    (notice(Notice::Info, "A second person has to approve this", &html! {
+                        p { "Until then the incident goes on. Send them the address of the next page; it ends after an hour." }
+                    }))
+                }
+                form.decide method="post" action={ (back) "/cancel" } {
+                    (form_token(place.viewer.token))
+                    div.actions {
+                        button.danger type="submit" { @if waits { "Ask to give up the rest" } @else { "Give up the rest" } }
+                        a.button.quiet href=(back) { "Go on with it" }
+                    }
+                }
+            } @else {
+                p { "It has ended: there is nothing left to give up." }
+                p { a.button.quiet href=(back) { "Back to it" } }
+            }
+        },
+    )
+}
+
+fn left_by_cancelling(order: &BulkRevocation) -> Markup {
+    html! {
+        section aria-labelledby="follows" {
+            h2 id="follows" { "What follows" }
+            p.lead { strong { (number(order.telling + order.waiting)) } " tokens live at the bank link at this moment, and would be given up." }
+            ul {
+                @if order.matched.is_none() { li { "Not all that it matches is counted yet: it may be more." } }
+                li { strong { "The bank link is not told of them any more." } " What is held here is destroyed at once, so that nobody can end these tokens from here. They may live on at the bank; the bank link can end their logins there, and so can the users." }
+                li { "Nothing becomes usable again: also those users have to link their banks again." }
+                li { (number(order.told)) " are confirmed, and stay so." }
+                li { "They are recorded as invalidated without a confirmation, which is counted as such and raises an alert. This cannot be undone." }
+            }
+            (notice(Notice::Warning, "To stop for now, pause", &html! {
+                p { "Pausing keeps the tokens sealed, so that they can be delinked later." }
+            }))
         }
     }
 }

@@ -6,7 +6,7 @@ use super::Preview;
 use super::model::{Asked, Invalid};
 use crate::common::paging::Page;
 use crate::connections::bulk_revocation::{BulkRevocation, DEFAULT_PER_SECOND, MAX_PER_SECOND};
-use crate::console::connections::timeline::reason_field;
+use crate::console::connections::ending::reason_field;
 use crate::console::incident::order;
 use crate::console::layout::{Place, page};
 use crate::console::parts::{Notice, empty, form_token, id, moment, more, notice, number, pill};

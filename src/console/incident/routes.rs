@@ -210,13 +210,58 @@ async fn change(
     change: Change<'_>,
 ) -> Result<HttpResponse, Problem> {
     let mut conn = context.pool.acquire().await?;
-    match bulk_revocation::change(&mut conn, &signed_in.actor, app.id, id, change).await? {
-        ChangeOutcome::Yes(_) => context.wake.notify_one(),
+    let outcome = bulk_revocation::change(&mut conn, &signed_in.actor, app.id, id, change).await?;
+    changed(app, context, id, outcome)
+}
+
+/// `GET …/{order}/cancel`: asks.
+pub async fn ask_cancel(
+    signed_in: SignedIn,
+    app: OfApp,
+    context: web::Data<Context>,
+    path: web::Path<(String, String)>,
+) -> Result<HttpResponse, Problem> {
+    let mut conn = context.pool.acquire().await?;
+    let found = bulk_revocation::find(&mut conn, app.id, id_of(&path)?).await?;
+    let found = found.ok_or_else(Problem::not_found)?;
+    let place = Place::new(&signed_in, &app, Screen::Incident, "Give up the rest of an incident");
+    Ok(answer(StatusCode::OK, order::confirm_cancel(&place, &found, context.four_eyes.is_on())))
+}
+
+/// `POST …/{order}/cancel`, as the API does, in a task of its own.
+pub async fn cancel(
+    signed_in: SignedIn,
+    app: OfApp,
+    context: web::Data<Context>,
+    path: web::Path<(String, String)>,
+) -> Result<HttpResponse, Problem> {
+    let (id, of, within) = (id_of(&path)?, app.id, context.clone());
+    let cancelling = async move {
+        let mut conn = within.pool.acquire().await?;
+        let (vault, four_eyes) = (&within.vault, within.four_eyes);
+        bulk_revocation::cancel(&mut conn, vault, four_eyes, &signed_in.actor, of, id).await
+    };
+    match detached(&context.tasks, cancelling).await?? {
+        Gated::Done(outcome) => changed(&app, &context, id, outcome),
+        Gated::Awaits(approval) => Ok(to_approval(of, approval.id)),
+    }
+}
+
+/// Counts and wakes what a change affects, and leads to the order.
+fn changed(
+    app: &OfApp,
+    context: &Context,
+    id: BulkRevocationId,
+    outcome: ChangeOutcome,
+) -> Result<HttpResponse, Problem> {
+    match outcome {
+        ChangeOutcome::Yes(ended) => bulk_revocation::count_given_up(context, ended),
         ChangeOutcome::AtItsEnd => {
             let detail = "It was cancelled, or it has finished.";
             return Err(Problem::new(ProblemCode::OrderEnded, detail));
         }
         ChangeOutcome::Unknown => return Err(Problem::not_found()),
     }
+    context.wake.notify_one();
     Ok(see_other(&format!("/apps/{}/incident/{id}", app.id)))
 }

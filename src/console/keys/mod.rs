@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 
 use crate::database::{self, Conn, Pool};
 use crate::oauth::signing_keys::{self, KeyInfo};
-use crate::vault::{self, DataKeyGroup, KnownMasterKey, MasterKeyId, Vault};
+use crate::vault::{self, DataKeyGroup, Estimate, KnownMasterKey, MasterKeyId, Vault};
 
 /// How long a count of the data keys is shown before it is made again.
 const COUNT_LASTS: Duration = Duration::from_mins(1);
@@ -30,19 +30,39 @@ pub struct Counted {
 /// A key is due once one of its kind has made a hundredth of the 2³² encryptions that AES-GCM allows under one key.
 const DUE_AT: i64 = (1 << 32) / 100;
 
-/// What is to be done about keys.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Due {
-    /// The master keys that are due, or that wrap data keys which are.
-    pub masters: BTreeSet<MasterKeyId>,
-    /// Since when the oldest unfinished rotation of data keys waits for its next step.
-    pub rotating_since: Option<OffsetDateTime>,
+/// Values up to which they are counted while a page waits.
+const COUNTED: i64 = 5_000_000;
+
+/// What is to be done about keys, without counting.
+#[derive(Clone, Copy, Debug)]
+pub struct Due(Estimate);
+
+impl Due {
+    /// Returns about how many values are sealed, or data keys wrapped, if one key may have made more encryptions than it should:
+    /// `strongroom keys status` counts them by key. With fewer no key is due, whatever their shares are.
+    #[must_use]
+    pub fn may_be(&self) -> Option<i64> {
+        let most = self.0.values.max(self.0.data_keys);
+        (most >= DUE_AT).then_some(most)
+    }
+
+    /// Returns since when a rotation of data keys waits for its next step.
+    #[must_use]
+    pub const fn rotating_since(&self) -> Option<OffsetDateTime> {
+        self.0.rotating_since
+    }
+}
+
+/// Reads what is to be done about keys, in the same time however many there are.
+pub async fn due(conn: &mut Conn) -> sqlx::Result<Due> {
+    Ok(Due(vault::estimate(conn).await?))
 }
 
 impl Counted {
-    /// Returns what is due; `None` if the data keys are too many to be counted while a page waits.
+    /// Returns the master keys that are due, or that wrap data keys which are; `None` if the data keys are too many to be
+    /// counted while a page waits.
     #[must_use]
-    pub fn due(&self) -> Option<Due> {
+    pub fn due(&self) -> Option<BTreeSet<MasterKeyId>> {
         let groups = self.groups.as_ref()?;
         let mut wraps: BTreeMap<&MasterKeyId, i64> = BTreeMap::new();
         for group in groups {
@@ -51,9 +71,7 @@ impl Counted {
         let sealed_much = groups.iter().filter(|group| group.most_seals >= DUE_AT);
         let wraps_much = wraps.iter().filter(|(_, count)| **count >= DUE_AT);
         let masters = sealed_much.map(|group| &group.master_key);
-        let masters = masters.chain(wraps_much.map(|(master, _)| *master)).cloned().collect();
-        let rotating_since = groups.iter().filter_map(|group| group.rotating_since).min();
-        Some(Due { masters, rotating_since })
+        Some(masters.chain(wraps_much.map(|(master, _)| *master)).cloned().collect())
     }
 }
 
@@ -126,6 +144,9 @@ impl Counts {
 async fn count(pool: &Pool) -> sqlx::Result<Counted> {
     let mut conn = pool.acquire().await?;
     let at = database::now(&mut conn).await?;
+    if vault::estimate(&mut conn).await?.values > COUNTED {
+        return Ok(Counted { at, groups: None });
+    }
     Ok(Counted { at, groups: vault::data_key_groups(&mut conn).await.ok() })
 }
 
@@ -167,19 +188,31 @@ mod tests {
         Counted { at, groups: Some(groups.iter().map(group).collect()) }
     }
 
+    fn due_masters(counted: &Counted) -> Option<Vec<String>> {
+        Some(counted.due()?.iter().map(ToString::to_string).collect())
+    }
+
     #[test]
     fn a_key_is_due_by_its_own_seals_or_by_those_of_a_key_that_it_wraps() {
         let half = DUE_AT / 2;
         let fine = counted(&[("one", half, half), ("two", half, DUE_AT - 1)]);
-        assert_eq!(fine.due(), Some(Due::default()));
+        assert_eq!(due_masters(&fine), Some(vec![]));
         let wraps = counted(&[("one", half, 1), ("one", half + 1, 1), ("two", 1, 1)]);
-        assert!(wraps.due().unwrap().masters.iter().map(ToString::to_string).eq(["one"]));
+        assert_eq!(due_masters(&wraps), Some(vec!["one".to_owned()]));
         let seals = counted(&[("one", 1, 1), ("two", 1, DUE_AT)]);
-        assert!(seals.due().unwrap().masters.iter().map(ToString::to_string).eq(["two"]));
+        assert_eq!(due_masters(&seals), Some(vec!["two".to_owned()]));
     }
 
     #[test]
     fn nothing_is_said_to_be_due_or_not_before_it_was_counted() {
         assert_eq!(Counted { at: OffsetDateTime::UNIX_EPOCH, groups: None }.due(), None);
+    }
+
+    #[test]
+    fn a_key_may_be_due_only_if_all_of_them_together_have_done_so_much() {
+        let due = |values, data_keys| Due(Estimate { values, data_keys, rotating_since: None });
+        assert_eq!(due(DUE_AT - 1, DUE_AT - 1).may_be(), None);
+        assert_eq!(due(DUE_AT, 7).may_be(), Some(DUE_AT));
+        assert_eq!(due(7, DUE_AT + 1).may_be(), Some(DUE_AT + 1));
     }
 }

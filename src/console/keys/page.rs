@@ -49,8 +49,7 @@ fn branch(master: &Master, counted: Option<&Counted>) -> Markup {
     let groups = counted.and_then(|counted| counted.groups.as_deref()).unwrap_or_default();
     let own: Vec<_> = groups.iter().filter(|group| group.master_key == master.key.id).collect();
     let wraps: i64 = own.iter().map(|group| group.count).sum();
-    let due =
-        counted.and_then(Counted::due).is_some_and(|due| due.masters.contains(&master.key.id));
+    let due = counted.and_then(Counted::due).is_some_and(|due| due.contains(&master.key.id));
     let words = match master.state {
         "wraps" => "wraps new data keys",
         "opens" => "opens what it wrapped",

@@ -13,11 +13,11 @@ use crate::common::ids::AppId;
 use crate::connections::Context;
 use crate::connections::model::Status;
 use crate::connections::query::search::{self, StatusCount};
-use crate::console::keys::{Counts, Due};
+use crate::console::keys;
 use crate::database::{self, Conn};
 
-/// Reads what the database says about the app. `keys` is what is due of the keys.
-async fn read(conn: &mut Conn, app: AppId, keys: Option<Due>) -> sqlx::Result<Database> {
+/// Reads what the database says about the app.
+async fn read(conn: &mut Conn, app: AppId) -> sqlx::Result<Database> {
     let counts = search::stats(conn, app).await?;
     let count = |status| count(&counts, status);
     Ok(Database {
@@ -35,7 +35,7 @@ async fn read(conn: &mut Conn, app: AppId, keys: Option<Due>) -> sqlx::Result<Da
         upstreams: store::upstreams(conn, app).await?,
         webhooks: store::webhooks(conn, app).await?,
         chain: audit::standing(conn, app).await?,
-        keys,
+        keys: keys::due(conn).await?,
     })
 }
 
@@ -61,10 +61,8 @@ pub fn process(context: &Context) -> Process {
 }
 
 /// Reads both; without the database, what this process knows.
-pub async fn load(context: &Context, counts: &Counts, app: AppId) -> Now {
-    // Before a connection is taken: the count takes one of its own, and there are few.
-    let keys = counts.get(&context.pool).await.and_then(|counted| counted.due());
-    let database = async { read(&mut context.pool.acquire().await?, app, keys).await };
+pub async fn load(context: &Context, app: AppId) -> Now {
+    let database = async { read(&mut context.pool.acquire().await?, app).await };
     let database = database.await.inspect_err(|error| {
         tracing::warn!(cause = %error, "the console could not read the database");
     });

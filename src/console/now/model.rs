@@ -140,8 +140,8 @@ pub struct Database {
     pub upstreams: Vec<TroubledUpstream>,
     pub webhooks: Vec<TroubledWebhook>,
     pub chain: Standing,
-    /// What is due of the keys; `None` while it is being counted, or if they are too many for that.
-    pub keys: Option<Due>,
+    /// What is to be done about keys.
+    pub keys: Due,
 }
 
 impl Database {

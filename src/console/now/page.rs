@@ -271,33 +271,27 @@ fn chain(place: &Place<'_>, database: &Database) -> Markup {
                 (number(chain.seq)) " links"
                 @if let Some(at) = chain.linked_at { ", the last " (ago(at, database.at)) }
                 "; " (at_most(chain.waiting, COUNTED)) " rows of all apps wait for theirs. "
-                a href=(place.at("audit#verify")) { "Verify it in this browser" }
+                a href=(place.at("audit#verify")) { "Verify it in this browser, or take a checkpoint" }
             }
         }
     }
 }
 
 fn keys(place: &Place<'_>, database: &Database) -> Markup {
-    let link = html! { a href=(place.at("keys")) { "The keys" } };
     html! {
         section aria-labelledby="keys" {
             h2 id="keys" { "Keys that are due" }
-            @match &database.keys {
-                None => p.soft { "The data keys are not counted yet, or too many to count them here. " (link) },
-                Some(due) => {
-                    @if due.masters.is_empty() { (empty("None: no key has sealed so much that it has to be rotated.")) }
-                    @else {
-                        ul.reasons {
-                            @for master in &due.masters {
-                                li { strong { "Rotation is due" } " of " (id(master)) ", or of data keys that it wraps. " (link) }
-                            }
-                        }
-                    }
-                    @if let Some(at) = due.rotating_since {
-                        p { "A rotation of data keys is not finished; its oldest step waits since " (moment(at)) ". " code { "strongroom keys rotate-data" } " goes on." }
-                    }
-                }
+            @match database.keys.may_be() {
+                None => (empty("None: all keys together have not sealed a hundredth of what one key may.")),
+                Some(most) => p {
+                    "About " (number(most)) " values are sealed or keys wrapped, so that one of the keys may be due for \
+                    rotation: " code { "strongroom keys status" } " counts them by key."
+                },
             }
+            @if let Some(at) = database.keys.rotating_since() {
+                p { "A rotation of data keys is not finished; a step of it waits since " (moment(at)) ". " code { "strongroom keys rotate-data" } " goes on." }
+            }
+            p { a href=(place.at("keys")) { "The keys" } }
         }
     }
 }

@@ -5,20 +5,14 @@ use actix_web::{HttpRequest, HttpResponse, web};
 
 use super::page as pages;
 use crate::connections::Context;
-use crate::console::keys::Counts;
 use crate::console::layout::{Place, Screen, answer};
 use crate::console::live as streams;
 use crate::console::of_app::OfApp;
 use crate::console::signed_in::SignedIn;
 
 /// `GET /apps/{app}/now`.
-pub async fn page(
-    signed_in: SignedIn,
-    app: OfApp,
-    context: web::Data<Context>,
-    counts: web::Data<Counts>,
-) -> HttpResponse {
-    let now = super::load(&context, &counts, app.id).await;
+pub async fn page(signed_in: SignedIn, app: OfApp, context: web::Data<Context>) -> HttpResponse {
+    let now = super::load(&context, app.id).await;
     let place = Place::new(&signed_in, &app, Screen::Now, "Now");
     answer(StatusCode::OK, pages::show(&place, &now))
 }
@@ -29,14 +23,12 @@ pub async fn live(
     signed_in: SignedIn,
     app: OfApp,
     context: web::Data<Context>,
-    counts: web::Data<Counts>,
 ) -> HttpResponse {
     let tasks = context.tasks.clone();
     streams::stream(&req, tasks, move || {
-        let (signed_in, app) = (signed_in.clone(), app.clone());
-        let (context, counts) = (context.clone(), counts.clone());
+        let (signed_in, app, context) = (signed_in.clone(), app.clone(), context.clone());
         async move {
-            let now = super::load(&context, &counts, app.id).await;
+            let now = super::load(&context, app.id).await;
             pages::live(&Place::new(&signed_in, &app, Screen::Now, "Now"), &now)
         }
     })

@@ -7,11 +7,11 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use maud::{Markup, html};
 use serde::Deserialize;
 use serde_json::json;
-use time::format_description::well_known::Rfc3339;
 
 use super::answer::{Refusal, see_other};
 use super::context::Console;
 use super::layout::{Page, token_field};
+use super::parts::moment;
 use super::signed_in::SignedIn;
 use crate::http::problem::Problem;
 use crate::operators::OperatorError;
@@ -47,14 +47,11 @@ pub async fn page(
 }
 
 fn item(passkey: &Passkey, signed_in: &SignedIn) -> Markup {
-    let time = |at: time::OffsetDateTime| at.format(&Rfc3339).unwrap_or_default();
     html! {
         li {
             strong { (passkey.label) }
-            " added " time datetime=(time(passkey.created_at)) { (passkey.created_at.date()) }
-            @if let Some(at) = passkey.last_used_at {
-                ", last used " time datetime=(time(at)) { (at.date()) }
-            }
+            " added " (moment(passkey.created_at))
+            @if let Some(at) = passkey.last_used_at { ", last used " (moment(at)) }
             form method="post" action="/passkeys/remove" {
                 (token_field(signed_in))
                 input type="hidden" name="id" value=(URL_SAFE_NO_PAD.encode(&passkey.id));

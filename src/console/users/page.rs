@@ -119,7 +119,10 @@ pub fn confirm(place: &Place<'_>, shown: &Shown, person: &Person, waits: bool) -
         place,
         &html! {
             p.lead { (person.user.client_user_id) " · " (id(shown.id)) }
-            (preview(&person.goes))
+            section aria-labelledby="follows" {
+                h2 id="follows" { "What follows" }
+                (preview(&person.goes))
+            }
             @if waits {
                 (notice(Notice::Info, "A second person has to approve this", &html! {
                     p { "Until then everything stays as it is. Send them the address of the next page; it ends after an hour." }
@@ -160,18 +163,21 @@ fn erasure_state(shown: &Shown, erasure: &Erasure, receipt: Option<&Receipt>) ->
                     (row("Unconfirmed", &html! { (number(erased.unconfirmed)) " connections ended without the bank link’s confirmation" }))
                 }
             }
-            @if let Some(jws) = receipt.and_then(|receipt| receipt.receipt.as_deref()) { (signed(jws)) }
+            @if let Some(jws) = receipt.and_then(|receipt| receipt.receipt.as_deref()) { (signed(shown, jws)) }
         }
     }
 }
 
-fn signed(jws: &str) -> Markup {
+fn signed(shown: &Shown, jws: &str) -> Markup {
     html! {
-        div.verify data-receipt data-keys="/jwks.json" {
+        div.verify data-receipt data-user=(shown.id) data-keys="/jwks.json" {
             h3 { "Receipt" }
-            textarea.jws readonly rows="4" aria-label="Receipt" { (jws) }
+            div.field {
+                label for="receipt" { "A JSON Web Signature. To check one that you were given, put it here instead" }
+                textarea.jws id="receipt" rows="6" spellcheck="false" { (jws) }
+            }
             p { button type="button" data-verify hidden { "Verify it in this browser" } }
-            p role="status" data-result { "A JSON Web Signature; the keys are at /.well-known/jwks.json." }
+            p role="status" data-result { "The keys are at /.well-known/jwks.json." }
         }
     }
 }
