@@ -142,22 +142,6 @@ test("with the keyboard alone the content is reached past the navigation, and a 
   assert.equal(await table.evaluate((it) => it === document.activeElement), true);
 });
 
-test("a form is sent once and says that it waits", async () => {
-  const { page, go } = await signedIn();
-  await go(`${app}/incident/new`);
-  const held = [];
-  await page.route("**/incident/preview", (route) => { held.push(route); });
-  await page.getByLabel("every connection of this app").check();
-  const button = page.getByRole("button", { name: "Count them" });
-  await button.click({ noWaitAfter: true });
-  await page.evaluate(() => document.querySelector("form.incident button").click());
-  await page.getByText("Sent. Waiting for the answer…").waitFor();
-  assert.equal(held.length, 1);
-  await held[0].continue();
-  await page.getByText("Dry run: nothing was revoked").waitFor();
-  assert.equal(held.length, 1);
-});
-
 test("a connection's life shows each row's link, and an incident of a few users ends theirs after its dry run", async () => {
   const { page, go } = await signedIn();
   await go(connection);
