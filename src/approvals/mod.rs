@@ -30,14 +30,15 @@ use crate::vault::{KeyedHash, Vault};
 pub const FRESH_MINUTES: i32 = 5;
 /// For how many minutes a session lives: what a rejection needs.
 const SESSION_MINUTES: i32 = 12 * 60;
-/// Requests of an app, or of the deployment, that wait at most.
-const MAX_PENDING: i64 = 100;
+/// Requests of one requester that wait in an app, or in the deployment, at most. There is no limit for all of them together: a
+/// client whose secret was stolen would keep everybody from asking for what stops it.
+const MAX_PENDING: i64 = 20;
 
 /// Why a request was not recorded.
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
     /// Too many wait already.
-    #[error("{MAX_PENDING} requests wait for an approval already; decide or withdraw some of them")]
+    #[error("{MAX_PENDING} requests of yours wait for an approval already; withdraw some of them")]
     TooMany,
     /// The actor is neither a client nor an operator.
     #[error("only a client or an operator can ask for this")]
@@ -135,7 +136,7 @@ pub async fn ask(
         tx.commit().await?;
         return Ok(Gated::Awaits(waiting));
     }
-    if store::pending_count(&mut tx, new.app).await? >= MAX_PENDING {
+    if store::pending_of(&mut tx, new.app, &requested_by).await? >= MAX_PENDING {
         return Err(AskError::TooMany);
     }
     let id = ApprovalId::new();

@@ -137,6 +137,26 @@ pub async fn pending_count(conn: &mut Conn, app: Option<AppId>) -> sqlx::Result<
     .await
 }
 
+/// Counts what waits in the app, or in the deployment, of what this requester asked for.
+///
+/// # Errors
+/// The database's.
+pub async fn pending_of(
+    conn: &mut Conn,
+    app: Option<AppId>,
+    requested_by: &str,
+) -> sqlx::Result<i64> {
+    sqlx::query_scalar!(
+        r#"SELECT count(*) AS "n!" FROM approvals
+         WHERE status = 'pending' AND expires_at > (SELECT strongroom_now()) AND app_id IS NOT DISTINCT FROM $1
+           AND requested_by = $2"#,
+        app.map(AppId::uuid),
+        requested_by,
+    )
+    .fetch_one(conn)
+    .await
+}
+
 /// Counts what waits, by its kind: in every app and in the deployment.
 ///
 /// # Errors
@@ -150,11 +170,12 @@ pub async fn waiting(conn: &mut Conn) -> sqlx::Result<Vec<Waiting>> {
     )
     .fetch_all(conn)
     .await?;
-    let waiting = rows.into_iter().map(|row| {
-        let kind = Kind::parse(&row.kind).ok_or_else(defect)?;
-        Ok(Waiting { kind, count: row.count, oldest: row.oldest })
+    // A kind that a newer replica brings is that one's to count.
+    let waiting = rows.into_iter().filter_map(|row| {
+        let kind = Kind::parse(&row.kind)?;
+        Some(Waiting { kind, count: row.count, oldest: row.oldest })
     });
-    waiting.collect()
+    Ok(waiting.collect())
 }
 
 /// Returns one request of the app or of the deployment.

@@ -396,9 +396,14 @@ pub async fn housekeeping(context: &Context) -> Result<(), ConnectionError> {
     isolated(context, Reconciler::Housekeeping, ROW, history.boxed()).await;
     let fold = async { Ok(query::store::fold_changes(&mut context.pool.acquire().await?).await?) };
     isolated(context, Reconciler::Housekeeping, ROW, fold.boxed()).await;
+    let waiting = async {
+        let waiting = approvals::waiting(&mut context.pool.acquire().await?).await?;
+        context.approvals.set(&waiting);
+        Ok(())
+    };
+    isolated(context, Reconciler::Housekeeping, ROW, waiting.boxed()).await;
     let mut conn = context.pool.acquire().await?;
     context.metrics.backlog(&store::backlog(&mut conn).await?);
-    context.approvals.set(&approvals::waiting(&mut conn).await?);
     let overdue = store::due_summary(&mut conn).await?.overdue.unwrap_or_default();
     if context.metrics.overdue(overdue, OVERDUE) {
         let seconds = overdue.as_secs();
