@@ -306,6 +306,45 @@ async fn giving_up_what_an_incident_has_not_delinked_waits() {
 }
 
 #[tokio::test]
+async fn a_revocation_that_cannot_be_counted_in_time_can_be_approved_all_the_same() {
+    let app = above("0").await;
+    app.active("ada").await;
+    let approval = waiting(&revoke_all(&app).await);
+    let browser = Browser::of(&app, "bob", Role::Operator).await;
+    let page = format!("{}/approve", page_of(&browser, &approval).await);
+    // The dry run reads these, and waits for as long as it may.
+    let mut held = app.database.pool.begin().await.unwrap();
+    sqlx::query("LOCK TABLE connection_counts").execute(&mut *held).await.unwrap();
+    let answer = browser.get(&page).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    assert!(answer.text.contains("could not be counted in time"), "{}", answer.text);
+    assert!(answer.text.contains("incident 7"), "the request is whole: {}", answer.text);
+    assert!(answer.text.contains("Approve and carry out"), "{}", answer.text);
+    held.rollback().await.unwrap();
+    assert!(!browser.get(&page).await.text.contains("could not be counted"));
+    assert_eq!(approve(&browser, &approval).await.status, 303);
+}
+
+#[tokio::test]
+async fn what_one_client_asks_for_keeps_nobody_else_from_asking() {
+    let app = above("0").await;
+    app.active("ada").await;
+    let token = app.token().await;
+    for n in 0..20 {
+        let body = json!({ "kind": "invalidate", "reason": format!("junk {n}"), "filter": { "all": true } });
+        waiting(&app.api.post(&token, "/v1/admin/revocations", &body).await);
+    }
+    let one_more = json!({ "kind": "invalidate", "reason": "junk", "filter": { "all": true } });
+    let refused = app.api.post(&token, "/v1/admin/revocations", &one_more).await;
+    assert_eq!(refused.problem(), (429, "too_many_requests"));
+    let browser = Browser::of(&app, "bob", Role::Operator).await;
+    let form = [("kind", "invalidate"), ("all", "true"), ("reason", "the real one")];
+    let answer = browser.post(&format!("{}/incident", pages(&browser).await), &form).await;
+    assert_eq!(answer.status, 303, "{}", answer.text);
+    assert!(answer.header("location").contains("/approvals/"), "{}", answer.header("location"));
+}
+
+#[tokio::test]
 async fn a_request_that_somebody_changed_in_the_table_is_not_carried_out() {
     let app = above("1000").await;
     app.active("ada").await;

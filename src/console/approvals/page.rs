@@ -99,7 +99,7 @@ pub fn show(place: &Place<'_>, shown: &Shown) -> Markup {
         place,
         &html! {
             (head(shown))
-            @if let Some(effect) = &shown.effect { (dry_run(place, shown, effect)) }
+            (dry_run(place, shown))
             @if shown.waits() { (actions(place, shown)) }
         },
     )
@@ -113,7 +113,7 @@ pub fn confirm(place: &Place<'_>, shown: &Shown) -> Markup {
         place,
         &html! {
             (head(shown))
-            @if let Some(effect) = &shown.effect { (dry_run(place, shown, effect)) }
+            (dry_run(place, shown))
             @if shown.waits() && shown.may_decide && !shown.is_own {
                 (notice(Notice::Danger, "This cannot be undone", &html! {
                     p { "Approving carries it out in the same step, as it stands here. What matches by then is affected, also if that is more than the number above." }
@@ -153,7 +153,10 @@ fn head(shown: &Shown) -> Markup {
     }
 }
 
-fn dry_run(place: &Place<'_>, shown: &Shown, effect: &Effect) -> Markup {
+fn dry_run(place: &Place<'_>, shown: &Shown) -> Markup {
+    let Some(effect) = &shown.effect else {
+        return html! { @if shown.waits() { (not_counted(shown)) } };
+    };
     html! {
         section aria-labelledby="dry" {
             h2 id="dry" { "What it would do now" }
@@ -183,6 +186,23 @@ fn dry_run(place: &Place<'_>, shown: &Shown, effect: &Effect) -> Markup {
             }
         }
     }
+}
+
+/// Says that there is no dry run. The request is shown as it was asked for, and can be decided all the same.
+fn not_counted(shown: &Shown) -> Markup {
+    notice(
+        Notice::Warning,
+        "What it would do now could not be counted in time",
+        &html! {
+            p {
+                "The request above is whole, and approving carries it out. "
+                @if let Some(matched) = shown.approval.matched {
+                    "It affected " (number(matched)) " connections when it was asked for. "
+                }
+                "Load this page again for another try."
+            }
+        },
+    )
 }
 
 fn revocation(

@@ -5,9 +5,9 @@ use actix_web::{Error, HttpResponse, web};
 use serde::Deserialize;
 
 use super::carry_out::{self, Failure};
-use super::effect;
+use super::effect::{self, Effect};
 use super::page::{self, Shown};
-use crate::approvals::{self, ApprovalStatus};
+use crate::approvals::{self, ApprovalStatus, Kind};
 use crate::common::ids::ApprovalId;
 use crate::connections::Context;
 use crate::connections::input;
@@ -17,7 +17,7 @@ use crate::console::of_app::{OfApp, id_of};
 use crate::console::signed_in::SignedIn;
 use crate::database;
 use crate::http::detached;
-use crate::http::operators::{Operators, query_problem};
+use crate::http::operators::Operators;
 use crate::http::problem::Problem;
 
 /// Requests on a page.
@@ -44,26 +44,27 @@ pub async fn list(
     Ok(answer(StatusCode::OK, page::list(&place, &found, context.four_eyes, at)))
 }
 
-/// Reads a request with its dry run, which is of this moment.
+/// Reads a request with its dry run, which is of this moment. Without a dry run if that takes too long, or if somebody else's
+/// query of the app is under way: a request that matches much must not be one that nobody can approve.
 async fn read(
     signed_in: &SignedIn,
     app: &OfApp,
+    context: &Context,
     operators: &Operators,
     id: ApprovalId,
 ) -> Result<Shown, Problem> {
-    let mut conn = operators.begin(app.id).await?;
+    let mut conn = context.pool.acquire().await?;
     let approval = approvals::find(&mut conn, app.id, id).await?.ok_or_else(Problem::not_found)?;
     let request = approvals::request(&mut conn, app.id, id).await?;
+    let at = database::now(&mut conn).await?;
+    drop(conn);
     let effect = match request.filter(|_| approval.status == ApprovalStatus::Pending) {
-        Some(request) => {
-            let looked = effect::look(&mut conn, app.id, approval.kind, &request).await;
-            Some(looked.map_err(query_problem)?)
-        }
+        Some(request) => looked_at(app, operators, approval.kind, &request).await,
         None => None,
     };
     let session = &signed_in.session;
     Ok(Shown {
-        at: database::now(&mut conn).await?,
+        at,
         is_own: approval.requested_by == format!("operator: {}", session.name),
         may_decide: approval.kind.may_be_decided_by(session.role.as_str()),
         approval,
@@ -71,14 +72,26 @@ async fn read(
     })
 }
 
+async fn looked_at(
+    app: &OfApp,
+    operators: &Operators,
+    kind: Kind,
+    request: &str,
+) -> Option<Effect> {
+    let mut conn = operators.begin(app.id).await.ok()?;
+    let looked = effect::look(&mut conn, app.id, kind, request).await;
+    looked.inspect_err(|error| tracing::warn!(%error, "no dry run of what is to be approved")).ok()
+}
+
 /// `GET …/{id}`.
 pub async fn show(
     signed_in: SignedIn,
     app: OfApp,
+    context: web::Data<Context>,
     operators: web::Data<Operators>,
     path: web::Path<(String, String)>,
 ) -> Result<HttpResponse, Problem> {
-    let shown = read(&signed_in, &app, &operators, id_of(&path)?).await?;
+    let shown = read(&signed_in, &app, &context, &operators, id_of(&path)?).await?;
     let place = Place::new(&signed_in, &app, Screen::Approvals, "Request");
     Ok(answer(StatusCode::OK, page::show(&place, &shown)))
 }
@@ -87,10 +100,11 @@ pub async fn show(
 pub async fn ask(
     signed_in: SignedIn,
     app: OfApp,
+    context: web::Data<Context>,
     operators: web::Data<Operators>,
     path: web::Path<(String, String)>,
 ) -> Result<HttpResponse, Problem> {
-    let shown = read(&signed_in, &app, &operators, id_of(&path)?).await?;
+    let shown = read(&signed_in, &app, &context, &operators, id_of(&path)?).await?;
     let place = Place::new(&signed_in, &app, Screen::Approvals, "Approve a request");
     Ok(answer(StatusCode::OK, page::confirm(&place, &shown)))
 }
