@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix_web::http::header::{ACCEPT, CACHE_CONTROL};
 use actix_web::{HttpRequest, HttpResponse};
@@ -27,20 +27,25 @@ where
     let accept = req.headers().get(ACCEPT).and_then(|value| value.to_str().ok());
     let follows = accept.is_some_and(|accept| accept.contains(EVENT_STREAM));
     let most = if follows { READINGS } else { 1 };
-    let body = stream::unfold((0, 0, read), move |(readings, last, read)| {
+    let start = (0, 0, EVERY, read);
+    let body = stream::unfold(start, move |(readings, last, pause, read)| {
         let draining = tasks.is_closed();
         async move {
             if readings == most || draining {
                 return None;
             }
             if readings > 0 {
-                tokio::time::sleep(EVERY).await;
+                tokio::time::sleep(pause).await;
             }
+            let begun = Instant::now();
             let page = read().await.into_string();
+            // What takes long to count is counted for half of the time at most.
+            let pause = EVERY.max(begun.elapsed());
             let now = hash_of(&page);
             let event =
                 if now == last { "event: alive\ndata:\n\n".to_owned() } else { event(&page) };
-            Some((Ok::<_, actix_web::Error>(Bytes::from(event)), (readings + 1, now, read)))
+            let next = (readings + 1, now, pause, read);
+            Some((Ok::<_, actix_web::Error>(Bytes::from(event)), next))
         }
     });
     HttpResponse::Ok()

@@ -26,6 +26,29 @@ pub fn show(place: &Place<'_>, order: &BulkRevocation, now: OffsetDateTime) -> M
     )
 }
 
+/// Returns what stands in place of the numbers if there is no such order any more.
+#[must_use]
+pub fn gone() -> Markup {
+    let words = "Its retention is over, or its app is gone.";
+    notice(Notice::Warning, "There is no such incident any more", &html! { p { (words) } })
+}
+
+/// Returns what stands in place of the numbers if they could not be read. Not that the database is down: a large incident takes
+/// long to count, and nobody is to fail over a database for that.
+#[must_use]
+pub fn not_read() -> Markup {
+    notice(
+        Notice::Warning,
+        "The numbers could not be read in time",
+        &html! {
+            p {
+                "What was revoked stays revoked, and the work goes on. They are read again by themselves. A large incident \
+                takes long to count; whether the database answers at all is said on Now."
+            }
+        },
+    )
+}
+
 /// Returns the part of the page that is sent again when something changes.
 #[must_use]
 pub fn live(place: &Place<'_>, order: &BulkRevocation, now: OffsetDateTime) -> Markup {

@@ -16,7 +16,6 @@ use crate::connections::{Context, bulk_revocation::routes::created_id};
 use crate::console::answer::{see_other, to_approval};
 use crate::console::layout::{Place, Screen, answer};
 use crate::console::live as streams;
-use crate::console::now;
 use crate::console::of_app::{OfApp, id_of};
 use crate::console::signed_in::SignedIn;
 use crate::database;
@@ -176,7 +175,8 @@ pub async fn live(
             let place = Place::new(&signed_in, &app, Screen::Incident, "Incident");
             match read.await {
                 Ok(Some((found, at))) => order::live(&place, &found, at),
-                Ok(None) | Err(_) => now::page::unreachable(),
+                Ok(None) => order::gone(),
+                Err(_) => order::not_read(),
             }
         }
     }))

@@ -63,6 +63,9 @@ fn process(process: &Process) -> Markup {
                 }
             }))
         }
+        @else {
+            p.soft { "This replica has no answer of the bank link in its memory. Others are not asked here: their metric is " code { "strongroom_exchange_answers_waiting" } "." }
+        }
         @if process.answers_lost > 0 {
             (notice(Notice::Warning, "Answers were lost", &html! {
                 p {
