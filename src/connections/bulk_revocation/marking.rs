@@ -21,6 +21,8 @@ pub struct Marked {
     pub connections: i64,
     /// Those among `connections` that ended at once, because their code was never sent to Dapi.
     pub ended: i64,
+    /// Connections that were given up, because the bulk revocation had been cancelled before they were marked.
+    pub given_up: i64,
 }
 
 /// Marks batches of the bulk revocations that are due until none is left, or until `until`. Defers one that
@@ -105,12 +107,15 @@ async fn mark_batch(
             .await?;
         store::end_marking(&mut tx, &revocation).await?;
     }
-    if revocation.cancelled {
-        store::end_unconfirmed(&mut tx, revocation.id).await?;
-    }
+    let given_up = if revocation.cancelled {
+        store::end_unconfirmed(&mut tx, revocation.id).await?
+    } else {
+        0
+    };
     fail::fail_point!("marking::before_commit");
     tx.commit().await?;
     marked.connections += batch.marked;
     marked.ended += batch.ended;
+    marked.given_up += i64::try_from(given_up).unwrap_or(i64::MAX);
     Ok(Some(next))
 }

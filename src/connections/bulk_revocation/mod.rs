@@ -265,6 +265,7 @@ pub async fn reconcile(context: &Context, batch: i64) -> Reconciled {
     let marked = marking::mark_due(context, Instant::now() + MARK_IN_A_ROUND);
     let marked = isolated(context, RECONCILER, MARKING, marked.boxed()).await.unwrap_or_default();
     context.metrics.revocations(RevocationEnd::Confirmed, marked.ended);
+    context.metrics.revocations(RevocationEnd::Unconfirmed, marked.given_up);
     let held = async { Ok(store::hold_paused(&mut context.pool.acquire().await?, batch).await?) };
     isolated(context, RECONCILER, HOLDING, held.boxed()).await;
     let released = release(context, batch).await;
