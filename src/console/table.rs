@@ -58,6 +58,7 @@ const OPERATOR: Needs = Needs::Role(Role::Operator);
 
 /// Does what cannot be undone, or asks whether to.
 const FRESH_OPERATOR: Needs = Needs::Fresh(Role::Operator);
+const FRESH_ADMIN: Needs = Needs::Fresh(Role::Admin);
 
 /// Manages clients, keys, upstreams and webhooks.
 const ADMIN: Needs = Needs::Role(Role::Admin);
@@ -150,7 +151,7 @@ pub const ROUTES: &[ConsoleRoute] = &[
         web::post().to(clients::routes::disable)
     }),
     post("/apps/{app}/clients/{client}/enable", ADMIN, || web::post().to(clients::routes::enable)),
-    post("/apps/{app}/clients/{client}/secrets/{secret}/end", ADMIN, || {
+    post("/apps/{app}/clients/{client}/secrets/{secret}/end", FRESH_ADMIN, || {
         web::post().to(clients::routes::end_secret)
     }),
     get("/apps/{app}/keys", AUDITOR, || web::get().to(keys::routes::page)),

@@ -1,5 +1,7 @@
 //! Route × role: what the table says is what happens.
 
+use std::time::Duration;
+
 use strongroom::console::table::{ConsoleRoute, Method, Needs, ROUTES};
 use strongroom::operators::Role;
 
@@ -47,5 +49,26 @@ async fn each_route_takes_the_roles_that_the_table_says_and_no_others() {
             let answer = ask(&browser, route, &app_id).await;
             assert_eq!(is_refused(&answer), role < needed, "{role:?} at {route:?}: {answer:?}");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_sign_in_of_more_than_five_minutes_ago_serves_all_but_what_the_table_calls_fresh() {
+    let app = TestApp::with_console().await;
+    let probe = Browser::of(&app, "probe", Role::Auditor).await;
+    let app_id = probe.get("/").await.header("location").split('/').nth(2).unwrap().to_owned();
+    let mut browsers = Vec::new();
+    for (n, route) in ROUTES.iter().enumerate() {
+        if !matches!(route.needs, Needs::Nothing) {
+            // A session of its own for each, since a route may end it.
+            browsers.push((route, Browser::of(&app, &format!("admin-{n}"), Role::Admin).await));
+        }
+    }
+    app.turn_clock(Duration::from_secs(5 * 60 + 1)).await;
+    for (route, browser) in browsers {
+        let answer = ask(&browser, route, &app_id).await;
+        let proves = answer.status == 403 && answer.text.contains("Prove again that it is you");
+        let refused = proves || is_sent_to_sign_in(&answer);
+        assert_eq!(refused, matches!(route.needs, Needs::Fresh(_)), "{route:?}: {answer:?}");
     }
 }
