@@ -174,8 +174,8 @@ async function receipts({ page, go, app }) {
   const changed = encode({ ...claims, destroyed: { ...claims.destroyed, connections: 0 } });
   await check(`${head}.${changed}.${signature}`, "It does not hold: the signature is not by that key.");
   await check(signed(header, claims), "It does not hold: the signature is not by that key.");
-  await check(signed({ ...header, kid: "forged" }, claims), "It does not hold: no published key is forged.");
-  await check(`${encode({ ...header, alg: "none" })}.${body}.${signature}`, "It does not hold: no published key is");
+  await check(signed({ ...header, kid: "forged" }, claims), "It could not be checked: no published key is forged");
+  await check(`${encode({ ...header, alg: "none" })}.${body}.${signature}`, "It does not hold: nothing of this service’s is signed by none");
   await check(`${head}.${body}`, "It does not hold: this is no JSON Web Signature");
   await page.route("**/jwks.json", (route) => route.abort());
   await check(jws, "It could not be checked:");
