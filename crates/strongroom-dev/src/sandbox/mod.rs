@@ -68,6 +68,7 @@ pub use systems::{SYSTEMS_CLIENT_ID, SYSTEMS_CLIENT_SECRET};
 
 use std::io;
 use std::net::TcpListener;
+use std::time::Duration;
 
 use actix_web::dev::Server;
 use actix_web::web::{self, PayloadConfig, ThinData};
@@ -75,6 +76,9 @@ use actix_web::{App as WebApp, HttpServer};
 
 /// How long calls in flight may delay a shutdown, in seconds.
 const LINGER: u64 = 1;
+/// How long an idle connection is kept: longer than clients keep theirs (20 s for Strongroom's), so that none sends a request on
+/// one that is being closed at that moment.
+const KEEP_ALIVE: Duration = Duration::from_secs(60);
 
 /// Builds the server of `sandbox` on `listener`. The caller runs the returned future, stops it by its handle, and
 /// handles signals.
@@ -98,6 +102,7 @@ pub fn server(sandbox: &Sandbox, listener: TcpListener) -> io::Result<Server> {
         .workers(workers)
         .disable_signals()
         .shutdown_timeout(LINGER)
+        .keep_alive(KEEP_ALIVE)
         .listen(listener)?;
     Ok(server.run())
 }
