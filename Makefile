@@ -89,7 +89,7 @@ bench-events:
 bench-growth:
 	cargo bench --bench ratios -- --growth
 
-## Tokens per CPU second beside npm oidc-provider, in one run; needs node with npm.
+## Tokens and exchanges per CPU second beside npm oidc-provider and a backend of fastify, in one run; needs node with npm.
 bench-peers:
 	npm ci --prefix benches/peers --ignore-scripts --no-audit --no-fund --loglevel=error
 	cargo bench --bench ratios -- --peers
