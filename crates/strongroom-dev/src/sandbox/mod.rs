@@ -78,7 +78,7 @@ use actix_web::{App as WebApp, HttpServer};
 const LINGER: u64 = 1;
 /// How long an idle connection is kept: longer than clients keep theirs (20 s for Strongroom's), so that none sends a request on
 /// one that is being closed at that moment.
-const KEEP_ALIVE: Duration = Duration::from_secs(60);
+const KEEP_ALIVE: Duration = Duration::from_mins(1);
 
 /// Builds the server of `sandbox` on `listener`. The caller runs the returned future, stops it by its handle, and
 /// handles signals.
