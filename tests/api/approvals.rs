@@ -16,13 +16,8 @@ pub async fn above(connections: &str) -> TestApp {
     builder.set("STRONGROOM_FOUR_EYES", connections).spawn().await
 }
 
-/// The path of the app's pages.
-async fn pages(browser: &Browser) -> String {
-    browser.get("/").await.header("location").trim_end_matches("/now").to_owned()
-}
-
 async fn page_of(browser: &Browser, approval: &Value) -> String {
-    format!("{}/approvals/{}", pages(browser).await, id(approval))
+    format!("{}/approvals/{}", browser.pages().await, id(approval))
 }
 
 async fn approve(browser: &Browser, approval: &Value) -> Answer {
@@ -119,9 +114,9 @@ async fn nobody_approves_their_own_request() {
     app.active("ada").await;
     let ana = Browser::of(&app, "ana", Role::Admin).await;
     let fields = [("kind", "invalidate"), ("all", "true"), ("reason", "incident 7")];
-    let preview = ana.post(&format!("{}/incident/preview", pages(&ana).await), &fields).await;
+    let preview = ana.post(&format!("{}/incident/preview", ana.pages().await), &fields).await;
     assert!(preview.text.contains("A second person has to approve this"), "{}", preview.text);
-    let answer = ana.post(&format!("{}/incident", pages(&ana).await), &fields).await;
+    let answer = ana.post(&format!("{}/incident", ana.pages().await), &fields).await;
     let place = answer.header("location").to_owned();
     assert!(answer.status == 303 && place.contains("/approvals/apr_"), "{}", answer.text);
     let page = ana.get(&place).await;
@@ -139,7 +134,7 @@ async fn the_database_itself_refuses_an_approval_by_the_requester_or_by_nobody()
     app.active("ada").await;
     let ana = Browser::of(&app, "ana", Role::Admin).await;
     let fields = [("kind", "invalidate"), ("all", "true"), ("reason", "incident 7")];
-    ana.post(&format!("{}/incident", pages(&ana).await), &fields).await;
+    ana.post(&format!("{}/incident", ana.pages().await), &fields).await;
     let set =
         "UPDATE approvals SET status = 'approved', request = NULL, decided_at = strongroom_now()";
     for by in [
@@ -339,7 +334,7 @@ async fn what_one_client_asks_for_keeps_nobody_else_from_asking() {
     assert_eq!(refused.problem(), (429, "too_many_requests"));
     let browser = Browser::of(&app, "bob", Role::Operator).await;
     let form = [("kind", "invalidate"), ("all", "true"), ("reason", "the real one")];
-    let answer = browser.post(&format!("{}/incident", pages(&browser).await), &form).await;
+    let answer = browser.post(&format!("{}/incident", browser.pages().await), &form).await;
     assert_eq!(answer.status, 303, "{}", answer.text);
     assert!(answer.header("location").contains("/approvals/"), "{}", answer.header("location"));
 }

@@ -19,7 +19,7 @@ async fn killed_at(
     let body = json!({ "kind": "invalidate", "reason": "incident 7", "filter": { "all": true } });
     let answer = app.api.post(&app.token().await, "/v1/admin/revocations", &body).await;
     let mut browser = Browser::of(app, "bob", Role::Operator).await;
-    let pages = browser.get("/").await.header("location").trim_end_matches("/now").to_owned();
+    let pages = browser.pages().await;
     let path = format!("{pages}/approvals/{}/approve", id(&answer.json["approval"]));
     let port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
     let listen = format!("127.0.0.1:{port}");

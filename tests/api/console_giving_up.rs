@@ -3,32 +3,13 @@
 use strongroom::operators::Role;
 
 use crate::approvals::above;
-use crate::support::{Answer, Bank, Browser, TestApp, id, until};
+use crate::support::{Bank, Browser, TestApp, assert_shows, id, until};
 
 /// A browser of an operator, and the path of the app's pages.
 async fn operator(app: &TestApp, name: &str) -> (Browser, String) {
     let browser = Browser::of(app, name, Role::Operator).await;
-    let start = browser.get("/").await;
-    let at = start.header("location").trim_end_matches("/now").to_owned();
+    let at = browser.pages().await;
     (browser, at)
-}
-
-async fn page(browser: &Browser, path: &str) -> String {
-    let answer = browser.get(path).await;
-    assert_eq!(answer.status, 200, "{path}: {}", answer.text);
-    answer.text
-}
-
-fn assert_shows(page: &str, texts: &[&str]) {
-    for text in texts {
-        assert!(page.contains(text), "{text:?} is not in {page}");
-    }
-}
-
-/// Follows a form to where it leads, on the same path.
-async fn followed(browser: &Browser, answer: &Answer) -> String {
-    assert_eq!(answer.status, 303, "{}", answer.text);
-    page(browser, answer.header("location")).await
 }
 
 /// Begins an incident of every connection, whose delinkings the bank link refuses; returns its page.
@@ -50,15 +31,15 @@ async fn a_connection_is_ended_without_telling_the_bank_and_says_what_may_live_o
     let (browser, at) = operator(&app, "ana").await;
     let connection = app.active("ada").await;
     let shown = format!("{at}/connections/{}", id(&connection));
-    assert_shows(&page(&browser, &shown).await, &["End it without telling the bank…"]);
+    assert_shows(&browser.page(&shown).await, &["End it without telling the bank…"]);
     let path = format!("{shown}/give-up");
-    let asked = page(&browser, &path).await;
+    let asked = browser.page(&path).await;
     assert_shows(&asked, &["The bank link is not told.", "It may live on at the bank"]);
     assert!(!asked.contains("second person"), "{asked}");
     assert_eq!(browser.post(&path, &[]).await.status, 400, "a reason is needed");
     assert_eq!(app.settled(id(&connection)).await["status"], "active");
     let done = browser.post(&path, &[("reason", "the app was closed there")]).await;
-    let shown = followed(&browser, &done).await;
+    let shown = browser.followed(&done).await;
     assert_shows(&shown, &["Ended without a confirmation", "a token may live on there"]);
     assert!(!shown.contains("End it without"), "it has ended: {shown}");
     assert_eq!(app.settled(id(&connection)).await["status"], "invalidated");
@@ -76,17 +57,17 @@ async fn what_is_being_delinked_can_be_given_up_and_not_delinked_again() {
     let path = format!("/v1/connections/{}/delink", id(&connection));
     app.api.post_empty(&app.token().await, &path).await;
     let shown = format!("{at}/connections/{}", id(&connection));
-    let life = page(&browser, &shown).await;
+    let life = browser.page(&shown).await;
     assert_shows(&life, &[&format!("{shown}/give-up")]);
     assert!(!life.contains(&format!("{shown}/delink")), "{life}");
-    let delink = page(&browser, &format!("{shown}/delink")).await;
+    let delink = browser.page(&format!("{shown}/delink")).await;
     assert_shows(&delink, &["It is revoked already"]);
     assert!(!delink.contains("name=\"reason\""), "{delink}");
-    let give_up = page(&browser, &format!("{shown}/give-up")).await;
+    let give_up = browser.page(&format!("{shown}/give-up")).await;
     assert_shows(&give_up, &["As long as the bank link may still confirm, leave it"]);
     let done = browser.post(&format!("{shown}/give-up"), &[("reason", "never confirmed")]).await;
-    assert_shows(&followed(&browser, &done).await, &["Ended without a confirmation"]);
-    let ended = page(&browser, &format!("{shown}/give-up")).await;
+    assert_shows(&browser.followed(&done).await, &["Ended without a confirmation"]);
+    let ended = browser.page(&format!("{shown}/give-up")).await;
     assert_shows(&ended, &["It has ended already."]);
 }
 
@@ -96,23 +77,20 @@ async fn with_four_eyes_giving_a_connection_up_waits_for_somebody_else() {
     let (ana, at) = operator(&app, "ana").await;
     let connection = app.active("ada").await;
     let path = format!("{at}/connections/{}/give-up", id(&connection));
-    assert_shows(
-        &page(&ana, &path).await,
-        &["A second person has to approve this", "Ask to end it"],
-    );
+    assert_shows(&ana.page(&path).await, &["A second person has to approve this", "Ask to end it"]);
     let asked = ana.post(&path, &[("reason", "the app was closed there")]).await;
     let approval = asked.header("location").to_owned();
     assert!(approval.contains("/approvals/apr_"), "{}", asked.text);
     assert_eq!(app.settled(id(&connection)).await["status"], "active");
     let (ben, _) = operator(&app, "ben").await;
-    assert_shows(&page(&ben, &approval).await, &["a token may live on there", "app was closed"]);
+    assert_shows(&ben.page(&approval).await, &["a token may live on there", "app was closed"]);
     assert_eq!(ana.post(&format!("{approval}/approve"), &[]).await.status, 403);
     assert_eq!(ben.post(&format!("{approval}/approve"), &[]).await.status, 303);
     assert_eq!(app.settled(id(&connection)).await["status"], "invalidated");
     // What is told to the bank link waits for nobody.
     let other = app.active("bob").await;
     let path = format!("{at}/connections/{}/invalidate", id(&other));
-    assert!(!page(&ana, &path).await.contains("second person"));
+    assert!(!ana.page(&path).await.contains("second person"));
     let done = ana.post(&path, &[("reason", "stolen")]).await;
     assert!(done.header("location").contains("/connections/conn_"), "{}", done.text);
 }
@@ -124,21 +102,22 @@ async fn the_rest_of_an_incident_is_given_up_and_its_page_says_what_that_leaves(
     app.active("ada").await;
     let order = incident(&app, &browser, &at).await;
     until("it is counted", async || {
-        page(&browser, &format!("{order}/cancel"))
+        browser
+            .page(&format!("{order}/cancel"))
             .await
             .contains("<data value=\"1\">1</data></strong> tokens live")
     })
     .await;
-    let asked = page(&browser, &format!("{order}/cancel")).await;
+    let asked = browser.page(&format!("{order}/cancel")).await;
     assert_shows(&asked, &["To stop for now, pause", "Nothing becomes usable again"]);
     assert!(!asked.contains("second person"), "{asked}");
     let cancelled = browser.post(&format!("{order}/cancel"), &[]).await;
-    let shown = followed(&browser, &cancelled).await;
+    let shown = browser.followed(&cancelled).await;
     assert_shows(&shown, &["pill-cancelled", "may live on at the bank"]);
     assert!(!shown.contains("Give up the rest"), "{shown}");
     assert_eq!(app.database.value("SELECT status FROM connections").await, "invalidated");
     assert_eq!(revocations_unconfirmed(&app).await, 1.0);
-    assert_shows(&page(&browser, &format!("{order}/cancel")).await, &["nothing left to give up"]);
+    assert_shows(&browser.page(&format!("{order}/cancel")).await, &["nothing left to give up"]);
     let again = browser.post(&format!("{order}/cancel"), &[]).await;
     assert_eq!(again.header("location"), order, "repeatable: {}", again.text);
     assert_eq!(revocations_unconfirmed(&app).await, 1.0, "counted once");
@@ -152,7 +131,7 @@ async fn with_four_eyes_giving_up_the_rest_of_an_incident_waits_for_somebody_els
     app.active("ada").await;
     let order = incident(&app, &ana, &at).await;
     assert_shows(
-        &page(&ana, &format!("{order}/cancel")).await,
+        &ana.page(&format!("{order}/cancel")).await,
         &["A second person", "Ask to give up"],
     );
     let asked = ana.post(&format!("{order}/cancel"), &[]).await;
@@ -160,7 +139,7 @@ async fn with_four_eyes_giving_up_the_rest_of_an_incident_waits_for_somebody_els
     assert!(approval.contains("/approvals/apr_"), "{}", asked.text);
     assert_eq!(app.database.value("SELECT state FROM bulk_revocations").await, "running");
     let (ben, _) = operator(&app, "ben").await;
-    assert_shows(&page(&ben, &approval).await, &["tokens would be given up", "laptop lost"]);
+    assert_shows(&ben.page(&approval).await, &["tokens would be given up", "laptop lost"]);
     assert_eq!(ben.post(&format!("{approval}/approve"), &[]).await.status, 303);
     assert_eq!(app.database.value("SELECT state FROM bulk_revocations").await, "cancelled");
 }

@@ -4,32 +4,13 @@ use serde_json::{Value, json};
 use strongroom::operators::Role;
 use strongroom_dev::sandbox::{Effect, Fault};
 
-use crate::support::{Answer, Bank, Browser, TestApp, id, until};
+use crate::support::{Bank, Browser, TestApp, assert_shows, id, until};
 
 /// A browser of this role, and the path of the app's pages.
 async fn signed_in(app: &TestApp, role: Role) -> (Browser, String) {
     let browser = Browser::of(app, &format!("{}-of-screens", role.as_str()), role).await;
-    let start = browser.get("/").await;
-    let now = start.header("location").to_owned();
-    (browser, now.trim_end_matches("/now").to_owned())
-}
-
-async fn page(browser: &Browser, path: &str) -> String {
-    let answer = browser.get(path).await;
-    assert_eq!(answer.status, 200, "{path}: {}", answer.text);
-    answer.text
-}
-
-fn assert_shows(page: &str, texts: &[&str]) {
-    for text in texts {
-        assert!(page.contains(text), "{text:?} is not in {page}");
-    }
-}
-
-/// Follows the redirection of a form.
-async fn followed(browser: &Browser, answer: &Answer) -> String {
-    assert_eq!(answer.status, 303, "{}", answer.text);
-    page(browser, answer.header("location")).await
+    let at = browser.pages().await;
+    (browser, at)
 }
 
 /// The value of a hidden field.
@@ -50,7 +31,7 @@ async fn an_alert_leads_to_its_screen_of_the_app_that_the_reader_chooses() {
     let only = browser.get("/to/connections?status=revoking").await;
     assert_eq!((only.status, only.header("location")), (303, revoking.as_str()));
     app.client_of_another_app().await;
-    let choice = page(&browser, "/to/connections?status=revoking").await;
+    let choice = browser.page("/to/connections?status=revoking").await;
     assert_shows(&choice, &[">other<", &revoking]);
     assert_eq!(browser.get("/to/elsewhere").await.status, 404);
 }
@@ -60,7 +41,7 @@ async fn now_says_what_lives_at_the_bank_though_it_is_revoked_here_and_why() {
     let app = TestApp::with_console().await;
     let (browser, at) = signed_in(&app, Role::Auditor).await;
     let connection = app.active("ada").await;
-    let now = page(&browser, &format!("{at}/now")).await;
+    let now = browser.page(&format!("{at}/now")).await;
     assert_shows(
         &now,
         &["Every revocation is confirmed", "have not sealed a hundredth of what one key may"],
@@ -69,7 +50,7 @@ async fn now_says_what_lives_at_the_bank_though_it_is_revoked_here_and_why() {
     let id = id(&connection);
     let path = format!("/v1/connections/{id}/delink");
     app.api.post_empty(&app.token().await, &path).await;
-    let now = page(&browser, &format!("{at}/now")).await;
+    let now = browser.page(&format!("{at}/now")).await;
     assert_shows(&now, &["Alive at the bank though revoked here", id, "oldest revoked"]);
     assert_shows(&now, &[&format!("{at}/connections?status=revoking"), "figure-bad"]);
 }
@@ -97,10 +78,10 @@ async fn connections_are_found_by_id_user_status_and_client() {
         format!("status=active&user=ada&age=hour&client={client}"),
     ];
     for query in queries {
-        let found = page(&browser, &format!("{at}/connections?{query}")).await;
+        let found = browser.page(&format!("{at}/connections?{query}")).await;
         assert!(found.contains(ada) && !found.contains(bob), "{query}");
     }
-    let none = page(&browser, &format!("{at}/connections?client=nobody")).await;
+    let none = browser.page(&format!("{at}/connections?client=nobody")).await;
     assert_shows(&none, &["No connection matches."]);
 }
 
@@ -111,7 +92,7 @@ async fn a_timeline_verifies_the_link_of_each_row_and_says_which_was_changed() {
     let connection = app.active("ada").await;
     app.link().await;
     let path = format!("{at}/connections/{}", id(&connection));
-    let life = page(&browser, &path).await;
+    let life = browser.page(&path).await;
     assert_shows(&life, &["connection.received", "connection.activated", " holds</span>"]);
     assert!(!life.contains("is broken"), "{life}");
     app.database
@@ -121,7 +102,7 @@ async fn a_timeline_verifies_the_link_of_each_row_and_says_which_was_changed() {
              SET session_replication_role = origin",
         )
         .await;
-    assert_shows(&page(&browser, &path).await, &["The trail was changed", "is broken"]);
+    assert_shows(&browser.page(&path).await, &["The trail was changed", "is broken"]);
 }
 
 #[tokio::test]
@@ -130,11 +111,11 @@ async fn an_operator_invalidates_with_a_reason_and_the_trail_names_them() {
     let (browser, at) = signed_in(&app, Role::Operator).await;
     let connection = app.active("ada").await;
     let path = format!("{at}/connections/{}/invalidate", id(&connection));
-    assert_shows(&page(&browser, &path).await, &["What follows", "This cannot be undone"]);
+    assert_shows(&browser.page(&path).await, &["What follows", "This cannot be undone"]);
     let without = browser.post(&path, &[("reason", "")]).await;
     assert_eq!(without.status, 400, "{}", without.text);
     let done = browser.post(&path, &[("reason", "device stolen")]).await;
-    let shown = followed(&browser, &done).await;
+    let shown = browser.followed(&done).await;
     assert_shows(&shown, &["device stolen", "operator: operator-of-screens"]);
     assert_ne!(app.settled(id(&connection)).await["status"], "active");
 }
@@ -156,7 +137,7 @@ async fn an_incident_is_counted_first_and_revokes_with_its_reason_once() {
     let key = hidden(&preview.text, "key");
     let decided = [asked.as_slice(), &[("key", &key), ("reason", "laptop lost")]].concat();
     let first = browser.post(&format!("{at}/incident"), &decided).await;
-    let order = followed(&browser, &first).await;
+    let order = browser.followed(&first).await;
     assert_shows(&order, &["laptop lost", "Live at the bank", "Told", "Waiting"]);
     let again = browser.post(&format!("{at}/incident"), &decided).await;
     assert_eq!(again.header("location"), first.header("location"));
@@ -182,9 +163,9 @@ async fn an_incident_is_paused_and_resumed() {
     let created = browser.post(&format!("{at}/incident"), &asked).await;
     let order = created.header("location").to_owned();
     let paused = browser.post(&format!("{order}/pause"), &[]).await;
-    assert_shows(&followed(&browser, &paused).await, &["pill-paused", "Resume"]);
+    assert_shows(&browser.followed(&paused).await, &["pill-paused", "Resume"]);
     let resumed = browser.post(&format!("{order}/resume"), &[]).await;
-    assert_shows(&followed(&browser, &resumed).await, &["pill-running", "Pause"]);
+    assert_shows(&browser.followed(&resumed).await, &["pill-running", "Pause"]);
 }
 
 #[tokio::test]
@@ -193,7 +174,7 @@ async fn opening_a_person_s_page_is_in_the_trail() {
     let (browser, at) = signed_in(&app, Role::Auditor).await;
     app.active("ada").await;
     let user = app.database.value("SELECT id FROM users WHERE client_user_id = 'ada'").await;
-    let shown = page(&browser, &format!("{at}/users/usr_{user}")).await;
+    let shown = browser.page(&format!("{at}/users/usr_{user}")).await;
     assert_shows(&shown, &["ada", "What goes", "What stays"]);
     let viewed = "SELECT actor || ' ' || user_id FROM audit_events WHERE action = 'user.viewed'";
     assert_eq!(app.database.value(viewed).await, format!("operator: auditor-of-screens {user}"));
@@ -206,15 +187,15 @@ async fn a_person_is_erased_and_the_receipt_is_shown() {
     app.active("ada").await;
     let user = app.database.value("SELECT id FROM users WHERE client_user_id = 'ada'").await;
     let path = format!("{at}/users/usr_{user}");
-    assert_shows(&page(&browser, &format!("{path}/erase")).await, &["This cannot be undone"]);
+    assert_shows(&browser.page(&format!("{path}/erase")).await, &["This cannot be undone"]);
     let erased = browser.post(&format!("{path}/erase"), &[]).await;
-    followed(&browser, &erased).await;
+    browser.followed(&erased).await;
     until("the erasure is complete", async || {
         app.tick().await;
-        page(&browser, &path).await.contains("<h2 id=\"erased\">Erased</h2>")
+        browser.page(&path).await.contains("<h2 id=\"erased\">Erased</h2>")
     })
     .await;
-    assert_shows(&page(&browser, &path).await, &["data-receipt", "eyJ"]);
+    assert_shows(&browser.page(&path).await, &["data-receipt", "eyJ"]);
 }
 
 #[tokio::test]
@@ -226,9 +207,9 @@ async fn ending_a_person_s_sessions_refuses_their_browsers() {
     assert_eq!(made.status, 201, "{}", made.text);
     let user = app.database.value("SELECT id FROM users WHERE client_user_id = 'ada'").await;
     let path = format!("{at}/users/usr_{user}");
-    assert_shows(&page(&browser, &path).await, &["End them all"]);
+    assert_shows(&browser.page(&path).await, &["End them all"]);
     let ended = browser.post(&format!("{path}/end-sessions"), &[]).await;
-    assert_shows(&followed(&browser, &ended).await, &["None is alive."]);
+    assert_shows(&browser.followed(&ended).await, &["None is alive."]);
 }
 
 #[tokio::test]
@@ -241,7 +222,7 @@ async fn the_chain_s_links_are_exported_in_order_for_the_check_in_the_browser() 
     let seqs: Vec<_> = links.as_array().unwrap().iter().map(|link| link["seq"].as_i64()).collect();
     assert_eq!(seqs.first(), Some(&Some(1)), "{links}");
     assert!(links[0]["hash"].is_string() && links[0]["event"]["action"].is_string(), "{links}");
-    let trail = page(&browser, &format!("{at}/audit")).await;
+    let trail = browser.page(&format!("{at}/audit")).await;
     assert_shows(&trail, &["Checkpoint of this moment", "data-chain", "connection.activated"]);
     let export = browser.get(&format!("{at}/audit/export?action=connection.activated")).await;
     assert_eq!(export.text.lines().count(), 1, "{}", export.text);
@@ -254,20 +235,20 @@ async fn a_problem_s_request_id_leads_to_what_the_request_did() {
     app.active("ada").await;
     let query = "SELECT request_id::text FROM audit_events WHERE action = 'connection.received'";
     let request = app.database.value(query).await;
-    let shown = page(&browser, &format!("/requests/{request}")).await;
+    let shown = browser.page(&format!("/requests/{request}")).await;
     assert_shows(&shown, &["connection.received", &request]);
     let unknown = uuid::Uuid::now_v7();
-    assert_shows(&page(&browser, &format!("/requests/{unknown}")).await, &["has nothing of it"]);
+    assert_shows(&browser.page(&format!("/requests/{unknown}")).await, &["has nothing of it"]);
 }
 
 #[tokio::test]
 async fn clients_say_who_may_do_what_and_what_a_thief_could_do() {
     let app = TestApp::with_console().await;
     let (browser, at) = signed_in(&app, Role::Admin).await;
-    let list = page(&browser, &format!("{at}/clients")).await;
+    let list = browser.page(&format!("{at}/clients")).await;
     assert_shows(&list, &["tokens:read", "may read tokens in the clear"]);
     let client = app.database.value("SELECT id FROM clients LIMIT 1").await;
-    let shown = page(&browser, &format!("{at}/clients/{client}")).await;
+    let shown = browser.page(&format!("{at}/clients/{client}")).await;
     assert_shows(&shown, &["bank tokens a minute in the clear", "Live secrets", "step by step"]);
 }
 
@@ -284,9 +265,9 @@ async fn every_other_screen_has_its_empty_state() {
         ("upstreams", "describes another API"),
         ("keys", "wraps new data keys"),
     ] {
-        assert_shows(&page(&browser, &format!("{at}/{screen}")).await, &[text]);
+        assert_shows(&browser.page(&format!("{at}/{screen}")).await, &[text]);
     }
-    assert_shows(&page(&browser, "/operators").await, &["auditor-of-screens"]);
+    assert_shows(&browser.page("/operators").await, &["auditor-of-screens"]);
 }
 
 #[tokio::test]
@@ -305,7 +286,7 @@ async fn an_auditor_sees_no_button_that_changes_something() {
         format!("{at}/clients/{client}"),
         "/operators".to_owned(),
     ] {
-        let shown = page(&browser, &path).await;
+        let shown = browser.page(&path).await;
         let forms = shown.matches("method=\"post\"").count();
         assert_eq!(forms, 1, "more than the one that signs out on {path}: {shown}");
         assert!(!shown.contains("button danger"), "{path}");

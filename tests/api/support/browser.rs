@@ -43,6 +43,24 @@ impl Browser {
         assert_eq!(answer.status, 303, "{}", answer.text);
     }
 
+    /// The path of the pages of the app, if there is one.
+    pub async fn pages(&self) -> String {
+        self.get("/").await.header("location").trim_end_matches("/now").to_owned()
+    }
+
+    /// The page at this path, which is there.
+    pub async fn page(&self, path: &str) -> String {
+        let answer = self.get(path).await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text);
+        answer.text
+    }
+
+    /// The page to which a form led.
+    pub async fn followed(&self, answer: &Answer) -> String {
+        assert_eq!(answer.status, 303, "{}", answer.text);
+        self.page(answer.header("location")).await
+    }
+
     pub fn cookie(&self) -> Option<String> {
         self.cookie.lock().unwrap().clone()
     }
@@ -136,4 +154,11 @@ pub async fn link(app: &TestApp, name: &str) -> String {
     let (vault, name): (_, OperatorName) = (&app.context.vault, name.parse().unwrap());
     let token = operators::create_link(&mut conn, vault, &Actor::operator(), &name).await.unwrap();
     token.expose().to_owned()
+}
+
+/// Asserts that a page has all of these texts.
+pub fn assert_shows(page: &str, texts: &[&str]) {
+    for text in texts {
+        assert!(page.contains(text), "{text:?} is not in {page}");
+    }
 }

@@ -25,7 +25,9 @@ mod trouble;
 pub use authenticator::Authenticator;
 pub use aws_kms::{AwsKms, Source};
 pub use bank::Bank;
-pub use browser::{Browser, FORM, add as add_operator, encoded, link as operator_link};
+pub use browser::{
+    Browser, FORM, add as add_operator, assert_shows, encoded, link as operator_link,
+};
 pub use client::{Answer, Api};
 pub use collector::{Collector, Span, Takes};
 pub use database::TestDatabase;
