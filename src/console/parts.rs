@@ -102,6 +102,17 @@ pub fn notice(kind: Notice, title: &str, body: &Markup) -> Markup {
     }
 }
 
+/// Says that a form only asks, because of four eyes; `until` is what holds before the approval.
+pub fn second_person(until: &str) -> Markup {
+    notice(
+        Notice::Info,
+        "A second person has to approve this",
+        &html! {
+            p { "Until then " (until) ". Send them the address of the next page; it ends after an hour." }
+        },
+    )
+}
+
 /// How urgent a notice is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Notice {

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{BulkRevocationStatus, Change, ChangeOutcome, change, find};
+use super::{Change, ChangeOutcome, change, find};
 use crate::approvals::{self, AskError, Gated, Kind, NewRequest};
 use crate::common::actor::Actor;
 use crate::common::ids::{AppId, BulkRevocationId};
@@ -35,8 +35,7 @@ pub async fn cancel(
         return Ok(Gated::Done(ChangeOutcome::Unknown));
     };
     // Otherwise there is nothing to give up.
-    let gives_up =
-        matches!(found.status, BulkRevocationStatus::Running | BulkRevocationStatus::Paused);
+    let gives_up = found.status.may_be_cancelled();
     let request = json!(RequestedCancellation { id });
     let new = NewRequest {
         app: Some(app),

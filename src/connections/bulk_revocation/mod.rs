@@ -70,6 +70,14 @@ pub enum BulkRevocationStatus {
     Done,
 }
 
+impl BulkRevocationStatus {
+    /// Whether there may be delinkings left to give up.
+    #[must_use]
+    pub const fn may_be_cancelled(self) -> bool {
+        matches!(self, Self::Running | Self::Paused)
+    }
+}
+
 /// An answer of Dapi's, and how often it came.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ErrorCount {

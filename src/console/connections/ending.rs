@@ -9,7 +9,7 @@ use maud::{Markup, html};
 use crate::connections::input::MAX_REASON;
 use crate::connections::model::{Connection, RevocationKind, Status};
 use crate::console::layout::{Place, page};
-use crate::console::parts::{Notice, form_token, id, notice, pill};
+use crate::console::parts::{Notice, form_token, id, notice, pill, second_person};
 use crate::console::refusal::Refusal;
 
 /// A way to end a connection.
@@ -110,11 +110,7 @@ pub fn confirm(place: &Place<'_>, connection: &Connection, ending: Ending, waits
             p.lead { (pill(connection.status.as_str())) " " (id(connection.id)) " of " (connection.client_user_id) }
             @if ending.applies_to(connection.status) {
                 (follows(connection.status, ending))
-                @if waits {
-                    (notice(Notice::Info, "A second person has to approve this", &html! {
-                        p { "Until then everything stays as it is. Send them the address of the next page; it ends after an hour." }
-                    }))
-                }
+                @if waits { (second_person("everything stays as it is")) }
                 (form(place, ending, &back, waits))
             } @else {
                 p { @if connection.status == Status::Revoking { "It is revoked already, and the bank link is told of it." } @else { "It has ended already." } }

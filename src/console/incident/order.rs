@@ -6,7 +6,7 @@ use time::{Duration, OffsetDateTime};
 use crate::connections::bulk_revocation::{BulkRevocation, BulkRevocationStatus};
 use crate::console::layout::{Place, page};
 use crate::console::parts::{
-    Notice, form_token, id, moment, moment_or, notice, number, pill, row, span,
+    Notice, form_token, id, moment, moment_or, notice, number, pill, row, second_person, span,
 };
 
 /// Returns the page, which updates itself as Now does.
@@ -142,7 +142,7 @@ fn actions(place: &Place<'_>, order: &BulkRevocation) -> Markup {
         }
     };
     html! {
-        @if may_be_cancelled(order) {
+        @if order.status.may_be_cancelled() {
             div.actions {
                 @if order.status == BulkRevocationStatus::Paused { (button("resume", "Resume")) }
                 @else { (button("pause", "Pause")) }
@@ -150,10 +150,6 @@ fn actions(place: &Place<'_>, order: &BulkRevocation) -> Markup {
             }
         }
     }
-}
-
-const fn may_be_cancelled(order: &BulkRevocation) -> bool {
-    matches!(order.status, BulkRevocationStatus::Running | BulkRevocationStatus::Paused)
 }
 
 /// Returns the page that asks whether what has no confirmation is to be given up, and says what that leaves at the bank; with
@@ -165,13 +161,9 @@ pub fn confirm_cancel(place: &Place<'_>, order: &BulkRevocation, waits: bool) ->
         place,
         &html! {
             p.lead { (pill(state(order))) " " (order.reason) }
-            @if may_be_cancelled(order) {
+            @if order.status.may_be_cancelled() {
                 (left_by_cancelling(order))
-                @if waits {
-                    (notice(Notice::Info, "A second person has to approve this", &html! {
-                        p { "Until then the incident goes on. Send them the address of the next page; it ends after an hour." }
-                    }))
-                }
+                @if waits { (second_person("the incident goes on")) }
                 form.decide method="post" action={ (back) "/cancel" } {
                     (form_token(place.viewer.token))
                     div.actions {

@@ -10,6 +10,7 @@ use crate::console::connections::page::table;
 use crate::console::layout::{Place, page};
 use crate::console::parts::{
     Notice, ago, at_most, countdown, empty, form_token, id, moment, moment_or, notice, number, row,
+    second_person,
 };
 
 /// Returns the page. `receipt` is that of the erasure, if it is complete.
@@ -123,11 +124,7 @@ pub fn confirm(place: &Place<'_>, shown: &Shown, person: &Person, waits: bool) -
                 h2 id="follows" { "What follows" }
                 (preview(&person.goes))
             }
-            @if waits {
-                (notice(Notice::Info, "A second person has to approve this", &html! {
-                    p { "Until then everything stays as it is. Send them the address of the next page; it ends after an hour." }
-                }))
-            }
+            @if waits { (second_person("everything stays as it is")) }
             (notice(Notice::Danger, "This cannot be undone", &html! {
                 p { "From this moment nothing of this person is usable. Once the bank link has confirmed, the key is destroyed." }
             }))
