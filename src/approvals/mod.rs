@@ -136,7 +136,7 @@ pub async fn ask(
         tx.commit().await?;
         return Ok(Gated::Awaits(waiting));
     }
-    if store::pending_of(&mut tx, new.app, &requested_by).await? >= MAX_PENDING {
+    if store::pending_count(&mut tx, new.app, Some(&requested_by)).await? >= MAX_PENDING {
         return Err(AskError::TooMany);
     }
     let id = ApprovalId::new();

@@ -123,33 +123,19 @@ pub(super) async fn find_pending(
     Ok(row.map(|row| Awaiting { id: row.id, status, expires_at: row.expires_at }))
 }
 
-/// Counts what waits in an app, or with `None` in the deployment alone.
+/// Counts what waits in an app, or with `None` in the deployment alone; with a requester, what they asked for.
 ///
 /// # Errors
 /// The database's.
-pub async fn pending_count(conn: &mut Conn, app: Option<AppId>) -> sqlx::Result<i64> {
-    sqlx::query_scalar!(
-        r#"SELECT count(*) AS "n!" FROM approvals
-         WHERE status = 'pending' AND expires_at > (SELECT strongroom_now()) AND app_id IS NOT DISTINCT FROM $1"#,
-        app.map(AppId::uuid),
-    )
-    .fetch_one(conn)
-    .await
-}
-
-/// Counts what waits in the app, or in the deployment, of what this requester asked for.
-///
-/// # Errors
-/// The database's.
-pub async fn pending_of(
+pub async fn pending_count(
     conn: &mut Conn,
     app: Option<AppId>,
-    requested_by: &str,
+    requested_by: Option<&str>,
 ) -> sqlx::Result<i64> {
     sqlx::query_scalar!(
         r#"SELECT count(*) AS "n!" FROM approvals
          WHERE status = 'pending' AND expires_at > (SELECT strongroom_now()) AND app_id IS NOT DISTINCT FROM $1
-           AND requested_by = $2"#,
+           AND ($2::text IS NULL OR requested_by = $2)"#,
         app.map(AppId::uuid),
         requested_by,
     )

@@ -29,8 +29,8 @@ async fn read(conn: &mut Conn, app: AppId) -> sqlx::Result<Database> {
         unconfirmed: store::unconfirmed(conn, app).await?,
         codes: store::codes(conn, app).await?,
         attention: store::attention(conn, app).await?,
-        approvals: approvals::pending_count(conn, Some(app)).await?
-            + approvals::pending_count(conn, None).await?,
+        approvals: approvals::pending_count(conn, Some(app), None).await?
+            + approvals::pending_count(conn, None, None).await?,
         orders: store::orders(conn, app).await?,
         upstreams: store::upstreams(conn, app).await?,
         webhooks: store::webhooks(conn, app).await?,
