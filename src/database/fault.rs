@@ -6,7 +6,7 @@ pub enum Fault {
     /// PostgreSQL is unreachable, not ready, or read-only. Passes by itself.
     Outage,
     /// Another transaction was in the way: a lock timeout, a deadlock, a serialization failure, a cancelled
-    /// statement. Nothing was written; retrying is safe.
+    /// statement, a partition that was attached meanwhile. Nothing was written; retrying is safe.
     Contention,
     /// PostgreSQL refused the statement: a bug, or a constraint that the caller has to handle.
     Defect,
@@ -23,6 +23,13 @@ impl Fault {
             | sqlx::Error::Tls(_)
             | sqlx::Error::Protocol(_)
             | sqlx::Error::WorkerCrashed => Self::Outage,
+            // check_violation without the name of a constraint: a row was on its way into a partition by default
+            // when its month got one of its own. The next try finds that one.
+            sqlx::Error::Database(error)
+                if error.code().as_deref() == Some("23514") && error.constraint().is_none() =>
+            {
+                Self::Contention
+            }
             sqlx::Error::Database(error) => {
                 error.code().map_or(Self::Defect, |code| Self::of_sqlstate(&code))
             }

@@ -67,19 +67,6 @@ async fn counted(app: &TestApp, order: &Value) -> Value {
     panic!("an order is never counted");
 }
 
-/// Waits until as many statements wait for locks.
-async fn waiting(app: &TestApp, count: &str) {
-    let sql = "SELECT count(*) FROM pg_stat_activity
-               WHERE datname = current_database() AND wait_event_type = 'Lock'";
-    for _ in 0..2000 {
-        if app.database.value(sql).await == count {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    panic!("{count} statements never wait");
-}
-
 /// Nothing of a connection can be used, and it says so.
 async fn assert_unusable(app: &TestApp, connection: &Value) {
     let token = app.token().await;
@@ -194,7 +181,7 @@ async fn an_order_waits_for_the_readings_that_have_begun_and_for_nothing_else() 
     let reading = locked(&app, "SELECT begin_use(app_id) FROM connections").await;
     let (api, token) = (app.api.clone(), app.token().await);
     let given = tokio::spawn(async move { api.post(&token, ORDERS, &all()).await });
-    waiting(&app, "1").await;
+    app.database.waits_for_locks("1").await;
     assert!(!given.is_finished());
     reading.commit().await.unwrap();
     assert_eq!(given.await.unwrap().status, 202);
@@ -474,7 +461,7 @@ async fn a_session_that_hands_in_while_its_user_is_erased_is_told_so() {
     let mut lock = locked(&app, "SELECT id FROM connect_sessions FOR UPDATE").await;
     let (api, result) = (app.api.clone(), app.connect());
     let handed = tokio::spawn(async move { api.post(&session, "/v1/connections", &result).await });
-    waiting(&app, "1").await;
+    app.database.waits_for_locks("1").await;
     for sql in [
         "DELETE FROM connect_sessions",
         "DELETE FROM data_keys WHERE purpose = 'user'",
@@ -504,7 +491,7 @@ async fn whatever_is_added_for_a_user_while_they_are_erased_is_refused_as_that()
         let api = app.api.clone();
         tokio::spawn(async move { api.post(&token, path, &body).await })
     });
-    waiting(&app, "3").await;
+    app.database.waits_for_locks("3").await;
     let mut other = app.database.pool.begin().await.unwrap();
     sqlx::query(
         "INSERT INTO erasures (id, app_id, user_id, sessions, sealed)

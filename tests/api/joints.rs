@@ -66,19 +66,6 @@ async fn counted(app: &TestApp, token: &str, order: &Value) -> Value {
     panic!("an order is never counted");
 }
 
-/// Waits until as many statements wait for locks.
-async fn waiting(app: &TestApp, count: &str) {
-    let sql = "SELECT count(*) FROM pg_stat_activity
-               WHERE datname = current_database() AND wait_event_type = 'Lock'";
-    for _ in 0..2000 {
-        if app.database.value(sql).await == count {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    panic!("{count} statements never wait");
-}
-
 /// What an app holds of a user that it links elsewhere: a token that works.
 async fn held(app: &TestApp, user: &str) -> Value {
     let result = app.connect();
@@ -271,7 +258,7 @@ async fn a_session_that_is_made_while_its_user_is_erased_is_a_conflict() {
     };
     let mut lock = locked(&app, "SELECT id FROM users FOR UPDATE").await;
     let made = make();
-    waiting(&app, "1").await;
+    app.database.waits_for_locks("1").await;
     for sql in [
         "DELETE FROM connect_sessions",
         "DELETE FROM data_keys WHERE purpose = 'user'",

@@ -234,6 +234,19 @@ impl TestDatabase {
         sqlx::query_scalar(AssertSqlSafe(wrapped)).fetch_all(&self.pool).await.unwrap()
     }
 
+    /// Waits until as many statements wait for locks.
+    pub async fn waits_for_locks(&self, count: &str) {
+        let sql = "SELECT count(*) FROM pg_stat_activity
+                   WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        for _ in 0..2000 {
+            if self.value(sql).await == count {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        panic!("{count} statements never wait");
+    }
+
     pub async fn is_leased(&self, connection: &str) -> bool {
         let uuid: uuid::Uuid = connection.trim_start_matches("conn_").parse().unwrap();
         sqlx::query_scalar("SELECT leased_until IS NOT NULL FROM connections WHERE id = $1")
