@@ -5,6 +5,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::Failure;
 use crate::common::clock::Clock;
+use crate::common::tls;
 use crate::config::{Config, Environment, PublicUrl, UnknownVariable};
 use crate::http::connection;
 use crate::service::Service;
@@ -25,6 +26,7 @@ impl Serve {
     pub(super) async fn run(self, environment: &Environment) -> Result<(), Failure> {
         let config = Config::from_environment(environment)?;
         telemetry::init(&config.log, &config.traces);
+        tls::read_ahead();
         raise_file_limit();
         warn_about(&config);
         let service = Service::build(config, Clock::system()).await?;

@@ -18,6 +18,13 @@ static CONFIG: LazyLock<Option<ClientConfig>> = LazyLock::new(|| {
     Some(config)
 });
 
+/// Begins to read the root certificates, on a thread of its own: a start has other things to wait for meanwhile.
+pub fn read_ahead() {
+    tokio::task::spawn_blocking(|| {
+        LazyLock::force(&CONFIG);
+    });
+}
+
 /// Returns `builder` with the shared configuration: the system's root certificates, TLS 1.2 and 1.3, HTTP/1.1. If it
 /// cannot be made, building the client reports why.
 pub fn shared(builder: ClientBuilder) -> ClientBuilder {
