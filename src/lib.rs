@@ -20,6 +20,7 @@
 //! - [`upstreams`]: other APIs' client-credentials tokens: fetched in a single flight, cached, acquired, used
 //! - [`oauth`]: clients, credentials, access tokens, signing keys
 //! - [`apps`]: tenants: one Dapi application each, with a data key
+//! - [`moves`]: an app on its way to another deployment: the fence, the export, the import
 //! - [`users`]: an app's users, each with a data key
 //! - [`operators`]: people of the deployment, their roles, links and sessions
 //! - [`approvals`]: four eyes: what waits until a second person approves it
@@ -45,6 +46,7 @@ pub mod console;
 pub mod database;
 pub mod events;
 pub mod http;
+pub mod moves;
 pub mod oauth;
 pub mod operators;
 pub mod outbound;

@@ -43,6 +43,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
                 "connections",
             ],
         ),
+        ("moves", vec!["database", "common", "vault", "audit", "apps", "connections"]),
         ("sessions", vec!["database", "common", "vault", "http", "audit", "users"]),
         (
             "connections",

@@ -4,6 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 
+use super::handover::{self, Handover};
 use super::model::{Head, LinkHash};
 use crate::common::ids::AppId;
 use crate::database::Conn;
@@ -78,16 +79,25 @@ pub(super) async fn hash_of(
     Ok(runs.map(|run| run.end).find(|end| end.seq == seq).map(|end| end.hash))
 }
 
-/// Returns the statements of an app's archives, oldest month first.
+/// Returns the statements of an app's archives: those of the deployments that it was moved from, then this one's, oldest
+/// month first.
 ///
 /// # Errors
 /// The database's errors.
 pub async fn statements(conn: &mut Conn, app: AppId) -> sqlx::Result<Vec<String>> {
-    sqlx::query_scalar!(
+    let handed_over = handover::handovers(conn, app).await?;
+    let mut statements: Vec<_> = handed_over
+        .iter()
+        .filter_map(|jws| Handover::peek(jws))
+        .flat_map(|handover| handover.archives)
+        .collect();
+    let own = sqlx::query_scalar!(
         "SELECT a.statement FROM audit_archives a JOIN audit_months m ON m.name = a.month
          WHERE a.app_id = $1 ORDER BY m.ends_at",
         app.uuid(),
     )
     .fetch_all(conn)
-    .await
+    .await?;
+    statements.extend(own);
+    Ok(statements)
 }

@@ -7,7 +7,7 @@
 //!
 //! The background work links committed rows into a hash chain per app (`chain`). `verify` finds the first
 //! link at which a chain is broken; a `checkpoint`, kept elsewhere, reveals a chain that was truncated or
-//! rewritten as a whole. Both tables are divided by `months`; a month that is over long enough leaves as an `archive`.
+//! rewritten as a whole. A `handover` continues the chain of an app that was moved here. Both tables are divided by `months`; a month that is over long enough leaves as an `archive`.
 //!
 //! May import: common, database, http.
 
@@ -15,6 +15,7 @@ pub mod archive;
 mod archived;
 pub mod chain;
 mod checkpoint;
+pub mod handover;
 mod links;
 mod metrics;
 mod model;
@@ -29,7 +30,7 @@ pub use links::{
     piece, standing, time_of,
 };
 pub use metrics::Metrics;
-pub use model::AuditEvent;
+pub use model::{AuditEvent, Head};
 pub use months::{Month, due_months, prepare_months};
 pub use store::{Filter, list};
 pub use verify::{Break, Fault, Known, Report, verify};

@@ -83,11 +83,19 @@ impl Output {
     /// # Errors
     /// Returns [`Failure::Usage`] if the answer is not `yes`.
     pub(super) fn confirm(&self, what: &str, yes: bool) -> Result<(), Failure> {
+        self.ask(&format!("{what} This cannot be undone."), yes)
+    }
+
+    /// Asks before what has to be looked at first, unless `yes` says so or nobody can be asked.
+    ///
+    /// # Errors
+    /// Returns [`Failure::Usage`] if the answer is not `yes`.
+    pub(super) fn ask(&self, question: &str, yes: bool) -> Result<(), Failure> {
         if yes || !self.asks() {
             return Ok(());
         }
         let mut stderr = std::io::stderr();
-        let _ = write!(stderr, "{what} This cannot be undone. Type `yes` to go on: ");
+        let _ = write!(stderr, "{question} Type `yes` to go on: ");
         let _ = stderr.flush();
         let mut answer = String::new();
         std::io::stdin().read_line(&mut answer)?;

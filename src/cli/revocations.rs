@@ -238,6 +238,7 @@ impl Create {
             idempotency_key: self.idempotency_key.as_deref(),
             request_hash: bulk_revocation::request_hash(
                 vault,
+                app,
                 kind,
                 &self.reason,
                 per_second,

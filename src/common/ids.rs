@@ -192,6 +192,15 @@ id!(
     ApprovalId, "apr"
 );
 
+id!(
+    /// The export of an app to another deployment.
+    ExportId, "exp"
+);
+id!(
+    /// A key that an export is sealed to.
+    ImportKeyId, "ikey"
+);
+
 #[cfg(test)]
 mod tests {
     use super::*;

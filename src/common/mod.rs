@@ -1,5 +1,5 @@
 //! Common types that every module may import and that import no module: ids, the clock, secret text, checked
-//! text, paging, scopes, actors, signed statements, trace context, spans, TLS; and the readers of other services' answers:
+//! text, paging, scopes, actors, signed statements, trace context, spans, TLS, the release; and the readers of other services' answers:
 //! content codings, lenient JSON, `Retry-After`.
 
 pub mod actor;
@@ -21,3 +21,6 @@ pub mod tls;
 pub mod trace;
 
 pub use strongroom_common::clock;
+
+/// The release that this process runs.
+pub const RELEASE: &str = env!("CARGO_PKG_VERSION");

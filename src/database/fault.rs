@@ -72,6 +72,28 @@ impl Fault {
     }
 }
 
+/// What the fence of an app that moves to another deployment refused (the function `refuse_if_fenced`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fenced {
+    /// The app is being moved.
+    Moving,
+    /// The app has moved.
+    Moved,
+}
+
+impl Fenced {
+    /// Recognises a refusal by its SQLSTATE.
+    #[must_use]
+    pub fn of(error: &sqlx::Error) -> Option<Self> {
+        let sqlx::Error::Database(error) = error else { return None };
+        match error.code()?.as_ref() {
+            "SR002" => Some(Self::Moving),
+            "SR003" => Some(Self::Moved),
+            _ => None,
+        }
+    }
+}
+
 /// Returns whether the database is unreachable, not ready or read-only, rather than having refused a
 /// statement.
 #[must_use]

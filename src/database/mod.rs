@@ -30,7 +30,7 @@ mod transaction;
 pub use batch::{Batch, BatchQuery};
 pub use clock::now;
 pub use conn::Conn;
-pub use fault::{Fault, MaybeDatabase, is_outage};
+pub use fault::{Fault, Fenced, MaybeDatabase, is_outage};
 pub use health::Health;
 pub use inconsistent::Inconsistent;
 pub use interval::interval;
@@ -48,6 +48,8 @@ pub enum LongWork {
     BulkRevocation,
     /// Reading a whole audit trail.
     AuditVerification,
+    /// Reading or writing a whole table of an app that moves to another deployment.
+    AppMove,
 }
 
 impl LongWork {
@@ -57,6 +59,7 @@ impl LongWork {
         match self {
             Self::BulkRevocation => Duration::from_mins(2),
             Self::AuditVerification => Duration::from_mins(10),
+            Self::AppMove => Duration::from_hours(1),
         }
     }
 }

@@ -12,7 +12,10 @@ use actix_web::{HttpResponse, ResponseError};
 use serde_json::{Map, Value};
 
 use crate::common::algorithm::ACCEPTED;
-use crate::database::Fault;
+use crate::database::{Fault, Fenced};
+
+/// After how many seconds a request for an app that is being moved is worth repeating.
+const APP_MOVES: u64 = 10;
 
 /// A code, or several of them.
 pub trait Codes {
@@ -111,6 +114,8 @@ codes! {
     UserSecretMissing "user_secret_missing" CONFLICT "The connection's user secret is not known yet";
     /// The window for the exchange is closed.
     CodeExpired "code_expired" GONE "The access code's window is closed; the user has to connect again";
+    /// The app is at another deployment.
+    AppMoved "app_moved" GONE "The app has moved to another deployment";
     /// Events behind the cursor were deleted.
     CursorExpired "cursor_expired" GONE "Events behind this cursor are gone";
     /// The body exceeds the limit.
@@ -135,6 +140,8 @@ codes! {
     Unavailable "unavailable" SERVICE_UNAVAILABLE "The service cannot work at the moment";
     /// A master key that is elsewhere cannot be used.
     KeysUnavailable "keys_unavailable" SERVICE_UNAVAILABLE "A key that this needs cannot be used at the moment";
+    /// The app is on its way to another deployment.
+    AppMoving "app_moving" SERVICE_UNAVAILABLE "The app is being moved to another deployment";
     /// Another API did not answer in time.
     UpstreamTimeout "upstream_timeout" GATEWAY_TIMEOUT "The API behind did not answer in time";
 }
@@ -228,6 +235,21 @@ impl Problem {
         tracing::warn!(%cause, "a key is unavailable");
         let detail = "Try again in a moment; repeating the request is safe.";
         Self::new(ProblemCode::KeysUnavailable, detail).retry_after(retry_after)
+    }
+
+    /// Returns the problem of a request for an app that is being moved: nothing of it was done.
+    #[must_use]
+    pub fn app_moving() -> Self {
+        let detail =
+            "Nothing was done. Repeat the request; after the move, at the app's new address.";
+        Self::new(ProblemCode::AppMoving, detail).retry_after(APP_MOVES)
+    }
+
+    /// Returns the problem of a request for an app that has moved: nothing of it was done.
+    #[must_use]
+    pub fn app_moved() -> Self {
+        let detail = "Nothing was done. Send the request, and those for access tokens, to the app's new address.";
+        Self::new(ProblemCode::AppMoved, detail)
     }
 
     /// Returns the problem of missing credentials: challenges without an error (RFC 6750 §3.1, RFC 9449 §7.1).
@@ -374,10 +396,11 @@ impl ResponseError for Problem {
 /// Outages and contention are temporary; any other database error is a defect of this service.
 impl From<sqlx::Error> for Problem {
     fn from(error: sqlx::Error) -> Self {
-        if Fault::of(&error).is_passing() {
-            Self::unavailable(error)
-        } else {
-            Self::internal(error)
+        match Fenced::of(&error) {
+            Some(Fenced::Moving) => Self::app_moving(),
+            Some(Fenced::Moved) => Self::app_moved(),
+            None if Fault::of(&error).is_passing() => Self::unavailable(error),
+            None => Self::internal(error),
         }
     }
 }

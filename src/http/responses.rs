@@ -31,7 +31,7 @@ macro_rules! tuples {
 tuples! { (A) (A B) (A B C) (A B C D) (A B C D E) (A B C D E F) (A B C D E F G) (A B C D E F G H) }
 
 /// What any operation for callers with a token responds with: a query or an `Authorization` header
-/// that is malformed, no token or no scope, a defect, an outage of the database or of a master key.
+/// that is malformed, no token or no scope, a defect, an outage of the database or of a master key, an app that moves.
 pub type ForClients = (
     code::InvalidRequest,
     code::Unauthorized,
@@ -39,6 +39,8 @@ pub type ForClients = (
     code::Internal,
     code::Unavailable,
     code::KeysUnavailable,
+    code::AppMoving,
+    code::AppMoved,
 );
 
 /// What a body may be refused with before it is parsed.
@@ -88,12 +90,13 @@ fn headers(code: ProblemCode) -> Option<(&'static str, Header)> {
         ProblemCode::Unauthorized | ProblemCode::InsufficientScope => {
             Some(("WWW-Authenticate", header(Type::String, "The challenge of RFC 6750 §3")))
         }
-        ProblemCode::TooManyRequests | ProblemCode::Unavailable | ProblemCode::KeysUnavailable => {
-            Some((
-                "Retry-After",
-                header(Type::Integer, "Seconds to wait before the request is repeated"),
-            ))
-        }
+        ProblemCode::TooManyRequests
+        | ProblemCode::Unavailable
+        | ProblemCode::KeysUnavailable
+        | ProblemCode::AppMoving => Some((
+            "Retry-After",
+            header(Type::Integer, "Seconds to wait before the request is repeated"),
+        )),
         _ => None,
     }
 }

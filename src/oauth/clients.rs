@@ -144,7 +144,7 @@ pub async fn create_on(
 ) -> Result<Credentials, ClientError> {
     let mut tx = conn.begin().await?;
     let id = insert(&mut tx, actor, new, terms).await?;
-    let (_, secret) = secret_value::insert(&mut tx, vault, &id).await?;
+    let (_, secret) = secret_value::insert(&mut tx, vault, new.app, &id).await?;
     tx.commit().await?;
     Ok(Credentials { id, secret })
 }
@@ -330,7 +330,7 @@ pub async fn ensure_bootstrap(
     }
     if let Some(wanted) = wanted {
         let app = store::app_named(&mut tx, app).await?.ok_or(ClientError::NoDefaultApp)?;
-        let hash = secret_hash(vault.secret_hashes(), &wanted.id, &wanted.secret);
+        let hash = secret_hash(&vault.secret_hashes_of(app), &wanted.id, &wanted.secret);
         let lifetime = Duration::from_secs(DEFAULT_TOKEN_LIFETIME.into());
         let new =
             NewClient { app, name: "bootstrap", scopes: Scopes::all(), token_lifetime: lifetime };

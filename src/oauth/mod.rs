@@ -45,7 +45,7 @@ pub use directory::{Directory, STALE_AFTER};
 pub use error::{OAuthError, OAuthErrorCode};
 pub use metrics::Metrics;
 pub use proofs::Proofs;
-pub use resource::verify;
+pub use resource::{check_fence, verify};
 pub use signing::SigningKey;
 pub use store::{delete_ended_jtis, delete_ended_secrets, delete_ended_tokens};
 pub use tokens::Issuer;

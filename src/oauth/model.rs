@@ -13,6 +13,15 @@ use crate::common::ids::{AppId, ClientSecretId};
 use crate::common::scope::{Scope, Scopes};
 use crate::common::text;
 
+/// What keeps an app's callers out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fence {
+    /// The app is being moved: this ends.
+    Moving,
+    /// The app is at another deployment.
+    Moved,
+}
+
 /// The maximum length of an issuer, an audience and a subject, in bytes.
 pub const MAX_CLAIM: usize = 1024;
 

@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use actix_web::HttpRequest;
 
+use super::model::Fence;
 use super::proofs::{ProofError, Proofs};
 use super::tokens::{Issuer, Validity, Verified};
+use crate::common::ids::AppId;
 use crate::database::Pool;
 use crate::http::caller::{self, Scheme};
 use crate::http::problem::Problem;
@@ -26,6 +28,7 @@ pub async fn verify(
 ) -> Result<caller::Client, Problem> {
     match issuer.validate(pool, vault, token).await {
         Validity::Valid(verified, client) => {
+            check_fence(issuer, client.app)?;
             check_binding(proofs, req, scheme, token, &verified).await?;
             Ok(caller::Client {
                 app: client.app,
@@ -41,6 +44,22 @@ pub async fn verify(
         Validity::Unknown => {
             Err(Problem::unavailable("revocations could not be read for too long"))
         }
+    }
+}
+
+/// Refuses a caller whose app is being moved to another deployment, or has moved.
+///
+/// # Errors
+/// 503 `app_moving`, 410 `app_moved`; 503 also if this replica cannot decide.
+pub fn check_fence(issuer: &Issuer, app: AppId) -> Result<(), Problem> {
+    let directory = issuer.directory();
+    if !directory.is_fresh() {
+        return Err(Problem::unavailable("the directory could not be read for too long"));
+    }
+    match directory.fence(app) {
+        None => Ok(()),
+        Some(Fence::Moving) => Err(Problem::app_moving()),
+        Some(Fence::Moved) => Err(Problem::app_moved()),
     }
 }
 

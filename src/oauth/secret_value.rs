@@ -1,7 +1,7 @@
 //! The value of a client secret: how it is drawn, hashed and inserted.
 
 use super::store;
-use crate::common::ids::ClientSecretId;
+use crate::common::ids::{AppId, ClientSecretId};
 use crate::common::secret::SecretText;
 use crate::database::Conn;
 use crate::vault::{HashKey, KeyedHash, Vault, VaultError};
@@ -36,10 +36,11 @@ pub(super) fn secret_hash(key: &HashKey, client_id: &str, secret: &SecretText) -
 pub(super) async fn insert(
     conn: &mut Conn,
     vault: &Vault,
+    app: AppId,
     client: &str,
 ) -> Result<(ClientSecretId, SecretText), VaultError> {
     let secret = SecretText::new(random_text(SECRET_LENGTH)?);
-    let hash = secret_hash(vault.secret_hashes(), client, &secret);
+    let hash = secret_hash(&vault.secret_hashes_of(app), client, &secret);
     Ok((store::insert_secret(conn, client, &hash).await?, secret))
 }
 

@@ -82,7 +82,7 @@ pub async fn rotate(
     if store::live_secrets(&mut tx, client).await?.len() >= MAX_LIVE {
         return Err(ClientError::TwoSecrets);
     }
-    let (id, secret) = secret_value::insert(&mut tx, vault, client).await?;
+    let (id, secret) = secret_value::insert(&mut tx, vault, app, client).await?;
     record(&mut tx, actor, app, "client.secret_created", client).await?;
     let live = store::live_secrets(&mut tx, client).await?;
     tx.commit().await?;

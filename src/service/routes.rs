@@ -368,5 +368,7 @@ async fn session(req: &ServiceRequest, token: &str) -> Result<Principal, Problem
     let mut conn = context.pool.acquire().await?;
     let session = sessions::find(&mut conn, vault, token).await?;
     let session = session.ok_or_else(unknown)?;
+    let issuer = req.app_data::<web::Data<Issuer>>();
+    oauth::check_fence(issuer.ok_or_else(|| Problem::internal("no issuer"))?, session.app)?;
     Ok(Principal::Session(session))
 }

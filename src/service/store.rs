@@ -1,6 +1,7 @@
 //! The table `replicas`: the running processes. A replica writes its row at each check of its
 //! readiness.
 
+use crate::common::RELEASE;
 use crate::common::ids::ReplicaId;
 use crate::database::Pool;
 
@@ -8,8 +9,10 @@ use crate::database::Pool;
 pub(super) async fn record_replica(pool: &Pool, replica: ReplicaId) -> sqlx::Result<()> {
     let mut conn = pool.acquire().await?;
     sqlx::query!(
-        "INSERT INTO replicas (id) VALUES ($1) ON CONFLICT (id) DO UPDATE SET seen_at = strongroom_now()",
+        "INSERT INTO replicas (id, release) VALUES ($1, $2)
+         ON CONFLICT (id) DO UPDATE SET seen_at = strongroom_now(), release = excluded.release",
         replica.uuid(),
+        RELEASE,
     )
     .execute(&mut conn)
     .await?;

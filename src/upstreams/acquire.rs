@@ -41,9 +41,8 @@ impl Purpose<'_> {
         match self {
             Self::Read => name.to_owned(),
             Self::Call(method, path) => {
-                let app = app.uuid();
-                let parts = [&b"upstream path"[..], app.as_bytes(), path.as_bytes()];
-                let hash = vault.secret_hashes().hash(&parts);
+                let key = vault.secret_hashes_of(app);
+                let hash = key.hash(&[b"upstream path", app.uuid().as_bytes(), path.as_bytes()]);
                 let hash = hash.as_bytes().iter().take(8).fold(String::new(), |mut hex, byte| {
                     let _ = write!(hex, "{byte:02x}");
                     hex

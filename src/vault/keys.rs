@@ -56,6 +56,10 @@ pub enum KeyOwner {
     CodeHash,
     /// Hashes client secrets and session tokens.
     SecretHash,
+    /// Hashes the access codes of an app that was moved here from another deployment.
+    AppCodeHash(AppId),
+    /// Hashes the client secrets of an app that was moved here, and whatever else of it is stored as a hash.
+    AppSecretHash(AppId),
     /// Seals what belongs to an app: its Dapi secret, its upstreams' secrets and tokens.
     App(AppId),
     /// Seals what is held for one user: codes, tokens, user secrets.
@@ -73,8 +77,8 @@ impl KeyOwner {
     pub fn purpose(self) -> &'static str {
         match self {
             Self::Service => "service",
-            Self::CodeHash => "code_hash",
-            Self::SecretHash => "secret_hash",
+            Self::CodeHash | Self::AppCodeHash(_) => "code_hash",
+            Self::SecretHash | Self::AppSecretHash(_) => "secret_hash",
             Self::App(_) => "app",
             Self::User { .. } => "user",
         }
@@ -84,7 +88,10 @@ impl KeyOwner {
     #[must_use]
     pub fn app(self) -> Option<AppId> {
         match self {
-            Self::App(app) | Self::User { app, .. } => Some(app),
+            Self::App(app)
+            | Self::AppCodeHash(app)
+            | Self::AppSecretHash(app)
+            | Self::User { app, .. } => Some(app),
             Self::Service | Self::CodeHash | Self::SecretHash => None,
         }
     }
@@ -94,8 +101,14 @@ impl KeyOwner {
     pub fn user(self) -> Option<UserId> {
         match self {
             Self::User { user, .. } => Some(user),
-            Self::Service | Self::CodeHash | Self::SecretHash | Self::App(_) => None,
+            _ => None,
         }
+    }
+
+    /// Returns the owner of an app's key of this purpose; `None` for a purpose that an app has no key for.
+    #[must_use]
+    pub fn of_app(purpose: &str, app: AppId, user: Option<UserId>) -> Option<Self> {
+        Self::from_columns(purpose, Some(app), user)
     }
 
     /// Reads the owner from its columns; returns `None` for a combination that the CHECK constraint excludes.
@@ -108,6 +121,8 @@ impl KeyOwner {
             ("service", None, None) => Some(Self::Service),
             ("code_hash", None, None) => Some(Self::CodeHash),
             ("secret_hash", None, None) => Some(Self::SecretHash),
+            ("code_hash", Some(app), None) => Some(Self::AppCodeHash(app)),
+            ("secret_hash", Some(app), None) => Some(Self::AppSecretHash(app)),
             ("app", Some(app), None) => Some(Self::App(app)),
             ("user", Some(app), Some(user)) => Some(Self::User { app, user }),
             _ => None,
@@ -116,7 +131,7 @@ impl KeyOwner {
 
     /// Returns whether the key hashes rather than seals.
     pub(super) fn hashes(self) -> bool {
-        matches!(self, Self::CodeHash | Self::SecretHash)
+        matches!(self.purpose(), "code_hash" | "secret_hash")
     }
 }
 

@@ -12,6 +12,7 @@
 //!
 //! May import: common, database.
 
+mod app_hashes;
 mod associated_data;
 mod aws_kms;
 mod bound;
@@ -24,6 +25,7 @@ mod keys;
 mod local;
 mod master;
 mod metrics;
+mod moving;
 mod opened;
 mod remote;
 mod seal;
@@ -31,6 +33,7 @@ mod start;
 mod status;
 mod store;
 mod token;
+mod transfer;
 mod transit;
 mod watch;
 
@@ -46,6 +49,7 @@ pub use keys::{DataKey, HashKey, KeyOwner, KeyedHash, MasterKeyId, OtherKey, Wra
 pub use local::{LocalKey, MASTER_KEY_BYTES};
 pub use master::{Engines, InvalidMasterKey, KEEP_DATA_KEYS, MasterKey, MasterKeys};
 pub use metrics::Metrics;
+pub use moving::{UsersKeys, destroy_keys_of_users, insert_keys, keys_of_app, keys_of_users};
 pub use opened::OpenedKeys;
 pub use remote::RemoteKey;
 pub use seal::{AadContext, Binding, Sealed};
@@ -58,6 +62,7 @@ pub use store::{
     KeyUse, RewrapBatch, app_key, delete_old_changes, insert_key, key_uses, retire, rewrap_some,
 };
 pub use token::{is_token, random_token};
+pub use transfer::{ImportPrivateKey, PUBLIC_KEY_BYTES, Transfer};
 pub use transit::{
     InvalidTransit, InvalidTransitAddress, Login, SecretSource, Transit, TransitClient,
 };
@@ -69,6 +74,7 @@ use std::time::Instant;
 
 use tokio::sync::watch::Receiver;
 
+use self::app_hashes::AppHashes;
 use self::cache::{Cache, Found, Opened};
 use self::error::OpenError;
 use crate::database::Conn;
@@ -81,8 +87,9 @@ pub struct Vault(Arc<Inner>);
 struct Inner {
     masters: Arc<MasterKeys>,
     service: DataKey,
-    codes: HashKey,
-    secrets: HashKey,
+    codes: Arc<HashKey>,
+    secrets: Arc<HashKey>,
+    app_hashes: AppHashes,
     cache: Cache,
     /// Up to where the changes of data keys are read.
     changes: AtomicI64,
@@ -109,13 +116,7 @@ impl Vault {
         &self.0.service
     }
 
-    /// Returns the key that hashes access codes.
-    #[must_use]
-    pub fn code_hashes(&self) -> &HashKey {
-        &self.0.codes
-    }
-
-    /// Returns the key that hashes client secrets and session tokens.
+    /// Returns the key that hashes what is no app's, or is found before its app is known: session tokens, links of operators.
     #[must_use]
     pub fn secret_hashes(&self) -> &HashKey {
         &self.0.secrets

@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicI64;
 
 use futures_util::future::{try_join, try_join_all};
 
+use super::app_hashes::AppHashes;
 use super::cache::Cache;
 use super::keys::{DataKey, HashKey, KeyOwner, WrappedKey};
 use super::local::KeyBytes;
@@ -20,6 +21,7 @@ const OWNERS: [KeyOwner; 3] = [KeyOwner::Service, KeyOwner::CodeHash, KeyOwner::
 pub struct Prepared {
     masters: Arc<MasterKeys>,
     keys: Vec<ServiceKey>,
+    app_hashes: AppHashes,
     changes: i64,
 }
 
@@ -57,7 +59,9 @@ impl Prepared {
             }
         };
         let (keys, ()) = try_join(try_join_all(keys), proof).await?;
-        Ok(Self { masters, keys, changes })
+        let app_hashes = AppHashes::default();
+        app_hashes.load(conn, &masters).await?;
+        Ok(Self { masters, keys, app_hashes, changes })
     }
 
     /// Records the master keys, and the service's own keys if they are new. Replicas that start at the same moment agree
@@ -80,7 +84,7 @@ impl Prepared {
     /// Returns the vault without recording anything, for a command that only reads. If the database is new, nothing that
     /// it seals will ever open.
     pub fn into_vault(self) -> Result<Vault, VaultError> {
-        let Self { masters, keys, changes } = self;
+        let Self { masters, keys, app_hashes, changes } = self;
         let [service, codes, secrets] =
             <[ServiceKey; 3]>::try_from(keys).map_err(|_| VaultError::DoesNotOpen)?;
         for key in masters.iter().filter_map(MasterKey::remote) {
@@ -89,8 +93,9 @@ impl Prepared {
         let cache = Cache::new(masters.keep_data_keys());
         Ok(Vault(Arc::new(Inner {
             service: DataKey::new(service.wrapped.id, &service.bytes),
-            codes: HashKey::new(&codes.bytes),
-            secrets: HashKey::new(&secrets.bytes),
+            codes: Arc::new(HashKey::new(&codes.bytes)),
+            secrets: Arc::new(HashKey::new(&secrets.bytes)),
+            app_hashes,
             masters,
             cache,
             changes: AtomicI64::new(changes),

@@ -118,6 +118,25 @@ pub(super) async fn find_service_key(
     }))
 }
 
+/// Returns the hash keys of the apps that have their own.
+pub(super) async fn app_hash_keys(conn: &mut Conn) -> Result<Vec<WrappedKey>, VaultError> {
+    let rows = sqlx::query!(
+        r#"SELECT id AS "id: DataKeyId", purpose, app_id AS "app_id: AppId",
+                master_key_id AS "master_key_id: MasterKeyId", wrapped
+         FROM data_keys WHERE purpose IN ('code_hash', 'secret_hash') AND app_id IS NOT NULL"#,
+    )
+    .fetch_all(conn)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            let owner = KeyOwner::from_columns(&row.purpose, row.app_id, None);
+            let owner = owner.ok_or(VaultError::DoesNotOpen)?;
+            let (id, master_key_id, wrapped) = (row.id, row.master_key_id, row.wrapped);
+            Ok(WrappedKey { id, owner, master_key_id, wrapped, other: None })
+        })
+        .collect()
+}
+
 /// Inserts a wrapped key, unless its owner already has one.
 pub async fn insert_key(conn: &mut Conn, key: &WrappedKey) -> Result<(), VaultError> {
     sqlx::query!(

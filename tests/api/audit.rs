@@ -737,6 +737,8 @@ async fn assert_cannot_alter(service: &str) {
         "INSERT INTO audit_links_rest SELECT * FROM audit_links",
         "INSERT INTO audit_archives SELECT app_id, 'before', '', '' FROM audit_heads",
         "UPDATE audit_months SET dropped_at = now()",
+        "UPDATE app_imports SET statement = ''",
+        "DELETE FROM app_imports",
         "SELECT audit_add_months(0)",
         "SELECT audit_add_part('a', 'b')",
     ] {

@@ -61,7 +61,8 @@ impl Command {
     }
 }
 
-async fn rotate_by_command(stage: &Stage, arguments: &[&str]) -> Value {
+/// Runs the command to its end, the clock turning.
+pub async fn rotate_by_command(stage: &Stage, arguments: &[&str]) -> Value {
     let arguments = [&["rotate-data"], arguments].concat();
     Command::begin(stage, &[], &arguments).turned(stage).await.expect("the command failed")
 }
@@ -222,7 +223,8 @@ async fn the_view_of_sealed_values_lists_every_column_that_holds_one() {
         superseded_tokens.binding proxy_tokens.hash link_tokens.hash audit_links.hash audit_heads.hash bulk_revocations.request_hash
         erasures.name_hash plaid_webhooks.digest used_jtis.hash webhook_secrets.public_key signing_keys.private_key
         approvals.digest operator_links.hash operator_sessions.hash operator_challenges.hash operator_passkeys.id
-        operator_passkeys.public_key _sqlx_migrations.checksum";
+        operator_passkeys.public_key import_keys.public_key import_keys.private_key app_fences.receipt
+        _sqlx_migrations.checksum";
     let others: Vec<_> = others.split_whitespace().collect();
     let columns = "SELECT c.table_name || '.' || c.column_name FROM information_schema.columns c
         JOIN information_schema.tables t USING (table_schema, table_name)

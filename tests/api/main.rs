@@ -75,6 +75,13 @@ mod lives;
 mod logins;
 mod logs;
 mod migrations;
+mod moves;
+#[cfg(feature = "failpoints")]
+mod moves_crashes;
+mod moves_fence;
+mod moves_proofs;
+mod moves_refusals;
+mod moves_tokens;
 mod moving_in;
 mod named_items;
 mod neighbours;

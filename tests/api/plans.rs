@@ -36,9 +36,11 @@ const GROWING: [&str; 19] = [
 ];
 
 /// Statements that read a whole table, or an index without a condition, and why they may: by their names or first words.
-const WHOLE: [(&str, &str); 8] = [
+const WHOLE: [(&str, &str); 10] = [
     ("data_key_groups", "the rotation of data keys asks for every value, in portions of a key"),
     ("count_rotating_data_keys", "the index holds the keys that rotate"),
+    ("find_value_without_its_key", "an import has just written all of it"),
+    ("last_import_in_the_trail", "a check of the trail reads all of it anyway"),
     ("estimate_sealed_values", "a thousand entries of the same index"),
     ("find_due_rotations", "a skip scan: the first entry of each app"),
     ("hold_paused_delinks", "bulk revocations are as many as operators made"),
@@ -277,6 +279,7 @@ fn asked() -> Vec<(&'static str, Vec<&'static str>, u64)> {
         ("release_delinks_of_user", vec![USER], 60),
     ];
     asked.extend(of_background_work());
+    asked.extend(of_moves());
     asked
 }
 
@@ -293,6 +296,14 @@ fn of_background_work() -> Vec<(&'static str, Vec<&'static str>, u64)> {
         ("release_awaited_delinks", vec!["500", "'2 seconds'"], 60),
         ("hold_paused_delinks", vec!["500"], 60),
         ("delete_old_counts", vec![], 60),
+    ]
+}
+
+/// What is asked of an app that moves: ten times a second, and for a hundred keys each time.
+fn of_moves() -> Vec<(&'static str, Vec<&'static str>, u64)> {
+    vec![
+        ("app_in_flight", vec!["'{app}'", "'15 minutes'", "0", "0"], 60),
+        ("data_keys_of_users", vec!["'{app}'", "''", "100"], 100),
     ]
 }
 

@@ -20,7 +20,7 @@ async fn spawn() -> TestApp {
 }
 
 /// The sandbox's DANAConnect, as an admin describes it.
-fn dana(stage: &Stage) -> Value {
+pub fn dana(stage: &Stage) -> Value {
     json!({
         "name": "dana", "preset": "danaconnect",
         "tokenURL": format!("{}/{DANA}", stage.sandbox_url),
@@ -29,7 +29,7 @@ fn dana(stage: &Stage) -> Value {
     })
 }
 
-async fn add(app: &TestApp, body: &Value) -> Answer {
+pub async fn add(app: &TestApp, body: &Value) -> Answer {
     let answer = app.api.post(&app.token().await, "/v1/admin/upstreams", body).await;
     assert_eq!(answer.status, 201, "{}", answer.text);
     answer

@@ -1,7 +1,10 @@
 //! `strongroom audit`.
 
 mod archive;
+mod handovers;
 mod verify;
+
+pub(super) use handovers::{handovers, with_kept_keys};
 
 use std::fmt::Write as _;
 

@@ -8,6 +8,7 @@ use serde::{Deserialize as _, Serialize};
 use serde_json::Value;
 
 use super::archive;
+use super::handovers::{handovers, with_kept_keys};
 use crate::apps::{self, App};
 use crate::audit::{self, CHECKPOINT_TYP, Checkpoint, Known, Report};
 use crate::cli::Failure;
@@ -34,7 +35,7 @@ pub(super) struct Verify {
     /// given. May be repeated.
     #[arg(long, value_name = "FILE", conflicts_with = "app")]
     archive: Vec<PathBuf>,
-    /// A key set (`/.well-known/jwks.json`) kept with checkpoints or archives, for when the key that signed
+    /// A key set (`/.well-known/jwks.json`) kept with checkpoints or archives or at an import, for when the key that signed
     /// them has been rotated away. The service's present keys are always tried. May be repeated.
     #[arg(long, value_name = "FILE")]
     jwks: Vec<PathBuf>,
@@ -48,6 +49,9 @@ struct Checked {
     report: Report,
     /// Archives whose statement no key verifies: the chain is not followed across their links.
     unproved: usize,
+    /// Hand-overs from another deployment that no key verifies: the chain before them is not proved.
+    #[serde(rename = "unprovedHandovers")]
+    unproved_handovers: usize,
 }
 
 /// The result for all apps.
@@ -81,9 +85,12 @@ impl Verify {
         let mut checked = Vec::with_capacity(apps.len());
         for App { id, name, .. } in apps {
             let statements = audit::archive::statements(&mut session.conn, id).await?;
-            let archives = archive::proved(&statements, &keys);
+            // What the app's former deployments have signed, and where they handed the chain over.
+            let handed_over = handovers(&mut session.conn, id, &keys).await?;
+            let archives = archive::proved(&statements, &handed_over.keys);
             let unproved = statements.len() - archives.len();
-            let checkpoints = points.iter().filter(|point| point.sub == id).cloned().collect();
+            let given = points.iter().filter(|point| point.sub == id).cloned();
+            let checkpoints = given.chain(handed_over.checkpoints).collect();
             let known = Known { checkpoints, archives };
             let progress = output.progress(Some(0));
             progress.message(format!("links of {name}"));
@@ -92,9 +99,11 @@ impl Verify {
             });
             let report = report.await?;
             drop(progress);
-            checked.push(Checked { app: name, report, unproved });
+            let unproved_handovers = handed_over.unproved;
+            checked.push(Checked { app: name, report, unproved, unproved_handovers });
         }
-        let ok = checked.iter().all(|checked| checked.report.broken.is_none());
+        let whole = |it: &Checked| it.report.broken.is_none() && it.unproved_handovers == 0;
+        let ok = checked.iter().all(whole);
         let verdict = Verdict { ok, apps: checked };
         output
             .result(&verdict, || verdict.apps.iter().map(describe).collect::<Vec<_>>().join("\n"));
@@ -103,11 +112,8 @@ impl Verify {
 
     /// Returns the service's keys and those that were kept.
     async fn keys(&self, session: &mut Session) -> Result<Vec<Value>, Failure> {
-        let mut keys = statements::key_set(&mut session.conn, &session.vault).await?;
-        for path in &self.jwks {
-            keys.extend(kept_keys(path)?);
-        }
-        Ok(keys)
+        let keys = statements::key_set(&mut session.conn, &session.vault).await?;
+        with_kept_keys(keys, &self.jwks)
     }
 
     /// Returns the checkpoints of the file, each verified with the key that signed it.
@@ -137,12 +143,6 @@ fn read(path: &Path) -> Result<String, Failure> {
         .map_err(|error| Failure::Usage(format!("{}: {error}", path.display())))
 }
 
-fn kept_keys(path: &Path) -> Result<Vec<Value>, Failure> {
-    let set: Value = serde_json::from_str(&read(path)?).unwrap_or_default();
-    let keys = set.get("keys").and_then(Value::as_array).cloned();
-    keys.ok_or_else(|| Failure::Usage(format!("{} is no JWK set", path.display())))
-}
-
 fn describe(checked: &Checked) -> String {
     let Checked { app, report, .. } = checked;
     let mut text = match &report.broken {
@@ -168,6 +168,14 @@ fn describe(checked: &Checked) -> String {
             text,
             " Archives that no key verifies: {}; give the key set that was kept with them by --jwks.",
             checked.unproved
+        );
+    }
+    if checked.unproved_handovers > 0 {
+        let _ = write!(
+            text,
+            " NOT PROVED: hand-overs from another deployment that no key verifies: {}; give the key set that was kept at the \
+             import by --jwks.",
+            checked.unproved_handovers
         );
     }
     if report.checkpoints > 0 && report.broken.is_none() {

@@ -41,6 +41,7 @@ pub struct NewBulkRevocation<'a> {
 #[must_use]
 pub fn request_hash(
     vault: &Vault,
+    app: AppId,
     kind: RevocationKind,
     reason: &str,
     per_second: i32,
@@ -54,7 +55,7 @@ pub fn request_hash(
         &rate,
         matching.as_bytes(),
     ];
-    vault.secret_hashes().hash(&parts)
+    vault.secret_hashes_of(app).hash(&parts)
 }
 
 /// The outcome of creating a bulk revocation.
@@ -116,7 +117,7 @@ impl RequestedRevocation {
             matching: &self.filter,
             per_second,
             idempotency_key: self.idempotency_key.as_deref(),
-            request_hash: request_hash(vault, kind, reason, per_second, &self.filter),
+            request_hash: request_hash(vault, app, kind, reason, per_second, &self.filter),
         })
     }
 

@@ -198,6 +198,7 @@ pub async fn create(
         async move {
             let request_hash = bulk_revocation::request_hash(
                 &context.vault,
+                app,
                 kind,
                 &body.reason,
                 per_second,

@@ -18,6 +18,8 @@ locked AS MATERIALIZED (
     WHERE c.id = ANY ($2) AND c.app_id = $1
       AND coalesce(c.due_at <= strongroom_now(), false) AND c.status = 'revoking'
       AND c.access_token IS NOT NULL
+      -- A connection of an app that moves is not claimed, and the token's lease would be taken for nothing.
+      AND NOT EXISTS (SELECT FROM app_fences f WHERE f.app_id = $1)
       AND (NOT EXISTS (SELECT FROM bulk_revocations r
                        WHERE r.id = c.bulk_revocation_id AND r.state = 'paused')
            OR EXISTS (SELECT FROM erasures e WHERE e.user_id = c.user_id)

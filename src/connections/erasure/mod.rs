@@ -90,8 +90,8 @@ impl Erased {
 /// Returns the keyed hash under which a repeated request finds the erasure after the name is deleted. Keyed, because
 /// names can be guessed.
 fn name_hash(vault: &Vault, app: AppId, client_user_id: &str) -> KeyedHash {
-    let app = app.uuid();
-    vault.secret_hashes().hash(&[b"erased user", app.as_bytes(), client_user_id.as_bytes()])
+    let key = vault.secret_hashes_of(app);
+    key.hash(&[b"erased user", app.uuid().as_bytes(), client_user_id.as_bytes()])
 }
 
 /// An erasure that waits for a second person. Its user is in it by the random id.

@@ -80,7 +80,11 @@ pub enum Refusal {
 
 /// Hashes a code with the vault's key, and with the app, so that a code is unique per app without being readable.
 fn code_hash(vault: &Vault, app: AppId, code: &AccessCode) -> KeyedHash {
-    vault.code_hashes().hash(&[b"access code", app.uuid().as_bytes(), code.expose().as_bytes()])
+    vault.code_hashes_of(app).hash(&[
+        b"access code",
+        app.uuid().as_bytes(),
+        code.expose().as_bytes(),
+    ])
 }
 
 /// Returns the app's own name for the user who submitted this code before.

@@ -250,6 +250,9 @@ async fn record_under_lock(
         return Ok(Recorded::new(ExchangeEnd::Revoked));
     }
     let effects = apply(tx, &me, &transition, outcome).await?;
+    if outcome.token.is_some() {
+        transitions::store::forget_awaited_token(tx, app, id).await?;
+    }
     Ok(Recorded { effects, ..Recorded::new(ExchangeEnd::of(&transition)) })
 }
 

@@ -28,7 +28,7 @@ pub struct KnownLinkToken {
 
 fn hash(vault: &Vault, app: AppId, token: &LinkToken) -> KeyedHash {
     let token = token.expose().as_bytes();
-    vault.secret_hashes().hash(&[b"link token", app.uuid().as_bytes(), token])
+    vault.secret_hashes_of(app).hash(&[b"link token", app.uuid().as_bytes(), token])
 }
 
 fn aad(app: AppId, user: UserId, id: LinkTokenId) -> AadContext {

@@ -27,7 +27,8 @@ secret_text!(
 const PREFIX: &str = "strongroom_";
 
 fn hash(vault: &Vault, app: AppId, proxy_token: &str) -> KeyedHash {
-    vault.secret_hashes().hash(&[b"stand-in", app.uuid().as_bytes(), proxy_token.as_bytes()])
+    let key = vault.secret_hashes_of(app);
+    key.hash(&[b"stand-in", app.uuid().as_bytes(), proxy_token.as_bytes()])
 }
 
 fn aad(app: AppId, user: UserId, id: ConnectionId) -> AadContext {

@@ -345,15 +345,16 @@ pub struct Backlog {
     pub needing_attention: i64,
 }
 
-/// Counts the backlog.
+/// Counts the backlog. Not that of apps that move to another deployment: nothing is done for them here.
 pub async fn backlog(conn: &mut Conn) -> sqlx::Result<Backlog> {
     let row = sqlx::query!(
         r#"-- name: count_backlog
          WITH waiting AS (
-            SELECT status, created_at, revocation_requested_at FROM connections WHERE due_at IS NOT NULL
+            SELECT status, created_at, revocation_requested_at FROM connections
+            WHERE due_at IS NOT NULL AND app_id <> ALL (ARRAY(SELECT f.app_id FROM app_fences f))
             UNION ALL
             SELECT status, created_at, revocation_requested_at FROM connections
-            WHERE status = 'revoking' AND due_at IS NULL)
+            WHERE status = 'revoking' AND due_at IS NULL AND app_id <> ALL (ARRAY(SELECT f.app_id FROM app_fences f)))
          SELECT count(*) FILTER (WHERE status = 'pending') AS "pending!",
                 coalesce(extract(epoch FROM max(strongroom_now() - created_at)
                     FILTER (WHERE status = 'pending'))::float8, 0) AS "oldest_pending!",
@@ -361,7 +362,8 @@ pub async fn backlog(conn: &mut Conn) -> sqlx::Result<Backlog> {
                 coalesce(extract(epoch FROM max(strongroom_now() - revocation_requested_at)
                     FILTER (WHERE status = 'revoking'))::float8, 0) AS "oldest_revoking!",
                 (SELECT count(*) FROM connections
-                 WHERE attention_type IS NOT NULL AND status = 'active') AS "needing_attention!"
+                 WHERE attention_type IS NOT NULL AND status = 'active'
+                   AND app_id <> ALL (ARRAY(SELECT f.app_id FROM app_fences f))) AS "needing_attention!"
          FROM waiting"#,
     )
     .fetch_one(conn)

@@ -11,7 +11,9 @@ use crate::connections::effects::Effects;
 use crate::connections::exchange::outcome::{COMMIT_WAITS, HOLD_ANSWER, Waiting};
 use crate::connections::rotation::place::{self, Holder};
 use crate::connections::rotation::{GATE_PATIENCE, Outcome, Rotation, aad};
-use crate::connections::{ConnectionAad, ConnectionError, Context, bank_login, token_lease};
+use crate::connections::{
+    ConnectionAad, ConnectionError, Context, bank_login, token_lease, transitions,
+};
 use crate::database::{Conn, MaybeDatabase as _, retry_until};
 use crate::providers::{AccessToken, Lane, Revoke, RevokeAnswer};
 use crate::users;
@@ -106,6 +108,7 @@ impl Rotation {
         } else {
             self.store_late(&mut tx, &key, new).await?
         };
+        transitions::store::forget_awaited_token(&mut tx, app, id).await?;
         token_lease::store::release_by_id(&mut tx, id, claimed.token_lease).await?;
         fail::fail_point!("rotation::before_commit");
         tx.commit().await?;

@@ -48,6 +48,10 @@ pub async fn holders(
 }
 
 /// Puts the new token where a holder has the replaced one. The rotation of that connection is over.
+///
+/// # Errors
+/// The database's; [`sqlx::Error::RowNotFound`] if it did not take the token, which exists nowhere else: the caller has locked the
+/// row, so that something keeps it from being changed, and tries again.
 pub async fn place(
     conn: &mut Conn,
     app: AppId,
@@ -56,7 +60,7 @@ pub async fn place(
 ) -> sqlx::Result<()> {
     let actor = AuditActor::from(&Actor::service());
     let (app, id) = (app.uuid(), holder.id.uuid());
-    if holder.kept {
+    let done = if holder.kept {
         sqlx::query_file!(
             "src/connections/rotation/place_kept.sql",
             app,
@@ -65,7 +69,7 @@ pub async fn place(
             actor as AuditActor,
         )
         .execute(conn)
-        .await?;
+        .await?
     } else {
         sqlx::query_file!(
             "src/connections/rotation/place.sql",
@@ -75,9 +79,10 @@ pub async fn place(
             actor as AuditActor,
         )
         .execute(conn)
-        .await?;
-    }
-    Ok(())
+        .await?
+    };
+    // The rows that the statement returns: one for the connection that holds the token.
+    if done.rows_affected() == 0 { Err(sqlx::Error::RowNotFound) } else { Ok(()) }
 }
 
 /// Makes the connection active again, with the new token, if it ended because that was thought to be lost, and if nothing

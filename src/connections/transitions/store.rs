@@ -214,6 +214,22 @@ pub async fn store_revoked_token(
     Ok(())
 }
 
+/// Forgets that a replica which lost its work may still have a token for this connection: it has come, whatever became of it.
+pub async fn forget_awaited_token(
+    conn: &mut Conn,
+    app: AppId,
+    id: ConnectionId,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "UPDATE connections SET answer_until = NULL WHERE app_id = $1 AND id = $2 AND answer_until IS NOT NULL",
+        app.uuid(),
+        id.uuid(),
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
 /// Releases the lease of a locked connection, which is due again after `wait`.
 pub async fn postpone(conn: &mut Conn, me: &LockedConnection, wait: Duration) -> sqlx::Result<()> {
     sqlx::query!(

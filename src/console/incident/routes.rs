@@ -115,7 +115,7 @@ pub async fn create(
     let (of, within) = (app.id, context.clone());
     let creating = async move {
         let hash =
-            bulk_revocation::request_hash(&within.vault, kind, &reason, per_second, &matching);
+            bulk_revocation::request_hash(&within.vault, of, kind, &reason, per_second, &matching);
         let key = (!asked.key.is_empty() && asked.key.len() <= 64).then_some(asked.key.as_str());
         let new = NewBulkRevocation {
             app: of,

@@ -43,6 +43,7 @@ pub(super) async fn due_lanes(conn: &mut Conn) -> sqlx::Result<Vec<Lane>> {
         r#"SELECT e.id, e.app_id AS "app: AppId", e.failures, e.signature
          FROM webhook_endpoints e
          WHERE e.disabled_at IS NULL AND (e.retry_at IS NULL OR e.retry_at <= strongroom_now())
+           AND e.app_id <> ALL (ARRAY(SELECT f.app_id FROM app_fences f))
            AND EXISTS (SELECT FROM webhook_deliveries d
                        WHERE d.endpoint_id = e.id AND d.due_at <= (SELECT strongroom_now()))"#,
     )
@@ -56,10 +57,11 @@ pub(super) async fn due_lanes(conn: &mut Conn) -> sqlx::Result<Vec<Lane>> {
     Ok(rows.filter_map(lane).collect())
 }
 
-/// Counts the deliveries that are to be made.
+/// Counts the deliveries that are to be made here.
 pub(super) async fn due(conn: &mut Conn) -> sqlx::Result<i64> {
     sqlx::query_scalar!(
-        r#"SELECT count(*) AS "it!" FROM webhook_deliveries d WHERE due_at IS NOT NULL"#
+        r#"SELECT count(*) AS "it!" FROM webhook_deliveries d
+         WHERE due_at IS NOT NULL AND app_id <> ALL (ARRAY(SELECT f.app_id FROM app_fences f))"#
     )
     .fetch_one(conn)
     .await

@@ -17,13 +17,15 @@ use uuid::Uuid;
 pub(super) use client::{Client, Keys};
 
 use super::error::{OAuthError, OAuthErrorCode};
+use super::model::Fence;
 use super::secret_value::secret_hash;
 use super::signing::SigningKey;
 use super::store;
 use crate::common::clock::Clock;
+use crate::common::ids::AppId;
 use crate::common::secret::SecretText;
 use crate::database::{Conn, Pool};
-use crate::vault::{KeyedHash, Vault, VaultError};
+use crate::vault::{HashKey, Vault, VaultError};
 
 /// How long a replica trusts its memory without having reached the database.
 pub const STALE_AFTER: Duration = Duration::from_secs(5);
@@ -42,6 +44,9 @@ struct KnownKey {
 #[derive(Debug, Default)]
 struct Snapshot {
     clients: HashMap<Arc<str>, Arc<Client>>,
+    fences: HashMap<AppId, Fence>,
+    /// Whether all could be read: what could not is tried again with the next refresh.
+    is_whole: bool,
     /// Ordered by the start of signing, latest first.
     keys: Vec<KnownKey>,
 }
@@ -155,8 +160,8 @@ impl Directory {
 
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(snapshot) = snapshot {
+            known.directory_generation = if snapshot.is_whole { directory } else { -1 };
             known.snapshot = snapshot;
-            known.directory_generation = directory;
         }
         known.revoked.retain(|_, ends| *ends > started);
         let ends = |left: f64| {
@@ -178,12 +183,17 @@ impl Directory {
             (Arc::clone(&client.id), client)
         });
         let clients = clients.collect();
+        // After the clients: who knows those of an app that was moved here knows its hash keys and its fence too.
+        let unusable = vault.load_app_hashes(conn).await?;
+        let mut fences = store::load_fences(conn).await?;
+        let is_whole = unusable.is_empty();
+        fences.extend(unusable.into_iter().map(|app| (app, Fence::Moving)));
         let begins = |until: f64| now + Duration::try_from_secs_f64(until).unwrap_or_default();
         let keys = store::load_signing_keys(conn, vault).await?;
         let keys = keys
             .into_iter()
             .map(|(key, until)| KnownKey { key: Arc::new(key), begins: until.map(begins) });
-        Ok(Snapshot { clients, keys: keys.collect() })
+        Ok(Snapshot { clients, fences, is_whole, keys: keys.collect() })
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, Known> {
@@ -212,24 +222,25 @@ impl Directory {
         vault: &Vault,
         presented: &Presented,
     ) -> Result<Arc<Client>, OAuthError> {
-        let hash = secret_hash(vault.secret_hashes(), &presented.id, &presented.secret);
         let arrived = self.now();
         if self.is_fresh()
-            && let Some(client) = self.accept(&presented.id, &hash)
+            && let Some(client) = self.accept(vault, presented)
         {
             return Ok(client);
         }
         self.refresh_since(arrived, pool, vault).await?;
-        self.accept(&presented.id, &hash).ok_or_else(OAuthError::invalid_client)
+        self.accept(vault, presented).ok_or_else(OAuthError::invalid_client)
     }
 
-    fn accept(&self, id: &str, hash: &KeyedHash) -> Option<Arc<Client>> {
+    fn accept(&self, vault: &Vault, presented: &Presented) -> Option<Arc<Client>> {
         let known = self.current();
-        let Some(client) = known.clients.get(id) else {
-            client::compare_with_nothing(hash);
+        let hash = |key: &HashKey| secret_hash(key, &presented.id, &presented.secret);
+        let Some(client) = known.clients.get(presented.id.as_str()) else {
+            client::compare_with_nothing(&hash(vault.secret_hashes()));
             return None;
         };
-        let secret = client.live_secret(hash, self.clock.instant())?;
+        let hash = hash(&vault.secret_hashes_of(client.app));
+        let secret = client.live_secret(&hash, self.clock.instant())?;
         let now = self.clock.unix_seconds();
         secret.used.mark(now);
         client.mark(now);
@@ -254,6 +265,12 @@ impl Directory {
             Some(_) => Standing::Revoked,
             None => Standing::UnknownClient,
         }
+    }
+
+    /// Returns what keeps the callers of an app out, if anything does.
+    #[must_use]
+    pub fn fence(&self, app: AppId) -> Option<Fence> {
+        self.read().snapshot.fences.get(&app).copied()
     }
 
     /// The current moment, for [`refresh_since`](Self::refresh_since).

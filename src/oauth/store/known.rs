@@ -9,7 +9,7 @@ use crate::common::external_scopes::ExternalScopes;
 use crate::common::ids::{AppId, ClientSecretId};
 use crate::common::scope::Scopes;
 use crate::database::Conn;
-use crate::oauth::model::{Registration, workload};
+use crate::oauth::model::{Fence, Registration, workload};
 
 /// A client with its live secrets.
 pub(in crate::oauth) struct ClientRow {
@@ -61,6 +61,17 @@ pub(in crate::oauth) async fn load_clients(conn: &mut Conn) -> sqlx::Result<Vec<
         },
     });
     Ok(clients.collect())
+}
+
+/// Loads the apps whose callers are kept out.
+pub(in crate::oauth) async fn load_fences(conn: &mut Conn) -> sqlx::Result<HashMap<AppId, Fence>> {
+    let rows = sqlx::query!(
+        r#"SELECT app_id AS "app: AppId", state = 'moved' AS "moved!" FROM app_fences"#
+    )
+    .fetch_all(conn)
+    .await?;
+    let fence = |moved| if moved { Fence::Moved } else { Fence::Moving };
+    Ok(rows.into_iter().map(|row| (row.app, fence(row.moved))).collect())
 }
 
 /// Loads all live secrets by client id.

@@ -36,6 +36,8 @@ async fn due(
                 user_id AS "user_id: UserId", master_key_id AS "master_key_id: MasterKeyId", wrapped
          FROM data_keys
          WHERE id > $4 AND purpose IN ('app', 'user') AND rotation IS NULL AND created_at < $3
+           -- Those of apps that move do not rotate.
+           AND app_id <> ALL (ARRAY(SELECT f.app_id FROM app_fences f))
            AND ($1::uuid IS NULL OR app_id = $1) AND ($2::uuid IS NULL OR user_id = $2)
          ORDER BY id LIMIT $5"#,
         scope.app.map(AppId::uuid),
@@ -234,7 +236,7 @@ pub(super) async fn values_under(
                 app.uuid()
             )
         }
-        KeyOwner::Service | KeyOwner::CodeHash | KeyOwner::SecretHash => Ok(Vec::new()),
+        _ => Ok(Vec::new()),
     }
 }
 

@@ -99,6 +99,7 @@ impl Services {
         let (id, secret) = credentials(&fields)?;
         let Self { context, issuer, pool, vault, .. } = self;
         let client = oauth::client_by_secret(&issuer, &pool, &vault, &id, secret, from).await?;
+        oauth::check_fence(&issuer, client.app)?;
         for scope in [Scope::ConnectionsWrite, Scope::DapiCall] {
             if !client.scopes.contains(scope) {
                 return Err(Problem::insufficient_scope(scope).into());

@@ -1,9 +1,12 @@
 //! `strongroom apps`.
 
+mod moving;
+
 use std::io::{IsTerminal as _, Read as _};
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use serde::Serialize;
 
 use super::Failure;
 use super::identity::acting;
@@ -12,6 +15,7 @@ use super::session::Session;
 use crate::apps::{self, App, NewApp, Settings};
 use crate::common::secret::SecretText;
 use crate::config::Environment;
+use crate::moves::fence;
 use crate::providers::Provider;
 
 /// Apps: applications registered with a bank link. Nothing crosses the boundary between two of them.
@@ -26,6 +30,9 @@ enum Command {
     Add(Add),
     List(List),
     Set(Set),
+    Receive(moving::Receive),
+    Export(moving::Export),
+    Import(moving::Import),
 }
 
 /// Add an app, its secret from a file or from standard input.
@@ -87,6 +94,9 @@ impl Apps {
             Command::Add(add) => add.run(environment, output).await,
             Command::List(_) => list(environment, output).await,
             Command::Set(set) => set.run(environment, output).await,
+            Command::Receive(receive) => receive.run(environment, output).await,
+            Command::Export(export) => export.run(environment, output).await,
+            Command::Import(import) => import.run(environment, output).await,
         }
     }
 }
@@ -180,23 +190,40 @@ impl Set {
     }
 }
 
+/// An app with where it is on its way to another deployment.
+#[derive(Serialize)]
+struct Listed {
+    #[serde(flatten)]
+    app: App,
+    /// `here`, `moving`, `moved` or `arriving`.
+    state: &'static str,
+}
+
 async fn list(environment: &Environment, output: &Output) -> Result<(), Failure> {
     let mut session = Session::open(environment).await?;
     let apps = apps::list(&mut session.conn).await?;
+    let fences = fence::states(&mut session.conn).await?;
+    let listed = |app: App| {
+        let state = fences.get(&app.id).map_or("here", |state| state.as_str());
+        Listed { app, state }
+    };
+    let apps: Vec<_> = apps.into_iter().map(listed).collect();
     output.result(&apps, || {
         if apps.is_empty() {
             return "There is no app yet; `strongroom apps add` makes one.".to_owned();
         }
-        let row = |app: &App| {
+        let row = |Listed { app, state }: &Listed| {
             [
                 app.name.clone(),
                 app.provider.as_str().to_owned(),
                 app.app_key.clone(),
                 app.id.to_string(),
                 app.created_at.date().to_string(),
+                (*state).to_owned(),
             ]
         };
-        table(["NAME", "PROVIDER", "KEY", "ID", "ADDED"], &apps.iter().map(row).collect::<Vec<_>>())
+        let heading = ["NAME", "PROVIDER", "KEY", "ID", "ADDED", "STATE"];
+        table(heading, &apps.iter().map(row).collect::<Vec<_>>())
     });
     Ok(())
 }
