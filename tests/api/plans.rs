@@ -163,10 +163,17 @@ const HISTORY: &str = "
     SET session_replication_role = replica;
     SELECT history(12001, 16000, 'delinked');
     SELECT history(16001, 16030, 'revoking');
+    -- One incident that has all of these.
+    INSERT INTO bulk_revocations (id, app_id, kind, reason, filter, per_second, request_hash, matched, marked_at)
+    SELECT new_uuid_v7(), app_id, 'delink', 'leak', '{}', 20, sha256(''), 4030, strongroom_now()
+    FROM connections LIMIT 1;
+    UPDATE connections c SET bulk_revocation_id = b.id, revocation_last_error = CASE status WHEN 'revoking' THEN 'HTTP 503' END
+    FROM bulk_revocations b WHERE c.status IN ('delinked', 'revoking');
     UPDATE connections SET attention_type = 'X', attention_since = strongroom_now()
     WHERE status = 'active' AND login_id LIKE 'login %7';
     SET session_replication_role = origin;
-    SELECT recount_connections()";
+    SELECT recount_connections();
+    SELECT recount_bulk_revocations()";
 
 async fn with_history() -> TestApp {
     // Plans are of one session's settings.
@@ -214,8 +221,10 @@ async fn values(app: &TestApp, arguments: &[&str]) -> Vec<String> {
     let own = database.value("SELECT app_id FROM connections LIMIT 1").await;
     let user = database.value("SELECT user_id FROM connections LIMIT 1").await;
     let one = database.value("SELECT id FROM connections WHERE login_id = 'login 6000'").await;
+    let order = database.value("SELECT coalesce(min(id::text), '') FROM bulk_revocations").await;
     let filled = arguments.iter().map(|argument| {
-        argument.replace("{app}", &own).replace("{user}", &user).replace("{connection}", &one)
+        let argument = argument.replace("{app}", &own).replace("{order}", &order);
+        argument.replace("{user}", &user).replace("{connection}", &one)
     });
     filled.collect()
 }
@@ -276,8 +285,28 @@ fn asked() -> Vec<(&'static str, Vec<&'static str>, u64)> {
         ("view_connections", vec!["ARRAY['{app}']::uuid[]", "ARRAY['{connection}']::uuid[]"], 30),
         ("release_delinks_of_user", vec![USER], 60),
     ];
+    asked.extend(of_an_incident());
     asked.extend(of_background_work());
     asked
+}
+
+/// What is asked of an incident of 4,000 connections.
+fn of_an_incident() -> Vec<(&'static str, Vec<&'static str>, u64)> {
+    const APP: &str = "'{app}'";
+    const ORDER: &str = "'{order}'";
+    const LAST: &str = "'ffffffff-ffff-ffff-ffff-ffffffffffff'";
+    const FIRST: &str = "'00000000-0000-0000-0000-000000000000'";
+    const MANY: &str = "12";
+    let listed = |progress| vec![APP, ORDER, progress, LAST, MANY, FIRST];
+    vec![
+        ("find_bulk_revocation", vec![APP, ORDER], 30),
+        ("list_bulk_revocations", vec![APP, LAST, "26"], 30),
+        ("count_errors_of_bulk_revocation", vec![ORDER, "'{failed,telling,waiting}'", "1000"], 60),
+        ("search_connections_of_bulk_revocation", listed("'{told}'"), 30),
+        ("search_connections_of_bulk_revocation", listed("'{failed}'"), 30),
+        ("search_connections_of_bulk_revocation", listed("'{told,failed,telling,waiting}'"), 60),
+        ("finish_bulk_revocations", vec![ORDER, "NULL", "'ord_1'"], 60),
+    ]
 }
 
 /// What the background work asks.
@@ -289,7 +318,7 @@ fn of_background_work() -> Vec<(&'static str, Vec<&'static str>, u64)> {
         ("find_due_held_tokens", vec!["100", "'{}'"], 60),
         ("find_due_details", vec!["100", "'{}'"], 60),
         ("find_due_rotations", vec!["100", "'{}'"], 60),
-        ("summarize_due_rows", vec![], 60),
+        ("summarize_due_rows", vec![], 70),
         ("release_awaited_delinks", vec!["500", "'2 seconds'"], 60),
         ("hold_paused_delinks", vec!["500"], 60),
         ("delete_old_counts", vec![], 60),

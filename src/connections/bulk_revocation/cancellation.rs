@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Change, ChangeOutcome, change, find};
+use super::{Change, ChangeOutcome, change, store};
 use crate::approvals::{self, AskError, Gated, Kind, NewRequest};
 use crate::common::actor::Actor;
 use crate::common::ids::{AppId, BulkRevocationId};
@@ -31,7 +31,7 @@ pub async fn cancel(
     app: AppId,
     id: BulkRevocationId,
 ) -> Result<Gated<ChangeOutcome>, AskError> {
-    let Some(found) = find(conn, app, id).await? else {
+    let Some(found) = store::find_progress(conn, app, id).await? else {
         return Ok(Gated::Done(ChangeOutcome::Unknown));
     };
     // Otherwise there is nothing to give up.

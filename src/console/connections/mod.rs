@@ -7,7 +7,8 @@ pub mod routes;
 mod store;
 pub mod timeline;
 
-pub use model::{Life, Query};
+use model::ON_A_PAGE;
+pub use model::{Far, Life, Query};
 
 use std::collections::HashMap;
 
@@ -19,6 +20,15 @@ use crate::database::{self, Conn};
 
 /// Returns a page of the connections that match.
 pub async fn find(conn: &mut Conn, app: AppId, query: &Query) -> sqlx::Result<Page<Found>> {
+    match query.incident() {
+        Some(Ok(id)) => {
+            let (far, cursor) = (query.far(), query.cursor.parse().ok());
+            return search::of_bulk_revocation(conn, app, id, far.progress(), cursor, ON_A_PAGE)
+                .await;
+        }
+        Some(Err(_)) => return Ok(Page { items: Vec::new(), next: None }),
+        None => {}
+    }
     let at = database::now(conn).await?;
     search::search(conn, app, &query.search(at)).await
 }

@@ -6,6 +6,8 @@ use super::Preview;
 use super::model::{Asked, Invalid};
 use crate::common::paging::Page;
 use crate::connections::bulk_revocation::{BulkRevocation, DEFAULT_PER_SECOND, MAX_PER_SECOND};
+use crate::connections::model::RevocationProgress;
+use crate::console::connections::Far;
 use crate::console::connections::ending::reason_field;
 use crate::console::incident::order;
 use crate::console::layout::{Place, page};
@@ -209,8 +211,8 @@ fn list(place: &Place<'_>, orders: &[BulkRevocation]) -> Markup {
                             td { (moment(it.created_at)) }
                             td { (it.created_by.as_deref().unwrap_or("operator")) }
                             td.count { @match it.matched { Some(matched) => (number(matched)), None => "…" } }
-                            td.count { (number(it.told)) }
-                            td.count { (number(it.failed)) }
+                            td.count { a href=(order::listed(place, it, Far::At(RevocationProgress::Told))) { (number(it.told)) } }
+                            td.count { a href=(order::listed(place, it, Far::At(RevocationProgress::Failed))) { (number(it.failed)) } }
                         }
                     }
                 }
