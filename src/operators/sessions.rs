@@ -195,12 +195,19 @@ pub struct ListedSession {
 /// The database's.
 pub async fn list(conn: &mut Conn) -> sqlx::Result<Vec<ListedSession>> {
     let rows = sqlx::query!(
-        r#"SELECT s.id AS "id: OperatorSessionId", o.name, s.how, s.ip, s.created_at, s.last_seen_at, s.expires_at
-           FROM operator_sessions s JOIN operators o ON o.id = s.operator_id
-           WHERE s.ended_at IS NULL AND o.disabled_at IS NULL AND s.expires_at > strongroom_now()
-             AND s.last_seen_at > strongroom_now() - make_interval(mins => $1)
+        r#"-- name: list_operator_sessions
+           SELECT s.id AS "id: OperatorSessionId", o.name, s.how, s.ip, s.created_at, s.last_seen_at, s.expires_at
+           -- By the index of each operator's sessions: ended ones are kept for months.
+           FROM operators o CROSS JOIN LATERAL (
+               SELECT s.* FROM operator_sessions s
+               WHERE s.operator_id = o.id
+                 AND s.created_at > (SELECT strongroom_now()) - make_interval(hours => $2 + 1)
+                 AND s.ended_at IS NULL AND s.expires_at > strongroom_now()
+                 AND s.last_seen_at > strongroom_now() - make_interval(mins => $1)) s
+           WHERE o.disabled_at IS NULL
            ORDER BY s.created_at DESC LIMIT 1000"#,
         IDLE_MINUTES,
+        SESSION_HOURS,
     )
     .fetch_all(conn)
     .await?;

@@ -13,7 +13,8 @@ use crate::named_items::most_rows;
 use crate::support::{TestApp, TestDatabase};
 
 /// Tables that grow with users, connections and what happens to them.
-const GROWING: [&str; 19] = [
+const GROWING: [&str; 21] = [
+    "approvals",
     "audit_events",
     "audit_links",
     "bulk_revocation_targets",
@@ -26,6 +27,7 @@ const GROWING: [&str; 19] = [
     "erasures",
     "events",
     "link_tokens",
+    "operator_sessions",
     "plaid_webhooks",
     "proxy_tokens",
     "revoked_tokens",
@@ -36,10 +38,9 @@ const GROWING: [&str; 19] = [
 ];
 
 /// Statements that read a whole table, or an index without a condition, and why they may: by their names or first words.
-const WHOLE: [(&str, &str); 8] = [
+const WHOLE: [(&str, &str); 7] = [
     ("data_key_groups", "the rotation of data keys asks for every value, in portions of a key"),
     ("count_rotating_data_keys", "the index holds the keys that rotate"),
-    ("estimate_sealed_values", "a thousand entries of the same index"),
     ("find_due_rotations", "a skip scan: the first entry of each app"),
     ("hold_paused_delinks", "bulk revocations are as many as operators made"),
     ("DELETE FROM bulk_revocation_targets", "the same"),
