@@ -67,7 +67,7 @@ async fn admit(
     if route.method == Method::Post {
         check_origin(req, console)?;
     }
-    let signed_in = session(req, console).await.map_err(failed)?;
+    let signed_in = session(req, console, route).await.map_err(failed)?;
     if let Some(signed_in) = &signed_in {
         req.extensions_mut().insert(signed_in.clone());
     }
@@ -86,10 +86,14 @@ async fn admit(
 }
 
 /// Returns the session of the request's cookie, if it is live.
-async fn session(req: &HttpRequest, console: &Console) -> Result<Option<SignedIn>, Problem> {
+async fn session(
+    req: &HttpRequest,
+    console: &Console,
+    route: &ConsoleRoute,
+) -> Result<Option<SignedIn>, Problem> {
     let Some(secret) = signed_in::secret(req) else { return Ok(None) };
     let mut conn = console.pool.acquire().await?;
-    let found = operators::find_session(&mut conn, &console.vault, &secret).await?;
+    let found = operators::find_session(&mut conn, &console.vault, &secret, route.is_asked).await?;
     Ok(found.map(|session| SignedIn::new(session, &secret, &console.vault, req)))
 }
 

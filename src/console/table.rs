@@ -39,15 +39,22 @@ pub struct ConsoleRoute {
     pub path: &'static str,
     /// Who may use it.
     pub needs: Needs,
+    /// Whether an operator asks for it, and no page by itself: that alone keeps a session from going idle.
+    pub is_asked: bool,
     handler: fn() -> Route,
 }
 
 const fn get(path: &'static str, needs: Needs, handler: fn() -> Route) -> ConsoleRoute {
-    ConsoleRoute { method: Method::Get, path, needs, handler }
+    ConsoleRoute { method: Method::Get, path, needs, is_asked: true, handler }
 }
 
 const fn post(path: &'static str, needs: Needs, handler: fn() -> Route) -> ConsoleRoute {
-    ConsoleRoute { method: Method::Post, path, needs, handler }
+    ConsoleRoute { method: Method::Post, path, needs, is_asked: true, handler }
+}
+
+/// The live part of a page, for whoever may see the page.
+const fn live(path: &'static str, handler: fn() -> Route) -> ConsoleRoute {
+    ConsoleRoute { method: Method::Get, path, needs: AUDITOR, is_asked: false, handler }
 }
 
 /// Reads.
@@ -82,9 +89,11 @@ pub const ROUTES: &[ConsoleRoute] = &[
     post("/passkeys/remove", FRESH, || web::post().to(passkeys::remove)),
     post("/sign-out", AUDITOR, || web::post().to(sign_in::sign_out)),
     get("/", AUDITOR, || web::get().to(home::page)),
+    // What a live page's script asks for while somebody reads it.
+    get("/seen", AUDITOR, || web::get().to(home::seen)),
     get("/to/{screen}", AUDITOR, || web::get().to(home::to_screen)),
     get("/apps/{app}/now", AUDITOR, || web::get().to(now::routes::page)),
-    get("/apps/{app}/now/live", AUDITOR, || web::get().to(now::routes::live)),
+    live("/apps/{app}/now/live", || web::get().to(now::routes::live)),
     get("/apps/{app}/connections", AUDITOR, || web::get().to(connections::routes::list)),
     get("/apps/{app}/connections/{id}", AUDITOR, || web::get().to(connections::routes::show)),
     get("/apps/{app}/connections/{id}/delink", FRESH_OPERATOR, || {
@@ -112,7 +121,7 @@ pub const ROUTES: &[ConsoleRoute] = &[
     }),
     post("/apps/{app}/incident", FRESH_OPERATOR, || web::post().to(incident::routes::create)),
     get("/apps/{app}/incident/{order}", AUDITOR, || web::get().to(incident::routes::show)),
-    get("/apps/{app}/incident/{order}/live", AUDITOR, || web::get().to(incident::routes::live)),
+    live("/apps/{app}/incident/{order}/live", || web::get().to(incident::routes::live)),
     post("/apps/{app}/incident/{order}/pause", OPERATOR, || {
         web::post().to(incident::routes::pause)
     }),

@@ -116,7 +116,8 @@ async fn end_by_secret(conn: &mut Conn, vault: &Vault, secret: &SessionSecret) -
 }
 
 /// Returns the session of this secret if it is live: not ended, not expired, not idle for too long, of an operator who is
-/// not disabled. Notes about once a minute that it was seen.
+/// not disabled. Notes about once a minute that it was seen, if it counts as such: what a page asks for by itself does not, so that a
+/// session ends at a desk that nobody is at.
 ///
 /// # Errors
 /// The database's.
@@ -124,6 +125,7 @@ pub async fn find(
     conn: &mut Conn,
     vault: &Vault,
     secret: &SessionSecret,
+    seen: bool,
 ) -> sqlx::Result<Option<SignedIn>> {
     if !vault::is_token(PREFIX, secret.expose()) {
         return Ok(None);
@@ -144,7 +146,7 @@ pub async fn find(
     .fetch_optional(&mut *conn)
     .await?;
     let Some(row) = row else { return Ok(None) };
-    if row.unseen {
+    if seen && row.unseen {
         sqlx::query!(
             "UPDATE operator_sessions SET last_seen_at = strongroom_now() WHERE id = $1",
             row.session.uuid(),

@@ -21,7 +21,6 @@ pub fn show(place: &Place<'_>, order: &BulkRevocation, now: OffsetDateTime) -> M
                 "As of this page’s load. Reload it to look again."
             }
             div id="live" { (live(place, order, now)) }
-            @if place.viewer.may_operate() { (actions(place, order)) }
             p.soft { "The address of this page can be pasted into the incident’s chat: whoever may sign in gets here." }
             (properties(order))
         },
@@ -81,6 +80,7 @@ pub fn live(place: &Place<'_>, order: &BulkRevocation, now: OffsetDateTime) -> M
             ul.reasons { @for error in &order.errors { li { strong { (number(error.count)) } " · " (error.error) } } }
             p.soft { "Of the " (number(ERRORS_COUNTED)) " oldest that are not confirmed." }
         }
+        @if place.viewer.may_operate() { (actions(place, order)) }
     }
 }
 
