@@ -115,10 +115,9 @@ pub const ROUTES: &[ConsoleRoute] = &[
         web::post().to(connections::routes::end)
     }),
     get("/apps/{app}/incident", AUDITOR, || web::get().to(incident::routes::list)),
-    get("/apps/{app}/incident/new", FRESH_OPERATOR, || web::get().to(incident::routes::form)),
-    post("/apps/{app}/incident/preview", FRESH_OPERATOR, || {
-        web::post().to(incident::routes::preview)
-    }),
+    // Both revoke nothing.
+    get("/apps/{app}/incident/new", OPERATOR, || web::get().to(incident::routes::form)),
+    post("/apps/{app}/incident/preview", OPERATOR, || web::post().to(incident::routes::preview)),
     post("/apps/{app}/incident", FRESH_OPERATOR, || web::post().to(incident::routes::create)),
     get("/apps/{app}/incident/{order}", AUDITOR, || web::get().to(incident::routes::show)),
     live("/apps/{app}/incident/{order}/live", || web::get().to(incident::routes::live)),
@@ -189,15 +188,21 @@ pub fn find(method: &actix_web::http::Method, pattern: &str) -> Option<&'static 
     ROUTES.iter().find(|route| route.method == method && route.path == pattern)
 }
 
-/// Returns the page that leads to a form's route: the nearest at or above its path.
+/// Returns the page that leads to a form's route: the nearest at or above its path. A form that begins something has its page
+/// beside it.
 #[must_use]
 pub fn page_of(route: &ConsoleRoute, path: &str) -> String {
+    let is_page = |pattern: &str| {
+        ROUTES.iter().any(|page| page.method == Method::Get && page.path == pattern)
+    };
+    let form = format!("{}/new", route.path);
+    if is_page(&form) {
+        return format!("{path}/new");
+    }
     let first =
         |text: &str, count: usize| text.split('/').take(count).collect::<Vec<_>>().join("/");
-    let page = (2..=path.split('/').count()).rev().find(|count| {
-        let pattern = first(route.path, *count);
-        ROUTES.iter().any(|page| page.method == Method::Get && page.path == pattern)
-    });
+    let page =
+        (2..=path.split('/').count()).rev().find(|count| is_page(&first(route.path, *count)));
     page.map_or_else(|| "/".to_owned(), |count| first(path, count))
 }
 
@@ -227,6 +232,7 @@ mod tests {
         assert_eq!(page(erase, "/apps/a/users/u/erase"), "/apps/a/users/u/erase");
         let preview = "/apps/{app}/incident/preview";
         assert_eq!(page(preview, "/apps/a/incident/preview"), "/apps/a/incident");
+        assert_eq!(page("/apps/{app}/incident", "/apps/a/incident"), "/apps/a/incident/new");
         let end = "/apps/{app}/clients/{client}/secrets/{secret}/end";
         assert_eq!(page(end, "/apps/a/clients/c/secrets/s/end"), "/apps/a/clients/c");
         assert_eq!(page("/operators/sessions/{id}/end", "/operators/sessions/x/end"), "/operators");
