@@ -154,6 +154,28 @@ async fn an_incident_that_names_nobody_is_refused_with_what_to_change() {
 }
 
 #[tokio::test]
+async fn an_id_that_is_no_connections_leads_to_what_it_names() {
+    let app = TestApp::with_console().await;
+    let (browser, at) = signed_in(&app, Role::Auditor).await;
+    let body = json!({ "clientUserID": "ada" });
+    app.api.post(&app.token().await, "/v1/connect-sessions", &body).await;
+    let session = app.database.value("SELECT id FROM connect_sessions").await;
+    let user = app.database.value("SELECT id FROM users").await;
+    let some = uuid::Uuid::now_v7();
+    for (text, leads_to) in [
+        (format!("ord_{some}"), format!("{at}/incident/ord_{some}")),
+        (format!("apr_{some}"), format!("{at}/approvals/apr_{some}")),
+        (format!("ops_{some}"), "/operators".to_owned()),
+        (format!("cs_{session}"), format!("{at}/users/usr_{user}")),
+    ] {
+        let found = browser.get(&format!("{at}/connections?text={text}")).await;
+        assert_eq!((found.status, found.header("location")), (303, leads_to.as_str()), "{text}");
+    }
+    let request = browser.page(&format!("{at}/connections?text={some}")).await;
+    assert_shows(&request, &[&format!("/requests/{some}")]);
+}
+
+#[tokio::test]
 async fn an_incident_is_paused_and_resumed() {
     let app = TestApp::with_console().await;
     let (browser, at) = signed_in(&app, Role::Operator).await;

@@ -1,6 +1,7 @@
 //! The search.
 
 use maud::{Markup, html};
+use uuid::Uuid;
 
 use super::model::{Age, Far, Query};
 use crate::common::paging::Page;
@@ -29,7 +30,13 @@ pub fn show(place: &Place<'_>, query: &Query, found: &Page<Found>) -> Markup {
 fn nothing(query: &Query, goes_on: bool) -> Markup {
     match (goes_on, query.narrows()) {
         (true, _) => empty("None among the connections that were read so far. “Older” reads on."),
-        (false, true) => empty("No connection matches."),
+        (false, true) => html! {
+            (empty("No connection matches."))
+            // Bank logins are UUIDs as well, so that a request's id alone does not lead there.
+            @if let Some(id) = query.text.trim().parse::<Uuid>().ok() {
+                p { "If it is the id of a request: " a href={ "/requests/" (id) } { "what that request did" } "." }
+            }
+        },
         (false, false) => empty(
             "There is no connection yet. The first one appears when a backend hands in a result of Connect.",
         ),
@@ -48,7 +55,7 @@ fn form(place: &Place<'_>, query: &Query) -> Markup {
     };
     html! {
         form.filter method="get" action=(place.at("connections")) role="search" {
-            (field("text", "Any id", &query.text, "conn_…, usr_…, a bank login, part of a name"))
+            (field("text", "Any id", &query.text, "conn_…, usr_…, ord_…, a bank login, part of a name"))
             (field("user", "User", &query.user, "the app’s own name, in full"))
             div.field {
                 label for="status" { "Status" }

@@ -25,6 +25,9 @@ pub async fn list(
     query: web::Query<Query>,
 ) -> Result<HttpResponse, Problem> {
     let mut conn = operators.begin(app.id).await?;
+    if let Some(elsewhere) = super::elsewhere(&mut conn, app.id, &query).await? {
+        return Ok(see_other(&elsewhere));
+    }
     let found = super::find(&mut conn, app.id, &query).await.map_err(query_problem)?;
     drop(conn);
     let place = Place::new(&signed_in, &app, Screen::Connections, "Connections");
