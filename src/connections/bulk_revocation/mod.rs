@@ -161,7 +161,11 @@ pub enum Change<'a> {
     Resume,
     /// Ends, unconfirmed, every connection whose delinking Dapi has not confirmed. Final, and held by four eyes:
     /// [`cancel`] asks.
-    Cancel(&'a Permitted),
+    Cancel {
+        permitted: &'a Permitted,
+        /// For the audit trail, if one was given.
+        reason: Option<&'a str>,
+    },
 }
 
 /// The state that is final.
@@ -172,7 +176,7 @@ impl Change<'_> {
         match self {
             Self::Pause => "paused",
             Self::Resume => "running",
-            Self::Cancel(_) => CANCELLED,
+            Self::Cancel { .. } => CANCELLED,
         }
     }
 
@@ -180,7 +184,7 @@ impl Change<'_> {
         match self {
             Self::Pause => "revocations.paused",
             Self::Resume => "revocations.resumed",
-            Self::Cancel(_) => "revocations.cancelled",
+            Self::Cancel { .. } => "revocations.cancelled",
         }
     }
 }
@@ -220,10 +224,13 @@ pub async fn change(
     match change {
         Change::Pause => store::hold_back(&mut tx, id).await?,
         Change::Resume => {}
-        Change::Cancel(_) => ended = store::end_unconfirmed(&mut tx, id).await?,
+        Change::Cancel { .. } => ended = store::end_unconfirmed(&mut tx, id).await?,
     }
     let detail = match change {
-        Change::Cancel(_) => format!("{id}: {ended} connections given up"),
+        Change::Cancel { reason: Some(reason), .. } => {
+            format!("{id}: {ended} connections given up: {reason}")
+        }
+        Change::Cancel { reason: None, .. } => format!("{id}: {ended} connections given up"),
         _ => id.to_string(),
     };
     record(&mut tx, actor, app, change.action(), change.state(), &detail).await?;

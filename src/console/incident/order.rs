@@ -6,6 +6,7 @@ use time::{Duration, OffsetDateTime};
 use crate::connections::bulk_revocation::{BulkRevocation, BulkRevocationStatus, ERRORS_COUNTED};
 use crate::connections::model::RevocationProgress;
 use crate::console::connections::Far;
+use crate::console::forms::{Invalid, reason_field, refused};
 use crate::console::layout::{Place, page};
 use crate::console::parts::{
     Notice, form_token, id, moment, moment_or, notice, number, pill, row, second_person, span,
@@ -169,17 +170,25 @@ fn actions(place: &Place<'_>, order: &BulkRevocation) -> Markup {
 /// Returns the page that asks whether what has no confirmation is to be given up, and says what that leaves at the bank; with
 /// `waits` a second person has to approve it.
 #[must_use]
-pub fn confirm_cancel(place: &Place<'_>, order: &BulkRevocation, waits: bool) -> Markup {
+pub fn confirm_cancel(
+    place: &Place<'_>,
+    order: &BulkRevocation,
+    waits: bool,
+    reason: &str,
+    invalid: Option<&Invalid>,
+) -> Markup {
     let back = place.at(format_args!("incident/{}", order.id));
     page(
-        place,
+        &place.refused(invalid.is_some()),
         &html! {
+            @if let Some(invalid) = invalid { (refused("Nothing was given up", invalid)) }
             p.lead { (pill(state(order))) " " (order.reason) }
             @if order.status.may_be_cancelled() {
                 (left_by_cancelling(order))
                 @if waits { (second_person("the incident goes on")) }
                 form.decide method="post" action={ (back) "/cancel" } {
                     (form_token(place.viewer.token))
+                    (reason_field(reason, invalid))
                     div.actions {
                         button.danger type="submit" { @if waits { "Ask to give up the rest" } @else { "Give up the rest" } }
                         a.button.quiet href=(back) { "Go on with it" }
