@@ -39,8 +39,8 @@ pub async fn run(stage: &Stage, product: &mut Product<'_>, seconds: Duration) {
         fill(&mut conn, filled, *size).await;
         filled = *size;
         println!("filled after {:?}; measuring …", began.elapsed());
-        let mut column = measure(stage, product, &mut conn, *size, seconds).await;
-        column.extend(screens(product, &console, seconds).await);
+        let mut column = measure(stage, product, &mut conn, &console, *size, seconds).await;
+        column.extend(screens(product, &mut conn, &console, seconds).await);
         columns.push(column);
     }
     print(&sizes, &columns);
@@ -78,6 +78,7 @@ async fn measure(
     stage: &Stage,
     product: &mut Product<'_>,
     conn: &mut PgConnection,
+    console: &Console,
     size: i64,
     seconds: Duration,
 ) -> Vec<Cell> {
@@ -120,34 +121,93 @@ async fn measure(
     ));
     cells.push(("`audit verify`".to_owned(), verify(product, conn).await));
     cells.push(("the same rows copied out by `COPY`".to_owned(), floor_of_verify(conn).await));
-    cells.extend(revoke(stage, product, conn, size).await);
+    cells.extend(revoke(stage, product, conn, console, size, seconds).await);
     cells
 }
 
-/// Every screen of the console, to one reader.
-async fn screens(product: &Product<'_>, console: &Console, seconds: Duration) -> Vec<Cell> {
-    let connection = format!("connections/{}", product.some_connection());
+/// Every screen of the console, to one reader, but for an incident under way.
+async fn screens(
+    product: &Product<'_>,
+    conn: &mut PgConnection,
+    console: &Console,
+    seconds: Duration,
+) -> Vec<Cell> {
+    let user: String =
+        sqlx::query_scalar("SELECT 'usr_' || user_id FROM connections ORDER BY id LIMIT 1")
+            .fetch_one(&mut *conn)
+            .await
+            .unwrap();
+    let approval: String = sqlx::query_scalar("SELECT 'apr_' || growth_approval()")
+        .fetch_one(&mut *conn)
+        .await
+        .unwrap();
+    let client: String = sqlx::query_scalar("SELECT id FROM clients ORDER BY id LIMIT 1")
+        .fetch_one(conn)
+        .await
+        .unwrap();
     let mut cells = Vec::new();
-    for path in [
-        "now",
-        "connections",
-        "connections?status=revoking",
-        "connections?text=nothing-like-this",
-        &connection,
-        "incident",
-        "audit",
-        "audit?action=token.revealed",
-        "clients",
-        "keys",
-        "webhooks",
-        "upstreams",
+    for (name, path) in [
+        ("now", "now"),
+        ("connections", "connections"),
+        ("connections?status=revoking", "connections?status=revoking"),
+        ("connections?text=nothing-like-this", "connections?text=nothing-like-this"),
+        ("connections?client=nobody", "connections?client=nobody"),
+        ("connections/", &format!("connections/{}", product.some_connection())),
+        ("users/", &format!("users/{user}")),
+        ("incident", "incident"),
+        ("approvals", "approvals"),
+        ("approvals/", &format!("approvals/{approval}")),
+        ("audit", "audit"),
+        ("audit?action=token.revealed", "audit?action=token.revealed"),
+        ("audit/links", "audit/links"),
+        ("clients", "clients"),
+        ("clients/", &format!("clients/{client}")),
+        ("keys", "keys"),
+        ("webhooks", "webhooks"),
+        ("upstreams", "upstreams"),
     ] {
-        console.ask(product, path, Duration::from_millis(300)).await;
-        let measured = console.ask(product, path, seconds).await;
-        cells.push((
-            format!("console, `{}`", path.split(product.some_connection()).next().unwrap_or(path)),
-            shown(&measured),
-        ));
+        cells.push(screen(product, console, name, path, seconds).await);
+    }
+    console.ask_deployment(product, "/operators", Duration::from_millis(300)).await;
+    let operators = console.ask_deployment(product, "/operators", seconds).await;
+    cells.push(("console, `operators`".to_owned(), shown(&operators)));
+    let form = "kind=delink&all=true";
+    console.send(product, "incident/preview", form, Duration::from_millis(300)).await;
+    let preview = console.send(product, "incident/preview", form, seconds).await;
+    cells.push(("console, `incident/preview` of all".to_owned(), shown(&preview)));
+    cells
+}
+
+async fn screen(
+    product: &Product<'_>,
+    console: &Console,
+    name: &str,
+    path: &str,
+    seconds: Duration,
+) -> Cell {
+    console.ask(product, path, Duration::from_millis(300)).await;
+    let measured = console.ask(product, path, seconds).await;
+    (format!("console, `{name}`"), shown(&measured))
+}
+
+/// The console's pages of an incident under way, which has a tenth of the connections.
+async fn screens_of_incident(
+    product: &Product<'_>,
+    console: &Console,
+    order: &str,
+    seconds: Duration,
+) -> Vec<Cell> {
+    let mut cells = Vec::new();
+    for (name, path) in [
+        ("incident, one under way", "incident"),
+        ("incident/ under way", &format!("incident/{order}")),
+        ("incident/…/cancel", &format!("incident/{order}/cancel")),
+        (
+            "connections?incident=…&progress=waiting",
+            &format!("connections?incident={order}&progress=waiting"),
+        ),
+    ] {
+        cells.push(screen(product, console, name, path, seconds).await);
     }
     cells
 }
@@ -266,12 +326,14 @@ async fn verify(product: &Product<'_>, conn: &mut PgConnection) -> String {
     format!("{:.1} s; {each:.1} µs a link", took.as_secs_f64())
 }
 
-/// A bulk revocation of a tenth, as a dry run, to its answer, and to the last mark; cancelled afterwards.
+/// A bulk revocation of a tenth, as a dry run, to its answer, to the last mark, and in the console; cancelled afterwards.
 async fn revoke(
     stage: &Stage,
     product: &Product<'_>,
     conn: &mut PgConnection,
+    console: &Console,
     size: i64,
+    seconds: Duration,
 ) -> Vec<Cell> {
     let tenth = format!("history{size}");
     sqlx::query("SELECT growth_tenth($1)").bind(&tenth).execute(&mut *conn).await.unwrap();
@@ -288,7 +350,8 @@ async fn revoke(
     let began = Instant::now();
     let order = product.post(path, &body).await;
     let acknowledged = began.elapsed();
-    let one = format!("{path}/{}", order["id"].as_str().unwrap());
+    let id = order["id"].as_str().unwrap().to_owned();
+    let one = format!("{path}/{id}");
     let mut counted = order;
     while counted["matched"].is_null() {
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -298,16 +361,22 @@ async fn revoke(
     let count = counted["matched"].as_f64().unwrap().max(1.0);
     let each = |now: Duration, then: Duration| now.saturating_sub(then).as_secs_f64() * 1e6 / count;
     let (service, postgres) = (each(product.cpu(), before.0), each(stage.postgres_cpu(), before.1));
+    let under_way = screens_of_incident(product, console, &id, seconds).await;
+    let began = Instant::now();
     product.post(&format!("{one}/cancel"), &json!({})).await;
+    let cancelled = began.elapsed();
     let millis = |time: Duration| format!("{:.0} ms", time.as_secs_f64() * 1000.0);
-    vec![
+    let mut cells = vec![
         ("dry run of a revocation of all".to_owned(), millis(dry)),
         ("revocation of a tenth: in force".to_owned(), millis(acknowledged)),
         (
             "revocation of a tenth: marked".to_owned(),
             format!("{:.1} s; {service:.0} + {postgres:.0} µs a row", marked.as_secs_f64()),
         ),
-    ]
+        ("revocation of a tenth: cancelled".to_owned(), millis(cancelled)),
+    ];
+    cells.extend(under_way);
+    cells
 }
 
 fn print(sizes: &[i64], columns: &[Vec<Cell>]) {

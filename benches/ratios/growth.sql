@@ -101,3 +101,14 @@ CREATE FUNCTION growth_tenth(name text) RETURNS void LANGUAGE sql AS $$
     UPDATE connections c SET created_by = name FROM users u
     WHERE u.id = c.user_id AND u.client_user_id LIKE 'history-%' AND c.status = 'active' AND hashtext(c.id::text) % 10 = 0
 $$;
+
+-- A request that waits for a second person, as four eyes leave one; it is shown and never decided.
+CREATE FUNCTION growth_approval() RETURNS uuid LANGUAGE sql AS $$
+    INSERT INTO approvals (id, app_id, kind, request, described, digest, matched, requested_by, created_at, expires_at)
+    SELECT new_uuid_v7(), app_id, 'bulk_revocation',
+           '{"kind": "delink", "reason": "a benchmark", "perSecond": 1, "filter": {"clientUserIDs": null, "connectionIDs": null, '
+           '"createdBefore": null, "createdAfter": null, "clientID": null, "all": true}, "idempotencyKey": null}',
+           '{"kind": "delink"}', sha256(uuid_send(gen_random_uuid())), 1, 'operator: ana', t.now, t.now + interval '1 hour'
+    FROM (SELECT app_id FROM connections ORDER BY id LIMIT 1) c, (SELECT strongroom_now() AS now) t
+    RETURNING id
+$$;

@@ -135,6 +135,9 @@ struct Show {
 struct Cancel {
     #[command(flatten)]
     named: Named,
+    /// Why, for the audit trail and for the second person that four eyes ask for.
+    #[arg(long)]
+    reason: Option<String>,
     /// Do not ask before it is done; without a terminal nothing is asked.
     #[arg(long)]
     yes: bool,
@@ -197,8 +200,7 @@ impl Create {
     async fn run(self, session: &mut Session, output: &Output) -> Result<(), Failure> {
         let Session { conn, vault, four_eyes } = session;
         let matching = self.matching()?;
-        text::check(&self.reason, MAX_REASON)
-            .map_err(|what| Failure::Usage(format!("--reason {what}")))?;
+        check_reason(&self.reason)?;
         let app = app(conn, &self.app).await?.id;
         if self.dry_run {
             conn.allow(LongWork::BulkRevocation).await?;
@@ -364,16 +366,24 @@ impl Show {
     }
 }
 
+fn check_reason(reason: &str) -> Result<(), Failure> {
+    text::check(reason, MAX_REASON).map_err(|what| Failure::Usage(format!("--reason {what}")))
+}
+
 impl Cancel {
     async fn run(self, session: &mut Session, output: &Output) -> Result<(), Failure> {
         let Session { conn, vault, four_eyes } = session;
+        if let Some(reason) = &self.reason {
+            check_reason(reason)?;
+        }
         let Named { id, app: name } = &self.named;
         let app = app(conn, name).await?.id;
         let found = bulk_revocation::find(conn, app, *id).await?.ok_or_else(|| unknown(*id))?;
         let outstanding = count(found.telling + found.waiting, "connection");
         output.confirm(&format!("Give up the delinking of {outstanding}."), self.yes)?;
+        let (four_eyes, reason) = (*four_eyes, self.reason.as_deref());
         let cancelled =
-            bulk_revocation::cancel(conn, vault, *four_eyes, &acting(), app, *id).await?;
+            bulk_revocation::cancel(conn, vault, four_eyes, &acting(), app, *id, reason).await?;
         changed(conn, output, app, *id, done(output, cancelled)?).await
     }
 }

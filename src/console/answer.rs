@@ -9,12 +9,12 @@ use actix_web::http::header::{
 };
 use actix_web::middleware::Next;
 use actix_web::{Error, HttpMessage as _, HttpRequest, HttpResponse};
-use maud::html;
+use maud::{Markup, html};
 use tracing_actix_web::RequestId;
 
 use super::layout::Page;
-use super::parts::encoded;
-pub use super::refusal::Refusal;
+use super::parts::{encoded, form_token};
+pub use super::refusal::{KeptForm, Refusal};
 use super::signed_in::SignedIn;
 use crate::common::ids::{AppId, ApprovalId};
 use crate::http::problem::Problem;
@@ -26,7 +26,7 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
 /// Returns the page of a refusal.
 #[must_use]
 pub fn refusal_page(req: &HttpRequest, refusal: &Refusal) -> HttpResponse {
-    let Refusal { status, title, detail, sign_in_to } = refusal;
+    let Refusal { status, title, detail, sign_in_to, kept } = refusal;
     let request_id = req.extensions().get::<RequestId>().map(ToString::to_string);
     let signed_in = req.extensions().get::<SignedIn>().cloned();
     let content = html! {
@@ -38,12 +38,40 @@ pub fn refusal_page(req: &HttpRequest, refusal: &Refusal) -> HttpResponse {
                 ", as the log and the trail have it."
             }
         }
-        @if let Some(page) = sign_in_to {
-            p { a.button href={ "/sign-in?to=" (encoded(page)) } { "Sign in again" } }
+        @match (kept, &signed_in, sign_in_to) {
+            (Some(kept), Some(signed_in), Some(page)) => (again(kept, signed_in, page)),
+            (_, _, Some(page)) => p { a.button href={ "/sign-in?to=" (encoded(page)) } { "Sign in again" } },
+            _ => {},
         }
         p { a href="/" { "To the start" } }
     };
-    Page { title: refusal.title, content, ..Page::of(signed_in.as_ref()) }.with_status(*status)
+    let signs_in = kept.is_some();
+    let page = Page { title: refusal.title, content, signs_in, ..Page::of(signed_in.as_ref()) };
+    page.with_status(*status)
+}
+
+/// Returns the two steps by which a form that came too late is sent after all. The sign-in keeps the session, so the form stays
+/// good; without a passkey it happens in another tab.
+fn again(kept: &KeptForm, signed_in: &SignedIn, page: &str) -> Markup {
+    html! {
+        p { "What you filled in is kept on this page." }
+        ol {
+            li {
+                form.sign-in data-passkey data-then="again" hidden {
+                    button { "Prove it with a passkey" }
+                    p role="status" data-status {}
+                }
+                p { a href={ "/sign-in?to=" (encoded(page)) } target="_blank" rel="noopener" { "Sign in again in a new tab" } ", then come back to this one." }
+            }
+            li {
+                form.decide method="post" action=(kept.action) data-again {
+                    (form_token(&signed_in.form_token))
+                    @for (name, value) in &kept.fields { input type="hidden" name=(name) value=(value); }
+                    button.danger type="submit" { "Send it again" }
+                }
+            }
+        }
+    }
 }
 
 /// Returns a redirection to another page of the console by GET.

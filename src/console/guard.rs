@@ -10,7 +10,7 @@ use bytes::Bytes;
 use subtle::ConstantTimeEq as _;
 use url::form_urlencoded;
 
-use super::answer::{Refusal, refusal_page, see_other};
+use super::answer::{KeptForm, Refusal, refusal_page, see_other};
 use super::context::Console;
 use super::signed_in::{self, SignedIn};
 use super::table::{self, ConsoleRoute, Method, Needs};
@@ -20,6 +20,8 @@ use crate::operators::{self, Role};
 
 /// The header by which scripts send what forms have in the field `token`.
 const TOKEN_HEADER: &str = "x-console-token";
+/// What browsers say of a form (WHATWG HTML §4.10.21.7); scripts send JSON.
+const FORM: &str = "application/x-www-form-urlencoded";
 /// The field of a form that has the session's token.
 const TOKEN_FIELD: &str = "token";
 
@@ -67,30 +69,33 @@ async fn admit(
     if route.method == Method::Post {
         check_origin(req, console)?;
     }
-    let signed_in = session(req, console).await.map_err(failed)?;
+    let signed_in = session(req, console, route).await.map_err(failed)?;
     if let Some(signed_in) = &signed_in {
         req.extensions_mut().insert(signed_in.clone());
     }
-    match route.needs {
-        Needs::Nothing => {}
-        Needs::Role(role) => drop(check_role(req, route, signed_in.as_ref(), role)?),
-        Needs::Fresh(role) => {
-            let signed_in = check_role(req, route, signed_in.as_ref(), role)?;
-            check_fresh(req, route, signed_in)?;
-        }
+    if let Needs::Role(role) | Needs::Fresh(role) = route.needs {
+        check_role(req, route, signed_in.as_ref(), role)?;
     }
-    match (route.method, &signed_in) {
-        (Method::Post, Some(signed_in)) => check_token(req, payload, signed_in).await.map(Some),
-        _ => Ok(None),
+    let body = match (route.method, &signed_in) {
+        (Method::Post, Some(signed_in)) => Some(check_token(req, payload, signed_in).await?),
+        _ => None,
+    };
+    if let (Needs::Fresh(_), Some(signed_in)) = (route.needs, &signed_in) {
+        check_fresh(req, route, signed_in, body.as_deref())?;
     }
+    Ok(body)
 }
 
 /// Returns the session of the request's cookie, if it is live.
-async fn session(req: &HttpRequest, console: &Console) -> Result<Option<SignedIn>, Problem> {
+async fn session(
+    req: &HttpRequest,
+    console: &Console,
+    route: &ConsoleRoute,
+) -> Result<Option<SignedIn>, Problem> {
     let Some(secret) = signed_in::secret(req) else { return Ok(None) };
     let mut conn = console.pool.acquire().await?;
-    let found = operators::find_session(&mut conn, &console.vault, &secret).await?;
-    Ok(found.map(|session| SignedIn::new(session, &secret, &console.vault, req)))
+    let found = operators::find_session(&mut conn, &console.vault, &secret, route.is_asked).await?;
+    Ok(found.map(|session| SignedIn::new(session, &console.vault, req)))
 }
 
 /// Browsers send `Origin` with every POST; one that is missing or another's is no form of the console.
@@ -107,15 +112,15 @@ fn check_origin(req: &HttpRequest, console: &Console) -> Result<(), Answer> {
     ))
 }
 
-fn check_role<'a>(
+fn check_role(
     req: &HttpRequest,
     route: &ConsoleRoute,
-    signed_in: Option<&'a SignedIn>,
+    signed_in: Option<&SignedIn>,
     role: Role,
-) -> Result<&'a SignedIn, Answer> {
+) -> Result<(), Answer> {
     let Some(signed_in) = signed_in else { return Err(ask_to_sign_in(req, route)) };
     if signed_in.may(role) {
-        return Ok(signed_in);
+        return Ok(());
     }
     let detail = format!(
         "It needs the role {}; yours is {}.",
@@ -137,10 +142,12 @@ fn ask_to_sign_in(req: &HttpRequest, route: &ConsoleRoute) -> Answer {
     }
 }
 
+/// A form that comes too late is kept: the page has its fields, and sends them again after the proof.
 fn check_fresh(
     req: &HttpRequest,
     route: &ConsoleRoute,
     signed_in: &SignedIn,
+    body: Option<&[u8]>,
 ) -> Result<(), Answer> {
     if signed_in.session.fresh {
         return Ok(());
@@ -150,9 +157,17 @@ fn check_fresh(
         Method::Post => {
             let detail = "Nothing was done. It cannot be undone, so it needs a sign-in that is no older than five minutes.";
             let refusal = Refusal::new(StatusCode::FORBIDDEN, "Prove again that it is you", detail);
-            refuse(req, &refusal.signing_in_to(table::page_of(route, req.path())))
+            let refusal = refusal.signing_in_to(table::page_of(route, req.path()));
+            let form = body.filter(|_| req.content_type() == FORM).map(|body| kept(req, body));
+            refuse(req, &Refusal { kept: form, ..refusal })
         }
     })
+}
+
+fn kept(req: &HttpRequest, body: &[u8]) -> KeptForm {
+    let fields = form_urlencoded::parse(body).into_owned();
+    let fields = fields.filter(|(name, _)| name != TOKEN_FIELD).collect();
+    KeptForm { action: req.path().to_owned(), fields }
 }
 
 /// Leads to the sign-in and from there back.

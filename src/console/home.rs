@@ -18,6 +18,11 @@ pub async fn page(
     choose(&signed_in, &console, "now").await
 }
 
+/// `GET /seen`: nothing. That somebody reads a page that updates itself, and scrolls in it, keeps their session from going idle.
+pub async fn seen(_signed_in: SignedIn) -> HttpResponse {
+    HttpResponse::NoContent().finish()
+}
+
 /// `GET /to/{screen}`: a screen of the app that the reader chooses, with the query as it came. Alerts link here: they
 /// count for all apps, so they cannot name one.
 pub async fn to_screen(

@@ -133,6 +133,8 @@ pub struct Place<'a> {
     app: &'a OfApp,
     screen: Screen,
     title: &'a str,
+    /// Whether the form on it could not be used.
+    refused: bool,
     scripts: &'a [&'static Asset],
     /// Who looks at it.
     pub viewer: Viewer<'a>,
@@ -143,13 +145,19 @@ impl<'a> Place<'a> {
     #[must_use]
     pub fn new(signed_in: &'a SignedIn, app: &'a OfApp, screen: Screen, title: &'a str) -> Self {
         let viewer = Viewer { role: signed_in.session.role, token: &signed_in.form_token };
-        Self { signed_in, app, screen, title, scripts: &[], viewer }
+        Self { signed_in, app, screen, title, refused: false, scripts: &[], viewer }
     }
 
     /// Returns the same with scripts besides the one of every page.
     #[must_use]
     pub fn with(self, scripts: &'a [&'static Asset]) -> Self {
         Self { scripts, ..self }
+    }
+
+    /// Returns the same of a form that could not be used, if it could not: the browser's tab and a screen reader say so first.
+    #[must_use]
+    pub fn refused(self, refused: bool) -> Self {
+        Self { refused, ..self }
     }
 
     /// Returns the path of a page of this app.
@@ -168,7 +176,8 @@ impl<'a> Place<'a> {
 /// Returns a page of an app.
 #[must_use]
 pub fn page(place: &Place<'_>, main: &Markup) -> Markup {
-    let title = format!("{} · {}", place.title, place.app.name);
+    let error = if place.refused { "Error: " } else { "" };
+    let title = format!("{error}{} · {}", place.title, place.app.name);
     let content = html! { h1 { (place.title) } (main) };
     let app = Some((place.app, Some(place.screen)));
     document(&title, Some(place.signed_in), app, place.scripts, &content)

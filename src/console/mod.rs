@@ -14,6 +14,7 @@ mod clients;
 mod connections;
 mod context;
 mod fields;
+mod forms;
 pub mod guard;
 mod home;
 mod incident;

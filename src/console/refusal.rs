@@ -12,13 +12,23 @@ pub struct Refusal {
     pub(super) detail: String,
     /// The page to which the operator gets by signing in again, if that is what is missing.
     pub(super) sign_in_to: Option<String>,
+    /// The form that was sent, to be sent again.
+    pub(super) kept: Option<KeptForm>,
+}
+
+/// A form that came too late. Its fields are shown to whoever sent them, and none of them is a secret: what the console takes as
+/// one, a code of a link, needs no session.
+#[derive(Clone, Debug)]
+pub struct KeptForm {
+    pub(super) action: String,
+    pub(super) fields: Vec<(String, String)>,
 }
 
 impl Refusal {
     /// A refusal with this status.
     #[must_use]
     pub fn new(status: StatusCode, title: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, title, detail: detail.into(), sign_in_to: None }
+        Self { status, title, detail: detail.into(), sign_in_to: None, kept: None }
     }
 
     /// The same, with the way to the sign-in and from there to this page.

@@ -9,6 +9,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tracing_actix_web::RequestId;
 
 use crate::common::actor::{Actor, Who};
+use crate::common::ids::OperatorSessionId;
 use crate::http::caller;
 use crate::http::problem::Problem;
 use crate::operators::{self, Role, SESSION_HOURS, SessionSecret};
@@ -33,13 +34,9 @@ pub struct SignedIn {
 impl SignedIn {
     /// Returns what the guard found for a session.
     #[must_use]
-    pub fn new(
-        session: operators::SignedIn,
-        secret: &SessionSecret,
-        vault: &Vault,
-        req: &HttpRequest,
-    ) -> Self {
-        let (form_token, actor) = (form_token(vault, secret), actor(req, session.name.as_str()));
+    pub fn new(session: operators::SignedIn, vault: &Vault, req: &HttpRequest) -> Self {
+        let token = form_token(vault, session.session);
+        let (form_token, actor) = (token, actor(req, session.name.as_str()));
         Self { session, form_token, actor }
     }
 
@@ -60,9 +57,10 @@ impl FromRequest for SignedIn {
     }
 }
 
-/// The token of a session's forms. It follows from the session's secret, so it ends with it and is stored nowhere.
-fn form_token(vault: &Vault, secret: &SessionSecret) -> String {
-    let hash = vault.secret_hashes().hash(&[b"operator form", secret.expose().as_bytes()]);
+/// The token of a session's forms. It follows from the session's id by a key, so it ends with the session and is stored nowhere;
+/// and it stays when the session gets a new secret, because its operator proved again who they are.
+fn form_token(vault: &Vault, session: OperatorSessionId) -> String {
+    let hash = vault.secret_hashes().hash(&[b"operator form", session.uuid().as_bytes()]);
     URL_SAFE_NO_PAD.encode(hash.as_bytes())
 }
 

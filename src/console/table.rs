@@ -39,15 +39,22 @@ pub struct ConsoleRoute {
     pub path: &'static str,
     /// Who may use it.
     pub needs: Needs,
+    /// Whether an operator asks for it, and no page by itself: that alone keeps a session from going idle.
+    pub is_asked: bool,
     handler: fn() -> Route,
 }
 
 const fn get(path: &'static str, needs: Needs, handler: fn() -> Route) -> ConsoleRoute {
-    ConsoleRoute { method: Method::Get, path, needs, handler }
+    ConsoleRoute { method: Method::Get, path, needs, is_asked: true, handler }
 }
 
 const fn post(path: &'static str, needs: Needs, handler: fn() -> Route) -> ConsoleRoute {
-    ConsoleRoute { method: Method::Post, path, needs, handler }
+    ConsoleRoute { method: Method::Post, path, needs, is_asked: true, handler }
+}
+
+/// The live part of a page, for whoever may see the page.
+const fn live(path: &'static str, handler: fn() -> Route) -> ConsoleRoute {
+    ConsoleRoute { method: Method::Get, path, needs: AUDITOR, is_asked: false, handler }
 }
 
 /// Reads.
@@ -82,9 +89,11 @@ pub const ROUTES: &[ConsoleRoute] = &[
     post("/passkeys/remove", FRESH, || web::post().to(passkeys::remove)),
     post("/sign-out", AUDITOR, || web::post().to(sign_in::sign_out)),
     get("/", AUDITOR, || web::get().to(home::page)),
+    // What a live page's script asks for while somebody reads it.
+    get("/seen", AUDITOR, || web::get().to(home::seen)),
     get("/to/{screen}", AUDITOR, || web::get().to(home::to_screen)),
     get("/apps/{app}/now", AUDITOR, || web::get().to(now::routes::page)),
-    get("/apps/{app}/now/live", AUDITOR, || web::get().to(now::routes::live)),
+    live("/apps/{app}/now/live", || web::get().to(now::routes::live)),
     get("/apps/{app}/connections", AUDITOR, || web::get().to(connections::routes::list)),
     get("/apps/{app}/connections/{id}", AUDITOR, || web::get().to(connections::routes::show)),
     get("/apps/{app}/connections/{id}/delink", FRESH_OPERATOR, || {
@@ -106,13 +115,12 @@ pub const ROUTES: &[ConsoleRoute] = &[
         web::post().to(connections::routes::end)
     }),
     get("/apps/{app}/incident", AUDITOR, || web::get().to(incident::routes::list)),
-    get("/apps/{app}/incident/new", FRESH_OPERATOR, || web::get().to(incident::routes::form)),
-    post("/apps/{app}/incident/preview", FRESH_OPERATOR, || {
-        web::post().to(incident::routes::preview)
-    }),
+    // Both revoke nothing.
+    get("/apps/{app}/incident/new", OPERATOR, || web::get().to(incident::routes::form)),
+    post("/apps/{app}/incident/preview", OPERATOR, || web::post().to(incident::routes::preview)),
     post("/apps/{app}/incident", FRESH_OPERATOR, || web::post().to(incident::routes::create)),
     get("/apps/{app}/incident/{order}", AUDITOR, || web::get().to(incident::routes::show)),
-    get("/apps/{app}/incident/{order}/live", AUDITOR, || web::get().to(incident::routes::live)),
+    live("/apps/{app}/incident/{order}/live", || web::get().to(incident::routes::live)),
     post("/apps/{app}/incident/{order}/pause", OPERATOR, || {
         web::post().to(incident::routes::pause)
     }),
@@ -180,15 +188,21 @@ pub fn find(method: &actix_web::http::Method, pattern: &str) -> Option<&'static 
     ROUTES.iter().find(|route| route.method == method && route.path == pattern)
 }
 
-/// Returns the page that leads to a form's route: the nearest at or above its path.
+/// Returns the page that leads to a form's route: the nearest at or above its path. A form that begins something has its page
+/// beside it.
 #[must_use]
 pub fn page_of(route: &ConsoleRoute, path: &str) -> String {
+    let is_page = |pattern: &str| {
+        ROUTES.iter().any(|page| page.method == Method::Get && page.path == pattern)
+    };
+    let form = format!("{}/new", route.path);
+    if is_page(&form) {
+        return format!("{path}/new");
+    }
     let first =
         |text: &str, count: usize| text.split('/').take(count).collect::<Vec<_>>().join("/");
-    let page = (2..=path.split('/').count()).rev().find(|count| {
-        let pattern = first(route.path, *count);
-        ROUTES.iter().any(|page| page.method == Method::Get && page.path == pattern)
-    });
+    let page =
+        (2..=path.split('/').count()).rev().find(|count| is_page(&first(route.path, *count)));
     page.map_or_else(|| "/".to_owned(), |count| first(path, count))
 }
 
@@ -218,6 +232,7 @@ mod tests {
         assert_eq!(page(erase, "/apps/a/users/u/erase"), "/apps/a/users/u/erase");
         let preview = "/apps/{app}/incident/preview";
         assert_eq!(page(preview, "/apps/a/incident/preview"), "/apps/a/incident");
+        assert_eq!(page("/apps/{app}/incident", "/apps/a/incident"), "/apps/a/incident/new");
         let end = "/apps/{app}/clients/{client}/secrets/{secret}/end";
         assert_eq!(page(end, "/apps/a/clients/c/secrets/s/end"), "/apps/a/clients/c");
         assert_eq!(page("/operators/sessions/{id}/end", "/operators/sessions/x/end"), "/operators");

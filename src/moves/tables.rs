@@ -101,6 +101,8 @@ pub const STAYING: &[(&str, &str)] = &[
     ("audit_heads", "follows from the links"),
     ("audit_months", "of the database"),
     ("audit_unlinked", "empty for an app that is exported"),
+    ("bulk_revocation_count_changes", "follows from the connections"),
+    ("bulk_revocation_counts", "follows from the connections"),
     ("connect_session_results", "of sessions"),
     ("connect_sessions", "half an hour long; the frontend asks for another"),
     ("connection_count_changes", "follows from the connections"),

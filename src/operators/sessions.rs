@@ -23,8 +23,9 @@ pub const IDLE_MINUTES: i32 = 30;
 /// For how many minutes a proof of who someone is lets them do what cannot be undone.
 pub const FRESH_MINUTES: i32 = approvals::FRESH_MINUTES;
 const PREFIX: &str = "osess_";
-/// Days for which a session is kept after it began: as long as what was decided in it. The sign-in stays in the trail.
-const KEPT_DAYS: i32 = 90;
+/// Days for which a session is kept after it began: longer than what was decided in it. The trail keeps who signed in by which
+/// session, and whose was ended.
+const KEPT_DAYS: i32 = 91;
 /// Sessions that one statement deletes.
 const BATCH: i64 = 500;
 
@@ -68,8 +69,9 @@ fn hash(vault: &Vault, secret: &str) -> KeyedHash {
     vault.secret_hashes().hash(&[b"operator session", secret.as_bytes()])
 }
 
-/// Begins a session for an operator, in the transaction that `conn` is in, and ends the one that the browser had before:
-/// a secret that someone planted in a browser never becomes that of a signed-in session.
+/// Begins a session for an operator, in the transaction that `conn` is in. If the browser has a live one of the same operator, it
+/// goes on under a new secret, so that a form that is open in it stays good. Otherwise the one that the browser had ends: a
+/// secret that someone planted in a browser never becomes that of a signed-in session.
 ///
 /// # Errors
 /// The database's, and that of random numbers.
@@ -82,25 +84,71 @@ pub async fn begin(
     actor: &Actor,
 ) -> Result<SessionSecret, VaultError> {
     let secret = vault::random_token(PREFIX)?;
-    if let Some(before) = before {
-        end_by_secret(conn, vault, before).await?;
-    }
     let hash = hash(vault, secret.expose());
+    let mut id = None;
+    if let Some(before) = before {
+        id = renew(conn, vault, operator, before, &hash).await?;
+        if id.is_none() {
+            end_by_secret(conn, vault, before).await?;
+        }
+    }
+    let id = match id {
+        Some(id) => id,
+        None => insert(conn, &hash, operator, how, actor).await?,
+    };
+    let detail = format!("{}: {id}: {}", operator.name, how.as_str());
+    record_everywhere(conn, actor, "operator.signed_in", &detail).await?;
+    Ok(SessionSecret::new(secret))
+}
+
+async fn insert(
+    conn: &mut Conn,
+    hash: &KeyedHash,
+    operator: &Operator,
+    how: How,
+    actor: &Actor,
+) -> sqlx::Result<OperatorSessionId> {
+    let id = OperatorSessionId::new();
     sqlx::query!(
         "INSERT INTO operator_sessions (id, hash, operator_id, how, ip, expires_at)
          VALUES ($1, $2, $3, $4, $5, strongroom_now() + make_interval(hours => $6))",
-        OperatorSessionId::new().uuid(),
+        id.uuid(),
         hash.as_bytes(),
         operator.id.uuid(),
         how.as_str(),
         actor.ip.as_ref().map(IpAddr::to_string),
         SESSION_HOURS,
     )
-    .execute(&mut *conn)
+    .execute(conn)
     .await?;
-    let detail = format!("{}: {}", operator.name, how.as_str());
-    record_everywhere(conn, actor, "operator.signed_in", &detail).await?;
-    Ok(SessionSecret::new(secret))
+    Ok(id)
+}
+
+/// Gives the operator's live session a new secret, and notes that they proved again who they are. It ends no later for that: one
+/// that ends within the hour is not renewed. Returns `None` if the secret is of no such session.
+async fn renew(
+    conn: &mut Conn,
+    vault: &Vault,
+    operator: &Operator,
+    before: &SessionSecret,
+    after: &KeyedHash,
+) -> sqlx::Result<Option<OperatorSessionId>> {
+    let before = hash(vault, before.expose());
+    sqlx::query_scalar!(
+        r#"-- name: renew_operator_session
+         UPDATE operator_sessions s
+         SET hash = $3, authenticated_at = strongroom_now(), last_seen_at = strongroom_now()
+         WHERE s.hash = $1 AND s.operator_id = $2 AND s.ended_at IS NULL
+           AND s.expires_at > strongroom_now() + interval '1 hour'
+           AND s.last_seen_at > strongroom_now() - make_interval(mins => $4)
+         RETURNING s.id AS "id: OperatorSessionId""#,
+        before.as_bytes(),
+        operator.id.uuid(),
+        after.as_bytes(),
+        IDLE_MINUTES,
+    )
+    .fetch_optional(conn)
+    .await
 }
 
 async fn end_by_secret(conn: &mut Conn, vault: &Vault, secret: &SessionSecret) -> sqlx::Result<()> {
@@ -116,7 +164,8 @@ async fn end_by_secret(conn: &mut Conn, vault: &Vault, secret: &SessionSecret) -
 }
 
 /// Returns the session of this secret if it is live: not ended, not expired, not idle for too long, of an operator who is
-/// not disabled. Notes about once a minute that it was seen.
+/// not disabled. Notes about once a minute that it was seen, if it counts as such: what a page asks for by itself does not, so that a
+/// session ends at a desk that nobody is at.
 ///
 /// # Errors
 /// The database's.
@@ -124,6 +173,7 @@ pub async fn find(
     conn: &mut Conn,
     vault: &Vault,
     secret: &SessionSecret,
+    seen: bool,
 ) -> sqlx::Result<Option<SignedIn>> {
     if !vault::is_token(PREFIX, secret.expose()) {
         return Ok(None);
@@ -144,7 +194,7 @@ pub async fn find(
     .fetch_optional(&mut *conn)
     .await?;
     let Some(row) = row else { return Ok(None) };
-    if row.unseen {
+    if seen && row.unseen {
         sqlx::query!(
             "UPDATE operator_sessions SET last_seen_at = strongroom_now() WHERE id = $1",
             row.session.uuid(),
@@ -195,12 +245,19 @@ pub struct ListedSession {
 /// The database's.
 pub async fn list(conn: &mut Conn) -> sqlx::Result<Vec<ListedSession>> {
     let rows = sqlx::query!(
-        r#"SELECT s.id AS "id: OperatorSessionId", o.name, s.how, s.ip, s.created_at, s.last_seen_at, s.expires_at
-           FROM operator_sessions s JOIN operators o ON o.id = s.operator_id
-           WHERE s.ended_at IS NULL AND o.disabled_at IS NULL AND s.expires_at > strongroom_now()
-             AND s.last_seen_at > strongroom_now() - make_interval(mins => $1)
+        r#"-- name: list_operator_sessions
+           SELECT s.id AS "id: OperatorSessionId", o.name, s.how, s.ip, s.created_at, s.last_seen_at, s.expires_at
+           -- By the index of each operator's sessions: ended ones are kept for months.
+           FROM operators o CROSS JOIN LATERAL (
+               SELECT s.* FROM operator_sessions s
+               WHERE s.operator_id = o.id
+                 AND s.created_at > (SELECT strongroom_now()) - make_interval(hours => $2 + 1)
+                 AND s.ended_at IS NULL AND s.expires_at > strongroom_now()
+                 AND s.last_seen_at > strongroom_now() - make_interval(mins => $1)) s
+           WHERE o.disabled_at IS NULL
            ORDER BY s.created_at DESC LIMIT 1000"#,
         IDLE_MINUTES,
+        SESSION_HOURS,
     )
     .fetch_all(conn)
     .await?;
@@ -224,22 +281,22 @@ pub async fn list(conn: &mut Conn) -> sqlx::Result<Vec<ListedSession>> {
 /// The database's.
 pub async fn end(conn: &mut Conn, actor: &Actor, id: OperatorSessionId) -> sqlx::Result<bool> {
     let mut tx = conn.begin().await?;
-    let ended = sqlx::query!(
-        "UPDATE operator_sessions SET ended_at = strongroom_now(), ended_by = 'ended'
-         WHERE id = $1 AND ended_at IS NULL",
+    let operator = sqlx::query_scalar!(
+        "UPDATE operator_sessions s SET ended_at = strongroom_now(), ended_by = 'ended'
+         FROM operators o WHERE s.id = $1 AND s.ended_at IS NULL AND o.id = s.operator_id
+         RETURNING o.name",
         id.uuid(),
     )
-    .execute(&mut *tx)
+    .fetch_optional(&mut *tx)
     .await?;
-    if ended.rows_affected() == 0 {
-        return Ok(false);
-    }
-    record_everywhere(&mut tx, actor, "operator.session_ended", &id.to_string()).await?;
+    let Some(operator) = operator else { return Ok(false) };
+    let detail = format!("{operator}: {id}");
+    record_everywhere(&mut tx, actor, "operator.session_ended", &detail).await?;
     tx.commit().await?;
     Ok(true)
 }
 
-/// Deletes sessions that began more than ninety days ago, and so ended long since. Returns how many.
+/// Deletes sessions that began more than ninety-one days ago, and so ended long since. Returns how many.
 ///
 /// # Errors
 /// The database's.

@@ -79,7 +79,10 @@ async fn what_waits_is_carried_out_with_the_approval_of_somebody_else() {
     let browser = Browser::of(&app, "bob", Role::Operator).await;
     let page = browser.get(&page_of(&browser, &approval).await).await;
     assert!(page.text.contains("incident 7") && page.text.contains("connections would be revoked"));
-    assert_eq!(approve(&browser, &approval).await.status, 303);
+    let approved = approve(&browser, &approval).await;
+    let begun = app.database.value("SELECT id FROM bulk_revocations").await;
+    let incident = format!("{}/incident/ord_{begun}", browser.pages().await);
+    assert_eq!((approved.status, approved.header("location")), (303, incident.as_str()));
     assert_eq!(status(&app, &approval).await, "approved");
     let revealed = app.api.reveal(&app.token().await, id(&connection)).await;
     assert_eq!(revealed.problem(), (409, "connection_not_active"));
@@ -298,6 +301,60 @@ async fn giving_up_what_an_incident_has_not_delinked_waits() {
     assert_eq!(approve(&browser, &approval).await.status, 303);
     assert_eq!(app.database.value("SELECT state FROM bulk_revocations").await, "cancelled");
     assert_eq!(app.database.value("SELECT status FROM connections").await, "invalidated");
+}
+
+#[tokio::test]
+async fn why_a_bulk_revocation_is_cancelled_is_optional_at_the_api_and_in_the_trail() {
+    let app = TestApp::by_hand().await;
+    let cancel = async |body: Option<Value>| {
+        app.active("ada").await;
+        let order = revoke_all(&app).await;
+        let path = format!("/v1/admin/revocations/{}/cancel", id(&order.json));
+        let token = app.token().await;
+        match body {
+            Some(body) => app.api.post(&token, &path, &body).await,
+            None => app.api.post_empty(&token, &path).await,
+        }
+    };
+    let said = "SELECT reason FROM audit_events WHERE action = 'revocations.cancelled' ORDER BY id DESC LIMIT 1";
+    for body in [None, Some(json!({}))] {
+        assert_eq!(cancel(body).await.status, 200);
+        assert!(app.database.value(said).await.ends_with(" connections given up"));
+    }
+    assert_eq!(cancel(Some(json!({ "reason": "closed" }))).await.status, 200);
+    assert!(app.database.value(said).await.ends_with(" connections given up: closed"));
+    for wrong in [json!({ "reason": "" }), json!({ "why": "closed" })] {
+        assert_eq!(cancel(Some(wrong)).await.problem(), (400, "invalid_request"));
+    }
+}
+
+#[tokio::test]
+async fn whoever_looks_at_an_erasure_that_waits_is_in_the_trail_as_on_the_persons_page() {
+    let app = above("1000").await;
+    app.active("ada").await;
+    let approval = waiting(&erase(&app, "ada").await);
+    let browser = Browser::of(&app, "eve", Role::Auditor).await;
+    let page = browser.get(&page_of(&browser, &approval).await).await;
+    assert!(page.text.contains("ada"), "{}", page.text);
+    let viewed =
+        "SELECT actor FROM audit_events WHERE action = 'user.viewed' AND user_id IS NOT NULL";
+    assert_eq!(app.database.value(viewed).await, "operator: eve");
+}
+
+#[tokio::test]
+async fn a_rejection_without_a_reason_gives_the_form_back() {
+    let app = above("0").await;
+    app.active("ada").await;
+    let approval = waiting(&revoke_all(&app).await);
+    let browser = Browser::of(&app, "bob", Role::Operator).await;
+    let path = format!("{}/reject", page_of(&browser, &approval).await);
+    let answer = browser.post(&path, &[("reason", &"x".repeat(600))]).await;
+    assert_eq!(answer.status, 400, "{}", answer.text);
+    for shown in ["<title>Error: ", "Nothing was decided", "id=\"reason-error\"", &"x".repeat(600)]
+    {
+        assert!(answer.text.contains(shown), "{shown}: {}", answer.text);
+    }
+    assert_eq!(status(&app, &approval).await, "pending");
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use reqwest::Method;
 use strongroom::operators::Role;
 
-use crate::support::{Browser, FORM, TestApp, add_operator, encoded, operator_link};
+use crate::support::{Answer, Browser, FORM, TestApp, add_operator, encoded, operator_link};
 
 /// Whether the browser's session is live.
 async fn is_signed_in(browser: &Browser) -> bool {
@@ -150,19 +150,75 @@ async fn a_form_of_a_session_that_has_ended_does_nothing_and_says_so() {
     assert!(answer.text.contains("href=\"/sign-in?to=%2F\""), "{}", answer.text);
 }
 
+/// Signs the browser's operator in again, in another tab of it.
+async fn prove_again(app: &TestApp, browser: &Browser, name: &str) -> Answer {
+    let code = operator_link(app, name).await;
+    browser.post("/sign-in/link", &[("code", &code)]).await
+}
+
 #[tokio::test]
-async fn what_cannot_be_undone_asks_for_a_new_sign_in_and_leads_back_to_its_page() {
+async fn a_form_that_is_sent_too_late_is_kept_and_sent_again_after_the_proof() {
+    let app = TestApp::with_console().await;
+    app.active("ada").await;
+    let browser = Browser::of(&app, "ana", Role::Operator).await;
+    let incident = format!("{}/incident", browser.pages().await);
+    app.turn_clock(Duration::from_secs(5 * 60 + 1)).await;
+    let fields = [("kind", "delink"), ("users", "ada\nbob"), ("reason", "an \"old\" <laptop>")];
+    let preview = browser.post(&format!("{incident}/preview"), &fields).await;
+    assert_eq!(preview.status, 200, "counting needs no new proof: {}", preview.text);
+    let (token, before) = (browser.token().await, browser.cookie());
+    let late = browser.post(&incident, &fields).await;
+    assert_eq!(late.status, 403, "{}", late.text);
+    for shown in [
+        "Nothing was done",
+        &format!("action=\"{incident}\" data-again"),
+        "name=\"users\" value=\"ada\nbob\"",
+        "name=\"reason\" value=\"an &quot;old&quot; &lt;laptop&gt;\"",
+        "incident%2Fnew\" target=\"_blank\"",
+    ] {
+        assert!(late.text.contains(shown), "{shown}: {}", late.text);
+    }
+    assert_eq!(app.database.value("SELECT count(*) FROM bulk_revocations").await, "0");
+    assert_eq!(prove_again(&app, &browser, "ana").await.status, 303);
+    let again = [&[("token", token.as_str())], fields.as_slice()].concat();
+    let sent = browser.post_bare(&incident, &again).await;
+    assert!(sent.header("location").contains("/incident/ord_"), "{}", sent.text);
+    // The session goes on under another secret.
+    assert_eq!(app.database.value("SELECT count(*) FROM operator_sessions").await, "1");
+    assert_ne!(browser.cookie(), before);
+    browser.set_cookie(before);
+    assert!(!is_signed_in(&browser).await, "the secret before is no good any more");
+}
+
+#[tokio::test]
+async fn a_form_that_is_sent_too_late_is_kept_for_its_own_session_alone() {
     let app = TestApp::with_console().await;
     let browser = Browser::of(&app, "ana", Role::Operator).await;
-    let start = browser.get("/").await.header("location").to_owned();
-    let incident = start.replace("/now", "/incident");
+    let path = format!("{}/incident", browser.pages().await);
     app.turn_clock(Duration::from_secs(5 * 60 + 1)).await;
-    let fields = [("kind", "delink"), ("all", "true")];
-    let answer = browser.post(&format!("{incident}/preview"), &fields).await;
-    assert_eq!(answer.status, 403, "{}", answer.text);
-    let (_, rest) = answer.text.split_once("href=\"/sign-in?to=").expect("a way to the sign-in");
-    let to = rest.split('"').next().unwrap().replace("%2F", "/").replace("%5F", "_");
-    assert_eq!(to.replace("%2D", "-"), incident);
+    let token = browser.token().await;
+    let stranger = browser.post_bare(&path, &[("token", "x"), ("reason", "planted")]).await;
+    assert!(stranger.status == 403 && !stranger.text.contains("planted"), "{}", stranger.text);
+    add_operator(&app, "bob", Role::Operator).await;
+    assert_eq!(prove_again(&app, &browser, "bob").await.status, 303);
+    let refused = browser.post_bare(&path, &[("token", &token), ("kind", "delink")]).await;
+    assert!(refused.text.contains("The form is not of this session"), "{}", refused.text);
+    let live = "SELECT count(*) FROM operator_sessions WHERE ended_at IS NULL";
+    assert_eq!(app.database.value(live).await, "1", "the session of the other ended");
+}
+
+#[tokio::test]
+async fn a_session_whose_hours_are_over_begins_anew_with_a_proof() {
+    let app = TestApp::with_console().await;
+    let browser = Browser::of(&app, "ana", Role::Operator).await;
+    for _ in 0..23 {
+        app.turn_clock(Duration::from_mins(29)).await;
+        assert!(is_signed_in(&browser).await);
+    }
+    assert_eq!(prove_again(&app, &browser, "ana").await.status, 303);
+    let left = "SELECT expires_at > strongroom_now() + interval '11 hours' FROM operator_sessions
+                WHERE ended_at IS NULL";
+    assert_eq!(app.database.value(left).await, "true");
 }
 
 #[tokio::test]

@@ -111,14 +111,29 @@ async fn the_rest_of_an_incident_is_given_up_and_its_page_says_what_that_leaves(
     let asked = browser.page(&format!("{order}/cancel")).await;
     assert_shows(&asked, &["To stop for now, pause", "Nothing becomes usable again"]);
     assert!(!asked.contains("second person"), "{asked}");
-    let cancelled = browser.post(&format!("{order}/cancel"), &[]).await;
-    let shown = browser.followed(&cancelled).await;
-    assert_shows(&shown, &["pill-cancelled", "may live on at the bank"]);
+    let blank = browser.post(&format!("{order}/cancel"), &[("reason", " ")]).await;
+    assert_eq!(blank.status, 400, "a reason is needed");
+    assert_shows(
+        &blank.text,
+        &["Nothing was given up", "id=\"reason-error\"", "To stop for now, pause"],
+    );
+    let why = [("reason", "the bank closed that API")];
+    let cancelled = browser.post(&format!("{order}/cancel"), &why).await;
+    assert_shows(&browser.followed(&cancelled).await, &["pill-cancelled"]);
+    // A delinking that was under way ends with its answer.
+    until("it is given up", async || {
+        browser.page(&order).await.contains("may live on at the bank")
+    })
+    .await;
+    let shown = browser.page(&order).await;
     assert!(!shown.contains("Give up the rest"), "{shown}");
     assert_eq!(app.database.value("SELECT status FROM connections").await, "invalidated");
-    assert_eq!(revocations_unconfirmed(&app).await, 1.0);
+    until("it is counted", async || revocations_unconfirmed(&app).await == 1.0).await;
+    let said = "SELECT reason FROM audit_events WHERE action = 'revocations.cancelled'";
+    let said = app.database.value(said).await;
+    assert!(said.ends_with(" connections given up: the bank closed that API"), "{said}");
     assert_shows(&browser.page(&format!("{order}/cancel")).await, &["nothing left to give up"]);
-    let again = browser.post(&format!("{order}/cancel"), &[]).await;
+    let again = browser.post(&format!("{order}/cancel"), &why).await;
     assert_eq!(again.header("location"), order, "repeatable: {}", again.text);
     assert_eq!(revocations_unconfirmed(&app).await, 1.0, "counted once");
     assert_eq!(browser.post(&format!("{order}/resume"), &[]).await.status, 409);
@@ -134,14 +149,79 @@ async fn with_four_eyes_giving_up_the_rest_of_an_incident_waits_for_somebody_els
         &ana.page(&format!("{order}/cancel")).await,
         &["A second person", "Ask to give up"],
     );
-    let asked = ana.post(&format!("{order}/cancel"), &[]).await;
+    let why = [("reason", "the bank closed that API")];
+    let asked = ana.post(&format!("{order}/cancel"), &why).await;
     let approval = asked.header("location").to_owned();
     assert!(approval.contains("/approvals/apr_"), "{}", asked.text);
     assert_eq!(app.database.value("SELECT state FROM bulk_revocations").await, "running");
     let (ben, _) = operator(&app, "ben").await;
-    assert_shows(&ben.page(&approval).await, &["tokens would be given up", "laptop lost"]);
-    assert_eq!(ben.post(&format!("{approval}/approve"), &[]).await.status, 303);
+    assert_shows(
+        &ben.page(&approval).await,
+        &["tokens would be given up", "laptop lost", "the bank closed that API"],
+    );
+    let approved = ben.post(&format!("{approval}/approve"), &[]).await;
+    assert_eq!((approved.status, approved.header("location")), (303, order.as_str()));
     assert_eq!(app.database.value("SELECT state FROM bulk_revocations").await, "cancelled");
+}
+
+#[tokio::test]
+async fn what_was_given_up_is_listed_by_its_incident_and_apart_from_what_is_confirmed() {
+    let app = TestApp::with_console().await;
+    let (browser, at) = operator(&app, "ana").await;
+    let (ada, bob) = (app.active("ada").await, app.active("bob").await);
+    let order = incident(&app, &browser, &at).await;
+    until("both are marked", async || {
+        let marked = "SELECT count(*) FROM connections WHERE bulk_revocation_id IS NOT NULL";
+        app.database.value(marked).await == "2"
+    })
+    .await;
+    // One of them was confirmed before.
+    app.database
+        .execute(
+            "UPDATE connections c SET status = 'invalidated', revocation_confirmed_at = strongroom_now(), code = NULL,
+                    access_token = NULL, user_secret = NULL, due_at = NULL, leased_until = NULL
+             FROM users u WHERE u.id = c.user_id AND u.client_user_id = 'ada'",
+        )
+        .await;
+    until("the other is given up", async || {
+        browser.post(&format!("{order}/cancel"), &[("reason", "never confirmed")]).await;
+        app.database.value("SELECT count(*) FROM connections WHERE status = 'revoking'").await
+            == "0"
+    })
+    .await;
+    let name = order.rsplit('/').next().unwrap();
+    let shown = browser.page(&order).await;
+    let failed = format!("{at}/connections?incident={name}&amp;progress=failed");
+    assert_shows(&shown, &[&failed, &failed.replace("failed", "told"), "Which they are"]);
+    let failed = browser.page(&failed.replace("&amp;", "&")).await;
+    assert!(failed.contains(id(&bob)) && !failed.contains(id(&ada)), "{failed}");
+    let told = browser.page(&format!("{at}/connections?incident={name}&progress=told")).await;
+    assert!(told.contains(id(&ada)) && !told.contains(id(&bob)), "{told}");
+    let all = browser.page(&format!("{at}/connections?incident={name}")).await;
+    assert_shows(&all, &[id(&ada), id(&bob)]);
+    let live = browser.page(&format!("{at}/connections?incident={name}&progress=live")).await;
+    assert_shows(&live, &["No connection matches."]);
+    let none = browser.page(&format!("{at}/connections?incident=nonsense")).await;
+    assert_shows(&none, &["No connection matches."]);
+}
+
+#[tokio::test]
+async fn what_had_ended_before_is_said_to_have_and_nothing_is_done() {
+    let app = TestApp::with_console().await;
+    let (browser, at) = operator(&app, "ana").await;
+    let connection = app.active("ada").await;
+    let path = format!("{at}/connections/{}", id(&connection));
+    let reason = [("reason", "stolen")];
+    browser.post(&format!("{path}/invalidate"), &reason).await;
+    until("it has ended", async || app.settled(id(&connection)).await["status"] == "invalidated")
+        .await;
+    let before = app.database.value("SELECT count(*) FROM audit_events").await;
+    for way in ["delink", "invalidate", "give-up"] {
+        let again = browser.post(&format!("{path}/{way}"), &reason).await;
+        let shown = browser.followed(&again).await;
+        assert_shows(&shown, &["It had ended before; nothing was done."]);
+    }
+    assert_eq!(app.database.value("SELECT count(*) FROM audit_events").await, before);
 }
 
 #[tokio::test]

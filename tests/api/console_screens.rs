@@ -150,7 +150,63 @@ async fn an_incident_that_names_nobody_is_refused_with_what_to_change() {
     let (browser, at) = signed_in(&app, Role::Operator).await;
     let preview = browser.post(&format!("{at}/incident/preview"), &[("kind", "delink")]).await;
     assert_eq!(preview.status, 400);
-    assert_shows(&preview.text, &["Nothing was revoked", "every connection, and not both"]);
+    assert_shows(
+        &preview.text,
+        &[
+            "<title>Error: Begin an incident",
+            "Nothing was revoked",
+            "every connection, and not both",
+            "<a href=\"#all\">Which</a>",
+            "aria-invalid=\"true\" aria-describedby=\"all-error\"",
+            "id=\"all-error\"",
+        ],
+    );
+}
+
+#[tokio::test]
+async fn a_form_whose_reason_cannot_be_used_comes_back_with_what_was_filled_in() {
+    let app = TestApp::with_console().await;
+    let (browser, at) = signed_in(&app, Role::Operator).await;
+    let connection = app.active("ada").await;
+    let long = "y".repeat(600);
+    let wrong = ["<title>Error: ", "href=\"#reason\">Reason</a>", "id=\"reason-error\"", &long];
+    let path = format!("{at}/connections/{}/delink", id(&connection));
+    let answer = browser.post(&path, &[("reason", &long)]).await;
+    assert_eq!(answer.status, 400);
+    assert_shows(&answer.text, &wrong);
+    assert_shows(&answer.text, &["aria-describedby=\"reason-error reason-help\"", "What follows"]);
+    let fields =
+        [("kind", "delink"), ("users", "ada"), ("rate", "7"), ("key", "k"), ("reason", &long)];
+    let answer = browser.post(&format!("{at}/incident"), &fields).await;
+    assert_eq!(answer.status, 400);
+    assert_shows(&answer.text, &wrong);
+    assert_shows(
+        &answer.text,
+        &["Dry run", "name=\"rate\" value=\"7\"", "name=\"key\" value=\"k\""],
+    );
+    assert_eq!(app.settled(id(&connection)).await["status"], "active");
+}
+
+#[tokio::test]
+async fn an_id_that_is_no_connections_leads_to_what_it_names() {
+    let app = TestApp::with_console().await;
+    let (browser, at) = signed_in(&app, Role::Auditor).await;
+    let body = json!({ "clientUserID": "ada" });
+    app.api.post(&app.token().await, "/v1/connect-sessions", &body).await;
+    let session = app.database.value("SELECT id FROM connect_sessions").await;
+    let user = app.database.value("SELECT id FROM users").await;
+    let some = uuid::Uuid::now_v7();
+    for (text, leads_to) in [
+        (format!("ord_{some}"), format!("{at}/incident/ord_{some}")),
+        (format!("apr_{some}"), format!("{at}/approvals/apr_{some}")),
+        (format!("ops_{some}"), "/operators".to_owned()),
+        (format!("cs_{session}"), format!("{at}/users/usr_{user}")),
+    ] {
+        let found = browser.get(&format!("{at}/connections?text={text}")).await;
+        assert_eq!((found.status, found.header("location")), (303, leads_to.as_str()), "{text}");
+    }
+    let request = browser.page(&format!("{at}/connections?text={some}")).await;
+    assert_shows(&request, &[&format!("/requests/{some}")]);
 }
 
 #[tokio::test]

@@ -133,7 +133,8 @@ async fn the_trail_says_who_signed_in_and_from_where() {
     let answer = app.api.get(&token, path).await;
     let event = &answer.json["events"][0];
     assert_eq!(event["actor"], "operator: ana", "{}", answer.text);
-    assert_eq!(event["reason"], "ana: link");
+    let session = app.database.value("SELECT id FROM operator_sessions").await;
+    assert_eq!(event["reason"], format!("ana: ops_{session}: link"));
     assert!(event["ip"].is_string() && event["requestID"].is_string());
     let of_operators = app.api.get(&token, "/v1/admin/audit-events?actor=operator").await;
     let actors = of_operators.json["events"].as_array().unwrap().iter();
@@ -143,7 +144,7 @@ async fn the_trail_says_who_signed_in_and_from_where() {
 }
 
 #[tokio::test]
-async fn sessions_are_deleted_ninety_days_after_they_began_and_no_live_one_is() {
+async fn sessions_are_deleted_ninety_one_days_after_they_began_and_no_live_one_is() {
     let app = TestApp::with_console().await;
     Browser::of(&app, "ana", Role::Auditor).await;
     Browser::of(&app, "bob", Role::Auditor).await;
@@ -152,7 +153,7 @@ async fn sessions_are_deleted_ninety_days_after_they_began_and_no_live_one_is() 
         strongroom::background::housekeeping(&app.context, &config).await.unwrap();
         app.database.value("SELECT count(*) FROM operator_sessions").await
     };
-    app.turn_clock(Duration::from_mins(90 * 24 * 60 - 10)).await;
+    app.turn_clock(Duration::from_mins(91 * 24 * 60 - 10)).await;
     let browser = Browser::new(&app);
     browser.sign_in(&app, "ana").await;
     assert_eq!(left().await, "3");
@@ -162,4 +163,35 @@ async fn sessions_are_deleted_ninety_days_after_they_began_and_no_live_one_is() 
     assert!(start.header("location").starts_with("/apps/"), "{}", start.text);
     let signed_in = "SELECT count(*) FROM audit_events WHERE action = 'operator.signed_in'";
     assert_eq!(app.database.value(signed_in).await, "3", "the trail keeps them");
+}
+
+#[tokio::test]
+async fn what_a_page_asks_for_by_itself_keeps_no_session_alive_and_its_reader_does() {
+    let app = TestApp::with_console().await;
+    let (left, read) = (
+        Browser::of(&app, "ana", Role::Operator).await,
+        Browser::of(&app, "bob", Role::Operator).await,
+    );
+    let live = format!("{}/now/live", left.pages().await);
+    for _ in 0..4 {
+        app.turn_clock(Duration::from_mins(9)).await;
+        left.get(&live).await;
+        read.get(&live).await;
+        assert_eq!(read.get("/seen").await.status, 204);
+    }
+    assert!(left.get("/").await.header("location").starts_with("/sign-in?"));
+    assert!(read.get("/").await.header("location").starts_with("/apps/"));
+}
+
+#[tokio::test]
+async fn whose_session_was_ended_is_in_the_trail_after_the_session_is_gone() {
+    let app = TestApp::with_console().await;
+    Browser::of(&app, "ana", Role::Auditor).await;
+    let session = app.database.value("SELECT id FROM operator_sessions").await;
+    let admin = Browser::of(&app, "iris", Role::Admin).await;
+    let ended = admin.post(&format!("/operators/sessions/ops_{session}/end"), &[]).await;
+    assert_eq!(ended.status, 303, "{}", ended.text);
+    let said =
+        "SELECT actor || ', ' || reason FROM audit_events WHERE action = 'operator.session_ended'";
+    assert_eq!(app.database.value(said).await, format!("operator: iris, ana: ops_{session}"));
 }

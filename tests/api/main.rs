@@ -30,6 +30,7 @@ mod audit_months;
 mod authorization;
 mod background;
 mod bulk;
+mod bulk_counts;
 mod bulk_rule;
 mod callers;
 mod canary;

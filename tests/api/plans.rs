@@ -13,7 +13,8 @@ use crate::named_items::most_rows;
 use crate::support::{TestApp, TestDatabase};
 
 /// Tables that grow with users, connections and what happens to them.
-const GROWING: [&str; 19] = [
+const GROWING: [&str; 21] = [
+    "approvals",
     "audit_events",
     "audit_links",
     "bulk_revocation_targets",
@@ -26,6 +27,7 @@ const GROWING: [&str; 19] = [
     "erasures",
     "events",
     "link_tokens",
+    "operator_sessions",
     "plaid_webhooks",
     "proxy_tokens",
     "revoked_tokens",
@@ -36,12 +38,11 @@ const GROWING: [&str; 19] = [
 ];
 
 /// Statements that read a whole table, or an index without a condition, and why they may: by their names or first words.
-const WHOLE: [(&str, &str); 10] = [
+const WHOLE: [(&str, &str); 9] = [
     ("data_key_groups", "the rotation of data keys asks for every value, in portions of a key"),
     ("count_rotating_data_keys", "the index holds the keys that rotate"),
     ("find_value_without_its_key", "an import has just written all of it"),
     ("last_import_in_the_trail", "a check of the trail reads all of it anyway"),
-    ("estimate_sealed_values", "a thousand entries of the same index"),
     ("find_due_rotations", "a skip scan: the first entry of each app"),
     ("hold_paused_delinks", "bulk revocations are as many as operators made"),
     ("DELETE FROM bulk_revocation_targets", "the same"),
@@ -165,10 +166,17 @@ const HISTORY: &str = "
     SET session_replication_role = replica;
     SELECT history(12001, 16000, 'delinked');
     SELECT history(16001, 16030, 'revoking');
+    -- One incident that has all of these.
+    INSERT INTO bulk_revocations (id, app_id, kind, reason, filter, per_second, request_hash, matched, marked_at)
+    SELECT new_uuid_v7(), app_id, 'delink', 'leak', '{}', 20, sha256(''), 4030, strongroom_now()
+    FROM connections LIMIT 1;
+    UPDATE connections c SET bulk_revocation_id = b.id, revocation_last_error = CASE status WHEN 'revoking' THEN 'HTTP 503' END
+    FROM bulk_revocations b WHERE c.status IN ('delinked', 'revoking');
     UPDATE connections SET attention_type = 'X', attention_since = strongroom_now()
     WHERE status = 'active' AND login_id LIKE 'login %7';
     SET session_replication_role = origin;
-    SELECT recount_connections()";
+    SELECT recount_connections();
+    SELECT recount_bulk_revocations()";
 
 async fn with_history() -> TestApp {
     // Plans are of one session's settings.
@@ -216,8 +224,10 @@ async fn values(app: &TestApp, arguments: &[&str]) -> Vec<String> {
     let own = database.value("SELECT app_id FROM connections LIMIT 1").await;
     let user = database.value("SELECT user_id FROM connections LIMIT 1").await;
     let one = database.value("SELECT id FROM connections WHERE login_id = 'login 6000'").await;
+    let order = database.value("SELECT coalesce(min(id::text), '') FROM bulk_revocations").await;
     let filled = arguments.iter().map(|argument| {
-        argument.replace("{app}", &own).replace("{user}", &user).replace("{connection}", &one)
+        let argument = argument.replace("{app}", &own).replace("{order}", &order);
+        argument.replace("{user}", &user).replace("{connection}", &one)
     });
     filled.collect()
 }
@@ -278,9 +288,29 @@ fn asked() -> Vec<(&'static str, Vec<&'static str>, u64)> {
         ("view_connections", vec!["ARRAY['{app}']::uuid[]", "ARRAY['{connection}']::uuid[]"], 30),
         ("release_delinks_of_user", vec![USER], 60),
     ];
+    asked.extend(of_an_incident());
     asked.extend(of_background_work());
     asked.extend(of_moves());
     asked
+}
+
+/// What is asked of an incident of 4,000 connections.
+fn of_an_incident() -> Vec<(&'static str, Vec<&'static str>, u64)> {
+    const APP: &str = "'{app}'";
+    const ORDER: &str = "'{order}'";
+    const LAST: &str = "'ffffffff-ffff-ffff-ffff-ffffffffffff'";
+    const FIRST: &str = "'00000000-0000-0000-0000-000000000000'";
+    const MANY: &str = "12";
+    let listed = |progress| vec![APP, ORDER, progress, LAST, MANY, FIRST];
+    vec![
+        ("find_bulk_revocation", vec![APP, ORDER], 30),
+        ("list_bulk_revocations", vec![APP, LAST, "26"], 30),
+        ("count_errors_of_bulk_revocation", vec![ORDER, "'{failed,telling,waiting}'", "1000"], 60),
+        ("search_connections_of_bulk_revocation", listed("'{told}'"), 30),
+        ("search_connections_of_bulk_revocation", listed("'{failed}'"), 30),
+        ("search_connections_of_bulk_revocation", listed("'{told,failed,telling,waiting}'"), 60),
+        ("finish_bulk_revocations", vec![ORDER, "NULL", "'ord_1'"], 60),
+    ]
 }
 
 /// What the background work asks.
@@ -292,7 +322,7 @@ fn of_background_work() -> Vec<(&'static str, Vec<&'static str>, u64)> {
         ("find_due_held_tokens", vec!["100", "'{}'"], 60),
         ("find_due_details", vec!["100", "'{}'"], 60),
         ("find_due_rotations", vec!["100", "'{}'"], 60),
-        ("summarize_due_rows", vec![], 60),
+        ("summarize_due_rows", vec![], 70),
         ("release_awaited_delinks", vec!["500", "'2 seconds'"], 60),
         ("hold_paused_delinks", vec!["500"], 60),
         ("delete_old_counts", vec![], 60),

@@ -44,7 +44,11 @@ async function approve({ page, go }, request) {
   await page.getByText("This cannot be undone").waitFor();
   await accessible(page);
   await page.getByRole("button", { name: "Approve and carry out" }).click();
+  await page.waitForURL((url) => !url.pathname.endsWith("/approve"));
+  const ledTo = new URL(page.url()).pathname;
+  await go(request);
   await page.getByText("approved by operator: ben").waitFor();
+  return ledTo;
 }
 
 async function statuses({ page, go, app }, user) {
@@ -80,15 +84,16 @@ for (const [device, options, first] of [
     const matched = Number(await ben.page.locator("#dry ~ .lead data").getAttribute("value"));
     assert.ok(matched > 20, `${matched}`);
     assert.equal(await ben.page.locator("tbody tr").count(), 10, "the newest ten of them");
-    await approve(ben, request);
+    const incident = await approve(ben, request);
     await accessible(ben.page);
     for (const user of [users(first).at(0), users(first).at(-1)]) {
       assert.ok(!(await statuses(ben, user)).includes("active"), user);
     }
     // It is an incident like any other, and decided once.
-    await ben.go(`${ben.app}/incident`);
-    await ben.page.getByRole("link", { name: REASON }).first().click();
-    await ben.page.getByText("Live at the bank").waitFor();
+    await ben.go(incident);
+    await ben.page.getByText("Live at the bank").click();
+    await ben.page.getByRole("link", { name: /^ord_/ }).waitFor();
+    await accessible(ben.page);
     assert.equal(await send(ben.page, `${request}/approve`), 409);
     await anna.go(request);
     await anna.page.getByText("approved by operator: ben").waitFor();

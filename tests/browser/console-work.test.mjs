@@ -126,9 +126,13 @@ test("an incident is paused and resumed, and follows what happens", async () => 
   await page.getByRole("button", { name: "Count them" }).click();
   await page.getByLabel("Reason").fill("a feature ends");
   await page.getByRole("button", { name: /^Revoke \d+ connections$/ }).click();
-  await page.getByRole("button", { name: "Pause" }).click();
+  await page.getByRole("button", { name: "Pause", exact: true }).click();
   await page.getByText("Nothing is sent until it is resumed.").waitFor();
   await accessible(page);
+  await page.getByRole("button", { name: "Pause updates" }).click();
+  await page.getByText(/^Paused\. What stands below was true at .*/).waitFor();
+  await page.getByRole("button", { name: "Follow again" }).click();
+  await page.getByText("Live: this page follows what happens.").waitFor();
   await page.getByRole("link", { name: "Give up the rest…" }).click();
   await page.getByText("To stop for now, pause").waitFor();
   await page.getByText("A second person has to approve this").waitFor();
@@ -136,8 +140,21 @@ test("an incident is paused and resumed, and follows what happens", async () => 
   await page.getByRole("link", { name: "Go on with it" }).click();
   await page.getByRole("button", { name: "Resume" }).click();
   await page.getByText("Live: this page follows what happens.").waitFor();
-  // The page says so itself, without being loaded again.
+  // What is selected stays until it is selected no more: an id can be copied while the page follows.
+  const select = (all) => page.evaluate((all) => {
+    if (all) getSelection().selectAllChildren(document.querySelector("#live .lead"));
+    else getSelection().removeAllRanges();
+  }, all);
+  const told = page.locator("#live .figure-value").first();
+  await select(true);
+  const shown = await told.textContent();
+  await page.waitForTimeout(4000);
+  assert.equal(await told.textContent(), shown);
+  await select(false);
+  await page.waitForFunction((shown) => document.querySelector("#live .figure-value").textContent !== shown, shown);
+  // The page says so itself, without being loaded again, and offers nothing that it cannot do any more.
   await page.locator("#live .pill-done").waitFor({ timeout: 60_000 });
+  assert.equal(await page.getByRole("link", { name: "Give up the rest…" }).count(), 0);
   await context.close();
 });
 

@@ -57,8 +57,10 @@ export async function signInByPasskey(browser, operator, options = {}) {
   await page.waitForURL((url) => !url.pathname.startsWith("/sign-in"));
   await page.goto(`${origin}/passkeys`);
   await page.getByLabel("Name of the new passkey").fill("Test laptop");
+  // There may be others of this name, on the page before the one that follows.
+  const others = await page.getByText("Test laptop").count();
   await page.getByRole("button", { name: "Add a passkey" }).click();
-  await page.getByText("Test laptop").first().waitFor();
+  await page.getByText("Test laptop").nth(others).waitFor();
   await page.getByRole("button", { name: "Sign out" }).click();
   await page.waitForURL(`${origin}/sign-in`);
   await page.getByRole("button", { name: "Sign in with a passkey" }).click();

@@ -1,8 +1,9 @@
 // The sign-in to the console with Chromium's own authenticator. Run by scripts/test-browser.
 import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
 import { after, before, test } from "node:test";
 import { launch, open } from "./browser.mjs";
-import { authenticator, link, origin } from "./console.mjs";
+import { accessible, authenticator, link, origin } from "./console.mjs";
 
 let browser;
 before(async () => {
@@ -44,4 +45,35 @@ test("a link signs in once, enrols a passkey, and the passkey signs in from then
   await page.getByText("Cancelled, or no passkey fits.").waitFor();
   // The refusal of the used link is an answer 403, about which Chromium complains.
   await quiet().catch((error) => assert.match(String(error.message), /403/));
+});
+
+test("a form that comes too late is sent again after a passkey, with what was filled in", async () => {
+  const { page, context } = await open(browser, {}, "about:blank");
+  await authenticator(context, page);
+  await page.goto(link("cleo"));
+  await page.waitForURL((url) => !url.pathname.startsWith("/sign-in"));
+  await page.goto(`${origin}/passkeys`);
+  await page.getByLabel("Name of the new passkey").fill("Cleo's laptop");
+  await page.getByRole("button", { name: "Add a passkey" }).click();
+  await page.getByText("Cleo's laptop").first().waitFor();
+  await page.goto(`${origin}/`);
+  if (new URL(page.url()).pathname === "/") await page.locator("main a").first().click();
+  await page.waitForURL(/\/now$/);
+  await page.goto(page.url().replace(/now$/, "incident/new"));
+  await page.getByLabel("Users, one in a line").fill("moved-60");
+  await page.getByRole("button", { name: "Count them" }).click();
+  await page.getByLabel("Reason").fill("a stale laptop");
+  // As if the coffee had taken six minutes.
+  const late = `UPDATE operator_sessions s SET authenticated_at = authenticated_at - interval '6 minutes'
+                FROM operators o WHERE o.id = s.operator_id AND o.name = 'cleo'`;
+  execFileSync("psql", [process.env.DATABASE_URL, "-qc", late]);
+  await page.getByRole("button", { name: /^Revoke \d+ connections$/ }).click();
+  await page.getByRole("heading", { name: "Prove again that it is you" }).waitFor();
+  await accessible(page);
+  await page.getByRole("button", { name: "Prove it with a passkey" }).click();
+  await page.getByText("Proved. What you filled in can be sent now.").waitFor();
+  await page.keyboard.press("Enter");
+  await page.waitForURL(/\/incident\/ord_/);
+  await page.getByText("a stale laptop").first().waitFor();
+  await context.close();
 });

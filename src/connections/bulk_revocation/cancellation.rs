@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Change, ChangeOutcome, change, find};
+use super::{Change, ChangeOutcome, change, store};
 use crate::approvals::{self, AskError, Gated, Kind, NewRequest};
 use crate::common::actor::Actor;
 use crate::common::ids::{AppId, BulkRevocationId};
@@ -17,9 +17,12 @@ use crate::vault::Vault;
 pub struct RequestedCancellation {
     /// The bulk revocation.
     pub id: BulkRevocationId,
+    /// For the audit trail, if one was given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
-/// Cancels a bulk revocation, or records that this waits for a second person. Idempotent.
+/// Cancels a bulk revocation, or records that this waits for a second person. Idempotent. The reason is for the audit trail.
 ///
 /// # Errors
 /// See [`AskError`].
@@ -30,13 +33,14 @@ pub async fn cancel(
     actor: &Actor,
     app: AppId,
     id: BulkRevocationId,
+    reason: Option<&str>,
 ) -> Result<Gated<ChangeOutcome>, AskError> {
-    let Some(found) = find(conn, app, id).await? else {
+    let Some(found) = store::find_progress(conn, app, id).await? else {
         return Ok(Gated::Done(ChangeOutcome::Unknown));
     };
     // Otherwise there is nothing to give up.
     let gives_up = found.status.may_be_cancelled();
-    let request = json!(RequestedCancellation { id });
+    let request = json!(RequestedCancellation { id, reason: reason.map(str::to_owned) });
     let new = NewRequest {
         app: Some(app),
         kind: Kind::Cancellation,
@@ -47,7 +51,8 @@ pub async fn cancel(
     match approvals::ask(conn, vault, actor, gives_up && four_eyes.is_on(), &new).await? {
         Gated::Awaits(awaiting) => Ok(Gated::Awaits(awaiting)),
         Gated::Done(permitted) => {
-            Ok(Gated::Done(change(conn, actor, app, id, Change::Cancel(&permitted)).await?))
+            let cancel = Change::Cancel { permitted: &permitted, reason };
+            Ok(Gated::Done(change(conn, actor, app, id, cancel).await?))
         }
     }
 }

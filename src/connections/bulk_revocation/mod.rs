@@ -22,6 +22,7 @@ pub use creation::{
     CreateOutcome, NewBulkRevocation, RequestedRevocation, create, create_in, request_hash,
 };
 pub use filter::RevocationFilter;
+pub use store::ERRORS_COUNTED;
 
 use std::time::{Duration, Instant};
 
@@ -127,7 +128,8 @@ pub struct BulkRevocation {
     pub telling: i64,
     /// How many are held until `perSecond` allows them.
     pub waiting: i64,
-    /// What Dapi answered instead of confirming: the five most frequent answers.
+    /// What Dapi answered instead of confirming: the five most frequent answers, of the thousand oldest connections that are
+    /// not confirmed.
     pub errors: Vec<ErrorCount>,
 }
 
@@ -159,7 +161,11 @@ pub enum Change<'a> {
     Resume,
     /// Ends, unconfirmed, every connection whose delinking Dapi has not confirmed. Final, and held by four eyes:
     /// [`cancel`] asks.
-    Cancel(&'a Permitted),
+    Cancel {
+        permitted: &'a Permitted,
+        /// For the audit trail, if one was given.
+        reason: Option<&'a str>,
+    },
 }
 
 /// The state that is final.
@@ -170,7 +176,7 @@ impl Change<'_> {
         match self {
             Self::Pause => "paused",
             Self::Resume => "running",
-            Self::Cancel(_) => CANCELLED,
+            Self::Cancel { .. } => CANCELLED,
         }
     }
 
@@ -178,7 +184,7 @@ impl Change<'_> {
         match self {
             Self::Pause => "revocations.paused",
             Self::Resume => "revocations.resumed",
-            Self::Cancel(_) => "revocations.cancelled",
+            Self::Cancel { .. } => "revocations.cancelled",
         }
     }
 }
@@ -218,10 +224,13 @@ pub async fn change(
     match change {
         Change::Pause => store::hold_back(&mut tx, id).await?,
         Change::Resume => {}
-        Change::Cancel(_) => ended = store::end_unconfirmed(&mut tx, id).await?,
+        Change::Cancel { .. } => ended = store::end_unconfirmed(&mut tx, id).await?,
     }
     let detail = match change {
-        Change::Cancel(_) => format!("{id}: {ended} connections given up"),
+        Change::Cancel { reason: Some(reason), .. } => {
+            format!("{id}: {ended} connections given up: {reason}")
+        }
+        Change::Cancel { reason: None, .. } => format!("{id}: {ended} connections given up"),
         _ => id.to_string(),
     };
     record(&mut tx, actor, app, change.action(), change.state(), &detail).await?;
@@ -258,6 +267,7 @@ const RECONCILER: Reconciler = Reconciler::BulkRevocations;
 /// Ids under which the steps that belong to no single bulk revocation are deferred when they fail.
 const MARKING: Uuid = Uuid::from_u128(1);
 const HOLDING: Uuid = Uuid::from_u128(2);
+const FOLDING: Uuid = Uuid::from_u128(3);
 
 /// The result of one round.
 #[derive(Clone, Copy, Debug, Default)]
@@ -277,6 +287,9 @@ pub async fn reconcile(context: &Context, batch: i64) -> Reconciled {
     let held = async { Ok(store::hold_paused(&mut context.pool.acquire().await?, batch).await?) };
     isolated(context, RECONCILER, HOLDING, held.boxed()).await;
     let released = release(context, batch).await;
+    // Last, so that what a reader adds up is what this round has changed at most.
+    let fold = async { Ok(store::fold_counts(&mut context.pool.acquire().await?).await?) };
+    isolated(context, RECONCILER, FOLDING, fold.boxed()).await;
     Reconciled { marked: usize::try_from(marked.connections).unwrap_or(0), released }
 }
 

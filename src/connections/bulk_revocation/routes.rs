@@ -20,7 +20,7 @@ use crate::connections::input::{client_user_id, reason};
 use crate::connections::model::RevocationKind;
 use crate::connections::{Context, bulk_revocation};
 use crate::database::Conn;
-use crate::http::body::{Body, Id, UrlQuery};
+use crate::http::body::{Body, Id, OptionalBody, UrlQuery};
 use crate::http::caller::{Authorized, needs};
 use crate::http::detached;
 use crate::http::operators::{Operators, query_problem};
@@ -336,26 +336,45 @@ change!(
     /// Goes on delinking. Repeatable.
     resume, "/v1/admin/revocations/{id}/resume", "resumeRevocation", Resume
 );
+/// Why a bulk revocation is cancelled.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = RevocationCancellation)]
+pub struct Cancellation {
+    /// For the audit trail, and for the second person that four eyes ask for.
+    #[serde(default)]
+    #[schema(value_type = Option<Reason>)]
+    pub reason: Option<String>,
+}
+
 /// Gives up every delinking that Dapi has not confirmed: the connection ends `invalidated`, unconfirmed, and its
 /// secrets are destroyed, so that it can never be delinked. Nothing becomes usable again. Repeatable.
 #[utoipa::path(
     post, path = "/v1/admin/revocations/{id}/cancel", tag = "Administration", operation_id = "cancelRevocation",
     security(("bearer" = ["admin"])),
     params(("id" = BulkRevocationId, Path, description = "The bulk revocation")),
+    request_body = Option<Cancellation>,
     responses(
         (status = 200, description = "The bulk revocation as it is now", body = BulkRevocation),
         (status = 202, description = "Nothing was done: with four eyes on, it waits for a second person", body = AwaitingApproval, headers(("Location" = String, description = "The approval"))),
-        Problems<(ForClients, code::NotFound, code::OrderEnded, code::TooManyRequests)>,
+        Problems<(ForClients, WithJson, code::NotFound, code::OrderEnded, code::TooManyRequests)>,
     )
 )]
 pub async fn cancel(
     caller: Admin,
     context: web::Data<Context>,
     id: Id<BulkRevocationId>,
+    body: OptionalBody<Cancellation>,
 ) -> Result<HttpResponse, Problem> {
+    let given = body.0.and_then(|body| body.reason);
+    if let Some(given) = &given {
+        reason(given)?;
+    }
     let (mut conn, app) = (context.pool.acquire().await?, caller.client.app);
     let (vault, four_eyes, actor) = (&context.vault, context.four_eyes, &caller.actor);
-    let cancelled = bulk_revocation::cancel(&mut conn, vault, four_eyes, actor, app, id.0).await?;
+    let given = given.as_deref();
+    let cancelled =
+        bulk_revocation::cancel(&mut conn, vault, four_eyes, actor, app, id.0, given).await?;
     match cancelled {
         Gated::Done(outcome) => changed(&context, &mut conn, app, id.0, outcome).await,
         Gated::Awaits(approval) => Ok(awaits(approval)),

@@ -3,10 +3,12 @@
 //! Nothing here does I/O. An exchange's answer or a revocation comes in as a value, with the clock's verdicts and what
 //! is known of the same bank login; a [`Transition`] comes out, which `transitions` applies under the login's lock.
 
+mod progress;
 mod superseded;
 mod unknown_login;
 mod view;
 
+pub use progress::RevocationProgress;
 pub use superseded::{
     PredecessorEvent, PredecessorTransition, Verification, predecessor_transition,
 };

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use crate::audit;
 use crate::common::ids::{AppId, BulkRevocationId, ConnectionId, UserId};
 use crate::common::paging::{Cursor, Page};
-use crate::connections::model::{Connection, Status};
+use crate::connections::model::{Connection, RevocationProgress, Status};
 use crate::connections::query::store;
 use crate::database::Conn;
 
@@ -109,6 +109,18 @@ impl StatusCount {
 /// Returns a page of the app's connections that match, newest first.
 pub async fn search(conn: &mut Conn, app: AppId, search: &Search<'_>) -> sqlx::Result<Page<Found>> {
     store::search(conn, app, search).await
+}
+
+/// Returns a page of the connections of one of the app's bulk revocations that are this far, newest first.
+pub async fn of_bulk_revocation(
+    conn: &mut Conn,
+    app: AppId,
+    id: BulkRevocationId,
+    progress: &[RevocationProgress],
+    cursor: Option<Cursor>,
+    limit: u8,
+) -> sqlx::Result<Page<Found>> {
+    store::search_of_bulk_revocation(conn, app, id, progress, cursor, limit).await
 }
 
 /// Returns one connection of the app with all its audit events.

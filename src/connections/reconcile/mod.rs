@@ -364,7 +364,7 @@ pub async fn next_due(context: &Context) -> Result<Option<Duration>, ConnectionE
 type Forget = for<'a> fn(&'a mut Conn) -> BoxFuture<'a, sqlx::Result<u64>>;
 
 /// Secrets first.
-const FORGET: [Forget; 11] = [
+const FORGET: [Forget; 12] = [
     |conn| superseded::store::destroy_superseded_due(conn).boxed(),
     |conn| store::delete_ended_sessions(conn).boxed(),
     |conn| reveal::store::delete_spent_budgets(conn).boxed(),
@@ -376,6 +376,7 @@ const FORGET: [Forget; 11] = [
     |conn| approvals::expire(conn).boxed(),
     |conn| approvals::delete_old(conn).boxed(),
     |conn| query::store::delete_old_counts(conn).boxed(),
+    |conn| bulk_revocation::store::delete_finished_counts(conn).boxed(),
 ];
 
 /// Forgets what has ended, and brings the gauges up to date. Where a row is locked, that part is

@@ -6,7 +6,7 @@ use actix_web::http::StatusCode;
 use super::effect::parse;
 use crate::approvals::{self, Approved, DecideError, Kind, Refused};
 use crate::common::actor::Actor;
-use crate::common::ids::{AppId, ApprovalId, OperatorSessionId};
+use crate::common::ids::{AppId, ApprovalId, BulkRevocationId, OperatorSessionId};
 use crate::connections::bulk_revocation::{
     self, Change, ChangeOutcome, CreateOutcome, RequestedCancellation, RequestedRevocation,
 };
@@ -90,15 +90,30 @@ impl Failure {
     }
 }
 
+/// What is done after the commit, and the bulk revocation to which the approver is led.
+#[derive(Default)]
+struct CarriedOut {
+    after: After,
+    leads_to: Option<BulkRevocationId>,
+}
+
+impl From<After> for CarriedOut {
+    fn from(after: After) -> Self {
+        Self { after, leads_to: None }
+    }
+}
+
 /// What is done after the commit.
+#[derive(Default)]
 enum After {
+    #[default]
     Nothing,
     Effects(Effects),
     /// As many connections were given up.
     GivenUp(u64),
 }
 
-/// Approves a request for the operator of a session, and carries it out.
+/// Approves a request for the operator of a session, and carries it out. Returns the bulk revocation that it began or ended.
 ///
 /// # Errors
 /// See [`Failure`]. Then nothing was done, and a request that waited still does.
@@ -108,7 +123,7 @@ pub async fn approve(
     actor: &Actor,
     app: AppId,
     id: ApprovalId,
-) -> Result<(), Failure> {
+) -> Result<Option<BulkRevocationId>, Failure> {
     let mut attempts = 1;
     loop {
         match approve_once(context, session, actor, app, id).await {
@@ -124,13 +139,15 @@ async fn approve_once(
     actor: &Actor,
     app: AppId,
     id: ApprovalId,
-) -> Result<(), Failure> {
+) -> Result<Option<BulkRevocationId>, Failure> {
     let mut tx = context.pool.begin().await?;
     let vault = &context.vault;
     let approved = approvals::approve(&mut tx, vault, session, actor, app, id).await?;
-    let after = match approved.app {
-        Some(app) => carry_out_in_app(&mut tx, context, actor, app, &approved).await?,
-        None => carry_out_in_deployment(&mut tx, actor, &approved).await?,
+    let CarriedOut { after, leads_to } = if let Some(app) = approved.app {
+        carry_out_in_app(&mut tx, context, actor, app, &approved).await?
+    } else {
+        carry_out_in_deployment(&mut tx, actor, &approved).await?;
+        CarriedOut::default()
     };
     fail::fail_point!("approvals::before_commit");
     tx.commit().await?;
@@ -141,7 +158,7 @@ async fn approve_once(
         After::GivenUp(ended) => bulk_revocation::count_given_up(context, ended),
     }
     context.wake.notify_one();
-    Ok(())
+    Ok(leads_to)
 }
 
 fn impossible(what: &str) -> Failure {
@@ -154,24 +171,28 @@ async fn carry_out_in_app(
     actor: &Actor,
     app: AppId,
     Approved { kind, request, permitted, .. }: &Approved,
-) -> Result<After, Failure> {
+) -> Result<CarriedOut, Failure> {
     match kind {
         Kind::BulkRevocation => {
             let asked: RequestedRevocation = parse(request)?;
             let new = asked.to_new(&context.vault, app);
             let new = new.ok_or_else(|| impossible("this release does not know its kind"))?;
             match bulk_revocation::create_in(tx, permitted, actor, &new).await? {
-                CreateOutcome::New { .. } | CreateOutcome::Repeated(_) => Ok(After::Nothing),
+                CreateOutcome::New { id, .. } | CreateOutcome::Repeated(id) => {
+                    Ok(CarriedOut { leads_to: Some(id), ..CarriedOut::default() })
+                }
                 CreateOutcome::KeyTaken | CreateOutcome::InProgress => {
                     Err(impossible("its idempotency key was used for another bulk revocation"))
                 }
             }
         }
         Kind::Cancellation => {
-            let RequestedCancellation { id } = parse(request)?;
-            let change = Change::Cancel(permitted);
+            let RequestedCancellation { id, reason } = parse(request)?;
+            let change = Change::Cancel { permitted, reason: reason.as_deref() };
             match bulk_revocation::change(tx, actor, app, id, change).await? {
-                ChangeOutcome::Yes(ended) => Ok(After::GivenUp(ended)),
+                ChangeOutcome::Yes(ended) => {
+                    Ok(CarriedOut { after: After::GivenUp(ended), leads_to: Some(id) })
+                }
                 ChangeOutcome::AtItsEnd => Err(impossible("the bulk revocation is at its end")),
                 ChangeOutcome::Unknown => Err(impossible("the bulk revocation is gone")),
             }
@@ -182,7 +203,7 @@ async fn carry_out_in_app(
             let request = Request { kind, reason, unconfirmed: Some(permitted) };
             let (outcome, effects) = revocation::revoke_in(tx, actor, app, id, request).await?;
             match outcome {
-                RevokeOutcome::Acknowledged => Ok(After::Effects(effects)),
+                RevokeOutcome::Acknowledged => Ok(After::Effects(effects).into()),
                 RevokeOutcome::NotActive => Err(impossible("the connection is not active")),
                 RevokeOutcome::Unknown => Err(impossible("the connection is gone")),
             }
@@ -192,7 +213,7 @@ async fn carry_out_in_app(
             let name = users::name_of(tx, app, user).await?;
             let name = name.ok_or_else(|| impossible("the user is erased already"))?;
             erasure::begin_in(tx, &context.vault, permitted, actor, app, &name).await?;
-            Ok(After::Nothing)
+            Ok(CarriedOut::default())
         }
         Kind::Operator | Kind::Role => Err(impossible("it is not of an app")),
     }
@@ -202,7 +223,7 @@ async fn carry_out_in_deployment(
     tx: &mut Conn,
     actor: &Actor,
     Approved { kind, request, permitted, .. }: &Approved,
-) -> Result<After, Failure> {
+) -> Result<(), Failure> {
     match kind {
         Kind::Operator => {
             let RequestedOperator { name, role, os_user } = parse(request)?;
@@ -216,5 +237,5 @@ async fn carry_out_in_deployment(
             return Err(impossible("it is of an app"));
         }
     }
-    Ok(After::Nothing)
+    Ok(())
 }

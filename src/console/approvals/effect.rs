@@ -22,7 +22,7 @@ pub enum Effect {
     /// Revokes connections.
     Revocation(RequestedRevocation, Preview),
     /// Gives up delinkings.
-    Cancellation(Option<Box<BulkRevocation>>),
+    Cancellation(RequestedCancellation, Option<Box<BulkRevocation>>),
     /// Ends a connection without its delinking.
     Invalidation(RequestedInvalidation, Option<Box<Connection>>),
     /// Erases a user: their id, their name and what goes, if they are still here.
@@ -50,8 +50,9 @@ pub async fn look(conn: &mut Conn, app: AppId, kind: Kind, request: &str) -> sql
             Effect::Revocation(asked, preview)
         }
         Kind::Cancellation => {
-            let RequestedCancellation { id } = parse(request)?;
-            Effect::Cancellation(bulk_revocation::find(conn, app, id).await?.map(Box::new))
+            let asked: RequestedCancellation = parse(request)?;
+            let found = bulk_revocation::find(conn, app, asked.id).await?;
+            Effect::Cancellation(asked, found.map(Box::new))
         }
         Kind::Invalidation => {
             let asked: RequestedInvalidation = parse(request)?;

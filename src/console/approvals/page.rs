@@ -7,10 +7,12 @@ use super::effect::Effect;
 use crate::approvals::{Approval, ApprovalStatus, Kind};
 use crate::common::paging::Page;
 use crate::config::FourEyes;
-use crate::connections::bulk_revocation::{BulkRevocation, RequestedRevocation};
-use crate::console::connections::ending::reason_field;
+use crate::connections::bulk_revocation::{
+    BulkRevocation, RequestedCancellation, RequestedRevocation,
+};
+use crate::console::forms::{Invalid, reason_field, refused};
 use crate::console::incident::Preview;
-use crate::console::incident::page::sample;
+use crate::console::incident::page::{sample, which};
 use crate::console::layout::{Place, page};
 use crate::console::parts::{
     Notice, ago, countdown, empty, form_token, id, moment, more, notice, number, pill, row,
@@ -92,15 +94,23 @@ fn table(place: &Place<'_>, found: &[Approval], now: OffsetDateTime) -> Markup {
     }
 }
 
+/// A rejection that was not taken: what was typed as its reason, and what is wrong with it.
+#[derive(Clone, Copy, Debug)]
+pub struct Rejection<'a> {
+    pub reason: &'a str,
+    pub invalid: &'a Invalid,
+}
+
 /// Returns the page of a request.
 #[must_use]
-pub fn show(place: &Place<'_>, shown: &Shown) -> Markup {
+pub fn show(place: &Place<'_>, shown: &Shown, rejection: Option<Rejection<'_>>) -> Markup {
     page(
-        place,
+        &place.refused(rejection.is_some()),
         &html! {
+            @if let Some(Rejection { invalid, .. }) = rejection { (refused("Nothing was decided", invalid)) }
             (head(shown))
             (dry_run(place, shown))
-            @if shown.waits() { (actions(place, shown)) }
+            @if shown.waits() { (actions(place, shown, rejection)) }
         },
     )
 }
@@ -126,7 +136,7 @@ pub fn confirm(place: &Place<'_>, shown: &Shown) -> Markup {
                     }
                 }
             } @else if shown.waits() {
-                (actions(place, shown))
+                (actions(place, shown, None))
             } @else {
                 p { "It does not wait any more." }
             }
@@ -162,7 +172,7 @@ fn dry_run(place: &Place<'_>, shown: &Shown) -> Markup {
             h2 id="dry" { "What it would do now" }
             @match effect {
                 Effect::Revocation(asked, preview) => (revocation(place, shown, asked, preview)),
-                Effect::Cancellation(found) => (cancellation(place, found.as_deref())),
+                Effect::Cancellation(asked, found) => (cancellation(place, asked, found.as_deref())),
                 Effect::Invalidation(asked, found) => {
                     dl.properties {
                         (row("Connection", &html! { a href=(place.at(format_args!("connections/{}", asked.id))) { (id(asked.id)) } }))
@@ -171,7 +181,7 @@ fn dry_run(place: &Place<'_>, shown: &Shown) -> Markup {
                     }
                     p { "Its secrets are destroyed and the bank link is not told: a token may live on there, and nobody can end it any more." }
                 },
-                Effect::Erasure(user, found) => (erasure(place, &id(user), &place.at(format_args!("users/{user}")), found.as_ref())),
+                Effect::Erasure(user, found) => (erasure(&id(user), &place.at(format_args!("users/{user}")), found.as_ref())),
                 Effect::Operator(asked) => {
                     p { strong { (asked.name) } " becomes an operator with the role " strong { (asked.role.as_str()) } "."
                         @if let Some(user) = &asked.os_user { " Commands of the user " code { (user) } " are theirs." } }
@@ -211,13 +221,6 @@ fn revocation(
     asked: &RequestedRevocation,
     preview: &Preview,
 ) -> Markup {
-    let filter = &asked.filter;
-    let names = |label: &str, names: Option<&Vec<String>>| {
-        html! { @if let Some(names) = names { (row(label, &html! { (names.join(", ")) })) } }
-    };
-    let time = |label: &str, at: Option<OffsetDateTime>| {
-        html! { @if let Some(at) = at { (row(label, &moment(at))) } }
-    };
     html! {
         p.lead { strong { (number(preview.matched)) } " connections would be revoked now." }
         @if shown.approval.matched.is_some_and(|then| preview.matched > then) {
@@ -228,20 +231,20 @@ fn revocation(
         dl.properties {
             (row("How", &html! { (asked.kind().map_or("unknown", crate::connections::model::RevocationKind::as_str)) }))
             (row("Reason", &html! { (asked.reason) }))
-            @if filter.all { (row("Which", &html! { "every connection of this app" })) }
-            (names("Users", filter.client_user_ids.as_ref()))
-            (names("Connections", filter.connection_ids.as_ref()))
-            @if let Some(client) = &filter.client_id { (row("Handed in by", &html! { (client) })) }
-            (time("Received at or after", filter.created_after))
-            (time("Received before", filter.created_before))
+            (which(&asked.filter))
             (row("Delinkings a second", &html! { (asked.per_second) }))
         }
         @if preview.matched > 0 { (sample(place, preview)) }
     }
 }
 
-fn cancellation(place: &Place<'_>, found: Option<&BulkRevocation>) -> Markup {
+fn cancellation(
+    place: &Place<'_>,
+    asked: &RequestedCancellation,
+    found: Option<&BulkRevocation>,
+) -> Markup {
     html! {
+        dl.properties { (row("Reason", &html! { (asked.reason.as_deref().unwrap_or("none was given")) })) }
         @match found {
             None => p { "The incident is gone." },
             Some(it) => {
@@ -253,7 +256,6 @@ fn cancellation(place: &Place<'_>, found: Option<&BulkRevocation>) -> Markup {
 }
 
 fn erasure(
-    place: &Place<'_>,
     user: &Markup,
     path: &str,
     found: Option<&(String, crate::console::users::Goes)>,
@@ -264,13 +266,13 @@ fn erasure(
             Some((name, goes)) => {
                 p.lead { a href=(path) { (name) } " · " (user) }
                 (crate::console::users::page::preview(goes))
-                @if place.viewer.may_operate() { p.soft { "Opening the person’s page is in the trail." } }
+                p.soft { "That you looked at this is in the trail, as opening the person’s page is." }
             },
         }
     }
 }
 
-fn actions(place: &Place<'_>, shown: &Shown) -> Markup {
+fn actions(place: &Place<'_>, shown: &Shown, rejection: Option<Rejection<'_>>) -> Markup {
     let path = place.at(format_args!("approvals/{}", shown.approval.id));
     html! {
         @if !place.viewer.may_operate() {
@@ -290,7 +292,7 @@ fn actions(place: &Place<'_>, shown: &Shown) -> Markup {
             @if shown.may_decide {
                 form.decide method="post" action={ (path) "/reject" } {
                     (form_token(place.viewer.token))
-                    (reason_field())
+                    (reason_field(rejection.map_or("", |it| it.reason), rejection.map(|it| it.invalid)))
                     button type="submit" { "Reject it" }
                 }
             }

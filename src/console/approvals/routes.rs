@@ -6,15 +6,16 @@ use serde::Deserialize;
 
 use super::carry_out::{self, Failure};
 use super::effect::{self, Effect};
-use super::page::{self, Shown};
+use super::page::{self, Rejection, Shown};
 use crate::approvals::{self, ApprovalStatus, Kind};
 use crate::common::ids::ApprovalId;
 use crate::connections::Context;
-use crate::connections::input;
-use crate::console::answer::to_approval;
+use crate::console::answer::{see_other, to_approval};
+use crate::console::forms;
 use crate::console::layout::{Place, Screen, answer};
 use crate::console::of_app::{OfApp, id_of};
 use crate::console::signed_in::SignedIn;
+use crate::console::users;
 use crate::database;
 use crate::http::detached;
 use crate::http::operators::Operators;
@@ -62,6 +63,11 @@ async fn read(
         Some(request) => looked_at(app, operators, approval.kind, &request).await,
         None => None,
     };
+    // What the page shows of a person is what their own page does.
+    if let Some(Effect::Erasure(user, Some(_))) = &effect {
+        let mut conn = context.pool.acquire().await?;
+        users::record_view(&mut conn, &signed_in.actor, app.id, *user).await?;
+    }
     let session = &signed_in.session;
     Ok(Shown {
         at,
@@ -93,7 +99,7 @@ pub async fn show(
 ) -> Result<HttpResponse, Problem> {
     let shown = read(&signed_in, &app, &context, &operators, id_of(&path)?).await?;
     let place = Place::new(&signed_in, &app, Screen::Approvals, "Request");
-    Ok(answer(StatusCode::OK, page::show(&place, &shown)))
+    Ok(answer(StatusCode::OK, page::show(&place, &shown, None)))
 }
 
 /// `GET …/{id}/approve`: the same, with the button.
@@ -109,7 +115,7 @@ pub async fn ask(
     Ok(answer(StatusCode::OK, page::confirm(&place, &shown)))
 }
 
-/// `POST …/{id}/approve`: approves and carries out, in one step, in a task of its own.
+/// `POST …/{id}/approve`: approves and carries out, in one step, in a task of its own. Leads to the incident that it began.
 pub async fn approve(
     signed_in: SignedIn,
     app: OfApp,
@@ -121,8 +127,10 @@ pub async fn approve(
         let session = signed_in.session.session;
         carry_out::approve(&within, session, &signed_in.actor, of, id).await
     };
-    detached(&context.tasks, approving).await??;
-    Ok(to_approval(of, id))
+    Ok(match detached(&context.tasks, approving).await?? {
+        Some(incident) => see_other(&format!("/apps/{of}/incident/{incident}")),
+        None => to_approval(of, id),
+    })
 }
 
 /// The form.
@@ -137,14 +145,24 @@ pub async fn reject(
     signed_in: SignedIn,
     app: OfApp,
     context: web::Data<Context>,
+    operators: web::Data<Operators>,
     path: web::Path<(String, String)>,
     form: web::Form<Decision>,
 ) -> Result<HttpResponse, Error> {
     let id = id_of(&path)?;
-    input::reason(&form.reason)?;
+    let reason = match forms::reason(&form.reason) {
+        Ok(reason) => reason,
+        Err(invalid) => {
+            let shown = read(&signed_in, &app, &context, &operators, id).await?;
+            let place = Place::new(&signed_in, &app, Screen::Approvals, "Request");
+            let rejection = Rejection { reason: &form.reason, invalid: &invalid };
+            let page = page::show(&place, &shown, Some(rejection));
+            return Ok(answer(StatusCode::BAD_REQUEST, page));
+        }
+    };
     let mut conn = context.pool.acquire().await.map_err(Problem::from)?;
     let (session, actor) = (signed_in.session.session, &signed_in.actor);
-    let rejected = approvals::reject(&mut conn, session, actor, app.id, id, &form.reason).await;
+    let rejected = approvals::reject(&mut conn, session, actor, app.id, id, reason).await;
     rejected.map_err(Failure::from)?;
     Ok(to_approval(app.id, id))
 }

@@ -1,12 +1,15 @@
 // Every page: times and numbers as the reader's locale has them, and the live part of a page.
 
 const language = navigator.language;
-const whole = new Intl.DateTimeFormat(language, { dateStyle: "medium", timeStyle: "medium" });
+// With the zone's name: forms take UTC.
+const whole = new Intl.DateTimeFormat(language, {
+  year: "numeric", month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit", timeZoneName: "short",
+});
 const number = new Intl.NumberFormat(language);
 const relative = new Intl.RelativeTimeFormat(language, { style: "narrow", numeric: "always" });
-// Beyond this the browser that nobody touches lets the session go idle.
-const WATCHED_FOR = 25 * 60 * 1000;
 const SILENT_FOR = 8000;
+// How often the server is told at most that somebody is at this page.
+const SEEN_EVERY = 60 * 1000;
 
 function span(seconds) {
   const size = Math.abs(seconds);
@@ -37,23 +40,53 @@ setInterval(() => {
   }
 }, 1000);
 
-// The server sends the live part when it changes, and a sign of life in between.
+// The server sends the live part when it changes, and a sign of life in between. That keeps no session alive; somebody who
+// scrolls or types does.
 const contact = document.querySelector("[data-live]");
 const live = document.querySelector("#live");
-if (contact && live) watch(contact.dataset.live);
+if (contact && live) {
+  follow(contact.dataset.live);
+  let seen = Date.now();
+  for (const kind of ["pointerdown", "keydown", "wheel", "touchmove"]) {
+    addEventListener(kind, () => {
+      if (Date.now() - seen < SEEN_EVERY) return;
+      seen = Date.now();
+      fetch("/seen", { redirect: "manual" }).catch(() => {});
+    }, { passive: true });
+  }
+}
 
+// Follows what happens until the reader pauses it (WCAG 2.2.2), and from then on again.
+function follow(url) {
+  let stop = watch(url);
+  const button = document.createElement("button");
+  button.type = "button";
+  button.className = "quiet";
+  button.textContent = "Pause updates";
+  button.addEventListener("click", () => {
+    if (stop) {
+      stop();
+      stop = null;
+      say("paused", `Paused. What stands below was true at ${whole.format(new Date())}.`);
+    } else {
+      stop = watch(url);
+    }
+    button.textContent = stop ? "Pause updates" : "Follow again";
+  });
+  contact.after(button);
+}
+
+function say(state, text) {
+  if (contact.dataset.state === state) return;
+  contact.dataset.state = state;
+  contact.textContent = text;
+}
+
+// Returns what stops it.
 function watch(url) {
   const source = new EventSource(url);
   let last = Date.now();
-  let touched = Date.now();
-  for (const kind of ["pointerdown", "keydown", "scroll"]) {
-    addEventListener(kind, () => { touched = Date.now(); }, { passive: true });
-  }
-  const say = (state, text) => {
-    if (contact.dataset.state === state) return;
-    contact.dataset.state = state;
-    contact.textContent = text;
-  };
+  let stopped = false;
   const heard = () => {
     last = Date.now();
     say("live", "Live: this page follows what happens.");
@@ -64,32 +97,58 @@ function watch(url) {
     show(event.data);
   });
   const checking = setInterval(() => {
-    if (Date.now() - touched > WATCHED_FOR) {
-      source.close();
+    if (Date.now() - last <= SILENT_FOR) return;
+    const since = whole.format(new Date(last));
+    say("lost", `Contact lost. What stands below was true at ${since}. Trying again.`);
+    if (source.readyState === EventSource.CLOSED) {
       clearInterval(checking);
-      say("stopped", "Stopped, because nobody touched this page for a while. Reload it to go on.");
-    } else if (Date.now() - last > SILENT_FOR) {
-      const since = whole.format(new Date(last));
-      say("lost", `Contact lost. What stands below was true at ${since}. Trying again.`);
-      if (source.readyState === EventSource.CLOSED) {
-        clearInterval(checking);
-        setTimeout(again, 3000);
-      }
+      setTimeout(again, 3000);
     }
   }, 1000);
+  let stopNext = null;
   // The browser does not say why it was refused: a session that has ended leads to the sign-in.
   const again = async () => {
     const answer = await fetch(url, { redirect: "manual" }).catch(() => null);
-    if (answer?.type !== "opaqueredirect") return watch(url);
-    return say("ended", "Your session has ended. Reload this page to sign in again.");
+    if (stopped) return;
+    if (answer?.type === "opaqueredirect") {
+      say("ended", "Your session has ended. Reload this page to sign in again.");
+    } else {
+      stopNext = watch(url);
+    }
+  };
+  return () => {
+    stopped = true;
+    source.close();
+    clearInterval(checking);
+    stopNext?.();
   };
 }
 
+// What came while the reader has text selected in the live part; it is shown once they have not.
+let held = null;
+const selects = () => {
+  const selection = getSelection();
+  return !selection.isCollapsed && live?.contains(selection.anchorNode);
+};
+document.addEventListener("selectionchange", () => {
+  if (held === null || selects()) return;
+  const markup = held;
+  held = null;
+  show(markup);
+});
+
 // Replaces the live part, and keeps the focus and what was scrolled sideways where they were, if that is still there.
 function show(markup) {
-  const same = (element) => (element.hasAttribute("href")
-    ? `a[href="${CSS.escape(element.getAttribute("href"))}"]`
-    : `[aria-label="${CSS.escape(element.getAttribute("aria-label") ?? "")}"]`);
+  if (selects()) {
+    held = markup;
+    return;
+  }
+  held = null;
+  const same = (element) => {
+    if (element.hasAttribute("href")) return `a[href="${CSS.escape(element.getAttribute("href"))}"]`;
+    if (element.form) return `form[action="${CSS.escape(element.form.getAttribute("action"))}"] button`;
+    return `[aria-label="${CSS.escape(element.getAttribute("aria-label") ?? "")}"]`;
+  };
   const focused = live.contains(document.activeElement) ? same(document.activeElement) : null;
   const scrolled = [...live.querySelectorAll(".scroll")].map((it) => [same(it), it.scrollLeft]);
   live.innerHTML = markup;

@@ -26,7 +26,10 @@ async function signIn(form) {
     userHandle: response.userHandle ? text(response.userHandle) : null,
     to: form.dataset.to,
   });
-  location.assign(to);
+  const kept = form.dataset.then === "again" ? document.querySelector("form[data-again] button") : null;
+  if (!kept) return location.assign(to);
+  form.querySelector("[data-status]").textContent = "Proved. What you filled in can be sent now.";
+  return kept.focus();
 }
 
 async function enrol(form) {

@@ -6,8 +6,8 @@ use actix_web::dev::Payload;
 use actix_web::{FromRequest, HttpRequest};
 use maud::{Markup, html};
 
-use crate::connections::input::MAX_REASON;
 use crate::connections::model::{Connection, RevocationKind, Status};
+use crate::console::forms::{Invalid, reason_field, refused};
 use crate::console::layout::{Place, page};
 use crate::console::parts::{Notice, form_token, id, notice, pill, second_person};
 use crate::console::refusal::Refusal;
@@ -56,7 +56,8 @@ impl Ending {
     }
 
     /// Whether it changes anything about a connection in this status. One that is being delinked can only be given up.
-    const fn applies_to(self, status: Status) -> bool {
+    #[must_use]
+    pub const fn applies_to(self, status: Status) -> bool {
         match status {
             Status::Pending | Status::Active => true,
             Status::Revoking => matches!(self, Self::GiveUp),
@@ -102,16 +103,24 @@ pub fn actions(place: &Place<'_>, connection: &Connection) -> Markup {
 /// Returns the page that asks whether a connection is to be ended, and says what follows; with `waits` a second person has to
 /// approve it.
 #[must_use]
-pub fn confirm(place: &Place<'_>, connection: &Connection, ending: Ending, waits: bool) -> Markup {
+pub fn confirm(
+    place: &Place<'_>,
+    connection: &Connection,
+    ending: Ending,
+    waits: bool,
+    reason: &str,
+    invalid: Option<&Invalid>,
+) -> Markup {
     let back = place.at(format_args!("connections/{}", connection.id));
     page(
-        place,
+        &place.refused(invalid.is_some()),
         &html! {
+            @if let Some(invalid) = invalid { (refused("Nothing was done", invalid)) }
             p.lead { (pill(connection.status.as_str())) " " (id(connection.id)) " of " (connection.client_user_id) }
             @if ending.applies_to(connection.status) {
                 (follows(connection.status, ending))
                 @if waits { (second_person("everything stays as it is")) }
-                (form(place, ending, &back, waits))
+                (form(place, ending, &back, waits, &reason_field(reason, invalid)))
             } @else {
                 p { @if connection.status == Status::Revoking { "It is revoked already, and the bank link is told of it." } @else { "It has ended already." } }
                 p { a.button.quiet href=(back) { "Back to it" } }
@@ -164,7 +173,7 @@ fn told_until_confirmed() -> Markup {
     }
 }
 
-fn form(place: &Place<'_>, ending: Ending, back: &str, waits: bool) -> Markup {
+fn form(place: &Place<'_>, ending: Ending, back: &str, waits: bool, reason: &Markup) -> Markup {
     let button = match (ending, waits) {
         (Ending::Delink, _) => "Delink it",
         (Ending::Invalidate, _) => "Invalidate it",
@@ -174,7 +183,7 @@ fn form(place: &Place<'_>, ending: Ending, back: &str, waits: bool) -> Markup {
     html! {
         form.decide method="post" action={ (back) "/" (ending.path()) } {
             (form_token(place.viewer.token))
-            (reason_field())
+            (reason)
             div.actions {
                 button.danger type="submit" { (button) }
                 a.button.quiet href=(back) { "Leave it" }
@@ -183,17 +192,15 @@ fn form(place: &Place<'_>, ending: Ending, back: &str, waits: bool) -> Markup {
     }
 }
 
-/// Returns the field for the reason of what cannot be undone.
+/// Says that there was nothing left to do.
 #[must_use]
-pub fn reason_field() -> Markup {
-    html! {
-        div.field {
-            label for="reason" { "Reason" }
-            input id="reason" name="reason" required maxlength=(MAX_REASON) autocomplete="off"
-                aria-describedby="reason-help";
-            p.help id="reason-help" { "It stays in the trail. No names, no account numbers." }
-        }
-    }
+pub fn nothing_done(connection: &Connection) -> Markup {
+    let words = if connection.status == Status::Revoking {
+        "It was revoked before, and the bank link is told of it; nothing was done."
+    } else {
+        "It had ended before; nothing was done."
+    };
+    notice(Notice::Info, "Nothing was done", &html! { p { (words) } })
 }
 
 /// Says what became of a connection that was ended from here.

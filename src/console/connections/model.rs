@@ -6,13 +6,13 @@ use serde::Deserialize;
 use time::{Duration, OffsetDateTime};
 
 use crate::audit::Linked;
-use crate::common::ids::AuditEventId;
-use crate::connections::model::Status;
+use crate::common::ids::{AuditEventId, BulkRevocationId, InvalidId};
+use crate::connections::model::{RevocationProgress, Status};
 use crate::connections::query::search::{Search, WithHistory};
 use crate::console::fields::{given, query_string};
 
 /// Connections on a page.
-const ON_A_PAGE: u8 = 50;
+pub const ON_A_PAGE: u8 = 50;
 
 /// The age of a connection, as the counts have it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +63,62 @@ impl Age {
     }
 }
 
+/// How far the connections of an incident are that a list shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Far {
+    /// All of them.
+    Any,
+    /// Those that live at the bank link.
+    Live,
+    /// Those that are this far.
+    At(RevocationProgress),
+}
+
+impl Far {
+    /// Every choice, in the order of the incident's figures.
+    pub const ALL: [Self; 6] = [
+        Self::Any,
+        Self::At(RevocationProgress::Told),
+        Self::At(RevocationProgress::Failed),
+        Self::At(RevocationProgress::Telling),
+        Self::At(RevocationProgress::Waiting),
+        Self::Live,
+    ];
+
+    /// Returns its name in a query.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Any => "",
+            Self::Live => "live",
+            Self::At(progress) => progress.as_str(),
+        }
+    }
+
+    /// Returns its words for a reader.
+    #[must_use]
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Any => "any",
+            Self::Live => "live at the bank",
+            Self::At(RevocationProgress::Told) => "told: confirmed",
+            Self::At(RevocationProgress::Failed) => "failed: ended without a confirmation",
+            Self::At(RevocationProgress::Telling) => "being told",
+            Self::At(RevocationProgress::Waiting) => "waiting",
+        }
+    }
+
+    /// Returns what it holds.
+    #[must_use]
+    pub const fn progress(&self) -> &[RevocationProgress] {
+        match self {
+            Self::Any => &RevocationProgress::ALL,
+            Self::Live => &RevocationProgress::LIVE,
+            Self::At(progress) => std::slice::from_ref(progress),
+        }
+    }
+}
+
 /// The query string of the search. A form sends its empty fields as well.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct Query {
@@ -79,6 +135,12 @@ pub struct Query {
     pub client: String,
     #[serde(default)]
     pub attention: String,
+    /// The incident whose connections are listed. Then `progress` alone narrows the list.
+    #[serde(default)]
+    pub incident: String,
+    /// How far they are.
+    #[serde(default)]
+    pub progress: String,
     #[serde(default)]
     pub cursor: String,
 }
@@ -94,6 +156,18 @@ impl Query {
     #[must_use]
     pub fn age(&self) -> Option<Age> {
         Age::ALL.into_iter().find(|age| age.name() == self.age)
+    }
+
+    /// Returns the incident whose connections are listed, if the list is of one.
+    #[must_use]
+    pub fn incident(&self) -> Option<Result<BulkRevocationId, InvalidId>> {
+        given(&self.incident).map(str::parse)
+    }
+
+    /// Returns how far the connections of the incident are; any if it is not one of the choices.
+    #[must_use]
+    pub fn far(&self) -> Far {
+        Far::ALL.into_iter().find(|far| far.name() == self.progress).unwrap_or(Far::Any)
     }
 
     /// Returns what is looked for. `now` is the database's time.
@@ -117,9 +191,16 @@ impl Query {
     /// Whether anything narrows the list.
     #[must_use]
     pub fn narrows(&self) -> bool {
-        [&self.text, &self.user, &self.status, &self.age, &self.client, &self.attention]
-            .into_iter()
-            .any(|field| !field.is_empty())
+        let fields = [
+            &self.text,
+            &self.user,
+            &self.status,
+            &self.age,
+            &self.client,
+            &self.attention,
+            &self.incident,
+        ];
+        fields.into_iter().any(|field| !field.is_empty())
     }
 
     /// Returns the query string of the page that begins at `cursor`.
@@ -132,6 +213,8 @@ impl Query {
             ("age", &self.age),
             ("client", &self.client),
             ("attention", &self.attention),
+            ("incident", &self.incident),
+            ("progress", &self.progress),
             ("cursor", cursor),
         ])
     }
@@ -199,5 +282,16 @@ mod tests {
         let query =
             Query { user: "a&b".to_owned(), status: "active".to_owned(), ..Query::default() };
         assert_eq!(query.page("X1"), "user=a%26b&status=active&cursor=X1");
+        let query = Query { incident: "ord_1".to_owned(), progress: "live".to_owned(), ..query };
+        assert!(query.page("X1").ends_with("incident=ord%5F1&progress=live&cursor=X1"));
+    }
+
+    #[test]
+    fn a_list_of_an_incident_has_every_way_in_which_a_connection_can_stand() {
+        let each = RevocationProgress::ALL.map(Far::At);
+        assert!(each.iter().all(|far| Far::ALL.contains(far)));
+        let query = Query { progress: "nonsense".to_owned(), ..Query::default() };
+        assert_eq!(query.far().progress(), RevocationProgress::ALL);
+        assert_eq!(Query::default().incident(), None);
     }
 }

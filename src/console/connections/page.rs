@@ -1,14 +1,15 @@
 //! The search.
 
 use maud::{Markup, html};
+use uuid::Uuid;
 
-use super::model::{Age, Query};
+use super::model::{Age, Far, Query};
 use crate::common::paging::Page;
 use crate::connections::model::Status;
 use crate::connections::query::search::Found;
 use crate::console::fields::MAX_TEXT;
 use crate::console::layout::{Place, page};
-use crate::console::parts::{empty, id, moment, moment_or, more, pill};
+use crate::console::parts::{self, empty, id, moment, moment_or, more, pill};
 
 /// Returns the page.
 #[must_use]
@@ -19,7 +20,7 @@ pub fn show(place: &Place<'_>, query: &Query, found: &Page<Found>) -> Markup {
     page(
         place,
         &html! {
-            (form(place, query))
+            @if query.incident().is_some() { (form_of_incident(place, query)) } @else { (form(place, query)) }
             @if found.items.is_empty() { (nothing(query, next.is_some())) } @else { (table(place, &found.items)) }
             (more(next))
         },
@@ -29,7 +30,13 @@ pub fn show(place: &Place<'_>, query: &Query, found: &Page<Found>) -> Markup {
 fn nothing(query: &Query, goes_on: bool) -> Markup {
     match (goes_on, query.narrows()) {
         (true, _) => empty("None among the connections that were read so far. “Older” reads on."),
-        (false, true) => empty("No connection matches."),
+        (false, true) => html! {
+            (empty("No connection matches."))
+            // Bank logins are UUIDs as well, so that a request's id alone does not lead there.
+            @if let Some(id) = query.text.trim().parse::<Uuid>().ok() {
+                p { "If it is the id of a request: " a href={ "/requests/" (id) } { "what that request did" } "." }
+            }
+        },
         (false, false) => empty(
             "There is no connection yet. The first one appears when a backend hands in a result of Connect.",
         ),
@@ -48,7 +55,7 @@ fn form(place: &Place<'_>, query: &Query) -> Markup {
     };
     html! {
         form.filter method="get" action=(place.at("connections")) role="search" {
-            (field("text", "Any id", &query.text, "conn_…, usr_…, a bank login, part of a name"))
+            (field("text", "Any id", &query.text, "conn_…, usr_…, ord_…, a bank login, part of a name"))
             (field("user", "User", &query.user, "the app’s own name, in full"))
             div.field {
                 label for="status" { "Status" }
@@ -75,6 +82,31 @@ fn form(place: &Place<'_>, query: &Query) -> Markup {
             }
             div.field { button type="submit" { "Search" } }
         }
+    }
+}
+
+fn form_of_incident(place: &Place<'_>, query: &Query) -> Markup {
+    html! {
+        @if let Some(Ok(id)) = query.incident() {
+            p { "Of the incident " a href=(place.at(format_args!("incident/{id}"))) { (parts::id(id)) } "." }
+        }
+        form.filter method="get" action=(place.at("connections")) role="search" {
+            div.field {
+                label for="incident" { "Incident" }
+                input id="incident" name="incident" value=(query.incident) placeholder="ord_…" maxlength=(MAX_TEXT)
+                    autocomplete="off" spellcheck="false";
+            }
+            div.field {
+                label for="progress" { "How far" }
+                select id="progress" name="progress" {
+                    @for far in Far::ALL {
+                        option value=(far.name()) selected[query.far() == far] { (far.words()) }
+                    }
+                }
+            }
+            div.field { button type="submit" { "Search" } }
+        }
+        p { a href=(place.at("connections")) { "Search all connections" } }
     }
 }
 

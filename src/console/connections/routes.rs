@@ -7,9 +7,11 @@ use serde::Deserialize;
 use super::ending::{self, Ending};
 use super::{Query, page, timeline};
 use crate::approvals::Gated;
+use crate::common::ids::ConnectionId;
 use crate::connections::revocation::{self, Request, RevokeOutcome};
-use crate::connections::{Context, input, query};
+use crate::connections::{Context, query};
 use crate::console::answer::{see_other, to_approval};
+use crate::console::forms::{self, Invalid};
 use crate::console::layout::{Place, Screen, answer};
 use crate::console::of_app::{OfApp, id_of};
 use crate::console::signed_in::SignedIn;
@@ -25,6 +27,9 @@ pub async fn list(
     query: web::Query<Query>,
 ) -> Result<HttpResponse, Problem> {
     let mut conn = operators.begin(app.id).await?;
+    if let Some(elsewhere) = super::elsewhere(&mut conn, app.id, &query).await? {
+        return Ok(see_other(&elsewhere));
+    }
     let found = super::find(&mut conn, app.id, &query).await.map_err(query_problem)?;
     drop(conn);
     let place = Place::new(&signed_in, &app, Screen::Connections, "Connections");
@@ -35,6 +40,11 @@ pub async fn list(
 #[derive(Deserialize)]
 pub struct After {
     done: Option<String>,
+}
+
+impl After {
+    /// What it says if the connection had ended before.
+    const NOTHING: &str = "nothing";
 }
 
 /// `GET /apps/{app}/connections/{id}`.
@@ -49,7 +59,12 @@ pub async fn show(
     let life = super::life(&mut context.pool.acquire().await?, app.id, id).await?;
     let life = life.ok_or_else(Problem::not_found)?;
     let place = Place::new(&signed_in, &app, Screen::Connections, "Connection");
-    Ok(answer(StatusCode::OK, timeline::show(&place, &life, after.done.is_some())))
+    let connection = &life.found.found.connection;
+    let said = after.done.as_deref().map(|done| match done {
+        After::NOTHING => ending::nothing_done(connection),
+        _ => ending::done(connection),
+    });
+    Ok(answer(StatusCode::OK, timeline::show(&place, &life, said.as_ref())))
 }
 
 /// `GET …/delink`, `…/invalidate`, `…/give-up`: asks.
@@ -60,11 +75,25 @@ pub async fn ask(
     path: web::Path<(String, String)>,
     ending: Ending,
 ) -> Result<HttpResponse, Problem> {
-    let found = query::find(&context, app.id, id_of(&path)?).await?;
+    asked(&signed_in, &app, &context, id_of(&path)?, ending, "", None).await
+}
+
+/// Answers with the page that asks; `invalid` says what is wrong with the reason.
+async fn asked(
+    signed_in: &SignedIn,
+    app: &OfApp,
+    context: &Context,
+    id: ConnectionId,
+    ending: Ending,
+    reason: &str,
+    invalid: Option<&Invalid>,
+) -> Result<HttpResponse, Problem> {
+    let found = query::find(context, app.id, id).await?;
     let found = found.ok_or_else(Problem::not_found)?;
     let waits = ending == Ending::GiveUp && context.four_eyes.is_on();
-    let place = Place::new(&signed_in, &app, Screen::Connections, ending.title());
-    Ok(answer(StatusCode::OK, ending::confirm(&place, &found, ending, waits)))
+    let place = Place::new(signed_in, app, Screen::Connections, ending.title());
+    let status = if invalid.is_some() { StatusCode::BAD_REQUEST } else { StatusCode::OK };
+    Ok(answer(status, ending::confirm(&place, &found, ending, waits, reason, invalid)))
 }
 
 /// The form.
@@ -84,9 +113,21 @@ pub async fn end(
     ending: Ending,
     form: web::Form<Decision>,
 ) -> Result<HttpResponse, Problem> {
-    let (id, reason) = (id_of(&path)?, form.into_inner().reason);
-    input::reason(&reason)?;
-    let (of, tasks) = (app.id, context.tasks.clone());
+    let (id, given) = (id_of(&path)?, form.into_inner().reason);
+    let reason = match forms::reason(&given) {
+        Ok(reason) => reason.to_owned(),
+        Err(invalid) => {
+            let invalid = Some(&invalid);
+            return asked(&signed_in, &app, &context, id, ending, &given, invalid).await;
+        }
+    };
+    let of = app.id;
+    let found = query::find(&context, of, id).await?.ok_or_else(Problem::not_found)?;
+    let led = |done: &str| see_other(&format!("/apps/{of}/connections/{id}?done={done}"));
+    if !ending.applies_to(found.status) {
+        return Ok(led(After::NOTHING));
+    }
+    let tasks = context.tasks.clone();
     let revoking = async move {
         let actor = &signed_in.actor;
         let Some(kind) = ending.told() else {
@@ -98,11 +139,8 @@ pub async fn end(
     match detached(&tasks, revoking).await?? {
         Gated::Awaits(approval) => Ok(to_approval(of, approval.id)),
         Gated::Done(RevokeOutcome::Unknown) => Err(Problem::not_found()),
-        Gated::Done(RevokeOutcome::NotActive) => {
-            Ok(see_other(&format!("/apps/{of}/connections/{id}")))
-        }
-        Gated::Done(RevokeOutcome::Acknowledged) => {
-            Ok(see_other(&format!("/apps/{of}/connections/{id}?done=true")))
-        }
+        // It ended meanwhile.
+        Gated::Done(RevokeOutcome::NotActive) => Ok(led(After::NOTHING)),
+        Gated::Done(RevokeOutcome::Acknowledged) => Ok(led("true")),
     }
 }

@@ -1,7 +1,7 @@
 //! What the timeline reads besides the operator's view.
 
 use super::model::{Standing, Told};
-use crate::common::ids::{AppId, ConnectionId, UserId};
+use crate::common::ids::{AppId, ConnectionId, SessionId, UserId};
 use crate::database::Conn;
 
 /// Events that are shown, the newest.
@@ -21,6 +21,21 @@ pub async fn standing(
                 (SELECT count(*) FROM token_lease_queue q
                  WHERE q.connection_id = c.id AND q.alive_until > strongroom_now()) AS "queued!"
          FROM connections c WHERE c.app_id = $1 AND c.id = $2"#,
+        app.uuid(),
+        id.uuid(),
+    )
+    .fetch_optional(conn)
+    .await
+}
+
+/// Returns the user of a connect session that is still kept.
+pub async fn user_of_session(
+    conn: &mut Conn,
+    app: AppId,
+    id: SessionId,
+) -> sqlx::Result<Option<UserId>> {
+    sqlx::query_scalar!(
+        r#"SELECT s.user_id AS "user: UserId" FROM connect_sessions s WHERE s.app_id = $1 AND s.id = $2"#,
         app.uuid(),
         id.uuid(),
     )

@@ -12,14 +12,14 @@ use crate::console::parts::{
     Notice, ago, countdown, empty, id, moment, moment_or, notice, pill, row,
 };
 
-/// Returns the page; with `done`, what became of the form that led here.
+/// Returns the page; `said` is what became of the form that led here.
 #[must_use]
-pub fn show(place: &Place<'_>, life: &Life, done: bool) -> Markup {
+pub fn show(place: &Place<'_>, life: &Life, said: Option<&Markup>) -> Markup {
     let connection = &life.found.found.connection;
     page(
         place,
         &html! {
-            @if done { (ending::done(connection)) }
+            @if let Some(said) = said { (said) }
             p.lead {
                 (pill(connection.status.as_str())) " " (id(connection.id)) " of "
                 a href=(place.at(format_args!("users/{}", life.found.found.user))) { (connection.client_user_id) }

@@ -5,7 +5,7 @@ pub mod order;
 pub mod page;
 pub mod routes;
 
-pub use model::{Asked, Invalid};
+pub use model::Asked;
 
 use crate::common::ids::{AppId, ConnectionId};
 use crate::connections::bulk_revocation::{self, DryRun, RevocationFilter};

@@ -5,9 +5,10 @@ use time::OffsetDateTime;
 
 use crate::common::text;
 use crate::connections::bulk_revocation::{DEFAULT_PER_SECOND, MAX_PER_SECOND, RevocationFilter};
-use crate::connections::input::{MAX_NAME, MAX_REASON};
+use crate::connections::input::MAX_NAME;
 use crate::connections::model::RevocationKind;
 use crate::console::fields;
+use crate::console::forms::{self, Invalid};
 use crate::users::check_client_user_id;
 
 /// Users or connections that one form names at most.
@@ -43,17 +44,22 @@ pub struct Asked {
     pub key: String,
 }
 
-/// What is wrong with the form: the field, and how.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Invalid {
-    /// The field's name.
-    pub field: &'static str,
-    /// What to change.
-    pub what: String,
+/// Returns what the form calls a field.
+fn label(field: &str) -> &'static str {
+    match field {
+        "kind" => "How",
+        "users" => "Users",
+        "connections" => "Connections or bank logins",
+        "client" => "Handed in by client",
+        "after" => "Received at or after",
+        "before" => "Received before",
+        "rate" => "Delinkings a second, at most",
+        _ => "Which",
+    }
 }
 
 fn invalid(field: &'static str, what: &impl std::fmt::Display) -> Invalid {
-    Invalid { field, what: format!("{what}") }
+    Invalid::new(field, label(field), what)
 }
 
 impl Asked {
@@ -74,9 +80,7 @@ impl Asked {
 
     /// Returns the reason, which an order needs.
     pub fn reason(&self) -> Result<&str, Invalid> {
-        let reason = self.reason.trim();
-        text::check(reason, MAX_REASON).map_err(|what| invalid("reason", &what))?;
-        Ok(reason)
+        forms::reason(&self.reason)
     }
 
     /// Returns which connections are meant.

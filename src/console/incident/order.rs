@@ -3,7 +3,10 @@
 use maud::{Markup, html};
 use time::{Duration, OffsetDateTime};
 
-use crate::connections::bulk_revocation::{BulkRevocation, BulkRevocationStatus};
+use crate::connections::bulk_revocation::{BulkRevocation, BulkRevocationStatus, ERRORS_COUNTED};
+use crate::connections::model::RevocationProgress;
+use crate::console::connections::Far;
+use crate::console::forms::{Invalid, reason_field, refused};
 use crate::console::layout::{Place, page};
 use crate::console::parts::{
     Notice, form_token, id, moment, moment_or, notice, number, pill, row, second_person, span,
@@ -19,7 +22,6 @@ pub fn show(place: &Place<'_>, order: &BulkRevocation, now: OffsetDateTime) -> M
                 "As of this page’s load. Reload it to look again."
             }
             div id="live" { (live(place, order, now)) }
-            @if place.viewer.may_operate() { (actions(place, order)) }
             p.soft { "The address of this page can be pasted into the incident’s chat: whoever may sign in gets here." }
             (properties(order))
         },
@@ -33,8 +35,8 @@ pub fn gone() -> Markup {
     notice(Notice::Warning, "There is no such incident any more", &html! { p { (words) } })
 }
 
-/// Returns what stands in place of the numbers if they could not be read. Not that the database is down: a large incident takes
-/// long to count, and nobody is to fail over a database for that.
+/// Returns what stands in place of the numbers if they could not be read. Not that the database is down:
+/// nobody is to fail over a database for one reading that took too long.
 #[must_use]
 pub fn not_read() -> Markup {
     notice(
@@ -42,8 +44,8 @@ pub fn not_read() -> Markup {
         "The numbers could not be read in time",
         &html! {
             p {
-                "What was revoked stays revoked, and the work goes on. They are read again by themselves. A large incident \
-                takes long to count; whether the database answers at all is said on Now."
+                "What was revoked stays revoked, and the work goes on. They are read again by themselves. Whether the \
+                database answers at all is said on Now."
             }
         },
     )
@@ -59,13 +61,7 @@ pub fn live(place: &Place<'_>, order: &BulkRevocation, now: OffsetDateTime) -> M
             None => p { "In force: nothing that it matches is usable. They are being counted." },
             Some(matched) => (progress(order, matched)),
         }
-        section.figures aria-label="Progress" {
-            (figure("Told", order.told, "certain that nothing usable is left"))
-            (figure("Failed", order.failed, "ended without that certainty"))
-            (figure("Being told", order.telling, "with those that are tried again"))
-            (figure("Waiting", order.waiting, "held until the rate allows them"))
-            (figure("Live at the bank", left, "unusable here"))
-        }
+        (figures(place, order))
         @if order.status == BulkRevocationStatus::Running && left > 0 {
             p { (order.per_second) " a second; about " (lasts(remaining(order, now))) " are left, if the bank link answers." }
         }
@@ -77,25 +73,44 @@ pub fn live(place: &Place<'_>, order: &BulkRevocation, now: OffsetDateTime) -> M
         @if order.status == BulkRevocationStatus::Cancelled && order.failed > 0 {
             (notice(Notice::Warning, "Cancelled", &html! {
                 p { (number(order.failed)) " ended without the bank link’s confirmation. What was held of them here is destroyed: their tokens may live on at the bank, and nobody can end them from here." }
-                p { a href=(place.at("connections?status=invalidated")) { "Those that are invalidated" } }
+                p { a href=(listed(place, order, Far::At(RevocationProgress::Failed))) { "Which they are" } }
             }))
         }
         @if !order.errors.is_empty() {
             h2 { "What the bank link answers instead of confirming" }
             ul.reasons { @for error in &order.errors { li { strong { (number(error.count)) } " · " (error.error) } } }
-            p { a href=(place.at("connections?status=revoking")) { "Those that are not confirmed" } }
+            p.soft { "Of the " (number(ERRORS_COUNTED)) " oldest that are not confirmed." }
+        }
+        @if place.viewer.may_operate() { (actions(place, order)) }
+    }
+}
+
+fn figures(place: &Place<'_>, order: &BulkRevocation) -> Markup {
+    let figure = |name: &str, count: i64, far: Far, note: &str| {
+        html! {
+            a.figure href=(listed(place, order, far)) {
+                span.figure-name { (name) }
+                span.figure-value { (number(count)) }
+                span.figure-note { (note) }
+            }
+        }
+    };
+    let at = |progress: RevocationProgress| Far::At(progress);
+    html! {
+        section.figures aria-label="Progress" {
+            (figure("Told", order.told, at(RevocationProgress::Told), "certain that nothing usable is left"))
+            (figure("Failed", order.failed, at(RevocationProgress::Failed), "ended without that certainty"))
+            (figure("Being told", order.telling, at(RevocationProgress::Telling), "with those that are tried again"))
+            (figure("Waiting", order.waiting, at(RevocationProgress::Waiting), "held until the rate allows them"))
+            (figure("Live at the bank", order.telling + order.waiting, Far::Live, "unusable here"))
         }
     }
 }
 
-fn figure(name: &str, count: i64, note: &str) -> Markup {
-    html! {
-        div.figure {
-            span.figure-name { (name) }
-            span.figure-value { (number(count)) }
-            span.figure-note { (note) }
-        }
-    }
+/// Returns the address of the list of its connections that are this far.
+#[must_use]
+pub fn listed(place: &Place<'_>, order: &BulkRevocation, far: Far) -> String {
+    place.at(format_args!("connections?incident={}&progress={}", order.id, far.name()))
 }
 
 fn progress(order: &BulkRevocation, matched: i64) -> Markup {
@@ -155,17 +170,25 @@ fn actions(place: &Place<'_>, order: &BulkRevocation) -> Markup {
 /// Returns the page that asks whether what has no confirmation is to be given up, and says what that leaves at the bank; with
 /// `waits` a second person has to approve it.
 #[must_use]
-pub fn confirm_cancel(place: &Place<'_>, order: &BulkRevocation, waits: bool) -> Markup {
+pub fn confirm_cancel(
+    place: &Place<'_>,
+    order: &BulkRevocation,
+    waits: bool,
+    reason: &str,
+    invalid: Option<&Invalid>,
+) -> Markup {
     let back = place.at(format_args!("incident/{}", order.id));
     page(
-        place,
+        &place.refused(invalid.is_some()),
         &html! {
+            @if let Some(invalid) = invalid { (refused("Nothing was given up", invalid)) }
             p.lead { (pill(state(order))) " " (order.reason) }
             @if order.status.may_be_cancelled() {
                 (left_by_cancelling(order))
                 @if waits { (second_person("the incident goes on")) }
                 form.decide method="post" action={ (back) "/cancel" } {
                     (form_token(place.viewer.token))
+                    (reason_field(reason, invalid))
                     div.actions {
                         button.danger type="submit" { @if waits { "Ask to give up the rest" } @else { "Give up the rest" } }
                         a.button.quiet href=(back) { "Go on with it" }

@@ -1,15 +1,20 @@
 //! The form, the dry run, and the list of orders.
 
 use maud::{Markup, html};
+use time::OffsetDateTime;
 
 use super::Preview;
-use super::model::{Asked, Invalid};
+use super::model::Asked;
 use crate::common::paging::Page;
-use crate::connections::bulk_revocation::{BulkRevocation, DEFAULT_PER_SECOND, MAX_PER_SECOND};
-use crate::console::connections::ending::reason_field;
+use crate::connections::bulk_revocation::{
+    BulkRevocation, DEFAULT_PER_SECOND, MAX_PER_SECOND, RevocationFilter,
+};
+use crate::connections::model::RevocationProgress;
+use crate::console::connections::Far;
+use crate::console::forms::{Invalid, Marks, reason_field, refused};
 use crate::console::incident::order;
 use crate::console::layout::{Place, page};
-use crate::console::parts::{Notice, empty, form_token, id, moment, more, notice, number, pill};
+use crate::console::parts::{empty, form_token, id, moment, more, number, pill, row};
 
 /// Returns the list of the orders there were, with the way to the form.
 #[must_use]
@@ -37,70 +42,75 @@ pub fn show(place: &Place<'_>, orders: &Page<BulkRevocation>) -> Markup {
 #[must_use]
 pub fn form_page(place: &Place<'_>, asked: &Asked, invalid: Option<&Invalid>) -> Markup {
     page(
-        place,
+        &place.refused(invalid.is_some()),
         &html! {
-            @if let Some(invalid) = invalid {
-                (notice(Notice::Danger, "Nothing was revoked", &html! {
-                    p { a href={ "#" (invalid.field) } { (invalid.field) } ": " (invalid.what) }
-                }))
-            }
-            (form(place, asked, invalid.map(|invalid| invalid.field)))
+            @if let Some(invalid) = invalid { (refused("Nothing was revoked", invalid)) }
+            (form(place, asked, invalid))
         },
     )
 }
 
-fn form(place: &Place<'_>, asked: &Asked, wrong: Option<&'static str>) -> Markup {
-    let marked = |field: &str| (wrong == Some(field)).then_some("true");
+fn form(place: &Place<'_>, asked: &Asked, invalid: Option<&Invalid>) -> Markup {
+    let marks = |field: &str| Marks::of(invalid, field, None);
+    let (kind, all) = (marks("kind"), marks("all"));
     html! {
         form.incident method="post" action=(place.at("incident/preview")) {
             (form_token(place.viewer.token))
             p.lead { "Which connections are to be revoked? The next page says how many they are and revokes nothing." }
             fieldset {
                 legend { "How" }
-                label { input type="radio" name="kind" value="invalidate" checked[asked.kind != "delink"]; " Invalidate: the tokens are dead, as after a leak" }
+                label { input id="kind" type="radio" name="kind" value="invalidate" checked[asked.kind != "delink"] aria-describedby=[&kind.described_by]; " Invalidate: the tokens are dead, as after a leak" }
                 label { input type="radio" name="kind" value="delink" checked[asked.kind == "delink"]; " Delink: the users unlink, as when a feature ends" }
+                (kind.error)
             }
             fieldset {
                 legend { "Which: those for which everything holds that is given" }
                 div.grid {
-                    div.field {
-                        label for="users" { "Users, one in a line" }
-                        textarea id="users" name="users" rows="3" spellcheck="false" aria-invalid=[marked("users")] { (asked.users) }
-                    }
-                    div.field {
-                        label for="connections" { "Connections or bank logins, one in a line" }
-                        textarea id="connections" name="connections" rows="3" spellcheck="false" aria-invalid=[marked("connections")] { (asked.connections) }
-                    }
-                    (line("client", "Handed in by client", "text", &asked.client, marked("client")))
-                    (line("after", "Received at or after (UTC)", "datetime-local", &asked.after, marked("after")))
-                    (line("before", "Received before (UTC)", "datetime-local", &asked.before, marked("before")))
+                    (lines("users", "Users, one in a line", &asked.users, &marks("users")))
+                    (lines("connections", "Connections or bank logins, one in a line", &asked.connections, &marks("connections")))
+                    (line("client", "Handed in by client", "text", &asked.client, &marks("client")))
+                    (line("after", "Received at or after (UTC)", "datetime-local", &asked.after, &marks("after")))
+                    (line("before", "Received before (UTC)", "datetime-local", &asked.before, &marks("before")))
                 }
                 div.field.check {
-                    input id="all" type="checkbox" name="all" value="true" checked[asked.all == "true"] aria-invalid=[marked("all")];
+                    input id="all" type="checkbox" name="all" value="true" checked[asked.all == "true"] aria-invalid=[all.invalid] aria-describedby=[&all.described_by];
                     label for="all" { "every connection of this app; stands alone" }
                 }
+                (all.error)
             }
-            (rate(&asked.rate, marked("rate")))
+            (rate(&asked.rate, &Marks::of(invalid, "rate", Some("rate-help"))))
             button type="submit" { "Count them" }
         }
     }
 }
 
-fn line(name: &str, label: &str, kind: &str, value: &str, invalid: Option<&str>) -> Markup {
+fn lines(name: &str, label: &str, value: &str, marks: &Marks) -> Markup {
     html! {
         div.field {
             label for=(name) { (label) }
-            input id=(name) name=(name) type=(kind) value=(value) autocomplete="off" aria-invalid=[invalid];
+            textarea id=(name) name=(name) rows="3" spellcheck="false" aria-invalid=[marks.invalid] aria-describedby=[&marks.described_by] { (value) }
+            (marks.error)
         }
     }
 }
 
-fn rate(value: &str, invalid: Option<&str>) -> Markup {
+fn line(name: &str, label: &str, kind: &str, value: &str, marks: &Marks) -> Markup {
+    html! {
+        div.field {
+            label for=(name) { (label) }
+            input id=(name) name=(name) type=(kind) value=(value) autocomplete="off" aria-invalid=[marks.invalid] aria-describedby=[&marks.described_by];
+            (marks.error)
+        }
+    }
+}
+
+fn rate(value: &str, marks: &Marks) -> Markup {
     html! {
         div.field {
             label for="rate" { "Delinkings a second, at most" }
             input id="rate" name="rate" type="number" min="1" max=(MAX_PER_SECOND) inputmode="numeric"
-                placeholder=(DEFAULT_PER_SECOND) value=(value) aria-invalid=[invalid] aria-describedby="rate-help";
+                placeholder=(DEFAULT_PER_SECOND) value=(value) aria-invalid=[marks.invalid] aria-describedby=[&marks.described_by];
+            (marks.error)
             p.help id="rate-help" { "All of them are unusable here at once; this is how fast the bank link is told." }
         }
     }
@@ -111,16 +121,20 @@ fn rate(value: &str, invalid: Option<&str>) -> Markup {
 pub fn preview(
     place: &Place<'_>,
     asked: &Asked,
+    matching: &RevocationFilter,
     found: &Preview,
     seconds: i64,
     waits: bool,
+    invalid: Option<&Invalid>,
 ) -> Markup {
     page(
-        place,
+        &place.refused(invalid.is_some()),
         &html! {
+            @if let Some(invalid) = invalid { (refused("Nothing was revoked", invalid)) }
             section aria-labelledby="dry" {
                 h2 id="dry" { "Dry run: nothing was revoked" }
                 p.lead { strong { (number(found.matched)) } " connections would be revoked now." }
+                dl.properties { (which(matching)) }
                 @if found.matched > 0 {
                     p.soft { "At this rate the bank link is told of all of them within " (order::lasts(seconds)) ", if it answers." }
                     (sample(place, found))
@@ -129,10 +143,29 @@ pub fn preview(
             @if found.matched == 0 {
                 p { a.button href=(place.at("incident")) { "Choose others" } }
             } @else {
-                (decide(place, asked, found.matched, waits))
+                (decide(place, asked, found.matched, waits, invalid))
             }
         },
     )
+}
+
+/// Returns in words which connections are meant, as rows of a list of properties.
+#[must_use]
+pub fn which(matching: &RevocationFilter) -> Markup {
+    let names = |label: &str, names: Option<&Vec<String>>| {
+        html! { @if let Some(names) = names { (row(label, &html! { (names.join(", ")) })) } }
+    };
+    let time = |label: &str, at: Option<OffsetDateTime>| {
+        html! { @if let Some(at) = at { (row(label, &moment(at))) } }
+    };
+    html! {
+        @if matching.all { (row("Which", &html! { "every connection of this app" })) }
+        (names("Users", matching.client_user_ids.as_ref()))
+        (names("Connections", matching.connection_ids.as_ref()))
+        @if let Some(client) = &matching.client_id { (row("Handed in by", &html! { (client) })) }
+        (time("Received at or after", matching.created_after))
+        (time("Received before", matching.created_before))
+    }
 }
 
 /// Returns the newest of what would be revoked.
@@ -157,7 +190,13 @@ pub fn sample(place: &Place<'_>, found: &Preview) -> Markup {
     }
 }
 
-fn decide(place: &Place<'_>, asked: &Asked, matched: i64, waits: bool) -> Markup {
+fn decide(
+    place: &Place<'_>,
+    asked: &Asked,
+    matched: i64,
+    waits: bool,
+    invalid: Option<&Invalid>,
+) -> Markup {
     let hidden = [
         ("kind", &asked.kind),
         ("users", &asked.users),
@@ -186,7 +225,7 @@ fn decide(place: &Place<'_>, asked: &Asked, matched: i64, waits: bool) -> Markup
             form.decide method="post" action=(place.at("incident")) {
                 (form_token(place.viewer.token))
                 @for (name, value) in hidden { input type="hidden" name=(name) value=(value); }
-                (reason_field())
+                (reason_field(&asked.reason, invalid))
                 div.actions {
                     button.danger type="submit" { @if waits { "Ask to revoke " } @else { "Revoke " } (number(matched)) " connections" }
                     a.button.quiet href=(place.at("incident")) { "Leave them" }
@@ -209,8 +248,8 @@ fn list(place: &Place<'_>, orders: &[BulkRevocation]) -> Markup {
                             td { (moment(it.created_at)) }
                             td { (it.created_by.as_deref().unwrap_or("operator")) }
                             td.count { @match it.matched { Some(matched) => (number(matched)), None => "…" } }
-                            td.count { (number(it.told)) }
-                            td.count { (number(it.failed)) }
+                            td.count { a href=(order::listed(place, it, Far::At(RevocationProgress::Told))) { (number(it.told)) } }
+                            td.count { a href=(order::listed(place, it, Far::At(RevocationProgress::Failed))) { (number(it.failed)) } }
                         }
                     }
                 }

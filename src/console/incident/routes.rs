@@ -5,7 +5,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Deserialize;
 use uuid::Uuid;
 
-use super::{Asked, Invalid, order, page};
+use super::{Asked, order, page};
 use crate::approvals::Gated;
 use crate::common::ids::{BulkRevocationId, ConnectionId};
 use crate::connections::bulk_revocation::{
@@ -14,6 +14,7 @@ use crate::connections::bulk_revocation::{
 use crate::connections::model::RevocationKind;
 use crate::connections::{Context, bulk_revocation::routes::created_id};
 use crate::console::answer::{see_other, to_approval};
+use crate::console::forms::{self, Invalid};
 use crate::console::layout::{Place, Screen, answer};
 use crate::console::live as streams;
 use crate::console::of_app::{OfApp, id_of};
@@ -86,17 +87,31 @@ pub async fn preview(
         Ok(checked) => checked,
         Err(invalid) => return Ok(shown(&signed_in, &app, &asked, Some(&invalid))),
     };
-    let mut conn = operators.begin(app.id).await?;
-    let found =
-        super::preview(&mut conn, app.id, &checked.matching).await.map_err(query_problem)?;
-    drop(conn);
     // A form that is sent twice is one order.
     let once: Uuid = ConnectionId::new().uuid();
     asked.key = format!("console-{once}");
+    counted(&signed_in, &app, &context, &operators, &asked, &checked, None).await
+}
+
+/// Answers with the dry run of a form; `invalid` says what is wrong with its reason.
+async fn counted(
+    signed_in: &SignedIn,
+    app: &OfApp,
+    context: &Context,
+    operators: &Operators,
+    asked: &Asked,
+    checked: &Checked,
+    invalid: Option<&Invalid>,
+) -> Result<HttpResponse, Problem> {
+    let matching = &checked.matching;
+    let mut conn = operators.begin(app.id).await?;
+    let found = super::preview(&mut conn, app.id, matching).await.map_err(query_problem)?;
+    drop(conn);
     let waits = context.four_eyes.is_exceeded_by(found.matched);
     let seconds = found.matched / i64::from(checked.per_second);
-    let place = Place::new(&signed_in, &app, Screen::Incident, "Dry run");
-    Ok(answer(StatusCode::OK, page::preview(&place, &asked, &found, seconds, waits)))
+    let place = Place::new(signed_in, app, Screen::Incident, "Dry run");
+    let status = if invalid.is_some() { StatusCode::BAD_REQUEST } else { StatusCode::OK };
+    Ok(answer(status, page::preview(&place, asked, matching, &found, seconds, waits, invalid)))
 }
 
 /// `POST /apps/{app}/incident`: revokes, as `POST /v1/admin/revocations` does.
@@ -104,14 +119,23 @@ pub async fn create(
     signed_in: SignedIn,
     app: OfApp,
     context: web::Data<Context>,
+    operators: web::Data<Operators>,
     asked: web::Form<Asked>,
 ) -> Result<HttpResponse, Problem> {
     let asked = asked.into_inner();
-    let checked = check(&asked).and_then(|checked| Ok((asked.reason()?.to_owned(), checked)));
-    let (reason, Checked { kind, per_second, matching }) = match checked {
+    let checked = match check(&asked) {
         Ok(checked) => checked,
         Err(invalid) => return Ok(shown(&signed_in, &app, &asked, Some(&invalid))),
     };
+    let reason = match asked.reason() {
+        Ok(reason) => reason.to_owned(),
+        Err(invalid) => {
+            let invalid = Some(&invalid);
+            return counted(&signed_in, &app, &context, &operators, &asked, &checked, invalid)
+                .await;
+        }
+    };
+    let Checked { kind, per_second, matching } = checked;
     let (of, within) = (app.id, context.clone());
     let creating = async move {
         let hash =
@@ -221,11 +245,31 @@ pub async fn ask_cancel(
     context: web::Data<Context>,
     path: web::Path<(String, String)>,
 ) -> Result<HttpResponse, Problem> {
+    asked_to_cancel(&signed_in, &app, &context, id_of(&path)?, "", None).await
+}
+
+async fn asked_to_cancel(
+    signed_in: &SignedIn,
+    app: &OfApp,
+    context: &Context,
+    id: BulkRevocationId,
+    reason: &str,
+    invalid: Option<&Invalid>,
+) -> Result<HttpResponse, Problem> {
     let mut conn = context.pool.acquire().await?;
-    let found = bulk_revocation::find(&mut conn, app.id, id_of(&path)?).await?;
+    let found = bulk_revocation::find(&mut conn, app.id, id).await?;
     let found = found.ok_or_else(Problem::not_found)?;
-    let place = Place::new(&signed_in, &app, Screen::Incident, "Give up the rest of an incident");
-    Ok(answer(StatusCode::OK, order::confirm_cancel(&place, &found, context.four_eyes.is_on())))
+    let place = Place::new(signed_in, app, Screen::Incident, "Give up the rest of an incident");
+    let waits = context.four_eyes.is_on();
+    let status = if invalid.is_some() { StatusCode::BAD_REQUEST } else { StatusCode::OK };
+    Ok(answer(status, order::confirm_cancel(&place, &found, waits, reason, invalid)))
+}
+
+/// The form that gives up the rest.
+#[derive(Deserialize)]
+pub struct Cancelling {
+    #[serde(default)]
+    reason: String,
 }
 
 /// `POST …/{order}/cancel`, as the API does, in a task of its own.
@@ -234,12 +278,20 @@ pub async fn cancel(
     app: OfApp,
     context: web::Data<Context>,
     path: web::Path<(String, String)>,
+    form: web::Form<Cancelling>,
 ) -> Result<HttpResponse, Problem> {
     let (id, of, within) = (id_of(&path)?, app.id, context.clone());
+    let reason = match forms::reason(&form.reason) {
+        Ok(reason) => reason.to_owned(),
+        Err(invalid) => {
+            let (given, invalid) = (&form.reason, Some(&invalid));
+            return asked_to_cancel(&signed_in, &app, &context, id, given, invalid).await;
+        }
+    };
     let cancelling = async move {
         let mut conn = within.pool.acquire().await?;
-        let (vault, four_eyes) = (&within.vault, within.four_eyes);
-        bulk_revocation::cancel(&mut conn, vault, four_eyes, &signed_in.actor, of, id).await
+        let (vault, four_eyes, reason) = (&within.vault, within.four_eyes, Some(reason.as_str()));
+        bulk_revocation::cancel(&mut conn, vault, four_eyes, &signed_in.actor, of, id, reason).await
     };
     match detached(&context.tasks, cancelling).await?? {
         Gated::Done(outcome) => changed(&app, &context, id, outcome),

@@ -3,7 +3,6 @@
 pub mod page;
 pub mod routes;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,7 +10,7 @@ use time::OffsetDateTime;
 
 use crate::database::{self, Conn, Pool};
 use crate::oauth::signing_keys::{self, KeyInfo};
-use crate::vault::{self, DataKeyGroup, Estimate, KnownMasterKey, MasterKeyId, Vault};
+use crate::vault::{self, DataKeyGroup, Estimate, KnownMasterKey, Vault};
 
 /// How long a count of the data keys is shown before it is made again.
 const COUNT_LASTS: Duration = Duration::from_mins(1);
@@ -30,7 +29,7 @@ pub struct Counted {
 /// A key is due once one of its kind has made a hundredth of the 2³² encryptions that AES-GCM allows under one key.
 const DUE_AT: i64 = (1 << 32) / 100;
 
-/// Values up to which they are counted while a page waits.
+/// Values and data keys up to which they are counted while a page waits: far fewer than make a key due.
 const COUNTED: i64 = 5_000_000;
 
 /// What is to be done about keys, without counting.
@@ -56,23 +55,6 @@ impl Due {
 /// Reads what is to be done about keys, in the same time however many there are.
 pub async fn due(conn: &mut Conn) -> sqlx::Result<Due> {
     Ok(Due(vault::estimate(conn).await?))
-}
-
-impl Counted {
-    /// Returns the master keys that are due, or that wrap data keys which are; `None` if the data keys are too many to be
-    /// counted while a page waits.
-    #[must_use]
-    pub fn due(&self) -> Option<BTreeSet<MasterKeyId>> {
-        let groups = self.groups.as_ref()?;
-        let mut wraps: BTreeMap<&MasterKeyId, i64> = BTreeMap::new();
-        for group in groups {
-            *wraps.entry(&group.master_key).or_default() += group.count;
-        }
-        let sealed_much = groups.iter().filter(|group| group.most_seals >= DUE_AT);
-        let wraps_much = wraps.iter().filter(|(_, count)| **count >= DUE_AT);
-        let masters = sealed_much.map(|group| &group.master_key);
-        Some(masters.chain(wraps_much.map(|(master, _)| *master)).cloned().collect())
-    }
 }
 
 /// The page's content.
@@ -144,7 +126,8 @@ impl Counts {
 async fn count(pool: &Pool) -> sqlx::Result<Counted> {
     let mut conn = pool.acquire().await?;
     let at = database::now(&mut conn).await?;
-    if vault::estimate(&mut conn).await?.values > COUNTED {
+    let estimate = vault::estimate(&mut conn).await?;
+    if estimate.values.max(estimate.data_keys) > COUNTED {
         return Ok(Counted { at, groups: None });
     }
     Ok(Counted { at, groups: vault::data_key_groups(&mut conn).await.ok() })
@@ -170,43 +153,6 @@ fn master(vault: &Vault, key: KnownMasterKey) -> Master {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn counted(groups: &[(&str, i64, i64)]) -> Counted {
-        let at = OffsetDateTime::UNIX_EPOCH;
-        let group = |&(master, count, most_seals): &(&str, i64, i64)| DataKeyGroup {
-            master_key: MasterKeyId::parse(master).unwrap(),
-            purpose: "user".to_owned(),
-            count,
-            oldest: at,
-            newest: at,
-            seals: most_seals,
-            most_seals,
-            rotating: 0,
-            former_seals: 0,
-            rotating_since: None,
-        };
-        Counted { at, groups: Some(groups.iter().map(group).collect()) }
-    }
-
-    fn due_masters(counted: &Counted) -> Option<Vec<String>> {
-        Some(counted.due()?.iter().map(ToString::to_string).collect())
-    }
-
-    #[test]
-    fn a_key_is_due_by_its_own_seals_or_by_those_of_a_key_that_it_wraps() {
-        let half = DUE_AT / 2;
-        let fine = counted(&[("one", half, half), ("two", half, DUE_AT - 1)]);
-        assert_eq!(due_masters(&fine), Some(vec![]));
-        let wraps = counted(&[("one", half, 1), ("one", half + 1, 1), ("two", 1, 1)]);
-        assert_eq!(due_masters(&wraps), Some(vec!["one".to_owned()]));
-        let seals = counted(&[("one", 1, 1), ("two", 1, DUE_AT)]);
-        assert_eq!(due_masters(&seals), Some(vec!["two".to_owned()]));
-    }
-
-    #[test]
-    fn nothing_is_said_to_be_due_or_not_before_it_was_counted() {
-        assert_eq!(Counted { at: OffsetDateTime::UNIX_EPOCH, groups: None }.due(), None);
-    }
 
     #[test]
     fn a_key_may_be_due_only_if_all_of_them_together_have_done_so_much() {

@@ -38,7 +38,7 @@ fn counted(counted: Option<&Counted>) -> Markup {
         @match counted {
             None => p.soft role="status" { "The data keys are being counted; reload the page in a moment." },
             Some(Counted { groups: None, .. }) => p.soft {
-                "There are too many sealed values to count them while a page waits: " code { "strongroom keys status" } " counts them."
+                "There are too many sealed values to count them while a page waits: " code { "strongroom keys status" } " counts them, and says which key is due for rotation."
             },
             Some(Counted { at, .. }) => p.soft { "Counted at " (moment(*at)) "." },
         }
@@ -49,7 +49,6 @@ fn branch(master: &Master, counted: Option<&Counted>) -> Markup {
     let groups = counted.and_then(|counted| counted.groups.as_deref()).unwrap_or_default();
     let own: Vec<_> = groups.iter().filter(|group| group.master_key == master.key.id).collect();
     let wraps: i64 = own.iter().map(|group| group.count).sum();
-    let due = counted.and_then(Counted::due).is_some_and(|due| due.contains(&master.key.id));
     let words = match master.state {
         "wraps" => "wraps new data keys",
         "opens" => "opens what it wrapped",
@@ -58,7 +57,6 @@ fn branch(master: &Master, counted: Option<&Counted>) -> Markup {
     html! {
         li {
             (id(&master.key.id)) " " span.soft { (master.kind.unwrap_or("elsewhere")) } " · " (words) " · since " (moment(master.key.created_at))
-            @if due { " " strong { "rotation is due" } }
             ul { @for group in own { (data_keys(group)) } }
             @if groups.iter().any(|_| true) && wraps == 0 { p.soft { "It wraps nothing and can be retired." } }
         }

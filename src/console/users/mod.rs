@@ -43,6 +43,17 @@ pub async fn open(
     if person.is_none() && erasure.is_none() {
         return Ok(None);
     }
+    record_view(conn, actor, app, id).await?;
+    Ok(Some(Shown { at: database::now(conn).await?, id, person, erasure }))
+}
+
+/// Records that somebody looked at a person: before what they see of them is sent.
+pub async fn record_view(
+    conn: &mut Conn,
+    actor: &Actor,
+    app: AppId,
+    id: UserId,
+) -> sqlx::Result<()> {
     let event = audit::Event {
         app,
         action: "user.viewed",
@@ -51,8 +62,7 @@ pub async fn open(
         connection: None,
         reason: None,
     };
-    audit::record(conn, actor, &event).await?;
-    Ok(Some(Shown { at: database::now(conn).await?, id, person, erasure }))
+    audit::record(conn, actor, &event).await
 }
 
 /// Returns the app's name for a user; `None` once they are erased.

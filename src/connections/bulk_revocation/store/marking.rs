@@ -327,7 +327,7 @@ pub async fn end_marking(conn: &mut Conn, revocation: &ToMark) -> sqlx::Result<(
     sqlx::query!(
         "UPDATE bulk_revocations
          SET marked_at = strongroom_now(), next_release_at = strongroom_now(),
-             matched = (SELECT count(*) FROM connections WHERE bulk_revocation_id = $1)
+             matched = (SELECT p.told + p.failed + p.telling + p.waiting FROM progress_of_bulk_revocation($1) p)
          WHERE id = $1",
         revocation.id.uuid(),
     )

@@ -5,9 +5,11 @@
 //! use either commits before the bulk revocation or sees it. [`mark_batch`] writes the decision on the
 //! connections' rows.
 
+mod counts;
 mod marking;
 mod throttle;
 
+pub use counts::*;
 pub use marking::*;
 pub use throttle::*;
 
@@ -18,7 +20,7 @@ use crate::common::ids::{AppId, BulkRevocationId, ConnectionId, ErasureId, UserI
 use crate::common::paging::{Cursor, Page};
 use crate::common::strict_json;
 use crate::connections::bulk_revocation::{
-    BulkRevocation, BulkRevocationStatus, ErrorCount, NewBulkRevocation, RevocationFilter, SAMPLE,
+    BulkRevocation, BulkRevocationStatus, NewBulkRevocation, RevocationFilter, SAMPLE,
 };
 use crate::connections::model::RevocationKind;
 use crate::database::Conn;
@@ -243,8 +245,8 @@ impl TryFrom<Row> for BulkRevocation {
     }
 }
 
-/// Selects bulk revocations as the API returns them. A finished one has its counts on its row; of the others the
-/// connections are counted now.
+/// Selects bulk revocations as the API returns them. A finished one has its counts on its row; those of the others are kept
+/// beside it, and no connection is read.
 macro_rules! select_bulk_revocations {
     ($name:tt, $rest:tt, $($argument:expr),* $(,)?) => {
         sqlx::query_as!(
@@ -252,16 +254,10 @@ macro_rules! select_bulk_revocations {
             "-- name: " + $name + r#"
              SELECT o.id AS "id: BulkRevocationId", o.kind, o.reason, o.filter::text AS "filter!",
                     o.per_second, o.state, o.created_by, o.created_at, o.finished_at, o.matched,
-                    coalesce(o.told, p.told) AS "told!", coalesce(o.failed, p.failed) AS "failed!",
-                    p.telling AS "telling!", p.waiting AS "waiting!"
-             FROM bulk_revocations o CROSS JOIN LATERAL (
-                SELECT count(*) FILTER (WHERE c.revocation_confirmed_at IS NOT NULL) AS told,
-                       count(*) FILTER (WHERE c.status <> 'revoking'
-                                          AND c.revocation_confirmed_at IS NULL) AS failed,
-                       count(*) FILTER (WHERE c.status = 'revoking' AND c.due_at IS NOT NULL) AS telling,
-                       count(*) FILTER (WHERE c.status = 'revoking' AND c.due_at IS NULL) AS waiting
-                FROM connections c
-                WHERE c.bulk_revocation_id = o.id AND o.finished_at IS NULL) p "# + $rest,
+                    coalesce(o.told, p.told, 0) AS "told!", coalesce(o.failed, p.failed, 0) AS "failed!",
+                    coalesce(p.telling, 0) AS "telling!", coalesce(p.waiting, 0) AS "waiting!"
+             FROM bulk_revocations o
+             LEFT JOIN LATERAL progress_of_bulk_revocation(o.id) p ON o.finished_at IS NULL "# + $rest,
             $($argument),*
         )
     };
@@ -273,26 +269,25 @@ pub async fn find(
     app: AppId,
     id: BulkRevocationId,
 ) -> sqlx::Result<Option<BulkRevocation>> {
+    let Some(found) = find_progress(conn, app, id).await? else { return Ok(None) };
+    Ok(Some(BulkRevocation { errors: errors(conn, id).await?, ..found }))
+}
+
+/// Returns one bulk revocation of the app, without its errors.
+pub async fn find_progress(
+    conn: &mut Conn,
+    app: AppId,
+    id: BulkRevocationId,
+) -> sqlx::Result<Option<BulkRevocation>> {
     let row = select_bulk_revocations!(
         "find_bulk_revocation",
         "WHERE o.app_id = $1 AND o.id = $2 AND o.erasure_id IS NULL",
         app.uuid(),
         id.uuid()
     )
-    .fetch_optional(&mut *conn)
+    .fetch_optional(conn)
     .await?;
-    let Some(row) = row else { return Ok(None) };
-    let errors = sqlx::query_as!(
-        ErrorCount,
-        r#"SELECT revocation_last_error AS "error!", count(*) AS "count!" FROM connections
-         WHERE bulk_revocation_id = $1 AND revocation_confirmed_at IS NULL
-           AND revocation_last_error IS NOT NULL
-         GROUP BY revocation_last_error ORDER BY count(*) DESC, revocation_last_error LIMIT 5"#,
-        id.uuid(),
-    )
-    .fetch_all(conn)
-    .await?;
-    Ok(Some(BulkRevocation { errors, ..BulkRevocation::try_from(row)? }))
+    row.map(BulkRevocation::try_from).transpose()
 }
 
 /// Returns a page of the app's bulk revocations, newest first, without their errors.

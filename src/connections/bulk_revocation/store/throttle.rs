@@ -128,9 +128,7 @@ pub async fn finish(conn: &mut Conn, id: BulkRevocationId) -> sqlx::Result<()> {
          WITH finished AS (
             UPDATE bulk_revocations o
             SET finished_at = strongroom_now(), told = p.told, failed = p.failed
-            FROM (SELECT count(*) FILTER (WHERE revocation_confirmed_at IS NOT NULL) AS told,
-                         count(*) FILTER (WHERE revocation_confirmed_at IS NULL) AS failed
-                  FROM connections WHERE bulk_revocation_id = $1) p
+            FROM progress_of_bulk_revocation($1) p
             WHERE o.id = $1 AND o.finished_at IS NULL AND o.marked_at IS NOT NULL
               AND NOT EXISTS (SELECT FROM connections c
                               WHERE c.bulk_revocation_id = $1 AND c.status = 'revoking')

@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use crate::common::ids::{AppId, BulkRevocationId, ConnectionId, UserId};
 use crate::common::paging::{Cursor, Page};
-use crate::connections::model::Status;
+use crate::connections::model::{RevocationProgress, Status};
 use crate::connections::query::search::{Found, Search};
 use crate::connections::query::store::ViewQuery;
 use crate::connections::sql::column;
@@ -247,6 +247,32 @@ async fn older_by_name(
     )
     .fetch_all(conn)
     .await
+}
+
+/// Returns a page of the connections of one bulk revocation that are this far, newest first.
+pub async fn search_of_bulk_revocation(
+    conn: &mut Conn,
+    app: AppId,
+    id: BulkRevocationId,
+    progress: &[RevocationProgress],
+    cursor: Option<Cursor>,
+    limit: u8,
+) -> sqlx::Result<Page<Found>> {
+    let progress: Vec<_> = progress.iter().map(|progress| progress.as_str()).collect();
+    let rows = sqlx::query_file_as!(
+        Row,
+        "src/connections/query/store/of_bulk_revocation.sql",
+        app.uuid(),
+        id.uuid(),
+        &progress as &[&str],
+        cursor.map_or(Uuid::max(), Cursor::id),
+        i64::from(limit) + 1,
+        Uuid::nil(),
+    )
+    .fetch_all(&mut *conn)
+    .await?;
+    let page = Page::from_query(rows, limit, |row| row.id.uuid());
+    Ok(Page { items: with_views(conn, app, page.items).await?, next: page.next })
 }
 
 /// Returns one connection of the app, as an operator sees it.
