@@ -9,7 +9,7 @@ use sqlx::Executor as _;
 use strongroom::audit::{self, Filter, Linked};
 use tempfile::TempDir;
 
-use crate::support::{TestApp, command, id};
+use crate::support::{TestApp, id, run_command};
 
 /// How many parts with rows were dropped. The one after the first is empty, and may be due as well.
 const MONTHS: &str =
@@ -31,31 +31,18 @@ async fn with_a_finished_month() -> (TestApp, TempDir) {
     (app, tempfile::tempdir().unwrap())
 }
 
-async fn run(
-    app: &TestApp,
-    arguments: &[&str],
-    variables: &[(&str, &str)],
-) -> (i32, Value, String) {
-    let mut command = command(app, variables);
-    command.args(arguments).args(["--output", "json"]).stderr(std::process::Stdio::piped());
-    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
-    let told = serde_json::from_slice(&output.stdout).unwrap_or_default();
-    let errors = String::from_utf8(output.stderr).unwrap();
-    (output.status.code().unwrap_or(-1), told, errors)
-}
-
 async fn archive(app: &TestApp, folder: &Path) -> (i32, Value, String) {
-    run(app, &["audit", "archive", folder.to_str().unwrap()], &[]).await
+    run_command(app, &["audit", "archive", folder.to_str().unwrap()], &[]).await
 }
 
 async fn verify(app: &TestApp) -> (i32, Value) {
-    let (status, told, _) = run(app, &["audit", "verify", "--app", "default"], &[]).await;
+    let (status, told, _) = run_command(app, &["audit", "verify", "--app", "default"], &[]).await;
     (status, told["apps"][0].clone())
 }
 
 async fn verify_file(app: &TestApp, file: &Path) -> (i32, String) {
     let (status, told, errors) =
-        run(app, &["audit", "verify", "--archive", file.to_str().unwrap()], &[]).await;
+        run_command(app, &["audit", "verify", "--archive", file.to_str().unwrap()], &[]).await;
     let broken = told["archives"][0]["broken"].as_str().unwrap_or_default().to_owned();
     assert_eq!(status == 0, broken.is_empty(), "{errors}");
     (status, broken)
@@ -145,7 +132,8 @@ async fn a_run_that_is_killed_at_any_step_loses_nothing_and_the_next_one_goes_on
         let (app, folder) = with_a_finished_month().await;
         let path = folder.path().to_str().unwrap();
         let fault = format!("{point}=panic");
-        let (status, ..) = run(&app, &["audit", "archive", path], &[("FAILPOINTS", &fault)]).await;
+        let (status, ..) =
+            run_command(&app, &["audit", "archive", path], &[("FAILPOINTS", &fault)]).await;
         assert_ne!(status, 0, "{point}");
         assert_eq!(app.database.value(MONTHS).await, "0", "{point}");
         assert_eq!(verify(&app).await.0, 0, "{point}");
@@ -218,12 +206,12 @@ async fn what_is_not_over_for_long_enough_stays_and_without_a_setting_everything
     let (app, folder) = with_a_finished_month().await;
     let path = folder.path().to_str().unwrap();
     let unset = [("STRONGROOM_AUDIT_RETENTION_MONTHS", "0")];
-    let (status, _, errors) = run(&app, &["audit", "archive", path], &unset).await;
+    let (status, _, errors) = run_command(&app, &["audit", "archive", path], &unset).await;
     assert_eq!(status, 2, "{errors}");
     let longer = [("STRONGROOM_AUDIT_RETENTION_MONTHS", "12")];
-    let (status, told, _) = run(&app, &["audit", "archive", path], &longer).await;
+    let (status, told, _) = run_command(&app, &["audit", "archive", path], &longer).await;
     assert_eq!((status, told["archived"].as_array().unwrap().len()), (0, 0));
-    let (status, told, _) = run(&app, &["audit", "archive", path, "--check"], &[]).await;
+    let (status, told, _) = run_command(&app, &["audit", "archive", path, "--check"], &[]).await;
     assert_eq!((status, told["due"][0].as_str()), (0, Some("before")));
     assert_eq!(app.database.value(MONTHS).await, "0");
 }
@@ -231,7 +219,7 @@ async fn what_is_not_over_for_long_enough_stays_and_without_a_setting_everything
 #[tokio::test]
 async fn a_chain_that_was_rewritten_before_it_was_archived_does_not_match_a_checkpoint() {
     let (app, folder) = with_a_finished_month().await;
-    let (_, told, _) = run(&app, &["audit", "checkpoint"], &[]).await;
+    let (_, told, _) = run_command(&app, &["audit", "checkpoint"], &[]).await;
     let points = folder.path().join("checkpoints");
     std::fs::write(&points, told["checkpoint"].as_str().unwrap()).unwrap();
     tamper(
@@ -247,12 +235,13 @@ async fn a_chain_that_was_rewritten_before_it_was_archived_does_not_match_a_chec
     assert_eq!(archive(&app, folder.path()).await.0, 0, "it holds together");
     assert_eq!(verify(&app).await.0, 0);
     let points = points.to_str().unwrap();
-    let (status, told, _) = run(&app, &["audit", "verify", "--checkpoint", points], &[]).await;
+    let (status, told, _) =
+        run_command(&app, &["audit", "verify", "--checkpoint", points], &[]).await;
     let default = told["apps"].as_array().unwrap().iter().find(|it| it["app"] == "default");
     assert_eq!((status, &default.unwrap()["broken"]["fault"]), (1, &"rewritten".into()));
     let [file] = archives(folder.path()).try_into().unwrap();
     let compare = ["audit", "verify", "--checkpoint", points, "--archive", file.to_str().unwrap()];
-    let (status, told, _) = run(&app, &compare, &[]).await;
+    let (status, told, _) = run_command(&app, &compare, &[]).await;
     let broken = told["archives"][0]["broken"].as_str().unwrap();
     assert!(status == 1 && broken.contains("not the one of a checkpoint"), "{broken}");
 }

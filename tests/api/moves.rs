@@ -15,7 +15,7 @@ use strongroom::oauth::statements;
 use strongroom_dev::sandbox::Fault;
 use tempfile::TempDir;
 
-use crate::support::{Answer, Builder, TestApp, command, id, until};
+use crate::support::{Answer, Builder, TestApp, id, run_command, until};
 
 /// The target's, which the source does not know.
 const OTHER_MASTER: &str = "k2:Q0NDQ0NDQ0NDQ0NDQ0NDQ0NDQ0NDQ0NDQ0NDQ0NDQ0M=";
@@ -172,23 +172,19 @@ impl Move {
         self.source.settled(id(&answer.json)).await
     }
 
+    /// Hands in a code at the source, whose exchange the bank link holds up.
+    pub async fn code_in_flight(&self) -> Answer {
+        let app = &self.source;
+        app.sandbox.set_fault(app.exchange_is_slow().times(1)).unwrap();
+        let token = self.token_at(app).await;
+        let pending = app.api.hand_in(&token, "ada", &app.connect()).await;
+        app.sandbox.calls_reached(app.bank.exchange(), 1).await;
+        pending
+    }
+
     pub async fn reveal_at(&self, app: &TestApp, connection: &Value) -> Answer {
         app.api.reveal(&self.token_at(app).await, id(connection)).await
     }
-}
-
-/// Runs a command and returns its status, what it told, and its errors.
-pub async fn run(
-    app: &TestApp,
-    arguments: &[&str],
-    variables: &[(&str, &str)],
-) -> (i32, Value, String) {
-    let mut command = command(app, variables);
-    command.args(arguments).args(["--output", "json"]).stderr(std::process::Stdio::piped());
-    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
-    let told = serde_json::from_slice(&output.stdout).unwrap_or_default();
-    let errors = String::from_utf8(output.stderr).unwrap();
-    (output.status.code().unwrap_or(-1), told, errors)
 }
 
 #[tokio::test]
@@ -266,7 +262,7 @@ async fn the_fence_holds_commands_and_replicas_that_know_nothing_of_it() {
     it.source.tick().await;
     assert_eq!(it.source.revocations(), revocations, "no background work acts for the app");
     let create = ["clients", "create", "backend", "--scope", "admin"];
-    let (status, _, errors) = run(&it.source, &create, &[]).await;
+    let (status, _, errors) = run_command(&it.source, &create, &[]).await;
     assert_eq!(status, 1);
     assert!(errors.contains("the app is being moved"), "{errors}");
 }
@@ -367,10 +363,7 @@ async fn what_was_acknowledged_under_load_arrives_and_what_was_refused_was_not_r
 #[tokio::test]
 async fn an_export_waits_for_what_is_in_flight_and_gives_way_if_that_takes_too_long() {
     let it = Move::new().await;
-    it.source.sandbox.set_fault(it.source.exchange_is_slow().times(1)).unwrap();
-    let token = it.token_at(&it.source).await;
-    let pending = it.source.api.hand_in(&token, "ada", &it.source.connect()).await;
-    it.source.sandbox.calls_reached(it.source.bank.exchange(), 1).await;
+    let pending = it.code_in_flight().await;
     let key = it.receive().await;
     let busy = it.export_within(&key, Duration::ZERO).await;
     assert!(
@@ -394,7 +387,8 @@ async fn the_trail_goes_on_where_it_was_handed_over_and_verifies_as_a_whole() {
     it.export().await;
     let imported = it.import().await;
     it.target.link().await;
-    let (status, told, errors) = run(&it.target, &["audit", "verify", "--app", NAME], &[]).await;
+    let (status, told, errors) =
+        run_command(&it.target, &["audit", "verify", "--app", NAME], &[]).await;
     assert_eq!(status, 0, "{errors} {told}");
     let report = &told["apps"][0];
     assert_eq!(report["linked"], json!(imported.head.seq + 1), "{report}");
@@ -463,7 +457,8 @@ async fn an_app_that_was_moved_moves_on_with_its_secrets_and_its_used_codes() {
     assert_eq!((again.status, id(&again.json)), (200, id(&ada)), "{}", again.text);
     assert_eq!(bank.exchanges(), exchanges);
     on.target.link().await;
-    let (status, told, errors) = run(&on.target, &["audit", "verify", "--app", NAME], &[]).await;
+    let (status, told, errors) =
+        run_command(&on.target, &["audit", "verify", "--app", NAME], &[]).await;
     assert_eq!(status, 0, "{errors} {told}");
 }
 
@@ -479,14 +474,15 @@ async fn a_trail_whose_first_months_are_archived_is_followed_across_the_move() {
     }
     let archive = tempfile::tempdir().unwrap();
     let archive = ["audit", "archive", archive.path().to_str().unwrap()];
-    let (status, told, errors) = run(&it.source, &archive, &[]).await;
+    let (status, told, errors) = run_command(&it.source, &archive, &[]).await;
     assert_eq!(status, 0, "{errors}");
     let archived = told["archived"][0]["links"].clone();
     it.active("bob").await;
     it.export().await;
     it.import().await;
     it.target.link().await;
-    let (status, told, errors) = run(&it.target, &["audit", "verify", "--app", NAME], &[]).await;
+    let (status, told, errors) =
+        run_command(&it.target, &["audit", "verify", "--app", NAME], &[]).await;
     assert_eq!(status, 0, "{errors} {told}");
     assert_eq!(told["apps"][0]["archived"], archived, "{told}");
     assert_eq!(told["apps"][0]["unproved"], 0);
@@ -514,7 +510,7 @@ async fn the_commands_move_an_app() {
     let ada = it.active("ada").await;
     let folder = it.folder.path().to_str().unwrap();
     let path = |name: &str| it.desk.path().join(name).to_str().unwrap().to_owned();
-    let (status, key, errors) = run(&it.target, &["apps", "receive"], &[]).await;
+    let (status, key, errors) = run_command(&it.target, &["apps", "receive"], &[]).await;
     assert_eq!(status, 0, "{errors}");
     std::fs::write(path("key.json"), key.to_string()).unwrap();
     let jwks =
@@ -522,9 +518,9 @@ async fn the_commands_move_an_app() {
     std::fs::write(path("source.json"), jwks.text).unwrap();
     let key = path("key.json");
     let export = ["apps", "export", "default", folder, "--for", &key];
-    let (status, told, errors) = run(&it.source, &export, &[]).await;
+    let (status, told, errors) = run_command(&it.source, &export, &[]).await;
     assert_eq!(status, 0, "{errors} {told}");
-    let (_, apps, _) = run(&it.source, &["apps", "list"], &[]).await;
+    let (_, apps, _) = run_command(&it.source, &["apps", "list"], &[]).await;
     assert_eq!(apps[0]["state"], "moving");
     // Not by its own keys, which are not the source's.
     let jwks =
@@ -532,24 +528,24 @@ async fn the_commands_move_an_app() {
     std::fs::write(path("target.json"), jwks.text).unwrap();
     let (own, source) = (path("target.json"), path("source.json"));
     let import = |keys| ["apps", "import", folder, "--name", NAME, "--source-keys", keys];
-    let (status, _, errors) = run(&it.target, &import(&own), &[]).await;
+    let (status, _, errors) = run_command(&it.target, &import(&own), &[]).await;
     assert_eq!(status, 2, "{errors}");
-    let (status, told, errors) = run(&it.target, &import(&source), &[]).await;
+    let (status, told, errors) = run_command(&it.target, &import(&source), &[]).await;
     assert_eq!(status, 0, "{errors} {told}");
     it.target.refresh_directories().await;
     assert_eq!(it.reveal_at(&it.target, &ada).await.status, 200);
     let receipt = told["receipt"].as_str().unwrap();
     let end = ["apps", "export", "default", "--receipt", receipt];
-    let (status, _, errors) = run(&it.source, &end, &[]).await;
+    let (status, _, errors) = run_command(&it.source, &end, &[]).await;
     assert_eq!(status, 0, "{errors}");
     let abort = ["apps", "export", "default", "--abort"];
     assert_eq!(
-        run(&it.source, &abort, &[]).await.0,
+        run_command(&it.source, &abort, &[]).await.0,
         2,
         "it has to be said that nothing was imported"
     );
     let abort = ["apps", "export", "default", "--abort", "--nothing-was-imported"];
-    assert_eq!(run(&it.source, &abort, &[]).await.0, 1, "never after the receipt");
-    let (_, apps, _) = run(&it.source, &["apps", "list"], &[]).await;
+    assert_eq!(run_command(&it.source, &abort, &[]).await.0, 1, "never after the receipt");
+    let (_, apps, _) = run_command(&it.source, &["apps", "list"], &[]).await;
     assert_eq!(apps[0]["state"], "moved");
 }

@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use crate::moves::{Move, run};
-use crate::support::id;
+use crate::moves::Move;
+use crate::support::{id, run_command};
 
 /// Every point of an export, and of an import.
 const EXPORT: [&str; 5] =
@@ -14,7 +14,7 @@ const IMPORT: [&str; 2] = ["import::inserted", "import::committed"];
 async fn prepared(it: &Move) -> (String, String) {
     let folder = it.desk.path();
     let path = |name: &str| folder.join(name).to_str().unwrap().to_owned();
-    let (status, key, errors) = run(&it.target, &["apps", "receive"], &[]).await;
+    let (status, key, errors) = run_command(&it.target, &["apps", "receive"], &[]).await;
     assert_eq!(status, 0, "{errors}");
     std::fs::write(path("key.json"), key.to_string()).unwrap();
     let request = it.source.api.request(reqwest::Method::GET, "/.well-known/jwks.json");
@@ -31,7 +31,7 @@ async fn a_move_that_is_killed_at_any_step_is_finished_by_the_next_run() {
     let export = ["apps", "export", "default", &folder, "--for", &key];
     for point in EXPORT {
         let fault = format!("{point}=panic");
-        let (status, ..) = run(&it.source, &export, &[("FAILPOINTS", &fault)]).await;
+        let (status, ..) = run_command(&it.source, &export, &[("FAILPOINTS", &fault)]).await;
         assert_ne!(status, 0, "{point} is not on the way");
         let fences = "SELECT count(*) FROM app_fences";
         assert_eq!(it.source.database.value(fences).await, "1", "{point}");
@@ -41,12 +41,12 @@ async fn a_move_that_is_killed_at_any_step_is_finished_by_the_next_run() {
             .value("SELECT count(*) FROM audit_events WHERE action = 'app.exported'");
         assert!(["0", "1"].contains(&begun.await.as_str()), "{point}");
     }
-    let (status, told, errors) = run(&it.source, &export, &[]).await;
+    let (status, told, errors) = run_command(&it.source, &export, &[]).await;
     assert_eq!(status, 0, "{errors} {told}");
     let import = ["apps", "import", &folder, "--name", "moved", "--source-keys", &source];
     for point in IMPORT {
         let fault = format!("{point}=panic");
-        let (status, ..) = run(&it.target, &import, &[("FAILPOINTS", &fault)]).await;
+        let (status, ..) = run_command(&it.target, &import, &[("FAILPOINTS", &fault)]).await;
         assert_ne!(status, 0, "{point} is not on the way");
         it.target.refresh_directories().await;
         let apps = "SELECT count(*) FROM apps WHERE name = 'moved'";
@@ -57,7 +57,7 @@ async fn a_move_that_is_killed_at_any_step_is_finished_by_the_next_run() {
             assert_eq!(refused.problem(), (503, "app_moving"), "{point}");
         }
     }
-    let (status, told, errors) = run(&it.target, &import, &[]).await;
+    let (status, told, errors) = run_command(&it.target, &import, &[]).await;
     assert_eq!(status, 0, "{errors} {told}");
     assert!(told["receipt"].is_string());
     it.target.refresh_directories().await;
@@ -68,7 +68,8 @@ async fn a_move_that_is_killed_at_any_step_is_finished_by_the_next_run() {
 async fn assert_moved_once(it: &Move, connection: &Value) {
     let refused = it.reveal_at(&it.source, connection).await;
     assert_eq!(refused.problem(), (503, "app_moving"), "{}", id(connection));
-    let (status, told, errors) = run(&it.target, &["audit", "verify", "--app", "moved"], &[]).await;
+    let (status, told, errors) =
+        run_command(&it.target, &["audit", "verify", "--app", "moved"], &[]).await;
     assert_eq!(status, 0, "{errors} {told}");
     let exported = "SELECT count(*) FROM audit_events WHERE action = 'app.exported'";
     assert_eq!(it.target.database.value(exported).await, "1");
@@ -82,12 +83,13 @@ async fn an_end_that_is_killed_before_the_keys_are_destroyed_is_finished_by_the_
     it.export().await;
     let receipt = it.import().await.receipt;
     let end = ["apps", "export", "default", "--receipt", &receipt];
-    let (status, ..) = run(&it.source, &end, &[("FAILPOINTS", "export::moved=panic")]).await;
+    let (status, ..) =
+        run_command(&it.source, &end, &[("FAILPOINTS", "export::moved=panic")]).await;
     assert_ne!(status, 0);
     it.source.refresh_directories().await;
     assert_eq!(it.reveal_at(&it.source, &ada).await.problem(), (410, "app_moved"));
     assert_eq!(it.source.database.value(KEYS).await, "1");
-    let (status, _, errors) = run(&it.source, &end, &[]).await;
+    let (status, _, errors) = run_command(&it.source, &end, &[]).await;
     assert_eq!(status, 0, "{errors}");
     assert_eq!(it.source.database.value(KEYS).await, "0");
 }

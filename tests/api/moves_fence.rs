@@ -18,10 +18,7 @@ const PARKED: &str =
 #[tokio::test]
 async fn an_export_whose_fence_is_lifted_beside_it_stops_and_leaves_no_folder() {
     let it = Move::new().await;
-    it.source.sandbox.set_fault(it.source.exchange_is_slow().times(1)).unwrap();
-    let token = it.token_at(&it.source).await;
-    let pending = it.source.api.hand_in(&token, "ada", &it.source.connect()).await;
-    it.source.sandbox.calls_reached(it.source.bank.exchange(), 1).await;
+    let pending = it.code_in_flight().await;
     let key = it.receive().await;
     let aborting = async {
         let fences = "SELECT count(*) FROM app_fences";
@@ -241,10 +238,7 @@ async fn an_export_whose_connection_breaks_says_that_the_fence_stays_and_can_be_
         "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
          WHERE datname = current_database() AND query LIKE '%app_in_flight%' AND query NOT LIKE '%pg_stat_activity%'";
     let it = Move::new().await;
-    it.source.sandbox.set_fault(it.source.exchange_is_slow().times(1)).unwrap();
-    let token = it.token_at(&it.source).await;
-    let pending = it.source.api.hand_in(&token, "ada", &it.source.connect()).await;
-    it.source.sandbox.calls_reached(it.source.bank.exchange(), 1).await;
+    let pending = it.code_in_flight().await;
     let key = it.receive().await;
     let breaking = async {
         until("it broke", async || it.source.database.value(BREAK).await != "0").await;

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use strongroom::moves::MoveError;
 use strongroom::oauth::{Algorithm, signing_keys};
 
-use crate::moves::{Move, run};
-use crate::support::{Builder, TestApp, id};
+use crate::moves::Move;
+use crate::support::{Builder, TestApp, id, run_command};
 use crate::upstreams;
 
 /// Lets the deployment sign with another key; the one before is gone, as it is some time after a rotation.
@@ -19,7 +19,7 @@ async fn forget_signing_key(app: &TestApp) {
 
 async fn verified(app: &TestApp, more: &[&str]) -> (i32, Value) {
     let arguments = [&["audit", "verify", "--app", "moved"][..], more].concat();
-    let (status, told, _) = run(app, &arguments, &[]).await;
+    let (status, told, _) = run_command(app, &arguments, &[]).await;
     (status, told["apps"][0].clone())
 }
 

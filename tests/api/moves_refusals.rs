@@ -10,8 +10,8 @@ use strongroom::moves::{Manifest, MoveError, TYP, import};
 use strongroom::oauth::statements;
 use strongroom::vault::KeyOwner;
 
-use crate::moves::{Move, run};
-use crate::support::{Builder, TestApp, id};
+use crate::moves::Move;
+use crate::support::{Builder, TestApp, id, run_command};
 
 #[tokio::test]
 async fn a_folder_that_was_changed_is_refused_and_nothing_is_inserted() {
@@ -211,7 +211,7 @@ async fn a_trail_with_months_that_the_target_has_archived_is_refused_and_leaves_
     let archive = tempfile::tempdir().unwrap();
     let archive = ["audit", "archive", archive.path().to_str().unwrap()];
     it.target.link().await;
-    let (status, _, errors) = run(&it.target, &archive, &[]).await;
+    let (status, _, errors) = run_command(&it.target, &archive, &[]).await;
     assert_eq!(status, 0, "{errors}");
     it.export().await;
     let refused = it.import_as(&it.manifest().await, it.folder.path()).await;
@@ -245,7 +245,7 @@ async fn an_app_is_not_fenced_for_an_import_key_that_ends_before_its_import() {
     std::fs::write(&path, key.to_string()).unwrap();
     let folder = it.folder.path().to_str().unwrap();
     let export = ["apps", "export", "default", folder, "--for", path.to_str().unwrap()];
-    let (status, _, errors) = run(&it.source, &export, &[]).await;
+    let (status, _, errors) = run_command(&it.source, &export, &[]).await;
     assert_eq!(status, 2, "{errors}");
     assert_eq!(it.source.database.value("SELECT count(*) FROM app_fences").await, "0");
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use strongroom::moves::MoveError;
+use strongroom::moves::keys::ImportKey;
 use strongroom_dev::sandbox::{Effect, Fault};
 use tokio::task::JoinHandle;
 
@@ -22,6 +23,15 @@ async fn at_plaid() -> Move {
     let source = Bank::Plaid.by_hand().await;
     rotates(&source).await;
     Box::pin(Move::of(source)).await
+}
+
+/// An export that does not wait says that replicas lost work whose answer may still come.
+async fn assert_replicas_lost_work(it: &Move, key: &ImportKey) {
+    let busy = it.export_within(key, Duration::ZERO).await;
+    assert!(
+        matches!(&busy, Err(error @ MoveError::Busy(_)) if error.to_string().contains("lost their work")),
+        "{busy:?}"
+    );
 }
 
 async fn is_fenced(app: &TestApp) {
@@ -111,11 +121,7 @@ async fn an_export_waits_for_the_answer_of_a_replica_whose_work_was_taken_over()
     let it = Move::new().await;
     let pending = taken_over(&it, &it.source.connect()).await;
     let key = it.receive().await;
-    let busy = it.export_within(&key, Duration::ZERO).await;
-    assert!(
-        matches!(&busy, Err(error @ MoveError::Busy(_)) if error.to_string().contains("lost their work")),
-        "{busy:?}"
-    );
+    assert_replicas_lost_work(&it, &key).await;
     // It comes while the next export waits, and is kept.
     let answering = async {
         is_fenced(&it.source).await;
@@ -196,11 +202,7 @@ async fn an_export_waits_for_the_token_of_a_rotation_that_was_taken_over() {
     let (connection, old) = released(&it.source).await;
     let rotation = rotation_taken_over(&it).await;
     let key = it.receive().await;
-    let busy = it.export_within(&key, Duration::ZERO).await;
-    assert!(
-        matches!(&busy, Err(error @ MoveError::Busy(_)) if error.to_string().contains("lost their work")),
-        "{busy:?}"
-    );
+    assert_replicas_lost_work(&it, &key).await;
     let answering = async {
         is_fenced(&it.source).await;
         it.source.sandbox.clear_faults();

@@ -37,7 +37,7 @@ pub use keypair::{Keypair, base64};
 pub use line::Line;
 pub use oauth::OauthClient;
 pub use openid::{CLIENT, OpenId, SECRET};
-pub use process::{Process, command};
+pub use process::{Process, command, run_command};
 pub use proofs::{JWT_BEARER, PUBLIC_URL, ath, refusal, with_assertion};
 pub use proxy::{Cut, Proxy};
 pub use receiver::{Received, Receiver, Reply};

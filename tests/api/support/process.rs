@@ -134,3 +134,17 @@ pub fn command(stage: &Stage, variables: &[(&str, &str)]) -> Command {
     command.envs(variables.iter().copied());
     command
 }
+
+/// Runs a command with JSON as its output: its status, what it wrote, and its errors.
+pub async fn run_command(
+    stage: &Stage,
+    arguments: &[&str],
+    variables: &[(&str, &str)],
+) -> (i32, Value, String) {
+    let mut command = command(stage, variables);
+    command.args(arguments).args(["--output", "json"]).stderr(Stdio::piped());
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    let written = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    let errors = String::from_utf8(output.stderr).unwrap();
+    (output.status.code().unwrap_or(-1), written, errors)
+}
