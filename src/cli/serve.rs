@@ -5,7 +5,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::Failure;
 use crate::common::clock::Clock;
-use crate::common::tls;
+use crate::common::{RELEASE, tls};
 use crate::config::{Config, Environment, PublicUrl, UnknownVariable};
 use crate::http::connection;
 use crate::service::Service;
@@ -34,7 +34,7 @@ impl Serve {
             address = %service.address(),
             metrics = %service.metrics_address(),
             console = service.console_url().map(PublicUrl::as_str),
-            version = env!("CARGO_PKG_VERSION"),
+            version = RELEASE,
             "serving"
         );
         service.run(shutdown_signal()?).await?;

@@ -13,6 +13,7 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use super::{ConfigError, Environment, Reader};
+use crate::common::RELEASE;
 use crate::common::secret::SecretText;
 
 // Settings of the exporter: for traces alone, and for all signals.
@@ -201,7 +202,7 @@ fn read_resource(reader: &mut Reader<'_>) -> Vec<(String, String)> {
         }
     };
     default(SERVICE_NAME, "strongroom");
-    default("service.version", env!("CARGO_PKG_VERSION"));
+    default("service.version", RELEASE);
     attributes
 }
 
