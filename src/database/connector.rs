@@ -13,8 +13,10 @@ use super::Health;
 use super::refusal::more_hopeful;
 use crate::config::{DatabaseUrl, SessionAttrs};
 
-/// The lock timeout of a lone statement: short, because a locked row is retried outside of its batch.
-pub(super) const LOCK_TIMEOUT: Duration = Duration::from_millis(200);
+/// How long a statement waits for a lock: longer than a migration that got its tables needs for its work.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long one of a batch does: short, because a query whose row is locked is retried outside of its batch.
+const LOCK_TIMEOUT_OF_BATCHES: Duration = Duration::from_millis(200);
 /// A connection that was idle for longer is tested before its next use; under load none is.
 const TEST_AFTER_IDLE: Duration = Duration::from_secs(1);
 /// The time limit of that test.
@@ -29,6 +31,7 @@ pub struct Connector {
     last_good: Arc<AtomicUsize>,
     health: Health,
     timeout: Duration,
+    lock_timeout: Duration,
 }
 
 /// A connection with its state. Public only because the pool's trait requires it; the module is private.
@@ -120,6 +123,7 @@ impl Connector {
             last_good: Arc::default(),
             health,
             timeout,
+            lock_timeout: LOCK_TIMEOUT,
         }
     }
 
@@ -130,6 +134,12 @@ impl Connector {
     /// Lowers the statement timeout to `timeout`; never raises it.
     pub(super) fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = self.timeout.min(timeout);
+        self
+    }
+
+    /// Lowers the lock timeout to what suits batches.
+    pub(super) fn for_batches(mut self) -> Self {
+        self.lock_timeout = LOCK_TIMEOUT_OF_BATCHES;
         self
     }
 
@@ -186,7 +196,7 @@ impl Connector {
         // Shorter than the client's deadline: a slow server cancels the statement and the connection survives.
         let statement = self.timeout.saturating_sub(Duration::from_millis(500));
         let statement = statement.max(self.timeout / 2).as_millis();
-        let lock = LOCK_TIMEOUT.as_millis();
+        let lock = self.lock_timeout.as_millis();
         format!(
             // `idle_in_transaction_session_timeout` frees the locks of a client that went silent in a transaction.
             // Sequential scans are off because every statement has its index: a plan that reads a whole table is

@@ -111,7 +111,7 @@ impl Pools {
     /// Creates the pool for the batched queries of whatever runs in no thread that serves requests.
     #[must_use]
     pub fn batches(&self) -> Pool {
-        self.pool(self.own_batches_share())
+        self.batch_pool(self.own_batches_share())
     }
 
     /// Creates the pool for the batched queries of one of `workers` threads that serve requests; none if there are
@@ -120,7 +120,7 @@ impl Pools {
     pub fn worker_batches(&self, workers: usize) -> Option<Pool> {
         let workers = u32::try_from(workers).unwrap_or(u32::MAX).max(1);
         let share = self.batches_share().saturating_sub(self.own_batches_share()) / workers;
-        (share > 0).then(|| self.pool(share))
+        (share > 0).then(|| self.batch_pool(share))
     }
 
     /// Creates the pool for the background work.
@@ -185,6 +185,10 @@ impl Pools {
 
     fn pool(&self, size: u32) -> Pool {
         self.register(Pool::new(self.connector.clone(), size, self.wait))
+    }
+
+    fn batch_pool(&self, size: u32) -> Pool {
+        self.register(Pool::new(self.connector.clone().for_batches(), size, self.wait))
     }
 
     fn register(&self, pool: Pool) -> Pool {

@@ -14,13 +14,15 @@ use tokio::time::Instant;
 use super::database::{Database, StartError, connect_as_owner};
 use crate::config::DatabaseConfig;
 use crate::database::Fault;
+use crate::vault::VaultError;
 
-/// How long a migration waits for a lock, during which others wait behind it: less than a statement's own deadline.
-const GIVE_WAY: &str = "SET lock_timeout = '1s'";
+/// How long a migration waits for a lock, during which others wait behind it: less than the shortest that they wait for one
+/// (`database/connector.rs`), in earlier releases as well.
+const GIVE_WAY: &str = "SET lock_timeout = '100ms'";
 /// What is built beside traffic (`CREATE INDEX CONCURRENTLY`) makes nobody wait, and must not be broken off.
 const BE_PATIENT: &str = "SET lock_timeout = 0";
 /// How long traffic has the tables to itself between two attempts.
-const PAUSE: Duration = Duration::from_secs(2);
+const PAUSE: Duration = Duration::from_secs(1);
 /// How long the attempts go on.
 const PATIENCE: Duration = Duration::from_mins(10);
 
@@ -158,6 +160,7 @@ fn is_contention(error: &StartError) -> bool {
         StartError::Migration(
             MigrateError::Execute(cause) | MigrateError::ExecuteMigration(cause, _),
         ) => Fault::of(cause) == Fault::Contention,
+        StartError::Vault(VaultError::Database(cause)) => Fault::of(cause) == Fault::Contention,
         _ => false,
     }
 }

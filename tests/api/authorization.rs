@@ -3,10 +3,12 @@
 
 use std::collections::BTreeSet;
 
+use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::json;
 use strongroom::common::scope::Scope;
 
+use crate::outages::held_by_a_migration;
 use crate::support::{Answer, BOOTSTRAP_ID, TestApp, id};
 
 /// What an operation asks of its caller.
@@ -239,6 +241,21 @@ async fn each_scope_opens_what_it_is_for_and_nothing_else() {
                 assert!(challenge.contains(&expected), "{challenge}");
             }
         }
+    }
+}
+
+#[tokio::test]
+async fn no_operation_fails_because_a_migration_holds_its_tables() {
+    let app = TestApp::spawn().await;
+    let (connection, token) = (app.active("ada").await, app.token().await);
+    let operations = table().into_iter().map(|(method, path, _)| {
+        let operation = Operation::new(method, path, id(&connection));
+        let (app, token) = (&app, &token);
+        async move { (method, path, operation.call(app, Some(token)).await) }
+    });
+    let (answers, ()) = tokio::join!(join_all(operations), held_by_a_migration(&app));
+    for (method, path, answer) in answers {
+        assert!(answer.status < 500, "{method} {path}: {}", answer.text);
     }
 }
 
