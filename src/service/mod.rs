@@ -283,6 +283,8 @@ impl Service {
         events.feed.close();
         context.tasks.close();
         wait_for_calls(&context.tasks, grace).await;
+        // Who waits for more is answered as it is now: nothing happens here any more, and another replica goes on with it.
+        context.changes.close();
         api_handle.stop(true).await;
         if let Some(console) = console {
             console.stop(true).await;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use strongroom_dev::sandbox::{Effect, Fault};
 
-use crate::support::{Process, TestApp, for_user};
+use crate::support::{Process, TestApp, for_user, id, until};
 
 const EXCHANGE: &str = "auth/ExchangeToken";
 
@@ -67,6 +67,31 @@ async fn what_comes_in_during_the_shutdown_is_kept_for_another_replica() {
     while active().await != "2" {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+#[tokio::test]
+async fn who_waits_for_what_another_replica_will_do_is_answered_before_the_end() {
+    let stage = TestApp::builder().set("STRONGROOM_ANSWER_WITHIN", "600").stage().await;
+    let process = Process::serve(&stage, &[]).await;
+    let token = process.token().await;
+    let connected = process.api.hand_in(&token, "ada", &stage.connect()).await;
+    stage.sandbox.set_fault(stage.revocation_fails()).unwrap();
+    let (api, id) = (process.api.clone(), id(&connected.json).to_owned());
+    let delink = tokio::spawn(async move { api.delink(&token, &id).await });
+    // The next try is an hour away, as it is after many.
+    let postpone = "UPDATE connections SET due_at = strongroom_now() + interval '1 hour'
+                    WHERE revocation_attempts > 0 AND leased_until IS NULL";
+    let postponed =
+        "SELECT count(*) FROM connections WHERE due_at > strongroom_now() + interval '50 minutes'";
+    until("the first try has failed", async || {
+        stage.database.execute(postpone).await;
+        stage.database.value(postponed).await == "1"
+    })
+    .await;
+    process.terminate();
+    let answer = delink.await.unwrap();
+    assert_eq!((answer.status, answer.connection_status()), (202, "revoking"));
+    assert!(process.ended().await.success());
 }
 
 #[tokio::test]

@@ -79,7 +79,7 @@ pub async fn erase(
     answer(&issuer, &found)
 }
 
-/// Advances an erasure until it ends, or until `deadline`. Returns it as it then is.
+/// Advances an erasure until it ends, until `deadline`, or until this replica is about to end. Returns it as it then is.
 async fn wait_for_end(
     context: &Context,
     app: AppId,
@@ -97,7 +97,7 @@ async fn wait_for_end(
         let found = erasure::find(&mut conn, app, id).await?.ok_or_else(Problem::not_found)?;
         drop(conn);
         let left = deadline.saturating_duration_since(Instant::now());
-        if found.erased.is_some() || left.is_zero() {
+        if found.erased.is_some() || left.is_zero() || context.changes.is_closed() {
             return Ok(found);
         }
         tokio::time::sleep(POLL_INTERVAL.min(left)).await;

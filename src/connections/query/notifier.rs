@@ -2,6 +2,7 @@
 //! `revoking`.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
@@ -14,7 +15,10 @@ type Subscriptions = Arc<Mutex<HashMap<ConnectionId, (Arc<Notify>, usize)>>>;
 /// Wakes requests that wait for a change of their connection. Changes in another replica do not arrive here: a
 /// waiting request also polls the database.
 #[derive(Clone, Debug, Default)]
-pub struct ChangeNotifier(Subscriptions);
+pub struct ChangeNotifier {
+    subscriptions: Subscriptions,
+    closed: Arc<AtomicBool>,
+}
 
 /// A subscription to the changes of one connection. Ends when it is dropped.
 pub struct Subscription {
@@ -27,18 +31,31 @@ impl ChangeNotifier {
     /// Subscribes to the changes of `id`. Subscribe before reading the connection, so that no change between the two
     /// is missed.
     pub fn subscribe(&self, id: ConnectionId) -> Subscription {
-        let mut subscriptions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut subscriptions = self.subscriptions.lock().unwrap_or_else(PoisonError::into_inner);
         let (notify, count) = subscriptions.entry(id).or_default();
         *count += 1;
-        Subscription { id, notify: Arc::clone(notify), subscriptions: Arc::clone(&self.0) }
+        let notify = Arc::clone(notify);
+        Subscription { id, notify, subscriptions: Arc::clone(&self.subscriptions) }
     }
 
     /// Wakes every subscriber of `id`. Call it after the commit.
     pub fn notify(&self, id: ConnectionId) {
-        let subscriptions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let subscriptions = self.subscriptions.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((notify, _)) = subscriptions.get(&id) {
             notify.notify_waiters();
         }
+    }
+
+    /// Ends every wait, now and from now on: the process is about to end, and nothing changes in it any more.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        let subscriptions = self.subscriptions.lock().unwrap_or_else(PoisonError::into_inner);
+        subscriptions.values().for_each(|(notify, _)| notify.notify_waiters());
+    }
+
+    /// Returns whether there is nothing to wait for any more.
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
     }
 }
 
@@ -76,6 +93,6 @@ mod tests {
         notifier.notify(id);
         changes.await;
         drop((one, two));
-        assert!(notifier.0.lock().unwrap().is_empty());
+        assert!(notifier.subscriptions.lock().unwrap().is_empty());
     }
 }

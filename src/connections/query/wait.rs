@@ -10,7 +10,7 @@ use crate::connections::{ConnectionError, Context};
 /// Interval at which a waiting request polls the database, for changes that another replica makes.
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Waits until a connection's status is `done`, or until `deadline`. Returns the connection as it then is, or `None` if
+/// Waits until a connection's status is `done`, until `deadline`, or until this replica is about to end. Returns the connection as it then is, or `None` if
 /// the app has no such connection.
 pub async fn wait_until(
     context: &Context,
@@ -35,8 +35,9 @@ pub async fn wait_for(
         let change = subscription.changed();
         let found = context.batch(ViewQuery { app, id }).await?;
         let left = deadline.saturating_duration_since(Instant::now());
+        let over = left.is_zero() || context.changes.is_closed();
         match found {
-            Some(connection) if !done(&connection) && !left.is_zero() => {}
+            Some(connection) if !done(&connection) && !over => {}
             found => return Ok(found),
         }
         // A notification and a timeout are treated alike: the row decides.
