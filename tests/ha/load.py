@@ -132,7 +132,9 @@ class Load:
                 answer = await response.json() if text and "json" in response.content_type else text
         except (aiohttp.ClientError, TimeoutError) as error:
             answer = repr(error)
-            self.known.violation(f"{kind}: no answer by HTTP: {answer}")
+            # What a replica that is being replaced owes to those who had sent something, its test knows.
+            if replica not in self.out:
+                self.known.violation(f"{kind}: no answer by HTTP: {answer}")
         request.ended = time.monotonic()
         if isinstance(answer, dict):
             request.code = answer.get("code")

@@ -46,8 +46,9 @@ class Upgrade:
         self.database = Database(os.environ["DATABASE_URL"])
         self.service = Service(scratch, self.database.url, {"STRONGROOM_LOG": "warn"})
         self.load, self.bank = Load(1), Bank()
-        # Of each replica that was ended: its number, and when its drain began and was over.
+        # Of each replica that was ended: its number, its release, and when its drain began and was over.
         self.drains = []
+        self.runs = ["old"] * len(REPLICAS)
 
     def say(self, text):
         print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
@@ -76,7 +77,8 @@ class Upgrade:
         if status != 0:
             self.load.known.violation(f"a replica ended with status {status}")
         drained = time.monotonic()
-        self.drains.append((number, began, drained))
+        self.drains.append((number, self.runs[number], began, drained))
+        self.runs[number] = release
         self.service.start_replica(number, binary)
         while not await asyncio.to_thread(answers, f"{REPLICAS[number]}/readyz"):
             if time.monotonic() > drained + 60:
@@ -90,10 +92,13 @@ class Upgrade:
         await self.bank.note(self.load)
 
     def was_sent_elsewhere(self, request):
-        """Whether a replica that drained refused a request that was waiting in it, so that its caller tries another."""
-        return request.status == 503 and any(
+        """Whether a replica that drained refused a request that was waiting in it, so that its caller tries another. Some
+        earlier releases did not answer every request before they ended."""
+        refusals = {"new": (503,), "old": (503, 0)}
+        return any(
             request.replica == number and request.began < drained and request.ended > began
-            for number, began, drained in self.drains
+            and request.status in refusals[release]
+            for number, release, began, drained in self.drains
         )
 
 
