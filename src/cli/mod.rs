@@ -38,7 +38,9 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::config::{ConfigError, Environment};
+use crate::database::Fenced;
 use crate::service::StartError;
+use crate::vault::VaultError;
 use output::Output;
 
 /// Strongroom: the service behind a "connect your bank" button.
@@ -141,13 +143,23 @@ impl From<StartError> for Failure {
 
 impl From<sqlx::Error> for Failure {
     fn from(error: sqlx::Error) -> Self {
-        Self::other(error)
+        match Fenced::of(&error) {
+            Some(Fenced::Moving) => Self::other(
+                "the app is being moved to another deployment, and nothing of it changes here meanwhile; \
+                 `strongroom apps export APP --abort` takes the export back",
+            ),
+            Some(Fenced::Moved) => Self::other("the app has moved to another deployment"),
+            None => Self::other(error),
+        }
     }
 }
 
-impl From<crate::vault::VaultError> for Failure {
-    fn from(error: crate::vault::VaultError) -> Self {
-        Self::other(error)
+impl From<VaultError> for Failure {
+    fn from(error: VaultError) -> Self {
+        match error {
+            VaultError::Database(error) => error.into(),
+            error => Self::other(error),
+        }
     }
 }
 

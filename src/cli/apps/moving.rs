@@ -202,7 +202,8 @@ impl Import {
         let imported = imported.map_err(failure)?;
         output.result(&imported, || {
             format!(
-                "{}: {}, and the trail goes on after link {}. The app serves here.\nKeep this deployment's key \
+                "{}: {}, and the trail goes on after link {}. The app serves here \
+                 from the moment in which every replica has read it, within a second.\nKeep this deployment's key \
                  set (/.well-known/jwks.json) for `audit verify --jwks`.\nEnd the app at the source: strongroom apps export {} \
                  --receipt {}",
                 imported.app,
