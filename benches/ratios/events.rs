@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
-use crate::machine::Stage;
+use crate::machine::{self, Stage};
 use crate::product::Product;
 
 const ENDPOINTS: usize = 20;
@@ -32,16 +32,20 @@ const TYPES: [&str; 9] = [
 
 type Delays = Arc<Mutex<Vec<Duration>>>;
 
-/// Sends events for so long and prints how late they arrived.
+/// Sends events for so long and prints how late they arrived, and what a delivery costs; before, the same of the floor.
 pub async fn run(stage: &Stage, service: &Product<'_>, seconds: u64) {
     let delays = Delays::default();
+    let mut urls = Vec::new();
     for number in 0..ENDPOINTS {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-        let url = format!("http://{}/hook", listener.local_addr().unwrap());
-        let hangs = number == 0;
-        tokio::spawn(listen(listener, hangs, Arc::clone(&delays)));
-        service.add_webhook(&url, TYPES[number % TYPES.len()]).await;
+        urls.push(format!("http://{}/hook", listener.local_addr().unwrap()));
+        tokio::spawn(listen(listener, number == 0, Arc::clone(&delays)));
     }
+    floor(&urls[1..], &delays, Duration::from_secs(seconds)).await;
+    for (number, url) in urls.iter().enumerate() {
+        service.add_webhook(url, TYPES[number % TYPES.len()]).await;
+    }
+    let cpu_before = (service.cpu(), stage.postgres_cpu());
     let mut conn = PgConnection::connect(&stage.url("product")).await.unwrap();
     let began = Instant::now();
     let mut ticks = tokio::time::interval(Duration::from_millis(100));
@@ -57,11 +61,61 @@ pub async fn run(stage: &Stage, service: &Product<'_>, seconds: u64) {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let took = began.elapsed();
-    let mut delays = std::mem::take(&mut *delays.lock().unwrap());
+    let (of_service, of_postgres) =
+        (service.cpu() - cpu_before.0, stage.postgres_cpu() - cpu_before.1);
+    let delays = std::mem::take(&mut *delays.lock().unwrap());
+    let each = |cpu: Duration| cpu.as_secs_f64() * 1e6 / delays.len() as f64;
+    let (each_service, each_postgres) = (each(of_service), each(of_postgres));
+    println!(
+        "of {expected} deliveries to endpoints that answer, with {each_service:.0} µs of the service's CPU each and {each_postgres:.0} of PostgreSQL's:"
+    );
+    tell(delays, took);
+}
+
+/// The least that a delivery can cost: a process that has the bodies in memory and posts as many in the same time.
+async fn floor(urls: &[String], delays: &Delays, seconds: Duration) {
+    let process = machine::play("--poster", Some(&urls.join(",")));
+    tokio::time::sleep(seconds).await;
+    let cpu = machine::cpu(process.0.id());
+    let delays = std::mem::take(&mut *delays.lock().unwrap());
+    drop(process);
+    println!(
+        "the floor, which only posts, with {:.0} µs of CPU each:",
+        cpu.as_secs_f64() * 1e6 / delays.len() as f64
+    );
+    tell(delays, seconds);
+}
+
+/// Posts to these URLs in turn, as often as the product does, for as long as it lives.
+pub fn post(urls: &str) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let client = reqwest::Client::new();
+        let urls: Vec<String> = urls.split(',').map(str::to_owned).collect();
+        let a_tick = A_SECOND as usize / 10 * urls.len() / TYPES.len();
+        let mut ticks = tokio::time::interval(Duration::from_millis(100));
+        loop {
+            ticks.tick().await;
+            for number in 0..a_tick {
+                let call = client.post(&urls[number % urls.len()]).body(body());
+                tokio::spawn(async move { call.send().await.unwrap().bytes().await.unwrap() });
+            }
+        }
+    });
+}
+
+/// As long as an event of a connection.
+fn body() -> String {
+    let now = time::OffsetDateTime::now_utc();
+    let now = now.format(&time::format_description::well_known::Rfc3339).unwrap();
+    serde_json::json!({ "timestamp": now, "data": "x".repeat(900) }).to_string()
+}
+
+fn tell(mut delays: Vec<Duration>, took: Duration) {
     delays.sort_unstable();
     let at = |percent: usize| delays.get(delays.len() * percent / 100).copied();
     println!(
-        "{} of {expected} deliveries to endpoints that answer, {:.0} a second; late by {:?} (half), {:?} (99 of 100), {:?} (all)",
+        "    {} deliveries, {:.0} a second; late by {:?} (half), {:?} (99 of 100), {:?} (all)",
         delays.len(),
         delays.len() as f64 / took.as_secs_f64(),
         at(50),

@@ -86,15 +86,16 @@ impl Stage {
 
 /// Starts this program in another role, with its argument; its first line is its address.
 fn role(role: &str, argument: Option<&str>) -> (SocketAddr, Process) {
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .arg(role)
-        .args(argument)
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut process = play(role, argument);
     let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    (line.trim().parse().unwrap(), Process(child))
+    BufReader::new(process.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    (line.trim().parse().unwrap(), process)
+}
+
+/// Starts this program in another role.
+pub fn play(role: &str, argument: Option<&str>) -> Process {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    Process(command.arg(role).args(argument).stdout(Stdio::piped()).spawn().unwrap())
 }
 
 fn serve(route: impl Fn() -> actix_web::Route + Clone + Send + 'static) {

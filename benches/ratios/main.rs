@@ -95,6 +95,7 @@ fn main() {
         Some("--upstream") => return machine::upstream(arguments.next().as_deref()),
         Some("--bare") => return machine::bare(),
         Some("--proxy") => return machine::proxy(&arguments.next().unwrap()),
+        Some("--poster") => return events::post(&arguments.next().unwrap()),
         _ => {}
     }
     let runtime =
