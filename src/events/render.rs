@@ -4,7 +4,7 @@
 //! an ended erasure do not change, so they are read.
 
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::endpoints::Webhook;
 use super::kind::EventType;
@@ -25,12 +25,12 @@ pub(super) async fn data(
     taken: &[Taken],
 ) -> sqlx::Result<Vec<String>> {
     let of_connections = |event: &&Taken| event.kind.starts_with("connection.");
-    let snapshots: Vec<Value> = taken
+    let (ids, snapshots): (Vec<_>, Vec<_>) = taken
         .iter()
         .filter(of_connections)
-        .map(|event| event.snapshot.clone().unwrap_or(Value::Null))
-        .collect();
-    let mut connections = snapshot::connections(conn, &snapshots).await?.into_iter();
+        .map(|event| (event.subject_id(), event.snapshot.as_deref().unwrap_or("null")))
+        .unzip();
+    let mut connections = snapshot::connections(conn, &ids, &snapshots).await?.into_iter();
     let mut rendered = Vec::with_capacity(taken.len());
     for event in taken {
         let data = if of_connections(&event) {
@@ -66,12 +66,12 @@ async fn other(
             None => None,
         },
         Some(EventType::ClientDisabled) => event
-            .snapshot
+            .snapshot()
             .as_ref()
             .and_then(oauth::snapshot::client)
             .and_then(|(client, secrets)| text(&Shown { client: &client, secrets: &secrets })),
         Some(EventType::WebhookDisabled | EventType::WebhookTest) => {
-            event.snapshot.as_ref().and_then(Webhook::of_snapshot).as_ref().and_then(text)
+            event.snapshot().as_ref().and_then(Webhook::of_snapshot).as_ref().and_then(text)
         }
         _ => None,
     })

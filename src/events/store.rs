@@ -21,7 +21,8 @@ pub(super) struct Taken {
     pub(super) sequence: Option<i64>,
     pub(super) user_id: Option<Uuid>,
     pub(super) subject: String,
-    pub(super) snapshot: Option<Value>,
+    /// JSON, as text: most of it goes back to PostgreSQL as it is.
+    pub(super) snapshot: Option<String>,
     endpoint_id: Option<Uuid>,
     ordinal: i64,
 }
@@ -30,6 +31,11 @@ impl Taken {
     /// The id of what it is about, if that is a UUID.
     pub(super) fn subject_id(&self) -> Option<Uuid> {
         self.subject.parse().ok()
+    }
+
+    /// What the trigger kept of it.
+    pub(super) fn snapshot(&self) -> Option<Value> {
+        serde_json::from_str(self.snapshot.as_deref()?).ok()
     }
 }
 
@@ -99,7 +105,8 @@ pub(super) async fn take(conn: &mut Conn, app: AppId, limit: i64) -> sqlx::Resul
          WHERE app_id = $1 AND ordinal = ANY (ARRAY(
             SELECT ordinal FROM event_outbox WHERE app_id = $1
             ORDER BY ordinal LIMIT $2 FOR UPDATE SKIP LOCKED))
-         RETURNING id, type AS kind, at, sequence, user_id, subject, snapshot, endpoint_id, ordinal"#,
+         RETURNING id, type AS kind, at, sequence, user_id, subject, snapshot::text AS snapshot, endpoint_id,
+            ordinal"#,
         app.uuid(),
         limit,
     )

@@ -8,12 +8,13 @@ use std::time::Duration;
 use actix_web::dev::Payload;
 use actix_web::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use actix_web::{FromRequest, HttpRequest, web};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt as _;
 use serde::de::DeserializeOwned;
 
 use super::connection;
 use super::problem::{Problem, ProblemCode};
-use crate::common::strict_json::Objects;
+use crate::common::strict_json::{self, Objects};
 
 /// The maximum size of a body on Strongroom's own endpoints, in bytes.
 pub const MAX_BODY: usize = 64 * 1024;
@@ -83,13 +84,34 @@ pub async fn read_passed(
 }
 
 async fn read_up_to(payload: web::Payload, max: usize) -> Result<Bytes, Problem> {
-    let read = tokio::time::timeout(BODY_TIMEOUT, payload.to_bytes_limited(max)).await;
-    match read {
-        Ok(Ok(Ok(bytes))) => Ok(bytes),
-        Ok(Ok(Err(_))) => Err(unreadable()),
-        Ok(Err(_)) => Err(too_large(max)),
-        Err(_) => Err(too_slow(BODY_TIMEOUT)),
+    let read = tokio::time::timeout(BODY_TIMEOUT, collect(payload, max)).await;
+    read.unwrap_or_else(|_| Err(too_slow(BODY_TIMEOUT)))
+}
+
+/// Collects a body. As a rule it comes in one piece, which is not copied: a buffer for the largest would cost more than
+/// reading what is in it.
+async fn collect(mut payload: web::Payload, max: usize) -> Result<Bytes, Problem> {
+    let mut next = async || {
+        let piece = payload.next().await.transpose();
+        piece.map_err(|_| unreadable())
+    };
+    let Some(first) = next().await? else { return Ok(Bytes::new()) };
+    let mut whole = BytesMut::new();
+    let mut length = first.len();
+    while let Some(piece) = next().await? {
+        if whole.is_empty() {
+            whole.extend_from_slice(&first);
+        }
+        length += piece.len();
+        if length > max {
+            return Err(too_large(max));
+        }
+        whole.extend_from_slice(&piece);
     }
+    if length > max {
+        return Err(too_large(max));
+    }
+    Ok(if whole.is_empty() { first } else { whole.freeze() })
 }
 
 pub(super) fn too_large(max: usize) -> Problem {
@@ -133,6 +155,11 @@ pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     if bytes.trim_ascii_start().first() != Some(&b'{') {
         return Err(Problem::invalid_field("body", "must be a JSON object"));
     }
+    // Where an error is takes a note of every field: only if there is one.
+    strict_json::from_slice(bytes).or_else(|_| parse_with_paths(bytes))
+}
+
+fn parse_with_paths<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let parsed = serde_path_to_error::deserialize(Objects(&mut deserializer)).map_err(|error| {
         let path = error.path().to_string();

@@ -26,8 +26,9 @@ use crate::common::spans;
 use crate::common::trace::TraceContext;
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const TRACEPARENT: &str = "traceparent";
-const TRACESTATE: &str = "tracestate";
+// A name that is a text would be parsed, and copied, for each request.
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// The span of a request. It holds what an operator searches for and nothing that a caller chose,
 /// which could be a secret or a name: the route's pattern rather than the path, no query, no
@@ -40,7 +41,8 @@ struct Route(Option<String>);
 
 impl RootSpanBuilder for RequestSpan {
     fn on_request_start(request: &ServiceRequest) -> Span {
-        let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
+        let header =
+            |name: HeaderName| request.headers().get(name).and_then(|value| value.to_str().ok());
         let trace = TraceContext::continued_from(header(TRACEPARENT), header(TRACESTATE));
         let request_id = request.extensions().get::<RequestId>().copied();
         let route = Route(request.match_pattern());

@@ -24,8 +24,8 @@ pub fn said(provider: Provider, status: u16, body: &[u8]) -> Option<Said> {
 /// Calls the providers. Clones share connections and limits.
 #[derive(Clone, Debug)]
 pub struct Client {
-    dapi: Transport,
-    plaid: Transport,
+    dapi: Arc<Transport>,
+    plaid: Arc<Transport>,
     settings: Arc<ProvidersConfig>,
     gate: Gate,
     metrics: Metrics,
@@ -41,8 +41,8 @@ impl Client {
         gate: Gate,
         metrics: Metrics,
     ) -> reqwest::Result<Self> {
-        let dapi = Transport::new(&settings.dapi)?;
-        let plaid = Transport::new(&settings.plaid)?;
+        let dapi = Arc::new(Transport::new(&settings.dapi)?);
+        let plaid = Arc::new(Transport::new(&settings.plaid)?);
         Ok(Self { dapi, plaid, settings, gate, metrics })
     }
 

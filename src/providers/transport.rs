@@ -90,7 +90,7 @@ pub(super) struct Outgoing<'a, B> {
 }
 
 /// The connections to one provider.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Transport {
     kept: reqwest::Client,
     /// Reuses only what was in use a moment ago (ADR 31).

@@ -1,19 +1,20 @@
 //! Connections as they were when an event was written, from the columns that its trigger kept.
 
-use serde_json::Value;
+use uuid::Uuid;
 
 use super::view::Row;
 use crate::common::ids::{AppId, ConnectionId};
 use crate::connections::model::Connection;
 use crate::database::Conn;
 
-/// Converts snapshots of the view's columns by the conversion that `GET` uses. The output is `None` for what is not a
-/// snapshot of a connection.
+/// Converts snapshots of the view's columns, which are JSON, by the conversion that `GET` uses. The output is `None` for
+/// what is not a snapshot of the connection with the id that stands beside it.
 ///
 /// PostgreSQL converts the columns from JSON, because it wrote them: a time or an array has one spelling for both ways.
 pub async fn connections(
     conn: &mut Conn,
-    snapshots: &[Value],
+    ids: &[Option<Uuid>],
+    snapshots: &[&str],
 ) -> sqlx::Result<Vec<Option<Connection>>> {
     if snapshots.is_empty() {
         return Ok(Vec::new());
@@ -29,7 +30,7 @@ pub async fn connections(
                 c.replaced_by AS "replaced_by: ConnectionId", c.attention_type, c.attention_since,
                 c.last_used_at, c.institution_id, c.institution_name, c.accounts AS "accounts: _",
                 c.duplicate_of AS "duplicate_of: ConnectionId"
-         FROM unnest($1::jsonb[]) WITH ORDINALITY AS s (snapshot, n)
+         FROM unnest($1::text[]::jsonb[]) WITH ORDINALITY AS s (snapshot, n)
          CROSS JOIN LATERAL jsonb_to_record(CASE jsonb_typeof(s.snapshot) WHEN 'object' THEN s.snapshot
                                             ELSE '{}' END) AS c (
             app_id uuid, id uuid, status text, client_user_id text, provider text, login_id text,
@@ -41,18 +42,15 @@ pub async fn connections(
             institution_name text, accounts jsonb, duplicate_of uuid)
          WHERE c.id IS NOT NULL AND c.app_id IS NOT NULL
          ORDER BY s.n"#,
-        snapshots,
+        snapshots as &[&str],
     )
     .fetch_all(conn)
     .await?;
     // A row is left out only if its snapshot is none; then the others are found by their ids.
     let mut rows = rows.into_iter().peekable();
-    let is_of = |row: &Row, snapshot: &Value| {
-        snapshot.get("id").and_then(Value::as_str) == Some(&row.id.uuid().to_string())
-    };
-    Ok(snapshots
+    Ok(ids
         .iter()
-        .map(|snapshot| rows.next_if(|row| is_of(row, snapshot)))
+        .map(|id| rows.next_if(|row| *id == Some(row.id.uuid())))
         .map(|row| row.and_then(|row| Connection::try_from(row).ok()))
         .collect())
 }
