@@ -57,7 +57,7 @@ fn open(signed_in: &SignedIn, sessions: &[ListedSession]) -> Markup {
                 thead { tr { th { "Operator" } th { "Begun" } th { "From" } th { "Last seen" } th { "Ends" } @if signed_in.may(Role::Admin) { th { "End" } } } }
                 tbody {
                     @for session in sessions {
-                        tr {
+                        tr id=(session.id) {
                             th scope="row" { (session.operator) @if session.id == signed_in.session.session { " (this one)" } }
                             td { (moment(session.created_at)) }
                             td { @if let Some(ip) = &session.ip { (ip) } }
@@ -67,7 +67,7 @@ fn open(signed_in: &SignedIn, sessions: &[ListedSession]) -> Markup {
                                 td {
                                     form method="post" action={ "/operators/sessions/" (session.id) "/end" } {
                                         (token_field(signed_in))
-                                        button.quiet type="submit" { "End it" }
+                                        button.quiet type="submit" aria-label={ "End it: the session of " (session.operator) ", begun " (session.created_at.date()) } { "End it" }
                                     }
                                 }
                             }

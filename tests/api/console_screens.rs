@@ -199,7 +199,7 @@ async fn an_id_that_is_no_connections_leads_to_what_it_names() {
     for (text, leads_to) in [
         (format!("ord_{some}"), format!("{at}/incident/ord_{some}")),
         (format!("apr_{some}"), format!("{at}/approvals/apr_{some}")),
-        (format!("ops_{some}"), "/operators".to_owned()),
+        (format!("ops_{some}"), format!("/operators#ops_{some}")),
         (format!("cs_{session}"), format!("{at}/users/usr_{user}")),
     ] {
         let found = browser.get(&format!("{at}/connections?text={text}")).await;

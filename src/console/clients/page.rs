@@ -126,7 +126,7 @@ fn secret_row(place: &Place<'_>, shown: &Shown, secret: &SecretInfo) -> Markup {
                     @if shown.secrets.len() > 1 && !shown.client.bootstrap {
                         form method="post" action=(end) {
                             (form_token(place.viewer.token))
-                            button.quiet type="submit" { "End it now" }
+                            button.quiet type="submit" aria-label={ "End it now: " (secret.id) } { "End it now" }
                         }
                     }
                 }

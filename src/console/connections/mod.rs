@@ -46,8 +46,8 @@ pub async fn elsewhere(conn: &mut Conn, app: AppId, query: &Query) -> sqlx::Resu
     if let Ok(id) = text.parse::<ApprovalId>() {
         return Ok(Some(format!("/apps/{app}/approvals/{id}")));
     }
-    if text.parse::<OperatorSessionId>().is_ok() {
-        return Ok(Some("/operators".to_owned()));
+    if let Ok(id) = text.parse::<OperatorSessionId>() {
+        return Ok(Some(format!("/operators#{id}")));
     }
     let Ok(session) = text.parse::<SessionId>() else { return Ok(None) };
     let user = store::user_of_session(conn, app, session).await?;

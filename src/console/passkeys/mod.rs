@@ -55,7 +55,7 @@ fn item(passkey: &Passkey, signed_in: &SignedIn) -> Markup {
             form method="post" action="/passkeys/remove" {
                 (token_field(signed_in))
                 input type="hidden" name="id" value=(URL_SAFE_NO_PAD.encode(&passkey.id));
-                button { "Remove" }
+                button aria-label={ "Remove " (passkey.label) } { "Remove" }
             }
         }
     }
