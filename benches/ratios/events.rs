@@ -61,8 +61,10 @@ pub async fn run(stage: &Stage, service: &Product<'_>, seconds: u64) {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let took = began.elapsed();
-    let (of_service, of_postgres) =
-        (service.cpu() - cpu_before.0, stage.postgres_cpu() - cpu_before.1);
+    let (of_service, of_postgres) = (
+        service.cpu().saturating_sub(cpu_before.0),
+        stage.postgres_cpu().saturating_sub(cpu_before.1),
+    );
     let delays = std::mem::take(&mut *delays.lock().unwrap());
     let each = |cpu: Duration| cpu.as_secs_f64() * 1e6 / delays.len() as f64;
     let (each_service, each_postgres) = (each(of_service), each(of_postgres));

@@ -159,8 +159,8 @@ fn is_contention(error: &StartError) -> bool {
     match error {
         StartError::Migration(
             MigrateError::Execute(cause) | MigrateError::ExecuteMigration(cause, _),
-        ) => Fault::of(cause) == Fault::Contention,
-        StartError::Vault(VaultError::Database(cause)) => Fault::of(cause) == Fault::Contention,
+        )
+        | StartError::Vault(VaultError::Database(cause)) => Fault::of(cause) == Fault::Contention,
         _ => false,
     }
 }

@@ -54,6 +54,7 @@ impl ChangeNotifier {
     }
 
     /// Returns whether there is nothing to wait for any more.
+    #[must_use]
     pub fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
     }
