@@ -8,7 +8,7 @@ use reqwest::Method;
 use serde_json::json;
 use strongroom::common::scope::Scope;
 
-use crate::outages::held_by_a_migration;
+use crate::outages::during_a_migration;
 use crate::support::{Answer, BOOTSTRAP_ID, TestApp, id};
 
 /// What an operation asks of its caller.
@@ -253,8 +253,7 @@ async fn no_operation_fails_because_a_migration_holds_its_tables() {
         let (app, token) = (&app, &token);
         async move { (method, path, operation.call(app, Some(token)).await) }
     });
-    let (answers, ()) = tokio::join!(join_all(operations), held_by_a_migration(&app));
-    for (method, path, answer) in answers {
+    for (method, path, answer) in during_a_migration(&app, join_all(operations)).await {
         assert!(answer.status < 500, "{method} {path}: {}", answer.text);
     }
 }
