@@ -373,7 +373,8 @@ pub async fn during_a_migration<T>(app: &TestApp, requests: impl Future<Output =
 async fn requests_wait_while_a_migration_holds_every_table() {
     let app = TestApp::spawn().await;
     let (active, token) = (app.active("ada").await, app.token().await);
-    let answers = during_a_migration(&app, one_of_each(&app, &token, &active, 0)).await;
+    let requests = Box::pin(one_of_each(&app, &token, &active, 0));
+    let answers = during_a_migration(&app, requests).await;
     let statuses: Vec<_> = answers.iter().map(|answer| answer.status).collect();
     assert_eq!(statuses, [200, 200, 200, 201, 200, 201, 200, 200, 200, 401]);
 }
