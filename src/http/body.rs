@@ -91,27 +91,22 @@ async fn read_up_to(payload: web::Payload, max: usize) -> Result<Bytes, Problem>
 /// Collects a body. As a rule it comes in one piece, which is not copied: a buffer for the largest would cost more than
 /// reading what is in it.
 async fn collect(mut payload: web::Payload, max: usize) -> Result<Bytes, Problem> {
-    let mut next = async || {
-        let piece = payload.next().await.transpose();
-        piece.map_err(|_| unreadable())
-    };
-    let Some(first) = next().await? else { return Ok(Bytes::new()) };
-    let mut whole = BytesMut::new();
-    let mut length = first.len();
-    while let Some(piece) = next().await? {
-        if whole.is_empty() {
-            whole.extend_from_slice(&first);
-        }
-        length += piece.len();
-        if length > max {
+    let mut body = Bytes::new();
+    while let Some(piece) = payload.next().await {
+        let piece = piece.map_err(|_| unreadable())?;
+        if body.len() + piece.len() > max {
             return Err(too_large(max));
         }
-        whole.extend_from_slice(&piece);
+        body = if body.is_empty() { piece } else { joined(body, &piece) };
     }
-    if length > max {
-        return Err(too_large(max));
-    }
-    Ok(if whole.is_empty() { first } else { whole.freeze() })
+    Ok(body)
+}
+
+/// Appends a piece to a body, whose buffer is used again.
+fn joined(body: Bytes, piece: &[u8]) -> Bytes {
+    let mut whole = BytesMut::from(body);
+    whole.extend_from_slice(piece);
+    whole.freeze()
 }
 
 pub(super) fn too_large(max: usize) -> Problem {
