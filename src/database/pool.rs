@@ -126,7 +126,7 @@ impl Pools {
     /// Creates the pool for the background work.
     #[must_use]
     pub fn background(&self) -> Pool {
-        self.pool(self.background_share())
+        self.pool(self.connector.clone(), self.background_share())
     }
 
     /// Creates the pool for one of `workers` threads that serve requests.
@@ -134,7 +134,7 @@ impl Pools {
     pub fn worker(&self, workers: usize) -> Pool {
         let workers = u32::try_from(workers).unwrap_or(1).max(1);
         let rest = self.shared().saturating_sub(self.batches_share() + self.background_share());
-        self.pool((rest / workers).max(1))
+        self.pool(self.connector.clone(), (rest / workers).max(1))
     }
 
     /// Creates the pool for operators' queries over many rows. The statement timeout is three seconds: a longer
@@ -142,14 +142,14 @@ impl Pools {
     #[must_use]
     pub fn operators(&self) -> Pool {
         let connector = self.connector.clone().with_timeout(OPERATORS_LIMIT);
-        self.register(Pool::new(connector, self.operators_share(), self.wait))
+        self.pool(connector, self.operators_share())
     }
 
     /// Creates the pool of the console's pages, with the time limit of operators' queries.
     #[must_use]
     pub fn console(&self) -> Pool {
         let connector = self.connector.clone().with_timeout(OPERATORS_LIMIT);
-        self.register(Pool::new(connector, self.console, self.wait))
+        self.pool(connector, self.console)
     }
 
     /// Creates the pool for what the whole process depends on: the readiness check's write, and the refresh of
@@ -183,12 +183,12 @@ impl Pools {
         self.connections.saturating_sub(others).max(1)
     }
 
-    fn pool(&self, size: u32) -> Pool {
-        self.register(Pool::new(self.connector.clone(), size, self.wait))
+    fn pool(&self, connector: Connector, size: u32) -> Pool {
+        self.register(Pool::new(connector, size, self.wait))
     }
 
     fn batch_pool(&self, size: u32) -> Pool {
-        self.register(Pool::new(self.connector.clone().for_batches(), size, self.wait))
+        self.pool(self.connector.clone().for_batches(), size)
     }
 
     fn register(&self, pool: Pool) -> Pool {
