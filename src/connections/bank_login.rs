@@ -63,8 +63,8 @@ pub struct LockedBankLogin {
     pub login: BankLogin,
 }
 
-/// Limits the wait for each lock of this transaction to 200 ms (SQLSTATE 55P03 after that), as for a
-/// batch: the caller retries or postpones.
+/// Limits the wait for each lock of this transaction to 200 ms (SQLSTATE 55P03 after that), as for a batch: the
+/// caller retries or postpones.
 pub async fn wait_briefly(conn: &mut Conn) -> sqlx::Result<()> {
     sqlx::query!("SELECT set_config('lock_timeout', '200ms', true)").fetch_one(conn).await?;
     Ok(())

@@ -7,8 +7,7 @@ use sqlx::Executor as _;
 use super::Conn;
 
 /// The code's checks are correct at this isolation level only: after waiting for a lock, a statement rereads
-/// the row. The lock timeout is set for connections of the batches, and for those that come
-/// through a pooler.
+/// the row. The lock timeout is set for connections of the batches, and for those that come through a pooler.
 const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = '2s'";
 
 /// One snapshot for all reads of the transaction.

@@ -10,8 +10,8 @@ use crate::connections::{ConnectionError, Context};
 /// Interval at which a waiting request polls the database, for changes that another replica makes.
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Waits until a connection's status is `done`, until `deadline`, or until this replica is about to end. Returns the connection as it then is, or `None` if
-/// the app has no such connection.
+/// Waits until a connection's status is `done`, until `deadline`, or until this replica is about to end. Returns the
+/// connection as it then is, or `None` if the app has no such connection.
 pub async fn wait_until(
     context: &Context,
     app: AppId,
