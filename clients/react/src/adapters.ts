@@ -156,8 +156,14 @@ export function sandboxLink(sandboxUrl: string, options: SandboxLinkOptions = {}
       else onExit();
     };
     window.addEventListener("message", hear);
+    // A window can be gone before what it said last is heard: it is looked at once more.
+    let gone = false;
     const closed = setInterval(() => {
       if (!popup.closed) return;
+      if (!gone) {
+        gone = true;
+        return;
+      }
       stop();
       onExit();
     }, CLOSED_CHECK_MILLIS);

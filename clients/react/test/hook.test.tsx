@@ -359,6 +359,22 @@ describe("the bank link", () => {
     await shows("idle");
   });
 
+  it("is heard if its popup is gone before what it said arrives", () => {
+    vi.useFakeTimers();
+    const popup = { closed: false, close: vi.fn() };
+    vi.spyOn(window, "open").mockReturnValue(popup as never);
+    const events = { onResult: vi.fn(), onExit: vi.fn() };
+    sandboxLink("http://sandbox.test:8081")(events);
+    popup.closed = true;
+    vi.advanceTimersByTime(500);
+    const data = { source: "dapi-sandbox-connect", event: "success", result: RESULT };
+    window.dispatchEvent(new MessageEvent("message", { origin: "http://sandbox.test:8081", data }));
+    expect(events.onResult).toHaveBeenCalledExactlyOnceWith(RESULT);
+    vi.advanceTimersByTime(5_000);
+    expect(events.onExit).not.toHaveBeenCalled();
+    vi.useRealTimers();
+  });
+
   it("may be the sandbox's Link, whose popup is there before its token is", async () => {
     const popup = { closed: false, close: vi.fn(), location: { replace: vi.fn() } };
     const open = vi.spyOn(window, "open").mockReturnValue(popup as never);
