@@ -38,10 +38,10 @@ pub fn refusal_page(req: &HttpRequest, refusal: &Refusal) -> HttpResponse {
                 ", as the log and the trail have it."
             }
         }
-        @match (kept, &signed_in, sign_in_to) {
-            (Some(kept), Some(signed_in), Some(page)) => (again(kept, signed_in, page)),
-            (_, _, Some(page)) => p { a.button href={ "/sign-in?to=" (encoded(page)) } { "Sign in again" } },
-            _ => {},
+        @match (kept, sign_in_to) {
+            (Some(kept), page) => (again(kept, page.as_deref())),
+            (None, Some(page)) => p { a.button href={ "/sign-in?to=" (encoded(page)) } { "Sign in again" } },
+            (None, None) => {},
         }
         p { a href="/" { "To the start" } }
     };
@@ -50,22 +50,25 @@ pub fn refusal_page(req: &HttpRequest, refusal: &Refusal) -> HttpResponse {
     page.with_status(*status)
 }
 
-/// Returns the two steps by which a form that came too late is sent after all. The sign-in keeps the session, so the form stays
-/// good; without a passkey it happens in another tab.
-fn again(kept: &KeptForm, signed_in: &SignedIn, page: &str) -> Markup {
+/// Returns the steps by which a form that came too late is sent after all: first the sign-in, if it leads to a page. A sign-in that
+/// keeps the session keeps the form good; another session shows the form once more before it takes it. Without a passkey it
+/// happens in another tab.
+fn again(kept: &KeptForm, sign_in_to: Option<&str>) -> Markup {
     html! {
         p { "What you filled in is kept on this page." }
         ol {
-            li {
-                form.sign-in data-passkey data-then="again" hidden {
-                    button { "Prove it with a passkey" }
-                    p role="status" data-status {}
+            @if let Some(page) = sign_in_to {
+                li {
+                    form.sign-in data-passkey data-then="again" hidden {
+                        button { "Prove it with a passkey" }
+                        p role="status" data-status {}
+                    }
+                    p { a href={ "/sign-in?to=" (encoded(page)) } target="_blank" rel="noopener" { "Sign in again in a new tab" } ", then come back to this one." }
                 }
-                p { a href={ "/sign-in?to=" (encoded(page)) } target="_blank" rel="noopener" { "Sign in again in a new tab" } ", then come back to this one." }
             }
             li {
                 form.decide method="post" action=(kept.action) data-again {
-                    (form_token(&signed_in.form_token))
+                    (form_token(&kept.token))
                     @for (name, value) in &kept.fields { input type="hidden" name=(name) value=(value); }
                     button.danger type="submit" { "Send it again" }
                 }

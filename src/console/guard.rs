@@ -74,10 +74,17 @@ async fn admit(
         req.extensions_mut().insert(signed_in.clone());
     }
     if let Needs::Role(role) | Needs::Fresh(role) = route.needs {
-        check_role(req, route, signed_in.as_ref(), role)?;
+        let Some(signed_in) = &signed_in else {
+            return Err(ask_to_sign_in(req, payload, console, route).await);
+        };
+        check_role(req, signed_in, role)?;
     }
     let body = match (route.method, &signed_in) {
-        (Method::Post, Some(signed_in)) => Some(check_token(req, payload, signed_in).await?),
+        (Method::Post, Some(signed_in)) => {
+            let body = read(req, payload).await?;
+            check_token(req, &body, console, route, signed_in).await?;
+            Some(body)
+        }
         _ => None,
     };
     if let (Needs::Fresh(_), Some(signed_in)) = (route.needs, &signed_in) {
@@ -112,13 +119,7 @@ fn check_origin(req: &HttpRequest, console: &Console) -> Result<(), Answer> {
     ))
 }
 
-fn check_role(
-    req: &HttpRequest,
-    route: &ConsoleRoute,
-    signed_in: Option<&SignedIn>,
-    role: Role,
-) -> Result<(), Answer> {
-    let Some(signed_in) = signed_in else { return Err(ask_to_sign_in(req, route)) };
+fn check_role(req: &HttpRequest, signed_in: &SignedIn, role: Role) -> Result<(), Answer> {
     if signed_in.may(role) {
         return Ok(());
     }
@@ -130,16 +131,41 @@ fn check_role(
     Err(refuse(req, &Refusal::new(StatusCode::FORBIDDEN, "Your role does not allow this", detail)))
 }
 
-fn ask_to_sign_in(req: &HttpRequest, route: &ConsoleRoute) -> Answer {
-    match route.method {
-        Method::Get => to_sign_in(req),
-        Method::Post => {
-            let detail =
-                "Nothing was done. The session has ended; sign in and fill the form again.";
-            let refusal = Refusal::new(StatusCode::UNAUTHORIZED, "You are not signed in", detail);
-            refuse(req, &refusal.signing_in_to(table::page_of(route, req.path())))
-        }
+async fn ask_to_sign_in(
+    req: &HttpRequest,
+    payload: &mut Payload,
+    console: &Console,
+    route: &ConsoleRoute,
+) -> Answer {
+    if route.method == Method::Get {
+        return to_sign_in(req);
     }
+    let form = match form_of_ended_session(req, payload, console).await {
+        Ok(form) => form,
+        Err(answer) => return answer,
+    };
+    let next = if form.is_some() { "." } else { "; sign in and fill the form again." };
+    let detail = format!("Nothing was done. The session has ended{next}");
+    let refusal = Refusal::new(StatusCode::UNAUTHORIZED, "You are not signed in", detail);
+    let refusal = refusal.signing_in_to(table::page_of(route, req.path()));
+    refuse(req, &Refusal { kept: form, ..refusal })
+}
+
+/// Returns the form of a request if it is of the session that the cookie names and that is live no more: whoever sent it was
+/// signed in when they opened it.
+async fn form_of_ended_session(
+    req: &HttpRequest,
+    payload: &mut Payload,
+    console: &Console,
+) -> Result<Option<Box<KeptForm>>, Answer> {
+    let Some(secret) = signed_in::secret(req) else { return Ok(None) };
+    let mut conn = console.pool.acquire().await.map_err(problem)?;
+    let ended = operators::find_ended(&mut conn, &console.vault, &secret).await.map_err(problem)?;
+    drop(conn);
+    let Some(session) = ended else { return Ok(None) };
+    let body = read(req, payload).await?;
+    let token = signed_in::form_token(&console.vault, session);
+    Ok(is_given(req, &body, &token).then(|| kept(req, &body, token)).flatten())
 }
 
 /// A form that comes too late is kept: the page has its fields, and sends them again after the proof.
@@ -158,16 +184,20 @@ fn check_fresh(
             let detail = "Nothing was done. It cannot be undone, so it needs a sign-in that is no older than five minutes.";
             let refusal = Refusal::new(StatusCode::FORBIDDEN, "Prove again that it is you", detail);
             let refusal = refusal.signing_in_to(table::page_of(route, req.path()));
-            let form = body.filter(|_| req.content_type() == FORM).map(|body| kept(req, body));
+            let token = signed_in.form_token.clone();
+            let form = body.and_then(|body| kept(req, body, token));
             refuse(req, &Refusal { kept: form, ..refusal })
         }
     })
 }
 
-fn kept(req: &HttpRequest, body: &[u8]) -> KeptForm {
+/// Returns the form of a request, to be sent again with this token; `None` if a script sent something else.
+fn kept(req: &HttpRequest, body: &[u8], token: String) -> Option<Box<KeptForm>> {
     let fields = form_urlencoded::parse(body).into_owned();
     let fields = fields.filter(|(name, _)| name != TOKEN_FIELD).collect();
-    KeptForm { action: req.path().to_owned(), fields }
+    let is_form = req.content_type() == FORM;
+    let action = req.path().to_owned();
+    is_form.then(|| Box::new(KeptForm { action, fields, token }))
 }
 
 /// Leads to the sign-in and from there back.
@@ -178,28 +208,54 @@ fn to_sign_in(req: &HttpRequest) -> Answer {
     see_other(&format!("/sign-in?{query}")).into()
 }
 
-/// Checks the token of a form or of a script's request; returns the body.
+async fn read(req: &HttpRequest, payload: &mut Payload) -> Result<Bytes, Answer> {
+    let stream = web::Payload::from_request(req, payload).await.map_err(failed)?;
+    read_passed(req, stream, MAX_BODY).await.map_err(failed)
+}
+
+/// Returns whether this is the token of a form or of a script's request.
+fn is_given(req: &HttpRequest, body: &[u8], token: &str) -> bool {
+    let header = req.headers().get(TOKEN_HEADER).and_then(|value| value.to_str().ok());
+    let field = || form_urlencoded::parse(body).find(|(name, _)| name == TOKEN_FIELD);
+    let given = header.map(str::to_owned).or_else(|| field().map(|(_, value)| value.into_owned()));
+    given.is_some_and(|given| given.as_bytes().ct_eq(token.as_bytes()).into())
+}
+
+/// Checks the token of a form or of a script's request. A form of another session of the same operator is kept: they have signed in
+/// anew since they opened it.
 async fn check_token(
     req: &HttpRequest,
-    payload: &mut Payload,
+    body: &[u8],
+    console: &Console,
+    route: &ConsoleRoute,
     signed_in: &SignedIn,
-) -> Result<Bytes, Answer> {
-    let stream = web::Payload::from_request(req, payload).await;
-    let stream = stream.map_err(failed)?;
-    let body = read_passed(req, stream, MAX_BODY).await.map_err(failed)?;
-    let header = req.headers().get(TOKEN_HEADER).and_then(|value| value.to_str().ok());
-    let field = || form_urlencoded::parse(&body).find(|(name, _)| name == TOKEN_FIELD);
-    let given = header.map(str::to_owned).or_else(|| field().map(|(_, value)| value.into_owned()));
-    let expected = signed_in.form_token.as_bytes();
-    let good = given.is_some_and(|given| given.as_bytes().ct_eq(expected).into());
-    if good {
-        return Ok(body);
+) -> Result<(), Answer> {
+    if is_given(req, body, &signed_in.form_token) {
+        return Ok(());
+    }
+    // What begins a session has a secret among its fields.
+    if route.needs != Needs::Nothing {
+        let mut conn = console.pool.acquire().await.map_err(problem)?;
+        let operator = signed_in.session.operator;
+        let own = operators::recent_sessions(&mut conn, operator).await.map_err(problem)?;
+        let mut tokens = own.iter().map(|id| signed_in::form_token(&console.vault, *id));
+        if tokens.any(|token| is_given(req, body, &token)) {
+            let detail = "Nothing was done. You have signed in since you opened the form.";
+            let title = "Is this still what you want?";
+            let refusal = Refusal::new(StatusCode::FORBIDDEN, title, detail);
+            let form = kept(req, body, signed_in.form_token.clone());
+            return Err(refuse(req, &Refusal { kept: form, ..refusal }));
+        }
     }
     let detail = "Nothing was done. The form is not of this session; open its page anew.";
     Err(refuse(
         req,
         &Refusal::new(StatusCode::FORBIDDEN, "The form is not of this session", detail),
     ))
+}
+
+fn problem(error: impl Into<Problem>) -> Answer {
+    failed(error.into())
 }
 
 fn refuse(req: &HttpRequest, refusal: &Refusal) -> Answer {

@@ -3,10 +3,11 @@
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
 use maud::{DOCTYPE, Markup, html};
+use time::OffsetDateTime;
 
 use super::assets::{Asset, ICON, PAGE_SCRIPT, PASSKEYS_SCRIPT, SIGN_IN_SCRIPT, STYLE};
 use super::of_app::OfApp;
-use super::parts::form_token;
+use super::parts::{encoded, form_token, moment};
 use super::signed_in::SignedIn;
 use crate::common::ids::AppId;
 use crate::operators::Role;
@@ -234,6 +235,19 @@ fn header(signed_in: Option<&SignedIn>, app: Option<(&OfApp, Option<Screen>)>) -
                     }
                 }
             }
+            @if let Some(signed_in) = signed_in {
+                @if let Some(at) = signed_in.session.ends_soon { (ends_soon(at, signed_in)) }
+            }
+        }
+    }
+}
+
+/// Says that the session ends within the hour, however much its operator does.
+fn ends_soon(at: OffsetDateTime, signed_in: &SignedIn) -> Markup {
+    html! {
+        p.ends-soon {
+            "This session ends at " (moment(at)) ". "
+            a href={ "/sign-in?to=" (encoded(&signed_in.page)) } { "Sign in again" } " to begin another."
         }
     }
 }

@@ -13,15 +13,17 @@ pub struct Refusal {
     /// The page to which the operator gets by signing in again, if that is what is missing.
     pub(super) sign_in_to: Option<String>,
     /// The form that was sent, to be sent again.
-    pub(super) kept: Option<KeptForm>,
+    pub(super) kept: Option<Box<KeptForm>>,
 }
 
-/// A form that came too late. Its fields are shown to whoever sent them, and none of them is a secret: what the console takes as
-/// one, a code of a link, needs no session.
+/// A form that came too late. Only the operator whose form it was gets it back, and none of its fields is a secret: what the console
+/// takes as one, a code of a link, needs no session.
 #[derive(Clone, Debug)]
 pub struct KeptForm {
     pub(super) action: String,
     pub(super) fields: Vec<(String, String)>,
+    /// The token with which it is sent again: of the session that is live, or of the one that has ended.
+    pub(super) token: String,
 }
 
 impl Refusal {

@@ -2,6 +2,7 @@
 
 use std::future::{Ready, ready};
 
+use actix_web::http::Method;
 use actix_web::http::header::COOKIE;
 use actix_web::{FromRequest, HttpMessage as _, HttpRequest, dev::Payload};
 use base64::Engine as _;
@@ -29,6 +30,8 @@ pub struct SignedIn {
     pub form_token: String,
     /// The operator, with the request's address and id, for the trail.
     pub actor: Actor,
+    /// The page at which they are, and to which a sign-in leads back; the start, for a form.
+    pub page: String,
 }
 
 impl SignedIn {
@@ -37,7 +40,9 @@ impl SignedIn {
     pub fn new(session: operators::SignedIn, vault: &Vault, req: &HttpRequest) -> Self {
         let token = form_token(vault, session.session);
         let (form_token, actor) = (token, actor(req, session.name.as_str()));
-        Self { session, form_token, actor }
+        let path = req.uri().path_and_query().filter(|_| req.method() == Method::GET);
+        let page = path.map_or("/", |path| path.as_str()).to_owned();
+        Self { session, form_token, actor, page }
     }
 
     /// Returns whether the operator has this role or a higher one: what a page shows.
@@ -59,7 +64,8 @@ impl FromRequest for SignedIn {
 
 /// The token of a session's forms. It follows from the session's id by a key, so it ends with the session and is stored nowhere;
 /// and it stays when the session gets a new secret, because its operator proved again who they are.
-fn form_token(vault: &Vault, session: OperatorSessionId) -> String {
+#[must_use]
+pub fn form_token(vault: &Vault, session: OperatorSessionId) -> String {
     let hash = vault.secret_hashes().hash(&[b"operator form", session.uuid().as_bytes()]);
     URL_SAFE_NO_PAD.encode(hash.as_bytes())
 }
@@ -86,10 +92,11 @@ pub fn secret(req: &HttpRequest) -> Option<SessionSecret> {
     cookie_named(req, COOKIE_NAME).map(SessionSecret::new)
 }
 
-/// Returns the `Set-Cookie` of a session that begins.
+/// Returns the `Set-Cookie` of a session that begins. The browser keeps it beyond the session's end, so that a form that is sent
+/// then is known as its operator's.
 #[must_use]
 pub fn cookie(secret: &SessionSecret) -> String {
-    let seconds = SESSION_HOURS * 3600;
+    let seconds = 2 * SESSION_HOURS * 3600;
     format!("{COOKIE_NAME}={}; {ATTRIBUTES}; Max-Age={seconds}", secret.expose())
 }
 

@@ -22,8 +22,8 @@ pub use model::{InvalidName, Operator, OperatorName, Role};
 pub use provided::{Provided, ensure};
 pub use sessions::{
     FRESH_MINUTES, How, IDLE_MINUTES, ListedSession, SESSION_HOURS, SessionSecret, SignedIn, begin,
-    delete_old as delete_old_sessions, end as end_session, find as find_session,
-    list as list_sessions,
+    delete_old as delete_old_sessions, end as end_session, find as find_session, find_ended,
+    list as list_sessions, recent as recent_sessions,
 };
 pub use store::{add, by_os_user, change_role, disable, find, list};
 

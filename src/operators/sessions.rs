@@ -63,6 +63,8 @@ pub struct SignedIn {
     pub how: How,
     /// Whether they proved who they are within [`FRESH_MINUTES`].
     pub fresh: bool,
+    /// When the session ends, if that is within the hour. To sign in again then begins another.
+    pub ends_soon: Option<OffsetDateTime>,
 }
 
 fn hash(vault: &Vault, secret: &str) -> KeyedHash {
@@ -182,7 +184,8 @@ pub async fn find(
     let row = sqlx::query!(
         r#"SELECT s.id AS "session: OperatorSessionId", o.id AS "operator: OperatorId", o.name, o.role, s.how,
                   s.authenticated_at > strongroom_now() - make_interval(mins => $2) AS "fresh!",
-                  s.last_seen_at < strongroom_now() - interval '1 minute' AS "unseen!"
+                  s.last_seen_at < strongroom_now() - interval '1 minute' AS "unseen!",
+                  CASE WHEN s.expires_at <= strongroom_now() + interval '1 hour' THEN s.expires_at END AS ends_soon
            FROM operator_sessions s JOIN operators o ON o.id = s.operator_id
            WHERE s.hash = $1 AND s.ended_at IS NULL AND o.disabled_at IS NULL
              AND s.expires_at > strongroom_now()
@@ -209,7 +212,48 @@ pub async fn find(
         role: decode_role(&row.role)?,
         how: decode_how(&row.how)?,
         fresh: row.fresh,
+        ends_soon: row.ends_soon,
     }))
+}
+
+/// Returns the session of this secret, live or not, if it began within the last day and its operator is not disabled: whose the
+/// forms of a browser are that was signed in.
+///
+/// # Errors
+/// The database's.
+pub async fn find_ended(
+    conn: &mut Conn,
+    vault: &Vault,
+    secret: &SessionSecret,
+) -> sqlx::Result<Option<OperatorSessionId>> {
+    if !vault::is_token(PREFIX, secret.expose()) {
+        return Ok(None);
+    }
+    let hash = hash(vault, secret.expose());
+    sqlx::query_scalar!(
+        r#"SELECT s.id AS "id: OperatorSessionId"
+           FROM operator_sessions s JOIN operators o ON o.id = s.operator_id
+           WHERE s.hash = $1 AND o.disabled_at IS NULL
+             AND s.created_at > strongroom_now() - interval '1 day'"#,
+        hash.as_bytes(),
+    )
+    .fetch_optional(conn)
+    .await
+}
+
+/// Returns the sessions of an operator that began within the last day, the newest first; at most a hundred.
+///
+/// # Errors
+/// The database's.
+pub async fn recent(conn: &mut Conn, operator: OperatorId) -> sqlx::Result<Vec<OperatorSessionId>> {
+    sqlx::query_scalar!(
+        r#"SELECT s.id AS "id: OperatorSessionId" FROM operator_sessions s
+           WHERE s.operator_id = $1 AND s.created_at > (SELECT strongroom_now()) - interval '1 day'
+           ORDER BY s.created_at DESC LIMIT 100"#,
+        operator.uuid(),
+    )
+    .fetch_all(conn)
+    .await
 }
 
 fn decode_how(how: &str) -> sqlx::Result<How> {

@@ -207,6 +207,120 @@ async fn a_form_that_is_sent_too_late_is_kept_for_its_own_session_alone() {
     assert_eq!(app.database.value(live).await, "1", "the session of the other ended");
 }
 
+const INCIDENT: [(&str, &str); 3] =
+    [("kind", "delink"), ("users", "ada"), ("reason", "an old laptop")];
+
+fn with_token<'a>(token: &'a str, fields: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
+    [&[("token", token)], fields].concat()
+}
+
+#[tokio::test]
+async fn a_form_of_a_session_that_has_ended_is_kept_and_confirmed_in_the_next() {
+    let app = TestApp::with_console().await;
+    app.active("ada").await;
+    let browser = Browser::of(&app, "ana", Role::Operator).await;
+    let incident = format!("{}/incident", browser.pages().await);
+    let before = browser.token().await;
+    app.turn_clock(Duration::from_secs(31 * 60)).await;
+    let late = browser.post_bare(&incident, &with_token(&before, &INCIDENT)).await;
+    assert_eq!(late.status, 401, "{}", late.text);
+    let kept = |token: &str| {
+        let reason = "name=\"reason\" value=\"an old laptop\"".to_owned();
+        let action = format!("action=\"{incident}\" data-again");
+        ["Nothing was done".to_owned(), action, format!("name=\"token\" value=\"{token}\""), reason]
+    };
+    for shown in kept(&before) {
+        assert!(late.text.contains(&shown), "{shown}: {}", late.text);
+    }
+    assert!(late.text.contains("incident%2Fnew\" target=\"_blank\""), "{}", late.text);
+
+    browser.sign_in(&app, "ana").await;
+    let asked = browser.post_bare(&incident, &with_token(&before, &INCIDENT)).await;
+    assert_eq!(asked.status, 403, "{}", asked.text);
+    let token = browser.token().await;
+    assert_ne!(token, before);
+    for shown in kept(&token) {
+        assert!(asked.text.contains(&shown), "{shown}: {}", asked.text);
+    }
+    assert_eq!(app.database.value("SELECT count(*) FROM bulk_revocations").await, "0");
+    let sent = browser.post_bare(&incident, &with_token(&token, &INCIDENT)).await;
+    assert!(sent.header("location").contains("/incident/ord_"), "{}", sent.text);
+}
+
+#[tokio::test]
+async fn a_form_of_a_session_that_has_ended_is_kept_for_its_own_operator_alone() {
+    let app = TestApp::with_console().await;
+    let browser = Browser::of(&app, "ana", Role::Operator).await;
+    let incident = format!("{}/incident", browser.pages().await);
+    let token = browser.token().await;
+    let sent = |token| with_token(token, &INCIDENT);
+    let gone = |answer: &Answer| !answer.text.contains("an old laptop");
+    app.turn_clock(Duration::from_secs(31 * 60)).await;
+    let planted = browser.post_bare(&incident, &sent("x")).await;
+    assert!(planted.status == 401 && gone(&planted), "{}", planted.text);
+    let cookie = browser.cookie();
+    let stranger = Browser::new(&app).post_bare(&incident, &sent(&token)).await;
+    assert!(stranger.status == 401 && gone(&stranger), "{}", stranger.text);
+
+    add_operator(&app, "bob", Role::Operator).await;
+    browser.sign_in(&app, "bob").await;
+    let other = browser.post_bare(&incident, &sent(&token)).await;
+    assert!(other.status == 403 && gone(&other), "{}", other.text);
+
+    browser.set_cookie(cookie);
+    assert!(!gone(&browser.post_bare(&incident, &sent(&token)).await));
+    app.database
+        .execute("UPDATE operators SET disabled_at = strongroom_now() WHERE name = 'ana'")
+        .await;
+    let disabled = browser.post_bare(&incident, &sent(&token)).await;
+    assert!(disabled.status == 401 && gone(&disabled), "{}", disabled.text);
+}
+
+#[tokio::test]
+async fn a_form_of_a_session_that_began_more_than_a_day_ago_is_not_kept() {
+    let app = TestApp::with_console().await;
+    let browser = Browser::of(&app, "ana", Role::Operator).await;
+    let incident = format!("{}/incident", browser.pages().await);
+    let token = browser.token().await;
+    app.turn_clock(Duration::from_hours(24)).await;
+    let late = browser.post_bare(&incident, &with_token(&token, &INCIDENT)).await;
+    assert!(late.status == 401 && !late.text.contains("an old laptop"), "{}", late.text);
+    browser.sign_in(&app, "ana").await;
+    let late = browser.post_bare(&incident, &with_token(&token, &INCIDENT)).await;
+    assert!(late.text.contains("The form is not of this session"), "{}", late.text);
+}
+
+#[tokio::test]
+async fn the_code_of_a_link_is_never_kept_on_a_page() {
+    let app = TestApp::with_console().await;
+    let browser = Browser::of(&app, "ana", Role::Operator).await;
+    let before = browser.token().await;
+    app.turn_clock(Duration::from_secs(31 * 60)).await;
+    browser.sign_in(&app, "ana").await;
+    let code = operator_link(&app, "ana").await;
+    let fields = [("token", before.as_str()), ("code", &code)];
+    let refused = browser.post_bare("/sign-in/link", &fields).await;
+    assert!(refused.status == 403 && !refused.text.contains(&code), "{}", refused.text);
+}
+
+#[tokio::test]
+async fn pages_say_that_the_session_ends_within_the_hour() {
+    let app = TestApp::with_console().await;
+    let browser = Browser::of(&app, "ana", Role::Operator).await;
+    let list = format!("{}/connections?status=active", browser.pages().await);
+    let says = async || browser.get(&list).await.text.contains("This session ends at");
+    for _ in 0..22 {
+        app.turn_clock(Duration::from_mins(29)).await;
+        assert!(!says().await);
+    }
+    app.turn_clock(Duration::from_mins(23)).await;
+    let page = browser.get(&list).await.text;
+    assert!(page.contains("This session ends at"), "{page}");
+    assert!(page.contains("%2Fconnections%3Fstatus%3Dactive\">Sign in again"), "{page}");
+    assert_eq!(prove_again(&app, &browser, "ana").await.status, 303);
+    assert!(!says().await, "another session has begun");
+}
+
 #[tokio::test]
 async fn a_session_whose_hours_are_over_begins_anew_with_a_proof() {
     let app = TestApp::with_console().await;

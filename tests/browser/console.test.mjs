@@ -75,5 +75,25 @@ test("a form that comes too late is sent again after a passkey, with what was fi
   await page.keyboard.press("Enter");
   await page.waitForURL(/\/incident\/ord_/);
   await page.getByText("a stale laptop").first().waitFor();
+
+  await page.goto(page.url().replace(/ord_.*$/, "new"));
+  await page.getByLabel("Users, one in a line").fill("moved-61");
+  await page.getByRole("button", { name: "Count them" }).click();
+  await page.getByLabel("Reason").fill("a long coffee");
+  // As if it had taken forty.
+  const idle = `UPDATE operator_sessions s SET last_seen_at = last_seen_at - interval '40 minutes'
+                FROM operators o WHERE o.id = s.operator_id AND o.name = 'cleo'`;
+  execFileSync("psql", [process.env.DATABASE_URL, "-qc", idle]);
+  await page.getByRole("button", { name: /^Revoke \d+ connections$/ }).click();
+  await page.getByRole("heading", { name: "You are not signed in" }).waitFor();
+  await accessible(page);
+  await page.getByRole("button", { name: "Prove it with a passkey" }).click();
+  await page.getByText("Proved. What you filled in can be sent now.").waitFor();
+  await page.keyboard.press("Enter");
+  await page.getByRole("heading", { name: "Is this still what you want?" }).waitFor();
+  await accessible(page);
+  await page.getByRole("button", { name: "Send it again" }).click();
+  await page.waitForURL(/\/incident\/ord_/);
+  await page.getByText("a long coffee").first().waitFor();
   await context.close();
 });
