@@ -57,7 +57,8 @@ fn utc(at: OffsetDateTime) -> String {
 }
 
 /// Returns a number with its thousands apart. The script rewrites it as the reader's locale has it.
-pub fn number(count: i64) -> Markup {
+pub fn number(count: impl Into<i64>) -> Markup {
+    let count = count.into();
     html! { data value=(count) { (grouped(count)) } }
 }
 

@@ -108,7 +108,7 @@ pub fn show(place: &Place<'_>, shown: &Shown, rejection: Option<Rejection<'_>>) 
         &place.refused(rejection.is_some()),
         &html! {
             @if let Some(Rejection { invalid, .. }) = rejection { (refused("Nothing was decided", invalid)) }
-            (head(shown))
+            (head(place, shown))
             (dry_run(place, shown))
             @if shown.waits() { (actions(place, shown, rejection)) }
         },
@@ -122,7 +122,7 @@ pub fn confirm(place: &Place<'_>, shown: &Shown) -> Markup {
     page(
         place,
         &html! {
-            (head(shown))
+            (head(place, shown))
             (dry_run(place, shown))
             @if shown.waits() && shown.may_decide && !shown.is_own {
                 (notice(Notice::Danger, "This cannot be undone", &html! {
@@ -144,7 +144,7 @@ pub fn confirm(place: &Place<'_>, shown: &Shown) -> Markup {
     )
 }
 
-fn head(shown: &Shown) -> Markup {
+fn head(place: &Place<'_>, shown: &Shown) -> Markup {
     let it = &shown.approval;
     html! {
         p.lead { (pill(it.status.as_str())) " " (title(it.kind)) }
@@ -158,9 +158,27 @@ fn head(shown: &Shown) -> Markup {
                 (row("Decided", &html! { (it.status.as_str()) " by " (by) ", " (moment(at)) }))
             }
             @if let Some(reason) = &it.decision_reason { (row("Why", &html! { (reason) })) }
-            @if shown.effect.is_none() { (row("What", &html! { code.id { (it.request) } })) }
+            @if shown.effect.is_none() {
+                (row("What", &html! { code.id { (it.request) } }))
+                @if let Some((path, what)) = about(it) { (row("About", &html! { a href=(place.at(path)) { (what) } })) }
+                @else if matches!(it.kind, Kind::Operator | Kind::Role) { (row("About", &html! { a href="/operators" { "The operators" } })) }
+            }
         }
     }
+}
+
+/// Returns the page of what a request is about, below its app's, and what that is.
+fn about(it: &Approval) -> Option<(String, String)> {
+    let named = |field: &str| it.request.get(field)?.as_str().map(str::to_owned);
+    Some(match it.kind {
+        Kind::BulkRevocation if it.status == ApprovalStatus::Approved => {
+            ("incident".to_owned(), "The incidents of this app".to_owned())
+        }
+        Kind::Cancellation => named("id").map(|id| (format!("incident/{id}"), id))?,
+        Kind::Invalidation => named("id").map(|id| (format!("connections/{id}"), id))?,
+        Kind::Erasure => named("user").map(|id| (format!("users/{id}"), id))?,
+        Kind::BulkRevocation | Kind::Operator | Kind::Role => return None,
+    })
 }
 
 fn dry_run(place: &Place<'_>, shown: &Shown) -> Markup {
@@ -232,7 +250,7 @@ fn revocation(
             (row("How", &html! { (asked.kind().map_or("unknown", crate::connections::model::RevocationKind::as_str)) }))
             (row("Reason", &html! { (asked.reason) }))
             (which(&asked.filter))
-            (row("Delinkings a second", &html! { (asked.per_second) }))
+            (row("Delinkings a second", &html! { (number(asked.per_second)) }))
         }
         @if preview.matched > 0 { (sample(place, preview)) }
     }

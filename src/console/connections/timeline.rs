@@ -9,7 +9,7 @@ use crate::audit::{AuditEvent, Linked};
 use crate::connections::model::{Connection, Status};
 use crate::console::layout::{Place, page};
 use crate::console::parts::{
-    Notice, ago, countdown, empty, id, moment, moment_or, notice, pill, row,
+    Notice, ago, countdown, empty, id, moment, moment_or, notice, number, pill, row,
 };
 
 /// Returns the page; `said` is what became of the form that led here.
@@ -81,7 +81,7 @@ fn properties(place: &Place<'_>, life: &Life) -> Markup {
             @if let Some(client) = &found.created_by {
                 (row("Client", &html! { a href=(place.at(format_args!("clients/{client}"))) { (client) } }))
             }
-            (row("Exchange attempts", &html! { (found.exchange_attempts) }))
+            (row("Exchange attempts", &html! { (number(found.exchange_attempts)) }))
             @if let Some(failure) = &connection.failure { (row("Failure", &html! { (failure.kind) }) ) }
             @if let Some(attention) = &connection.attention {
                 (row("Needs its user", &html! { (attention.kind) ", since " (moment(attention.since)) }))
@@ -108,7 +108,7 @@ fn revocation(connection: &Connection) -> Markup {
                 @if let Some(reason) = &revocation.reason { ": " (reason) }
             }))
             (row("Confirmed", &moment_or(revocation.confirmed_at, "not by the bank link")))
-            (row("Delinkings sent", &html! { (revocation.attempts) }))
+            (row("Delinkings sent", &html! { (number(revocation.attempts)) }))
             @if let Some(error) = &revocation.last_error { (row("Last answer", &html! { (error) })) }
         }
     }
@@ -123,14 +123,14 @@ fn at_work(standing: &Standing, now: OffsetDateTime) -> Markup {
             h2 id="work" { "At this moment" }
             ul.plain {
                 @if let Some(until) = leased {
-                    li { "A call for it is under way, under lease " (standing.lease_epoch) ", which lives until " (moment(until)) "." }
+                    li { "A call for it is under way, under lease " (number(standing.lease_epoch)) ", which lives until " (moment(until)) "." }
                 } @else if let Some(due) = standing.due_at {
-                    li { "Its next call is due " (ago(due, now)) "; " (standing.lease_epoch) " leases so far." }
+                    li { "Its next call is due " (ago(due, now)) "; " (number(standing.lease_epoch)) " leases so far." }
                 }
                 @if standing.unanswered { li { "An attempt went unanswered: its code may be used up." } }
                 @if let Some(at) = standing.released_at { li { "Its incident let it through " (ago(at, now)) "." } }
                 @if let Some(until) = standing.in_call_until {
-                    li { "A caller uses its token, until " (moment(until)) " at most; " (standing.queued) " wait." }
+                    li { "A caller uses its token, until " (moment(until)) " at most; " (number(standing.queued)) " wait." }
                 }
                 @if idle { li.soft { "Nothing is under way." } }
             }
@@ -248,8 +248,8 @@ fn was_told(told: &Told) -> Markup {
                 strong { (told.kind) } span.soft { " event " (told.position) @if let Some(number) = told.sequence { ", its " (number) ". of this connection" } }
                 p.soft {
                     "told to the app’s backends"
-                    @if told.delivered > 0 { "; " (told.delivered) " webhooks took it" }
-                    @if told.outstanding > 0 { "; " (told.outstanding) " have not yet" }
+                    @if told.delivered > 0 { "; " (number(told.delivered)) " webhooks took it" }
+                    @if told.outstanding > 0 { "; " (number(told.outstanding)) " have not yet" }
                 }
             }
             div.entry-link {}

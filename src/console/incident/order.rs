@@ -63,7 +63,7 @@ pub fn live(place: &Place<'_>, order: &BulkRevocation, now: OffsetDateTime) -> M
         }
         (figures(place, order))
         @if order.status == BulkRevocationStatus::Running && left > 0 {
-            p { (order.per_second) " a second; about " (lasts(remaining(order, now))) " are left, if the bank link answers." }
+            p { (number(order.per_second)) " a second; about " (lasts(remaining(order, now))) " are left, if the bank link answers." }
         }
         @if order.status == BulkRevocationStatus::Paused && left > 0 {
             (notice(Notice::Warning, "Paused", &html! {

@@ -161,7 +161,7 @@ fn lived_row(place: &Place<'_>, lived: &Lived, now: OffsetDateTime) -> Markup {
         tr {
             td { a href=(place.at(format_args!("connections/{}", lived.id))) { (id(lived.id)) } }
             td { (ago(lived.since, now)) }
-            td.count { (lived.attempts) }
+            td.count { (number(lived.attempts)) }
             td {
                 @if lived.under_way { "under way" }
                 @else if let Some(at) = lived.due_at { (ago(at, now)) }
@@ -192,7 +192,7 @@ fn in_flight(place: &Place<'_>, database: &Database) -> Markup {
                                 tr {
                                     td { a href=(place.at(format_args!("connections/{}", code.id))) { (id(code.id)) } }
                                     td { (countdown(code.expires_at, database.at)) }
-                                    td.count { (code.attempts) }
+                                    td.count { (number(code.attempts)) }
                                     td {
                                         @if code.under_way { "a call is under way" }
                                         @else if let Some(at) = code.due_at { "next call " (ago(at, database.at)) }
@@ -237,7 +237,7 @@ fn upstreams(place: &Place<'_>, database: &Database) -> Markup {
                 @for upstream in &database.upstreams {
                     li {
                         a href=(place.at("upstreams")) { (upstream.name) } ": " (upstream.detail)
-                        " " (upstream.failures) " in a row, again " (ago(upstream.retry_at, database.at)) "; token until "
+                        " " (number(upstream.failures)) " in a row, again " (ago(upstream.retry_at, database.at)) "; token until "
                         (moment_or(upstream.token_expires_at, "none is cached")) "."
                     }
                 }

@@ -4,7 +4,7 @@ use maud::{Markup, html};
 use time::OffsetDateTime;
 
 use crate::console::layout::{Place, page};
-use crate::console::parts::{ago, empty, pill, row};
+use crate::console::parts::{ago, empty, number, pill, row};
 use crate::upstreams::model::Upstream;
 
 /// Returns the page. `now` is the database's time.
@@ -42,7 +42,7 @@ fn one(upstream: &Upstream, now: OffsetDateTime) -> Markup {
                 }
                 @if let Some(failure) = &upstream.failure {
                     (row("Fails", &html! {
-                        (failure.detail) " " (failure.attempts) " in a row"
+                        (failure.detail) " " (number(failure.attempts)) " in a row"
                         @if let Some(code) = &failure.oauth_error { ", " code { (code) } }
                         "; again " (ago(failure.retry_at, now))
                     }))

@@ -136,7 +136,7 @@ fn deliveries(deliveries: &[WebhookDelivery]) -> Markup {
                             td { (delivery.kind) " " (id(delivery.event_id)) }
                             td { (pill(delivery_state(delivery.status))) }
                             td { (moment(delivery.created_at)) }
-                            td.count { (delivery.attempts) }
+                            td.count { (number(delivery.attempts)) }
                             td { (moment_or(delivery.attempted_at, "none")) }
                             td { @match (&delivery.error, delivery.answer) { (Some(error), _) => (error), (None, Some(status)) => { "HTTP " (status) }, (None, None) => "" } }
                             td { (moment_or(delivery.next_attempt_at, "")) }
