@@ -115,14 +115,14 @@ fn body() -> String {
 
 fn tell(mut delays: Vec<Duration>, took: Duration) {
     delays.sort_unstable();
-    let at = |percent: usize| delays.get(delays.len() * percent / 100).copied();
+    let Some(last) = delays.last() else { return println!("    no deliveries") };
+    let at = |percent: usize| delays[delays.len() * percent / 100];
     println!(
-        "    {} deliveries, {:.0} a second; late by {:?} (half), {:?} (99 of 100), {:?} (all)",
+        "    {} deliveries, {:.0} a second; late by {:.1?} (half), {:.1?} (99 of 100), {last:.1?} (all)",
         delays.len(),
         delays.len() as f64 / took.as_secs_f64(),
         at(50),
         at(99),
-        delays.last(),
     );
 }
 

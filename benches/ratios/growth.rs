@@ -361,6 +361,11 @@ async fn revoke(
     let count = counted["matched"].as_f64().unwrap().max(1.0);
     let each = |now: Duration, then: Duration| now.saturating_sub(then).as_secs_f64() * 1e6 / count;
     let (service, postgres) = (each(product.cpu(), before.0), each(stage.postgres_cpu(), before.1));
+    // Some of them need a fresh sign-in, and to fill a database takes longer than one stays fresh.
+    sqlx::query("UPDATE operator_sessions SET authenticated_at = strongroom_now(), last_seen_at = strongroom_now()")
+        .execute(&mut *conn)
+        .await
+        .unwrap();
     let under_way = screens_of_incident(product, console, &id, seconds).await;
     let began = Instant::now();
     product.post(&format!("{one}/cancel"), &json!({})).await;
