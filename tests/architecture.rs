@@ -20,7 +20,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("config", vec!["common", "vault"]),
         ("database", vec!["common", "config"]),
         ("providers", vec!["common", "config"]),
-        ("http", vec!["common", "database"]),
+        ("http", vec!["common", "database", "vault"]),
         ("audit", vec!["database", "common", "http"]),
         ("approvals", vec!["database", "common", "vault", "config", "http", "audit"]),
         ("users", vec!["database", "common", "vault"]),

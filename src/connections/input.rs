@@ -10,7 +10,6 @@ use crate::connections::ConnectionError;
 use crate::connections::model::{Connection, Status};
 use crate::http::problem::{Problem, ProblemCode};
 use crate::providers::{AccessCode, AccessToken, Provider, UserSecret};
-use crate::vault::VaultError;
 
 /// The longest id of Dapi's (`connectionID`, `userID`, `tokenID`), in bytes. Real ones have 40 to 90.
 pub const MAX_NAME: usize = 1024;
@@ -42,12 +41,8 @@ pub mod schema {
 impl From<ConnectionError> for Problem {
     fn from(error: ConnectionError) -> Self {
         match error {
-            ConnectionError::Database(error)
-            | ConnectionError::Vault(VaultError::Database(error)) => error.into(),
-            ConnectionError::Vault(VaultError::Unavailable(error)) => {
-                Self::keys_unavailable(&error, error.retry_after())
-            }
-            ConnectionError::Vault(error) => Self::internal(error),
+            ConnectionError::Database(error) => error.into(),
+            ConnectionError::Vault(error) => error.into(),
             error @ ConnectionError::Contended => Self::unavailable(error),
         }
     }

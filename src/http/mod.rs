@@ -1,7 +1,7 @@
 //! What every feature's routes import: problems, callers, strict bodies, the caller's address, and
 //! the layers around every request.
 //!
-//! May import: common, database.
+//! May import: common, database, vault.
 
 pub mod body;
 pub mod body_pool;
@@ -9,6 +9,7 @@ pub mod caller;
 pub mod concurrency;
 pub mod connection;
 mod detached;
+mod failures;
 pub mod layers;
 pub mod metrics;
 pub mod operators;

@@ -12,7 +12,6 @@ use actix_web::{HttpResponse, ResponseError};
 use serde_json::{Map, Value};
 
 use crate::common::algorithm::ACCEPTED;
-use crate::database::{Fault, Fenced};
 
 /// After how many seconds a request for an app that is being moved is worth repeating.
 const APP_MOVES: u64 = 10;
@@ -390,18 +389,6 @@ impl ResponseError for Problem {
 
     fn error_response(&self) -> HttpResponse {
         HttpResponse::new(self.0.status)
-    }
-}
-
-/// Outages and contention are temporary; any other database error is a defect of this service.
-impl From<sqlx::Error> for Problem {
-    fn from(error: sqlx::Error) -> Self {
-        match Fenced::of(&error) {
-            Some(Fenced::Moving) => Self::app_moving(),
-            Some(Fenced::Moved) => Self::app_moved(),
-            None if Fault::of(&error).is_passing() => Self::unavailable(error),
-            None => Self::internal(error),
-        }
     }
 }
 

@@ -14,7 +14,7 @@ use crate::http::caller::{Authorized, needs};
 use crate::http::problem::{Problem, code};
 use crate::http::responses::{ForClients, Problems, WithJson};
 use crate::users;
-use crate::vault::{Vault, VaultError};
+use crate::vault::Vault;
 
 /// The user of a new session.
 #[derive(Deserialize, ToSchema)]
@@ -45,14 +45,6 @@ fn is_foreign_key_violation(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_foreign_key_violation)
 }
 
-fn failed(error: VaultError) -> Problem {
-    match error {
-        VaultError::Database(error) => error.into(),
-        VaultError::Unavailable(error) => Problem::keys_unavailable(&error, error.retry_after()),
-        error => Problem::internal(error),
-    }
-}
-
 /// Makes a connect session: its bearer may hand in up to ten results of this user's and read the
 /// connections that they became.
 #[utoipa::path(
@@ -74,10 +66,10 @@ pub async fn create(
     users::check_client_user_id(&client_user_id)
         .map_err(|what| Problem::invalid_field("clientUserID", what))?;
     let (app, id) = (caller.client.app, SessionId::new());
-    let token = new_token().map_err(failed)?;
+    let token = new_token()?;
     let hash = token_hash(vault.secret_hashes(), token.expose());
 
-    let user = users::ensure(&pool, &vault, app, &client_user_id).await.map_err(failed)?;
+    let user = users::ensure(&pool, &vault, app, &client_user_id).await?;
     if user.erasing {
         return Err(Problem::user_being_erased());
     }

@@ -16,7 +16,6 @@ use super::signed_in::SignedIn;
 use crate::http::problem::Problem;
 use crate::operators::OperatorError;
 use crate::operators::passkeys::{self, Enrolment, Passkey, PasskeyError, Purpose};
-use crate::vault::VaultError;
 
 /// `GET /passkeys`.
 pub async fn page(
@@ -61,13 +60,6 @@ fn item(passkey: &Passkey, signed_in: &SignedIn) -> Markup {
     }
 }
 
-fn vault_problem(error: VaultError) -> Problem {
-    match error {
-        VaultError::Database(error) => error.into(),
-        error => Problem::internal(error),
-    }
-}
-
 /// `POST /passkeys/begin`: what `navigator.credentials.create` is given.
 pub async fn begin(
     signed_in: SignedIn,
@@ -76,8 +68,7 @@ pub async fn begin(
     let session = &signed_in.session;
     let mut conn = console.pool.acquire().await?;
     let purpose = Purpose::Enrol(session.session);
-    let challenge =
-        passkeys::begin(&mut conn, &console.vault, &purpose).await.map_err(vault_problem)?;
+    let challenge = passkeys::begin(&mut conn, &console.vault, &purpose).await?;
     let known = passkeys::list(&mut conn, session.operator).await?;
     let known = known
         .iter()

@@ -82,7 +82,7 @@ pub async fn by_link(
     console: web::Data<Console>,
     form: web::Form<LinkForm>,
 ) -> Result<HttpResponse, actix_web::Error> {
-    let begun = begin_by_link(&req, &console, form.code.expose()).await.map_err(problem)?;
+    let begun = begin_by_link(&req, &console, form.code.expose()).await.map_err(Problem::from)?;
     let (secret, has_passkey) = begun.ok_or_else(|| {
         let detail = "It was used, or is older than five minutes, or a newer one was made. \
                       `strongroom operators link NAME` makes another.";
@@ -132,13 +132,6 @@ pub async fn sign_out(
         .insert_header((SET_COOKIE, no_cookie()))
         .insert_header((LOCATION, "/sign-in"))
         .finish())
-}
-
-fn problem(error: VaultError) -> Problem {
-    match error {
-        VaultError::Database(error) => error.into(),
-        error => Problem::internal(error),
-    }
 }
 
 #[cfg(test)]

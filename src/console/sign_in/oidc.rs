@@ -12,7 +12,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{Destination, problem, welcome};
+use super::{Destination, welcome};
 use crate::config::RoleOfClaim;
 use crate::console::answer::Refusal;
 use crate::console::context::Console;
@@ -24,7 +24,7 @@ use crate::operators::passkeys::{PasskeyError, Purpose, begin as begin_challenge
 use crate::operators::{
     self, FRESH_MINUTES, How, OperatorError, OperatorName, Provided, Role, SessionSecret,
 };
-use crate::vault::{self, VaultError};
+use crate::vault;
 
 const COOKIE_NAME: &str = "__Host-strongroom-oidc";
 const PREFIX: &str = "oidc_";
@@ -69,11 +69,12 @@ pub async fn begin(
 ) -> Result<HttpResponse, actix_web::Error> {
     let provider = provider_of(&console)?;
     let discovered = provider.discover().await.map_err(|error| unavailable(&error))?;
-    let browser = vault::random_token(PREFIX).map_err(problem)?;
+    let browser = vault::random_token(PREFIX).map_err(Problem::from)?;
     let browser = browser.expose();
     let mut conn = console.pool.acquire().await.map_err(Problem::from)?;
     let purpose = Purpose::Oidc(browser.to_owned());
-    let state = begin_challenge(&mut conn, &console.vault, &purpose).await.map_err(problem)?;
+    let state =
+        begin_challenge(&mut conn, &console.vault, &purpose).await.map_err(Problem::from)?;
     let verifier = derived(&console, "verifier", browser);
     let challenge = digest::digest(&digest::SHA256, verifier.as_bytes());
     let mut url = url::Url::parse(&discovered.authorization_endpoint)
@@ -249,7 +250,7 @@ async fn sign_in(
     let (before, actor) = (secret(req), actor(req, operator.name.as_str()));
     let vault = &console.vault;
     let begun = operators::begin(&mut tx, vault, &operator, How::Oidc, before.as_ref(), &actor);
-    let begun = begun.await.map_err(|error: VaultError| problem(error))?;
+    let begun = begun.await.map_err(Problem::from)?;
     tx.commit().await.map_err(Problem::from)?;
     Ok(begun)
 }

@@ -6,7 +6,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Destination, problem};
+use super::Destination;
 use crate::audit::record_everywhere;
 use crate::console::answer::Refusal;
 use crate::console::context::Console;
@@ -28,10 +28,10 @@ fn binding(req: &HttpRequest) -> Option<String> {
 
 /// `POST /sign-in/passkey/begin`: what `navigator.credentials.get` is given.
 pub async fn begin(console: web::Data<Console>) -> Result<HttpResponse, Problem> {
-    let binding = vault::random_token(PREFIX).map_err(problem)?;
+    let binding = vault::random_token(PREFIX)?;
     let purpose = Purpose::SignIn(binding.expose().to_owned());
     let mut conn = console.pool.acquire().await?;
-    let challenge = passkeys::begin(&mut conn, &console.vault, &purpose).await.map_err(problem)?;
+    let challenge = passkeys::begin(&mut conn, &console.vault, &purpose).await?;
     let cookie = format!(
         "{COOKIE_NAME}={}; Path=/; Secure; HttpOnly; SameSite=Strict; Max-Age={}",
         binding.expose(),
@@ -67,7 +67,7 @@ pub async fn finish(
             .json(json!({ "to": body.destination.path() }))),
         Err(Failed::Passkey(PasskeyError::Refused(why))) => Err(refused(&why).into()),
         Err(Failed::Passkey(PasskeyError::Database(error))) => Err(Problem::from(error).into()),
-        Err(Failed::Vault(error)) => Err(problem(error).into()),
+        Err(Failed::Vault(error)) => Err(Problem::from(error).into()),
     }
 }
 

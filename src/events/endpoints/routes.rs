@@ -22,7 +22,6 @@ use crate::http::caller::{Authorized, needs};
 use crate::http::paging;
 use crate::http::problem::{Problem, ProblemCode, code};
 use crate::http::responses::{ForClients, Problems, WithJson};
-use crate::vault::VaultError;
 
 type Admin = Authorized<needs::Admin>;
 
@@ -42,11 +41,7 @@ impl From<WebhookError> for Problem {
                 ProblemCode::WebhookDisabled,
                 "Enable it by PATCH with `disabled: false`.",
             ),
-            WebhookError::Vault(VaultError::Database(error)) => error.into(),
-            WebhookError::Vault(VaultError::Unavailable(error)) => {
-                Self::keys_unavailable(&error, error.retry_after())
-            }
-            WebhookError::Vault(error) => Self::internal(error),
+            WebhookError::Vault(error) => error.into(),
         }
     }
 }

@@ -81,7 +81,7 @@ impl From<ClientError> for Problem {
             }
             ClientError::Registration(invalid) => invalid.into(),
             ClientError::Bootstrap => Self::new(ProblemCode::InvalidRequest, format!("{error}.")),
-            ClientError::Vault(crate::vault::VaultError::Database(error)) => error.into(),
+            ClientError::Vault(error) => error.into(),
             error => Self::internal(error),
         }
     }

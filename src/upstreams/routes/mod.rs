@@ -12,18 +12,12 @@ use super::acquire::{AcquireOutcome, Failing};
 use super::admin::AdminError;
 use super::model::{Failure, is_name};
 use crate::http::problem::{Problem, ProblemCode};
-use crate::vault::VaultError;
 
 impl From<UpstreamError> for Problem {
     fn from(error: UpstreamError) -> Self {
         match error {
-            UpstreamError::Database(error) | UpstreamError::Vault(VaultError::Database(error)) => {
-                error.into()
-            }
-            UpstreamError::Vault(VaultError::Unavailable(error)) => {
-                Self::keys_unavailable(&error, error.retry_after())
-            }
-            UpstreamError::Vault(error) => Self::internal(error),
+            UpstreamError::Database(error) => error.into(),
+            UpstreamError::Vault(error) => error.into(),
         }
     }
 }
