@@ -81,12 +81,9 @@ impl TryFrom<String> for LinkHash {
     type Error = &'static str;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        let digits = text.as_bytes().chunks(2).map(|pair| {
-            let pair = std::str::from_utf8(pair).ok().filter(|it| !it.starts_with('+'))?;
-            u8::from_str_radix(pair, 16).ok().filter(|_| pair.len() == 2)
-        });
-        let bytes: Option<Vec<u8>> = digits.collect();
-        bytes.and_then(|bytes| Self::from_bytes(&bytes)).ok_or("not a hash in hexadecimal")
+        let mut bytes = [0; 32];
+        hex::decode_to_slice(text, &mut bytes).map_err(|_| "not a hash in hexadecimal")?;
+        Ok(Self(bytes))
     }
 }
 

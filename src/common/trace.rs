@@ -76,13 +76,18 @@ impl TraceContext {
     /// Returns the trace id as 32 hex digits.
     #[must_use]
     pub fn trace_id(&self) -> String {
-        hex(&self.trace_id)
+        hex::encode(self.trace_id)
     }
 
     /// Returns the `traceparent` for a call that is part of this trace.
     #[must_use]
     pub fn traceparent(&self) -> String {
-        format!("00-{}-{}-{:02x}", hex(&self.trace_id), hex(&self.span_id), self.flags)
+        format!(
+            "00-{}-{}-{:02x}",
+            hex::encode(self.trace_id),
+            hex::encode(self.span_id),
+            self.flags
+        )
     }
 
     /// Returns the `tracestate` for such a call.
@@ -101,11 +106,6 @@ fn random<const N: usize>() -> [u8; N] {
     bytes
 }
 
-fn hex(bytes: &[u8]) -> String {
-    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
-    digits.filter_map(|digit| char::from_digit(u32::from(digit), 16)).collect()
-}
-
 /// Parses a header by §3.2.2: four fields of lower-case hex; a higher version may append more, `ff` is invalid.
 fn parse_parent(text: &str) -> Option<([u8; 16], [u8; 8], u8)> {
     let mut fields = text.split('-');
@@ -119,15 +119,10 @@ fn parse_parent(text: &str) -> Option<([u8; 16], [u8; 8], u8)> {
 }
 
 fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
-    let lower = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-    if text.len() != N * 2 || !text.bytes().all(lower) {
-        return None;
-    }
     let mut bytes = [0; N];
-    for (byte, index) in bytes.iter_mut().zip((0..).step_by(2)) {
-        *byte = u8::from_str_radix(text.get(index..index + 2)?, 16).ok()?;
-    }
-    Some(bytes)
+    hex::decode_to_slice(text, &mut bytes).ok()?;
+    // The crate takes upper case as well.
+    (!text.bytes().any(|byte| byte.is_ascii_uppercase())).then_some(bytes)
 }
 
 #[cfg(test)]

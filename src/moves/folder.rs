@@ -90,21 +90,13 @@ impl Writer {
             file.sync_all()
         };
         ended().map_err(|error| MoveError::File(path, error))?;
-        Ok(Written { name: name.to_owned(), rows, sha256: hex(&digest.finish()) })
+        Ok(Written { name: name.to_owned(), rows, sha256: hex::encode(digest.finish()) })
     }
-}
-
-fn hex(digest: &digest::Digest) -> String {
-    use std::fmt::Write as _;
-    digest.as_ref().iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 /// Returns the SHA-256 of a text in hexadecimal.
 pub(super) fn sha256(text: &str) -> String {
-    hex(&digest::digest(&digest::SHA256, text.as_bytes()))
+    hex::encode(digest::digest(&digest::SHA256, text.as_bytes()))
 }
 
 /// Writes the manifest, under another name first, so that the folder has it complete or not at all.
@@ -180,8 +172,8 @@ impl Reader {
     /// # Errors
     /// [`MoveError::Tampered`] if the file holds anything else.
     pub(super) fn check(self, expected: &Written) -> Result<(), MoveError> {
-        let same =
-            self.rows == expected.rows && hex(&self.digest.clone().finish()) == expected.sha256;
+        let same = self.rows == expected.rows
+            && hex::encode(self.digest.clone().finish()) == expected.sha256;
         if same { Ok(()) } else { Err(self.tampered()) }
     }
 }

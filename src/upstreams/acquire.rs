@@ -1,8 +1,6 @@
 //! Acquiring the token, for a caller who reads it or for a call that uses it. Every use is in the
 //! audit trail before the token leaves.
 
-use std::fmt::Write as _;
-
 use super::model::Failure;
 use super::store::{self, Lookup};
 use super::{Context, UpstreamError, UpstreamToken, fetch, token_aad};
@@ -43,11 +41,8 @@ impl Purpose<'_> {
             Self::Call(method, path) => {
                 let key = vault.secret_hashes_of(app);
                 let hash = key.hash(&[b"upstream path", app.uuid().as_bytes(), path.as_bytes()]);
-                let hash = hash.as_bytes().iter().take(8).fold(String::new(), |mut hex, byte| {
-                    let _ = write!(hex, "{byte:02x}");
-                    hex
-                });
-                text::tame(&format!("{name} {method} path:{hash}"), MAX_REASON)
+                let hash = hex::encode(hash.as_bytes());
+                text::tame(&format!("{name} {method} path:{hash:.16}"), MAX_REASON)
             }
         }
     }

@@ -58,7 +58,7 @@ impl Secrets {
     fn found_in_sent(&self, sent: &[u8]) -> Vec<&'static str> {
         let holds = |part: &[u8]| sent.windows(part.len()).any(|window| window == part);
         let any_form = |secret: &str| {
-            let hex = hexadecimal(secret);
+            let hex = hex::encode(secret);
             let mut forms = vec![secret.to_owned(), hex.to_uppercase(), hex];
             for offset in 0..3 {
                 forms.extend(base64_within(secret, offset));
@@ -93,10 +93,6 @@ async fn everything_in_postgresql(app: &Stage) -> String {
         all.extend(rows.into_iter().map(|row| row + "\n"));
     }
     all
-}
-
-fn hexadecimal(text: &str) -> String {
-    text.bytes().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The middle of what base64 makes of a secret that has so many bytes before it, in both alphabets.
@@ -514,7 +510,7 @@ async fn no_secret_shows_where_it_does_not_belong(bank: Bank) {
         "in PostgreSQL, orders and erasures included"
     );
     for (name, secret) in &secrets.0 {
-        let hex = hexadecimal(secret);
+        let hex = hex::encode(secret);
         assert!(!held.contains(&hex), "{name} in PostgreSQL's bytes");
     }
 }

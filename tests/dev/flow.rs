@@ -77,7 +77,7 @@ async fn from_link_to_delinked(dev: &Dev, bank_link: &BankLink) {
     let revealed = dev.post(&path("reveal"), &json!({ "reason": "a test" })).await;
     let token = revealed["accessToken"].as_str().unwrap();
     assert!(token.starts_with(bank_link.token), "{token}");
-    assert!(!part(3).contains(&strongroom_dev::folder::hex(token.as_bytes())));
+    assert!(!part(3).contains(&hex::encode(token)));
     let audit = dev.get(&path("inside")).await["audit"].clone();
     let event = audit.as_array().unwrap().last().unwrap().clone();
     assert_eq!([&event["action"], &event["reason"]], ["token.revealed", "a test"]);

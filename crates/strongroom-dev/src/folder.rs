@@ -261,16 +261,7 @@ fn make_secrets(master_key: &SecretText) -> Result<Lines, FolderError> {
 fn random_hex<const N: usize>() -> Result<String, FolderError> {
     let mut bytes = [0; N];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| FolderError::NoRandomness)?;
-    Ok(hex(&bytes))
-}
-
-/// Encodes bytes in hexadecimal.
-#[must_use]
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    Ok(hex::encode(bytes))
 }
 
 /// Writes `export` lines under a comment.

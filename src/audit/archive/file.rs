@@ -144,7 +144,7 @@ impl Writer {
 
     /// Returns the digest of the lines so far.
     pub(super) fn sha256(&self) -> String {
-        hex(&self.digest.clone().finish())
+        hex::encode(self.digest.clone().finish())
     }
 
     /// Ends the file with its statement; returns when it is on the disk.
@@ -153,14 +153,6 @@ impl Writer {
         let file = self.out.finish()?.into_inner().map_err(io::IntoInnerError::into_error)?;
         file.sync_all()
     }
-}
-
-fn hex(digest: &digest::Digest) -> String {
-    use std::fmt::Write as _;
-    digest.as_ref().iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 /// Reads a file and follows its links, which must be those that the checkpoints of its app state.
@@ -196,7 +188,13 @@ pub fn read(path: &Path, checkpoints: &[Checkpoint]) -> Result<Contents, Archive
                 let Some(Reading { header, runs, links }) = reading else {
                     return Err(malformed());
                 };
-                return Ok(Contents { header, runs, links, sha256: hex(&digest.finish()), jws });
+                return Ok(Contents {
+                    header,
+                    runs,
+                    links,
+                    sha256: hex::encode(digest.finish()),
+                    jws,
+                });
             }
             _ => return Err(malformed()),
         }

@@ -124,14 +124,9 @@ impl<'a> Verification<'a> {
 }
 
 /// Reads a SHA-256 in hexadecimal.
-fn sha256_of(hex: &str) -> Option<[u8; 32]> {
+fn sha256_of(text: &str) -> Option<[u8; 32]> {
     let mut bytes = [0; 32];
-    if hex.len() != 64 || !hex.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-        return None;
-    }
-    for (byte, digits) in bytes.iter_mut().zip(hex.as_bytes().chunks_exact(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
-    }
+    hex::decode_to_slice(text, &mut bytes).ok()?;
     Some(bytes)
 }
 

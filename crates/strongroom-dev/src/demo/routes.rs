@@ -14,7 +14,6 @@ use super::connection_id::ConnectionId;
 use super::link::Link;
 use super::problem::Failed;
 use super::{Demo, USER, page, store};
-use crate::folder::hex;
 
 /// The lifetime of the code in the expiry demonstration, in seconds.
 const SHORT_LIFE: u32 = 20;
@@ -190,11 +189,11 @@ fn view(column: String, bytes: &[u8], master_key_id: String) -> SealedView {
         if name == "dataKey" {
             data_key_id = Uuid::from_slice(part).ok();
         }
-        parts.push(Part { name, hex: hex(part) });
+        parts.push(Part { name, hex: hex::encode(part) });
         rest = behind;
     }
     let (ciphertext, tag) = rest.split_at(rest.len().saturating_sub(TAG));
-    parts.push(Part { name: "ciphertext", hex: hex(ciphertext) });
-    parts.push(Part { name: "tag", hex: hex(tag) });
+    parts.push(Part { name: "ciphertext", hex: hex::encode(ciphertext) });
+    parts.push(Part { name: "tag", hex: hex::encode(tag) });
     SealedView { column, bytes: bytes.len(), data_key_id, master_key_id, parts }
 }

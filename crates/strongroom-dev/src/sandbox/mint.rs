@@ -115,7 +115,7 @@ impl Mint {
 
     /// Creates 40 hexadecimal digits.
     pub(super) fn connection_id(&self) -> String {
-        hex(&self.draw::<CONNECTION_ID_BYTES>())
+        hex::encode(self.draw::<CONNECTION_ID_BYTES>())
     }
 
     /// Creates a code that is not a JWT.
@@ -192,16 +192,7 @@ pub(super) fn id_of(name: &str) -> String {
 /// Derives 40 hexadecimal digits from `name`: the form of a `connectionID`.
 pub(super) fn connection_id_of(name: &str) -> String {
     let digest = digest_of(name);
-    hex(digest.get(..CONNECTION_ID_BYTES).unwrap_or_default())
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    hex::encode(digest.get(..CONNECTION_ID_BYTES).unwrap_or_default())
 }
 
 #[cfg(test)]

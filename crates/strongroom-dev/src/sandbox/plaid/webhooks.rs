@@ -24,7 +24,7 @@ use super::keys::{Key, Keys};
 use super::link::moment;
 use super::vault::ENVIRONMENT;
 use crate::sandbox::bounded::locked;
-use crate::sandbox::mint::{Mint, hex};
+use crate::sandbox::mint::Mint;
 
 /// How long Plaid waits for a receiver.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -320,7 +320,7 @@ fn signed_text(algorithm: &str, kid: &str, body: &str, iat: OffsetDateTime) -> S
     let hash = digest::digest(&digest::SHA256, body.as_bytes());
     let claims = json!({
         "iat": iat.unix_timestamp(),
-        "request_body_sha256": hex(hash.as_ref()),
+        "request_body_sha256": hex::encode(hash.as_ref()),
     });
     format!("{}.{}", part(json!({ "alg": algorithm, "kid": kid, "typ": "JWT" })), part(claims))
 }
