@@ -184,6 +184,8 @@ async fn what_is_not_active_has_no_token_to_be_done_with() {
     app.api.delink(&app.token().await, id(&connection)).await;
     assert_eq!(release(&app, &connection).await.problem(), (409, "connection_not_active"));
     app.tick().await;
+    // Alone: beside the other parts of a round it skips a connection that one of them has locked.
+    begin(&app).await.unwrap();
     assert_eq!(release(&app, &connection).await.problem(), (409, "connection_not_active"));
     assert_eq!(app.sandbox.calls_to(INVALIDATE), 0);
     assert_eq!(app.database.value("SELECT count(*) FROM token_rotations").await, "0");
