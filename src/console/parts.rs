@@ -47,6 +47,15 @@ pub fn span(length: Duration) -> String {
     format!("{count} {unit}")
 }
 
+/// Returns how long something took, of which a second is much.
+pub fn short_span(length: Duration) -> String {
+    match length.whole_milliseconds() {
+        millis @ 0..1000 => format!("{millis} ms"),
+        1000..60_000 => format!("{:.1} s", length.as_seconds_f64()),
+        _ => span(length),
+    }
+}
+
 fn rfc3339(at: OffsetDateTime) -> String {
     at.replace_nanosecond(0).unwrap_or(at).format(&Rfc3339).unwrap_or_default()
 }
@@ -182,6 +191,12 @@ mod tests {
     fn a_length_of_time_has_one_unit() {
         let spans = [0, 59, 60, 3599, 3600, 172_799, 172_800].map(|s| span(Duration::seconds(s)));
         assert_eq!(spans, ["0 s", "59 s", "1 min", "59 min", "1 h", "47 h", "2 days"]);
+    }
+
+    #[test]
+    fn what_took_less_than_a_minute_has_its_fractions() {
+        let spans = [7, 999, 1000, 59_940, 60_000].map(|ms| short_span(Duration::milliseconds(ms)));
+        assert_eq!(spans, ["7 ms", "999 ms", "1.0 s", "59.9 s", "1 min"]);
     }
 
     #[test]

@@ -106,6 +106,19 @@ async fn a_timeline_verifies_the_link_of_each_row_and_says_which_was_changed() {
 }
 
 #[tokio::test]
+async fn a_timeline_says_at_a_calls_end_how_long_it_took() {
+    let app = TestApp::with_console().await;
+    let (browser, at) = signed_in(&app, Role::Auditor).await;
+    let connection = app.active("ada").await;
+    let answer =
+        app.api.post(&app.token().await, &Bank::Dapi.relayed(&connection), &json!({})).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    let life = browser.page(&format!("{at}/connections/{}", id(&connection))).await;
+    assert_shows(&life, &["dapi.call", ">begun</span>", ">answered after "]);
+    assert_eq!(life.matches(" after ").count(), 1, "{life}");
+}
+
+#[tokio::test]
 async fn an_operator_invalidates_with_a_reason_and_the_trail_names_them() {
     let app = TestApp::with_console().await;
     let (browser, at) = signed_in(&app, Role::Operator).await;

@@ -9,7 +9,7 @@ use super::Trail;
 use super::query::Query;
 use crate::audit::{AuditEvent, COUNTED_WAITING, Linked};
 use crate::common::ids::AuditEventId;
-use crate::console::connections::timeline::{happened, who};
+use crate::console::connections::timeline::{Calls, happened, who};
 use crate::console::layout::{Place, page, plain};
 use crate::console::parts::{at_most, empty, id, moment, moment_or, more, number, row};
 use crate::console::signed_in::SignedIn;
@@ -148,7 +148,8 @@ pub fn request(signed_in: &SignedIn, request: Uuid, found: &[OfApp<'_>]) -> Mark
             @for app in found {
                 section {
                     h2 { (app.name) }
-                    ol.timeline { @for event in &app.events { (happened(event, app.links.get(&event.id).copied())) } }
+                    @let calls = Calls::of(&app.events);
+                    ol.timeline { @for event in &app.events { (happened(event, app.links.get(&event.id).copied(), &calls)) } }
                 }
             }
         },

@@ -1,7 +1,10 @@
 //! The life of one connection.
 
+use std::collections::HashMap;
+
 use maud::{Markup, html};
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
+use uuid::Uuid;
 
 use super::ending;
 use super::model::{Life, Standing, Told};
@@ -9,7 +12,7 @@ use crate::audit::{AuditEvent, Linked};
 use crate::connections::model::{Connection, Status};
 use crate::console::layout::{Place, page};
 use crate::console::parts::{
-    Notice, ago, countdown, empty, id, moment, moment_or, notice, number, pill, row,
+    Notice, ago, countdown, empty, id, moment, moment_or, notice, number, pill, row, short_span,
 };
 
 /// Returns the page; `said` is what became of the form that led here.
@@ -167,10 +170,11 @@ fn timeline(life: &Life) -> Markup {
                 }))
             }
             @if entries.is_empty() { (empty("The trail has nothing about it.")) }
+            @let calls = Calls::of(&life.found.history);
             ol.timeline {
                 @for entry in &entries {
                     @match entry {
-                        Entry::Row(event) => (happened(event, life.links.get(&event.id).copied())),
+                        Entry::Row(event) => (happened(event, life.links.get(&event.id).copied(), &calls)),
                         Entry::Told(told) => (was_told(told)),
                     }
                 }
@@ -179,14 +183,39 @@ fn timeline(life: &Life) -> Markup {
     }
 }
 
+/// When the calls among some rows of the trail began, by their action and request: a call has a row before it and one after.
+pub struct Calls<'a>(HashMap<(&'a str, Uuid), OffsetDateTime>);
+
+impl<'a> Calls<'a> {
+    /// Returns those of these rows.
+    #[must_use]
+    pub fn of(rows: &'a [AuditEvent]) -> Self {
+        let begun = rows.iter().filter(|row| row.outcome == BEGUN);
+        Self(
+            begun
+                .filter_map(|row| Some(((row.action.as_str(), row.request_id?), row.at)))
+                .collect(),
+        )
+    }
+
+    /// Returns how long a call took whose end this row is.
+    fn took(&self, end: &AuditEvent) -> Option<Duration> {
+        let began = self.0.get(&(end.action.as_str(), end.request_id?))?;
+        (end.outcome != BEGUN).then(|| end.at - *began)
+    }
+}
+
+/// The outcome of a call's first row.
+const BEGUN: &str = "begun";
+
 /// Returns a row of the trail as an entry of a timeline.
 #[must_use]
-pub fn happened(event: &AuditEvent, linked: Option<Linked>) -> Markup {
+pub fn happened(event: &AuditEvent, linked: Option<Linked>, calls: &Calls<'_>) -> Markup {
     html! {
         li class={ "entry entry-" (kind(&event.action)) } {
             div.entry-when { (moment(event.at)) }
             div.entry-what {
-                strong { (event.action) } " " span.soft { (event.outcome) }
+                strong { (event.action) } " " span.soft { (event.outcome) @if let Some(took) = calls.took(event) { " after " (short_span(took)) } }
                 " by " (who(event))
                 @if let Some(reason) = &event.reason { p.reason { (reason) } }
                 @if let Some(request) = event.request_id { p.soft { "request " a href={ "/requests/" (request) } { (id(request)) } } }
