@@ -207,3 +207,36 @@ async fn a_round_leaves_no_change_that_a_reader_has_to_add_up() {
     let left: i64 = app.database.value(WAITING_CHANGES).await.parse().unwrap();
     assert!(left <= 1, "{left}");
 }
+
+#[tokio::test]
+async fn a_cancellation_of_more_than_it_ends_at_once_goes_on_in_the_background() {
+    let app = TestApp::by_hand().await;
+    app.active("ada").await;
+    app.database
+        .execute(
+            "INSERT INTO connections (id, app_id, user_id, status, login_id, activated_at, access_token, user_secret)
+             SELECT gen_random_uuid(), c.app_id, c.user_id, 'active', 'login ' || n, now(), c.access_token, c.user_secret
+             FROM connections c, generate_series(1, 6099) n",
+        )
+        .await;
+    let order = revoke_all(&app, 1).await;
+    change(&app, &order, "pause").await;
+    while look(&app, &order).await["matched"].is_null() {
+        rounds(&app, 1).await;
+    }
+    change(&app, &order, "cancel").await;
+    agree(&app, &order, "0 5000 0 1100").await;
+    let said = "SELECT reason FROM audit_events WHERE action = 'revocations.cancelled'";
+    let said = app.database.value(said).await;
+    assert!(said.ends_with(": 5000 connections given up, and others follow"), "{said}");
+    rounds(&app, 1).await;
+    agree(&app, &order, "0 6100 0 0").await;
+    app.turn_clock(Duration::from_secs(5)).await;
+    rounds(&app, 1).await;
+    assert!(look(&app, &order).await["finishedAt"].is_string());
+    let done = "SELECT reason FROM audit_events WHERE action = 'revocations.finished'";
+    let done = app.database.value(done).await;
+    assert!(done.ends_with(": 6100 met, 0 told, 6100 unconfirmed"), "{done}");
+    assert_eq!(app.metric("strongroom_revocations_total{outcome=\"unconfirmed\"}").await, 6100.0);
+    assert_eq!(app.revocations(), 0, "the bank was not told");
+}

@@ -38,11 +38,11 @@ use crate::audit;
 use crate::common::actor::Actor;
 use crate::common::ids::{AppId, BulkRevocationId, ConnectionId};
 use crate::common::paging::{Cursor, Page};
-use crate::connections::Context;
 use crate::connections::deferred::Reconciler;
 use crate::connections::effects::RevocationEnd;
 use crate::connections::isolation::isolated;
 use crate::connections::model::RevocationKind;
+use crate::connections::{ConnectionError, Context};
 use crate::database::{Conn, LongWork};
 
 /// Connections that the throttle releases per second if the request does not say.
@@ -54,6 +54,11 @@ pub const SAMPLE: i32 = 10;
 pub const RELEASE_EVERY: Duration = Duration::from_secs(1);
 /// Time that one round of the background work spends on marking before it goes on with the throttle.
 const MARK_IN_A_ROUND: Duration = Duration::from_secs(1);
+/// Connections that a cancellation ends in its own transaction. Others follow in the background, because somebody waits, and
+/// because a transaction that ends a million would run into the timeout of its statement.
+const GIVEN_UP_AT_ONCE: i64 = 5_000;
+/// Connections that one statement of the background ends.
+const GIVEN_UP_IN_A_BATCH: i64 = 1_000;
 /// Interval between two checks of a bulk revocation that holds nothing, for what is still under way.
 pub const CHECK_AGAIN: Duration = Duration::from_secs(5);
 
@@ -224,13 +229,19 @@ pub async fn change(
     match change {
         Change::Pause => store::hold_back(&mut tx, id).await?,
         Change::Resume => {}
-        Change::Cancel { .. } => ended = store::end_unconfirmed(&mut tx, id).await?,
+        Change::Cancel { .. } => {
+            ended = store::end_unconfirmed(&mut tx, id, GIVEN_UP_AT_ONCE).await?;
+        }
     }
+    let others =
+        if i64::try_from(ended) == Ok(GIVEN_UP_AT_ONCE) { ", and others follow" } else { "" };
     let detail = match change {
         Change::Cancel { reason: Some(reason), .. } => {
-            format!("{id}: {ended} connections given up: {reason}")
+            format!("{id}: {ended} connections given up{others}: {reason}")
         }
-        Change::Cancel { reason: None, .. } => format!("{id}: {ended} connections given up"),
+        Change::Cancel { reason: None, .. } => {
+            format!("{id}: {ended} connections given up{others}")
+        }
         _ => id.to_string(),
     };
     record(&mut tx, actor, app, change.action(), change.state(), &detail).await?;
@@ -268,6 +279,7 @@ const RECONCILER: Reconciler = Reconciler::BulkRevocations;
 const MARKING: Uuid = Uuid::from_u128(1);
 const HOLDING: Uuid = Uuid::from_u128(2);
 const FOLDING: Uuid = Uuid::from_u128(3);
+const GIVING_UP: Uuid = Uuid::from_u128(4);
 
 /// The result of one round.
 #[derive(Clone, Copy, Debug, Default)]
@@ -277,13 +289,15 @@ pub struct Reconciled {
     pub released: usize,
 }
 
-/// Runs one round for all bulk revocations: marks those in force, holds the tokens of paused ones, releases the
-/// next tokens and finishes those of which nothing is outstanding. Defers one that fails.
+/// Runs one round for all bulk revocations: marks those in force, gives up what cancelled ones have left, holds the tokens of
+/// paused ones, releases the next tokens and finishes those of which nothing is outstanding. Defers one that fails.
 pub async fn reconcile(context: &Context, batch: i64) -> Reconciled {
     let marked = marking::mark_due(context, Instant::now() + MARK_IN_A_ROUND);
     let marked = isolated(context, RECONCILER, MARKING, marked.boxed()).await.unwrap_or_default();
     context.metrics.revocations(RevocationEnd::Confirmed, marked.ended);
     context.metrics.revocations(RevocationEnd::Unconfirmed, marked.given_up);
+    let given_up = give_up(context, Instant::now() + MARK_IN_A_ROUND);
+    isolated(context, RECONCILER, GIVING_UP, given_up.boxed()).await;
     let held = async { Ok(store::hold_paused(&mut context.pool.acquire().await?, batch).await?) };
     isolated(context, RECONCILER, HOLDING, held.boxed()).await;
     let released = release(context, batch).await;
@@ -291,6 +305,18 @@ pub async fn reconcile(context: &Context, batch: i64) -> Reconciled {
     let fold = async { Ok(store::fold_counts(&mut context.pool.acquire().await?).await?) };
     isolated(context, RECONCILER, FOLDING, fold.boxed()).await;
     Reconciled { marked: usize::try_from(marked.connections).unwrap_or(0), released }
+}
+
+/// Ends what cancelled bulk revocations have left, batch by batch, until nothing is or until `until`.
+async fn give_up(context: &Context, until: Instant) -> Result<(), ConnectionError> {
+    let mut conn = context.pool.acquire().await?;
+    while Instant::now() < until {
+        match store::end_cancelled(&mut conn, GIVEN_UP_IN_A_BATCH).await? {
+            0 => break,
+            ended => count_given_up(context, ended),
+        }
+    }
+    Ok(())
 }
 
 /// Releases the next tokens of each bulk revocation and finishes those of which nothing is outstanding. Returns
