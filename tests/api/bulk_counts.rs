@@ -208,8 +208,8 @@ async fn a_round_leaves_no_change_that_a_reader_has_to_add_up() {
     assert!(left <= 1, "{left}");
 }
 
-#[tokio::test]
-async fn a_cancellation_of_more_than_it_ends_at_once_goes_on_in_the_background() {
+/// An app with 6,100 connections and a paused bulk revocation that has marked them all.
+async fn six_thousand_paused() -> (TestApp, Value) {
     let app = TestApp::by_hand().await;
     app.active("ada").await;
     app.database
@@ -224,6 +224,12 @@ async fn a_cancellation_of_more_than_it_ends_at_once_goes_on_in_the_background()
     while look(&app, &order).await["matched"].is_null() {
         rounds(&app, 1).await;
     }
+    (app, order)
+}
+
+#[tokio::test]
+async fn a_cancellation_of_more_than_it_ends_at_once_goes_on_in_the_background() {
+    let (app, order) = six_thousand_paused().await;
     change(&app, &order, "cancel").await;
     agree(&app, &order, "0 5000 0 1100").await;
     let said = "SELECT reason FROM audit_events WHERE action = 'revocations.cancelled'";
@@ -238,5 +244,19 @@ async fn a_cancellation_of_more_than_it_ends_at_once_goes_on_in_the_background()
     let done = app.database.value(done).await;
     assert!(done.ends_with(": 6100 met, 0 told, 6100 unconfirmed"), "{done}");
     assert_eq!(app.metric("strongroom_revocations_total{outcome=\"unconfirmed\"}").await, 6100.0);
+    assert_eq!(app.revocations(), 0, "the bank was not told");
+}
+
+#[tokio::test]
+async fn a_pause_of_more_than_it_holds_at_once_sends_none_of_them_and_goes_on_in_the_background() {
+    let (app, order) = six_thousand_paused().await;
+    change(&app, &order, "resume").await;
+    app.database.execute("UPDATE connections SET due_at = strongroom_now()").await;
+    change(&app, &order, "pause").await;
+    assert_eq!(figures(&look(&app, &order).await), "0 0 1100 5000");
+    while figures(&look(&app, &order).await) != "0 0 0 6100" {
+        rounds(&app, 1).await;
+    }
+    assert_eq!(app.database.value(ROWS).await, "0 0 0 6100");
     assert_eq!(app.revocations(), 0, "the bank was not told");
 }

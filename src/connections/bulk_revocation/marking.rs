@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::ids::{BulkRevocationId, ErasureId};
 use crate::connections::bulk_revocation::store::{MarkProgress, MarkScope};
-use crate::connections::bulk_revocation::{GIVEN_UP_AT_ONCE, store};
+use crate::connections::bulk_revocation::{CHANGED_AT_ONCE, store};
 use crate::connections::deferred::Reconciler;
 use crate::connections::isolation;
 use crate::connections::{ConnectionError, Context, superseded};
@@ -108,7 +108,7 @@ async fn mark_batch(
         store::end_marking(&mut tx, &revocation).await?;
     }
     let given_up = if revocation.cancelled {
-        store::end_unconfirmed(&mut tx, revocation.id, GIVEN_UP_AT_ONCE).await?
+        store::end_unconfirmed(&mut tx, revocation.id, CHANGED_AT_ONCE).await?
     } else {
         0
     };

@@ -54,9 +54,9 @@ pub const SAMPLE: i32 = 10;
 pub const RELEASE_EVERY: Duration = Duration::from_secs(1);
 /// Time that one round of the background work spends on marking before it goes on with the throttle.
 const MARK_IN_A_ROUND: Duration = Duration::from_secs(1);
-/// Connections that a cancellation ends in its own transaction. Others follow in the background, because somebody waits, and
-/// because a transaction that ends a million would run into the timeout of its statement.
-const GIVEN_UP_AT_ONCE: i64 = 5_000;
+/// Connections that a cancellation ends in its own transaction, or that a pause holds. Others follow in the background, because
+/// somebody waits, and because a transaction that changes a million would run into the timeout of its statement.
+const CHANGED_AT_ONCE: i64 = 5_000;
 /// Connections that one statement of the background ends.
 const GIVEN_UP_IN_A_BATCH: i64 = 1_000;
 /// Interval between two checks of a bulk revocation that holds nothing, for what is still under way.
@@ -227,14 +227,14 @@ pub async fn change(
     store::set_state(&mut tx, id, change.state()).await?;
     let mut ended = 0;
     match change {
-        Change::Pause => store::hold_back(&mut tx, id).await?,
+        Change::Pause => store::hold_back(&mut tx, id, CHANGED_AT_ONCE).await?,
         Change::Resume => {}
         Change::Cancel { .. } => {
-            ended = store::end_unconfirmed(&mut tx, id, GIVEN_UP_AT_ONCE).await?;
+            ended = store::end_unconfirmed(&mut tx, id, CHANGED_AT_ONCE).await?;
         }
     }
     let others =
-        if i64::try_from(ended) == Ok(GIVEN_UP_AT_ONCE) { ", and others follow" } else { "" };
+        if i64::try_from(ended) == Ok(CHANGED_AT_ONCE) { ", and others follow" } else { "" };
     let detail = match change {
         Change::Cancel { reason: Some(reason), .. } => {
             format!("{id}: {ended} connections given up{others}: {reason}")

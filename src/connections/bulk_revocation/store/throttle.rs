@@ -11,18 +11,19 @@ use crate::connections::model::Status;
 use crate::connections::sql::WAIT_FOR_DELINKING;
 use crate::database::{Conn, interval};
 
-/// Holds the released tokens of a bulk revocation again, except those whose delinking is under way. Locked rows
-/// are left to [`hold_paused`].
-pub async fn hold_back(conn: &mut Conn, id: BulkRevocationId) -> sqlx::Result<()> {
+/// Holds the released tokens of a bulk revocation again, `limit` at most, except those whose delinking is under way. Others
+/// are left to [`hold_paused`], as locked ones are; none of them is claimed while it is paused.
+pub async fn hold_back(conn: &mut Conn, id: BulkRevocationId, limit: i64) -> sqlx::Result<()> {
     sqlx::query!(
         "-- name: hold_back_delinks
          WITH free AS MATERIALIZED (
             SELECT id FROM connections
             WHERE bulk_revocation_id = $1 AND status = 'revoking' AND code IS NULL
               AND leased_until IS NULL AND due_at IS NOT NULL
-            FOR UPDATE SKIP LOCKED)
+            LIMIT $2 FOR UPDATE SKIP LOCKED)
          UPDATE connections c SET due_at = NULL FROM free WHERE c.id = free.id",
         id.uuid(),
+        limit,
     )
     .execute(conn)
     .await?;
