@@ -39,8 +39,10 @@ pub async fn run(stage: &Stage, product: &mut Product<'_>, seconds: Duration) {
         fill(&mut conn, filled, *size).await;
         filled = *size;
         println!("filled after {:?}; measuring …", began.elapsed());
-        let mut column = measure(stage, product, &mut conn, &console, *size, seconds).await;
+        let mut column = measure(stage, product, &mut conn, seconds).await;
         column.extend(screens(product, &mut conn, &console, seconds).await);
+        // Last, because what is cancelled afterwards goes on ending for a while.
+        column.extend(revoke(stage, product, &mut conn, &console, *size, seconds).await);
         columns.push(column);
     }
     print(&sizes, &columns);
@@ -78,8 +80,6 @@ async fn measure(
     stage: &Stage,
     product: &mut Product<'_>,
     conn: &mut PgConnection,
-    console: &Console,
-    size: i64,
     seconds: Duration,
 ) -> Vec<Cell> {
     let mut cells = Vec::new();
@@ -121,7 +121,6 @@ async fn measure(
     ));
     cells.push(("`audit verify`".to_owned(), verify(product, conn).await));
     cells.push(("the same rows copied out by `COPY`".to_owned(), floor_of_verify(conn).await));
-    cells.extend(revoke(stage, product, conn, console, size, seconds).await);
     cells
 }
 
@@ -199,6 +198,7 @@ async fn screens_of_incident(
 ) -> Vec<Cell> {
     let mut cells = Vec::new();
     for (name, path) in [
+        ("now, an incident under way", "now"),
         ("incident, one under way", "incident"),
         ("incident/ under way", &format!("incident/{order}")),
         ("incident/…/cancel", &format!("incident/{order}/cancel")),
@@ -370,6 +370,7 @@ async fn revoke(
     let began = Instant::now();
     product.post(&format!("{one}/cancel"), &json!({})).await;
     let cancelled = began.elapsed();
+    let ending = screen(product, console, "now, one cancelled", "now", seconds).await;
     let millis = |time: Duration| format!("{:.0} ms", time.as_secs_f64() * 1000.0);
     let mut cells = vec![
         ("dry run of a revocation of all".to_owned(), millis(dry)),
@@ -381,6 +382,7 @@ async fn revoke(
         ("revocation of a tenth: cancelled".to_owned(), millis(cancelled)),
     ];
     cells.extend(under_way);
+    cells.push(ending);
     cells
 }
 

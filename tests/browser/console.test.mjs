@@ -47,7 +47,7 @@ test("a link signs in once, enrols a passkey, and the passkey signs in from then
   await quiet().catch((error) => assert.match(String(error.message), /403/));
 });
 
-test("a form that comes too late is sent again after a passkey, with what was filled in", async () => {
+test("a form that comes too late, or after its session, is sent again after a passkey, with what was filled in", async () => {
   const { page, context } = await open(browser, {}, "about:blank");
   await authenticator(context, page);
   await page.goto(link("cleo"));
@@ -59,41 +59,39 @@ test("a form that comes too late is sent again after a passkey, with what was fi
   await page.goto(`${origin}/`);
   if (new URL(page.url()).pathname === "/") await page.locator("main a").first().click();
   await page.waitForURL(/\/now$/);
-  await page.goto(page.url().replace(/now$/, "incident/new"));
-  await page.getByLabel("Users, one in a line").fill("moved-60");
-  await page.getByRole("button", { name: "Count them" }).click();
-  await page.getByLabel("Reason").fill("a stale laptop");
-  // As if the coffee had taken six minutes.
-  const late = `UPDATE operator_sessions s SET authenticated_at = authenticated_at - interval '6 minutes'
-                FROM operators o WHERE o.id = s.operator_id AND o.name = 'cleo'`;
-  execFileSync("psql", [process.env.DATABASE_URL, "-qc", late]);
-  await page.getByRole("button", { name: /^Revoke \d+ connections$/ }).click();
-  await page.getByRole("heading", { name: "Prove again that it is you" }).waitFor();
-  await accessible(page);
-  await page.getByRole("button", { name: "Prove it with a passkey" }).click();
-  await page.getByText("Proved. What you filled in can be sent now.").waitFor();
-  await page.keyboard.press("Enter");
-  await page.waitForURL(/\/incident\/ord_/);
-  await page.getByText("a stale laptop").first().waitFor();
+  const app = page.url().replace(/\/now$/, "");
+  // Fills an incident in, and sends it once something has happened to the operator's sessions.
+  const revokeAfter = async (happened, user, reason) => {
+    await page.goto(`${app}/incident/new`);
+    await page.getByLabel("Users, one in a line").fill(user);
+    await page.getByRole("button", { name: "Count them" }).click();
+    await page.getByLabel("Reason").fill(reason);
+    const sql = `UPDATE operator_sessions s SET ${happened} FROM operators o WHERE o.id = s.operator_id AND o.name = 'cleo'`;
+    execFileSync("psql", [process.env.DATABASE_URL, "-qc", sql]);
+    await page.getByRole("button", { name: /^Revoke \d+ connections$/ }).click();
+  };
+  const proved = async () => {
+    await accessible(page);
+    await page.getByRole("button", { name: "Prove it with a passkey" }).click();
+    await page.getByText("Proved. What you filled in can be sent now.").waitFor();
+    await page.keyboard.press("Enter");
+  };
+  const begun = async (reason) => {
+    await page.waitForURL(/\/incident\/ord_/);
+    await page.getByText(reason).first().waitFor();
+  };
 
-  await page.goto(page.url().replace(/ord_.*$/, "new"));
-  await page.getByLabel("Users, one in a line").fill("moved-61");
-  await page.getByRole("button", { name: "Count them" }).click();
-  await page.getByLabel("Reason").fill("a long coffee");
-  // As if it had taken forty.
-  const idle = `UPDATE operator_sessions s SET last_seen_at = last_seen_at - interval '40 minutes'
-                FROM operators o WHERE o.id = s.operator_id AND o.name = 'cleo'`;
-  execFileSync("psql", [process.env.DATABASE_URL, "-qc", idle]);
-  await page.getByRole("button", { name: /^Revoke \d+ connections$/ }).click();
+  await revokeAfter("authenticated_at = authenticated_at - interval '6 minutes'", "moved-60", "a stale laptop");
+  await page.getByRole("heading", { name: "Prove again that it is you" }).waitFor();
+  await proved();
+  await begun("a stale laptop");
+
+  await revokeAfter("last_seen_at = last_seen_at - interval '40 minutes'", "moved-61", "a long coffee");
   await page.getByRole("heading", { name: "You are not signed in" }).waitFor();
-  await accessible(page);
-  await page.getByRole("button", { name: "Prove it with a passkey" }).click();
-  await page.getByText("Proved. What you filled in can be sent now.").waitFor();
-  await page.keyboard.press("Enter");
+  await proved();
   await page.getByRole("heading", { name: "Is this still what you want?" }).waitFor();
   await accessible(page);
   await page.getByRole("button", { name: "Send it again" }).click();
-  await page.waitForURL(/\/incident\/ord_/);
-  await page.getByText("a long coffee").first().waitFor();
+  await begun("a long coffee");
   await context.close();
 });
