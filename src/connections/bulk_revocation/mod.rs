@@ -52,7 +52,7 @@ pub const MAX_PER_SECOND: i32 = 1000;
 pub const SAMPLE: i32 = 10;
 /// Interval between two releases of a bulk revocation: `per_second` counts per this.
 pub const RELEASE_EVERY: Duration = Duration::from_secs(1);
-/// Time that one round of the background work spends on marking before it goes on with the throttle.
+/// Time that one round of the background work spends on marking, and on what was cancelled, before it goes on with the throttle.
 const MARK_IN_A_ROUND: Duration = Duration::from_secs(1);
 /// Connections that a cancellation ends in its own transaction, or that a pause holds. Others follow in the background, because
 /// somebody waits, and because a transaction that changes a million would run into the timeout of its statement.
@@ -233,16 +233,14 @@ pub async fn change(
             ended = store::end_unconfirmed(&mut tx, id, CHANGED_AT_ONCE).await?;
         }
     }
-    let others =
-        if i64::try_from(ended) == Ok(CHANGED_AT_ONCE) { ", and others follow" } else { "" };
     let detail = match change {
-        Change::Cancel { reason: Some(reason), .. } => {
-            format!("{id}: {ended} connections given up{others}: {reason}")
+        Change::Cancel { reason, .. } => {
+            let all = i64::try_from(ended) != Ok(CHANGED_AT_ONCE);
+            let others = if all { "" } else { ", and others follow" };
+            let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
+            format!("{id}: {ended} connections given up{others}{reason}")
         }
-        Change::Cancel { reason: None, .. } => {
-            format!("{id}: {ended} connections given up{others}")
-        }
-        _ => id.to_string(),
+        Change::Pause | Change::Resume => id.to_string(),
     };
     record(&mut tx, actor, app, change.action(), change.state(), &detail).await?;
     tx.commit().await?;
@@ -311,7 +309,9 @@ pub async fn reconcile(context: &Context, batch: i64) -> Reconciled {
 async fn give_up(context: &Context, until: Instant) -> Result<(), ConnectionError> {
     let mut conn = context.pool.acquire().await?;
     while Instant::now() < until {
-        match store::end_cancelled(&mut conn, GIVEN_UP_IN_A_BATCH).await? {
+        let Some(id) = store::find_cancelled(&mut conn).await? else { break };
+        match store::end_unconfirmed(&mut conn, id, GIVEN_UP_IN_A_BATCH).await? {
+            // Somebody has the rest locked.
             0 => break,
             ended => count_given_up(context, ended),
         }

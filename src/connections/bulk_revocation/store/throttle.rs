@@ -31,8 +31,8 @@ pub async fn hold_back(conn: &mut Conn, id: BulkRevocationId, limit: i64) -> sql
 }
 
 /// Ends connections whose delinking Dapi has not confirmed, `limit` at most: `invalidated`, unconfirmed, the secrets
-/// destroyed. One whose delinking is under way ends with Dapi's answer, and a locked one when its delinking is claimed or by
-/// [`end_cancelled`]. Returns how many it ended.
+/// destroyed. One whose delinking is under way ends with Dapi's answer, and a locked one when its delinking is claimed or in
+/// a later round. Returns how many it ended.
 pub async fn end_unconfirmed(
     conn: &mut Conn,
     id: BulkRevocationId,
@@ -56,30 +56,18 @@ pub async fn end_unconfirmed(
     Ok(done.rows_affected())
 }
 
-/// Ends what a cancelled bulk revocation has left, `limit` connections at most, as [`end_unconfirmed`] does. Returns how many;
-/// zero if none has any left, or if other replicas are at all that have.
-pub async fn end_cancelled(conn: &mut Conn, limit: i64) -> sqlx::Result<u64> {
-    let done = sqlx::query!(
-        "-- name: end_cancelled_delinks
-         WITH cancelled AS MATERIALIZED (
-            SELECT o.id FROM bulk_revocations o
-            WHERE o.finished_at IS NULL AND o.state = 'cancelled' AND o.marked_at IS NOT NULL
-              AND EXISTS (SELECT FROM connections c
-                          WHERE c.bulk_revocation_id = o.id AND c.status = 'revoking' AND c.leased_until IS NULL)
-            ORDER BY o.id LIMIT 1 FOR UPDATE OF o SKIP LOCKED),
-         free AS MATERIALIZED (
-            SELECT id FROM connections
-            WHERE bulk_revocation_id = (SELECT id FROM cancelled) AND status = 'revoking' AND leased_until IS NULL
-            LIMIT $2 FOR UPDATE SKIP LOCKED)
-         UPDATE connections c
-         SET status = $1, code = NULL, access_token = NULL, user_secret = NULL, due_at = NULL
-         FROM free WHERE c.id = free.id",
-        Status::Invalidated.as_str(),
-        limit,
+/// Returns the oldest cancelled bulk revocation that has connections for [`end_unconfirmed`] left.
+pub async fn find_cancelled(conn: &mut Conn) -> sqlx::Result<Option<BulkRevocationId>> {
+    sqlx::query_scalar!(
+        r#"-- name: find_cancelled_bulk_revocation
+         SELECT o.id AS "id: BulkRevocationId" FROM bulk_revocations o
+         WHERE o.finished_at IS NULL AND o.state = 'cancelled' AND o.marked_at IS NOT NULL
+           AND EXISTS (SELECT FROM connections c
+                       WHERE c.bulk_revocation_id = o.id AND c.status = 'revoking' AND c.leased_until IS NULL)
+         ORDER BY o.id LIMIT 1"#,
     )
-    .execute(conn)
-    .await?;
-    Ok(done.rows_affected())
+    .fetch_optional(conn)
+    .await
 }
 
 /// Holds tokens that are due although their bulk revocation is paused: their lease ran out, or they were locked
