@@ -13,7 +13,7 @@ use maud::{Markup, html};
 use tracing_actix_web::RequestId;
 
 use super::layout::Page;
-use super::parts::{encoded, form_token};
+use super::parts::{form_token, sign_in};
 pub use super::refusal::{KeptForm, Refusal};
 use super::signed_in::SignedIn;
 use crate::common::ids::{AppId, ApprovalId};
@@ -40,7 +40,7 @@ pub fn refusal_page(req: &HttpRequest, refusal: &Refusal) -> HttpResponse {
         }
         @match (kept, sign_in_to) {
             (Some(kept), page) => (again(kept, page.as_deref())),
-            (None, Some(page)) => p { a.button href={ "/sign-in?to=" (encoded(page)) } { "Sign in again" } },
+            (None, Some(page)) => p { a.button href=(sign_in(page)) { "Sign in again" } },
             (None, None) => {},
         }
         p { a href="/" { "To the start" } }
@@ -63,7 +63,7 @@ fn again(kept: &KeptForm, sign_in_to: Option<&str>) -> Markup {
                         button { "Prove it with a passkey" }
                         p role="status" data-status {}
                     }
-                    p { a href={ "/sign-in?to=" (encoded(page)) } target="_blank" rel="noopener" { "Sign in again in a new tab" } ", then come back to this one." }
+                    p { a href=(sign_in(page)) target="_blank" rel="noopener" { "Sign in again in a new tab" } ", then come back to this one." }
                 }
             }
             li {

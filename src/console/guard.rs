@@ -165,7 +165,8 @@ async fn form_of_ended_session(
     let Some(session) = ended else { return Ok(None) };
     let body = read(req, payload).await?;
     let token = signed_in::form_token(&console.vault, session);
-    Ok(is_given(req, &body, &token).then(|| kept(req, &body, token)).flatten())
+    let is_its_own = Given::with(req, &body).is(&token);
+    Ok(if is_its_own { kept(req, &body, token) } else { None })
 }
 
 /// A form that comes too late is kept: the page has its fields, and sends them again after the proof.
@@ -213,12 +214,20 @@ async fn read(req: &HttpRequest, payload: &mut Payload) -> Result<Bytes, Answer>
     read_passed(req, stream, MAX_BODY).await.map_err(failed)
 }
 
-/// Returns whether this is the token of a form or of a script's request.
-fn is_given(req: &HttpRequest, body: &[u8], token: &str) -> bool {
-    let header = req.headers().get(TOKEN_HEADER).and_then(|value| value.to_str().ok());
-    let field = || form_urlencoded::parse(body).find(|(name, _)| name == TOKEN_FIELD);
-    let given = header.map(str::to_owned).or_else(|| field().map(|(_, value)| value.into_owned()));
-    given.is_some_and(|given| given.as_bytes().ct_eq(token.as_bytes()).into())
+/// The token that a form or a script's request came with, if it did.
+struct Given(Option<String>);
+
+impl Given {
+    fn with(req: &HttpRequest, body: &[u8]) -> Self {
+        let header = req.headers().get(TOKEN_HEADER).and_then(|value| value.to_str().ok());
+        let field = || form_urlencoded::parse(body).find(|(name, _)| name == TOKEN_FIELD);
+        Self(header.map(str::to_owned).or_else(|| field().map(|(_, value)| value.into_owned())))
+    }
+
+    fn is(&self, token: &str) -> bool {
+        let same = |given: &String| given.as_bytes().ct_eq(token.as_bytes()).into();
+        self.0.as_ref().is_some_and(same)
+    }
 }
 
 /// Checks the token of a form or of a script's request. A form of another session of the same operator is kept: they have signed in
@@ -230,7 +239,8 @@ async fn check_token(
     route: &ConsoleRoute,
     signed_in: &SignedIn,
 ) -> Result<(), Answer> {
-    if is_given(req, body, &signed_in.form_token) {
+    let given = Given::with(req, body);
+    if given.is(&signed_in.form_token) {
         return Ok(());
     }
     // What begins a session has a secret among its fields.
@@ -239,7 +249,7 @@ async fn check_token(
         let operator = signed_in.session.operator;
         let own = operators::recent_sessions(&mut conn, operator).await.map_err(problem)?;
         let mut tokens = own.iter().map(|id| signed_in::form_token(&console.vault, *id));
-        if tokens.any(|token| is_given(req, body, &token)) {
+        if tokens.any(|token| given.is(&token)) {
             let detail = "Nothing was done. You have signed in since you opened the form.";
             let title = "Is this still what you want?";
             let refusal = Refusal::new(StatusCode::FORBIDDEN, title, detail);

@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 
 use super::assets::{Asset, ICON, PAGE_SCRIPT, PASSKEYS_SCRIPT, SIGN_IN_SCRIPT, STYLE};
 use super::of_app::OfApp;
-use super::parts::{encoded, form_token, moment};
+use super::parts::{form_token, moment, sign_in};
 use super::signed_in::SignedIn;
 use crate::common::ids::AppId;
 use crate::operators::Role;
@@ -247,7 +247,7 @@ fn ends_soon(at: OffsetDateTime, signed_in: &SignedIn) -> Markup {
     html! {
         p.ends-soon {
             "This session ends at " (moment(at)) ". "
-            a href={ "/sign-in?to=" (encoded(&signed_in.page)) } { "Sign in again" } " to begin another."
+            a href=(sign_in(&signed_in.page)) { "Sign in again" } " to begin another."
         }
     }
 }

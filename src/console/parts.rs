@@ -167,6 +167,11 @@ pub fn more(url: Option<String>) -> Markup {
     html! { @if let Some(url) = url { p.more { a.button href=(url) { "Older" } } } }
 }
 
+/// Returns the address of the sign-in that leads to this page.
+pub fn sign_in(page: &str) -> String {
+    format!("/sign-in?to={}", encoded(page))
+}
+
 /// Encodes a value of a query string (WHATWG URL, application/x-www-form-urlencoded).
 pub fn encoded(text: &str) -> String {
     utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
