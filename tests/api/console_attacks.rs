@@ -150,6 +150,14 @@ async fn a_form_of_a_session_that_has_ended_does_nothing_and_says_so() {
     assert!(answer.text.contains("href=\"/sign-in?to=%2F\""), "{}", answer.text);
 }
 
+/// An app, the browser of its operator Ana, and the path to which the form of an incident is sent.
+async fn at_an_incident() -> (TestApp, Browser, String) {
+    let app = TestApp::with_console().await;
+    let browser = Browser::of(&app, "ana", Role::Operator).await;
+    let incident = format!("{}/incident", browser.pages().await);
+    (app, browser, incident)
+}
+
 /// Signs the browser's operator in again, in another tab of it.
 async fn prove_again(app: &TestApp, browser: &Browser, name: &str) -> Answer {
     let code = operator_link(app, name).await;
@@ -158,10 +166,8 @@ async fn prove_again(app: &TestApp, browser: &Browser, name: &str) -> Answer {
 
 #[tokio::test]
 async fn a_form_that_is_sent_too_late_is_kept_and_sent_again_after_the_proof() {
-    let app = TestApp::with_console().await;
+    let (app, browser, incident) = at_an_incident().await;
     app.active("ada").await;
-    let browser = Browser::of(&app, "ana", Role::Operator).await;
-    let incident = format!("{}/incident", browser.pages().await);
     app.turn_clock(Duration::from_secs(5 * 60 + 1)).await;
     let fields = [("kind", "delink"), ("users", "ada\nbob"), ("reason", "an \"old\" <laptop>")];
     let preview = browser.post(&format!("{incident}/preview"), &fields).await;
@@ -192,9 +198,7 @@ async fn a_form_that_is_sent_too_late_is_kept_and_sent_again_after_the_proof() {
 
 #[tokio::test]
 async fn a_form_that_is_sent_too_late_is_kept_for_its_own_session_alone() {
-    let app = TestApp::with_console().await;
-    let browser = Browser::of(&app, "ana", Role::Operator).await;
-    let path = format!("{}/incident", browser.pages().await);
+    let (app, browser, path) = at_an_incident().await;
     app.turn_clock(Duration::from_secs(5 * 60 + 1)).await;
     let token = browser.token().await;
     let stranger = browser.post_bare(&path, &[("token", "x"), ("reason", "planted")]).await;
@@ -216,10 +220,8 @@ fn with_token<'a>(token: &'a str, fields: &[(&'a str, &'a str)]) -> Vec<(&'a str
 
 #[tokio::test]
 async fn a_form_of_a_session_that_has_ended_is_kept_and_confirmed_in_the_next() {
-    let app = TestApp::with_console().await;
+    let (app, browser, incident) = at_an_incident().await;
     app.active("ada").await;
-    let browser = Browser::of(&app, "ana", Role::Operator).await;
-    let incident = format!("{}/incident", browser.pages().await);
     let before = browser.token().await;
     app.turn_clock(Duration::from_secs(31 * 60)).await;
     let late = browser.post_bare(&incident, &with_token(&before, &INCIDENT)).await;
@@ -249,9 +251,7 @@ async fn a_form_of_a_session_that_has_ended_is_kept_and_confirmed_in_the_next() 
 
 #[tokio::test]
 async fn a_form_of_a_session_that_has_ended_is_kept_for_its_own_operator_alone() {
-    let app = TestApp::with_console().await;
-    let browser = Browser::of(&app, "ana", Role::Operator).await;
-    let incident = format!("{}/incident", browser.pages().await);
+    let (app, browser, incident) = at_an_incident().await;
     let token = browser.token().await;
     let sent = |token| with_token(token, &INCIDENT);
     let gone = |answer: &Answer| !answer.text.contains("an old laptop");
@@ -278,9 +278,7 @@ async fn a_form_of_a_session_that_has_ended_is_kept_for_its_own_operator_alone()
 
 #[tokio::test]
 async fn a_form_of_a_session_that_began_more_than_a_day_ago_is_not_kept() {
-    let app = TestApp::with_console().await;
-    let browser = Browser::of(&app, "ana", Role::Operator).await;
-    let incident = format!("{}/incident", browser.pages().await);
+    let (app, browser, incident) = at_an_incident().await;
     let token = browser.token().await;
     app.turn_clock(Duration::from_hours(24)).await;
     let late = browser.post_bare(&incident, &with_token(&token, &INCIDENT)).await;
