@@ -19,6 +19,9 @@ use crate::oauth::Directory;
 use crate::vault::{Vault, VaultError};
 use crate::{audit, connections, events, oauth, operators, vault};
 
+/// How long after the start the first rounds begin: each opens a connection to PostgreSQL, and together they would keep
+/// both from the first callers.
+const AFTER_THE_START: Duration = Duration::from_millis(200);
 /// The minimum pause between two rounds: what is due may already be claimed by another replica.
 const MIN_PAUSE: Duration = Duration::from_millis(20);
 /// How often ended sessions and tokens are deleted and the gauges are updated.
@@ -48,6 +51,9 @@ pub async fn run(
     audit: audit::Metrics,
     stop: CancellationToken,
 ) {
+    if stop.run_until_cancelled(tokio::time::sleep(AFTER_THE_START)).await.is_none() {
+        return;
+    }
     let chainer = link_audit(context.pool.clone(), audit, stop.clone());
     let due = Notify::new();
     let dispatcher = dispatch_events(events.clone(), &due, stop.clone());
