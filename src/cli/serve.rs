@@ -26,7 +26,7 @@ impl Serve {
     pub(super) async fn run(self, environment: &Environment) -> Result<(), Failure> {
         let config = Config::from_environment(environment)?;
         telemetry::init(&config.log, &config.traces);
-        tls::read_ahead();
+        begin_ahead();
         raise_file_limit();
         warn_about(&config);
         let service = Service::build(config, Clock::system()).await?;
@@ -40,6 +40,14 @@ impl Serve {
         service.run(shutdown_signal()?).await?;
         Ok(())
     }
+}
+
+/// Begins what takes milliseconds once in a process, on threads of its own: a start has other things to wait for
+/// meanwhile, and the first caller has not.
+fn begin_ahead() {
+    tls::read_ahead();
+    // At its first use the generator gathers entropy for some thirty milliseconds.
+    tokio::task::spawn_blocking(|| aws_lc_rs::rand::fill(&mut [0]));
 }
 
 /// Raises the limit on open files: each connection is one, and the usual soft limit is 1,024.
