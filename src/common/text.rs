@@ -80,7 +80,13 @@ pub fn check(text: &str, max_bytes: usize) -> Result<(), InvalidText> {
 /// and a value pasted with a line break would only fail later.
 pub fn check_secret(text: &str, max_bytes: usize) -> Result<(), InvalidText> {
     check(text, max_bytes)?;
-    if text.contains(char::is_control) { Err(InvalidText::Control) } else { Ok(()) }
+    // Nearly all text is ASCII, of which all bytes are looked at together.
+    let found = if text.is_ascii() {
+        text.bytes().fold(false, |found, byte| found | byte.is_ascii_control())
+    } else {
+        text.contains(char::is_control)
+    };
+    if found { Err(InvalidText::Control) } else { Ok(()) }
 }
 
 /// Accepts what [`check_secret`] does, without surrounding white space: a setting of one line.

@@ -90,7 +90,10 @@ pub fn presented(req: &HttpRequest) -> Result<Option<(Scheme, &str)>, Problem> {
     if values.next().is_some() {
         return Err(Problem::malformed_credentials());
     }
-    let text = value.to_str().map_err(|_| Problem::malformed_credentials())?;
+    // A header's value has no control characters, so that this is `to_str`, which looks at each byte of a token alone.
+    let ascii = Some(value.as_bytes()).filter(|bytes| bytes.is_ascii());
+    let text = ascii.and_then(|bytes| std::str::from_utf8(bytes).ok());
+    let text = text.ok_or_else(Problem::malformed_credentials)?;
     let (scheme, token) = text.split_once(' ').unwrap_or((text, ""));
     let token = token.trim();
     let scheme = if scheme.eq_ignore_ascii_case("bearer") {

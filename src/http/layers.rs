@@ -46,14 +46,14 @@ impl RootSpanBuilder for RequestSpan {
         let trace = TraceContext::continued_from(header(TRACEPARENT), header(TRACESTATE));
         let request_id = request.extensions().get::<RequestId>().copied();
         let route = Route(request.match_pattern());
+        let logged = trace.trace_id();
         let span = tracing::info_span!(
             "request",
             request_id = request_id.map(tracing::field::display),
-            trace_id = trace.trace_id(),
+            trace_id = logged,
             method = known_method(request.method()),
             route = route.0.as_deref().unwrap_or(UNMATCHED),
         );
-        let logged = trace.trace_id();
         let trace = trace.held_by(&span);
         // A trace that begins here gets the id under which it is exported.
         if trace.trace_id() != logged {

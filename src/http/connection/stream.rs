@@ -31,6 +31,34 @@ enum Line {
     Returned,
 }
 
+impl Line {
+    /// Returns how many of `bytes`, which follow the last ones, belong to the current head, up to its empty line. The
+    /// rest waits, so that the server parses one request at a time.
+    fn end_of_head(&mut self, bytes: &[u8]) -> usize {
+        let mut rest = bytes;
+        while let Some((line, after)) =
+            memchr::memchr(b'\n', rest).and_then(|end| rest.split_at_checked(end + 1))
+        {
+            let empty = match self {
+                Self::Within => false,
+                Self::Begun => matches!(line, b"\n" | b"\r\n"),
+                Self::Returned => line == b"\n",
+            };
+            if empty {
+                *self = Self::Within;
+                return bytes.len() - after.len();
+            }
+            (*self, rest) = (Self::Begun, after);
+        }
+        *self = match (*self, rest) {
+            (line, []) => line,
+            (Self::Begun, b"\r") => Self::Returned,
+            _ => Self::Within,
+        };
+        bytes.len()
+    }
+}
+
 /// A caller's connection, watched by the guard.
 #[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "independent facts about one connection")]
@@ -127,7 +155,7 @@ impl AsyncRead for Guarded {
         }
         let room = buf.remaining().min(this.ahead.len());
         let bytes = match readable {
-            Readable::Head => this.end_of_head(room),
+            Readable::Head => this.line.end_of_head(this.ahead.get(..room).unwrap_or_default()),
             Readable::Piece => room.min(PIECE),
             Readable::Bytes(bytes) => usize::try_from(bytes).map_or(room, |bytes| room.min(bytes)),
         };
@@ -157,23 +185,6 @@ impl Guarded {
             Poll::Pending => return Poll::Pending,
         }
         Poll::Ready(Ok(false))
-    }
-
-    /// Returns how many of the first `room` bytes belong to the current head, up to its empty line.
-    /// The rest waits, so that the server parses one request at a time.
-    fn end_of_head(&mut self, room: usize) -> usize {
-        for (at, byte) in self.ahead.iter().take(room).enumerate() {
-            self.line = match (self.line, byte) {
-                (Line::Begun | Line::Returned, b'\n') => {
-                    self.line = Line::Within;
-                    return at + 1;
-                }
-                (Line::Begun, b'\r') => Line::Returned,
-                (_, b'\n') => Line::Begun,
-                _ => Line::Within,
-            };
-        }
-        room
     }
 }
 
@@ -232,5 +243,40 @@ impl AsyncWrite for Guarded {
 impl Drop for Guarded {
     fn drop(&mut self) {
         self.guard.leave(self.key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// How many bytes are read until the first head is complete, byte by byte.
+    fn first_head(bytes: &[u8]) -> usize {
+        let ends = |at: &usize| {
+            let head = bytes.get(..*at).unwrap();
+            // The first line is never the empty one.
+            head.ends_with(b"\n\n") || head.ends_with(b"\n\r\n")
+        };
+        (1..=bytes.len()).find(ends).unwrap_or(bytes.len())
+    }
+
+    proptest! {
+        #[test]
+        fn a_head_ends_behind_its_empty_line_however_its_bytes_arrive(
+            pieces in proptest::collection::vec("[a\r\n]{0,6}", 0..12),
+        ) {
+            let whole = pieces.concat();
+            let (mut line, mut read) = (Line::Within, 0);
+            for piece in &pieces {
+                let bytes = line.end_of_head(piece.as_bytes());
+                read += bytes;
+                if bytes < piece.len() || first_head(whole.as_bytes()) == read {
+                    break;
+                }
+            }
+            prop_assert_eq!(read, first_head(whole.as_bytes()));
+        }
     }
 }
