@@ -46,13 +46,15 @@ pub(super) fn data(config: &mut web::ServiceConfig, shared: &Shared, thread: Opt
 
 /// Registers every route. Each has a line in the `OpenAPI` document, and each operation of that
 /// document a row in the test of authorization.
+///
+/// What is asked most is first, here and below: paths are tried one after the other, and each with a parameter is a
+/// regular expression.
 pub(super) fn all(config: &mut web::ServiceConfig, cors_origins: &[String]) {
     config
-        .service(read("/", documents::index))
+        .configure(|config| version_1(config, cors_origins))
+        .configure(oauth_endpoints)
         .service(read("/healthz", status::healthz))
         .service(read("/readyz", status::readyz))
-        .service(read("/problems/{code}", status::problem))
-        .configure(oauth_endpoints)
         .service(at("/dapi/v2/{path:.*}", "POST").route(web::post().to(relay::wire::dapi::by_path)))
         .service(at("/plaid/{path:.*}", "POST").route(web::post().to(relay::wire::plaid::by_path)))
         .service(at("/dapi", "POST").route(web::post().to(relay::wire::dapi::by_action)))
@@ -64,23 +66,30 @@ pub(super) fn all(config: &mut web::ServiceConfig, cors_origins: &[String]) {
         .service(web::redirect("/docs", "/docs/"))
         .service(read("/docs/{_:.*}", documents::page))
         .service(read(documents::OPENAPI, documents::document))
-        .service(
-            web::scope("/v1")
-                .service(
-                    at("/connect-sessions", "POST").route(web::post().to(sessions::routes::create)),
-                )
-                .configure(|config| connections(config, cors_origins))
-                .configure(calls)
-                .service(at("/events", "GET").route(web::get().to(events::routes::list)))
-                .configure(upstreams)
-                .configure(admin_clients)
-                .configure(admin_webhooks)
-                .configure(admin_audit)
-                .configure(admin_approvals)
-                .configure(admin_connections)
-                .wrap(middleware::from_fn(query::strict))
-                .wrap(middleware::from_fn(authenticate)),
-        );
+        .service(read("/", documents::index))
+        .service(read("/problems/{code}", status::problem));
+}
+
+/// The API, whose callers have a token.
+fn version_1(config: &mut web::ServiceConfig, cors_origins: &[String]) {
+    config.service(
+        web::scope("/v1")
+            .configure(|config| connections(config, cors_origins))
+            .configure(calls)
+            .configure(revocations)
+            .service(
+                at("/connect-sessions", "POST").route(web::post().to(sessions::routes::create)),
+            )
+            .service(at("/events", "GET").route(web::get().to(events::routes::list)))
+            .configure(upstreams)
+            .configure(admin_clients)
+            .configure(admin_webhooks)
+            .configure(admin_audit)
+            .configure(admin_approvals)
+            .configure(admin_connections)
+            .wrap(middleware::from_fn(query::strict))
+            .wrap(middleware::from_fn(authenticate)),
+    );
 }
 
 /// A connection's life, for its app and in part for a browser's session.
@@ -102,21 +111,9 @@ fn connections(config: &mut web::ServiceConfig, cors_origins: &[String]) {
                 .wrap(cors(cors_origins)),
         )
         .service(
-            at("/connections/{id}/attention", "DELETE")
-                .route(web::delete().to(connections::attention::routes::clear)),
-        )
-        .service(
             at("/connections/{id}/token", "POST, DELETE")
                 .route(web::post().to(connections::reveal::routes::token))
                 .route(web::delete().to(connections::rotation::routes::release)),
-        )
-        .service(
-            at("/connections/{id}/delink", "POST")
-                .route(web::post().to(connections::revocation::routes::delink)),
-        )
-        .service(
-            at("/connections/{id}/invalidate", "POST")
-                .route(web::post().to(connections::revocation::routes::invalidate)),
         );
 }
 
@@ -131,6 +128,23 @@ fn calls(config: &mut web::ServiceConfig) {
                 .route(web::post().to(relay::call::plaid)),
         )
         .service(at("/plaid/link-token", "POST").route(web::post().to(relay::link::create)));
+}
+
+/// The end of a connection, and of what it needs attention for.
+fn revocations(config: &mut web::ServiceConfig) {
+    config
+        .service(
+            at("/connections/{id}/delink", "POST")
+                .route(web::post().to(connections::revocation::routes::delink)),
+        )
+        .service(
+            at("/connections/{id}/invalidate", "POST")
+                .route(web::post().to(connections::revocation::routes::invalidate)),
+        )
+        .service(
+            at("/connections/{id}/attention", "DELETE")
+                .route(web::delete().to(connections::attention::routes::clear)),
+        );
 }
 
 /// The authorization server: metadata, tokens, revocation, introspection.
