@@ -24,23 +24,20 @@ pub(super) async fn data(
     app: AppId,
     taken: &[Taken],
 ) -> sqlx::Result<Vec<String>> {
-    let of_connections = |event: &&Taken| event.kind.starts_with("connection.");
-    let (ids, snapshots): (Vec<_>, Vec<_>) = taken
-        .iter()
-        .filter(of_connections)
-        .map(|event| (event.subject_id(), event.snapshot.as_deref().unwrap_or("null")))
-        .unzip();
-    let mut connections = snapshot::connections(conn, &ids, &snapshots).await?.into_iter();
     let mut rendered = Vec::with_capacity(taken.len());
     for event in taken {
-        let data = if of_connections(&event) {
-            connections.next().flatten().as_ref().and_then(text)
+        let data = if event.kind.starts_with("connection.") {
+            of_connection(event)
         } else {
             other(conn, issuer, app, event).await?
         };
         rendered.push(data.unwrap_or_else(|| unrendered(event)));
     }
     Ok(rendered)
+}
+
+fn of_connection(event: &Taken) -> Option<String> {
+    text(&snapshot::connection(event.subject_id()?, event.snapshot.as_deref()?)?)
 }
 
 /// Renders what is not a connection.

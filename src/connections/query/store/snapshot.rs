@@ -1,56 +1,80 @@
 //! Connections as they were when an event was written, from the columns that its trigger kept.
 
+use serde::{Deserialize, Deserializer};
+use time::serde::rfc3339;
+use time::{OffsetDateTime, UtcOffset};
 use uuid::Uuid;
 
 use super::view::Row;
-use crate::common::ids::{AppId, ConnectionId};
 use crate::connections::model::Connection;
-use crate::database::Conn;
 
-/// Converts snapshots of the view's columns, which are JSON, by the conversion that `GET` uses. The output is `None` for
-/// what is not a snapshot of the connection with the id that stands beside it.
-///
-/// PostgreSQL converts the columns from JSON, because it wrote them: a time or an array has one spelling for both ways.
-pub async fn connections(
-    conn: &mut Conn,
-    ids: &[Option<Uuid>],
-    snapshots: &[&str],
-) -> sqlx::Result<Vec<Option<Connection>>> {
-    if snapshots.is_empty() {
-        return Ok(Vec::new());
+/// Converts a snapshot of the view's columns, which is JSON, by the conversion that `GET` uses. Returns `None` for what is
+/// not a snapshot of the connection with this id.
+#[must_use]
+pub fn connection(id: Uuid, snapshot: &str) -> Option<Connection> {
+    let row: Row = serde_json::from_str(snapshot).ok()?;
+    if row.id.uuid() == id { Connection::try_from(row).ok() } else { None }
+}
+
+/// Reads an id as PostgreSQL writes it: without the prefix that it has for callers.
+pub(super) fn id<'de, D: Deserializer<'de>, T: From<Uuid>>(json: D) -> Result<T, D::Error> {
+    Uuid::deserialize(json).map(T::from)
+}
+
+/// Reads such an id, or null.
+pub(super) fn optional_id<'de, D: Deserializer<'de>, T: From<Uuid>>(
+    json: D,
+) -> Result<Option<T>, D::Error> {
+    Option::<Uuid>::deserialize(json).map(|id| id.map(T::from))
+}
+
+/// Reads a time as PostgreSQL writes it, in the time zone of the session that wrote it.
+pub(super) fn time<'de, D: Deserializer<'de>>(json: D) -> Result<OffsetDateTime, D::Error> {
+    rfc3339::deserialize(json).map(|time| time.to_offset(UtcOffset::UTC))
+}
+
+/// Reads such a time, or null.
+pub(super) fn optional_time<'de, D: Deserializer<'de>>(
+    json: D,
+) -> Result<Option<OffsetDateTime>, D::Error> {
+    let time = rfc3339::option::deserialize(json)?;
+    Ok(time.map(|time| time.to_offset(UtcOffset::UTC)))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+    use time::macros::datetime;
+
+    use super::*;
+
+    const ID: Uuid = Uuid::from_u128(7);
+
+    fn snapshot() -> Value {
+        json!({
+            "app_id": Uuid::nil(), "id": ID, "status": "active", "client_user_id": "user-1", "provider": "dapi",
+            "login_id": "login-1", "created_at": "2026-11-20T10:00:00.123456+02:00", "activated_at": null,
+            "revocation_attempts": 0,
+        })
     }
-    let rows = sqlx::query_as!(
-        Row,
-        r#"SELECT c.app_id AS "app_id!: AppId", c.id AS "id!: ConnectionId", c.status AS "status!",
-                c.client_user_id AS "client_user_id!", c.provider AS "provider!: _", c.login_id, c.dapi_user_id,
-                c.dapi_token_id, c.created_at AS "created_at!", c.code_expires_at, c.activated_at,
-                c.failure_type, c.failure_detail, c.revocation_kind, c.revocation_reason,
-                c.revocation_requested_at, c.revocation_confirmed_at,
-                c.revocation_attempts AS "revocation_attempts!", c.revocation_last_error, c.due_at,
-                c.replaced_by AS "replaced_by: ConnectionId", c.attention_type, c.attention_since,
-                c.last_used_at, c.institution_id, c.institution_name, c.accounts AS "accounts: _",
-                c.duplicate_of AS "duplicate_of: ConnectionId"
-         FROM unnest($1::text[]::jsonb[]) WITH ORDINALITY AS s (snapshot, n)
-         CROSS JOIN LATERAL jsonb_to_record(CASE jsonb_typeof(s.snapshot) WHEN 'object' THEN s.snapshot
-                                            ELSE '{}' END) AS c (
-            app_id uuid, id uuid, status text, client_user_id text, provider text, login_id text,
-            dapi_user_id text, dapi_token_id text, created_at timestamptz, code_expires_at timestamptz,
-            activated_at timestamptz, failure_type text, failure_detail text, revocation_kind text,
-            revocation_reason text, revocation_requested_at timestamptz, revocation_confirmed_at timestamptz,
-            revocation_attempts integer, revocation_last_error text, due_at timestamptz, replaced_by uuid,
-            attention_type text, attention_since timestamptz, last_used_at timestamptz, institution_id text,
-            institution_name text, accounts jsonb, duplicate_of uuid)
-         WHERE c.id IS NOT NULL AND c.app_id IS NOT NULL
-         ORDER BY s.n"#,
-        snapshots as &[&str],
-    )
-    .fetch_all(conn)
-    .await?;
-    // A row is left out only if its snapshot is none; then the others are found by their ids.
-    let mut rows = rows.into_iter().peekable();
-    Ok(ids
-        .iter()
-        .map(|id| rows.next_if(|row| *id == Some(row.id.uuid())))
-        .map(|row| row.and_then(|row| Connection::try_from(row).ok()))
-        .collect())
+
+    #[test]
+    fn a_time_is_that_of_the_row_in_whatever_time_zone_the_snapshot_was_taken() {
+        let found = connection(ID, &snapshot().to_string()).unwrap();
+        assert_eq!(found.created_at, datetime!(2026-11-20 08:00:00.123456 UTC));
+        assert_eq!(found.created_at.offset(), UtcOffset::UTC);
+    }
+
+    #[test]
+    fn a_column_that_an_earlier_release_did_not_keep_is_absent() {
+        assert!(connection(ID, &snapshot().to_string()).unwrap().duplicate_of.is_none());
+    }
+
+    #[test]
+    fn what_is_not_a_snapshot_of_the_connection_is_none_of_it() {
+        assert!(connection(Uuid::nil(), &snapshot().to_string()).is_none());
+        for other in ["null", "{}", "[]", "7", ""] {
+            assert!(connection(ID, other).is_none(), "{other}");
+        }
+    }
 }

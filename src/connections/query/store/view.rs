@@ -1,8 +1,10 @@
 //! The view of a connection: the columns that the API returns, and their conversion.
 
+use serde::Deserialize;
 use sqlx::types::Json;
 use time::OffsetDateTime;
 
+use super::snapshot;
 use crate::common::ids::{AppId, ConnectionId};
 use crate::connections::model::{
     Attention, Connection, Failure, Revocation, RevocationKind, Status, is_unknown_login,
@@ -11,9 +13,12 @@ use crate::connections::sql::parse_status;
 use crate::providers::Provider;
 use crate::providers::plaid::{Account, Institution};
 
-/// The columns of the view.
+/// The columns of the view: of a row, or of a [snapshot](super::snapshot), which lacks those of a later release.
+#[derive(Deserialize)]
 pub struct Row {
+    #[serde(deserialize_with = "snapshot::id")]
     pub app_id: AppId,
+    #[serde(deserialize_with = "snapshot::id")]
     pub id: ConnectionId,
     pub status: String,
     pub client_user_id: String,
@@ -21,25 +26,35 @@ pub struct Row {
     pub login_id: Option<String>,
     pub dapi_user_id: Option<String>,
     pub dapi_token_id: Option<String>,
+    #[serde(deserialize_with = "snapshot::time")]
     pub created_at: OffsetDateTime,
+    #[serde(default, deserialize_with = "snapshot::optional_time")]
     pub code_expires_at: Option<OffsetDateTime>,
+    #[serde(default, deserialize_with = "snapshot::optional_time")]
     pub activated_at: Option<OffsetDateTime>,
     pub failure_type: Option<String>,
     pub failure_detail: Option<String>,
     pub revocation_kind: Option<String>,
     pub revocation_reason: Option<String>,
+    #[serde(default, deserialize_with = "snapshot::optional_time")]
     pub revocation_requested_at: Option<OffsetDateTime>,
+    #[serde(default, deserialize_with = "snapshot::optional_time")]
     pub revocation_confirmed_at: Option<OffsetDateTime>,
     pub revocation_attempts: i32,
     pub revocation_last_error: Option<String>,
+    #[serde(default, deserialize_with = "snapshot::optional_time")]
     pub due_at: Option<OffsetDateTime>,
+    #[serde(default, deserialize_with = "snapshot::optional_id")]
     pub replaced_by: Option<ConnectionId>,
     pub attention_type: Option<String>,
+    #[serde(default, deserialize_with = "snapshot::optional_time")]
     pub attention_since: Option<OffsetDateTime>,
+    #[serde(default, deserialize_with = "snapshot::optional_time")]
     pub last_used_at: Option<OffsetDateTime>,
     pub institution_id: Option<String>,
     pub institution_name: Option<String>,
     pub accounts: Option<Json<Vec<Account>>>,
+    #[serde(default, deserialize_with = "snapshot::optional_id")]
     pub duplicate_of: Option<ConnectionId>,
 }
 
