@@ -28,6 +28,7 @@ use std::time::Duration;
 
 use actix_web::dev::{Server, ServerHandle};
 use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -226,7 +227,7 @@ impl Service {
         let (oauth, audit) = (Arc::clone(&self.oauth), self.audit.clone());
         let (context, events) = (self.context.clone(), self.events.clone());
         let background = background::run(context, events, oauth, audit, stop.clone());
-        self.run_with(background, stop, shutdown).await
+        self.run_with(background.boxed(), stop, shutdown).await
     }
 
     /// Runs without the background work, which a test then drives itself.
@@ -235,12 +236,12 @@ impl Service {
         stop: CancellationToken,
         shutdown: impl Future<Output = ()>,
     ) -> std::io::Result<()> {
-        self.run_with(std::future::ready(()), stop, shutdown).await
+        self.run_with(std::future::ready(()).boxed(), stop, shutdown).await
     }
 
     async fn run_with(
         self,
-        background: impl Future<Output = ()> + Send + 'static,
+        background: BoxFuture<'static, ()>,
         stop: CancellationToken,
         shutdown: impl Future<Output = ()>,
     ) -> std::io::Result<()> {
@@ -264,14 +265,6 @@ impl Service {
             tokio::spawn(guard.watch(watched.clone()));
         }
         let _watched = watched.drop_guard();
-        let heartbeat = tokio::spawn(readiness.clone().watch(stop.clone()));
-        let refresher = tokio::spawn(background::refresh_directory(
-            directory,
-            control,
-            context.vault.clone(),
-            stop.clone(),
-        ));
-        let masters = tokio::spawn(background::watch_masters(context.vault.clone(), stop.clone()));
         let (api_handle, metrics_handle) = (api.handle(), metrics.handle());
         // Starts the threads that serve requests before the background work opens its connections to PostgreSQL, which
         // would double the time to the first response.
@@ -279,7 +272,13 @@ impl Service {
             return ended;
         }
         let mut api = tokio::spawn(api);
-        let metrics = tokio::spawn(metrics);
+        let vault = context.vault.clone();
+        let others = [
+            tokio::spawn(metrics.map(drop)),
+            tokio::spawn(readiness.clone().watch(stop.clone())),
+            tokio::spawn(background::watch_masters(vault.clone(), stop.clone())),
+            tokio::spawn(background::refresh_directory(directory, control, vault, stop.clone())),
+        ];
         let background = tokio::spawn(background);
         tokio::select! {
             () = shutdown => {}
@@ -300,10 +299,9 @@ impl Service {
             console.stop(true).await;
         }
         metrics_handle.stop(false).await;
-        let _ = refresher.await;
-        let _ = masters.await;
-        let _ = heartbeat.await;
-        let _ = metrics.await;
+        for other in others {
+            let _ = other.await;
+        }
         pools.close();
         // It only has to finish its round: the tracker, which was waited for, has the calls that it started.
         let last = Duration::from_secs(servers::LAST_RESPONSES);
