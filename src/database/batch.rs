@@ -162,18 +162,23 @@ impl<Q: BatchQuery> Default for Queue<Q> {
 }
 
 impl<Q: BatchQuery> State<Q> {
-    /// Takes the calls of the next statement, if one may begin.
-    fn next(&mut self) -> Option<(u64, Vec<Call<Q>>)> {
-        if self.waiting.is_empty() || self.awaited.is_some() || self.in_flight == MAX_IN_FLIGHT {
+    /// Takes the first call of the next statement, if one may begin.
+    fn next(&mut self) -> Option<(u64, Call<Q>)> {
+        if self.awaited.is_some() || self.in_flight == MAX_IN_FLIGHT {
             return None;
         }
-        let count = self.waiting.len().min(MAX_BATCH);
-        let calls = self.waiting.drain(..count).collect();
+        let first = self.waiting.pop_front()?;
         self.started += 1;
         self.in_flight += 1;
         let since = Instant::now();
         self.awaited = Some(Awaited { number: self.started, since, is_watched: false });
-        Some((self.started, calls))
+        Some((self.started, first))
+    }
+
+    /// Takes the other calls of a statement whose first one this is.
+    fn with_others(&mut self, first: Call<Q>) -> Vec<Call<Q>> {
+        let count = self.waiting.len().min(MAX_BATCH - 1);
+        std::iter::once(first).chain(self.waiting.drain(..count)).collect()
     }
 
     /// Returns the statement that has to be watched, because somebody waits for it now.
@@ -204,11 +209,10 @@ impl<Q: BatchQuery> Queue<Q> {
         // The guard ends here: a task that is spawned in a runtime that has ended is dropped at once, and comes
         // back to this lock.
         let next = self.state().next();
-        if let Some((number, calls)) = next
-            && let Some(Place { pool, runtime }) = calls.first().map(|call| call.place.clone())
-        {
+        if let Some((number, first)) = next {
+            let Place { pool, runtime } = first.place.clone();
             let statement = InFlight { queue: Arc::clone(self), number };
-            runtime.spawn(run_statement(statement, pool, calls));
+            runtime.spawn(run_statement(statement, pool, first));
         }
         self.watch();
     }
@@ -245,7 +249,10 @@ impl<Q: BatchQuery> Drop for InFlight<Q> {
     }
 }
 
-async fn run_statement<Q: BatchQuery>(statement: InFlight<Q>, pool: Pool, calls: Vec<Call<Q>>) {
+async fn run_statement<Q: BatchQuery>(statement: InFlight<Q>, pool: Pool, first: Call<Q>) {
+    // Only now, behind what was ready to run when the first call came: callers who are answered together ask the next
+    // thing together, and the first of them would have a statement of its own.
+    let calls = statement.queue.state().with_others(first);
     let span = span::of_batch(Q::NAME, calls.len());
     spans::link(&span, calls.iter().map(|call| &call.span));
     let shared = Shared { pool, queue: Arc::clone(&statement.queue) };

@@ -29,6 +29,7 @@ mod audit_archives;
 mod audit_months;
 mod authorization;
 mod background;
+mod batches;
 mod bulk;
 mod bulk_counts;
 mod bulk_rule;

@@ -4,8 +4,6 @@ use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use strongroom::config::{DatabaseConfig, DatabaseUrl};
-use strongroom::database::Pools;
 use strongroom_dev::sandbox::{Effect, Fault};
 
 use crate::support::{Answer, Cut, Proxy, TestApp, TestDatabase, for_user, id};
@@ -393,15 +391,7 @@ async fn nothing_runs(database: &TestDatabase) {
 #[tokio::test]
 async fn a_slow_statement_whose_caller_left_costs_its_own_connection_and_no_other() {
     let database = TestDatabase::new().await.past_the_pooler();
-    let config = DatabaseConfig {
-        service: DatabaseUrl::parse(database.url()).unwrap(),
-        connections: 16,
-        console: 0,
-        timeout: Duration::from_secs(5),
-        migrate: false,
-        owner: None,
-    };
-    let pool = Pools::new(&config).background();
+    let pool = database.pools().background();
     let backend = "SELECT pg_backend_pid()";
     let (mut left, mut other) = (pool.acquire().await.unwrap(), pool.acquire().await.unwrap());
     let before: i32 = sqlx::query_scalar(backend).fetch_one(&mut other).await.unwrap();

@@ -1,10 +1,13 @@
 //! A database of its own for each test: a copy of one that is migrated once, in a throw-away cluster
 //! that is started once a run, or in the one that `TEST_DATABASE_URL` names.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, PgPool};
+use strongroom::config::{DatabaseConfig, DatabaseUrl};
+use strongroom::database::Pools;
 use strongroom_dev::postgres::{Durability, LocalPostgres, Settings};
 use tokio::sync::OnceCell;
 
@@ -190,6 +193,18 @@ impl TestDatabase {
 
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// A service's pools of connections to it.
+    pub fn pools(&self) -> Arc<Pools> {
+        Pools::new(&DatabaseConfig {
+            service: DatabaseUrl::parse(&self.url).unwrap(),
+            connections: 16,
+            console: 0,
+            timeout: Duration::from_secs(5),
+            migrate: false,
+            owner: None,
+        })
     }
 
     /// The same without the pooler, for what it keeps from its clients: the settings, the locks and the end of a session.
