@@ -139,6 +139,8 @@ struct Queue<Q: BatchQuery> {
 
 struct State<Q: BatchQuery> {
     waiting: VecDeque<Call<Q>>,
+    /// A statement is being planned: nothing else is, in any thread.
+    planning: bool,
     /// How many statements are in flight.
     in_flight: usize,
     /// The latest statement, while the next one waits for it.
@@ -156,7 +158,8 @@ struct Awaited {
 
 impl<Q: BatchQuery> Default for Queue<Q> {
     fn default() -> Self {
-        let state = State { waiting: VecDeque::new(), in_flight: 0, awaited: None, started: 0 };
+        let waiting = VecDeque::new();
+        let state = State { waiting, planning: false, in_flight: 0, awaited: None, started: 0 };
         Self { state: Mutex::new(state), contended: Semaphore::new(MAX_CONTENDED) }
     }
 }
@@ -164,10 +167,11 @@ impl<Q: BatchQuery> Default for Queue<Q> {
 impl<Q: BatchQuery> State<Q> {
     /// Takes the first call of the next statement, if one may begin.
     fn next(&mut self) -> Option<(u64, Call<Q>)> {
-        if self.awaited.is_some() || self.in_flight == MAX_IN_FLIGHT {
+        if self.planning || self.awaited.is_some() || self.in_flight == MAX_IN_FLIGHT {
             return None;
         }
         let first = self.waiting.pop_front()?;
+        self.planning = true;
         self.started += 1;
         self.in_flight += 1;
         let since = Instant::now();
@@ -206,13 +210,15 @@ impl<Q: BatchQuery> Queue<Q> {
 
     /// Starts the next statement in the runtime of its first call, unless it has to wait.
     fn start_next(self: &Arc<Self>) {
-        // The guard ends here: a task that is spawned in a runtime that has ended is dropped at once, and comes
-        // back to this lock.
-        let next = self.state().next();
-        if let Some((number, first)) = next {
+        loop {
+            // The guard ends here: a task that is spawned in a runtime that has ended is dropped at once, and comes
+            // back to this lock. It plans nothing then: the stack would hold as many statements as calls wait.
+            let next = self.state().next();
+            let Some((number, first)) = next else { break };
             let Place { pool, runtime } = first.place.clone();
             let statement = InFlight { queue: Arc::clone(self), number };
             runtime.spawn(run_statement(statement, pool, first));
+            self.state().planning = false;
         }
         self.watch();
     }

@@ -1,7 +1,11 @@
 //! Which callers share a statement.
 
-use futures_util::future::join_all;
+use std::sync::Arc;
+
+use futures_util::FutureExt as _;
+use futures_util::future::{join_all, pending};
 use strongroom::database::{Batch, BatchQuery, Conn};
+use tokio::sync::Notify;
 
 use crate::support::TestDatabase;
 
@@ -56,4 +60,36 @@ async fn a_statement_has_sixty_four_callers_at_most() {
     let mut answers = ask(100, 1).await.remove(0);
     answers.sort_unstable();
     assert_eq!(answers, [[36; 36].as_slice(), &[64; 64]].concat());
+}
+
+/// Never ends; says that it has begun.
+struct Hanging(Arc<Notify>);
+
+impl BatchQuery for Hanging {
+    const NAME: &'static str = "hanging";
+    type Output = ();
+
+    async fn run(_: &mut Conn, queries: &[Self]) -> sqlx::Result<Vec<()>> {
+        queries[0].0.notify_one();
+        pending().await
+    }
+}
+
+#[tokio::test]
+async fn what_waits_for_a_runtime_that_has_ended_fails_however_much_it_is() {
+    let database = TestDatabase::new().await;
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.worker_threads(1).enable_all().build().unwrap();
+    let batch = {
+        let _entered = runtime.enter();
+        Batch::new(&database.pools().batches())
+    };
+    let begun = Arc::new(Notify::new());
+    let mut calls = Box::pin(join_all((0..20_000).map(|_| batch.run(Hanging(begun.clone())))));
+    assert!((&mut calls).now_or_never().is_none());
+    begun.notified().await;
+    runtime.shutdown_background();
+    for answer in calls.await {
+        assert!(matches!(answer, Err(sqlx::Error::WorkerCrashed)), "{answer:?}");
+    }
 }
