@@ -293,13 +293,16 @@ async fn ending_a_connection_without_its_delinking_waits_and_with_it_does_not() 
 async fn giving_up_what_an_incident_has_not_delinked_waits() {
     let app = above("1000").await;
     app.sandbox.set_fault(app.revocation_fails()).unwrap();
-    app.active("ada").await;
+    let active = app.active("ada").await;
     let order = revoke_all(&app).await;
     let path = format!("/v1/admin/revocations/{}/cancel", id(&order.json));
     let approval = waiting(&app.api.post_empty(&app.token().await, &path).await);
     let browser = Browser::of(&app, "bob", Role::Operator).await;
     assert_eq!(approve(&browser, &approval).await.status, 303);
     assert_eq!(app.database.value("SELECT state FROM bulk_revocations").await, "cancelled");
+    // What is being told to the provider when the incident is cancelled is given up after the answer.
+    app.settled(id(&active)).await;
+    app.tick().await;
     assert_eq!(app.database.value("SELECT status FROM connections").await, "invalidated");
 }
 
