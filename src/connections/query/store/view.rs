@@ -13,7 +13,7 @@ use crate::connections::sql::parse_status;
 use crate::providers::Provider;
 use crate::providers::plaid::{Account, Institution};
 
-/// The columns of the view: of a row, or of a [snapshot](super::snapshot), which lacks those of a later release.
+/// The columns of the view: of a row, or of a [`snapshot`], which lacks those of a later release.
 #[derive(Deserialize)]
 pub struct Row {
     #[serde(deserialize_with = "snapshot::id")]
