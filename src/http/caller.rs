@@ -91,8 +91,7 @@ pub fn presented(req: &HttpRequest) -> Result<Option<(Scheme, &str)>, Problem> {
         return Err(Problem::malformed_credentials());
     }
     // A header's value has no control characters, so that this is `to_str`, which looks at each byte of a token alone.
-    let ascii = Some(value.as_bytes()).filter(|bytes| bytes.is_ascii());
-    let text = ascii.and_then(|bytes| std::str::from_utf8(bytes).ok());
+    let text = std::str::from_utf8(value.as_bytes()).ok().filter(|text| text.is_ascii());
     let text = text.ok_or_else(Problem::malformed_credentials)?;
     let (scheme, token) = text.split_once(' ').unwrap_or((text, ""));
     let token = token.trim();
